@@ -1,0 +1,77 @@
+"""Whether a process of this machine is gone, for certain.
+
+A lease may be taken from a dead holder at once, and must not be taken from a living one. That a
+connection of the holder broke proves nothing: networks break connections of living processes. Only
+the kernel knows, so a holder's name says on which boot of which machine, in which namespace and
+since when it runs; who asks from the same place gets a certain answer, from elsewhere none.
+"""
+
+import os
+import select
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+#: Of /proc/PID/stat, counted from behind the command's name: the state, and the start in ticks.
+_STATE, _START = 0, 19
+_GONE = ("Z", "X")
+
+
+def identity() -> str:
+    """The name of this process: no other process has it, now or later, here or elsewhere."""
+    pid = os.getpid()
+    stat = _stat(pid)
+    return f"{_place()}/{pid}/{stat[_START] if stat else ''}"
+
+
+def is_gone(name: str) -> bool:
+    """True when the process of that name has certainly ended; False when it lives or nobody knows.
+
+    A process that has ended has already had the kernel kill what was to die with it.
+    """
+    place, _, rest = name.partition("/")
+    pid, _, start = rest.partition("/")
+    if place != _place() or not pid.isdigit():
+        return False
+    stat = _stat(int(pid))
+    if stat and start:
+        return stat[_START] != start or stat[_STATE] in _GONE
+    try:
+        os.kill(int(pid), 0)  # asks only; /proc may hide the processes of other users
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def await_end(pid: int, timeout_s: float) -> bool:
+    """Wait for the end of a process that was killed; False when it is not known to have ended."""
+    if not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+    finally:
+        os.close(fd)
+
+
+def _place() -> str:
+    """Where process numbers mean the same."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    return socket.gethostname()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What the kernel says of a process, None where there is none or it says nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None

@@ -1,0 +1,1 @@
+"""The HTTP side of the fleet: events in, the ledger and the bus out. Starlette on uvicorn."""

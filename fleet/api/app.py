@@ -1,0 +1,99 @@
+"""The HTTP API as an ASGI application: the routes, and nothing else."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fleet.api import backend as backends
+from fleet.api.backend import Backend
+from fleet.api.dispatches import Dispatches
+from fleet.api.events import EventsRoute
+from fleet.api.guard import Guard
+from fleet.api.hub import Hub
+from fleet.api.openapi import document
+from fleet.api.problems import HANDLERS
+from fleet.api.status import Status
+from fleet.api.stream import BusRoutes
+
+_INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>fleet</title>
+<h1>fleet</h1><ul>
+<li><a href="/health">/health</a> how the fleet is
+<li><a href="/dispatches">/dispatches</a> the ledger, newest first
+<li><a href="/bus?last-event-id=0-0">/bus</a> every state change, live
+<li><a href="/openapi.json">/openapi.json</a> this API
+</ul></html>
+"""
+
+
+def create_api(backend: Backend | None = None) -> Starlette:
+    """The application; without a backend, on the fleet that this process's configuration names.
+
+    Its `state.hub` must be closed for clients of the bus to leave in order. Raises ConfigError.
+    """
+    backend = backend or backends.of_this_process()
+    settings = backend.settings
+    hub = Hub(backend.store, backend.reads, settings.bus.client_queue)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        hub.start()
+        try:
+            yield
+        finally:
+            hub.close()
+
+    app = Starlette(
+        routes=_routes(backend, hub),
+        middleware=[Middleware(Guard, host=settings.api.host)],
+        exception_handlers=HANDLERS,
+        lifespan=lifespan,
+    )
+    app.state.hub = hub
+    return app
+
+
+def _routes(backend: Backend, hub: Hub) -> list[BaseRoute]:
+    dispatches = Dispatches(backend)
+    status = Status(backend, hub)
+    stream = BusRoutes(hub, backend.settings)
+    one = "/dispatches/{dispatch_id}"
+    return [
+        Route("/events", EventsRoute(backend.intake), methods=["POST"]),
+        Route("/dispatches", dispatches.find),
+        Route(one, dispatches.get),
+        Route(f"{one}/cancel", dispatches.cancel, methods=["POST"]),
+        Route(f"{one}/retry", dispatches.retry, methods=["POST"]),
+        Route(f"{one}/approve", dispatches.decide, methods=["POST"]),
+        Route(f"{one}/reject", dispatches.decide, methods=["POST"]),
+        Route("/bus", _Asgi(stream.sse), methods=["GET"]),
+        WebSocketRoute("/ws", _Asgi(stream.ws)),
+        Route("/health", status.health),
+        Route("/livez", status.livez),
+        Route("/readyz", status.readyz),
+        Route("/openapi.json", _openapi),
+        Route("/", _index),
+    ]
+
+
+class _Asgi:
+    """Tells Starlette that a method is an ASGI application, not a function of a request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(document())
+
+
+async def _index(request: Request) -> Response:
+    return HTMLResponse(_INDEX)

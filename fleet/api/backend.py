@@ -1,0 +1,31 @@
+"""What the routes work on, opened at first use: the API starts without a broker, and says so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fleet import context
+from fleet.api.lanes import Lane
+from fleet.intake import Intake
+from fleet.ledger import ValkeyLedger
+from fleet.settings import Settings
+from fleet.store import Store
+
+#: Reading the ledger is waiting for the store, mostly; these many requests may wait at once.
+READERS = 4
+READS_WAITING_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The fleet as one API process sees it. The openers raise BrokerUnavailable or ConfigError."""
+
+    settings: Settings
+    store: Callable[[], Store]
+    ledger: Callable[[], ValkeyLedger]
+    intake: Callable[[], Intake]
+    reads: Lane = field(default_factory=lambda: Lane("reads", READERS, READS_WAITING_MAX))
+
+
+def of_this_process() -> Backend:
+    """The backend that this process's configuration names. Raises ConfigError."""
+    return Backend(context.settings(), context.store, context.ledger, context.intake)

@@ -1,0 +1,114 @@
+"""The ledger over HTTP: one dispatch, a page of them, and what a person does to one."""
+
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fleet.api.backend import Backend
+from fleet.api.body import check_media_type, parse_json, read_body
+from fleet.api.parameters import choices, flag, number
+from fleet.api.problems import Problem, bad_parameter
+from fleet.ledger import State, operations, views
+from fleet.ledger.operations import NotPossible, Unknown
+
+LIMIT_DEFAULT = 20
+REASON_CHARS_MAX = 500
+#: A body of these calls holds a reason and nothing else.
+_BODY_BYTES_MAX = 16 * 1024
+_REASON_DEFAULT = "asked for over HTTP"
+
+
+class Dispatches:
+    """The endpoints under `/dispatches`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def find(self, request: Request) -> Response:
+        """A page of dispatches, newest first."""
+        query = request.query_params
+        agents = choices(query, "agent", self._backend.settings.agents)
+        if len(agents) > 1:
+            raise bad_parameter("agent", "must be given once")
+        cursor = query.get("cursor")
+        if cursor is not None and not (
+            cursor.isascii() and cursor.isdecimal() and len(cursor) < 17
+        ):
+            raise bad_parameter("cursor", "must be the `cursor` of the page before")
+        search = partial(
+            views.find,
+            agent=next(iter(agents), None),
+            states=sorted(choices(query, "state", [str(state) for state in State])),
+            limit=number(query, "limit", LIMIT_DEFAULT, 1, views.LIST_MAX),
+            cursor=cursor,
+        )
+        page = await self._backend.reads.run(lambda: search(self._backend.store()))
+        return JSONResponse({"dispatches": page.dispatches, "cursor": page.cursor})
+
+    async def get(self, request: Request) -> Response:
+        """One dispatch; its content only with `?content=1`."""
+        return JSONResponse(await self._get(request, flag(request.query_params, "content")))
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a dispatch: at once when it waits (200), at its next step when it runs (202).
+
+        With `now=1` a running turn is ended at once too (200).
+        """
+        reason, now = await _reason(request), flag(request.query_params, "now")
+        backend = self._backend
+        state = await self._operate(
+            lambda: operations.cancel(
+                backend.ledger(), backend.settings, _id(request), reason, now=now
+            )
+        )
+        done = state is State.CANCELLED
+        return _moved(request, state, HTTPStatus.OK if done else HTTPStatus.ACCEPTED)
+
+    async def retry(self, request: Request) -> Response:
+        """Queue a dead dispatch again."""
+        state = await self._operate(
+            lambda: operations.replay(self._backend.ledger(), self._backend.settings, _id(request))
+        )
+        return _moved(request, state, HTTPStatus.OK)
+
+    async def decide(self, request: Request) -> Response:
+        """Approve or reject a parked dispatch. No dispatch is parked yet, so it is always 409."""
+        record = await self._get(request, False)
+        raise NotPossible(f"{_id(request)} is {record['state']}, not parked: nothing to decide.")
+
+    async def _get(self, request: Request, content: bool) -> dict[str, Any]:
+        record = await self._backend.reads.run(
+            lambda: views.get(self._backend.store(), _id(request), content=content)
+        )
+        if record is None:
+            raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")
+        return record
+
+    async def _operate(self, call: Callable[[], State]) -> State:
+        return await self._backend.reads.run(call)
+
+
+def _id(request: Request) -> str:
+    return str(request.path_params["dispatch_id"])
+
+
+def _moved(request: Request, state: State, status: HTTPStatus) -> Response:
+    return JSONResponse({"dispatch_id": _id(request), "state": state}, int(status))
+
+
+async def _reason(request: Request) -> str:
+    """The `reason` of an optional JSON body."""
+    body = await read_body(request.scope, request.receive, _BODY_BYTES_MAX)
+    if not body.strip():
+        return _REASON_DEFAULT
+    check_media_type(request.scope)
+    value = parse_json(body)
+    reason = value.get("reason", _REASON_DEFAULT) if isinstance(value, dict) else None
+    if not isinstance(reason, str) or not reason.isprintable() or len(reason) > REASON_CHARS_MAX:
+        detail = f"`reason` must be one printable line of at most {REASON_CHARS_MAX} characters."
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
+    return reason.strip() or _REASON_DEFAULT

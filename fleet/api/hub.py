@@ -1,0 +1,144 @@
+"""The bus in one API process: one reader fills one log, and every client follows that.
+
+What a client missed, and why, it finds out by itself when it looks (see `fleet.api.follower`): a
+notice is a comparison of numbers, so no full queue can swallow it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+
+from fleet import bus
+from fleet.api.cursor import BEGINNING, Place, place_of
+from fleet.api.follower import Follower, Wanted
+from fleet.api.lanes import Lane
+from fleet.api.log import Entry, Log
+from fleet.api.reader import Reader
+from fleet.bus import Window
+from fleet.errors import BrokerUnavailable, FleetError
+from fleet.store import Store
+
+#: A client that is further behind fetches the state instead; the log holds at least as much.
+REPLAY_MAX = 5000
+WINDOW_TIMEOUT_S = 2.0
+
+
+class Hub:
+    """What all clients of this process share. Everything here runs in one event loop."""
+
+    def __init__(self, store: Callable[[], Store], lane: Lane, client_queue: int) -> None:
+        self.log = Log(REPLAY_MAX)
+        self.epoch = ""
+        self.head: Place = BEGINNING  #: the newest place that was read
+        self.up = False  #: the log is what the bus holds, and grows with it
+        self.away = False  #: the broker did not answer; neither of both: the reader connects
+        self.outages = 0  #: how often the broker went away
+        self.lives = 0  #: how often the data set was another one
+        self.closing = False
+        self.client_queue = client_queue
+        self.followers: set[Follower] = set()
+        self._store = store
+        self._lane = lane
+        chunk = min(bus.CHUNK, client_queue)
+        self._reader = Reader(store, self, chunk=chunk, history=REPLAY_MAX)
+        self._seen: Window | None = None
+        self._seen_at = float("-inf")
+        self._looking = asyncio.Lock()
+
+    def start(self) -> None:
+        """Begin. Call in the event loop that serves the clients."""
+        self._reader.start()
+
+    def close(self) -> None:
+        """End every follower in order, and the reader; safe to repeat."""
+        self.closing = True
+        self._reader.stop()
+        self._wake()
+
+    async def follow(self, cursor: str | None, wanted: Wanted) -> Follower:
+        """A new client, placed behind `cursor`, or at the newest entry without one.
+
+        Everything that enters the bus after this returns will reach the client.
+        """
+        follower = Follower(self, cursor, wanted)
+        self.followers.add(follower)
+        self._reader.need()
+        try:
+            await follower.settle()
+        except BaseException:
+            self.leave(follower)
+            raise
+        return follower
+
+    def leave(self, follower: Follower) -> None:
+        """Forget a client."""
+        self.followers.discard(follower)
+
+    @property
+    def max_lag(self) -> int:
+        """How many entries the slowest client has before it."""
+        return max((follower.lag for follower in self.followers), default=0)
+
+    async def window(self) -> Window:
+        """What the stream holds, seen after this was called. Raises FleetError.
+
+        A thousand clients that reconnect at once share one look: those who wait for it, take it.
+        """
+        asked = monotonic()
+        async with self._looking:
+            if self._seen_at < asked:
+                self._seen_at, self._seen = monotonic(), await self._look()
+            if self._seen is None:
+                raise BrokerUnavailable("The broker does not say what is on the bus.")
+            return self._seen
+
+    async def _look(self) -> Window | None:
+        try:
+            async with asyncio.timeout(WINDOW_TIMEOUT_S):
+                return await self._lane.run(lambda: bus.window(self._store()))
+        except (TimeoutError, FleetError):
+            return None  # the reader logs why
+
+    # What the reader tells (`fleet.api.reader.Listener`):
+
+    def refill(self, window: Window, entries: list[Entry], another_life: bool) -> None:
+        """The log starts anew."""
+        whole = len(entries) < REPLAY_MAX and not window.trimmed
+        oldest = entries[0].place if entries else place_of(window.last)
+        self.log.refill(entries, BEGINNING if whole else oldest)
+        self.epoch = window.epoch or (entries[-1].event.epoch if entries else "")
+        self.head = max([place_of(window.last), *(entry.place for entry in entries[-1:])])
+        self.lives += another_life
+        self.resumed()
+
+    def publish(self, epoch: str, entries: list[Entry]) -> None:
+        """The log grows."""
+        if self.epoch not in ("", epoch):
+            self.lives += 1
+            self.log.refill([], BEGINNING)
+        self.epoch = epoch
+        self.log.append(entries)
+        self.head = entries[-1].place
+        self._wake()
+
+    def resumed(self) -> None:
+        """The log is true again."""
+        self.up, self.away = True, False
+        self._wake()
+
+    def lost(self) -> None:
+        """The log stands still."""
+        self.outages += self.up
+        self.up, self.away = False, True
+        self._wake()
+
+    def may_rest(self) -> bool:
+        """Without a client the log need not grow; it is not true then."""
+        if self.followers:
+            return False
+        self.up = False
+        return True
+
+    def _wake(self) -> None:
+        for follower in self.followers:
+            follower.wake.set()

@@ -1,0 +1,246 @@
+"""The API described in OpenAPI 3.1, from one table. A test compares it with the routes."""
+
+from functools import cache
+from typing import Any
+
+from fleet import bus
+from fleet.api.cursor import Resync
+from fleet.api.events import BATCH_MAX, BATCH_MEDIA_TYPE
+from fleet.api.problems import MEDIA_TYPE
+from fleet.api.schemas import SCHEMAS
+from fleet.ledger import State
+from fleet.ledger.views import LIST_MAX
+from fleet.version import VERSION
+from routing.event import EVENT_BYTES_MAX
+
+Json = dict[str, Any]
+
+_PROBLEMS = {
+    400: "Malformed; the problem names what is wrong.",
+    403: "Another site's page or a public host name.",
+    404: "Not known here.",
+    405: "Not for this method.",
+    408: "The body did not arrive in time.",
+    409: "The dispatch is in a state that does not allow it.",
+    413: f"Larger than {EVENT_BYTES_MAX} bytes, or more than {BATCH_MAX} events.",
+    415: "Not JSON.",
+    429: "A limit refuses the event; the sender keeps it. See `Retry-After`.",
+    503: "Nothing can accept or answer it now. See `Retry-After`.",
+}
+
+
+@cache
+def document() -> Json:
+    """The whole description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fleet",
+            "version": VERSION,
+            "summary": "Events in; dispatches, outcomes and the bus out.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/events": {"post": _send()},
+            "/dispatches": {"get": _find()},
+            "/dispatches/{dispatch_id}": {"get": _get()},
+            **{
+                f"/dispatches/{{dispatch_id}}/{verb}": {"post": _operate(verb, summary)}
+                for verb, summary in _VERBS.items()
+            },
+            "/bus": {"get": _bus()},
+            "/ws": {"get": _ws()},
+            "/health": {"get": _health()},
+            "/livez": {"get": _probe("livez", "Does the process answer?", ())},
+            "/readyz": {"get": _probe("readyz", "Would an event be accepted and kept?", (503,))},
+            "/openapi.json": {"get": _plain("openapi", "This document.", "application/json")},
+            "/": {"get": _plain("index", "Links for people.", "text/html")},
+        },
+        "components": {"schemas": SCHEMAS},
+    }
+
+
+_VERBS = {
+    "cancel": "Cancel: at once when it waits (200), at its next step when it runs (202).",
+    "retry": "Queue a dead dispatch again, as a new generation in its old place.",
+    "approve": "Let a parked dispatch go on.",
+    "reject": "End a parked dispatch.",
+}
+
+_FLAG: Json = {"type": "string", "enum": ["0", "1", "false", "true"], "default": "0"}
+
+
+def _send() -> Json:
+    event = {"oneOf": [_ref("Shorthand"), _ref("CloudEvent")]}
+    batch = {"type": "array", "minItems": 1, "maxItems": BATCH_MAX, "items": event}
+    answers = {"type": "array", "items": {"oneOf": [_ref("Accepted"), _ref("Rejected")]}}
+    return {
+        "operationId": "send",
+        "summary": "Send an event, or a batch of which each is accepted or refused by itself.",
+        "description": "The same `source` and `id` twice is one event: it gets the first answer.",
+        "parameters": [
+            _parameter(
+                "Idempotency-Key",
+                {"type": "string", "minLength": 1, "maxLength": 256},
+                "The id of an event that has none; in a batch, a dot and its place are added.",
+                place="header",
+            )
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"oneOf": [event, batch]}},
+                "application/cloudevents+json": {"schema": _ref("CloudEvent")},
+                BATCH_MEDIA_TYPE: {"schema": batch},
+            },
+        },
+        "responses": {
+            "202": _json("In the ledger: it will end.", {"oneOf": [_ref("Accepted"), answers]}),
+            **_problems(400, 403, 404, 408, 413, 415, 429, 503),
+        },
+    }
+
+
+def _find() -> Json:
+    states = {"type": "string", "enum": [str(state) for state in State]}
+    limit = {"type": "integer", "minimum": 1, "maximum": LIST_MAX, "default": 20}
+    return {
+        "operationId": "find_dispatches",
+        "summary": "A page of the ledger, newest first.",
+        "parameters": [
+            _parameter("agent", {"type": "string"}, "Only this agent's."),
+            _parameter("state", {"type": "array", "items": states}, "Only in these states."),
+            _parameter("limit", limit, "Most dispatches on the page."),
+            _parameter("cursor", {"type": "string"}, "The `cursor` of the page before."),
+        ],
+        "responses": {"200": _json("The page.", _ref("Page")), **_problems(400, 403, 503)},
+    }
+
+
+def _get() -> Json:
+    return {
+        "operationId": "get_dispatch",
+        "summary": "One dispatch with its steps, timings and why it waits.",
+        "parameters": [
+            _dispatch_id(),
+            _parameter("content", _FLAG, "With the event's text and the answer."),
+        ],
+        "responses": {
+            "200": _json("The dispatch.", _ref("Dispatch")),
+            **_problems(400, 403, 404, 503),
+        },
+    }
+
+
+def _operate(verb: str, summary: str) -> Json:
+    operation: Json = {
+        "operationId": f"{verb}_dispatch",
+        "summary": summary,
+        "parameters": [_dispatch_id()],
+        "responses": {
+            "200": _json("Done.", _ref("Moved")),
+            **_problems(403, 404, 409, 503),
+        },
+    }
+    if verb == "cancel":
+        schema = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": 500}}}
+        operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        operation["responses"] |= _problems(400, 408, 413, 415)
+        operation["parameters"].append(
+            _parameter("now", _FLAG, "End a running turn at once, in the middle of a step.")
+        )
+        operation["responses"]["202"] = _json("It stops at its next step.", _ref("Moved"))
+    return operation
+
+
+def _bus() -> Json:
+    event = {"type": "string", "contentMediaType": "application/json"}
+    stream = {
+        "description": "Each event's `data` is one BusEvent, its `id` is `<epoch>.<stream id>`. "
+        f"`resync_required` with a `reason` ({', '.join(Resync)}) says: fetch the state again; "
+        "what follows comes after its `id`. A comment comes at least each 15 s.",
+        "content": {"text/event-stream": {"schema": {**event, "contentSchema": _ref("BusEvent")}}},
+    }
+    header = _parameter("Last-Event-ID", {"type": "string"}, _RESUME, place="header")
+    return {
+        "operationId": "follow_bus",
+        "summary": "Every state change, live, as server-sent events.",
+        "parameters": [header, *_following()],
+        "responses": {"200": stream, **_problems(400, 403)},
+    }
+
+
+def _ws() -> Json:
+    return {
+        "operationId": "follow_bus_ws",
+        "summary": "Every state change, live, as WebSocket text messages of one BusEvent each.",
+        "description": "Closed with 1012 when the API ends, 1013 when the client reads nothing.",
+        "parameters": _following(),
+        "responses": {"101": {"description": "Follows the bus."}, **_problems(400, 403)},
+    }
+
+
+_RESUME = "Go on after this place: an event's SSE id or its `id`; `0-0` is the beginning."
+
+
+def _following() -> list[Json]:
+    types = {"type": "array", "items": {"type": "string", "enum": list(bus.TYPES)}}
+    some = {"type": "array", "items": {"type": "string"}}
+    return [
+        _parameter("last-event-id", {"type": "string"}, _RESUME),
+        _parameter("agent", some, "Only these agents'."),
+        _parameter("type", types, "Only these types; `resync_required` comes always."),
+        _parameter("session", some, "Only these sessions'."),
+    ]
+
+
+def _health() -> Json:
+    return {
+        "operationId": "health",
+        "summary": "How the fleet is, from live values.",
+        "responses": {
+            "200": _json("It works, perhaps degraded.", _ref("Health")),
+            "503": _json("It is down.", _ref("Health")),
+            **_problems(403),
+        },
+    }
+
+
+def _probe(name: str, summary: str, refusals: tuple[int, ...]) -> Json:
+    yes = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": _json("Yes.", yes), **_problems(403, *refusals)},
+    }
+
+
+def _plain(name: str, summary: str, media_type: str) -> Json:
+    answer = {"description": summary, "content": {media_type: {}}}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": answer, **_problems(403)},
+    }
+
+
+def _dispatch_id() -> Json:
+    schema = {"type": "string", "minLength": 1}
+    return {"name": "dispatch_id", "in": "path", "required": True, "schema": schema}
+
+
+def _parameter(name: str, schema: Json, description: str, place: str = "query") -> Json:
+    return {"name": name, "in": place, "schema": schema, "description": description}
+
+
+def _json(description: str, schema: Json) -> Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _problems(*statuses: int) -> Json:
+    content = {MEDIA_TYPE: {"schema": _ref("Problem")}}
+    return {str(code): {"description": _PROBLEMS[code], "content": content} for code in statuses}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}

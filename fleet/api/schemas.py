@@ -1,0 +1,166 @@
+"""The shapes of what the API takes and answers, as JSON Schema."""
+
+from typing import Any
+
+from fleet import bus
+from fleet.api.cursor import Resync
+from fleet.ledger import Stage, State
+from routing.event import NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, TARGETS_MAX
+
+Json = dict[str, Any]
+
+_TEXT: Json = {"type": "string"}
+_NUMBER: Json = {"type": "number", "minimum": 0}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_TIME: Json = {"type": "string", "format": "date-time"}
+_NAME: Json = {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX}
+_STATE: Json = {"type": "string", "enum": [str(state) for state in State]}
+
+
+def _object(required: str = "", *, closed: bool = False, **properties: Json) -> Json:
+    schema: Json = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required.split()
+    if closed:
+        schema["additionalProperties"] = False
+    return schema
+
+
+def _list(items: Json, **limits: int) -> Json:
+    return {"type": "array", "items": items, **limits}
+
+
+def _or_null(schema: Json) -> Json:
+    return {"oneOf": [schema, {"type": "null"}]}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_OWN: Json = {
+    "to": {
+        "description": "An agent's name, `@group` or `all`, or a list of them.",
+        "oneOf": [_NAME, _list(_NAME, minItems=1, maxItems=TARGETS_MAX)],
+    },
+    "text": {"type": "string", "minLength": 1},
+    "session": _or_null(_NAME),
+    "priority": {
+        "type": "integer",
+        "minimum": PRIORITIES[0],
+        "maximum": PRIORITIES[-1],
+        "default": PRIORITY_DEFAULT,
+    },
+}
+_ENVELOPE: Json = {"id": _NAME, "source": _NAME, "type": _NAME, "subject": _or_null(_NAME)}
+
+_SEMAPHORE = _object(
+    "semaphore_locked holder held_s fence queued consuming",
+    semaphore_locked={"type": "boolean"},
+    holder=_or_null(_TEXT),
+    held_s=_NUMBER,
+    fence=_COUNT,
+    queued=_COUNT,
+    consuming={"type": "boolean"},
+)
+
+SCHEMAS: Json = {
+    "Shorthand": _object("text", closed=True, **_ENVELOPE, time=_TIME, **_OWN, data=_object()),
+    "CloudEvent": _object(
+        "specversion",
+        specversion={"const": "1.0"},
+        **_ENVELOPE,
+        time=_TIME,
+        datacontenttype=_TEXT,
+        data={"oneOf": [_TEXT, _object("", **_OWN)]},
+    ),
+    "Accepted": _object(
+        "event_id dispatches duplicate",
+        event_id=_NAME,
+        dispatches=_list(_object("dispatch_id agent", dispatch_id=_TEXT, agent=_TEXT)),
+        duplicate={"type": "boolean"},
+    ),
+    "Rejected": _object("error", error=_ref("Problem")),
+    "Problem": _object(
+        "type title status detail",
+        type=_TEXT,
+        title=_TEXT,
+        status={"type": "integer"},
+        detail=_TEXT,
+        retry_after_s=_NUMBER,
+    ),
+    "Dispatch": _object(
+        "dispatch_id agent event_id state attempt generation accepted_at",
+        dispatch_id=_TEXT,
+        agent=_TEXT,
+        event_id=_NAME,
+        session=_NAME,
+        state=_STATE,
+        attempt=_COUNT,
+        generation=_COUNT,
+        priority=_COUNT,
+        accepted_at=_TIME,
+        queued_at=_TIME,
+        started_at=_TIME,
+        ended_at=_TIME,
+        deadline_at=_TIME,
+        retry_at=_TIME,
+        waiting_for=_or_null(_TEXT),
+        stage={"type": "string", "enum": [str(stage) for stage in Stage]},
+        error=_TEXT,
+        steps={"oneOf": [_COUNT, _list(_object("step name attempt elapsed_s"))]},
+        tokens_in=_COUNT,
+        tokens_out=_COUNT,
+        usd=_NUMBER,
+    ),
+    "Page": _object(
+        "dispatches cursor", dispatches=_list(_ref("Dispatch")), cursor=_or_null(_TEXT)
+    ),
+    "Moved": _object("dispatch_id state", dispatch_id=_TEXT, state=_STATE),
+    "BusEvent": _object(
+        "id epoch type time",
+        id={"type": "string", "pattern": r"^\d+-\d+$"},
+        epoch=_TEXT,
+        type={"type": "string", "enum": list(bus.TYPES)},
+        time=_TIME,
+        event_id=_NAME,
+        dispatch_id=_TEXT,
+        agent=_TEXT,
+        session=_NAME,
+        attempt=_COUNT,
+        stage=_TEXT,
+        reason={"type": "string", "examples": [str(reason) for reason in Resync]},
+        elapsed_s=_NUMBER,
+        will_retry={"type": "boolean"},
+        retry_at=_NUMBER,
+    ),
+    "Health": _object(
+        "status version",
+        status={"type": "string", "enum": ["ok", "degraded", "down"]},
+        version=_TEXT,
+        reason=_TEXT,
+        epoch=_or_null(_TEXT),
+        g1=_object("enabled redis_url length pending last_id oldest_pending_s"),
+        g2=_object(
+            "dispatch_timeout_s semaphores agents",
+            agents={"type": "object", "additionalProperties": _SEMAPHORE},
+        ),
+        g3=_object("failed retrying dead", failed=_COUNT, retrying=_COUNT, dead=_COUNT),
+        g4=_object("intake breaker tier spooled"),
+        beat=_object("last_tick_s"),
+        bus=_object(
+            "clients max_lag oldest_id retention_s",
+            clients=_COUNT,
+            max_lag=_COUNT,
+            oldest_id=_or_null(_TEXT),
+            retention_s=_NUMBER,
+        ),
+        saturation=_object(
+            "queued active capacity oldest_s",
+            queued=_COUNT,
+            active=_COUNT,
+            capacity=_COUNT,
+            oldest_s=_NUMBER,
+        ),
+    ),
+}

@@ -1,0 +1,166 @@
+"""Serving the API in the foreground: the address, the signals, and an end within two seconds."""
+
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from fleet import context
+from fleet.api.address import forget_address, write_address
+from fleet.api.app import create_api
+from fleet.errors import BrokerUnavailable, ConfigError, FleetError
+from fleet.settings import Settings
+from fleet.store.address import store_url
+from fleet.up.lifeline import watch_lifeline
+
+#: What may take longer is cut off; clients of the bus leave at once.
+GRACE_S = 1
+#: Bytes that wait in the kernel for one client. Linux would grow this to megabytes, and a client
+#: that reads nothing would look like one that does.
+SEND_BUFFER_BYTES = 64 * 1024
+BACKLOG = 2048
+#: The kernel gives up on a peer that acknowledges nothing.
+PEER_TIMEOUT_MS = 30_000
+
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. Call it in the main thread.
+
+    Without a host or port those of the configuration hold; port 0 takes a free one. `announce` gets
+    the address once requests are served. Raises ConfigError for an address that others can reach,
+    FleetError when the port cannot be had.
+    """
+    watch_lifeline()
+    settings = context.settings()
+    host = settings.api.host if host is None else host
+    port = settings.api.port if port is None else port
+    _check_reach(host, settings)
+    _check_store(settings)
+    listener = _listen(host, port)
+    with listener:
+        url = _url(listener)
+        server = _Server(create_api(), lambda: _started(settings, url, announce))
+        # Uvicorn raises a signal again when it has ended in order: it must not kill the process.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.end)
+        try:
+            server.run([listener])
+        finally:
+            forget_address(settings.data_dir)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that tells when it serves, and lets the clients of the bus go before it waits."""
+
+    def __init__(self, app: Starlette, started: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                access_log=False,
+                log_config=None,
+                lifespan="on",
+                server_header=False,
+                proxy_headers=False,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        self._started = started
+        self._hub = app.state.hub
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        await super().startup(sockets)
+        if self.started:
+            self._started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but a follower would not end by itself."""
+        self._hub.close()
+        await super().shutdown(sockets)
+
+    def end(self, _number: int, _frame: FrameType | None) -> None:
+        """End in order; also for a signal that comes before the server runs."""
+        self.should_exit = True
+
+
+def _started(settings: Settings, url: str, announce: Callable[[str], None] | None) -> None:
+    try:
+        write_address(settings.data_dir, url)
+    except OSError as error:
+        raise FleetError(
+            f"{settings.data_dir} cannot be written ({error.strerror}): "
+            "make it writable, or set fleet.data_dir to another folder."
+        ) from error
+    if announce is not None:
+        announce(url)
+
+
+def _check_reach(host: str, settings: Settings) -> None:
+    if settings.api.trusted_network:
+        return
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        raise ConfigError(f"api.host: {host!r} is no address of this machine.") from error
+    if not all(ipaddress.ip_address(str(address)).is_loopback for address in found):
+        raise ConfigError(
+            f"api.host: others can reach {host}, and the API asks for no token yet: use 127.0.0.1, "
+            "or set api.trusted_network = true where the network lets only you in."
+        )
+
+
+def _check_store(settings: Settings) -> None:
+    """A setting that names no store is told now; a broker that is only away may still come."""
+    try:
+        store_url(settings)
+    except BrokerUnavailable as error:
+        _log.warning("The API starts without its broker: %s", error)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        family, kind, proto, _, address = found[0]
+        # The protocol must be named: asyncio turns Nagle's delay off only where it is.
+        listener = socket.socket(family, kind, proto)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise FleetError(
+                f"Port {port} on {host} is in use: end the program that listens there, "
+                "or set api.port to another one."
+            ) from error
+        raise FleetError(
+            f"Port {port} on {host} cannot be opened ({error.strerror}): "
+            "change api.host or api.port."
+        ) from error
+    # Connections inherit these from the socket that accepts them.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_MS)
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,74 @@
+"""How the fleet is: for people and dashboards (`/health`), and for whoever restarts processes."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fleet import health, keys
+from fleet.api.backend import Backend
+from fleet.api.hub import Hub
+from fleet.api.lanes import Lane
+from fleet.api.problems import RETRY_AFTER_S, Problem
+from fleet.errors import FleetError
+from fleet.store.connection import reachable
+from fleet.version import VERSION
+
+#: Probes give up within seconds; an answer that says "no" is better than none.
+PROBE_S = 2.0
+_READY_KEY_MS = 60_000
+
+
+class Status:
+    """The endpoints `/health`, `/livez` and `/readyz`."""
+
+    def __init__(self, backend: Backend, hub: Hub) -> None:
+        self._backend = backend
+        self._hub = hub
+        # Apart from the others, so that a probe does not wait behind slow requests.
+        self._lane = Lane("probes", threads=2, backlog=64)
+
+    async def health(self, request: Request) -> Response:
+        """The health document; 503 when the fleet is down."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                document = await self._lane.run(self._document)
+        except (TimeoutError, FleetError) as error:
+            reason = str(error) or "The broker does not answer in time."
+            document = {"status": "down", "version": VERSION, "reason": reason}
+        down = document["status"] == "down"
+        status = HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK
+        return JSONResponse(document, int(status), {"Cache-Control": "no-store"})
+
+    async def livez(self, request: Request) -> Response:
+        """200 while this process serves requests; nothing else is looked at."""
+        return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
+
+    async def readyz(self, request: Request) -> Response:
+        """200 only when an event sent now would be accepted and kept: the store takes a write."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self._lane.run(self._write)
+        except (TimeoutError, FleetError) as error:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "not-ready",
+                str(error) or "The broker does not answer in time.",
+                retry_after_s=RETRY_AFTER_S,
+            ) from None
+        return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+
+    def _document(self) -> dict[str, Any]:
+        return health.document(
+            self._backend.store(),
+            self._backend.settings,
+            clients=len(self._hub.followers),
+            max_lag=self._hub.max_lag,
+        )
+
+    def _write(self) -> None:
+        """With a full disk, as a replica or out of memory a store answers, but takes nothing."""
+        with reachable():
+            self._backend.store().client.set(keys.READY, "1", px=_READY_KEY_MS)

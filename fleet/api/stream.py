@@ -1,0 +1,133 @@
+"""`GET /bus` as server-sent events and `WS /ws`: two wire forms of one follower."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import Message, Receive, Scope, Send
+
+from fleet import bus
+from fleet.api.follower import Follower, Wanted
+from fleet.api.hub import Hub
+from fleet.api.parameters import choices, texts
+from fleet.api.problems import Problem
+from fleet.settings import Settings
+
+#: Below the idle limits of common proxies (nginx: 60 s), and often enough to notice a dead peer.
+HEARTBEAT_S = 15.0
+#: One try to hand over bytes; several in a row that fail mean that nobody reads.
+SEND_S = 5.0
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+#: WebSocket close codes (RFC 6455 and its registry).
+TRY_AGAIN_LATER, SERVICE_RESTART = 1013, 1012
+
+_log = logging.getLogger(__name__)
+
+
+class Evicted(Exception):
+    """The client took nothing for too long."""
+
+
+class BusRoutes:
+    """The ASGI applications that follow the bus."""
+
+    def __init__(self, hub: Hub, settings: Settings) -> None:
+        self._hub = hub
+        self._agents = settings.agents
+        self._tries = settings.bus.evict_after_failures
+
+    async def sse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Follow the bus as server-sent events."""
+        query = QueryParams(scope["query_string"])
+        wanted = self._wanted(query)
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.body"})
+            return
+        # A browser that reconnects keeps the URL and adds the header: the header is newer.
+        cursor = Headers(scope=scope).get("last-event-id") or query.get("last-event-id")
+        follower = await self._hub.follow(cursor or None, wanted)
+        watcher = asyncio.create_task(_watch(receive, follower, "http.disconnect"))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            greeting = f": after {follower.position or 'the broker is back'}\n\n".encode()
+            await self._send(send, {"body": greeting, "more_body": True})
+            while (batch := await follower.next(HEARTBEAT_S)) is not None:
+                body = b"".join(entry.sse for entry in batch) or b": still here\n\n"
+                await self._send(send, {"body": body, "more_body": True})
+            await self._send(send, {"body": b""})
+        except Evicted:
+            _evicted(scope)
+        finally:
+            self._hub.leave(follower)
+            watcher.cancel()
+
+    async def ws(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Follow the bus as WebSocket text messages, one for each entry."""
+        query = QueryParams(scope["query_string"])
+        await receive()
+        try:
+            wanted = self._wanted(query)
+        except Problem as problem:
+            await problem.to_response()(scope, receive, send)
+            return
+        follower = await self._hub.follow(query.get("last-event-id") or None, wanted)
+        watcher = asyncio.create_task(_watch(receive, follower, "websocket.disconnect"))
+        code = SERVICE_RESTART
+        try:
+            await send({"type": "websocket.accept"})
+            while (batch := await follower.next(HEARTBEAT_S)) is not None:
+                for entry in batch:
+                    await self._send(send, {"text": entry.text}, "websocket.send")
+        except Evicted:
+            _evicted(scope)
+            code = TRY_AGAIN_LATER
+        finally:
+            self._hub.leave(follower)
+            watcher.cancel()
+        if not follower.gone:
+            # To one that reads nothing the code may not get through; the connection ends anyway.
+            with suppress(Evicted):
+                await self._send(send, {"code": code}, "websocket.close")
+
+    def _wanted(self, query: QueryParams) -> Wanted:
+        return Wanted(
+            agents=choices(query, "agent", self._agents),
+            types=choices(query, "type", bus.TYPES),
+            sessions=texts(query, "session"),
+        )
+
+    async def _send(
+        self, send: Send, message: Mapping[str, Any], kind: str = "http.response.body"
+    ) -> None:
+        """Hand a message over; the server takes it whole or, with its buffer full, not at all."""
+        whole: Message = {"type": kind, **message}
+        for _ in range(self._tries):
+            try:
+                async with asyncio.timeout(SEND_S):
+                    await send(whole)
+                    return
+            except TimeoutError:
+                continue
+        raise Evicted
+
+
+async def _watch(receive: Receive, follower: Follower, end: str) -> None:
+    """Let the follower know at once when its client hangs up; what a client says is not for us."""
+    while (await receive())["type"] != end:
+        pass
+    follower.gone = True
+    follower.wake.set()
+
+
+def _evicted(scope: Scope) -> None:
+    client: Sequence[Any] = scope.get("client") or ("unknown", 0)
+    _log.warning("Bus client %s:%s is cut off: it reads nothing.", client[0], client[1])

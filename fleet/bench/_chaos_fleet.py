@@ -1,0 +1,213 @@
+"""The fleet that a chaos run torments: real processes behind a proxy, kept running like by systemd.
+
+Hosts with the agents' workers reach the broker through the proxy. Beat and the worker of the shared
+queues reach it too. The sender and the auditor's reader do not: what they see is the truth.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fleet import bus, keys
+from fleet.bench import _chaos_turns
+from fleet.bench._auditor import Call, History
+from fleet.bench._contenders import Processes
+from fleet.bench._harness import Lab
+from fleet.errors import FleetError
+from fleet.intake import Intake
+from fleet.ledger import ValkeyLedger
+from fleet.settings import parse
+from fleet.store import Store, open_store
+from fleet.store.connection import reachable
+
+READY_S_MAX = 120.0
+#: As `Restart=always` with a short `RestartSec`.
+LOOK_S = 0.05
+_CHUNK = 1000
+
+_TOML = """\
+[fleet]
+broker_url = "{url}"
+data_dir = "{folder}"
+lease_ttl_s = {ttl_s}
+drain_s = 5
+retention = {{ max = 10000000 }}
+[bus]
+max_length = 10000000
+max_age_s = 86400
+"""
+_AGENT = """\
+[agents.{name}]
+runner = "python"
+python = "{turn}"
+timeout_s = 60
+max_pending = 100000
+retry = {{ attempts = 3, backoff_s = 0.2, min_age_s = 0 }}
+"""
+_QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", "-l", "WARNING")
+
+
+class Target:
+    """`hosts` hosts, each with a worker for each agent, one beat, and one worker for the rest."""
+
+    def __init__(
+        self,
+        where: Lab,
+        agents: list[str],
+        *,
+        ports: list[int],
+        provider: int,
+        ttl_s: float,
+        turn: str = "fleet.bench._chaos_turns:calls",
+    ) -> None:
+        """A host for each of `ports`, on which it finds the broker; beat uses the first."""
+        self.agents = agents
+        self.diary = where.folder / "diary.log"
+        self.diary.touch()
+        self._where = where
+        self._env = {
+            _chaos_turns.DIARY: str(self.diary),
+            _chaos_turns.PROVIDER: str(provider),
+        }
+        self._configs = [self._write(port, ttl_s, turn) for port in ports]
+        settings = parse(tomllib.loads(self._configs[0].read_text()))
+        self.store = open_store(where.endpoint.url, bus_max_length=settings.bus.max_length)
+        self.intake = Intake(ValkeyLedger(self.store, settings), settings.rules())
+        self.processes = Processes(where, "target")
+        self.log = where.folder / "target.log"
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._commands = self._all_commands()
+
+    def _write(self, port: int, ttl_s: float, turn: str) -> Path:
+        path = self._where.folder / f"fleet-{port}.toml"
+        head, _, tail = self._where.endpoint.url.rpartition(":")
+        url = f"{head}:{port}/{tail.partition('/')[2]}"
+        text = _TOML.format(url=url, folder=self._where.folder, ttl_s=ttl_s)
+        path.write_text(text + "".join(_AGENT.format(name=a, turn=turn) for a in self.agents))
+        return path
+
+    def _all_commands(self) -> dict[str, tuple[list[str], dict[str, str]]]:
+        python = [sys.executable, "-m"]
+        celery = [*python, "fleet.up.celery_child", "-A", "fleet"]
+        shared = ["worker", "-Q", "intake,maintenance,delivery", "-c", "1", "-n", "shared@%h"]
+        schedule = f"--schedule={self._where.folder / 'beat'}"
+        commands = {"shared": [*celery, *shared, *_QUIET]}
+        commands["beat"] = [*celery, "beat", "--pidfile=", schedule, "-l", "WARNING"]
+        first = {**self._env, "FLEET_CONFIG": str(self._configs[0])}
+        made = {name: (argv, first) for name, argv in commands.items()}
+        for number, config in enumerate(self._configs):
+            made[f"host{number}"] = (
+                [*python, "fleet", "host"],
+                {**self._env, "FLEET_CONFIG": str(config)},
+            )
+        return made
+
+    def start(self) -> None:
+        """Start everything, and return when every agent's lease is held and beat ticks."""
+        for name, (argv, env) in self._commands.items():
+            self.processes.start(name, argv, env)
+        leases = [keys.lease(agent) for agent in self.agents]
+        until = time.monotonic() + READY_S_MAX
+        client = self.store.client
+        while client.exists(*leases) < len(leases) or not client.exists(keys.BEAT):
+            if time.monotonic() > until:
+                said = self.processes.last_words()
+                raise FleetError(f"The fleet to torment did not get ready: {said}")
+            time.sleep(0.05)
+        self._keeper.start()
+
+    def pid(self, name: str) -> int:
+        """The process of `host0`, `shared` or `beat`."""
+        return self.processes.running[name].pid
+
+    def worker(self, agent: str) -> int | None:
+        """The main process of the worker that holds an agent, None while nobody lives who does."""
+        with reachable():
+            holder = self.store.client.hget(keys.lease(agent), "holder")
+        pid = int(str(holder).rpartition(":")[2]) if holder else 0
+        return pid if pid and children(pid) else None
+
+    def unfinished(self) -> int:
+        """Dispatches without an outcome."""
+        with reachable():
+            counts: Any = self.store.client.hgetall(keys.COUNTS)
+        live = ("queued", "active", "announcing", "retrying", "parked")
+        return sum(int(n) for place, n in counts.items() if place.partition("|")[2] in live)
+
+    def history(self, accepted: frozenset[str], calls: tuple[Call, ...]) -> History:
+        """Everything that is left of the run."""
+        return read_history(self.store, self.diary, accepted, calls)
+
+    def stop(self) -> None:
+        """End every process; none is left, not even a stopped one."""
+        self._stopping.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        self.processes.stop()
+        self.store.close()
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(LOOK_S):
+            for name, process in list(self.processes.running.items()):
+                if process.poll() is not None:
+                    argv, env = self._commands[name]
+                    self.processes.start(name, argv, env)
+
+
+def read_history(
+    store: Store, diary: Path, accepted: frozenset[str], calls: tuple[Call, ...]
+) -> History:
+    """What the auditor judges: the store's part of it, and the diary's."""
+    entries, after = [], "0-0"
+    while chunk := bus.read(store, after, count=_CHUNK):
+        entries += chunk
+        after = chunk[-1].id
+    ids: Any = store.client.zrange(keys.INDEX, 0, -1)
+    journals = _hashes(store, [keys.journal(i) for i in ids], ids)
+    return History(
+        accepted=accepted,
+        bus=tuple(entries),
+        records=_hashes(store, [keys.dispatch(i) for i in ids], ids),
+        journal={dispatch_id: _attempts(steps) for dispatch_id, steps in journals.items()},
+        marks=tuple(_chaos_turns.read_diary(diary)),
+        calls=calls,
+    )
+
+
+def _hashes(store: Store, names: list[str], ids: list[str]) -> dict[str, dict[str, str]]:
+    found: list[dict[str, str]] = []
+    for place in range(0, len(names), _CHUNK):
+        pipe = store.client.pipeline(transaction=False)
+        for name in names[place : place + _CHUNK]:
+            pipe.hgetall(name)
+        found += pipe.execute()
+    return dict(zip(ids, found, strict=True))
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process; empty when it is gone."""
+    with suppress(OSError):
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def kill(*pids: int, number: signal.Signals = signal.SIGKILL) -> bool:
+    """Signal each; True when one of them was still there."""
+    hit = False
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+            hit = True
+    return hit
+
+
+def _attempts(steps: dict[str, str]) -> dict[str, int]:
+    return {number: int(json.loads(entry)["attempt"]) for number, entry in steps.items()}

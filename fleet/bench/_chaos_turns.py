@@ -1,0 +1,126 @@
+"""The turn of a chaos run: a few model calls over real HTTP, and a diary that survives its death.
+
+The text of an event is `<steps> <seconds of each call>`, and perhaps `fail`: then the provider
+refuses the last call of the first attempt, and the dispatch is tried again later.
+
+The diary is one file that all turns of a run append to, a line by one `write`, so lines never mix
+and a SIGKILL loses none that was written. While a turn lives it says so every `ALIVE_S`, from a
+thread, so that its last line is close to its end however that came.
+"""
+
+import http.client
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from fleet.bench._auditor import Mark
+from fleet.ledger import Failure, Stage
+from fleet.runner import TurnFailed
+from fleet.turn import Turn
+
+#: Where the lines go.
+DIARY = "BENCH_DIARY"
+#: The provider's port on loopback.
+PROVIDER = "BENCH_PROVIDER_PORT"
+
+ALIVE_S = 0.05
+#: The longest a provider of ours ever takes, many times over.
+CALL_S_MAX = 30.0
+
+
+def calls(turn: Turn) -> str:
+    """Make the calls that the event's text asks for; each is a journalled step."""
+    steps, seconds, *rest = turn.text.split(" ")
+    with diary(turn) as write:
+        for number in range(1, int(steps) + 1):
+            fails = rest == ["fail"] and turn.claim.attempt == 1 and number == int(steps)
+            call = partial(ask, turn, number, float(seconds), fails=fails)
+            turn.step("ask", {"number": number}, call)
+            write("kept", number)
+    return turn.claim.dispatch_id
+
+
+def ask(turn: Turn, number: int, seconds: float, *, fails: bool = False) -> str:
+    """One call that takes `seconds`. Raises TurnFailed when it is refused, or OSError."""
+    name = f"{turn.claim.dispatch_id}/{number}/{turn.claim.attempt}"
+    body = {"name": name, "seconds": seconds, "fails": fails}
+    port = int(os.environ[PROVIDER])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_S_MAX)
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(body).encode())
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != http.HTTPStatus.OK:
+            raise TurnFailed(Failure(stage=Stage.LLM, reason="refused", retryable=True))
+        return str(answer["choices"][0]["message"]["content"])
+    finally:
+        connection.close()
+
+
+def read_diary(path: Path) -> list[Mark]:
+    """Every line, in the order of writing."""
+    marks = []
+    for line in path.read_text().splitlines():
+        at_ns, kind, agent, session, dispatch_id, attempt, pid, step = line.split("\t")
+        marks.append(
+            Mark(
+                at_ns=int(at_ns),
+                kind=kind,
+                agent=agent,
+                session=session,
+                dispatch_id=dispatch_id,
+                attempt=int(attempt),
+                pid=int(pid),
+                step=step,
+            )
+        )
+    return marks
+
+
+class Diary:
+    """Writes lines about one turn: `write(kind, step)`."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._file = os.open(os.environ[DIARY], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        claim = turn.claim
+        self._who = "\t".join(
+            (
+                *(claim.agent, claim.event.session or "", claim.dispatch_id, str(claim.attempt)),
+                str(os.getpid()),
+            )
+        )
+        self.over = threading.Event()
+
+    def __call__(self, kind: str, step: int | str = "") -> None:
+        line = f"{time.monotonic_ns()}\t{kind}\t{self._who}\t{step}\n"
+        os.write(self._file, line.encode())
+
+    def live(self) -> None:
+        """Say so until it is over."""
+        while not self.over.wait(ALIVE_S):
+            self("alive")
+
+    def close(self) -> None:
+        """No more lines."""
+        os.close(self._file)
+
+
+@contextmanager
+def diary(turn: Turn) -> Iterator[Diary]:
+    """Within this block the turn writes its diary."""
+    write = Diary(turn)
+    write("start")
+    living = threading.Thread(target=write.live, daemon=True)
+    living.start()
+    try:
+        yield write
+    finally:
+        write.over.set()
+        living.join()
+        write("end")
+        write.close()

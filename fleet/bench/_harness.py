@@ -1,0 +1,221 @@
+"""What every benchmark shares: its own broker and folder, two contenders, and the printed object.
+
+A benchmark runs in a folder of its own below the fleet's data folder, on an embedded broker of its
+own, with an environment that holds nothing of the user's fleet. Both contenders use that broker,
+the same machine and the same minutes: their rounds take turns, and which goes first changes.
+"""
+
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import redis
+
+from fleet.bench import _turns
+from fleet.broker.embedded import EmbeddedBroker, Endpoint
+from fleet.broker.server import Durability, ask
+from fleet.errors import ConfigError, FleetError
+from fleet.settings import load
+
+Option = int | float | str
+Figures = dict[str, Any]
+
+#: Every line a turn writes is there within milliseconds; after this long something is broken.
+PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a turn wrote when it started."""
+
+    number: str
+    at_ns: int  #: CLOCK_MONOTONIC
+    pid: int
+
+
+class Lab:
+    """The folder, the broker and the log of one benchmark."""
+
+    def __init__(self, folder: Path, durability: Durability, random_: random.Random) -> None:
+        self.folder = folder
+        self.durability = durability
+        self.random = random_
+        self.log = folder / "turns.log"
+        self.log.touch()
+        self.broker = EmbeddedBroker(folder, durability)
+        self.endpoint: Endpoint = self.broker.start()
+        self._read = 0
+        self._part = b""
+
+    def lines(self) -> list[Line]:
+        """What turns have written since the last call."""
+        with self.log.open("rb") as log:
+            log.seek(self._read)
+            new = log.read()
+        self._read += len(new)
+        *whole, self._part = (self._part + new).split(b"\n")
+        split = (line.decode().split(" ") for line in whole)
+        return [Line(number, int(at_ns), int(pid)) for number, at_ns, pid in split]
+
+    def await_lines(self, numbers: set[str], patience_s: float = PATIENCE_S) -> dict[str, Line]:
+        """The first line of each number; other lines are passed over. Raises FleetError."""
+        found: dict[str, Line] = {}
+        until = time.monotonic() + patience_s
+        while len(found) < len(numbers):
+            for line in self.lines():
+                if line.number in numbers:
+                    found.setdefault(line.number, line)
+            if time.monotonic() > until:
+                raise FleetError(
+                    f"{len(numbers) - len(found)} of {len(numbers)} turns did not start within "
+                    f"{patience_s:g} s; the logs are in {self.folder} while this runs."
+                )
+            # As rare as keeps the figures, because the reader shares the machine with the read.
+            time.sleep(0.001)
+        return found
+
+    def client(self, db: int = 0) -> "redis.Redis":
+        """A plain connection to the broker."""
+        url = self.endpoint.url.removesuffix("/0") + f"/{db}"
+        return redis.Redis.from_url(url, decode_responses=True)
+
+
+@contextmanager
+def lab(options: Mapping[str, Option]) -> Iterator[Lab]:
+    """A lab in a new folder, taken down at the end, by SIGTERM too."""
+    root = load().data_dir.absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=root))
+    ours = {name: os.environ.pop(name) for name in list(os.environ) if _hidden(name)}
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        os.environ[_turns.LOG] = str(folder / "turns.log")
+        durability: Durability = "always" if options["durability"] == "always" else "everysec"
+        made = Lab(folder, durability, random.Random(options["seed"]))
+        try:
+            yield made
+        finally:
+            made.broker.stop()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        os.environ.pop(_turns.LOG, None)
+        os.environ.update(ours)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hidden(name: str) -> bool:
+    """Settings of the user's fleet, but for where a server binary is and what a test inherits."""
+    return name.startswith("FLEET_") and not name.startswith(("FLEET_REDIS_SERVER", "FLEET_TEST_"))
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def settle(defaults: Mapping[str, Option], given: Mapping[str, Option]) -> dict[str, Option]:
+    """The options of a run, each of its default's type.
+
+    Raises ConfigError for one not known, and for what is no number, or none above zero. What is 0
+    by default may be 0.
+    """
+    unknown = set(given) - set(defaults)
+    if unknown:
+        raise ConfigError(f"--{min(unknown)}: not an option here; known are {', '.join(defaults)}.")
+    try:
+        found = {name: type(value)(given.get(name, value)) for name, value in defaults.items()}
+    except ValueError as error:
+        raise ConfigError(f"A number is wanted: {error}.") from error
+    for name, value in found.items():
+        if name != "seed" and not isinstance(value, str) and value <= 0 and defaults[name]:
+            raise ConfigError(f"--{name}: must be above zero.")
+    if found.get("durability", "always") not in ("always", "everysec"):
+        raise ConfigError("--durability: must be always or everysec.")
+    return found
+
+
+def in_turns(rounds: int, contenders: Sequence[Any], measure: Callable[[Any], Figures]) -> Any:
+    """`rounds` of `measure` for each contender, A B B A A B ...; one list of figures for each."""
+    results: list[list[Figures]] = [[] for _ in contenders]
+    order = list(enumerate(contenders))
+    for number in range(rounds):
+        for place, contender in order:
+            results[place].append(measure(contender))
+            said = " ".join(f"{k}={v:g}" for k, v in results[place][-1].items())
+            progress(f"round {number + 1}/{rounds} {contender.name}: {said}")
+        order.reverse()
+    return results
+
+
+def medians(rounds: Sequence[Figures]) -> Figures:
+    """The median of each figure over the rounds."""
+    return {name: rounded(statistics.median(r[name] for r in rounds)) for name in rounds[0]}
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+
+
+def rounded(value: float) -> float:
+    """Four significant digits: more than any of these figures is good for."""
+    return float(f"{value:.4g}")
+
+
+def ratio(ours: Figures, theirs: Figures) -> Figures:
+    """Ours divided by theirs, figure by figure; zero or nothing below the line gives None."""
+    out: Figures = {}
+    for name, value in ours.items():
+        other = theirs.get(name)
+        if isinstance(value, dict):
+            out[name] = ratio(value, other or {})
+        else:
+            out[name] = rounded(value / other) if other else None
+    return out
+
+
+def report(
+    name: str, where: Lab, options: Mapping[str, Option], ours: Figures, theirs: Figures, of: str
+) -> dict[str, Any]:
+    """The object that is printed."""
+    return {
+        "name": name,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(where),
+        "seed": options["seed"],
+        "options": dict(options),
+        "figures": ours,
+        "baseline": {"of": of, **theirs},
+        "ratio": ratio(ours, theirs),
+    }
+
+
+def machine(where: Lab) -> dict[str, Any]:
+    """What the figures depend on."""
+    told = ask(where.endpoint.url)
+    kind = "Valkey" if told.get("server_name") == "valkey" else "Redis"
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "load": rounded(os.getloadavg()[0]),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "broker": f"{kind} {told.get('valkey_version') or told.get('redis_version')}",
+        "fsync": where.durability,
+    }
+
+
+def progress(text: str) -> None:
+    """A line for the person who waits."""
+    print(text, file=sys.stderr, flush=True)

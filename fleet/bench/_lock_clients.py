@@ -1,0 +1,92 @@
+"""One process of the clients that contend for a lock in `fleet bench locks`.
+
+    python -m fleet.bench._lock_clients URL THREADS TURNS
+
+It reads rounds from its standard input, one a line: whose lock, and when to begin by
+CLOCK_MONOTONIC. Of each it prints when the last of its threads was done, and how long each waited.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+import redis
+
+from fleet.bench._harness import PATIENCE_S
+from fleet.locks import SessionLock
+from fleet.store import open_store
+
+TTL_S = 60.0
+
+
+class Ours:
+    """The fleet's locks."""
+
+    name = "fleet"
+
+    def __init__(self, url: str) -> None:
+        self.store = open_store(url)
+
+    def lock(self, turn: str) -> AbstractContextManager[Any]:
+        """The lock for which all contend, for one of them."""
+        return SessionLock(self.store, "contended", turn, TTL_S, PATIENCE_S)
+
+
+class Theirs:
+    """redis-py's Lock as it comes: it asks every 100 ms."""
+
+    name = "redis-py"
+
+    def __init__(self, url: str) -> None:
+        self.client = redis.Redis.from_url(url)
+
+    def lock(self, _turn: str) -> AbstractContextManager[Any]:
+        """As `Ours.lock`."""
+        lock: AbstractContextManager[Any] = self.client.lock(
+            "bench:contended", timeout=TTL_S, blocking_timeout=PATIENCE_S
+        )
+        return lock
+
+
+Side = Ours | Theirs
+
+
+def main(url: str, threads: int, turns: int) -> None:
+    """Play rounds until standard input ends."""
+    locks = {
+        side.name: [side.lock(f"{os.getpid()}-{number}") for number in range(threads)]
+        for side in (Ours(url), Theirs(url))
+    }
+    for line in sys.stdin:
+        name, begins_at = line.split()
+        print(json.dumps(_round(locks[name], turns, float(begins_at))), flush=True)
+
+
+def _round(
+    locks: list[AbstractContextManager[Any]], turns: int, begins_at: float
+) -> dict[str, Any]:
+    waits: list[list[float]] = [[] for _ in locks]
+
+    def client(lock: AbstractContextManager[Any], mine: list[float]) -> None:
+        time.sleep(max(0.0, begins_at - time.monotonic()))
+        for _ in range(turns):
+            asked_at = time.monotonic()
+            with lock:
+                mine.append(time.monotonic() - asked_at)
+
+    clients = [
+        threading.Thread(target=client, args=pair) for pair in zip(locks, waits, strict=True)
+    ]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join()
+    return {"ended_at": time.monotonic(), "waits_s": [wait for mine in waits for wait in mine]}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

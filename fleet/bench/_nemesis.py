@@ -1,0 +1,115 @@
+"""Does what the schedule says, to real processes."""
+
+import signal
+import threading
+import time
+from collections import Counter
+
+from fleet.bench._chaos_fleet import Target, children, kill
+from fleet.bench._faults import Fault
+from fleet.bench._harness import Lab
+from fleet.bench._power import Power
+from fleet.bench._wire import Wire
+from fleet.errors import BrokerUnavailable
+
+#: How long all possible victims may be on their way back: a host that was killed takes seconds.
+VICTIM_S_MAX = 60.0
+_LOOK_S = 0.01
+
+
+class Nemesis:
+    """Carries out faults, one after another; those that last end by themselves meanwhile."""
+
+    def __init__(self, where: Lab, target: Target, wire: Wire, power: Power | None) -> None:
+        self.done: Counter[str] = Counter()
+        self.kills = 0
+        self.bytes_cut = 0  #: by power losses: written, and not fsynced
+        self._where = where
+        self._target = target
+        self._wire = wire
+        self._power = power
+        self._stopped: set[int] = set()
+        self._ending: list[threading.Timer] = []
+        if power is not None:
+            power.watch(where)
+
+    def do(self, fault: Fault) -> None:
+        """Carry out one fault, on another agent where the chosen one has no worker now."""
+        kind = fault.kind
+        if kind in ("cut", "reset"):
+            proxy = self._wire.proxies[fault.host]
+            self._wire.begin(proxy.cut() if kind == "cut" else proxy.reset()).result(10.0)
+        elif kind in ("mute", "hold"):
+            proxy = self._wire.proxies[fault.host]
+            self._wire.begin(
+                proxy.mute(fault.seconds) if kind == "mute" else proxy.hold(fault.seconds)
+            )
+        elif kind in ("broker", "power"):
+            self._end_broker(fault.seconds, power=kind == "power")
+        elif kind == "stop_broker":
+            self._stop((self._where.endpoint.pid,), fault.seconds)
+        elif kind in ("host", "shared", "beat"):
+            kill(self._target.pid(f"host{fault.host}" if kind == "host" else kind))
+        elif not self._hit(fault):
+            return
+        self.done[kind] += 1
+        self.kills += fault.kills
+
+    def heal(self) -> None:
+        """Nothing is stopped any more, and nothing will be."""
+        for timer in self._ending:
+            timer.cancel()
+        kill(*self._stopped, number=signal.SIGCONT)
+        self._stopped.clear()
+
+    def _hit(self, fault: Fault) -> bool:
+        """A worker, its child, or both; False when nobody was there to be hit."""
+        worker = self._find(fault.agent)
+        if worker is None:
+            return False
+        who = fault.kind.removeprefix("stop_")
+        victims = [] if who == "worker" else children(worker)
+        if who != "child":
+            victims.append(worker)
+        return kill(*victims) if fault.kills else self._stop(tuple(victims), fault.seconds)
+
+    def _find(self, agent: str) -> int | None:
+        """The living worker of an agent, or of the next one that has one."""
+        place = self._target.agents.index(agent)
+        agents = [*self._target.agents[place:], *self._target.agents[:place]]
+        until = time.monotonic() + VICTIM_S_MAX
+        while time.monotonic() < until:
+            for name in agents:
+                try:
+                    if worker := self._target.worker(name):
+                        return worker
+                except BrokerUnavailable:
+                    break
+            time.sleep(_LOOK_S)
+        return None
+
+    def _stop(self, pids: tuple[int, ...], seconds: float) -> bool:
+        hit = kill(*pids, number=signal.SIGSTOP)
+        self._stopped |= {*pids}
+        timer = threading.Timer(seconds, self._go_on, (pids,))
+        timer.daemon = True
+        self._ending.append(timer)
+        timer.start()
+        return hit
+
+    def _go_on(self, pids: tuple[int, ...]) -> None:
+        kill(*pids, number=signal.SIGCONT)
+        self._stopped -= {*pids}
+
+    def _end_broker(self, away_s: float, *, power: bool) -> None:
+        """SIGKILL, or as if the power went; then the next server on the same data."""
+        broker = self._where.broker
+        kill(self._where.endpoint.pid)
+        while broker.alive():
+            time.sleep(_LOOK_S)
+        if self._power is not None and power:
+            self.bytes_cut += self._power.lose()
+        time.sleep(away_s)
+        self._where.endpoint = broker.start()
+        if self._power is not None:
+            self._power.watch(self._where)

@@ -1,0 +1,98 @@
+"""A TCP proxy that misbehaves: between a host and its broker, on loopback.
+
+It passes bytes on until it is told otherwise. What it can do is what networks do: end connections
+in good order (`cut`), reset them (`reset`), go silent while they stay open (`hold`), and lose what
+the server says after the server has done what it was asked (`mute`).
+"""
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+
+_CHUNK = 65_536
+#: SO_LINGER with no time to linger: closing sends RST.
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Proxy:
+    """From a port of its own to `target`, both on loopback. Lives in one event loop."""
+
+    def __init__(self, target: int) -> None:
+        self.port = 0
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._muted = False
+
+    async def start(self) -> None:
+        """Listen; `port` is known then."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close everything."""
+        if self._server is not None:
+            self._server.close()
+        self._flowing.set()
+        await self.cut()
+
+    async def cut(self) -> None:
+        """End every connection; new ones are taken at once."""
+        for writer in list(self._open):
+            writer.close()
+
+    async def reset(self) -> None:
+        """End every connection with RST."""
+        for writer in list(self._open):
+            with suppress(OSError):  # closed a moment ago
+                wire = writer.get_extra_info("socket")
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            writer.transport.abort()
+
+    async def hold(self, seconds: float) -> None:
+        """Pass nothing for a while, then all that has come meanwhile."""
+        self._flowing.clear()
+        await asyncio.sleep(seconds)
+        self._flowing.set()
+
+    async def mute(self, seconds: float) -> None:
+        """Let requests through but no answers; in the end, cut."""
+        self._muted = True
+        await asyncio.sleep(seconds)
+        await self.cut()
+        self._muted = False
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._track(writer)
+        try:
+            await self._flowing.wait()
+            back, forth = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:  # the broker is away
+            writer.close()
+            self._open.discard(writer)
+            return
+        self._track(forth)
+        try:
+            await asyncio.gather(self._pump(reader, forth, False), self._pump(back, writer, True))
+        finally:
+            self._open -= {writer, forth}
+
+    def _track(self, writer: asyncio.StreamWriter) -> None:
+        # Else small packets wait for acknowledgements, 40 ms each.
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._open.add(writer)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool
+    ) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(_CHUNK):
+                await self._flowing.wait()
+                if answers and self._muted:
+                    continue
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()

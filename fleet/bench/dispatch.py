@@ -1,0 +1,121 @@
+"""`fleet bench dispatch`: from an event to the start of its turn, and events through the fleet.
+
+Idle: one event at a time to one agent, each after the turn before has started and a short random
+pause; the time runs from the call that accepts (or publishes) to the first statement of the turn.
+Throughput: all events are sent one by one as fast as one process can, while the workers run them;
+events per second are counted from the first call to the start of the last turn. A text is 200
+characters long. Both sides write one line per turn to one file.
+"""
+
+import time
+from typing import Any
+
+from fleet.bench._contenders import BARE, Bare, Contender, Fleet, names
+from fleet.bench._harness import (
+    Figures,
+    Lab,
+    Option,
+    in_turns,
+    lab,
+    medians,
+    percentile,
+    progress,
+    report,
+    rounded,
+    settle,
+)
+
+OPTIONS: dict[str, Option] = {
+    "seed": 1,
+    "agents": 20,
+    "rounds": 5,
+    "idle": 200,  # events in each idle round
+    "events": 2000,  # events in each round of throughput
+    "durability": "everysec",
+}
+
+PADDING = "x" * 190
+#: Between two idle events, at random, so that they do not fall in step with anything.
+PAUSE_S = (0.005, 0.02)
+
+
+def run(**given: Option) -> dict[str, Any]:
+    """Measure; see the module. Raises FleetError when turns do not start."""
+    options = settle(OPTIONS, given)
+    agents = names(int(options["agents"]))
+    with lab(options) as where:
+        fleet, bare = Fleet(where, agents, "noop"), Bare(where, agents, "noop")
+        sides: list[Contender] = [fleet, bare]
+        try:
+            progress(f"starting {len(agents)} workers each")
+            fleet.start()
+            fleet.await_ready()
+            bare.start()
+            bare.await_ready()
+            found = _Rounds(where, agents, options).all(sides)
+            ours, theirs = found
+            return report("dispatch", where, options, ours, theirs, BARE)
+        finally:
+            bare.stop()
+            fleet.stop()
+
+
+class _Rounds:
+    def __init__(self, where: Lab, agents: list[str], options: dict[str, Option]) -> None:
+        self._lab = where
+        self._agents = agents
+        self._options = options
+        self._next = 0
+        self._idle_ms: dict[str, list[float]] = {}
+
+    def all(self, sides: list[Contender]) -> list[Figures]:
+        """The figures of each side."""
+        for side in sides:
+            # The first event of each worker pays for connections and code that the rest have.
+            self._drain(side, self._agents, 5 * len(self._agents))
+            self._idle_ms[side.name] = []
+        rounds = int(self._options["rounds"])
+        idle = in_turns(rounds, sides, self._idle)
+        through = in_turns(rounds, sides, self._through)
+        return [
+            {
+                "idle_p50_ms": medians(idle[place])["idle_p50_ms"],
+                # Over all rounds: one round holds too few for a hundredth.
+                "idle_p99_ms": rounded(percentile(self._idle_ms[side.name], 0.99)),
+                **medians(through[place]),
+            }
+            for place, side in enumerate(sides)
+        ]
+
+    def _idle(self, side: Contender) -> Figures:
+        waits = []
+        for _ in range(int(self._options["idle"])):
+            time.sleep(self._lab.random.uniform(*PAUSE_S))
+            number, text = self._text()
+            called_ns = time.monotonic_ns()
+            side.send(self._agents[0], text)
+            line = self._lab.await_lines({number})[number]
+            waits.append((line.at_ns - called_ns) / 1e6)
+        self._idle_ms[side.name] += waits
+        return {"idle_p50_ms": rounded(percentile(waits, 0.5))}
+
+    def _through(self, side: Contender) -> Figures:
+        events = int(self._options["events"])
+        return {
+            "events_per_s_1": rounded(self._drain(side, self._agents[:1], events)),
+            "events_per_s_20": rounded(self._drain(side, self._agents, events)),
+        }
+
+    def _drain(self, side: Contender, agents: list[str], events: int) -> float:
+        """Events per second, sent to `agents` in rotation."""
+        texts = [self._text() for _ in range(events)]
+        called_ns = time.monotonic_ns()
+        for place, (_, text) in enumerate(texts):
+            side.send(agents[place % len(agents)], text)
+        lines = self._lab.await_lines({number for number, _ in texts})
+        last_ns = max(line.at_ns for line in lines.values())
+        return events / ((last_ns - called_ns) / 1e9)
+
+    def _text(self) -> tuple[str, str]:
+        self._next += 1
+        return str(self._next), f"{self._next} {PADDING}"

@@ -1,0 +1,138 @@
+"""`fleet bench footprint`: what an idle agent costs, and how soon a host of them is ready.
+
+Memory is the proportional set size (PSS) of every process of the host, the host itself included,
+divided by the agents. Ready is when every agent's lease is held (for bare Celery: when every worker
+has said that it is ready), counted from the start of the first process. CPU is that of all these
+processes while nothing happens, in percent of one core; the broker is not counted.
+
+The fleet's agents are `llm` agents, with LiteLLM loaded and warm. The baseline is the lightest
+Celery worker there is, which could not call a model. `also` holds the two others: Celery workers
+with LiteLLM, and a fleet of `python` agents, without.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from fleet.bench._contenders import BARE, Bare, Fleet, names
+from fleet.bench._harness import (
+    Figures,
+    Lab,
+    Option,
+    in_turns,
+    lab,
+    medians,
+    report,
+    rounded,
+    settle,
+)
+from fleet.errors import FleetError
+
+OPTIONS: dict[str, Option] = {
+    "seed": 1,
+    "agents": 20,
+    "rounds": 3,
+    "seconds": 15,  # of idleness that CPU is measured over
+    "durability": "everysec",
+}
+
+#: Between ready and the first look: start-up's last work is not idleness.
+SETTLE_S = 3.0
+
+
+KINDS = ("fleet", "celery", "celery with LiteLLM", "fleet of python agents")
+
+
+class _Kind:
+    """A contender that is started anew for each round."""
+
+    def __init__(self, name: str, where: Lab, agents: list[str]) -> None:
+        self.name = name
+        self._lab = where
+        self._agents = agents
+
+    def start(self) -> Fleet | Bare:
+        """The processes, not yet ready."""
+        if self.name.startswith("fleet"):
+            turn = "llm" if self.name == "fleet" else "noop"
+            side: Fleet | Bare = Fleet(self._lab, self._agents, turn)
+        else:
+            side = Bare(self._lab, self._agents, "noop", litellm="LiteLLM" in self.name)
+        side.start()
+        return side
+
+
+def run(**given: Option) -> dict[str, Any]:
+    """Measure; see the module. Raises FleetError where there is no /proc."""
+    options = settle(OPTIONS, given)
+    if not Path("/proc/self/smaps_rollup").exists():
+        raise FleetError("footprint reads /proc/PID/smaps_rollup, which this system does not have.")
+    agents = names(int(options["agents"]))
+    with lab(options) as where:
+        kinds = [_Kind(name, where, agents) for name in KINDS]
+        rounds = in_turns(
+            int(options["rounds"]), kinds, lambda kind: _round(kind, float(options["seconds"]))
+        )
+        ours, theirs, *others = map(medians, rounds)
+        found = report("footprint", where, options, ours, theirs, BARE)
+        also = [{"of": kind, **other} for kind, other in zip(KINDS[2:], others, strict=True)]
+        return {**found, "also": also}
+
+
+def _round(kind: _Kind, seconds: float) -> Figures:
+    started = time.monotonic()
+    side = kind.start()
+    try:
+        side.await_ready()
+        ready_s = time.monotonic() - started
+        time.sleep(SETTLE_S)
+        roots = {process.pid for process in side.processes.running.values()}
+        before, at = _cpu_s(_family(roots)), time.monotonic()
+        time.sleep(seconds)
+        used_s = _cpu_s(_family(roots)) - before
+        cpu_pct = 100 * used_s / (time.monotonic() - at)
+        pss_mib = sum(map(_pss_mib, _family(roots)))
+    finally:
+        side.stop()
+    return {
+        "pss_mib_per_agent": rounded(pss_mib / len(side.agents)),
+        "ready_s": rounded(ready_s),
+        "agents": len(side.agents),
+        "idle_cpu_pct": rounded(cpu_pct),
+    }
+
+
+def _family(roots: set[int]) -> set[int]:
+    """The processes and all their descendants."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            parents[int(entry.name)] = int(fields[1])
+    family = set(roots)
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
+
+
+def _cpu_s(pids: set[int]) -> float:
+    """User and system time so far, with that of ended children."""
+    ticks = sum(sum(map(int, fields[11:15])) for pid in pids if (fields := _stat(pid)))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _pss_mib(pid: int) -> float:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    [line] = [line for line in text.splitlines() if line.startswith("Pss:")]
+    return int(line.split()[1]) / 1024
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on; empty for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []

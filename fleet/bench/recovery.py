@@ -1,0 +1,178 @@
+"""`fleet bench recovery`: from a SIGKILL to the interrupted dispatch running again.
+
+child    the process that runs the turn; its worker lives on
+worker   the worker's own process; its host, or this benchmark for bare Celery, starts the next
+host     `fleet host` with all of its workers, or all bare workers; started again at once
+broker   the broker, started again at once. What is interrupted here is an accepted event that waits
+         behind a running turn, and that turn ends at the moment of the kill
+
+The turn is killed 0.1 to 0.4 s after it has started. Bare Celery has a visibility timeout of 5 s
+and looks for what to restore every second, the quickest its documentation offers. No turn could be
+longer than those 5 s then: bare Celery would run it a second time beside the first. The fleet has
+its defaults, with which a turn may take as long as it likes.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from fleet.bench import _turns
+from fleet.bench._contenders import BARE, Bare, Fleet, names
+from fleet.bench._harness import (
+    Figures,
+    Lab,
+    Option,
+    lab,
+    percentile,
+    progress,
+    report,
+    rounded,
+    settle,
+)
+from fleet.errors import BrokerUnavailable
+from fleet.up.sessions import kill_session
+
+KINDS = ("child", "worker", "host", "broker")
+OPTIONS: dict[str, Option] = {
+    "seed": 1,
+    "agents": 4,
+    "kills": 10,  # of each kind
+    "kinds": ",".join(KINDS),
+    "durability": "everysec",
+}
+
+VISIBILITY_TIMEOUT_S = 5.0
+OF = f"{BARE}; visibility timeout {VISIBILITY_TIMEOUT_S:g} s, restore interval 1 s"
+#: What has not come back after this long counts as this long.
+PATIENCE_S = 60.0
+
+
+def run(**given: Option) -> dict[str, Any]:
+    """Measure; see the module."""
+    options = settle(OPTIONS, given)
+    kinds = [kind for kind in str(options["kinds"]).split(",") if kind in KINDS]
+    agents = names(int(options["agents"]))
+    with lab(options) as where:
+        fleet = Fleet(where, agents, "hold")
+        bare = Bare(where, agents, "hold", visibility_timeout_s=VISIBILITY_TIMEOUT_S)
+        try:
+            for side in (fleet, bare):
+                side.start()
+                side.await_ready()
+            figures = [
+                {kind: _Kills(where, side, kind) for kind in kinds} for side in (fleet, bare)
+            ]
+            for kind in kinds:
+                for _ in range(int(options["kills"])):
+                    for of_side in figures:
+                        of_side[kind].one()
+            ours, theirs = (
+                {kind: kills.figures() for kind, kills in of_side.items()} for of_side in figures
+            )
+            return report("recovery", where, options, ours, theirs, OF)
+        finally:
+            bare.stop()
+            fleet.stop()
+
+
+class _Kills:
+    """One kind of kill of one contender."""
+
+    _next = 0
+
+    def __init__(self, where: Lab, side: Fleet | Bare, kind: str) -> None:
+        self._lab = where
+        self._side = side
+        self._kind = kind
+        self._agent = side.agents[0]
+        self._took_s: list[float] = []
+
+    def figures(self) -> Figures:
+        """What is printed."""
+        return {
+            "p50_s": rounded(percentile(self._took_s, 0.5)),
+            "p99_s": rounded(percentile(self._took_s, 0.99)),
+            "n": len(self._took_s),
+        }
+
+    def one(self) -> None:
+        """Kill once, in mid-turn, and wait until the interrupted dispatch runs."""
+        self._await_idle()
+        number = self._send("")
+        pid = self._lab.await_lines({number})[number].pid
+        awaited = self._send("") if self._kind == "broker" else number
+        time.sleep(self._lab.random.uniform(0.1, 0.4))
+        killed_ns = time.monotonic_ns()
+        if self._kind == "broker":
+            self._kill_broker(number)
+        else:
+            self._kill(pid)
+        self._took_s.append(self._until_again(awaited, killed_ns))
+        if self._kind == "broker":
+            _turns.release(awaited)
+        progress(f"{self._kind} {self._side.name}: {self._took_s[-1]:.3f} s")
+
+    def _kill(self, child: int) -> None:
+        side, agent = self._side, self._agent
+        if self._kind == "child":
+            os.kill(child, signal.SIGKILL)
+        elif isinstance(side, Bare):
+            self._replace(side, [agent] if self._kind == "worker" else side.agents)
+        elif self._kind == "worker":
+            os.kill(_parent(child), signal.SIGKILL)
+        else:
+            os.kill(side.processes.running["host"].pid, signal.SIGKILL)
+            side.processes.running["host"].wait()
+            side.start()
+
+    def _replace(self, side: Bare, agents: list[str]) -> None:
+        """What a supervisor does: everything of a dead worker ends, and a new one starts."""
+        for agent in agents:
+            os.kill(side.processes.running[agent].pid, signal.SIGKILL)
+        for agent in agents:
+            kill_session(side.processes.running[agent].pid)
+            side.processes.running[agent].wait()
+        side.start(agents)
+
+    def _kill_broker(self, running: str) -> None:
+        pid = self._lab.broker.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        _turns.release(running)
+        while self._lab.broker.alive():
+            time.sleep(0.001)
+        self._lab.broker.start()
+
+    def _until_again(self, number: str, killed_ns: int) -> float:
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            for line in self._lab.lines():
+                if line.number == number and line.at_ns > killed_ns:
+                    return (line.at_ns - killed_ns) / 1e9
+            time.sleep(0.001)
+        progress(f"{self._kind} {self._side.name}: not within {PATIENCE_S:g} s")
+        return PATIENCE_S
+
+    def _await_idle(self) -> None:
+        """Return when the worker takes events, and has taken all that was sent before."""
+        number = self._send("-")
+        self._lab.await_lines({number})
+
+    def _send(self, sign: str) -> str:
+        _Kills._next += 1
+        number = f"{sign}{_Kills._next}"
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._side.send(self._agent, f"{number} of recovery")
+                return number
+            except BrokerUnavailable:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

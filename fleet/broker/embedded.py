@@ -1,0 +1,179 @@
+"""A private Valkey for a data folder, started or, where one lives already, adopted.
+
+The server outlives the SIGKILL of its fleet on purpose: what was accepted stays reachable, and the
+next start takes the running server over. Two servers never share an append-only file, because each
+holds the folder's lock by inheritance (see `fleet.broker.endpoint`).
+
+Crash windows: killed before the server runs, the lock is free again. Killed between that and the
+end of `start`, the port is already published with pid 0, so the next start finds the server by its
+port and asks for its pid.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fleet.broker.endpoint import BrokerFolder, Endpoint, exists, read_endpoint
+from fleet.broker.server import (
+    KILL_PATIENCE_S,
+    PATIENCE_S,
+    POLL_S,
+    Durability,
+    Patience,
+    PortTaken,
+    ask,
+    configure,
+    launch,
+)
+from fleet.errors import BrokerUnavailable
+
+__all__ = ["EmbeddedBroker", "Endpoint", "read_endpoint"]
+
+#: Below the ephemeral ports of Linux (32768) and macOS (49152): there, a client that reconnects
+#: while the server is away can be given the server's port and connect to itself.
+PORTS = range(20000, 30000)
+PORT_ATTEMPTS = 5
+
+
+class EmbeddedBroker:
+    """The server of one data folder: append-only file, no eviction, loopback, random password.
+
+    `port` 0 is the folder's last port, or a free one when that is taken. Once started, the object
+    keeps its port, because clients hold the URL. Used by one thread at a time.
+    """
+
+    def __init__(self, data_dir: Path, durability: Durability = "always", port: int = 0) -> None:
+        self._folder = BrokerFolder(data_dir)
+        self._durability = durability
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._endpoint: Endpoint | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, None before `start` and after `stop`."""
+        return self._endpoint.pid if self._endpoint else None
+
+    @property
+    def started(self) -> bool:
+        """True when this object started the server."""
+        return self._endpoint is not None and self._process is not None
+
+    @property
+    def adopted(self) -> bool:
+        """True when the server was already running, left behind by a fleet that was killed."""
+        return self._endpoint is not None and self._process is None
+
+    def alive(self) -> bool:
+        """True while the server's process lives; costs microseconds."""
+        if self._process is not None:
+            return self._process.poll() is None
+        return self._endpoint is not None and self._folder.is_held() and exists(self._endpoint.pid)
+
+    def start(self) -> Endpoint:
+        """Return when the server answers with its data loaded; after its death, start it again.
+
+        Raises BrokerUnavailable with the server's own reason and the way out; a server that this
+        call started is dead then.
+        """
+        if self._endpoint is not None and self.alive():
+            return self._endpoint
+        self._process = None
+        with _in_one_sentence(self._folder.path):
+            self._folder.create()
+            self._endpoint = self._adopt_or_start()
+        self._port = self._endpoint.port
+        return self._endpoint
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End the server, adopted or not: SIGTERM, then SIGKILL after `timeout_s`. Nothing is lost.
+
+        Raises BrokerUnavailable when even SIGKILL does not end it.
+        """
+        if self._endpoint is None:
+            return
+        pid = self._endpoint.pid
+        if not (self._end(signal.SIGTERM, timeout_s) or self._end(signal.SIGKILL, KILL_PATIENCE_S)):
+            raise BrokerUnavailable(
+                f"The embedded broker (pid {pid}) does not end after SIGKILL: its disk may hang."
+            )
+        self._endpoint = self._process = None
+
+    def _end(self, number: signal.Signals, patience_s: float) -> bool:
+        until = time.monotonic() + patience_s
+        if self.alive() and self._endpoint is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._endpoint.pid, number)
+        while self.alive():
+            if time.monotonic() > until:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def _adopt_or_start(self) -> Endpoint:
+        patience = Patience()
+        while True:
+            lock = self._folder.take()
+            if lock is not None:
+                try:
+                    return self._start_on_a_port(lock)
+                finally:
+                    os.close(lock)
+            if adopted := self._adopt(patience):
+                return adopted
+            time.sleep(POLL_S)
+
+    def _adopt(self, patience: Patience) -> Endpoint | None:
+        """The living server of this folder, None while it does not answer yet."""
+        pid, port = self._folder.published()
+        # Port 0: another start has just taken the lock and not published its port yet.
+        told = ask(self._folder.endpoint(pid, port).url) if port else {}
+        if told and not told["loading"]:
+            endpoint = self._folder.endpoint(told["process_id"], port)
+            if configure(endpoint.url, self._durability):
+                self._folder.publish(endpoint.pid, port)
+                return endpoint
+        if patience.left(told.get("loading_loaded_bytes", 0)):
+            return None
+        raise BrokerUnavailable(
+            f"{self._folder.path} is held by a process{f' ({pid})' if pid else ''} that for "
+            f"{PATIENCE_S:g} s has not answered as its broker: end it and start again."
+        )
+
+    def _start_on_a_port(self, lock: int) -> Endpoint:
+        self._folder.ensure_password()
+        for port in self._ports():
+            with suppress(PortTaken):
+                self._process = launch(self._folder, port, self._durability, lock)
+                return self._folder.endpoint(self._process.pid, port)
+        raise BrokerUnavailable(
+            f"Port {self._port} of the embedded broker is in use by another program: end that one."
+            if self._port
+            else f"The embedded broker found no free port in {PORT_ATTEMPTS} attempts: try again."
+        )
+
+    def _ports(self) -> Iterator[int]:
+        if self._port:
+            yield self._port
+            return
+        _, last = self._folder.published()
+        if last:
+            yield last
+        for _ in range(PORT_ATTEMPTS):
+            yield PORTS[secrets.randbelow(len(PORTS))]
+
+
+@contextmanager
+def _in_one_sentence(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BrokerUnavailable(
+            f"The embedded broker cannot use {path} ({error.strerror or error}): make it writable "
+            "and make room, or set fleet.data_dir to another folder."
+        ) from error

@@ -1,0 +1,209 @@
+"""One Valkey process of a broker folder: its configuration, its start, and why it ended."""
+
+import errno
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from fleet.broker.binary import find_server
+from fleet.broker.endpoint import BrokerFolder
+from fleet.errors import BrokerUnavailable
+
+Durability = Literal["always", "everysec"]
+
+#: Without an answer, or without a byte more loaded, for this long: the server hangs. An empty one
+#: answers in 0.05 s; loading reports at each 2 MB, which a bad disk reads in a second.
+PATIENCE_S = 15.0
+#: After SIGKILL only the kernel's own work is left.
+KILL_PATIENCE_S = 5.0
+POLL_S = 0.005
+#: Loading answers between two chunks of 2 MB only.
+CLIENT_TIMEOUT_S = 2.0
+LOG_BYTES_MAX = 5_000_000
+#: A server with less left than this cannot even write down why it ended.
+DISK_FULL_BYTES = 64 * 1024
+#: The server quotes from a broken file at length.
+REASON_MAX = 200
+
+#: Read from standard input, so that neither the password nor the folder's path needs quoting in a
+#: file. "always" is the default because everysec lost acknowledged writes at a power loss.
+_CONFIG = """\
+bind 127.0.0.1
+port {port}
+protected-mode yes
+requirepass {password}
+daemonize no
+logfile ""
+save ""
+appendonly yes
+appendfsync {durability}
+aof-load-truncated yes
+auto-aof-rewrite-min-size 16mb
+maxmemory 0
+maxmemory-policy noeviction
+timeout 0
+tcp-keepalive 60
+"""
+
+#: "4711:M 21 Nov 2026 10:57:02.368 # " opens a line of level warning.
+_WARNING = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ # (?!WARNING )(.+)$", re.MULTILINE)
+
+
+class PortTaken(Exception):
+    """Another program listens on the chosen port."""
+
+
+class Patience:
+    """A time limit that begins anew whenever there is progress."""
+
+    def __init__(self) -> None:
+        self._reached = 0
+        self._until = time.monotonic() + PATIENCE_S
+
+    def left(self, reached: int) -> bool:
+        """False once `reached` has not grown for PATIENCE_S."""
+        if reached > self._reached:
+            self._reached = reached
+            self._until = time.monotonic() + PATIENCE_S
+        return time.monotonic() < self._until
+
+
+def launch(
+    folder: BrokerFolder, port: int, durability: Durability, lock: int
+) -> "subprocess.Popen[bytes]":
+    """A server that has inherited `lock`, answers with its data loaded, and is published.
+
+    Raises PortTaken, BrokerUnavailable with the server's own reason, or OSError; no server is left
+    then.
+    """
+    binary = find_server().path.absolute()
+    _check_free(port)
+    config = _CONFIG.format(port=port, password=folder.password(), durability=durability)
+    # First, so that a server can be found by its port if we are killed before it answers.
+    folder.publish(0, port)
+    said_before = _rotate(folder.log)
+    with folder.log.open("ab") as log, _as_input(config) as standard_input:
+        process = subprocess.Popen(
+            [binary, "-"],
+            stdin=standard_input,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder.path,
+            # Ctrl-C and a closed terminal are the fleet's business; it stops the server last.
+            start_new_session=True,
+            pass_fds=[lock],
+        )
+    try:
+        _await_answer(process, folder, port, said_before)
+        folder.publish(process.pid, port)
+    except BaseException:
+        process.kill()
+        process.wait(KILL_PATIENCE_S)
+        raise
+    return process
+
+
+def ask(url: str) -> dict[str, Any]:
+    """What a server tells about itself, loading or not; empty when it is away or another's."""
+    try:
+        with _client(url) as client:
+            answer: dict[str, Any] = client.info()
+            return answer
+    except (redis.RedisError, OSError):
+        return {}
+
+
+def configure(url: str, durability: Durability) -> bool:
+    """Change the durability of a running server of ours; False when it is away."""
+    try:
+        with _client(url) as client:
+            client.config_set("appendfsync", durability)
+    except (redis.RedisError, OSError):
+        return False
+    return True
+
+
+def _client(url: str) -> "redis.Redis":
+    # No retries of its own: whoever asks here polls.
+    retry = Retry(NoBackoff(), 0)
+    return redis.Redis.from_url(
+        url, decode_responses=True, socket_timeout=CLIENT_TIMEOUT_S, retry=retry
+    )
+
+
+def _check_free(port: int) -> None:
+    """Raise PortTaken early: what listens there now must not be sent our password."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise PortTaken from error
+
+
+def _await_answer(
+    process: "subprocess.Popen[bytes]", folder: BrokerFolder, port: int, said_before: int
+) -> None:
+    patience = Patience()
+    url = folder.endpoint(process.pid, port).url
+    while process.poll() is None:
+        told = ask(url)
+        if told and not told["loading"] and told["process_id"] == process.pid:
+            return
+        if not patience.left(told.get("loading_loaded_bytes", 0)):
+            raise BrokerUnavailable(
+                f"The embedded broker was silent for {PATIENCE_S:g} s; its log is {folder.log}."
+            )
+        time.sleep(POLL_S)
+    said = folder.log.read_bytes()[said_before:].decode(errors="replace")
+    if "Address already in use" in said:
+        raise PortTaken
+    raise BrokerUnavailable(_why(process.returncode, said, folder))
+
+
+def _why(code: int, said: str, folder: BrokerFolder) -> str:
+    lines = _WARNING.findall(said) or said.splitlines()
+    reason = next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")[
+        :REASON_MAX
+    ]
+    full = shutil.disk_usage(folder.path).free < DISK_FULL_BYTES or "No space left" in said
+    remedy = (
+        f"the disk is full, so make room under {folder.path}"
+        if full
+        else f"its log is {folder.log}"
+    )
+    return f"The embedded broker ended at its start with exit code {code} ({reason}); {remedy}."
+
+
+def _rotate(log: Path) -> int:
+    """Begin a new log when this one is long; answers how many bytes the current one holds."""
+    size = log.stat().st_size if log.exists() else 0
+    if size <= LOG_BYTES_MAX:
+        return size
+    log.replace(log.with_name(f"{log.name}.1"))
+    return 0
+
+
+@contextmanager
+def _as_input(text: str) -> Iterator[int]:
+    """A file to read `text` from. It must fit into a pipe, which holds 16 KiB at least."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, text.encode())
+        os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)

@@ -1,0 +1,108 @@
+"""The Celery app: `celery -A fleet ...` finds it here. Each setting has its reason beside it."""
+
+import sys
+from typing import Any
+
+from celery import Celery
+
+from fleet.errors import FleetError
+from fleet.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
+from fleet.publish import DELIVER_TASK, INTAKE_TASK
+from fleet.queues import SHARED_QUEUES, agent_queue, shared_queue
+from fleet.settings import Settings, load
+from fleet.store.address import broker_url, rings_in_store, store_url
+
+
+def create_app(settings: Settings) -> Celery:
+    """A Celery app for one fleet. Raises BrokerUnavailable when its embedded broker is down."""
+    app = Celery("fleet", broker=broker_url(settings), set_as_current=False)
+    app.conf.update(_configuration(settings))
+    app.steps["worker"].add("fleet.worker:Refusals")
+    app.steps["worker"].add("fleet.reaper:PoolReaper")
+    app.steps["consumer"].add("fleet.worker:LeaseStep")
+    app.steps["consumer"].add("fleet.task_events:BatchedEvents")
+    app.steps["consumer"].add("fleet.reconnect:Reconnect")
+    return app
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    backend = store_url(settings)
+    return {
+        # By name: `fleet` never imports `tasks`.
+        "imports": ["tasks.dispatch", "tasks.intake", "tasks.maintenance"],
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_accept_content": ["json"],
+        "task_queues": [
+            *(agent_queue(settings, name) for name in settings.agents),
+            *(shared_queue(name) for name in SHARED_QUEUES),
+        ],
+        "task_default_queue": "intake",
+        "task_routes": {
+            INTAKE_TASK: {"queue": "intake"},
+            DELIVER_TASK: {"queue": "delivery"},
+            "fleet.reclaim": {"queue": "maintenance"},
+            "fleet.health": {"queue": "maintenance"},
+            "fleet.sweep": {"queue": "maintenance"},
+        },
+        # A dispatch is acknowledged when its outcome is in the ledger, not before.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        # Outcomes are in the ledger. Only intake answers a Celery producer, and only for an hour.
+        "task_ignore_result": True,
+        "result_backend": backend if backend.startswith("redis") else None,
+        "result_expires": 3600,
+        "broker_transport_options": _transport(settings),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # Else a full or read-only broker ends the worker for good (celery/celery#7946).
+        "broker_channel_error_retry": True,
+        **_worker(settings),
+        "beat_schedule": {
+            "reclaim": _periodic("fleet.reclaim", RECLAIM_PERIOD_S),
+            "health": _periodic("fleet.health", HEALTH_PERIOD_S),
+            "sweep": _periodic("fleet.sweep", SWEEP_PERIOD_S),
+        },
+        # In memory: every job is due by its period alone, and a full disk cannot stop beat.
+        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_max_loop_interval": 1,
+    }
+
+
+def _transport(settings: Settings) -> dict[str, Any]:
+    if not rings_in_store(settings):
+        return {"confirm_publish": True}
+    return {
+        "visibility_timeout": settings.visibility_timeout_s,
+        # A hung broker must become an error, or nobody ever notices it.
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+    }
+
+
+def _worker(settings: Settings) -> dict[str, Any]:
+    return {
+        "worker_prefetch_multiplier": 1,
+        # A worker pops a doorbell when it is free, not before (Redis only).
+        "worker_disable_prefetch": rings_in_store(settings),
+        # A turn outlives a dropped connection; its second doorbell finds nothing to do.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Importing LiteLLM takes seconds; at the default of 4 s the pool kills child after child.
+        "worker_proc_alive_timeout": 60,
+        # Flower's view of the tasks. Messages hold ids, so the events hold nothing else.
+        "worker_send_task_events": True,
+        "task_track_started": True,
+    }
+
+
+def _periodic(task: str, period_s: float) -> dict[str, Any]:
+    # A tick that was not taken within two periods is stale; the next one does its work.
+    return {"task": task, "schedule": period_s, "options": {"expires": 2 * period_s}}
+
+
+try:
+    app = create_app(load())
+except FleetError as error:
+    sys.stderr.write(f"fleet: {error}\n")
+    raise SystemExit(error.exit_code) from error

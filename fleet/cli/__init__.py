@@ -1,0 +1,88 @@
+"""The command line, `fleet`. A command's module is loaded when it is called; help stays quick."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from fleet.cli.base import LazyGroup
+from fleet.errors import FleetError
+from fleet.version import VERSION
+from routing.errors import RoutingError
+
+#: What a shell answers for a process that Ctrl-C ended.
+INTERRUPTED = 130
+
+#: Command -> where it is, and its line in `fleet --help` (a test keeps it equal to its docstring).
+COMMANDS = {
+    "up": ("fleet.cli.up:up", "Run the whole fleet on this machine until Ctrl-C."),
+    "demo": ("fleet.cli.demo:demo", "Run the built-in fleet once, end to end, and show outcomes."),
+    "send": ("fleet.cli.send:send", "Send an event to one or more agents."),
+    "route": ("fleet.cli.route:route", "Say which agents an event would reach, and why."),
+    "agents": ("fleet.cli.agents:agents", "Show the agents; pause, resume and drain them."),
+    "queue": ("fleet.cli.queues:queue", "Look at dispatches; cancel, retry and drain them."),
+    "dlq": ("fleet.cli.dead:dlq", "Look at dead letters; replay and purge them."),
+    "events": ("fleet.cli.events:events", "Read the bus: every state change, oldest first."),
+    "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
+    "host": (
+        "fleet.cli.parts:host",
+        "Run the agents' workers of this machine, and nothing else.",
+    ),
+    "api": ("fleet.cli.parts:api", "Serve the HTTP API in the foreground."),
+    "broker": ("fleet.cli.parts:broker", "Run the embedded broker in the foreground."),
+    "bench": ("fleet.cli.bench:bench", "Run a benchmark, or list them."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+@click.version_option(VERSION, prog_name="fleet")
+def cli() -> None:
+    """A durable fleet of language-model agents on Celery.
+
+    Configuration: --config FILE, else $FLEET_CONFIG, else ./fleet.toml, else the built-in demo
+    fleet; FLEET_... in the environment overrides the file.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 refused or failed, 2 usage or configuration."""
+    raise SystemExit(_run(args))
+
+
+def _run(args: Sequence[str] | None) -> int:
+    # What cannot be shown in this terminal's encoding is shown escaped.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = cli.main(args, prog_name="fleet", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        return _failed(_usage(error), error.exit_code)
+    except FleetError as error:
+        return _failed(str(error), error.exit_code)
+    except RoutingError as error:
+        return _failed(str(error), 1)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away. Else Python stumbles over the same pipe when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _failed(sentence: str, code: int) -> int:
+    print(f"fleet: {sentence}", file=sys.stderr)
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    sentence = " ".join(error.format_message().split())
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{sentence} See `{error.ctx.command_path} --help`."
+    return sentence

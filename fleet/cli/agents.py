@@ -1,0 +1,152 @@
+"""`fleet agents`: who there is, who holds them, what they do; pause, resume and drain."""
+
+import time
+from typing import Any
+
+import click
+
+from fleet import context
+from fleet.cli.base import Group, wants_json
+from fleet.cli.output import duration, print_json, print_pairs, print_table
+from fleet.errors import FleetError
+from fleet.ledger import operations, views
+from fleet.settings import load
+
+#: How often a drain looks whether the turns have ended.
+_DRAIN_LOOK_S = 0.2
+
+
+class _ByName(Group):
+    """`fleet agents NAME` is `fleet agents show NAME`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The named subcommand, or `show` with everything as its arguments."""
+        if args[0] not in self.commands:
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_ByName, invoke_without_command=True, subcommand_metavar="[NAME] | COMMAND ...")
+@click.pass_context
+def agents(ctx: click.Context) -> None:
+    """Show the agents; pause, resume and drain them."""
+    if ctx.invoked_subcommand is None:
+        _show_all()
+
+
+@agents.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Show one agent with its configuration and its counts."""
+    settings = load()
+    operations.known_agents(settings, name)
+    row = _rows([name])[0]
+    row["states"] = views.counts(context.store(), [name])[name]["states"]
+    row["timeout_s"] = settings.timeout_s(name)
+    row["fallbacks"] = list(settings.agents[name].fallbacks)
+    if wants_json():
+        print_json(row)
+    else:
+        print_pairs((key, value) for key, value in row.items() if value not in ([], {}))
+
+
+@agents.command()
+@click.argument("name", required=False)
+@click.option("--all", "everyone", is_flag=True, help="All agents.")
+def pause(name: str | None, everyone: bool) -> None:
+    """Let agents finish their running turn and start no other."""
+    _switch(name, everyone, "paused")
+
+
+@agents.command()
+@click.argument("name", required=False)
+@click.option("--all", "everyone", is_flag=True, help="All agents.")
+def resume(name: str | None, everyone: bool) -> None:
+    """Let paused agents go on."""
+    _switch(name, everyone, "resumed")
+
+
+@agents.command()
+@click.argument("name", required=False)
+@click.option("--all", "everyone", is_flag=True, help="All agents.")
+@click.option("--timeout", default=300.0, metavar="S", type=click.FloatRange(min=0))
+def drain(name: str | None, everyone: bool, timeout: float) -> None:
+    """Pause agents and wait until their running turns have ended; `resume` ends it."""
+    _switch(name, everyone, "paused")
+    names = operations.known_agents(load(), name)
+    patience = time.monotonic() + timeout
+    while busy := [agent for agent, row in _found(names).items() if row["active"]]:
+        if time.monotonic() > patience:
+            raise FleetError(f"Still running after {timeout:g} s: {', '.join(busy)}.")
+        time.sleep(_DRAIN_LOOK_S)
+    if not wants_json():
+        print("drained: nothing runs")
+
+
+def _found(names: list[str]) -> dict[str, dict[str, Any]]:
+    return views.agents(context.store(), names)
+
+
+def _switch(name: str | None, everyone: bool, done: str) -> None:
+    if everyone == (name is not None):
+        raise click.UsageError("Give one agent's name, or --all.")
+    change = operations.pause if done == "paused" else operations.resume
+    report = [
+        {"agent": agent, "changed": change(context.ledger(), agent)}
+        for agent in operations.known_agents(load(), name)
+    ]
+    if wants_json():
+        print_json(report)
+        return
+    for row in report:
+        before = (
+            "" if row["changed"] else f" (was {'already' if done == 'paused' else 'not'} paused)"
+        )
+        print(f"{row['agent']}: {done}{before}")
+
+
+def _show_all() -> None:
+    rows = _rows(list(load().agents))
+    if wants_json():
+        print_json(rows)
+        return
+    print_table(
+        ["agent", "status", "model", "queued", "active", "holder", "held"],
+        [
+            (
+                row["agent"],
+                row["status"],
+                row["model"] or row["runner"],
+                row["queued"],
+                row["active"],
+                row["holder"],
+                duration(row["held_s"]) if row["holder"] else None,
+            )
+            for row in rows
+        ],
+    )
+
+
+def _rows(names: list[str]) -> list[dict[str, Any]]:
+    configured = load().agents
+    found = _found(names)
+    return [
+        {
+            "agent": name,
+            "status": _status(row),
+            "runner": configured[name].runner,
+            "model": configured[name].model,
+            **row,
+        }
+        for name, row in found.items()
+    ]
+
+
+def _status(row: dict[str, Any]) -> str:
+    if row["paused"]:
+        return "paused"
+    if not row["online"]:
+        return "offline"
+    return "busy" if row["active"] else "idle"

@@ -1,0 +1,89 @@
+"""What every command shares: `--json` and `--config`, before or after the command's name."""
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+_JSON = "fleet.json"
+
+
+def wants_json() -> bool:
+    """True when the running command was asked for JSON."""
+    return bool(click.get_current_context().meta.get(_JSON))
+
+
+class Command(click.Command):
+    """A command with the shared options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options())
+
+
+class Group(click.Group):
+    """A group whose commands, and which itself, take the shared options."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options())
+
+
+class LazyGroup(Group):
+    """A group that loads a command's module when that command is called, and not for help."""
+
+    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table, which is the order a newcomer needs them in."""
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load the command; None when there is no such name."""
+        if cmd_name not in self._table:
+            return None
+        module, _, attribute = self._table[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table's own lines."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self._table.items()])
+
+
+def _shared_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--json", "as_json"],
+            is_flag=True,
+            expose_value=False,
+            callback=_keep_json,
+            help="Print JSON for programs.",
+        ),
+        click.Option(
+            ["--config"],
+            metavar="FILE",
+            expose_value=False,
+            callback=_use_config,
+            help="Read this file; the environment still overrides it.",
+        ),
+    ]
+
+
+def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[_JSON] = True
+
+
+def _use_config(_ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    # Through the environment, because the processes a command starts must read the same file.
+    if value:
+        os.environ["FLEET_CONFIG"] = str(Path(value).absolute())

@@ -1,0 +1,52 @@
+"""The redrawn progress of `fleet send --wait` on a terminal."""
+
+import time
+from collections.abc import Iterator
+
+from rich.console import Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from fleet.bus import BusEvent
+from fleet.cli.output import STATE_COLOURS, console, duration, printable
+from fleet.cli.waiting import Watched
+
+REDRAWS_PER_S = 8
+
+
+def follow_live(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
+    """Draw `watched` until `events` ends; what is drawn disappears with it."""
+    picture = _Picture(watched)
+    with Live(
+        picture, console=console(stderr=True), refresh_per_second=REDRAWS_PER_S, transient=True
+    ):
+        for _ in events:
+            pass
+
+
+class _Picture:
+    """A line per dispatch, made anew at each redraw, so that the seconds run."""
+
+    def __init__(self, watched: list[Watched]) -> None:
+        self._watched = watched
+        self._spinners = [Spinner("dots") for _ in watched]
+
+    def __rich__(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for one, spinner in zip(self._watched, self._spinners, strict=True):
+            table.add_row(
+                Text("•") if one.ended else spinner,
+                Text(one.agent),
+                Text(one.state, STATE_COLOURS.get(one.state, "")),
+                Text(_took(one)),
+                Text(printable(one.note), "dim"),
+            )
+        return Group(table)
+
+
+def _took(one: Watched) -> str:
+    if one.record is not None:
+        return duration(one.record.get("elapsed_s"))
+    return duration(time.monotonic() - one.since)

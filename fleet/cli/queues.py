@@ -1,0 +1,156 @@
+"""`fleet queue`: the ledger in the terminal."""
+
+from textwrap import indent
+from typing import Any
+
+import click
+
+from fleet import context
+from fleet.cli.base import Group, wants_json
+from fleet.cli.output import cell, duration, print_json, print_pairs, print_table
+from fleet.ledger import State, operations, views
+from fleet.settings import load
+
+_IN_STATS = ("queued", "active", "retrying", "completed", "dead")
+
+
+@click.group(cls=Group)
+def queue() -> None:
+    """Look at dispatches; cancel, retry and drain them."""
+
+
+@queue.command()
+@click.option("--agent", "-a", metavar="NAME", help="Only this agent's.")
+def stats(agent: str | None) -> None:
+    """Count dispatches per agent and state, with the age of the oldest that waits."""
+    names = operations.known_agents(load(), agent)
+    found = views.counts(context.store(), names)
+    rows = [{"agent": name, **row} for name, row in found.items()]
+    if wants_json():
+        print_json(rows)
+        return
+    others = sorted({state for row in found.values() for state in row["states"]} - {*_IN_STATS})
+    columns = [*_IN_STATS, *others]
+    print_table(
+        ["agent", *columns, "oldest"],
+        [
+            (
+                row["agent"],
+                *(row["states"].get(state, 0) for state in columns),
+                duration(row["oldest_s"]),
+            )
+            for row in rows
+        ],
+    )
+
+
+@queue.command("list")
+@click.option("--agent", "-a", metavar="NAME", help="Only this agent's.")
+@click.option(
+    *("--state", "-s"),
+    type=click.Choice([state.value for state in State]),
+    multiple=True,
+    help="Only in this state; may be repeated.",
+)
+@click.option("--limit", "-l", type=click.IntRange(1, views.LIST_MAX), default=20)
+def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
+    """List dispatches over all agents, newest first."""
+    operations.known_agents(load(), agent)
+    page = views.find(context.store(), agent=agent, states=state, limit=limit)
+    if wants_json():
+        print_json({"dispatches": page.dispatches, "cursor": page.cursor})
+    else:
+        print_dispatches(page.dispatches)
+
+
+def print_dispatches(rows: list[dict[str, Any]]) -> None:
+    """A table of dispatches."""
+    print_table(
+        ["dispatch", "agent", "state", "attempt", "accepted (UTC)", "took", "why"],
+        [
+            (
+                row["dispatch_id"],
+                row["agent"],
+                row["state"],
+                row["attempt"],
+                row["accepted_at"][:19].replace("T", " "),
+                duration(row.get("elapsed_s")),
+                ": ".join(row[name] for name in ("stage", "error") if name in row) or None,
+            )
+            for row in rows
+        ],
+    )
+
+
+@queue.command()
+@click.argument("dispatch_id", metavar="ID")
+@click.option("--show-content", is_flag=True, help="Show the event, the answer and step results.")
+def inspect(dispatch_id: str, show_content: bool) -> None:
+    """Show one dispatch: attempts, steps, timings, and why it waits; no content unless asked."""
+    record = find_one(dispatch_id, content=show_content)
+    if wants_json():
+        print_json(record)
+    else:
+        print_record(record)
+
+
+def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
+    """The record of a dispatch. Raises Unknown."""
+    record = views.get(context.store(), dispatch_id, content=content)
+    if record is None:
+        raise operations.Unknown(
+            f"There is no dispatch {dispatch_id[:64]!r}; see `fleet queue list`."
+        )
+    return record
+
+
+def print_record(record: dict[str, Any]) -> None:
+    """Every field, then the steps, then the answer where there is one."""
+    print_pairs((name, value) for name, value in record.items() if name not in ("steps", "answer"))
+    if record["steps"]:
+        columns = list(dict.fromkeys(name for step in record["steps"] for name in step))
+        print_table(columns, [[step.get(name) for name in columns] for step in record["steps"]])
+    if "answer" in record:
+        print(f"answer\n{indent(cell(record['answer']), '  ')}")
+
+
+@queue.command()
+@click.argument("dispatch_id", metavar="ID")
+@click.option("--reason", default="cancelled by a person", show_default=True)
+@click.option("--now", is_flag=True, help="End a running turn at once, in the middle of a step.")
+def cancel(dispatch_id: str, reason: str, now: bool) -> None:
+    """Cancel a dispatch: at once when it waits, at its next step when it runs."""
+    state = operations.cancel(context.ledger(), load(), dispatch_id, reason, now=now)
+    if wants_json():
+        print_json({"dispatch_id": dispatch_id, "state": state})
+    elif state is State.CANCELLED:
+        print(f"{dispatch_id}: cancelled")
+    else:
+        print(f"{dispatch_id}: {state}; it stops at its next step")
+
+
+@queue.command()
+@click.argument("dispatch_id", metavar="ID")
+def retry(dispatch_id: str) -> None:
+    """Queue a dead dispatch again, in its old place."""
+    state = operations.replay(context.ledger(), load(), dispatch_id)
+    if wants_json():
+        print_json({"dispatch_id": dispatch_id, "state": state})
+    else:
+        print(f"{dispatch_id}: {state}")
+
+
+@queue.command()
+@click.argument("agent")
+@click.option("--confirm", is_flag=True, help="Needed: what is cancelled does not come back.")
+@click.option("--reason", default="drained by a person", show_default=True)
+def drain(agent: str, confirm: bool, reason: str) -> None:
+    """Cancel everything that waits for an agent; a running turn goes on."""
+    operations.known_agents(load(), agent)
+    if not confirm:
+        raise click.UsageError(f"This cancels everything that waits for {agent}: add --confirm.")
+    cancelled = operations.drain(context.ledger(), load(), agent, reason)
+    if wants_json():
+        print_json({"agent": agent, "cancelled": cancelled})
+    else:
+        print(f"{agent}: {cancelled} cancelled")

@@ -1,0 +1,117 @@
+"""`fleet send`: an event goes in; with `--wait`, its outcomes come out."""
+
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from fleet import bus, context
+from fleet.bus import BusEvent
+from fleet.cli.base import Command, wants_json
+from fleet.cli.incoming import read_event
+from fleet.cli.output import event_line, note, print_json, printable
+from fleet.cli.waiting import Watched, watch
+from fleet.errors import BrokerUnavailable
+from fleet.ledger import Accepted, State
+from fleet.settings import load
+from fleet.store import Store, open_store
+from fleet.store.address import store_url
+
+
+@click.command(cls=Command)
+@click.argument("text", required=False)
+@click.option("--to", multiple=True, metavar="TARGET", help="Agent, @group or all; repeatable.")
+@click.option("--session", metavar="S", help="Events of one session run in their order.")
+@click.option("--wait", is_flag=True, help="Show progress, then the outcomes; exit 1 on a failure.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S")
+@click.option("--idempotency-key", metavar="K", help="The same key twice is the same event.")
+@click.option("--priority", type=click.IntRange(0, 9), metavar="0-9", help="9 goes first.")
+@click.option("--event", "file", metavar="FILE|-", help="CloudEvents JSON instead of TEXT.")
+def send(
+    text: str | None,
+    to: tuple[str, ...],
+    session: str | None,
+    wait: bool,
+    timeout: float | None,
+    idempotency_key: str | None,
+    priority: int | None,
+    file: str | None,
+) -> int:
+    """Send an event to one or more agents."""
+    if (text is None) == (file is None):
+        raise click.UsageError("Give the text, or --event FILE.")
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for --wait.")
+    options = {"to": list(to) or None, "session": session, "priority": priority}
+    raw = read_event(text, file, {**options, "id": idempotency_key})
+    # Taken before the send: whatever happens to the event comes after it.
+    after = bus.last_id(context.store()) if wait else ""
+    accepted = _accept(raw)
+    if not wait:
+        _show_accepted(accepted)
+        return 0
+    watched = [Watched(dispatch_id, agent) for dispatch_id, agent in accepted.dispatches]
+    _follow(watch(connect, watched, after, timeout), watched)
+    return _show_outcomes(accepted, watched)
+
+
+def connect() -> Store:
+    """A store of its own, so that a broken one can be thrown away."""
+    settings = load()
+    return open_store(store_url(settings), bus_max_length=settings.bus.max_length)
+
+
+def _accept(raw: Any) -> Accepted:
+    if isinstance(raw, dict):
+        # Known before it is sent, so that a send whose answer was lost can be repeated.
+        raw.setdefault("id", str(uuid.uuid4()))
+    intake = context.intake()
+    try:
+        return intake.accept(raw)
+    except BrokerUnavailable as error:
+        again = f" Send it again with --idempotency-key {raw['id']}: it will not run twice."
+        raise BrokerUnavailable(f"{error}{again}") from error
+
+
+def _show_accepted(accepted: Accepted) -> None:
+    if wants_json():
+        print_json(accepted.to_wire())
+        return
+    print(f"{'accepted before' if accepted.duplicate else 'accepted'} {accepted.event_id}")
+    for dispatch_id, agent in accepted.dispatches:
+        print(f"  {agent:12} {dispatch_id}")
+
+
+def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
+    """Progress on standard error: redrawn on a terminal, else a line for each event."""
+    if wants_json():
+        for _ in events:
+            pass
+    elif sys.stderr.isatty():
+        from fleet.cli.progress import follow_live
+
+        follow_live(events, watched)
+    else:
+        for event in events:
+            if event is not None:
+                note(event_line(event))
+
+
+def _show_outcomes(accepted: Accepted, watched: Iterable[Watched]) -> int:
+    records = [one.record or {} for one in watched]
+    if wants_json():
+        # What was sent and the single steps: `fleet queue inspect --show-content`.
+        brief = [{k: v for k, v in row.items() if k not in ("event", "steps")} for row in records]
+        print_json({**accepted.to_wire(), "dispatches": brief})
+    else:
+        for record in records:
+            if record["state"] == State.COMPLETED:
+                heading = f"{record['agent']}: " if len(records) > 1 else ""
+                print(f"{heading}{printable(record.get('answer') or '')}")
+    bad = [record for record in records if record["state"] != State.COMPLETED]
+    for record in bad:
+        why = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
+        note(f"fleet: {record['agent']}: {record['state']}{f' ({printable(why)})' if why else ''}")
+    return int(bool(bad))

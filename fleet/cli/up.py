@@ -1,0 +1,42 @@
+"""`fleet up`: the whole fleet on this machine."""
+
+import asyncio
+
+import click
+
+from fleet.cli.base import Command, wants_json
+from fleet.cli.output import note, print_json_line
+from fleet.redact import mask_url
+from fleet.settings import load
+from fleet.store.address import broker_url
+from fleet.up.processes import Addresses
+from fleet.up.whole import run_fleet
+
+
+@click.command(cls=Command)
+def up() -> int:
+    """Run the whole fleet on this machine until Ctrl-C.
+
+    Broker (embedded when none is configured), agent workers, intake, beat, API and Flower. Ctrl-C
+    lets running turns end, up to fleet.drain_s, and stops everything; a second one does so at once.
+    """
+    settings = load()
+
+    async def on_ready(addresses: Addresses) -> None:
+        parts = {
+            "broker": mask_url(broker_url(settings)),
+            "api": addresses.api,
+            "flower": addresses.flower,
+            "data": str(settings.data_dir.absolute()),
+        }
+        if wants:
+            print_json_line(parts)
+        else:
+            shown = "  ".join(f"{name} {value}" for name, value in parts.items() if value)
+            print(f"fleet is up: {shown}  (Ctrl-C stops it)", flush=True)
+        await asyncio.Event().wait()
+
+    wants = wants_json()
+    code = run_fleet(settings, say=note, on_ready=on_ready)
+    note("fleet: stopped")
+    return code

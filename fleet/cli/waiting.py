@@ -1,0 +1,129 @@
+"""Waiting for dispatches to end: the bus says when to look, the ledger says what is true.
+
+The bus is followed from an id taken before the events were sent, so nothing that happens in between
+is missed. When the broker goes away, or the bus has been trimmed past us, the ledger is asked.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleet import bus
+from fleet.bus import BusEvent
+from fleet.errors import BrokerUnavailable, FleetError
+from fleet.ledger import State, views
+from fleet.store import Store
+
+#: The ledger is asked this often although the bus is silent.
+LOOK_S = 5.0
+#: A broker that restarts answers within seconds, one that loads a large file within a minute.
+BROKER_PATIENCE_S = 60.0
+RETRY_S = 0.5
+
+_STATE_AFTER = {
+    "dispatch_queued": State.QUEUED,
+    "dispatch_started": State.ACTIVE,
+    "dispatch_parked": State.PARKED,
+}
+#: In the ledger's retention it is never dropped; this happens when somebody purges it meanwhile.
+_FORGOTTEN = {"state": State.DROPPED, "error": "the ledger no longer holds it"}
+
+
+class StillRunning(FleetError):
+    """The time a person gave has passed; the dispatches go on."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """One dispatch as far as it is known here."""
+
+    dispatch_id: str
+    agent: str
+    state: State = State.QUEUED
+    note: str = ""
+    record: dict[str, Any] | None = None  #: with content, once it has ended
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def ended(self) -> bool:
+        """True when its outcome is known."""
+        return self.record is not None
+
+    def look(self, store: Store) -> None:
+        """Learn the truth from the ledger. Raises BrokerUnavailable."""
+        record = views.get(store, self.dispatch_id, content=True)
+        record = record or {"dispatch_id": self.dispatch_id, "agent": self.agent, **_FORGOTTEN}
+        self.state = State(record["state"])
+        self.note = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
+        if self.state.terminal:
+            self.record = record
+
+
+def watch(
+    connect: Callable[[], Store],
+    watched: Iterable[Watched],
+    after: str,
+    timeout_s: float | None,
+) -> Iterator[BusEvent | None]:
+    """Keep `watched` true until all have ended; yields each bus event of theirs, None in between.
+
+    `connect` opens a store, again after a failure. Raises StillRunning after `timeout_s`, and
+    BrokerUnavailable when the broker was away for BROKER_PATIENCE_S.
+    """
+    mine = {one.dispatch_id: one for one in watched}
+    ends = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
+    store: Store | None = None
+    look_at = away_since = 0.0
+    while True:
+        try:
+            store = store or connect()
+            if time.monotonic() >= look_at:
+                for one in mine.values():
+                    if not one.ended:
+                        one.look(store)
+                look_at = time.monotonic() + LOOK_S
+            if all(one.ended for one in mine.values()):
+                return
+            left_ms = int(1000 * min(ends - time.monotonic(), bus.BLOCK_MS / 1000))
+            news = bus.read(store, after, block_ms=max(1, left_ms))
+            away_since = 0.0
+        except BrokerUnavailable:
+            away_since = away_since or time.monotonic()
+            if time.monotonic() - away_since > BROKER_PATIENCE_S:
+                raise
+            store, news, look_at = None, [], 0.0
+            time.sleep(RETRY_S)
+        for event in news:
+            after = event.id
+            if _learn(mine, event):
+                look_at = 0.0
+            if event.fields.get("dispatch_id") in mine:
+                yield event
+        if not news:
+            yield None
+        if time.monotonic() > ends:
+            raise _too_late(mine.values(), timeout_s)
+
+
+def _learn(mine: dict[str, Watched], event: BusEvent) -> bool:
+    """Take over what an event says; True when it says that a dispatch has ended."""
+    one = mine.get(str(event.fields.get("dispatch_id")))
+    if one is None or one.ended:
+        return False
+    if event.type == "dispatch_failed":
+        one.note = f"{event.fields.get('stage')}: {event.fields.get('reason')}"
+        if event.fields.get("will_retry"):
+            one.state = State.RETRYING
+    one.state = _STATE_AFTER.get(event.type, one.state)
+    kind, _, state = event.type.partition("_")
+    return kind == "dispatch" and state in {ending.value for ending in State if ending.terminal}
+
+
+def _too_late(watched: Iterable[Watched], timeout_s: float | None) -> StillRunning:
+    open_ones = [one for one in watched if not one.ended]
+    states = ", ".join(f"{one.agent} is {one.state}" for one in open_ones)
+    return StillRunning(
+        f"Not ended after {timeout_s:g} s: {states}. It goes on; "
+        f"see `fleet queue inspect {open_ones[0].dispatch_id}`."
+    )

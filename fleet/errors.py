@@ -1,0 +1,36 @@
+"""What the fleet refuses or cannot do, and the decision each error carries.
+
+FleetError                 one sentence for a person; exit code 1
+ |- ConfigError            the configuration is wrong; the sentence names the key; exit code 2
+ |- BrokerUnavailable      no broker answers: nothing was accepted, try again (HTTP 503)
+ |- Refused                a limit says no; the sender keeps the event (HTTP 429)
+ `- Fenced                 a newer holder has the agent's lease: stop, write nothing
+"""
+
+
+class FleetError(Exception):
+    """The base of all; its text is one sentence that says what to change."""
+
+    exit_code = 1
+
+
+class ConfigError(FleetError):
+    """The configuration is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class BrokerUnavailable(FleetError):
+    """The broker refused, timed out or is not running; the caller may try again."""
+
+
+class Refused(FleetError):
+    """A cap or limit refuses the event; `retry_after_s` says when to ask again."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Fenced(FleetError):
+    """The caller's fencing token is no longer the newest of its agent."""

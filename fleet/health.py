@@ -1,0 +1,140 @@
+"""The health document, from live values; no secret is in it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet import bus, keys
+from fleet.errors import BrokerUnavailable
+from fleet.ledger import State, views
+from fleet.ledger.states import WAITING
+from fleet.redact import mask_url
+from fleet.settings import Settings
+from fleet.store import Store
+from fleet.store.address import broker_url
+from fleet.store.connection import reachable
+from fleet.version import VERSION
+
+#: A beat that has missed this many of its fastest ticks is dead.
+BEAT_LATE_S = 15.0
+
+
+def document(
+    store: Store, settings: Settings, *, clients: int = 0, max_lag: int = 0
+) -> dict[str, Any]:
+    """Everything `/health` and `fleet health` answer; `down` when the store does not answer."""
+    try:
+        return _document(store, settings, clients, max_lag)
+    except BrokerUnavailable as error:
+        return {"status": "down", "version": VERSION, "reason": str(error)}
+
+
+def _document(store: Store, settings: Settings, clients: int, max_lag: int) -> dict[str, Any]:
+    names = list(settings.agents)
+    counts = views.counts(store, names)
+    agents = views.agents(store, names)
+    totals = _totals(counts)
+    oldest_s = max((row["oldest_s"] for row in counts.values()), default=0.0)
+    signs = _signs(store)
+    beating = signs.beat_s is not None and signs.beat_s < BEAT_LATE_S
+    consuming = all(row["online"] for row in agents.values())
+    return {
+        "status": "ok" if consuming and beating else "degraded",
+        "version": VERSION,
+        "epoch": signs.epoch,
+        "g1": {
+            "enabled": True,
+            "redis_url": mask_url(broker_url(settings)),
+            "length": signs.length,
+            "pending": sum(totals[state] for state in (*WAITING, State.ACTIVE, State.ANNOUNCING)),
+            "last_id": bus.last_id(store),
+            "oldest_pending_s": oldest_s,
+        },
+        "g2": _isolation(settings, agents),
+        "g3": {
+            "failed": totals[State.RETRYING] + totals[State.DEAD],
+            "retrying": totals[State.RETRYING],
+            "dead": totals[State.DEAD],
+        },
+        "g4": {
+            "intake": "http",
+            "breaker": "closed",
+            "tier": {name: row["tier"] for name, row in agents.items()},
+            "spooled": 0,
+        },
+        "beat": {"last_tick_s": signs.beat_s},
+        "bus": _bus(settings, signs, clients, max_lag),
+        "saturation": _saturation(totals, len(names), oldest_s),
+    }
+
+
+def _isolation(settings: Settings, agents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "dispatch_timeout_s": settings.dispatch_timeout_s,
+        "semaphores": list(agents),
+        "agents": {name: _agent(row) for name, row in agents.items()},
+    }
+
+
+def _bus(settings: Settings, signs: "_Signs", clients: int, max_lag: int) -> dict[str, Any]:
+    return {
+        "clients": clients,
+        "max_lag": max_lag,
+        "oldest_id": signs.oldest_id,
+        "retention_s": settings.bus.max_age_s,
+    }
+
+
+def _saturation(totals: Mapping[str, int], capacity: int, oldest_s: float) -> dict[str, Any]:
+    return {
+        "queued": totals[State.QUEUED],
+        "active": totals[State.ACTIVE],
+        "capacity": capacity,
+        "oldest_s": oldest_s,
+    }
+
+
+def _totals(counts: dict[str, dict[str, Any]]) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for row in counts.values():
+        totals.update(row["states"])
+    return totals
+
+
+@dataclass(frozen=True, slots=True)
+class _Signs:
+    epoch: str | None
+    length: int
+    beat_s: float | None  #: since the last tick of any periodic job
+    oldest_id: str | None
+
+
+def _signs(store: Store) -> _Signs:
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        pipe.get(keys.EPOCH)
+        pipe.zcard(keys.INDEX)
+        pipe.hgetall(keys.BEAT)
+        pipe.time()
+        pipe.xrange(keys.BUS, count=1)
+        epoch, length, beat, (seconds, micros), first = pipe.execute()
+    now = seconds + micros / 1e6
+    ticks = [float(value) for value in beat.values()]
+    return _Signs(
+        epoch=epoch,
+        length=length,
+        beat_s=round(now - max(ticks), 3) if ticks else None,
+        oldest_id=first[0][0] if first else None,
+    )
+
+
+def _agent(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "semaphore_locked": row["active"] is not None,
+        "holder": row["holder"],
+        "held_s": row["held_s"],
+        "fence": row["fence"],
+        "queued": row["queued"],
+        "consuming": row["online"] and not row["paused"],
+    }

@@ -1,0 +1,54 @@
+"""Intake: the one way an event gets in, whatever door it came through.
+
+Validate, decide, accept. When `accept` has returned, the event is in the ledger and will end.
+"""
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from fleet.errors import Refused
+from fleet.ledger.protocol import Accepted, Ledger
+from routing import Event, Plan, RoutingError, Rules, decide
+
+
+class Intake:
+    """Accepts events for one fleet."""
+
+    def __init__(self, ledger: Ledger, rules: Rules) -> None:
+        self._ledger = ledger
+        self._rules = rules
+
+    def accept(self, raw: object) -> Accepted:
+        """Accept one event in either wire form.
+
+        Raises InvalidEvent or UnknownTarget (nothing was kept), Refused (the sender keeps it) or
+        BrokerUnavailable (nothing is known; the same event may be sent again).
+        """
+        return self._ledger.accept(*self._plan(raw))
+
+    def accept_batch(self, raws: Sequence[object]) -> list[Accepted | RoutingError | Refused]:
+        """Accept each event by itself, in order, in one round trip; answers in the same order.
+
+        Raises BrokerUnavailable; then the whole batch may be sent again.
+        """
+        answers: list[Accepted | RoutingError | Refused] = []
+        planned: list[tuple[Event, Plan]] = []
+        places: list[int] = []
+        for place, raw in enumerate(raws):
+            try:
+                planned.append(self._plan(raw))
+                places.append(place)
+            except RoutingError as error:
+                answers.append(error)
+                continue
+            answers.append(Refused("not yet accepted"))
+        if planned:
+            for place, answer in zip(places, self._ledger.accept_many(planned), strict=True):
+                answers[place] = answer
+        return answers
+
+    def _plan(self, raw: object) -> tuple[Event, Plan]:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        event = Event.parse(raw, new_id=str(uuid.uuid4()), now=now)
+        return event, decide(event, self._rules)

@@ -1,0 +1,131 @@
+"""Every key in the store, with its life. Lua builds the same names in `store/scripts/_lib.lua`.
+
+| key                     | type   | holds                                   | life               |
+|-------------------------|--------|-----------------------------------------|--------------------|
+| fleet:epoch             | string | names the life of this data set         | permanent          |
+| fleet:seq, fleet:rings  | string | counters: acceptances, doorbells        | permanent          |
+| fleet:counts            | hash   | `agent/state` -> number of dispatches   | permanent          |
+| fleet:fences            | hash   | agent -> newest fencing token           | permanent          |
+| fleet:totals            | hash   | `agent/measure` -> running totals       | permanent          |
+| fleet:bus               | stream | the bus                                 | trimmed            |
+| fleet:index             | zset   | every kept dispatch by acceptance       | swept              |
+| fleet:ended, fleet:dead | zset   | ended ones and dead letters, by ending  | swept              |
+| fleet:retry             | zset   | retrying ones by due time               | while live         |
+| fleet:deadlines         | zset   | waiting ones by deadline                | while live         |
+| fleet:due:<agent>       | zset   | runnable ones by lane and age           | while live         |
+| fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
+| fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
+| fleet:agent:<agent>     | hash   | active dispatch, paused                 | permanent          |
+| fleet:lease:<agent>     | hash   | holder, fence, since                    | lease TTL          |
+| fleet:orders:<agent>    | list   | orders to the worker that holds it      | 10 s               |
+| fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
+| fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
+| fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
+| fleet:event:<hash>      | hash   | its dispatches' ids, how many are open  | after the last end |
+| fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
+| fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
+| fleet:rang:<agent>      | string | beat rang for it lately                 | 5 s                |
+| fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
+| fleet:ready             | string | the API tried lately whether it writes  | 60 s               |
+| fleet:beat              | hash   | last tick of each periodic job          | permanent          |
+| fleet:lock:token        | string | newest fencing token of any lock        | permanent          |
+| fleet:lock:holds:<lock> | hash   | who holds a lock, each until when       | the last hold      |
+| fleet:lock:line:<lock>  | zset   | who waits for it, in order              | 10 s               |
+| fleet:lock:ticket:<id>  | string | a waiter was heard of, or gave up       | seconds            |
+| fleet:lock:wake:<id>    | list   | wakes a waiter                          | 1 s                |
+| agent.<agent>           | list   | Celery's queue of doorbells             | Celery's           |
+"""
+
+import hashlib
+import uuid
+
+EPOCH = "fleet:epoch"
+COUNTS = "fleet:counts"
+FENCES = "fleet:fences"
+TOTALS = "fleet:totals"
+BUS = "fleet:bus"
+INDEX = "fleet:index"
+ENDED = "fleet:ended"
+DEAD = "fleet:dead"
+RETRY = "fleet:retry"
+DEADLINES = "fleet:deadlines"
+BEAT = "fleet:beat"
+READY = "fleet:ready"
+
+#: Names the dispatches of this project: the same event and agent give the same id, everywhere.
+_NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")
+
+
+def due(agent: str) -> str:
+    """The runnable dispatches of one agent."""
+    return f"fleet:due:{agent}"
+
+
+def agent(name: str) -> str:
+    """What is true of one agent now."""
+    return f"fleet:agent:{name}"
+
+
+def lease(agent: str) -> str:
+    """The lease of one agent."""
+    return f"fleet:lease:{agent}"
+
+
+def orders(agent: str) -> str:
+    """Orders to the worker that holds an agent."""
+    return f"fleet:orders:{agent}"
+
+
+def turn(job: str) -> str:
+    """A periodic job ran lately."""
+    return f"fleet:turn:{job}"
+
+
+def dispatch(dispatch_id: str) -> str:
+    """The record of one dispatch."""
+    return f"fleet:dispatch:{dispatch_id}"
+
+
+def journal(dispatch_id: str) -> str:
+    """The finished steps of one dispatch."""
+    return f"fleet:journal:{dispatch_id}"
+
+
+def outcome(dispatch_id: str) -> str:
+    """The answer of one dispatch."""
+    return f"fleet:outcome:{dispatch_id}"
+
+
+def event(digest: str) -> str:
+    """The ids of one event's dispatches."""
+    return f"fleet:event:{digest}"
+
+
+def payload(digest: str) -> str:
+    """The event itself."""
+    return f"fleet:payload:{digest}"
+
+
+def queue(agent: str) -> str:
+    """Celery's queue of one agent; also its Redis list."""
+    return f"agent.{agent}"
+
+
+def lock_name(kind: str, of: str) -> str:
+    """The name of a lock, whatever characters the session or turn it is `of` holds."""
+    return f"{kind}:{event_digest(of)}"
+
+
+def lock_wake(hold_id: str) -> str:
+    """The list on which a waiter blocks."""
+    return f"fleet:lock:wake:{hold_id}"
+
+
+def event_digest(event_key: str) -> str:
+    """A fixed-length name for an event's source and id, whatever characters they hold."""
+    return hashlib.sha256(event_key.encode()).hexdigest()[:40]
+
+
+def dispatch_id(event_key: str, agent_name: str) -> str:
+    """The id of one event's dispatch to one agent: a repeated event gives it again."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event_key}\n{agent_name}"))

@@ -1,0 +1,117 @@
+"""What a person does to dispatches and agents. The same for the command line and the HTTP API.
+
+Each is one script or a bounded row of them; repeating one is harmless.
+"""
+
+from fleet import keys
+from fleet.errors import FleetError
+from fleet.ledger import views
+from fleet.ledger.states import WAITING, State
+from fleet.ledger.valkey import ValkeyLedger
+from fleet.maintenance import BATCH
+from fleet.settings import Settings
+from fleet.store.connection import reachable
+
+
+class Unknown(FleetError):
+    """There is no such dispatch or agent (HTTP 404)."""
+
+
+class NotPossible(FleetError):
+    """The dispatch is in a state that does not allow it (HTTP 409)."""
+
+
+def known_agents(settings: Settings, name: str | None) -> list[str]:
+    """The named agent, or all of them. Raises Unknown."""
+    if name is None:
+        return list(settings.agents)
+    if name not in settings.agents:
+        raise Unknown(f"There is no agent {name[:64]!r} in this fleet.")
+    return [name]
+
+
+def cancel(
+    ledger: ValkeyLedger, settings: Settings, dispatch_id: str, reason: str, *, now: bool = False
+) -> State:
+    """Cancel a dispatch; the state it is in now: `active` means it stops at its next step.
+
+    `now` ends a running turn at once, whatever it is in the middle of.
+
+    Raises Unknown, and NotPossible when it has already ended otherwise.
+    """
+    keep_ms = int(settings.retention.completed_s * 1000)
+    answer = ledger.store.run("cancel", dispatch_id, reason, keep_ms, int(now))
+    state = _state(answer, dispatch_id)
+    if state.terminal and state is not State.CANCELLED:
+        raise NotPossible(f"{dispatch_id} is already {state}: there is nothing to cancel.")
+    return state
+
+
+def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
+    """Queue a dead dispatch again, as a new generation in its old place.
+
+    Raises Unknown, and NotPossible when it is not dead or its event is no longer kept.
+    """
+    with reachable():
+        agent = str(ledger.store.client.hget(keys.dispatch(dispatch_id), "agent") or "")
+    if agent and agent not in settings.agents:
+        raise NotPossible(f"{dispatch_id} was for {agent}, which is no agent of this fleet now.")
+    deadline_s = settings.agents[agent].retry.deadline_s if agent else 0.0
+    answer = ledger.store.run("replay", dispatch_id, int(deadline_s * 1000))
+    if answer == "gone":
+        raise NotPossible(f"The event of {dispatch_id} is no longer kept.")
+    state = _state(answer, dispatch_id)
+    if state is not State.QUEUED:
+        raise NotPossible(f"{dispatch_id} is {state}: only a dead one can be replayed.")
+    return state
+
+
+def pause(ledger: ValkeyLedger, agent: str) -> bool:
+    """Let an agent finish its running turn and start no other; False when it was paused before."""
+    return bool(ledger.store.run("agent", agent, "pause"))
+
+
+def resume(ledger: ValkeyLedger, agent: str) -> bool:
+    """Let a paused agent go on; False when it was not paused."""
+    return bool(ledger.store.run("agent", agent, "resume"))
+
+
+def drain(ledger: ValkeyLedger, settings: Settings, agent: str, reason: str) -> int:
+    """Cancel everything that waits for an agent now; how many. A running turn is left alone."""
+    keep_ms = int(settings.retention.completed_s * 1000)
+    states = sorted(WAITING)
+    cancelled, cursor = 0, None
+    while True:
+        page = views.find(
+            ledger.store, agent=agent, states=states, limit=views.LIST_MAX, cursor=cursor
+        )
+        calls = [(row["dispatch_id"], reason, keep_ms, 0) for row in page.dispatches]
+        answers = ledger.store.run_many("cancel", calls) if calls else []
+        cancelled += answers.count(State.CANCELLED)
+        cursor = page.cursor
+        if cursor is None:
+            return cancelled
+
+
+def purge(ledger: ValkeyLedger, settings: Settings) -> int:
+    """Forget every dead letter there is now; how many. Each is announced as dropped."""
+    keep = settings.retention
+    with reachable():
+        left = int(ledger.store.client.zcard(keys.DEAD))
+    purged = 0
+    while purged < left:
+        _, dead, _ = ledger.store.run(
+            "sweep",
+            *(int(keep.completed_s * 1000), 0, keep.max),
+            *(int(settings.bus.max_age_s * 1000), BATCH),
+        )
+        if not dead:
+            break
+        purged += int(dead)
+    return purged
+
+
+def _state(answer: str, dispatch_id: str) -> State:
+    if answer == "unknown":
+        raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see `fleet queue list`.")
+    return State(answer)

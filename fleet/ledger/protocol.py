@@ -1,0 +1,94 @@
+"""What a ledger promises, whichever store is behind it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fleet.errors import Refused
+from fleet.ledger.states import Stage, State
+from routing import Event, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The answer to a sender: the same whoever asks, and however often."""
+
+    event_id: str
+    dispatches: tuple[tuple[str, str], ...]  #: (dispatch id, agent), in the order of the plan
+    duplicate: bool
+
+    def to_wire(self) -> dict[str, Any]:
+        """The body of a 202."""
+        return {
+            "event_id": self.event_id,
+            "dispatches": [{"dispatch_id": i, "agent": a} for i, a in self.dispatches],
+            "duplicate": self.duplicate,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A dispatch that this worker now runs, under `fence`."""
+
+    dispatch_id: str
+    agent: str
+    attempt: int
+    fence: int
+    event: Event
+    cancel: str = ""  #: why somebody asked to cancel it, before it started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an attempt failed, and whether another may do better."""
+
+    stage: Stage
+    reason: str  #: one sentence without content or secrets
+    retryable: bool
+    retry_after_s: float | None = None
+    kind: str = ""  #: the class of the error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How an attempt ended: with an answer, a failure, or a cancellation."""
+
+    answer: str = ""
+    failure: Failure | None = None
+    cancelled: str = ""
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)  #: model, tokens, usd ...
+
+
+class Ledger(Protocol):
+    """The durable record of every dispatch; the only place where a state changes.
+
+    Every call is atomic and may be repeated when its reply was lost. Raises BrokerUnavailable when
+    the store does not answer, and Fenced when a newer holder has the agent.
+    """
+
+    def accept(self, event: Event, plan: Plan) -> Accepted:
+        """Write the event and its dispatches and ring; a known event answers its first ids.
+
+        Raises Refused when an agent's `max_pending` is reached.
+        """
+        ...
+
+    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+        """Accept each in turn, in one round trip; one refusal does not touch the others."""
+        ...
+
+    def claim(self, agent: str, fence: int, holder: str) -> Claim | None:
+        """The agent's next dispatch, or None when nothing is runnable."""
+        ...
+
+    def step(self, claim: Claim, key: str, entry: str) -> str:
+        """Journal a finished step; answers why to cancel, or an empty string."""
+        ...
+
+    def steps(self, dispatch_id: str) -> dict[str, str]:
+        """The journal of a dispatch: step key -> entry."""
+        ...
+
+    def commit(self, claim: Claim, ending: Ending) -> State:
+        """End the attempt; answers the state the dispatch is in now."""
+        ...

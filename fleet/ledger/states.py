@@ -1,0 +1,56 @@
+"""The states of a dispatch, and the moves between them.
+
+                  .---------- retrying <---------.
+                  v                              |
+   accept -> queued -> active -> announcing -> completed
+               ^  |       |           `------> dead (replay: queued, a new generation)
+               |  |       '------------------> dead, cancelled
+               v  '--------------------------> cancelled, expired, dropped
+             parked (waits for a person)
+
+Who moves: `accept.lua` creates; `claim.lua` queued -> active, and active -> active when a worker
+died; `commit.lua` active -> completed, retrying, dead, cancelled; `reclaim.lua` retrying -> queued
+and waiting ones -> expired; `cancel.lua` waiting ones -> cancelled; `replay.lua` dead -> queued;
+`release.lua` active -> queued, when a stopping worker hands a turn back.
+"""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """A dispatch is in exactly one of these."""
+
+    QUEUED = "queued"
+    ACTIVE = "active"
+    ANNOUNCING = "announcing"
+    RETRYING = "retrying"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        """True when no further move but a replay can follow."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({State.COMPLETED, State.DEAD, State.CANCELLED, State.DROPPED, State.EXPIRED})
+WAITING = frozenset({State.QUEUED, State.RETRYING, State.PARKED})
+
+
+class Stage(StrEnum):
+    """Where an attempt failed."""
+
+    ADMISSION = "admission"
+    QUEUE = "queue"
+    LOCK = "lock"
+    LLM = "llm"
+    TOOL = "tool"
+    TIMEOUT = "timeout"
+    WORKER_LOST = "worker_lost"
+    DELIVERY = "delivery"
+    BUDGET = "budget"
+    EXPIRED = "expired"

@@ -1,0 +1,194 @@
+"""The ledger on Valkey: each verb is one Lua script, and this module gives it types."""
+
+import json
+import random
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from fleet import keys
+from fleet.errors import Fenced, Refused
+from fleet.ledger.protocol import Accepted, Claim, Ending
+from fleet.ledger.states import State
+from fleet.publish import Bell
+from fleet.sections import Retry
+from fleet.settings import Settings
+from fleet.store import Store
+from fleet.store.connection import reachable
+from fleet.store.wire import Arg
+from routing import Event, Plan
+
+#: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
+ACCEPTS_PER_CALL = 10
+#: A dispatch whose worker died this often is buried: it is more likely its cause than its victim.
+LOSSES_MAX = 3
+
+
+class ValkeyLedger:
+    """Implements `Ledger`; see there for what each verb promises."""
+
+    def __init__(self, store: Store, settings: Settings, bell: Bell | None = None) -> None:
+        """`bell` where the broker is not the store; else the scripts ring by themselves."""
+        self.store = store
+        self.bell = bell
+        self._settings = settings
+        self._keep_ended_ms = int(settings.retention.completed_s * 1000)
+        self._keep_dead_ms = int(settings.retention.dead_s * 1000)
+
+    def accept(self, event: Event, plan: Plan) -> Accepted:
+        """Write the event and its dispatches and ring; a known event answers its first ids."""
+        answer = self.accept_many([(event, plan)])[0]
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+        """Accept each in turn, in one round trip."""
+        answers = chain.from_iterable(self.store.run_many("accept", _Accepts(self, _parts(batch))))
+        accepted = [
+            _accepted(event, answer) for (event, _), answer in zip(batch, answers, strict=True)
+        ]
+        if self.bell:
+            for answer in accepted:
+                _ring(self.bell, answer)
+        return accepted
+
+    def claim(self, agent: str, fence: int, holder: str) -> Claim | None:
+        """The agent's next dispatch, or None when nothing is runnable."""
+        answer = self.store.run(
+            "claim",
+            *(agent, fence, holder, LOSSES_MAX, self._keep_dead_ms, self._keep_ended_ms),
+            uuid.uuid4().hex,
+        )
+        if answer[0] == "fenced":
+            raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")
+        if answer[0] != "claimed":
+            return None
+        _, dispatch_id, attempt, payload, cancel = answer
+        return Claim(
+            dispatch_id=dispatch_id,
+            agent=agent,
+            attempt=int(attempt),
+            fence=fence,
+            event=read_payload(payload),
+            cancel=cancel,
+        )
+
+    def step(self, claim: Claim, key: str, entry: str) -> str:
+        """Journal a finished step; answers why to cancel, or an empty string."""
+        verdict, cancel = self.store.run(
+            "step", claim.dispatch_id, claim.fence, claim.attempt, key, entry
+        )
+        if verdict == "fenced":
+            raise Fenced(
+                f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
+            )
+        return str(cancel)
+
+    def steps(self, dispatch_id: str) -> dict[str, str]:
+        """The journal of a dispatch: step key -> entry."""
+        with reachable():
+            found: dict[str, str] = self.store.client.hgetall(keys.journal(dispatch_id))  # type: ignore[assignment]
+        return found
+
+    def commit(self, claim: Claim, ending: Ending) -> State:
+        """End the attempt; answers the state the dispatch is in now."""
+        return self._commit(claim.dispatch_id, claim.agent, claim.fence, claim.attempt, ending)
+
+    def commit_active(self, agent: str, fence: int, ending: Ending) -> State | None:
+        """End whatever `agent` runs under `fence`; for the parent of a child that cannot any more.
+
+        None when nothing was running.
+        """
+        try:
+            return self._commit("", agent, fence, "", ending)
+        except Fenced:
+            return None
+
+    def _commit(
+        self, dispatch_id: str, agent: str, fence: int, attempt: Arg, ending: Ending
+    ) -> State:
+        failure = ending.failure
+        verdict = "failed" if failure else "cancelled" if ending.cancelled else "completed"
+        facts = {name: str(value) for name, value in ending.facts.items()}
+        if failure and failure.kind:
+            facts["error_kind"] = failure.kind
+        text = json.dumps(facts, ensure_ascii=False)
+        retry = self._settings.agents[agent].retry if agent in self._settings.agents else Retry()
+        retry_after_s = (failure.retry_after_s or 0.0) if failure else 0.0
+        answer = self.store.run(
+            "commit",
+            *(dispatch_id, agent, fence, attempt, verdict, text, ending.answer),
+            failure.stage if failure else "",
+            failure.reason if failure else ending.cancelled,
+            int(failure.retryable) if failure else 0,
+            *(retry.attempts, int(retry.min_age_s * 1000), int(retry.backoff_s * 1000)),
+            f"{random.random():.6f}",  # noqa: S311 - spreads load, guards nothing
+            int(retry_after_s * 1000),
+            *(self._keep_dead_ms, self._keep_ended_ms),
+        )
+        if answer[0] != "done":
+            raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")
+        return State(answer[1])
+
+    def accept_args(self, event: Event, plan: Plan) -> list[Arg]:
+        """One event as `accept.lua` wants it."""
+        payload = json.dumps(event.to_wire(), ensure_ascii=False, separators=(",", ":"))
+        args: list[Arg] = [
+            *(keys.event_digest(event.key), event.id, event.source, event.session or ""),
+            *(event.priority, payload, len(plan.agents)),
+        ]
+        for name in plan.agents:
+            agent = self._settings.agents[name]
+            deadline_ms = int(agent.retry.deadline_s * 1000)
+            args += [keys.dispatch_id(event.key, name), name, deadline_ms, agent.max_pending]
+        return args
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepts:
+    """A batch as calls, each made when the ones before are already on their way to the server."""
+
+    ledger: ValkeyLedger
+    parts: Sequence[Sequence[tuple[Event, Plan]]]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[list[Arg]]:
+        for part in self.parts:
+            yield [arg for event, plan in part for arg in self.ledger.accept_args(event, plan)]
+
+
+def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]]:
+    """The batch cut so that no call has many dispatches, but for one event to many agents."""
+    parts: list[list[tuple[Event, Plan]]] = [[]]
+    size = 0
+    for event, plan in batch:
+        size += len(plan.agents)
+        if parts[-1] and size > ACCEPTS_PER_CALL:
+            parts.append([])
+            size = len(plan.agents)
+        parts[-1].append((event, plan))
+    return parts
+
+
+def read_payload(payload: str) -> Event:
+    """The event as it was accepted."""
+    wire = json.loads(payload)
+    return Event.parse(wire, new_id=wire["id"], now=wire["time"])
+
+
+def _ring(bell: Bell, answer: Accepted | Refused) -> None:
+    if isinstance(answer, Accepted) and not answer.duplicate:
+        for dispatch_id, agent in answer.dispatches:
+            bell(agent, dispatch_id)
+
+
+def _accepted(event: Event, answer: list[str]) -> Accepted | Refused:
+    verdict, *rest = answer
+    if verdict == "full":
+        return Refused(f"{rest[0]} has {rest[1]} events waiting, its max_pending: send it later.")
+    pairs = tuple(zip(rest[::2], rest[1::2], strict=True))
+    return Accepted(event_id=event.id, dispatches=pairs, duplicate=verdict == "duplicate")

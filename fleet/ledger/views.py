@@ -1,0 +1,227 @@
+"""Reading the ledger: one dispatch, a list, the counts. Nothing here moves a state."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fleet import keys
+from fleet.ledger.states import State
+from fleet.redact import HIDDEN
+from fleet.store import Store
+from fleet.store.connection import reachable
+
+LIST_MAX = 1000
+_SCAN_CHUNK = 200
+_NUMBERS = (
+    "attempt",
+    "losses",
+    "generation",
+    "priority",
+    "steps",
+    "tier",
+    "tokens_in",
+    "tokens_out",
+)
+_MILLIS = ("accepted_ms", "queued_ms", "started_ms", "ended_ms", "deadline_ms", "retry_at_ms")
+_INTERNAL = frozenset({"event", "order", "seq", "call", "committed", "attempt_base", "fence"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some dispatches, newest first, and where the next page starts (None at the end)."""
+
+    dispatches: list[dict[str, Any]]
+    cursor: str | None
+
+
+def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, Any] | None:
+    """One dispatch with its steps and why it waits; None when it is not known.
+
+    `content` adds the event's text, the answer and the steps' results; else they are hidden.
+    """
+    with reachable():
+        raw: Any = store.client.hgetall(keys.dispatch(dispatch_id))
+        if not raw:
+            return None
+        pipe = store.client.pipeline(transaction=False)
+        pipe.hgetall(keys.journal(dispatch_id))
+        pipe.hmget(keys.agent(raw["agent"]), "active", "paused", "holder")
+        pipe.zrank(keys.due(raw["agent"]), dispatch_id)
+        pipe.get(keys.outcome(dispatch_id))
+        pipe.get(keys.payload(raw["event"]))
+        journal, (active, paused, holder), rank, answer, payload = pipe.execute()
+    record = _record(raw)
+    record["waiting_for"] = _waiting_for(record, active, paused, holder, rank)
+    record["steps"] = [_step(number, text, content) for number, text in _ordered(journal)]
+    if record["state"] == State.COMPLETED:
+        record["answer"] = answer if content else HIDDEN
+    record["event"] = json.loads(payload) if content and payload else HIDDEN
+    return record
+
+
+def find(
+    store: Store,
+    *,
+    agent: str | None = None,
+    states: Sequence[str] = (),
+    limit: int = 20,
+    cursor: str | None = None,
+) -> Page:
+    """Dispatches over all agents, newest accepted first, filtered."""
+    found: list[dict[str, Any]] = []
+    top = f"({cursor}" if cursor else "+inf"
+    limit = max(1, min(limit, LIST_MAX))
+    while True:
+        with reachable():
+            rows: Any = store.client.zrange(
+                keys.INDEX,
+                top,
+                "-inf",
+                desc=True,
+                byscore=True,
+                offset=0,
+                num=_SCAN_CHUNK,
+                withscores=True,
+            )
+            pipe = store.client.pipeline(transaction=False)
+            for dispatch_id, _ in rows:
+                pipe.hgetall(keys.dispatch(dispatch_id))
+            records = pipe.execute() if rows else []
+        for (_, score), raw in zip(rows, records, strict=True):
+            if not raw or (agent and raw["agent"] != agent):
+                continue
+            if states and raw.get("state") not in states:
+                continue
+            found.append(_record(raw))
+            if len(found) == limit:
+                return Page(dispatches=found, cursor=f"{score:.0f}")
+        if len(rows) < _SCAN_CHUNK:
+            return Page(dispatches=found, cursor=None)
+        top = f"({rows[-1][1]:.0f}"
+
+
+def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Per agent: dispatches in each state that has any, and the age of the oldest waiting one."""
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        pipe.hgetall(keys.COUNTS)
+        pipe.time()
+        for name in agents:
+            pipe.zrange(keys.due(name), 0, 0)
+        flat, (seconds, micros), *oldest = pipe.execute()
+        pipe = store.client.pipeline(transaction=False)
+        for first in oldest:
+            pipe.hget(keys.dispatch(first[0] if first else ""), "queued_ms")
+        since = pipe.execute() if agents else []
+    now_ms = seconds * 1000 + micros / 1000
+    found: dict[str, dict[str, Any]] = {}
+    for name, queued_ms in zip(agents, since, strict=True):
+        states = {
+            field.partition("|")[2]: int(value)
+            for field, value in flat.items()
+            if field.partition("|")[0] == name and int(value)
+        }
+        age = max(0.0, (now_ms - float(queued_ms)) / 1000) if queued_ms else 0.0
+        found[name] = {"states": states, "oldest_s": round(age, 3)}
+    return found
+
+
+def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Per agent: who holds it and since when, what runs, how much waits, whether it is paused."""
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        pipe.time()
+        for name in names:
+            pipe.hgetall(keys.agent(name))
+            pipe.hgetall(keys.lease(name))
+            pipe.zcard(keys.due(name))
+        (seconds, micros), *rows = pipe.execute()
+    now_ms = seconds * 1000 + micros / 1000
+    found: dict[str, dict[str, Any]] = {}
+    for place, name in enumerate(names):
+        state, lease, queued = rows[3 * place : 3 * place + 3]
+        held = (now_ms - float(lease["since_ms"])) / 1000 if lease.get("since_ms") else 0.0
+        found[name] = {
+            "online": bool(lease),
+            "holder": lease.get("holder"),
+            "held_s": round(max(0.0, held), 3),
+            "fence": int(lease.get("fence", 0)),
+            "queued": int(queued),
+            "active": state.get("active"),
+            "paused": "paused" in state,
+            "tier": int(state.get("tier", 1)),
+        }
+    return found
+
+
+def _record(raw: dict[str, str]) -> dict[str, Any]:
+    record: dict[str, Any] = {"dispatch_id": raw["id"]}
+    for name, value in raw.items():
+        if name == "id" or name in _INTERNAL or value == "":
+            continue
+        if name in _NUMBERS:
+            record[name] = int(value)
+        elif name in _MILLIS:
+            record[name.removesuffix("_ms").removesuffix("_at") + "_at"] = _rfc3339(float(value))
+        elif name == "elapsed_ms":
+            record["elapsed_s"] = float(value) / 1000
+        elif name == "usd":
+            record[name] = float(value)
+        elif name == "retryable":
+            record[name] = value == "1"
+        else:
+            record[name] = value
+    return record
+
+
+def _rfc3339(millis: float) -> str:
+    text = datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _waiting_for(
+    record: dict[str, Any],
+    active: str | None,
+    paused: str | None,
+    holder: str | None,
+    rank: int | None,
+) -> str | None:
+    state = record["state"]
+    if state == State.RETRYING:
+        return "its next attempt is due later"
+    if state == State.PARKED:
+        return "a person to approve it"
+    if state != State.QUEUED:
+        return None
+    if paused:
+        return "the agent is paused"
+    if rank is None and record.get("session"):
+        return "an earlier event of its session"
+    if not holder:
+        return "no worker serves the agent"
+    if active:
+        return f"the agent is busy with {active}" + (f", {rank} before it" if rank else "")
+    return f"{rank} before it" if rank else "its turn, now"
+
+
+def _ordered(journal: dict[str, str]) -> list[tuple[str, str]]:
+    return sorted(journal.items(), key=lambda item: (int(item[0].partition(".")[0]), item[0]))
+
+
+def _step(number: str, text: str, content: bool) -> dict[str, Any]:
+    entry = json.loads(text)
+    result = entry["result"]
+    step = {
+        "step": number,
+        "name": entry["name"],
+        "attempt": entry["attempt"],
+        "elapsed_s": entry["elapsed_s"],
+        "result": result if content else HIDDEN,
+    }
+    if isinstance(result, dict):
+        for name in ("model", "tier", "tokens_in", "tokens_out", "usd"):
+            if name in result:
+                step[name] = result[name]
+    return step

@@ -1,0 +1,152 @@
+"""The locks' scripts, called on connections of their own.
+
+A waiter sends two commands at once: block until woken, and ask again. The server keeps the second
+in the connection's buffer and runs it in the moment of the wake-up, so that no client has to be
+scheduled between a release and the next hold. A waiter that died has no connection any more, hence
+takes nothing.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import NoScriptError
+
+from fleet.store import Store
+from fleet.store.connection import reachable
+from fleet.store.wire import Arg, Script
+
+#: More are closed when they come back: a burst of waiters has opened them.
+IDLE_MAX = 32
+
+
+class LockCalls:
+    """Calls of the lock scripts on one store. Safe to share between threads.
+
+    Raises BrokerUnavailable when the store does not answer; the script may have run then.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._pool = store.client.connection_pool
+        self._idle: list[Any] = []
+        weakref.finalize(self, _disconnect, self._idle)
+        #: A longer wait would look to the socket like a server that hangs.
+        self.block_s_max: float = (self._pool.connection_kwargs.get("socket_timeout") or 60.0) / 2
+
+    def call(self, name: str, *args: Arg, repeat: bool = True) -> Any:
+        """The answer of a script. `repeat`: once more when the connection broke on the way."""
+        with reachable():
+            try:
+                return self._exchange(name, args)
+            except Disconnected:
+                if not repeat:
+                    raise
+                self.forget()
+                return self._exchange(name, args)
+
+    def wait(
+        self, bell: str, at_most_s: float, name: str, *args: Arg, ahead: Sequence[Arg] = ()
+    ) -> Any:
+        """Block until `bell` is pushed or the time is over; then the answer of a script.
+
+        `ahead` are arguments for a call of it before that, which nobody reads the answer of.
+        """
+        # To the server zero means for ever.
+        before = _command("BLPOP", bell, f"{max(0.001, at_most_s):.3f}")
+        if ahead:
+            before = _SKIP + _script(name).packed(ahead) + before
+        with reachable():
+            try:
+                return self._exchange(name, args, before)
+            except Disconnected:
+                self.forget()
+                return self._exchange(name, args)
+
+    def forget(self) -> None:
+        """Drop the idle connections: their server went away, or they are a parent process's."""
+        _disconnect(self._idle)
+
+    def _exchange(self, name: str, args: Sequence[Arg], before: bytes = b"") -> Any:
+        """One write: `before`, which has one answer, and the script. The script's answer.
+
+        Whatever happens on the way, a time limit too, the connection is not used again then.
+        """
+        script = _script(name)
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            # Not the pool's: it counts what it has made, and refuses at a hundred.
+            connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        try:
+            connection.send_packed_command([before + script.packed(args)])
+            if before:
+                connection.read_response()
+            try:
+                answer = connection.read_response()
+            except NoScriptError:
+                connection.send_command("EVAL", script.text, 0, *args)
+                answer = connection.read_response()
+        except BaseException:
+            connection.disconnect()
+            raise
+        if len(self._idle) < IDLE_MAX:
+            self._idle.append(connection)
+        else:
+            connection.disconnect()
+        return answer
+
+
+def _disconnect(idle: list[Any]) -> None:
+    while True:
+        try:
+            connection = idle.pop()
+        except IndexError:
+            return
+        # Of a parent's connection this closes our end only: redis-py knows by its pid whose it is.
+        connection.disconnect()
+
+
+def _command(*words: str) -> bytes:
+    parts = (b"$%d\r\n%b\r\n" % (len(word), word) for word in map(str.encode, words))
+    return b"*%d\r\n%b" % (len(words), b"".join(parts))
+
+
+#: The next command has no answer.
+_SKIP = _command("CLIENT", "REPLY", "SKIP")
+
+
+@cache
+def _script(name: str) -> Script:
+    """A script with the locks' shared part before it."""
+    folder = resources.files("fleet.store") / "scripts"
+    parts = ((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("_lock", name))
+    return Script("\n".join(parts))
+
+
+_CALLS: weakref.WeakKeyDictionary[Store, LockCalls] = weakref.WeakKeyDictionary()
+_MAKING = threading.Lock()
+
+
+def calls_of(store: Store) -> LockCalls:
+    """The calls of a store, shared by all locks of this process."""
+    with _MAKING:
+        calls = _CALLS.get(store)
+        if calls is None:
+            calls = _CALLS[store] = LockCalls(store)
+        return calls
+
+
+def _in_child() -> None:
+    """The parent's connections are not ours, and a thread that is gone may hold `_MAKING`."""
+    global _MAKING
+    _MAKING = threading.Lock()
+    for calls in list(_CALLS.values()):
+        calls.forget()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,35 @@
+"""Whether an operation reads or writes: as configured, else by its name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, cast
+
+from fleet.errors import ConfigError
+
+OperationClass = Literal["read", "write"]
+
+_CLASSES = ("read", "write")
+_READS = ("read_", "get_", "list_")
+
+
+class OperationClassifier:
+    """Raises ConfigError when built from a map that names any other class than read and write.
+
+    `key` is where the map stands in the configuration, for that sentence.
+    """
+
+    def __init__(self, classes: Mapping[str, str] | None = None, key: str = "classes") -> None:
+        for name, value in (classes or {}).items():
+            if value not in _CLASSES:
+                raise ConfigError(f"{key}.{name}: {value!r} is no class; use read or write.")
+        self._classes = MappingProxyType(dict(classes or {}))
+
+    def classify(self, name: str) -> OperationClass:
+        """What is configured for `name`; else read when it begins so, and write for all the rest.
+
+        `get_or_create_user` writes: a name that also says what else it may do is no mere read.
+        """
+        configured = self._classes.get(name)
+        if configured is not None:
+            return cast("OperationClass", configured)
+        return "read" if name.startswith(_READS) and "_or_" not in name else "write"

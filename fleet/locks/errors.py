@@ -1,0 +1,31 @@
+"""What a lock says no with.
+
+FleetError
+ |- Busy             others had the lock for longer than the caller would wait
+ |- LockLost         the hold ended before it was given back: write nothing more
+ |- GivenUp          somebody cancelled the wait
+ `- BrokerUnavailable
+     `- StoreDown    nobody can say whether the lock is free, and the call was not let through
+"""
+
+from fleet.errors import BrokerUnavailable, FleetError
+
+
+class Busy(FleetError):
+    """The lock was not free in time; `retry_after_s` says when it is worth to ask again."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class LockLost(FleetError):
+    """The hold ended before it was given back, and another may have the lock: write nothing."""
+
+
+class GivenUp(FleetError):
+    """The wait for the lock was cancelled from elsewhere."""
+
+
+class StoreDown(BrokerUnavailable):
+    """The store that keeps the locks does not answer, and without it nothing is let through."""

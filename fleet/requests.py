@@ -1,0 +1,89 @@
+"""Celery's Request, as the fleet's tasks need it. It lives in the worker's own process."""
+
+import logging
+import os
+from contextlib import suppress
+from dataclasses import asdict
+from signal import SIGKILL
+from typing import Any
+
+from celery.worker.request import Request
+
+from fleet import context
+from fleet.errors import BrokerUnavailable
+from fleet.holder import HOLDER
+from fleet.lease import Hold
+from fleet.ledger import Ending, Failure, Stage
+from fleet.redact import HIDDEN
+from fleet.store.address import rings_in_store
+
+logger = logging.getLogger(__name__)
+
+
+class DispatchRequest(Request):
+    """Carries the fencing token to the child, and speaks for a child that was killed.
+
+    A doorbell is taken off the queue when it is popped (`no_ack`): the ledger knows what is to be
+    done, so there is nothing to acknowledge, to requeue or to redeliver.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        lease = HOLDER.lease
+        if lease is not None:
+            self.request_dict["hold"] = asdict(Hold(lease.agent, lease.fence, lease.holder))
+
+    def acknowledge(self) -> None:
+        """Nothing to tell the broker where the queue is `no_ack`."""
+        if rings_in_store(context.settings()):
+            self.acknowledged = True
+        else:
+            super().acknowledge()
+
+    def reject(self, requeue: bool = False) -> None:
+        """The dispatch is still in the ledger: ring again instead of requeueing the message."""
+        if rings_in_store(context.settings()):
+            self.acknowledged = True
+            HOLDER.look.set()
+        else:
+            super().reject(requeue)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """A worker that stops cold kills its turn, and hands it back when it gives up its lease.
+
+        By SIGKILL, because a turn does not hear SIGTERM (see `tasks.limits`), and with all that its
+        tools started.
+        """
+        if self.worker_pid:
+            with suppress(ProcessLookupError):
+                os.killpg(int(self.worker_pid), SIGKILL)
+        super().cancel(pool, signal=SIGKILL, emit_retry=emit_retry)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The hard limit: the child is being killed, so the outcome is written here, once."""
+        super().on_timeout(soft, timeout)
+        lease = HOLDER.lease
+        if soft or lease is None:
+            return
+        failure = Failure(
+            stage=Stage.TIMEOUT,
+            reason=f"the turn ran on past its hard limit of {timeout:g} s and was killed",
+            retryable=True,
+            kind="TimeLimitExceeded",
+        )
+        try:
+            context.ledger().commit_active(lease.agent, lease.fence, Ending(failure=failure))
+        except BrokerUnavailable as error:
+            # The next claim finds the dispatch active and counts a lost worker instead.
+            logger.warning("the hard limit of %s could not be recorded: %s", self.id, error)
+
+
+class IntakeRequest(Request):
+    """Hides the arguments of `fleet.intake`, the one message that holds content."""
+
+    argsrepr = property(lambda _self: HIDDEN)
+    kwargsrepr = property(lambda _self: HIDDEN)
+
+    def info(self, safe: bool = False) -> Any:
+        """What `celery inspect` and Flower are told."""
+        return {**super().info(safe), "args": HIDDEN, "kwargs": HIDDEN}

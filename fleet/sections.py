@@ -1,0 +1,158 @@
+"""The sections of `fleet.toml`, one frozen model each; unknown keys are errors."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+
+def number(value: Any) -> Any:
+    """A bool is an int to Python; in a configuration file it is a mistake."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=10 * 365 * 86400)]
+Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=10_000_000)]
+
+
+class Section(BaseModel):
+    """Frozen, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Retention(Section):
+    """How long ended dispatches are kept: whichever bound is met first."""
+
+    completed_s: Seconds = 7 * 86400
+    dead_s: Seconds = 30 * 86400
+    max: Count = 10_000
+
+
+class Retry(Section):
+    """When a failed attempt is tried again, and when a dispatch is given up."""
+
+    attempts: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] = 3
+    #: The first wait; it doubles with each attempt, and the actual wait is a random part of it.
+    backoff_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=86400)] = 30.0
+    #: Given up only when also this old: a short outage must not fill the dead letters.
+    min_age_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=30 * 86400)] = 600.0
+    deadline_s: Seconds = 86400.0
+
+
+class Budget(Section):
+    """What an agent may spend in a day."""
+
+    usd_per_day: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_day: Count | None = None
+
+
+class Agent(Section):
+    """One agent: its runner and its limits."""
+
+    runner: Literal["llm", "python", "http", "command"] = "llm"
+    #: LiteLLM's name of the model, `provider/model`; needed by the `llm` runner.
+    model: str | None = None
+    fallbacks: tuple[str, ...] = ()
+    instructions: str = ""
+    #: Passed to every model call: `temperature`, `max_tokens`, `api_base`, `api_key` ...
+    params: dict[str, Any] = {}
+    #: `package.module:callable`, for the `python` runner.
+    python: str | None = None
+    timeout_s: Seconds | None = None
+    #: One model call; never more than what is left of the turn.
+    call_timeout_s: Seconds = 60.0
+    max_pending: Count = 256
+    overflow: Literal["reject", "drop_oldest"] = "reject"
+    on_busy: Literal["enqueue", "reject", "interrupt", "coalesce"] = "enqueue"
+    retry: Retry = Retry()
+    budget: Budget = Budget()
+    tools: tuple[str, ...] = ()
+    stream: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.runner == "llm" and not self.model:
+            raise ValueError('has no model: set `model = "provider/name"`')
+        if self.runner == "python" and (not self.python or ":" not in self.python):
+            raise ValueError('has no callable: set `python = "package.module:callable"`')
+        return self
+
+
+class Tool(Section):
+    """A Model Context Protocol server or a Python module of tools."""
+
+    command: tuple[str, ...] = ()
+    python: str | None = None
+    classes: dict[str, Literal["read", "write"]] = {}
+
+
+class Routes(Section):
+    """Where an event goes that names no agent, and who answers to a group's name."""
+
+    default: tuple[str, ...] = ()
+    mentions: bool = True
+    groups: dict[str, tuple[str, ...]] = {}
+
+
+class Chain(Section):
+    """A governance chain: stages in order."""
+
+    stages: tuple[str, ...]
+    on_reject: Literal["stop"] = "stop"
+    on_failure: Literal["stop", "skip"] = "stop"
+
+
+class Upstream(Section):
+    """An outside gateway to take events from."""
+
+    ws: str | None = None
+    poll: str | None = None
+
+
+class Bus(Section):
+    """How much of the bus is kept, and what a slow client may cost."""
+
+    max_length: Count = 10_000
+    max_age_s: Seconds = 3600.0
+    client_queue: Count = 256
+    evict_after_failures: Count = 3
+
+
+class Breaker(Section):
+    """The circuit breaker before the broker."""
+
+    failure_threshold: Count = 5
+    reset_timeout_s: Seconds = 30.0
+
+
+class Locks(Section):
+    """Session locks."""
+
+    session_ttl_s: Seconds = 60.0
+    acquire_timeout_s: Seconds = 5.0
+    on_store_down: Literal["closed", "open"] = "closed"
+
+
+class Alerts(Section):
+    """Where alerts go besides the bus."""
+
+    webhook: SecretStr | None = None
+
+
+class Api(Section):
+    """The HTTP side; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    #: Serve on an address that others can reach, although no token is asked for: only where the
+    #: network lets nobody but the operator in, as a container published on loopback does.
+    trusted_network: bool = False
+    port: Annotated[int, BeforeValidator(number), Field(ge=0, le=65535)] = 8700
+
+
+class Flower(Section):
+    """Flower, always on loopback and read-only; port 0 takes a free one."""
+
+    enabled: bool = True
+    port: Annotated[int, BeforeValidator(number), Field(ge=0, le=65535)] = 5555

@@ -1,0 +1,251 @@
+"""The configuration: `fleet.toml`, overridden by `FLEET_...` in the environment, checked whole.
+
+Read once per process with `load`; every mistake is a ConfigError that names the key. The shape of
+the file, section by section, is in `fleet.sections`.
+"""
+
+import os
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from fleet.errors import ConfigError
+from fleet.sections import (
+    Agent,
+    Alerts,
+    Api,
+    Breaker,
+    Bus,
+    Chain,
+    Flower,
+    Locks,
+    Retention,
+    Routes,
+    Seconds,
+    Tool,
+    Upstream,
+    number,
+)
+from routing import InvalidRoute, Rules
+from routing.rules import ALL_HANDS
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+#: Variables that are no settings: which file to read, what one process tells its children.
+_NOT_SETTINGS = (
+    "FLEET_CONFIG",
+    "FLEET_REDIS_SERVER",
+    "FLEET_LIFELINE_FD",
+    "FLEET_MARK_",
+    "FLEET_TEST_",
+)
+_SCHEMES = (
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "unix",
+    "redis+socket",
+    "sentinel",
+    "amqp",
+    "amqps",
+)
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Keys of the `[fleet]` table stand at the top level here."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLEET_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    #: Absent: an embedded Valkey under `data_dir`, started by `fleet up`.
+    broker_url: str | None = None
+    #: Ledger, leases and bus; absent: the broker, where that is Redis or Valkey.
+    store_url: str | None = None
+    dispatch_timeout_s: Seconds = 120.0
+    #: Celery's hard limit is this much above the soft one: time to end a turn in order.
+    hard_limit_margin_s: Seconds = 30.0
+    #: kombu redelivers an unacknowledged message after this; every hard limit must stay below it.
+    visibility_timeout_s: Seconds = 3600.0
+    data_dir: Path = Path(".fleet")
+    durability: Literal["always", "everysec"] = "always"
+    #: On SIGTERM a worker has this long to finish its turn before it hands it back.
+    drain_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=3600)] = 20.0
+    #: The platform's time between SIGTERM and SIGKILL, where it cannot be found out.
+    stop_grace_s: Seconds | None = None
+    #: Lease time to live; a holder renews at a third of it. 5 s survives a slow broker and still
+    #: gives an agent back within 6 s when a whole host vanishes.
+    lease_ttl_s: Annotated[float, BeforeValidator(number), Field(ge=1, le=300)] = 5.0
+    retention: Retention = Retention()
+
+    agents: dict[str, Agent] = {}
+    tools: dict[str, Tool] = {}
+    routes: Routes = Routes()
+    chains: dict[str, Chain] = {}
+    upstream: Upstream = Upstream()
+    bus: Bus = Bus()
+    breaker: Breaker = Breaker()
+    locks: Locks = Locks()
+    alerts: Alerts = Alerts()
+    api: Api = Api()
+    flower: Flower = Flower()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which arrives as the initial values."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Settings":
+        if not self.agents:
+            raise ConfigError("agents: the fleet has no agent; add an [agents.NAME] table.")
+        for name, agent in self.agents.items():
+            if not _NAME.match(name) or name == ALL_HANDS:
+                raise ConfigError(
+                    f"agents.{_shown(name)}: a name is letters, digits, '-' and '_', "
+                    "64 at most, not 'all'."
+                )
+            if self.hard_limit_s(name) >= self.visibility_timeout_s:
+                key = f"agents.{name}.timeout_s" if agent.timeout_s else "fleet.dispatch_timeout_s"
+                raise ConfigError(
+                    f"{key}: the hard limit ({self.hard_limit_s(name):g} s) must stay below "
+                    f"fleet.visibility_timeout_s ({self.visibility_timeout_s:g} s)."
+                )
+        for key, url in (("broker_url", self.broker_url), ("store_url", self.store_url)):
+            if url is not None and url.partition("://")[0] not in _SCHEMES:
+                raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
+        try:
+            self.rules()
+        except InvalidRoute as error:
+            raise ConfigError(str(error)) from error
+        return self
+
+    def timeout_s(self, agent: str) -> float:
+        """The soft limit of one agent's turns, in seconds."""
+        return self.agents[agent].timeout_s or self.dispatch_timeout_s
+
+    def hard_limit_s(self, agent: str) -> float:
+        """The limit at which Celery kills the child that runs the turn, in seconds."""
+        return self.timeout_s(agent) + self.hard_limit_margin_s
+
+    def rules(self) -> Rules:
+        """The route table for `routing.decide`."""
+        return Rules.checked(
+            self.agents, self.routes.groups, self.routes.default, self.routes.mentions
+        )
+
+
+def find_file(explicit: str | None = None) -> Path | None:
+    """The file to read: the given one, `$FLEET_CONFIG`, `./fleet.toml`, or None for the demo fleet.
+
+    Raises ConfigError when a named file does not exist.
+    """
+    named = explicit or os.environ.get("FLEET_CONFIG")
+    path = Path(named) if named else Path("fleet.toml")
+    if path.is_file():
+        return path
+    if named:
+        raise ConfigError(f"{path}: there is no such configuration file.")
+    return None
+
+
+@cache
+def load(explicit: str | None = None) -> Settings:
+    """The checked settings of this process. Raises ConfigError with one sentence."""
+    path = find_file(explicit)
+    return parse(_read(path) if path else {}, demo=path is None)
+
+
+def parse(tables: dict[str, Any], *, demo: bool = False) -> Settings:
+    """Check already-read TOML tables; `demo` adds the built-in fleet where no agents are given."""
+    _check_environment()
+    values = {key: value for key, value in tables.items() if key != "fleet"}
+    for key, value in values.items():
+        if key not in _SECTIONS:
+            raise ConfigError(f"{key}: unknown section; known are fleet, {', '.join(_SECTIONS)}.")
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key}: must be a table, written [{key}].")
+    hoisted = tables.get("fleet", {})
+    if not isinstance(hoisted, dict):
+        raise ConfigError("fleet: must be a table, written [fleet].")
+    for key in hoisted:
+        if key not in _FLEET_KEYS:
+            raise ConfigError(f"fleet.{key}: unknown key; known are {', '.join(_FLEET_KEYS)}.")
+    if demo:
+        from fleet.demo_fleet import DEMO_TABLES
+
+        values = {**DEMO_TABLES, **values}
+    try:
+        return Settings(**hoisted, **values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
+    except SettingsError as error:
+        # Only the environment is parsed there; the cause would repeat the variable's value.
+        field = re.search(r'field "(\w+)"', str(error))
+        variable = f"FLEET_{field[1].upper()}" if field else "FLEET_..."
+        raise ConfigError(
+            f"{variable}: this variable, or one that begins so, is no valid JSON."
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}.") from error
+
+
+_SECTIONS = tuple(
+    name
+    for name in Settings.model_fields
+    if name
+    in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks", "alerts"}
+    | {"api", "flower"}
+)
+_FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)
+
+
+def _check_environment() -> None:
+    for variable in os.environ:
+        if not variable.startswith("FLEET_") or variable.startswith(_NOT_SETTINGS):
+            continue
+        field = variable.removeprefix("FLEET_").partition("__")[0].lower()
+        if field not in Settings.model_fields:
+            raise ConfigError(f"{variable}: no setting has this name; unset or correct it.")
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first mistake as `key: what is wrong`; the value itself may be secret and is left out."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    location = [str(part) for part in first["loc"]]
+    if location and location[0] in _FLEET_KEYS:
+        location.insert(0, "fleet")
+    key = _shown(".".join(location)) or "fleet"
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key."
+    cause = first.get("ctx", {}).get("error")
+    return f"{key}: {cause if cause is not None else first['msg']}".rstrip(".") + "."
+
+
+def _shown(key: str) -> str:
+    """A key from the file, safe to repeat in a sentence."""
+    return "".join(char if char.isprintable() else "?" for char in key)

@@ -1,0 +1,105 @@
+"""A connection to the store and its scripts, each loaded once and called by name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.retry import Retry
+
+from fleet.errors import BrokerUnavailable
+from fleet.publish import doorbell_template
+from fleet.redact import mask_url
+from fleet.store.wire import Arg, Calls, Script, Wire
+
+#: Longer than any script takes, shorter than a sender's patience; a hung server counts as down.
+SOCKET_TIMEOUT_S = 5.0
+
+
+@cache
+def script_source(name: str) -> str:
+    """The text of one script with the shared part put before it."""
+    folder = resources.files("fleet.store") / "scripts"
+    shared = (folder / "_lib.lua").read_text(encoding="utf-8")
+    return shared + "\n" + (folder / f"{name}.lua").read_text(encoding="utf-8")
+
+
+class Store:
+    """A client of the store. Safe to share between threads; after a fork open another.
+
+    Every call raises BrokerUnavailable when the server refuses, hangs or is gone: nothing is
+    known then of whether a script ran, and every script may be repeated.
+    """
+
+    def __init__(self, client: "redis.Redis", bus_max_length: int, *, rings: bool) -> None:
+        self.client = client
+        self._always: tuple[Arg, Arg] = (bus_max_length, doorbell_template() if rings else "")
+        self._wire = Wire(client)
+        self._scripts: dict[str, Script] = {}
+
+    def run(self, name: str, *args: Arg) -> Any:
+        """Call `scripts/<name>.lua`; its legend says what the arguments and the answer are."""
+        return self._call(name, [args])[0]
+
+    def run_many(self, name: str, calls: Calls) -> list[Any]:
+        """Call one script several times in one round trip; each call is atomic."""
+        return self._call(name, calls)
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self._wire.close()
+        self.client.close()
+
+    def _call(self, name: str, calls: Calls) -> list[Any]:
+        if name not in self._scripts:
+            self._scripts[name] = Script(script_source(name), *self._always)
+        with reachable():
+            return self._wire.call(self._scripts[name], calls)
+
+
+def open_store(
+    url: str,
+    *,
+    bus_max_length: int = 10_000,
+    rings: bool = True,
+    socket_timeout_s: float | None = SOCKET_TIMEOUT_S,
+) -> Store:
+    """A store for `url`; connects when first used. A blocking reader sets no socket timeout.
+
+    `rings` False where the broker is elsewhere: the scripts then push no doorbells.
+    """
+    # A Unix socket has no keep-alive, and redis-py refuses the word there.
+    keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
+    client = redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=socket_timeout_s,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        health_check_interval=15,
+        # Else each connect looks up redis-py's version on disk, 3 ms, and tells it to the server.
+        driver_info=None,
+        # One quick second try for a connection the server closed while it idled; no more, so that
+        # a caller learns within seconds that the broker is gone.
+        retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.1), 1),
+        **keepalive,
+    )
+    return Store(client, bus_max_length, rings=rings)
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Turn what redis-py raises into one sentence that shows no password."""
+    try:
+        yield
+    except (AuthenticationError, AuthorizationError) as error:
+        raise BrokerUnavailable(
+            "The broker refuses the password: put the right one into fleet.broker_url."
+        ) from error
+    except (RedisError, OSError) as error:
+        # A pipeline's error repeats the command, and with it what a sender wrote.
+        said = str(error).rpartition("of pipeline caused error: ")[2]
+        raise BrokerUnavailable(f"The broker does not answer: {mask_url(said)}") from error

@@ -1,0 +1,219 @@
+-- Shared by every script: put before each when it is loaded. Not a script of its own.
+--
+-- Two arguments come before those in a script's legend and are taken off here: the approximate
+-- length at which the bus is trimmed, and the doorbell as text with places to fill, or '' where the
+-- broker is not this store.
+-- Keys are built from ids here, so one keyspace is needed, as kombu's own Redis transport needs one.
+-- Time is the server's, in milliseconds; no client's clock decides anything.
+
+local BUS_MAX, TEMPLATE = table.remove(ARGV, 1), table.remove(ARGV, 1)
+local clock = redis.call('TIME')
+local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+-- How much longer than its content a record stays for a sweep to count it out: 30 days, for a fleet
+-- that was switched off meanwhile.
+local RECORD_GRACE_MS = 2592000000
+
+local function dispatch_key(id) return 'fleet:dispatch:' .. id end
+local function agent_key(agent) return 'fleet:agent:' .. agent end
+local function due_key(agent) return 'fleet:due:' .. agent end
+local function lease_key(agent) return 'fleet:lease:' .. agent end
+
+-- A hash as a table; empty when the key does not exist.
+local function read_hash(key)
+  local flat = redis.call('HGETALL', key)
+  local out = {}
+  for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
+  return out
+end
+
+local known_epoch
+local function epoch()
+  if known_epoch then return known_epoch end
+  local e = redis.call('GET', 'fleet:epoch')
+  if not e then
+    e = string.sub(redis.sha1hex(clock[1] .. '.' .. clock[2] .. tostring(BUS_MAX)), 1, 16)
+    redis.call('SET', 'fleet:epoch', e)
+  end
+  known_epoch = e
+  return e
+end
+
+-- One bus entry; `fields` is a flat list of names and values.
+local function emit(kind, fields)
+  return redis.call('XADD', 'fleet:bus', 'MAXLEN', '~', BUS_MAX, '*',
+    'type', kind, 'epoch', epoch(), unpack(fields))
+end
+
+-- An alert, at most once a minute for the same name and agent.
+local function alert_once(name, agent, reason)
+  if not redis.call('SET', 'fleet:alerted:' .. name .. ':' .. agent, NOW, 'NX', 'PX', 60000) then
+    return
+  end
+  local fields = {'name', name, 'reason', reason}
+  if agent ~= '' then fields[#fields + 1] = 'agent'; fields[#fields + 1] = agent end
+  emit('alert', fields)
+end
+
+-- The bus fields that name a dispatch.
+local function who(record)
+  local fields = {'event_id', record.event_id, 'dispatch_id', record.id, 'agent', record.agent}
+  if record.session and record.session ~= '' then
+    fields[#fields + 1] = 'session'; fields[#fields + 1] = record.session
+  end
+  if tonumber(record.attempt or 0) > 0 then
+    fields[#fields + 1] = 'attempt'; fields[#fields + 1] = record.attempt
+  end
+  return fields
+end
+
+local function plus(fields, extra)
+  for i = 1, #extra do fields[#fields + 1] = extra[i] end
+  return fields
+end
+
+local function count(agent, state, by)
+  redis.call('HINCRBY', 'fleet:counts', agent .. '|' .. state, by)
+end
+
+-- The only place where a record's state changes; `fields` are written along with it.
+local function move(record, to, fields)
+  if record.state then count(record.agent, record.state, -1) end
+  count(record.agent, to, 1)
+  redis.call('HSET', dispatch_key(record.id), 'state', to, unpack(fields or {}))
+  record.state = to
+end
+
+-- The template with its places filled. Cut once, by plain searches: a pattern would look at every
+-- character of it for each doorbell.
+local pieces
+local function doorbell(values)
+  if not pieces then
+    pieces = {}
+    local from = 1
+    while from do
+      local mark = string.find(TEMPLATE, '|', from, true)
+      pieces[#pieces + 1] = string.sub(TEMPLATE, from, mark and mark - 1 or -1)
+      from = mark and mark + 1
+    end
+  end
+  local text = {}
+  for i = 1, #pieces do text[i] = i % 2 == 1 and pieces[i] or values[pieces[i]] end
+  return table.concat(text)
+end
+
+-- A doorbell: one Celery message that holds the dispatch's id. Where the broker is not this store
+-- the caller publishes.
+local function ring(agent, id)
+  if TEMPLATE == '' then return end
+  local tag = redis.call('INCR', 'fleet:rings')
+  redis.call('LPUSH', 'agent.' .. agent, doorbell({AGENT = agent, ID = id, TAG = id .. '.' .. tag}))
+end
+
+-- Ring for the agent's next dispatch when no doorbell hangs in its queue any more; `idle` when
+-- nothing runs, so that an active dispatch is an interrupted one. Answers the id rung for, or that
+-- the caller should ring for where the queue is not in this store, or ''.
+local function ring_if_short(agent, idle)
+  if TEMPLATE ~= '' and redis.call('LLEN', 'agent.' .. agent) > 0 then return '' end
+  local state = redis.call('HMGET', agent_key(agent), 'active', 'paused')
+  local next = idle and state[1] or redis.call('ZRANGE', due_key(agent), 0, 0)[1]
+  if not next or state[2] then return '' end
+  ring(agent, next)
+  return next
+end
+
+-- Ring until there is a doorbell for each of the agent's runnable dispatches; how many were rung.
+local function ring_for_all(agent, waiting)
+  if TEMPLATE == '' then return 0 end
+  local rung = 0
+  for i = redis.call('LLEN', 'agent.' .. agent) + 1, #waiting do
+    ring(agent, waiting[i])
+    rung = rung + 1
+  end
+  return rung
+end
+
+-- Sessions: the live dispatches of one conversation stand in line by acceptance, over all agents.
+-- Only the first in line is in its agent's due list, and only while no turn of the session runs.
+local function session_key(session) return 'fleet:session:' .. redis.sha1hex(session) end
+
+-- Put a queued dispatch into its agent's due list and ring, unless its session is not there yet.
+local function offer(record, order)
+  if record.session ~= '' then
+    local line = session_key(record.session)
+    local busy = redis.call('HGET', 'fleet:sessions', line)
+    if busy and busy ~= record.id then return false end
+    if redis.call('ZRANGE', line, 0, 0)[1] ~= record.id and busy ~= record.id then return false end
+  end
+  redis.call('ZADD', due_key(record.agent), order or record.order, record.id)
+  ring(record.agent, record.id)
+  return true
+end
+
+-- The session's turn is over: the next in line may run.
+local function next_in_session(record)
+  if record.session == '' then return end
+  local line = session_key(record.session)
+  if redis.call('HGET', 'fleet:sessions', line) == record.id then
+    redis.call('HDEL', 'fleet:sessions', line)
+  end
+  local first = redis.call('ZRANGE', line, 0, 0)[1]
+  if first then
+    local head = read_hash(dispatch_key(first))
+    if head.state == 'queued' then offer(head) end
+  end
+end
+
+-- True while `fence` is the newest token of the agent: the test behind every write of a holder.
+local function newest(agent, fence)
+  return redis.call('HGET', 'fleet:fences', agent) == fence
+end
+
+-- Off every list that a dispatch waits in; an active one has left all but its session's.
+local function leave_queue(record)
+  if record.state ~= 'active' then
+    redis.call('ZREM', due_key(record.agent), record.id)
+    redis.call('ZREM', 'fleet:retry', record.id)
+    redis.call('ZREM', 'fleet:deadlines', record.id)
+  end
+  if record.session ~= '' then redis.call('ZREM', session_key(record.session), record.id) end
+end
+
+-- Into a terminal state: off every work list, one terminal bus entry, retention started.
+-- `fields` are set on the record; `extra` goes into the bus entry; `keep_ms` is how long it stays.
+local function finish(record, to, fields, extra, keep_ms)
+  leave_queue(record)
+  if redis.call('HGET', agent_key(record.agent), 'active') == record.id then
+    redis.call('HDEL', agent_key(record.agent), 'active')
+  end
+  move(record, to, plus({'ended_ms', NOW}, fields))
+  next_in_session(record)
+  redis.call('ZADD', to == 'dead' and 'fleet:dead' or 'fleet:ended', NOW, record.id)
+  emit('dispatch_' .. to, plus(who(record), extra))
+  redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
+  redis.call('PEXPIRE', dispatch_key(record.id), keep_ms + RECORD_GRACE_MS)
+  -- Its event stays as long as any of its dispatches.
+  local event = 'fleet:event:' .. record.event
+  local keep = math.max(tonumber(keep_ms), tonumber(redis.call('HGET', event, 'keep_ms') or 0))
+  if redis.call('HINCRBY', event, 'open', -1) > 0 then
+    redis.call('HSET', event, 'keep_ms', keep)
+  else
+    redis.call('PEXPIRE', event, keep)
+    redis.call('PEXPIRE', 'fleet:payload:' .. record.event, keep)
+  end
+end
+
+-- An ended dispatch out of the books. Its event goes on telling duplicates until its own time, but
+-- the payload leaves with the last dispatch.
+local function forget(record)
+  count(record.agent, record.state, -1)
+  redis.call('ZREM', 'fleet:index', record.id)
+  redis.call('ZREM', 'fleet:ended', record.id)
+  redis.call('ZREM', 'fleet:dead', record.id)
+  redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
+    'fleet:outcome:' .. record.id)
+  local event = 'fleet:event:' .. record.event
+  if redis.call('EXISTS', event) == 1 and redis.call('HINCRBY', event, 'kept', -1) <= 0 then
+    redis.call('DEL', 'fleet:payload:' .. record.event)
+  end
+end

@@ -1,0 +1,13 @@
+-- Pause or resume an agent: a paused one finishes its running turn and starts no other.
+--
+-- ARGV     1 agent, 2 'pause' | 'resume'
+-- Keys     fleet:agent:, fleet:due:, agent.<agent>
+-- Returns  1 when it changed, else 0
+-- Invariants
+--   Idempotent. After a resume there is a doorbell for each runnable dispatch.
+
+local agent, verb = ARGV[1], ARGV[2]
+if verb == 'pause' then return redis.call('HSETNX', agent_key(agent), 'paused', NOW) end
+local changed = redis.call('HDEL', agent_key(agent), 'paused')
+ring_for_all(agent, redis.call('ZRANGE', due_key(agent), 0, 999))
+return changed

@@ -1,0 +1,82 @@
+-- Take the agent's next runnable dispatch, in ledger order; the doorbell's own id does not matter.
+--
+-- ARGV     1 agent, 2 fence, 3 holder, 4 most losses, 5 keep dead (ms),
+--          6 keep ended (ms), 7 a name of this call
+-- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
+--          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
+--          fleet:dead, fleet:bus
+-- Returns  {'claimed', id, attempt, payload, cancel} | {'idle'} | {'paused'} | {'fenced'}
+-- Invariants
+--   At most one active dispatch per agent, and one per session: an active one is taken up again
+--   before any other.
+--   An active one found here lost its worker: that attempt is counted as a loss, and at the cap the
+--   dispatch is buried, so a poison event cannot kill workers for ever.
+--   Only the holder of a live lease claims.
+--   A repeated call of the same name (its reply was lost) answers the same and counts no loss.
+
+local agent, fence, holder = ARGV[1], ARGV[2], ARGV[3]
+local losses_max, keep_dead, keep_ended, call = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
+
+-- The name besides the token: a store that was emptied gives the same tokens again.
+local lease = redis.call('HMGET', lease_key(agent), 'fence', 'holder')
+if lease[1] ~= fence or lease[2] ~= holder or not newest(agent, fence) then return {'fenced'} end
+
+local function claimed(record)
+  return {'claimed', record.id, tonumber(record.attempt),
+    redis.call('GET', 'fleet:payload:' .. record.event) or '', record.cancel or ''}
+end
+
+local interrupted = read_hash(dispatch_key(redis.call('HGET', agent_key(agent), 'active') or ''))
+if interrupted.call == call and interrupted.state == 'active' then return claimed(interrupted) end
+if redis.call('HGET', agent_key(agent), 'paused') then return {'paused'} end
+
+local function start(record)
+  local attempt = tonumber(record.attempt) + 1
+  record.attempt = tostring(attempt)
+  local fields = {'attempt', attempt, 'fence', fence, 'started_ms', NOW, 'holder', holder,
+    'call', call}
+  if record.state == 'active' then
+    redis.call('HSET', dispatch_key(record.id), unpack(fields))
+  else
+    move(record, 'active', fields)
+  end
+  redis.call('HSET', agent_key(agent), 'active', record.id, 'claimed_ms', NOW)
+  if record.session ~= '' then
+    redis.call('HSET', 'fleet:sessions', session_key(record.session), record.id)
+  end
+  emit('dispatch_started', who(record))
+  return claimed(record)
+end
+
+if interrupted.state == 'active' then
+  local losses = tonumber(interrupted.losses) + 1
+  local retry = losses < losses_max and NOW < tonumber(interrupted.deadline_ms)
+  local elapsed = (NOW - tonumber(interrupted.started_ms)) / 1000
+  local reason = 'the worker died in mid-turn'
+  redis.call('HSET', dispatch_key(interrupted.id), 'losses', losses, 'stage', 'worker_lost',
+    'error', reason)
+  emit('dispatch_failed', plus(who(interrupted), {'stage', 'worker_lost', 'reason', reason,
+    'elapsed_s', elapsed, 'will_retry', tostring(retry)}))
+  if retry then return start(interrupted) end
+  finish(interrupted, 'dead', {}, {'stage', 'worker_lost', 'reason',
+    reason .. ' (' .. losses .. ' times)'}, keep_dead)
+else
+  redis.call('HDEL', agent_key(agent), 'active')
+end
+
+-- Bounded: each round ends a dispatch or drops a stale entry.
+for _ = 1, 1000 do
+  local id = redis.call('ZRANGE', due_key(agent), 0, 0)[1]
+  if not id then return {'idle'} end
+  local record = read_hash(dispatch_key(id))
+  redis.call('ZREM', due_key(agent), id)
+  if record.state == 'queued' then
+    if NOW < tonumber(record.deadline_ms) then
+      redis.call('ZREM', 'fleet:deadlines', id)
+      return start(record)
+    end
+    finish(record, 'expired', {'stage', 'expired'},
+      {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, keep_ended)
+  end
+end
+return {'idle'}

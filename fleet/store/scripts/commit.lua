@@ -1,0 +1,86 @@
+-- End an attempt: the outcome, the bus entries and the removal from the work lists, at once.
+--
+-- ARGV     1 dispatch id ('' means whatever the agent has active), 2 agent, 3 fence,
+--          4 attempt ('' with an empty id), 5 verdict 'completed' | 'failed' | 'cancelled',
+--          6 record fields (JSON object of strings), 7 answer (content),
+--          8 stage, 9 reason, 10 retryable '1'|'0', 11 attempts allowed, 12 minimum age (ms),
+--          13 first wait before a retry (ms), 14 jitter, from 0 to 1, 15 never before (ms),
+--          16 keep dead (ms), 17 keep ended (ms)
+-- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
+--          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
+--          fleet:event:, fleet:bus
+-- Returns  {'done', state} | {'fenced'} | {'gone'}
+-- Invariants
+--   Only the attempt that runs now, under the newest token, ends a dispatch.
+--   While the agent has work there is a doorbell: more are used up than rung when workers die.
+--   A repeated call (its reply was lost) answers the same and writes nothing.
+--   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline
+--   passed.
+
+local id, agent, fence, attempt, verdict = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local fields, answer, stage, reason = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local retryable, attempts_max, min_age = ARGV[10] == '1', tonumber(ARGV[11]), tonumber(ARGV[12])
+local keep_dead, keep_ended = ARGV[16], ARGV[17]
+
+if id == '' then
+  id = redis.call('HGET', agent_key(agent), 'active') or ''
+  attempt = redis.call('HGET', dispatch_key(id), 'attempt') or ''
+end
+local record = read_hash(dispatch_key(id))
+if not record.id then return {'gone'} end
+if record.committed == attempt .. '/' .. fence then return {'done', record.state} end
+if record.state ~= 'active' or record.attempt ~= attempt or record.fence ~= fence
+  or not newest(agent, fence) then
+  return {'fenced'}
+end
+
+local elapsed = NOW - tonumber(record.started_ms)
+local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
+for name, value in pairs(cjson.decode(fields)) do
+  set[#set + 1] = name; set[#set + 1] = tostring(value)
+  if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end
+end
+if stage ~= '' then plus(set, {'stage', stage, 'error', reason, 'retryable', ARGV[10]}) end
+local timing = {'elapsed_s', elapsed / 1000}
+local function done(state)
+  ring_if_short(agent, false)
+  return {'done', state}
+end
+
+if verdict == 'completed' then
+  redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX', keep_ended)
+  finish(record, 'completed', set, timing, keep_ended)
+  return done('completed')
+end
+if verdict == 'cancelled' then
+  finish(record, 'cancelled', plus(set, {'error', reason}), plus(timing, {'reason', reason}),
+    keep_ended)
+  return done('cancelled')
+end
+
+local failures = tonumber(attempt) - tonumber(record.losses) - tonumber(record.attempt_base or 0)
+-- Full jitter: a random part of a wait that doubles, an hour at most (AWS, "Exponential Backoff And
+-- Jitter"). Attempts that a dying worker or a drain cut short do not lengthen it.
+local ceiling = math.min(tonumber(ARGV[13]) * 2 ^ math.min(math.max(failures, 1) - 1, 20), 3600000)
+local wait = math.floor(math.max(ceiling * tonumber(ARGV[14]), tonumber(ARGV[15])))
+local young = NOW - tonumber(record.accepted_ms) < min_age
+local in_time = NOW + wait < tonumber(record.deadline_ms)
+local retry = retryable and in_time and (failures < attempts_max or young) and not record.cancel
+local failed = plus(timing, {'stage', stage, 'reason', reason, 'will_retry', tostring(retry)})
+if retry then plus(failed, {'retry_at', string.format('%.3f', (NOW + wait) / 1000)}) end
+emit('dispatch_failed', plus(who(record), failed))
+if record.cancel then
+  finish(record, 'cancelled', plus(set, {'error', record.cancel}), {'reason', record.cancel},
+    keep_ended)
+  return done('cancelled')
+end
+if not retry then
+  finish(record, 'dead', set, {'stage', stage, 'reason', reason}, keep_dead)
+  return done('dead')
+end
+redis.call('HDEL', agent_key(agent), 'active')
+move(record, 'retrying', plus(set, {'retry_at_ms', string.format('%.0f', NOW + wait)}))
+next_in_session(record)
+redis.call('ZADD', 'fleet:retry', NOW + wait, id)
+redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
+return done('retrying')

@@ -1,0 +1,39 @@
+-- Take an agent's lease, and ring for whatever waits: the new holder starts with exact doorbells.
+--
+-- ARGV     1 agent, 2 time to live (ms), 3 holder 'host:pid', 4 client id of a
+--          connection the holder keeps open, 5 run id of the server it is open to,
+--          6 name of the holder's process,
+--          7 fence that may be taken over though its lease lives ('' for none)
+-- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:bus
+-- Returns  {1, fence, rung, epoch} | {0, fence, holder, client id, run id, process, ms left}
+-- Invariants
+--   One holder at a time; the fencing token only grows. A repeated call of the holder (its reply was
+--   lost) answers the same token.
+--   After a take there is a doorbell for each runnable dispatch, whatever the last holder popped.
+
+local agent, ttl, holder, client, run = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local process, stolen = ARGV[6], ARGV[7]
+local key = lease_key(agent)
+
+local held = read_hash(key)
+if held.holder == holder and held.client == client and held.run == run then
+  redis.call('PEXPIRE', key, ttl)
+  return {1, tonumber(held.fence), 0, epoch()}
+end
+if held.fence and held.fence ~= stolen then
+  return {0, held.fence, held.holder, held.client, held.run, held.process or '',
+    redis.call('PTTL', key)}
+end
+
+local fence = redis.call('HINCRBY', 'fleet:fences', agent, 1)
+redis.call('DEL', key)
+redis.call('HSET', key, 'fence', fence, 'holder', holder, 'client', client, 'run', run,
+  'process', process, 'since_ms', NOW)
+redis.call('PEXPIRE', key, ttl)
+redis.call('HSET', agent_key(agent), 'holder', holder)
+emit('agent_online', {'agent', agent, 'holder', holder, 'fence', fence})
+
+local waiting = redis.call('ZRANGE', due_key(agent), 0, 999)
+local active = redis.call('HGET', agent_key(agent), 'active')
+if active then table.insert(waiting, 1, active) end
+return {1, fence, ring_for_all(agent, waiting), epoch()}

@@ -1,0 +1,72 @@
+-- Repair what no worker can, for one agent or for the retries that are due; safe to repeat.
+--
+-- ARGV     1 agent ('' for the fleet-wide part),
+--          2 keep ended (ms), 3 most dispatches to move in this call,
+--          4 how long work may lie untouched before an alert (ms)
+-- Keys     fleet:retry, fleet:deadlines, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
+--          fleet:counts, fleet:ended, agent.<agent>, fleet:alerted:,
+--          fleet:session:, fleet:sessions, fleet:rang:, fleet:bus
+-- Returns  fleet-wide: {retried, expired}; for an agent: {rung, offline, id to ring for or ''}
+-- Invariants
+--   Bounded per call. A dispatch that waits its turn or runs long under a live lease is not touched.
+--   Where the queue is not in this store, the caller is asked to ring for an agent that has work and
+--   does none, at most every 2 s.
+--   A doorbell is rung only where fewer hang in the queue than there are runnable dispatches.
+
+local agent, keep_ended, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+if agent == '' then
+  local retried, expired = 0, 0
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:retry', '-inf', NOW, 'LIMIT', 0, limit)) do
+    local record = read_hash(dispatch_key(id))
+    redis.call('ZREM', 'fleet:retry', id)
+    if record.state == 'retrying' then
+      move(record, 'queued')
+      redis.call('HSET', dispatch_key(id), 'queued_ms', NOW)
+      emit('dispatch_queued', who(record))
+      offer(record)
+      retried = retried + 1
+    end
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
+    'LIMIT', 0, limit)) do
+    local record = read_hash(dispatch_key(id))
+    redis.call('ZREM', 'fleet:deadlines', id)
+    if record.state == 'queued' or record.state == 'retrying' or record.state == 'parked' then
+      finish(record, 'expired', {'stage', 'expired'},
+        {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, keep_ended)
+      expired = expired + 1
+    end
+  end
+  return {retried, expired}
+end
+
+local live = redis.call('EXISTS', lease_key(agent)) == 1
+local offline = 0
+if not live and redis.call('HGET', agent_key(agent), 'holder') then
+  redis.call('HDEL', agent_key(agent), 'holder')
+  emit('agent_offline', {'agent', agent, 'reason', 'its lease ran out'})
+  offline = 1
+end
+local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'claimed_ms')
+local waiting = redis.call('ZRANGE', due_key(agent), 0, limit - 1)
+local first = waiting[1]
+if not live and state[1] then table.insert(waiting, 1, state[1]) end
+local rung = state[2] and 0 or ring_for_all(agent, waiting)
+
+-- Consumption, not a ping: work is there, nothing runs, nothing was taken for too long.
+if first and not state[2] and not (live and state[1]) then
+  local since = math.max(tonumber(redis.call('HGET', dispatch_key(first), 'queued_ms') or NOW),
+    tonumber(state[3] or 0))
+  if NOW - since > tonumber(ARGV[4]) then
+    alert_once('stuck_queue', agent, live and 'its worker holds the lease but takes no work'
+      or 'no worker serves the agent though work waits')
+  end
+end
+
+local ask = ''
+if TEMPLATE == '' and not state[2] and not (live and state[1]) and (state[1] or first)
+  and redis.call('SET', 'fleet:rang:' .. agent, NOW, 'NX', 'PX', 2000) then
+  ask = state[1] or first
+end
+return {rung, offline, ask}

@@ -1,0 +1,32 @@
+-- Give a lease back on an orderly stop; a turn still active is handed back without a counted loss.
+--
+-- ARGV     1 agent, 2 fence
+-- Keys     fleet:lease:, fleet:agent:, fleet:dispatch:, fleet:due:, fleet:deadlines, fleet:counts,
+--          fleet:session:, fleet:sessions, fleet:bus
+-- Returns  1 when it was the caller's, else 0
+-- Invariants
+--   Only the holder releases. A handed-back dispatch is the agent's next one. One that an earlier
+--   holder left active stays so, for the next claim to find.
+
+local agent, fence = ARGV[1], ARGV[2]
+local key = lease_key(agent)
+if redis.call('HGET', key, 'fence') ~= fence then return 0 end
+
+local id = redis.call('HGET', agent_key(agent), 'active')
+if id then
+  local record = read_hash(dispatch_key(id))
+  if record.state == 'active' and record.fence == fence then
+    move(record, 'queued')
+    -- An attempt that was handed back is none of those it may use up.
+    redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1)
+    -- Below every lane: an interrupted dispatch runs before any other.
+    offer(record, tonumber(record.order) - 2 ^ 50)
+    redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
+    emit('dispatch_queued', plus(who(record), {'reason', 'handed back by a stopping worker'}))
+    redis.call('HDEL', agent_key(agent), 'active')
+  end
+end
+redis.call('DEL', key)
+redis.call('HDEL', agent_key(agent), 'holder')
+emit('agent_offline', {'agent', agent, 'reason', 'stopped', 'fence', fence})
+return 1

@@ -1,0 +1,45 @@
+-- Take a dead letter up again as a new generation of the same dispatch, in its old place.
+--
+-- ARGV     1 dispatch id, 2 deadline (ms from now)
+-- Keys     fleet:dispatch:, fleet:journal:, fleet:outcome:, fleet:event:, fleet:payload:, fleet:dead,
+--          fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts, agent.<agent>,
+--          fleet:bus
+-- Returns  the state after the call, 'unknown', or 'gone' when the event itself is no longer kept
+-- Invariants
+--   Only a dead one is replayed. The attempt number goes on counting, so a late signal of an old
+--   attempt cannot touch the new generation.
+
+local id = ARGV[1]
+local record = read_hash(dispatch_key(id))
+if not record.id then return 'unknown' end
+if record.state ~= 'dead' then return record.state end
+if redis.call('EXISTS', 'fleet:payload:' .. record.event) == 0 then return 'gone' end
+
+local deadline = string.format('%.0f', NOW + tonumber(ARGV[2]))
+for _, key in ipairs({dispatch_key(id), 'fleet:journal:' .. id, 'fleet:event:' .. record.event,
+  'fleet:payload:' .. record.event}) do
+  redis.call('PERSIST', key)
+end
+redis.call('HINCRBY', 'fleet:event:' .. record.event, 'open', 1)
+redis.call('ZREM', 'fleet:dead', id)
+redis.call('HDEL', dispatch_key(id), 'ended_ms', 'stage', 'error', 'retryable', 'committed', 'cancel')
+redis.call('HINCRBY', dispatch_key(id), 'generation', 1)
+-- Attempts are counted from this base, so that the new generation has all of its own again.
+redis.call('HSET', dispatch_key(id), 'losses', 0, 'attempt_base', record.attempt,
+  'deadline_ms', deadline, 'queued_ms', NOW)
+move(record, 'queued')
+redis.call('ZADD', 'fleet:deadlines', deadline, id)
+emit('dispatch_queued', plus(who(record), {'reason', 'replayed'}))
+if record.session ~= '' then
+  local line = session_key(record.session)
+  local first = redis.call('ZRANGE', line, 0, 0)[1]
+  redis.call('ZADD', line, record.seq, id)
+  -- Whoever stood first and did not begin yet steps back behind it.
+  local head = first and read_hash(dispatch_key(first)) or {}
+  local begun = redis.call('HGET', 'fleet:sessions', line) == first
+  if head.state == 'queued' and not begun and redis.call('ZRANGE', line, 0, 0)[1] == id then
+    redis.call('ZREM', due_key(head.agent), first)
+  end
+end
+offer(record)
+return 'queued'

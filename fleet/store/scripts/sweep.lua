@@ -1,0 +1,38 @@
+-- Keep retention: forget ended dispatches that are too old or too many, and trim the bus by age.
+--
+-- ARGV     1 keep ended (ms), 2 keep dead (ms), 3 most of each kind kept,
+--          4 keep bus entries (ms), 5 most dispatches to forget in this call
+-- Keys     fleet:ended, fleet:dead, fleet:index, fleet:dispatch:, fleet:journal:, fleet:outcome:,
+--          fleet:event:, fleet:payload:, fleet:counts, fleet:bus
+-- Returns  {forgotten ended, forgotten dead, trimmed bus entries}
+-- Invariants
+--   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by
+--   newer ones is announced as dropped.
+
+local keep = {['fleet:ended'] = tonumber(ARGV[1]), ['fleet:dead'] = tonumber(ARGV[2])}
+local most, limit = tonumber(ARGV[3]), tonumber(ARGV[5])
+local forgotten = {}
+
+for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
+  local old = redis.call('ZRANGEBYSCORE', list, '-inf', NOW - keep[list], 'LIMIT', 0, limit)
+  local over = redis.call('ZCARD', list) - #old - most
+  if over > 0 then
+    old = redis.call('ZRANGE', list, 0, math.min(#old + over, limit) - 1)
+  end
+  for _, id in ipairs(old) do
+    local record = read_hash(dispatch_key(id))
+    if record.id then
+      if list == 'fleet:dead' then
+        emit('dispatch_dropped', plus(who(record), {'reason', 'retention of dead letters'}))
+      end
+      forget(record)
+    end
+    redis.call('ZREM', list, id)
+    redis.call('ZREM', 'fleet:index', id)
+  end
+  forgotten[#forgotten + 1] = #old
+end
+
+local cut = string.format('%.0f', math.max(NOW - tonumber(ARGV[4]), 0)) .. '-0'
+forgotten[#forgotten + 1] = redis.call('XTRIM', 'fleet:bus', 'MINID', '~', cut)
+return forgotten

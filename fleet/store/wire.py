@@ -1,0 +1,143 @@
+"""Script calls at half the cost of redis-py's own client.
+
+A call through `redis.Redis` locks a pool, looks whether the connection is clean, packs each
+argument by itself and reports to telemetry: 120 us of CPU where this takes 65. A turn makes two
+such calls, an accepted event one. redis-py still connects, authenticates and reads.
+"""
+
+import hashlib
+import os
+import random
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import redis
+from redis.exceptions import NoScriptError, ResponseError
+
+Arg = str | bytes | int | float
+
+
+class Calls(Protocol):
+    """The arguments of several calls; iterated over once, and again when they are sent again."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sequence[Arg]]: ...
+
+
+#: Before the one second try; a server that closed an idle connection is there again at once.
+RETRY_PAUSE_S = 0.05
+
+#: What is sent by one write, at least: less would wake the server too often, more keep it waiting.
+PART_BYTES = 8192
+
+
+class Script:
+    """A script's text, and the beginning of every call of it."""
+
+    def __init__(self, text: str, *first: Arg) -> None:
+        """`first` are the arguments that never change."""
+        self.text = text
+        sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - the protocol's own name for it
+        self._fixed = 3 + len(first)
+        self._head = b"".join(map(_bulk, ("EVALSHA", sha, 0, *first)))
+
+    def packed(self, args: Sequence[Arg]) -> bytes:
+        """One call as the protocol writes it."""
+        rest = b"".join(map(_bulk, args))
+        return b"*%d\r\n%b%b" % (self._fixed + len(args), self._head, rest)
+
+
+class Wire:
+    """Script calls of a client, from any thread, and in a forked child too."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._client = client
+        self._pid = os.getpid()
+        #: As many as there were calls at the same time; a deque's own ends need no lock.
+        self._idle: deque[Any] = deque()
+        weakref.finalize(self, _disconnect, self._idle)
+
+    def call(self, script: Script, calls: Calls) -> list[Any]:
+        """The answers of `script` to each list of arguments, in one round trip.
+
+        A broken connection is tried again once, with all of the calls. Raises what redis-py raises.
+        """
+        answers = self._exchange(script, calls)
+        missing = {n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)}
+        if missing:
+            self._client.script_load(script.text)
+            again = self._exchange(script, [args for n, args in enumerate(calls) if n in missing])
+            for n, answer in zip(sorted(missing), again, strict=True):
+                answers[n] = answer
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                raise answer
+        return answers
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        _disconnect(self._idle)
+
+    def _exchange(self, script: Script, calls: Calls) -> list[Any]:
+        try:
+            return self._try(script, calls)
+        except (redis.ConnectionError, redis.TimeoutError):
+            time.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - spreads load, guards nothing
+            return self._try(script, calls)
+
+    def _try(self, script: Script, calls: Calls) -> list[Any]:
+        connection = self._take()
+        try:
+            # Lazily, so that the server works on one part while the next is made.
+            connection.send_packed_command(_parts(script, calls))
+            return [_answer(connection) for _ in range(len(calls))]
+        except BaseException:
+            # A time limit may strike between a call and its answer, which nobody else may read.
+            connection.disconnect()
+            raise
+        finally:
+            # A broken one too: it connects anew, and the next call shall not find another stale.
+            self._idle.append(connection)
+
+    def _take(self) -> Any:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            # Closes our end only: redis-py knows by its pid whose connection it is.
+            _disconnect(self._idle)
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._client.connection_pool.make_connection()
+
+
+def _parts(script: Script, calls: Calls) -> Iterator[bytes]:
+    part = bytearray()
+    for args in calls:
+        part += script.packed(args)
+        if len(part) >= PART_BYTES:
+            yield bytes(part)
+            part.clear()
+    if part:
+        yield bytes(part)
+
+
+def _disconnect(idle: deque[Any]) -> None:
+    while idle:
+        idle.pop().disconnect()
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def _bulk(arg: Arg) -> bytes:
+    # A model may answer with half a character; it becomes a question mark, not an error.
+    data = arg if isinstance(arg, bytes) else str(arg).encode(errors="replace")
+    return b"$%d\r\n%b\r\n" % (len(data), data)

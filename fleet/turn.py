@@ -1,0 +1,139 @@
+"""A turn: what an agent does in one attempt, each step journalled.
+
+    answer = turn.step("ask", {"model": ..., "messages": ...}, lambda: call_the_model())
+
+A step that finished in an earlier attempt is not run again: its result is read from the journal.
+So a killed turn resumes at its first unfinished step, and a finished model call is paid for once.
+Steps are known by their number in the turn and by a hash of their request; when the request has
+changed since, the old entry is set aside and the step runs anew.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleet.errors import BrokerUnavailable
+from fleet.ledger import Claim, Ledger
+from fleet.sections import Agent
+
+logger = logging.getLogger(__name__)
+
+#: A finished step is worth waiting for the broker; a dead broker must not hold the turn for ever.
+JOURNAL_PATIENCE_S = 60.0
+
+
+class TurnStopped(BaseException):
+    """Ends a turn from outside. No Exception, so that no library retries or swallows it."""
+
+
+class Deadline(TurnStopped):
+    """The soft time limit has passed."""
+
+
+class Cancelled(TurnStopped):
+    """Somebody asked to cancel the dispatch."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the steps of a turn have cost so far, replayed ones included."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+
+    def add(self, result: Any) -> None:
+        """Count a step's result, when it is an object with `tokens_in`, `tokens_out` or `usd`."""
+        if isinstance(result, Mapping):
+            self.tokens_in += int(result.get("tokens_in") or 0)
+            self.tokens_out += int(result.get("tokens_out") or 0)
+            self.usd += float(result.get("usd") or 0.0)
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a runner is given. `text` is what the agent is told; `event` is all of it."""
+
+    claim: Claim
+    agent: Agent
+    deadline: float  #: in time.monotonic() seconds
+    ledger: Ledger
+    usage: Usage = field(default_factory=Usage)
+    facts: dict[str, str | int | float] = field(default_factory=dict)
+    _journal: dict[str, str] | None = None
+    steps: int = 0  #: started so far
+
+    @property
+    def text(self) -> str:
+        """What the agent is told."""
+        return self.claim.event.text
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the soft limit."""
+        return self.deadline - time.monotonic()
+
+    def step(self, name: str, request: Any, call: Callable[[], Any]) -> Any:
+        """The result of `call`, run at most once over all attempts; results are JSON values.
+
+        Raises what `call` raises (the step is not journalled then), TypeError for a result or
+        request that is no JSON value, Cancelled between steps, Fenced when this attempt is no
+        longer the current one.
+        """
+        self.steps += 1
+        number = str(self.steps)
+        digest = _digest(name, request)
+        found = self._finished(number, digest)
+        if found is not None:
+            self.usage.add(found["result"])
+            return found["result"]
+        started = time.monotonic()
+        result = call()
+        entry = {
+            "name": name,
+            "hash": digest,
+            "attempt": self.claim.attempt,
+            "elapsed_s": round(time.monotonic() - started, 3),
+            "result": result,
+        }
+        self.usage.add(result)
+        self._keep(number, json.dumps(entry, ensure_ascii=False))
+        return result
+
+    def _finished(self, number: str, digest: str) -> dict[str, Any] | None:
+        if self._journal is None:
+            first = self.claim.attempt == 1
+            self._journal = {} if first else self.ledger.steps(self.claim.dispatch_id)
+        text = self._journal.get(number)
+        if text is None:
+            return None
+        entry: dict[str, Any] = json.loads(text)
+        if entry["hash"] == digest:
+            return entry
+        logger.warning(
+            "step %s of %s has changed since attempt %s: its journalled result is set aside",
+            *(number, self.claim.dispatch_id, entry["attempt"]),
+        )
+        self._keep(f"{number}.aside.{entry['attempt']}", text)
+        return None
+
+    def _keep(self, key: str, entry: str) -> None:
+        patience = time.monotonic() + JOURNAL_PATIENCE_S
+        while True:
+            try:
+                if cancel := self.ledger.step(self.claim, key, entry):
+                    raise Cancelled(cancel)
+                return
+            except BrokerUnavailable:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.2)
+
+
+def _digest(name: str, request: Any) -> str:
+    text = json.dumps([name, request], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]

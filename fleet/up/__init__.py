@@ -1,0 +1,1 @@
+"""Running a whole fleet on one machine: its processes started, watched and stopped in order."""

@@ -1,0 +1,57 @@
+"""What a child process prints: as lines of bounded length, and into a log of bounded size."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+#: A longer line goes on as the next one; a terminal shows no more of it anyhow.
+LINE_BYTES_MAX = 8192
+#: Then the log is moved aside, over the one that was moved before.
+LOG_BYTES_MAX = 5_000_000
+
+_CHUNK_BYTES = 65536
+
+
+async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Each line as it comes, without its end, cut into pieces of at most LINE_BYTES_MAX bytes."""
+    rest = b""
+    while chunk := await stream.read(_CHUNK_BYTES):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            for piece in _pieces(line):
+                yield piece
+        while len(rest) > LINE_BYTES_MAX:
+            yield _text(rest[:LINE_BYTES_MAX])
+            rest = rest[LINE_BYTES_MAX:]
+    if rest:
+        yield _text(rest)
+
+
+class LogFile:
+    """Appends lines to `path`; raises OSError when it cannot."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, line: str) -> None:
+        """Append one line; it is in the file, though not on the disk, at return."""
+        if self._file.tell() >= LOG_BYTES_MAX:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            full, self._file = self._file, self._path.open("ab", buffering=0)
+            full.close()
+        self._file.write(f"{line}\n".encode(errors="replace"))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _pieces(line: bytes) -> list[str]:
+    starts = range(0, max(len(line), 1), LINE_BYTES_MAX)
+    return [_text(line[start : start + LINE_BYTES_MAX]) for start in starts]
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\r").decode(errors="replace")

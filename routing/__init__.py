@@ -1,0 +1,17 @@
+"""Which agents an event goes to, in which order. Pure: no I/O, no clock, no Celery, no Redis."""
+
+from routing.decide import Plan, decide
+from routing.errors import InvalidEvent, InvalidRoute, RoutingError, UnknownTarget
+from routing.event import Event
+from routing.rules import Rules
+
+__all__ = [
+    "Event",
+    "InvalidEvent",
+    "InvalidRoute",
+    "Plan",
+    "RoutingError",
+    "Rules",
+    "UnknownTarget",
+    "decide",
+]

@@ -1,0 +1,23 @@
+"""What routing refuses.
+
+RoutingError
+ |- InvalidEvent    the event itself is malformed (HTTP 400)
+ |- UnknownTarget   it names an agent or a group that does not exist (HTTP 404)
+ `- InvalidRoute    the route table is wrong; raised when it is read, never for an event
+"""
+
+
+class RoutingError(ValueError):
+    """One sentence for the sender, without any of the event's content."""
+
+
+class InvalidEvent(RoutingError):
+    """The event is malformed; the sentence names the field and what to change."""
+
+
+class UnknownTarget(RoutingError):
+    """The event names a target that this fleet does not have."""
+
+
+class InvalidRoute(RoutingError):
+    """The route table names something that does not exist; the sentence names the key."""

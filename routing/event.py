@@ -1,0 +1,238 @@
+"""The event: an immutable envelope in CloudEvents 1.0 words, and the limits it must keep.
+
+Two wire forms come in. A CloudEvents structured JSON object carries the target and the text in
+`data` (`{"to": ..., "text": ...}`, or a bare string as the text); the shorthand is
+`{"to": ..., "text": ...}` itself. Both become the same `Event`, so whatever door an event comes
+through, the same `source` and `id` mean the same event.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from routing.errors import InvalidEvent
+
+#: The whole event as JSON, in bytes. Larger ones are refused with 413 before they are parsed.
+EVENT_BYTES_MAX = 1024 * 1024
+#: Ids, sources, types, sessions: long enough for URNs and trace ids, short enough for a key.
+NAME_CHARS_MAX = 256
+#: The largest fleet promised is 1,000 agents, so a longer list cannot be meant.
+TARGETS_MAX = 1000
+#: Deeper JSON than this is an attack on parsers; real payloads stay below ten.
+DEPTH_MAX = 64
+#: 0 waits behind all others, 9 goes first.
+PRIORITIES = range(10)
+PRIORITY_DEFAULT = 5
+
+#: The source of an event whose sender named none: all doors share it, so `id` alone deduplicates.
+SOURCE_DEFAULT = "fleet"
+TYPE_DEFAULT = "fleet.message"
+
+_CLOUD_FIELDS = frozenset(
+    {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"}
+)
+_OWN_FIELDS = frozenset({"to", "text", "session", "priority"})
+_SHORTHAND = _OWN_FIELDS | {"id", "source", "type", "subject", "time", "data"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+#: A NUL as `json.dumps` writes it; behind an odd number of backslashes it is just text about one.
+_NUL_AS_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One message; `text` is what an agent is told, `data` what came with it."""
+
+    id: str
+    source: str
+    type: str
+    time: str
+    text: str
+    to: tuple[str, ...] = ()
+    subject: str | None = None
+    session: str | None = None
+    priority: int = PRIORITY_DEFAULT
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, raw: object, *, new_id: str, now: str) -> "Event":
+        """Read either wire form. `new_id` and `now` (RFC 3339) fill what the sender left out.
+
+        Raises InvalidEvent with one sentence that names the field.
+        """
+        if not isinstance(raw, Mapping):
+            raise InvalidEvent("The event must be a JSON object, such as {'to': ..., 'text': ...}.")
+        _check_depth(raw)
+        cloud = "specversion" in raw or ("type" in raw and "data" in raw)
+        own, data = _cloud_parts(raw) if cloud else _shorthand_parts(raw)
+        return cls(
+            id=_name(raw, "id", new_id),
+            source=_name(raw, "source", SOURCE_DEFAULT),
+            type=_name(raw, "type", TYPE_DEFAULT),
+            subject=_name(raw, "subject", None) if raw.get("subject") is not None else None,
+            time=_time(raw.get("time"), now),
+            session=_name(own, "session", None) if own.get("session") is not None else None,
+            priority=_priority(own.get("priority")),
+            to=_targets(own.get("to")),
+            text=_text(own.get("text"), data),
+            data=data,
+        )
+
+    @property
+    def key(self) -> str:
+        """What makes an event the same event: its source and its id, unambiguously joined."""
+        return f"{self.source}\n{self.id}"
+
+    def to_wire(self) -> dict[str, Any]:
+        """The event as a CloudEvents 1.0 structured JSON object; `parse` reads it back."""
+        data: dict[str, Any] = {**self.data, "text": self.text, "priority": self.priority}
+        if self.to:
+            data["to"] = list(self.to)
+        if self.session is not None:
+            data["session"] = self.session
+        wire: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": self.source,
+            "type": self.type,
+            "time": self.time,
+            "data": data,
+        }
+        if self.subject is not None:
+            wire["subject"] = self.subject
+        return wire
+
+
+def _cloud_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Own fields and the rest of the data; extension attributes may carry own fields too."""
+    if raw.get("specversion", "1.0") != "1.0":
+        raise InvalidEvent("`specversion` must be '1.0', the only CloudEvents version spoken here.")
+    if "data_base64" in raw:
+        raise InvalidEvent(
+            "`data_base64` is not supported: send `data` as a JSON object or a string."
+        )
+    data = raw.get("data")
+    if isinstance(data, str):
+        data = {"text": data}
+    if data is None:
+        data = {}
+    if not isinstance(data, Mapping):
+        raise InvalidEvent("`data` must be a JSON object with a `text`, or a string.")
+    own = {k: raw[k] for k in _OWN_FIELDS if k in raw}
+    own.update({k: data[k] for k in _OWN_FIELDS if k in data})
+    rest = {k: v for k, v in data.items() if k not in _OWN_FIELDS}
+    return own, rest
+
+
+def _shorthand_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    unknown = [k for k in raw if k not in _SHORTHAND]
+    if unknown:
+        raise InvalidEvent(
+            f"The event has an unknown field {_shown(unknown[0])}; the shorthand knows "
+            f"{', '.join(sorted(_SHORTHAND))}."
+        )
+    data = raw.get("data") or {}
+    if not isinstance(data, Mapping):
+        raise InvalidEvent("`data` must be a JSON object.")
+    clash = [k for k in data if k in _OWN_FIELDS]
+    if clash:
+        raise InvalidEvent(
+            f"`data.{clash[0]}` clashes with the event's own `{clash[0]}`: keep one."
+        )
+    return {k: raw[k] for k in _OWN_FIELDS if k in raw}, dict(data)
+
+
+def _name(raw: Mapping[str, Any], key: str, default: str | None) -> str:
+    value = raw.get(key)
+    if value is None:
+        value = default
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidEvent(f"`{key}` must be a non-empty string.")
+    if len(value) > NAME_CHARS_MAX:
+        raise InvalidEvent(f"`{key}` is longer than {NAME_CHARS_MAX} characters.")
+    if not value.isprintable():
+        raise InvalidEvent(
+            f"`{key}` must hold printable characters only: no newline, NUL or control."
+        )
+    return value
+
+
+def _time(value: object, now: str) -> str:
+    if value is None:
+        return now
+    parsed = None
+    # Python lets any character stand between date and time, even a NUL.
+    if isinstance(value, str) and value.isascii() and value.isprintable():
+        with suppress(ValueError):
+            parsed = datetime.fromisoformat(value)
+    if parsed is None or parsed.tzinfo is None:
+        raise InvalidEvent(
+            "`time` must be an RFC 3339 timestamp with a zone, as 2026-11-21T10:00:00Z."
+        )
+    return str(value)
+
+
+def _priority(value: object) -> int:
+    if value is None:
+        return PRIORITY_DEFAULT
+    if not isinstance(value, int) or isinstance(value, bool) or value not in PRIORITIES:
+        raise InvalidEvent("`priority` must be a whole number from 0 (last) to 9 (first).")
+    return value
+
+
+def _targets(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items:
+        raise InvalidEvent("`to` must be a target or a non-empty list of targets.")
+    if len(items) > TARGETS_MAX:
+        raise InvalidEvent(f"`to` names more than {TARGETS_MAX} targets.")
+    if not all(isinstance(item, str) and item.strip() for item in items):
+        raise InvalidEvent("each target in `to` must be a non-empty string.")
+    return tuple(dict.fromkeys(item.strip() for item in items))
+
+
+def _text(value: object, data: Mapping[str, Any]) -> str:
+    if value is None and data:
+        value = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    if value is None:
+        raise InvalidEvent("The event has no `text`.")
+    if not isinstance(value, str):
+        raise InvalidEvent("`text` must be a string.")
+    if not value.strip():
+        raise InvalidEvent("`text` is empty.")
+    try:
+        rest = json.dumps(data, ensure_ascii=False, allow_nan=False, default=str) if data else ""
+    except ValueError as error:
+        raise InvalidEvent("The event holds a number that is not finite.") from error
+    if "\0" in value or _NUL_AS_JSON.search(rest):
+        raise InvalidEvent("The event holds a NUL character: remove it.")
+    if _SURROGATE.search(value) or _SURROGATE.search(rest):
+        raise InvalidEvent(
+            "The event holds a lone surrogate, which is not Unicode text: remove it."
+        )
+    return value
+
+
+def _check_depth(raw: object) -> None:
+    """Level by level, so that the check itself cannot run out of stack."""
+    level: list[Any] = [raw]
+    for _ in range(DEPTH_MAX):
+        children = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, Mapping) else node)
+        ]
+        level = [child for child in children if isinstance(child, Mapping | list | tuple)]
+        if not level:
+            return
+    raise InvalidEvent(f"The event is nested deeper than {DEPTH_MAX} levels.")
+
+
+def _shown(key: object) -> str:
+    """A sender's key, safe to repeat in a sentence."""
+    return repr(str(key)[:40]).encode("ascii", "backslashreplace").decode()

@@ -1,0 +1,42 @@
+"""Intake through Celery: any producer can send events, without this package installed.
+
+Celery(broker=URL).send_task("fleet.intake", [event], queue="intake")
+"""
+
+import logging
+from typing import Any
+
+from celery import Task, current_task, shared_task
+from celery.exceptions import Reject
+
+from fleet import bus, context
+from fleet.errors import BrokerUnavailable, Refused
+from fleet.publish import INTAKE_TASK
+from routing import RoutingError
+
+logger = logging.getLogger(__name__)
+
+
+class IntakeTask(Task[Any, Any]):
+    """Its Request hides the arguments."""
+
+    Request = "fleet.requests:IntakeRequest"
+
+
+@shared_task(
+    base=IntakeTask,
+    name=INTAKE_TASK,
+    # A producer that has a result backend may ask for the answer; see `result_backend`.
+    ignore_result=False,
+    # What a producer sent wrong is its failure, not this worker's: no traceback in the log.
+    throws=(RoutingError, Refused),
+)
+def intake(event: Any) -> dict[str, Any]:
+    """Accept one event; the answer, or the refusal, is the task's result."""
+    try:
+        return context.intake().accept(event).to_wire()
+    except (RoutingError, Refused) as error:
+        bus.alert(context.store(), "intake_refused", f"{current_task.request.id}: {error}")
+        raise
+    except BrokerUnavailable as error:
+        raise Reject(str(error), requeue=True) from error

@@ -1,0 +1,49 @@
+"""What signals may do to a turn: the soft time limit gets through, SIGTERM does not.
+
+Celery raises SoftTimeLimitExceeded, an Exception, and LiteLLM and the OpenAI client catch it and
+try again (openai/openai-python#2737). So during a turn the signal raises a BaseException instead.
+Billiard installs its own handlers after `worker_process_init`, hence one per turn.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fleet.turn import Deadline
+
+
+@contextmanager
+def soft_limit() -> Iterator[None]:
+    """Within this block the soft limit raises Deadline, once; after it, nothing."""
+    armed = True
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Deadline
+
+    signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        yield
+    finally:
+        # Disarmed, but not replaced by billiard's handler, which raises too: the limit may pass
+        # while the outcome is written, and must not undo it.
+        armed = False
+
+
+@contextmanager
+def until_the_worker_says() -> Iterator[None]:
+    """Within this block SIGTERM does nothing.
+
+    systemd sends it to every process of a service at once, and Celery to the child of a worker that
+    stops cold; billiard makes it a SystemExit, which looks like a mistake of the agent's own code.
+    But a stopping worker waits for its turn, or kills it and hands it back.
+    """
+    # No SIG_IGN: what the turn's tools start would inherit that.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,29 @@
+"""The runners, by the name that `agents.NAME.runner` gives."""
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from fleet.errors import ConfigError
+from fleet.runner import Runner
+from fleet.sections import Agent
+
+
+def runner_for(agent: Agent) -> Runner:
+    """The runner an agent is configured with. Raises ConfigError for a kind nobody provides."""
+    return _load(agent.runner)
+
+
+@cache
+def _load(kind: str) -> Runner:
+    if kind == "llm":
+        from tasks.runners.llm import LlmRunner
+
+        return LlmRunner()
+    if kind == "python":
+        from tasks.runners.python import PythonRunner
+
+        return PythonRunner()
+    for entry in entry_points(group="fleet.runners", name=kind):
+        runner: Runner = entry.load()()
+        return runner
+    raise ConfigError(f"runner {kind!r} is not installed: no entry point `fleet.runners` has it.")

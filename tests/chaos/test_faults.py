@@ -1,0 +1,66 @@
+"""What goes wrong when is decided before a run; what a power loss takes is read from a trace."""
+
+from collections import Counter
+
+from fleet.bench._faults import KILLS, schedule
+from fleet.bench._power import unsynced_bytes
+
+AGENTS = ("a1", "a2")
+AOF = "/d/appendonly.aof.1.incr.aof"
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    one, same, other = (schedule(seed, 50, 60.0, AGENTS, hosts=2, ttl_s=2.0) for seed in (7, 7, 8))
+    assert one == same != other
+
+
+def test_as_many_kills_as_asked_for_in_order_of_time() -> None:
+    plan = schedule(1, 100, 60.0, AGENTS, hosts=1, ttl_s=2.0, power_losses=4)
+    assert sum(fault.kills for fault in plan) == 100
+    times = [fault.at_s for fault in plan]
+    assert times == sorted(times)
+    assert 0 <= times[0] <= times[-1] <= 60
+    kinds = Counter(fault.kind for fault in plan)
+    assert kinds["power"] == 4
+    assert KILLS.keys() <= kinds.keys()
+
+
+def trace(*lines: str) -> str:
+    return "\n".join(lines)
+
+
+def write(size: int, thread: int = 10, path: str = AOF) -> str:
+    return f'{thread} write(8<{path}>, ""..., {size}) = {size}'
+
+
+def test_what_was_written_since_the_last_fsync_is_gone() -> None:
+    assert unsynced_bytes(trace(write(5), f"10 fdatasync(8<{AOF}>) = 0", write(7), write(2))) == {
+        AOF: 9
+    }
+
+
+def test_an_fsync_that_did_not_end_saved_nothing() -> None:
+    assert unsynced_bytes(trace(write(5), f"11 fdatasync(8<{AOF}> <unfinished ...>")) == {AOF: 5}
+
+
+def test_an_fsync_saves_what_was_written_before_it_began() -> None:
+    told = trace(
+        write(5),
+        f"11 fdatasync(8<{AOF}> <unfinished ...>",
+        write(7),
+        "11 <... fdatasync resumed>) = 0",
+    )
+    assert unsynced_bytes(told) == {AOF: 7}
+
+
+def test_a_failed_fsync_and_other_files_count_for_nothing() -> None:
+    told = trace(
+        write(5),
+        write(100, path="/d/server.log"),
+        f"10 fdatasync(8<{AOF}>) = -1 EIO (Input/output error)",
+    )
+    assert unsynced_bytes(told) == {AOF: 5}
+
+
+def test_a_write_that_did_not_end_is_not_cut() -> None:
+    assert unsynced_bytes(f'10 write(8<{AOF}>, ""..., 12 <unfinished ...>') == {}

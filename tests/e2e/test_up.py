@@ -1,0 +1,213 @@
+"""`fleet up`: what it refuses, how it stops, and what survives when it is killed."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil  # type: ignore[import-untyped]  # ships no types
+import pytest
+
+from fleet.broker.binary import find_server
+from tests.e2e.running import HEAD, Place, place
+from tests.fixtures.containers import free_port
+from tests.fixtures.processes import wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+AGENTS = """
+[agents.echo]
+model = "echo/brief"
+[agents.slow]
+runner = "python"
+python = "my_agents:slow"
+[routes]
+default = ["echo"]
+"""
+
+CODE = """
+import time
+
+def slow(turn):
+    time.sleep(float(turn.text))
+    return f"slept {turn.text}"
+"""
+
+KINDS = re.compile(r"valkey-server|fleet host|fleet api|fleet worker|fleet beat|fleet flower")
+
+LISTEN = socket.AF_INET, socket.SOCK_STREAM
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Place]:
+    (tmp_path / "my_agents.py").write_text(CODE)
+    with place(tmp_path, HEAD + AGENTS) as found:
+        yield found
+
+
+def names(here: Place) -> set[str]:
+    """The kinds of processes that run."""
+    found = set()
+    for process in here.living():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found.update(KINDS.findall(" ".join(process.cmdline())))
+    return found
+
+
+def test_a_second_one_on_the_same_data_folder_is_refused(here: Place) -> None:
+    here.up()
+    answer = here.fleet("up")
+    assert answer.code == 1
+    assert "already running" in answer.one_sentence()
+    assert here.fleet("send", "still there", "--wait").out == "You said: still there\n"
+    assert here.stop() == 0
+
+
+@pytest.mark.parametrize("key", ["api.port", "flower.port"])
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path, key: str) -> None:
+    with socket.socket(*LISTEN) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = {"api.port": 0, "flower.port": 0} | {key: taken.getsockname()[1]}
+        config = AGENTS + "".join(
+            f"[{name.partition('.')[0]}]\nport = {port}\n" for name, port in ports.items()
+        )
+        with place(tmp_path, config) as here:
+            answer = here.fleet("up")
+    assert answer.code == 1
+    assert key in answer.one_sentence()
+    assert not (tmp_path / ".fleet/broker").exists()
+
+
+@pytest.mark.parametrize("folder", ["a-file", "a-file/below"])
+def test_an_unusable_data_folder_is_one_sentence(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "a-file").write_text("")
+    config = HEAD.replace("[fleet]", f"[fleet]\ndata_dir = '{folder}'") + AGENTS
+    with place(tmp_path, config) as here:
+        answer = here.fleet("up")
+    assert answer.code == 1
+    assert "fleet.data_dir" in answer.one_sentence()
+
+
+def test_a_broker_that_refuses_connections_is_one_sentence(tmp_path: Path) -> None:
+    url = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
+    with place(tmp_path, HEAD + AGENTS, {"FLEET_BROKER_URL": url}) as here:
+        for command in (["up"], ["send", "x"], ["queue", "stats"]):
+            answer = here.fleet(*command)
+            assert answer.code == 1
+            assert answer.err.splitlines()[-1].startswith("fleet: The broker does not answer")
+            assert "hunter2" not in answer.err
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Somebody's own Valkey, which keeps nothing and wants a password; its port."""
+    port = free_port()
+    argv = [str(find_server().path), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with subprocess.Popen(
+        [*argv, "--requirepass", "secret"],
+        cwd=tmp_path_factory.mktemp("server"),
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        wait_until(lambda: _listens(port))
+        yield port
+        process.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket(*LISTEN) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_configured_broker_is_judged_and_used_as_it_is(tmp_path: Path, server: int) -> None:
+    with place(tmp_path, HEAD + AGENTS) as here:
+        here.env["FLEET_BROKER_URL"] = f"valkey://127.0.0.1:{server}/0"
+        assert "password" in here.fleet("up").err
+        here.env["FLEET_BROKER_URL"] = f"valkey://:secret@127.0.0.1:{server}/0"
+        here.up()
+        assert "AOF is off" in here.said
+        assert ":secret@" not in here.said
+        assert here.fleet("send", "hello", "--wait").out == "You said: hello\n"
+        assert here.stop() == 0
+        assert not (tmp_path / ".fleet/broker").exists()
+    assert _listens(server), "it is not ours to stop"
+
+
+def test_it_says_where_everything_answers(tmp_path: Path) -> None:
+    config = AGENTS + "[api]\nport = 0\n[flower]\nport = 0\n"
+    with place(tmp_path, config) as here:
+        here.up()
+        line = re.search(r"fleet is up: broker (\S+)  api (\S+)  flower (\S+)", here.said)
+        assert line
+        assert re.fullmatch(r"redis://\*\*\*@127\.0\.0\.1:\d+/0", line[1])
+        for url in (f"{line[2]}/readyz", f"{line[3]}/healthcheck"):
+            assert httpx.get(url, timeout=10).status_code == 200
+        assert names(here) >= {"fleet worker", "fleet beat", "fleet flower", "fleet api"}
+        assert here.stop(signal.SIGTERM) == 0
+
+
+def test_ctrl_c_lets_the_running_turn_end(here: Place) -> None:
+    here.up()
+    dispatch_id = here.send("4", "--to", "slow")
+    wait_until(lambda: here.state(dispatch_id) == "active", 20)
+    assert here.stop() == 0
+    assert not here.living()
+    with here.popen("broker") as broker:
+        assert broker.stderr is not None
+        broker.stderr.readline()
+        record = here.fleet("queue", "inspect", dispatch_id, "--json").json
+        assert (record["state"], record["attempt"]) == ("completed", 1)
+        broker.terminate()
+
+
+def test_after_the_death_of_everything_what_was_accepted_completes(here: Place) -> None:
+    here.up()
+    sent = [here.send(seconds, "--to", "slow") for seconds in ("4", "0")]
+    wait_until(lambda: here.state(sent[0]) == "active", 20)
+    here.kill_everything()
+    here.up()
+    wait_until(lambda: all(here.state(one) == "completed" for one in sent), 40)
+    assert here.stop() == 0
+
+
+def test_when_it_is_killed_its_processes_end_and_the_broker_is_adopted(here: Place) -> None:
+    here.up()
+    running = here.send("3", "--to", "slow")
+    waiting = here.send("0", "--to", "slow")
+    wait_until(lambda: here.state(running) == "active", 20)
+    broker = json.loads((here.folder / ".fleet/broker/endpoint.json").read_text())["pid"]
+    here.stop(signal.SIGKILL)
+    wait_until(lambda: names(here) == {"valkey-server"}, 30)
+    os.kill(broker, 0)
+    assert here.state(waiting) in ("queued", "completed")
+    here.up()
+    assert f"still running since the last time, pid {broker}" in here.said
+    for dispatch_id in (running, waiting):
+        wait_until(lambda: here.state(dispatch_id) == "completed", 30)  # noqa: B023 - called here
+    assert here.stop() == 0
+
+
+def test_the_broker_alone_serves_until_it_is_told_to_end(here: Place) -> None:
+    with here.popen("broker") as broker:
+        assert broker.stderr is not None
+        assert re.match(r"fleet: the broker is redis://\*\*\*@", broker.stderr.readline())
+        assert here.fleet("send", "for later", "--json").code == 0
+        assert "already running" in here.fleet("up").one_sentence()
+        broker.send_signal(signal.SIGTERM)
+        assert broker.wait(20) == 0
+    assert not here.living()
+
+
+def test_with_a_broker_url_there_is_no_broker_to_run(here: Place) -> None:
+    here.env["FLEET_BROKER_URL"] = "redis://:secret@127.0.0.1:1/0"
+    with here.popen("broker") as broker:
+        assert broker.stderr is not None
+        assert "nothing to run here" in broker.stderr.readline()
+        broker.send_signal(signal.SIGINT)
+        assert broker.wait(20) == 0

@@ -1,0 +1,82 @@
+"""What the fake provider says: documents, streams and errors of the chat completions protocol."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+TEXT = " ".join(WORDS)
+USAGE = {"prompt_tokens": 11, "completion_tokens": 8, "total_tokens": 19}
+
+#: status, code, type, message with the prompt and the key.
+ERRORS: dict[str, tuple[int, str, str, str]] = {
+    "r429": (429, "rate_limit_exceeded", "requests", "Slow down."),
+    "e500": (500, "internal", "server_error", "Boom at {prompt}."),
+    "e503": (503, "overloaded", "server_error", "Overloaded."),
+    "auth": (401, "invalid_api_key", "invalid_request_error", "Incorrect API key provided: {key}."),
+    "forbidden": (403, "forbidden", "permission_error", "{key} may not use this model."),
+    "nomodel": (404, "model_not_found", "invalid_request_error", "No such model."),
+    "ctx": (
+        *(400, "context_length_exceeded", "invalid_request_error"),
+        "This model's maximum context length is 4096 tokens, not enough for {prompt}.",
+    ),
+    "policy": (400, "content_policy_violation", "invalid_request_error", "Rejected: {prompt}."),
+    "badrequest": (400, "invalid_value", "invalid_request_error", "Invalid: {prompt}, {key}."),
+}
+
+
+def error(kind: str, prompt: str, key: str) -> tuple[int, dict[str, Any]]:
+    """Status and document of an error."""
+    status, code, type_of_error, message = ERRORS[kind]
+    text = message.format(prompt=prompt, key=key)
+    return status, {"error": {"message": text, "type": type_of_error, "code": code, "param": None}}
+
+
+def _tool_call(kind: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    if kind != "tools" or body["messages"][-1]["role"] == "tool":
+        return None
+    offered = body.get("tools") or [{"function": {"name": "lookup"}}]
+    function = {"name": offered[0]["function"]["name"], "arguments": '{"q": "x"}'}
+    return {"id": "call_1", "type": "function", "function": function}
+
+
+def _base(body: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {"id": "c1", "created": int(time.time()), "model": body["model"], "object": kind}
+
+
+def document(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A whole answer."""
+    message: dict[str, Any] = {"role": "assistant", "content": TEXT}
+    reason = "stop"
+    if tool_call := _tool_call(kind, body):
+        message, reason = message | {"content": None, "tool_calls": [tool_call]}, "tool_calls"
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    choices = [] if kind == "empty" else [choice]
+    return _base(body, "chat.completion") | {"choices": choices, "usage": USAGE}
+
+
+def events(kind: str, body: dict[str, Any]) -> Iterator[bytes]:
+    """The same answer as server-sent events."""
+
+    def event(choices: list[Any], **more: Any) -> bytes:
+        chunk = _base(body, "chat.completion.chunk") | {"choices": choices} | more
+        return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+    def choice(delta: dict[str, Any], reason: str | None = None) -> list[Any]:
+        return [{"index": 0, "delta": delta, "finish_reason": reason}]
+
+    tool_call = _tool_call(kind, body)
+    if tool_call:
+        first = tool_call | {"index": 0, "function": tool_call["function"] | {"arguments": ""}}
+        yield event(choice({"role": "assistant", "content": None, "tool_calls": [first]}))
+        rest = {"arguments": tool_call["function"]["arguments"]}
+        yield event(choice({"tool_calls": [{"index": 0, "function": rest}]}))
+    elif kind != "empty":
+        for word in (*(f"{word} " for word in WORDS[:-1]), WORDS[-1]):
+            yield event(choice({"role": "assistant", "content": word}))
+    if kind != "empty":
+        yield event(choice({}, "tool_calls" if tool_call else "stop"))
+    if (body.get("stream_options") or {}).get("include_usage"):
+        yield event([], usage=USAGE)
+    yield b"data: [DONE]\n\n"

@@ -1,0 +1,140 @@
+"""The ledger over HTTP: reading it, and what a person does to a dispatch."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from fleet.ledger import Ending, Failure, Stage, ValkeyLedger
+from fleet.settings import parse
+from fleet.store import Store
+from tests.integration.api.conftest import Api
+
+
+def dispatch_id(answer: httpx.Response) -> str:
+    return str(answer.json()["dispatches"][0]["dispatch_id"])
+
+
+@pytest.fixture
+def dead(api: Api, store: Store) -> str:
+    """A dispatch of gem's that failed for good."""
+    agent = {"runner": "python", "python": "a:b"}
+    ledger = ValkeyLedger(store, parse({"agents": {"gem": agent}}))
+    fence = store.run("lease", "gem", 5000, "test:1", "1", "run", "")[1]
+    sent = dispatch_id(api.send(to="gem", priority=9))
+    claim = ledger.claim("gem", int(fence), "test:1")
+    assert claim is not None
+    failure = Failure(stage=Stage.LLM, reason="no such model", retryable=False)
+    ledger.commit(claim, Ending(failure=failure))
+    store.run("release", "gem", fence)
+    assert claim.dispatch_id == sent
+    return sent
+
+
+def test_a_dispatch_is_shown_without_its_content_unless_asked(api: Api) -> None:
+    sent = dispatch_id(api.send(text="what was said", to="archie", session="s-1"))
+    record = api.http.get(f"/dispatches/{sent}").json()
+    assert (record["dispatch_id"], record["agent"], record["state"]) == (sent, "archie", "queued")
+    assert record["session"] == "s-1"
+    assert "what was said" not in str(record)
+    shown = api.http.get(f"/dispatches/{sent}", params={"content": "1"}).json()
+    assert shown["event"]["data"]["text"] == "what was said"
+
+
+def test_pages_are_newest_first_and_together_whole(api: Api) -> None:
+    sent = [dispatch_id(api.send(to="gem")) for _ in range(7)]
+    found: list[str] = []
+    cursor: dict[str, str] = {}
+    while len(found) < 7:
+        query: dict[str, Any] = {"agent": "gem", "state": "queued,active", "limit": 3, **cursor}
+        page = api.http.get("/dispatches", params=query).json()
+        assert len(page["dispatches"]) <= 3
+        found += [row["dispatch_id"] for row in page["dispatches"]]
+        cursor = {"cursor": page["cursor"]}
+    assert found[:7] == sent[::-1]
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("agent=nobody", "agent"),
+        ("agent=archie&agent=gem", "agent"),
+        ("agent=", "agent"),
+        ("state=sleeping", "state"),
+        ("state=queued&state=", "state"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=%D9%A1", "limit"),
+        ("cursor=(inf", "cursor"),
+        ("cursor=", "cursor"),
+    ],
+)
+def test_a_wrong_parameter_is_named(api: Api, query: str, name: str) -> None:
+    answer = api.http.get(f"/dispatches?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith(f"`{name}` ")
+
+
+def test_content_is_asked_for_with_1(api: Api) -> None:
+    sent = dispatch_id(api.send())
+    assert api.http.get(f"/dispatches/{sent}?content=yes").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["nothing", "%00", "%ff", "a%0ab", "x" * 4000])
+@pytest.mark.parametrize("verb", ["", "/cancel", "/retry", "/approve", "/reject"])
+def test_what_is_not_known_is_not_found(api: Api, name: str, verb: str) -> None:
+    method = "POST" if verb else "GET"
+    answer = api.http.request(method, f"/dispatches/{name}{verb}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_waiting_dispatch_is_cancelled_once_and_for_all(api: Api) -> None:
+    sent = dispatch_id(api.send(to="gem"))
+    for _ in range(2):
+        answer = api.http.post(f"/dispatches/{sent}/cancel", json={"reason": "not needed"})
+        assert answer.status_code == 200
+        assert answer.json() == {"dispatch_id": sent, "state": "cancelled"}
+    assert api.http.get(f"/dispatches/{sent}").json()["error"] == "not needed"
+
+
+@pytest.mark.parametrize("body", [b'{"reason": "a\\nb"}', b'{"reason": 7}', b"[]", b"{"])
+def test_a_reason_is_one_line(api: Api, body: bytes) -> None:
+    sent = dispatch_id(api.send(to="gem"))
+    kind = {"Content-Type": "application/json"}
+    answer = api.http.post(f"/dispatches/{sent}/cancel", content=body, headers=kind)
+    assert answer.status_code == 400
+    assert api.http.get(f"/dispatches/{sent}").json()["state"] == "queued"
+    assert api.http.post(f"/dispatches/{sent}/cancel").status_code == 200
+
+
+def test_a_dead_one_is_queued_again(api: Api, dead: str) -> None:
+    assert api.http.get(f"/dispatches/{dead}").json()["state"] == "dead"
+    assert api.http.post(f"/dispatches/{dead}/cancel").status_code == 409
+    answer = api.http.post(f"/dispatches/{dead}/retry")
+    assert (answer.status_code, answer.json()["state"]) == (200, "queued")
+    record = api.http.get(f"/dispatches/{dead}").json()
+    assert (record["state"], record["generation"]) == ("queued", 2)
+    assert api.http.post(f"/dispatches/{dead}/cancel").status_code == 200
+    assert "only a dead one" in api.http.post(f"/dispatches/{dead}/retry").json()["detail"]
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_what_is_not_parked_cannot_be_decided(api: Api, verb: str) -> None:
+    sent = dispatch_id(api.send())
+    answer = api.http.post(f"/dispatches/{sent}/{verb}")
+    assert answer.status_code == 409
+    assert "not parked" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/events"), ("DELETE", "/dispatches/x"), ("POST", "/bus"), ("PUT", "/health")],
+)
+def test_another_method_is_told_which_there_are(api: Api, method: str, path: str) -> None:
+    answer = api.http.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"]
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,104 @@
+"""Script calls on a connection of one's own: broken ones, lost scripts, forks, threads, limits."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from fleet.errors import BrokerUnavailable
+from fleet.store import Store, open_store
+from fleet.store.wire import Script, Wire
+from tests.fixtures.valkey import Valkey
+
+ECHO = Script("return {KEYS[1] or 'none', ARGV[1], ARGV[2]}", "first")
+SLOW = Script("for i = 1, ARGV[1] do end return 'late'")
+
+
+@pytest.fixture
+def wire(store: Store) -> Iterator[Wire]:
+    wire = Wire(store.client)
+    yield wire
+    wire.close()
+
+
+def test_answers_come_in_the_order_of_the_calls(wire: Wire) -> None:
+    calls = [[n] for n in range(35)]
+    assert wire.call(ECHO, calls) == [["none", "first", str(n)] for n in range(35)]
+
+
+@pytest.mark.parametrize("text", ["", "zwölf", "a\r\n$1\r\nb", "x" * 100_000])
+def test_any_text_arrives_as_it_is(wire: Wire, text: str) -> None:
+    assert wire.call(ECHO, [[text]]) == [["none", "first", text]]
+
+
+def test_scripts_the_server_has_forgotten_are_loaded_again(wire: Wire, store: Store) -> None:
+    wire.call(ECHO, [["x"]])
+    store.client.script_flush()
+    assert wire.call(ECHO, [["y"], ["z"]]) == [["none", "first", "y"], ["none", "first", "z"]]
+
+
+def test_a_connection_the_server_closed_is_opened_again(wire: Wire, store: Store) -> None:
+    wire.call(ECHO, [["x"]])
+    for client in store.client.client_list(_type="normal"):
+        if client["cmd"] == "evalsha":
+            store.client.client_kill_filter(_id=client["id"])
+    assert wire.call(ECHO, [["y"]]) == [["none", "first", "y"]]
+
+
+def test_a_call_that_fails_leaves_the_connection_in_step(wire: Wire) -> None:
+    broken = Script("return redis.error_reply('ERR no')")
+    with pytest.raises(Exception, match="no"):
+        wire.call(broken, [[], [], []])
+    assert wire.call(ECHO, [["x"]]) == [["none", "first", "x"]]
+
+
+def test_a_limit_between_call_and_answer_spoils_no_later_answer(wire: Wire) -> None:
+    class Limit(BaseException):
+        """As a time limit: from a signal, anywhere."""
+
+    def strike(_number: int, _frame: FrameType | None) -> None:
+        raise Limit
+
+    wire.call(SLOW, [[1]])
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(Limit):
+            wire.call(SLOW, [[50_000_000]])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert wire.call(ECHO, [["next"]]) == [["none", "first", "next"]]
+
+
+def test_threads_and_forks_do_not_read_each_others_answers(wire: Wire) -> None:
+    def own(name: str) -> bool:
+        return all(wire.call(ECHO, [[f"{name}{n}"]])[0][2] == f"{name}{n}" for n in range(300))
+
+    wire.call(ECHO, [["before the fork"]])
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if own("child") else 1)
+    with ThreadPoolExecutor(3) as threads:
+        assert all(threads.map(own, ("one", "two", "three")))
+    assert own("main")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_server_that_dies_is_one_sentence_until_it_is_back(tmp_path: Path) -> None:
+    server = Valkey(tmp_path).start()
+    store = open_store(server.url)
+    try:
+        store.run("alert", "x", "y")
+        server.kill()
+        with pytest.raises(BrokerUnavailable, match="does not answer"):
+            store.run("alert", "x", "y")
+        server.start()
+        assert store.run("alert", "x", "y")
+    finally:
+        store.close()
+        server.kill()

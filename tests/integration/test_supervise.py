@@ -1,0 +1,235 @@
+"""The supervisor with real processes: order, restarts, stops and output."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # ships no types
+import pytest
+
+from fleet.up import child, output
+from tests.fixtures.processes import gone, marked, no_leftovers, wait_until
+from tests.fixtures.scenes import LIVE, POLITE, STUBBORN, Scene, scene, spec
+
+__all__ = ["no_leftovers", "scene"]
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+
+def test_a_stage_starts_when_the_one_before_is_ready_and_stops_before_it(
+    scene: Scene, tmp_path: Path
+) -> None:
+    flag = tmp_path / "ready"
+    slow = f"import time, pathlib; time.sleep(.2); pathlib.Path({str(flag)!r}).touch()\n{POLITE}"
+    look = f"import pathlib; print('flag', pathlib.Path({str(flag)!r}).exists(), flush=True)\n"
+
+    async def flagged() -> bool:
+        return flag.exists()
+
+    async def act(scene: Scene) -> None:
+        await scene.supervisor.ready.wait()
+        await scene.until_said("first", "here")
+        await scene.until_said("second", "here")
+
+    specs = [spec("second", look + POLITE, 2), spec("first", slow, 1, ready=flagged)]
+    assert scene.play(specs, act) == 0
+
+    assert scene.said("second", "flag True")
+    assert scene.order("^started") == ["first", "second"]
+    assert scene.order("^bye$") == ["second", "first"]
+    assert scene.order("^ended with exit code 0$") == ["second", "first"]
+
+
+def test_a_killed_process_is_started_again(scene: Scene) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "here")
+        before = scene.supervisor.pids["one"]
+        os.kill(before, signal.SIGKILL)
+        await scene.until_said("one", "here", times=2)
+        assert scene.supervisor.pids["one"] != before
+
+    scene.play([spec("one", LIVE)], act)
+    assert scene.said("one", r"^ended with SIGKILL, starts again in 0\.1 s$") == 1
+
+
+def test_a_crash_loop_is_reported_once_and_goes_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.001)
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("flaky", "^started", times=child.CRASH_LOOP + 2)
+
+    scene.play([spec("flaky", "raise SystemExit(3)"), spec("other", LIVE)], act)
+    assert scene.crashed == [("flaky", 3)]
+    assert scene.said("other", "^started") == 1
+
+
+def test_pauses_grow_while_a_process_keeps_ending(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.1)
+    monkeypatch.setattr(child, "BACKOFF_MAX_S", 0.3)
+    monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("flaky", "starts again", times=4)
+
+    scene.play([spec("flaky", "raise SystemExit(3)")], act)
+    pauses = [line.split()[-2] for name, line in scene.lines if "starts again" in line]
+    assert pauses == ["0.1", "0.2", "0.3", "0.3"]
+
+
+def test_a_steady_life_ends_the_back_off(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "STEADY_S", 0.0)
+    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.001)
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("flaky", "^started", times=child.CRASH_LOOP + 2)
+
+    scene.play([spec("flaky", "raise SystemExit(3)")], act)
+    assert scene.crashed == []
+
+
+def test_a_process_that_does_not_end_is_killed_after_its_grace(scene: Scene) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.until_said("mule", "here")
+
+    scene.play([spec("mule", STUBBORN, stop_grace_s=0.2)], act)
+    assert scene.said("mule", "^no$") == 1
+    assert scene.said("mule", r"^still runs 0\.2 s after being asked to end: killed$") == 1
+    assert scene.said("mule", "^ended with SIGKILL$") == 1
+
+
+def test_the_stop_signal_is_the_processes_own(scene: Scene) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "here")
+
+    scene.play([spec("one", LIVE, stop_signal=signal.SIGQUIT)], act)
+    assert scene.said("one", "^ended with SIGQUIT$") == 1
+
+
+FORKS = """
+import os, sys, time
+if os.fork() == 0:
+    print('child', os.getpid(), flush=True)
+    time.sleep(60)
+time.sleep(.1)
+"""
+
+
+def test_the_session_ends_with_its_leader(scene: Scene) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "^ended")
+
+    scene.play([spec("one", FORKS, restart=False)], act)
+    (line,) = (line for _, line in scene.lines if line.startswith("child"))
+    wait_until(lambda: gone(int(line.split()[1])))
+
+
+DETACHES = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    print('child', os.getpid(), flush=True)
+    time.sleep(60)
+time.sleep(.1)
+"""
+
+
+def test_who_leaves_the_session_and_holds_the_output_cannot_delay_the_restart(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, no_leftovers: str
+) -> None:
+    monkeypatch.setattr(child, "OUTPUT_PATIENCE_S", 0.05)
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "^started", times=2)
+
+    scene.play([spec("one", DETACHES)], act)
+    for pid in [int(line.split()[1]) for _, line in scene.lines if line.startswith("child")]:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not marked(no_leftovers))
+
+
+def test_the_first_ctrl_c_stops_in_order_and_the_second_kills(scene: Scene) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.until_said("mule", "here")
+        await scene.until_said("below", "here")
+        os.kill(os.getpid(), signal.SIGINT)
+        await scene.until_said("mule", "^no$")
+        assert scene.stop.is_set()
+        assert "below" in scene.supervisor.pids
+        os.kill(os.getpid(), signal.SIGINT)
+        await scene.until_said("below", "^ended")
+
+    specs = [
+        spec("below", STUBBORN, 1, stop_grace_s=60),
+        spec("mule", STUBBORN, 2, stop_grace_s=60),
+    ]
+    began = time.monotonic()
+    assert scene.play(specs, act) == 130
+    assert time.monotonic() - began < 10
+    assert sorted(scene.order("^ended with SIGKILL$")) == ["below", "mule"]
+
+
+def test_children_have_a_session_a_lifeline_and_the_given_environment(scene: Scene) -> None:
+    program = """if True:
+        import os
+        lifeline = os.environ["FLEET_LIFELINE_FD"].isdigit()
+        print(os.getsid(0) == os.getpid(), lifeline, os.environ["MODE"])
+    """
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "^ended")
+
+    scene.play([spec("one", program, env={"MODE": "test"}, restart=False)], act)
+    assert scene.said("one", "^True True test$") == 1
+
+
+def test_lines_are_cut_kept_in_a_log_and_the_log_is_turned_over(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(output, "LINE_BYTES_MAX", 10)
+    monkeypatch.setattr(output, "LOG_BYTES_MAX", 100)
+    program = "import sys; sys.stdout.buffer.write(b'a' * 25 + b'\\n' + b'\\xff\\n' + b'b' * 200)"
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "^ended")
+
+    scene.play([spec("one", program, restart=False)], act)
+    printed = [line for _, line in scene.lines][1:-1]
+    assert printed == ["a" * 10, "a" * 10, "a" * 5, "\ufffd", *["b" * 10] * 20]
+    kept = [(tmp_path / "log" / name).stat().st_size for name in ("one.log", "one.log.1")]
+    assert all(0 < size <= 100 + 40 for size in kept)
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_log: output.LogFile, _line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output.LogFile, "write", full)
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "here")
+
+    assert scene.play([spec("one", LIVE)], act) == 0
+    assert scene.said("one", "its log cannot be written: No space left on device") == 1
+
+
+def test_processes_cost_the_supervisor_no_open_files(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.001)
+    monkeypatch.setattr(child, "BACKOFF_MAX_S", 0.001)
+    counts: list[int] = []
+
+    async def act(scene: Scene) -> None:
+        for times in (3, 10):
+            await scene.until_said("flaky", "^ended", times=times)
+            counts.append(psutil.Process().num_fds())
+
+    scene.play([spec("flaky", "raise SystemExit(3)")], act)
+    assert counts[1] - counts[0] <= 2

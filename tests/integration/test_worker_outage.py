@@ -1,0 +1,95 @@
+"""The broker dies or hangs in mid-turn: one run, and the workers go on by themselves."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet.worker import LEASE_LOST_EXIT
+from tests.fixtures.fleet import Fleet, Process, fleet_of
+from tests.fixtures.processes import no_leftovers, wait_until
+
+__all__ = ["no_leftovers"]
+
+#: A lease must outlive the outages of this file on a loaded machine.
+LEASE_S = 6.0
+
+
+@pytest.fixture
+def fleet(no_leftovers: str, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(tmp_path, {"a": {}}, durable=True, lease_ttl_s=LEASE_S) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def worker(fleet: Fleet) -> Iterator[Process]:
+    """The same process after the test as before it, with the same child, and at work."""
+    (worker,) = fleet.ready("a")
+    children = worker.children()
+    yield worker
+    fleet.wait_state(fleet.send("a", "say hello"), "completed", timeout_s=5)
+    assert worker.alive
+    assert worker.children() == children
+    assert [e.fields["fence"] for e in fleet.books.bus("agent_online")] == [1]
+
+
+def assert_one_run(fleet: Fleet, dispatch_id: str) -> None:
+    record = fleet.wait_state(dispatch_id, "completed", timeout_s=5)
+    assert (record["attempt"], record["losses"]) == ("1", "0")
+    assert len(fleet.diary("start", dispatch_id)) == 1
+    assert fleet.books.ends(dispatch_id) == ["dispatch_completed"]
+
+
+def test_killed_and_started_again_in_mid_turn(fleet: Fleet, worker: Process) -> None:
+    running, later = fleet.send("a", "gate open"), fleet.send("a", "say it")
+    fleet.wait_started(running)
+    fleet.server.kill()
+    worker.wait_said("Connection to broker lost")
+    fleet.server.start()
+    fleet.open_gate("open")
+    assert_one_run(fleet, running)
+    assert_one_run(fleet, later)
+
+
+def test_away_while_the_turn_ends(fleet: Fleet, worker: Process) -> None:
+    """The outcome waits for the broker."""
+    running = fleet.send("a", "gate open")
+    fleet.wait_started(running)
+    fleet.server.kill()
+    fleet.open_gate("open")
+    wait_until(lambda: bool(fleet.diary("end", running)))
+    fleet.server.start()
+    assert_one_run(fleet, running)
+
+
+def test_away_between_two_steps(fleet: Fleet, worker: Process) -> None:
+    running = fleet.send("a", "steps one two")
+    wait_until(lambda: bool(fleet.books.ledger.steps(running)))
+    fleet.server.kill()
+    fleet.open_gate("one")
+    wait_until(lambda: len(fleet.diary("call", running)) == 2)
+    fleet.server.start()
+    fleet.open_gate("two")
+    assert_one_run(fleet, running)
+    assert len(fleet.diary("call", running)) == 2
+
+
+def test_hanging_for_a_moment(fleet: Fleet, worker: Process) -> None:
+    running = fleet.send("a", "gate open")
+    fleet.wait_started(running)
+    fleet.server.pause()
+    fleet.open_gate("open")
+    wait_until(lambda: bool(fleet.diary("end", running)))
+    fleet.server.resume()
+    assert_one_run(fleet, running)
+
+
+def test_its_data_gone(fleet: Fleet) -> None:
+    """Not silently fine: said on the bus, and the worker starts from scratch."""
+    (worker,) = fleet.ready("a")
+    fleet.send("a", "gate never")
+    fleet.books.store.client.flushall()
+    fleet.books.accept("a", "say it")
+    assert worker.wait() == LEASE_LOST_EXIT
+    (alert,) = fleet.books.bus("alert")
+    assert alert.fields["name"] == "data_lost"

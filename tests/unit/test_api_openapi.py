@@ -1,0 +1,47 @@
+"""The description of the API names what there is, and nothing else."""
+
+import re
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from starlette.routing import Route, WebSocketRoute
+
+from fleet.api.app import create_api
+from fleet.api.backend import Backend
+from fleet.api.openapi import document
+from fleet.settings import parse
+
+
+def nothing() -> Any:
+    raise AssertionError("a description needs no store")
+
+
+def test_every_route_is_described_and_nothing_else() -> None:
+    app = create_api(Backend(parse({}, demo=True), nothing, nothing, nothing))
+    served = set()
+    for route in app.routes:
+        assert isinstance(route, Route | WebSocketRoute)
+        methods = route.methods or set() if isinstance(route, Route) else {"GET"}
+        served |= {(route.path, method.lower()) for method in methods - {"HEAD"}}
+    described = {(path, method) for path, item in document()["paths"].items() for method in item}
+    assert described == served
+
+
+def test_it_is_consistent() -> None:
+    description = document()
+    names = [
+        operation["operationId"]
+        for item in description["paths"].values()
+        for operation in item.values()
+    ]
+    assert len(set(names)) == len(names)
+    schemas = description["components"]["schemas"]
+    for schema in schemas.values():
+        Draft202012Validator.check_schema(schema)
+    referred = set(re.findall(r"#/components/schemas/(\w+)", str(description)))
+    assert referred == schemas.keys()
+    for path, item in description["paths"].items():
+        named = set(re.findall(r"{(\w+)}", path))
+        for operation in item.values():
+            parameters = operation.get("parameters", ())
+            assert {one["name"] for one in parameters if one["in"] == "path"} == named

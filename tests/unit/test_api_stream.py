@@ -1,0 +1,92 @@
+"""A client that takes nothing is cut off; the hub's log is filled by hand here, not by a broker."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.types import Message, Scope
+
+from fleet.api import stream
+from fleet.api.hub import Hub
+from fleet.api.lanes import Lane
+from fleet.api.log import render
+from fleet.api.stream import BusRoutes
+from fleet.bus import BusEvent, Window
+from fleet.settings import parse
+
+EPOCH = "0123456789abcdef"
+
+
+def no_store() -> Any:
+    raise AssertionError("the log is filled by hand")
+
+
+def hub() -> Hub:
+    made = Hub(no_store, Lane("test", 1, 1), client_queue=4)
+    made.refill(Window(epoch=EPOCH, first=None, last="0-0", trimmed=False), [], False)
+    return made
+
+
+def publish(to: Hub, *millis: int) -> None:
+    events = [BusEvent(id=f"{number}-0", epoch=EPOCH, type="alert", time="") for number in millis]
+    to.publish(EPOCH, [render(event) for event in events])
+
+
+async def never(*_: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_who_takes_nothing_is_cut_off(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stream, "SEND_S", 0.01)
+    scope: Scope = {"type": kind, "method": "GET", "query_string": b"", "headers": []}
+    scope["client"] = ("192.0.2.1", 5)
+    tried: list[str] = []
+    begun = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        tried.append(message["type"])
+        begun.set()
+        if len(tried) > 1:  # the answer's head still got through
+            await never()
+
+    async def receive() -> dict[str, Any]:
+        if tried or kind == "http":
+            await never()
+        return {"type": "websocket.connect"}
+
+    async def follow() -> None:
+        shared = hub()
+        routes = BusRoutes(shared, parse({}, demo=True))
+        app = routes.sse if kind == "http" else routes.ws
+        client = asyncio.create_task(app(scope, receive, send))
+        async with asyncio.timeout(5):
+            await begun.wait()
+            publish(shared, 1)
+            await client
+        assert not shared.followers
+
+    asyncio.run(follow())
+    assert "192.0.2.1:5 is cut off" in caplog.text
+    assert len(tried) >= 1 + parse({}, demo=True).bus.evict_after_failures
+
+
+def test_a_quiet_bus_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.01)
+    scope: Scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
+    sent: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+        if len(sent) == 5:
+            shared.close()
+
+    async def follow() -> None:
+        async with asyncio.timeout(5):
+            await BusRoutes(shared, parse({}, demo=True)).sse(scope, never, send)
+
+    shared = hub()
+    asyncio.run(follow())
+    assert sent[2:5] == [b": still here\n\n"] * 3

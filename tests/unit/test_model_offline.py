@@ -1,0 +1,122 @@
+"""Importing costs nothing, loading touches no network, and a warm parent spares its children."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import warm
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Everything in one process, because LiteLLM's import takes seconds.
+SCRIPT = """
+import gc, json, os, socket, sys, threading, time
+
+def recorded(name, real):
+    def call(*arguments):
+        network.append(f"{name} {arguments[1:]}")
+        return real(*arguments)
+    return call
+
+network = []
+socket.getaddrinfo = recorded("getaddrinfo", socket.getaddrinfo)
+socket.socket.connect = recorded("connect", socket.socket.connect)
+
+sys.path.insert(0, sys.argv[1])
+from tasks import model, warm
+told = {"litellm_by_import": "litellm" in sys.modules}
+warmth = warm.warm(["deepseek/chat"])
+gc.collect(), gc.freeze()
+told |= {
+    "network": list(network),
+    "threads": threading.active_count(),
+    "modules": warmth.modules,
+    "deepseek": "litellm.llms.deepseek.chat.transformation" in sys.modules,
+    "dotenv": os.environ.get("FROM_DOTENV"),
+}
+readable, writable = os.pipe()
+if os.fork() == 0:
+    before = set(sys.modules)
+    ask = dict(
+        model="echo/brief",
+        messages=[{"role": "user", "content": "hi"}],
+        timeout_s=5,
+        deadline=time.monotonic() + 60,
+    )
+    child = {"text": model.complete(**ask).text}
+    child["streamed"] = model.complete(on_token=len, **ask).text
+    child["late"] = len(set(sys.modules) - before)
+    child["network"] = network
+    os.write(writable, json.dumps(child).encode())
+    os._exit(0)
+os.close(writable)
+with open(readable) as answer:
+    told["child"] = json.load(answer)
+os.wait()
+told["threads_after"] = threading.active_count()
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("offline")
+    (folder / ".env").write_text("FROM_DOTENV=1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(ROOT)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # LiteLLM prints advertisements, tracebacks and hints to both streams when it is let.
+    assert done.stderr == ""
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_the_import_alone_does_not_load_litellm(told: dict[str, Any]) -> None:
+    assert told["litellm_by_import"] is False
+
+
+def test_loading_touches_no_network_and_no_dotenv_file(told: dict[str, Any]) -> None:
+    assert told["network"] == []
+    assert told["dotenv"] is None
+
+
+def test_echo_needs_no_network(told: dict[str, Any]) -> None:
+    child = told["child"]
+    assert child["text"] == child["streamed"] == "You said: hi"
+    assert child["network"] == []
+
+
+def test_a_warm_parent_spares_its_children(told: dict[str, Any]) -> None:
+    assert told["modules"] > 100
+    assert told["child"]["late"] < told["modules"] / 5
+
+
+def test_the_models_that_are_named_are_warmed_too(told: dict[str, Any]) -> None:
+    assert told["deepseek"]
+
+
+def test_a_warm_parent_stays_fit_for_forks(told: dict[str, Any]) -> None:
+    assert (told["threads"], told["threads_after"]) == (1, 1)
+
+
+def test_a_parent_with_threads_is_refused() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with pytest.raises(RuntimeError, match="process of one thread, before it there are"):
+            warm.warm()
+    finally:
+        done.set()
+        thread.join()

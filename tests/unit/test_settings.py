@@ -1,0 +1,266 @@
+"""`fleet.toml` and `FLEET_...`: what holds when nothing is said, and each mistake in a sentence."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fleet.errors import ConfigError
+from fleet.settings import Settings, load
+from fleet.store.address import broker_url, rings_in_store, store_url
+
+Config = Callable[[str], Settings]
+
+#: Stands for a password or a key: no sentence may repeat it.
+SECRET = "sk-canary-4711"
+
+ONE = '[agents.a]\nrunner = "python"\npython = "m:f"\n'
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FLEET_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Reads a text as `fleet.toml`."""
+
+    def read(text: str) -> Settings:
+        path = tmp_path / "fleet.toml"
+        path.write_text(text)
+        load.cache_clear()
+        return load(str(path))
+
+    return read
+
+
+def test_what_holds_when_nothing_is_said(config: Config) -> None:
+    settings = config(ONE)
+    assert settings.timeout_s("a") == 120
+    assert settings.hard_limit_s("a") == 150
+    assert settings.hard_limit_s("a") < settings.visibility_timeout_s
+    assert settings.durability == "always"
+    assert settings.broker_url is None
+    assert settings.bus.max_length == 10_000
+    assert settings.agents["a"].retry.attempts == 3
+    assert settings.retention.completed_s == 7 * 86400
+
+
+def test_the_example_of_the_interface_is_understood(config: Config) -> None:
+    settings = config(
+        """
+        [fleet]
+        broker_url = "valkey://127.0.0.1:6379/0"
+        dispatch_timeout_s = 60
+        retention = { completed_s = 3600, dead_s = 7200, max = 10 }
+        [agents.archie]
+        model = "anthropic/claude-sonnet-4-5"
+        fallbacks = ["ollama/llama3.1"]
+        instructions = "You are Archie, the architect."
+        timeout_s = 90
+        retry = { attempts = 5, backoff_s = 1 }
+        budget = { usd_per_day = 5.0 }
+        tools = ["files"]
+        [agents.gem]
+        runner = "python"
+        python = "mine:gem"
+        [tools.files]
+        command = ["server"]
+        classes = { read_file = "read" }
+        [routes]
+        default = ["archie"]
+        groups = { reviewers = ["gem"] }
+        [chains.release]
+        stages = ["archie", "@reviewers", "human:ops"]
+        on_failure = "skip"
+        [upstream]
+        ws = "wss://gateway.example/ws"
+        [bus]
+        max_length = 500
+        [breaker]
+        failure_threshold = 3
+        [locks]
+        on_store_down = "open"
+        [alerts]
+        webhook = "https://example.com/sk-canary-4711"
+        """
+    )
+    assert settings.timeout_s("archie") == 90
+    assert settings.timeout_s("gem") == 60
+    assert settings.rules().members("@reviewers") == ("gem",)
+    assert settings.retention.max == 10
+    assert broker_url(settings) == store_url(settings) == "redis://127.0.0.1:6379/0"
+    assert rings_in_store(settings)
+    assert SECRET not in repr(settings)
+
+
+def test_with_no_file_there_is_a_demo_fleet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load.cache_clear()
+    settings = load()
+    assert len(settings.agents) == 6
+    assert all(
+        agent.model and agent.model.startswith("echo/") for agent in settings.agents.values()
+    )
+    load.cache_clear()
+
+
+MISTAKES = {
+    "no TOML": ("[fleet", "is not valid TOML"),
+    "unknown section": (f"{ONE}[agent.b]", "agent: unknown section"),
+    "unknown key of the fleet": (f"{ONE}[fleet]\nbroker = 1", "fleet.broker: unknown key"),
+    "unknown key of an agent": (f"{ONE}modell = 'x'", "agents.a.modell: unknown key."),
+    "unknown key further down": (
+        f"{ONE}retry = {{ attempt = 3 }}",
+        "agents.a.retry.attempt: unknown key.",
+    ),
+    "unknown key of a section": (f"{ONE}[bus]\nlength = 1", "bus.length: unknown key."),
+    "a section that is no table": ("bus = 3", "bus: must be a table"),
+    "fleet that is no table": ("fleet = 3", "fleet: must be a table"),
+    "an agent that is no table": ("agents = { a = 3 }", "agents.a: "),
+    "wrong type": (f"{ONE}timeout_s = 'soon'", "agents.a.timeout_s: "),
+    "a switch for a number": (f"{ONE}timeout_s = true", "agents.a.timeout_s: must be a number"),
+    "a switch for the lease": (f"{ONE}[fleet]\nlease_ttl_s = true", "fleet.lease_ttl_s: must be"),
+    "a switch for the drain": (f"{ONE}[fleet]\ndrain_s = true", "fleet.drain_s: must be a number"),
+    "zero seconds": (f"{ONE}timeout_s = 0", "agents.a.timeout_s: "),
+    "no end": (f"{ONE}timeout_s = inf", "agents.a.timeout_s: "),
+    "not a number": (f"{ONE}timeout_s = nan", "agents.a.timeout_s: "),
+    "not a number for the lease": (f"{ONE}[fleet]\nlease_ttl_s = nan", "fleet.lease_ttl_s: "),
+    "negative": (f"{ONE}[fleet]\ndrain_s = -1", "fleet.drain_s: "),
+    "a fraction of a count": (f"{ONE}max_pending = 1.5", "agents.a.max_pending: "),
+    "no agent": ("[fleet]\ndrain_s = 1", "agents: the fleet has no agent"),
+    "no model": ("[agents.a]\nrunner = 'llm'", "agents.a: has no model"),
+    "no callable": ("[agents.a]\nrunner = 'python'", "agents.a: has no callable"),
+    "unknown runner": ("[agents.a]\nrunner = 'perl'", "agents.a.runner: "),
+    "a name with a space": ("[agents.'a b']\nmodel = 'x/y'", "agents.a b: a name is"),
+    "a name with a newline": ('[agents."a\\nb"]\nmodel = "x/y"', "a name is"),
+    "the name of all": ("[agents.all]\nmodel = 'x/y'", "agents.all: a name is"),
+    "a route to nobody": (f"{ONE}[routes]\ndefault = ['b']", "routes.default names 'b'"),
+    "a group of nobody": (f"{ONE}[routes.groups]\ng = ['b']", "routes.groups.g names 'b'"),
+    "an empty group": (f"{ONE}[routes.groups]\ng = []", "routes.groups.g is empty"),
+    "a limit above the visibility timeout": (
+        f"{ONE}timeout_s = 3600",
+        "agents.a.timeout_s: the hard limit (3630 s) must stay below fleet.visibility_timeout_s",
+    ),
+    "the common limit above it": (
+        f"{ONE}[fleet]\ndispatch_timeout_s = 3570",
+        "fleet.dispatch_timeout_s: the hard limit (3600 s)",
+    ),
+    "unknown scheme": (f"{ONE}[fleet]\nbroker_url = 'http://{SECRET}@h'", "fleet.broker_url: "),
+    "no scheme": (f"{ONE}[fleet]\nstore_url = '{SECRET}@h:1'", "fleet.store_url: "),
+    "a secret of a wrong type": (
+        f"{ONE}[alerts]\nwebhook = ['{SECRET}']",
+        "alerts.webhook: ",
+    ),
+    "unknown durability": (f"{ONE}[fleet]\ndurability = '{SECRET}'", "fleet.durability: "),
+    "port out of range": (f"{ONE}[api]\nport = 65536", "api.port: "),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence_that_names_the_key(case: str, config: Config) -> None:
+    text, words = MISTAKES[case]
+    with pytest.raises(ConfigError) as refusal:
+        config(text)
+    sentence = str(refusal.value)
+    assert words in sentence
+    assert SECRET not in sentence
+    assert sentence.isprintable()
+    assert sentence.endswith(".")
+    assert refusal.value.exit_code == 2
+
+
+def test_a_named_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load.cache_clear()
+    for explicit in (str(tmp_path / "none.toml"), str(tmp_path)):
+        with pytest.raises(ConfigError, match="there is no such configuration file"):
+            load(explicit)
+    monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match="there is no such configuration file"):
+        load()
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(str(path))
+
+
+def test_the_environment_wins_over_the_file(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_BROKER_URL", "redis://env:1/0")
+    monkeypatch.setenv("FLEET_BUS__MAX_LENGTH", "77")
+    monkeypatch.setenv("FLEET_AGENTS__A__TIMEOUT_S", "7")
+    monkeypatch.setenv("FLEET_AGENTS__A__RETRY__ATTEMPTS", "9")
+    monkeypatch.setenv("FLEET_RETENTION__MAX", "5")
+    text = f"{ONE}max_pending = 3\nretry = {{ backoff_s = 2 }}\n[fleet]\nbroker_url = 'redis://f:1'"
+    settings = config(f"{text}\nretention = {{ dead_s = 9 }}")
+    assert settings.broker_url == "redis://env:1/0"
+    assert settings.bus.max_length == 77
+    agent = settings.agents["a"]
+    assert (agent.timeout_s, agent.max_pending) == (7, 3)
+    assert (agent.retry.attempts, agent.retry.backoff_s) == (9, 2)
+    assert (settings.retention.max, settings.retention.dead_s) == (5, 9)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("FLEET_BROKERURL", SECRET, "FLEET_BROKERURL: no setting has this name"),
+        ("FLEET_AGENT__A__MODEL", SECRET, "FLEET_AGENT__A__MODEL: no setting has this name"),
+        ("FLEET_BUS__LENGTH", "1", "bus.length: unknown key."),
+        ("FLEET_API__PORT", SECRET, "api.port: "),
+        ("FLEET_DRAIN_S", SECRET, "fleet.drain_s: "),
+        ("FLEET_AGENTS", SECRET, "FLEET_AGENTS: this variable"),
+        (
+            "FLEET_ROUTES__GROUPS",
+            "{" + SECRET,
+            "FLEET_ROUTES: this variable, or one that begins so, is no",
+        ),
+        ("FLEET_HARD_LIMIT_MARGIN_S", "true", "fleet.hard_limit_margin_s: "),
+    ],
+)
+def test_a_mistake_in_the_environment_is_a_sentence_too(
+    variable: str, value: str, words: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as refusal:
+        config(ONE)
+    assert words in str(refusal.value)
+    assert SECRET not in str(refusal.value)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("variable", ["FLEET_CONFIG", "FLEET_TEST_ANYTHING", "FLEET_LIFELINE_FD"])
+def test_what_is_no_setting_is_let_through(
+    variable: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert list(config(ONE).agents) == ["a"]
+
+
+def test_a_mistake_ends_celery_with_two(tmp_path: Path) -> None:
+    """One line on standard error, no traceback."""
+    (tmp_path / "fleet.toml").write_text("[agents.a]\n")
+    celery = Path(sys.executable).with_name("celery")
+    done = subprocess.run(
+        [celery, "-A", "fleet", "report"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        'fleet: agents.a: has no model: set `model = "provider/name"`.'
+    ]

@@ -1,0 +1,195 @@
+"""The journal of a turn: a finished step is never run again, and a changed one is set aside."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.errors import Fenced
+from fleet.lease import Lease
+from fleet.ledger import Claim, operations
+from fleet.store import Store, open_store
+from fleet.turn import Cancelled, Turn
+from tests.fixtures.ledger import Books, settings_for
+from tests.fixtures.valkey import Valkey
+
+
+@pytest.fixture
+def books(store: Store) -> Books:
+    return Books(store, settings_for("a"))
+
+
+class Provider:
+    """Counts its calls, as a provider's bill does."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def __call__(self, request: Any, result: Any = None) -> Any:
+        self.calls.append(request)
+        return result if result is not None else {"echo": request, "tokens_in": 3, "usd": 0.5}
+
+
+def turn_for(books: Books, claim: Claim) -> Turn:
+    agent = books.settings.agents[claim.agent]
+    return Turn(claim=claim, agent=agent, deadline=time.monotonic() + 60, ledger=books.ledger)
+
+
+def ask(turn: Turn, provider: Provider, *requests: Any) -> list[Any]:
+    return [turn.step("ask", request, partial(provider, request)) for request in requests]
+
+
+def lost_and_claimed_again(books: Books, lease: Lease) -> Turn:
+    """The worker dies in mid-turn; the next attempt begins."""
+    return turn_for(books, books.claimed(lease))
+
+
+def test_a_later_attempt_resumes_at_its_first_unfinished_step(books: Books) -> None:
+    lease, provider = books.held(), Provider()
+    books.accept()
+    first = turn_for(books, books.claimed(lease))
+    answers = ask(first, provider, "one", "two")
+    second = lost_and_claimed_again(books, lease)
+    assert second.claim.attempt == 2
+    assert ask(second, provider, "one", "two", "three")[:2] == answers
+    assert provider.calls == ["one", "two", "three"]
+
+
+def test_a_replayed_step_is_counted_and_paid_once(books: Books) -> None:
+    lease, provider = books.held(), Provider()
+    books.accept()
+    ask(turn_for(books, books.claimed(lease)), provider, "one")
+    second = lost_and_claimed_again(books, lease)
+    ask(second, provider, "one")
+    assert (second.usage.tokens_in, second.usage.usd, second.steps) == (3, 0.5, 1)
+
+
+def test_a_changed_request_sets_the_old_result_aside_and_says_so(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease, provider = books.held(), Provider()
+    (dispatch_id,) = books.accept()
+    ask(turn_for(books, books.claimed(lease)), provider, "one", "two")
+    second = lost_and_claimed_again(books, lease)
+    with caplog.at_level(logging.WARNING):
+        ask(second, provider, "one", "TWO")
+    assert provider.calls == ["one", "two", "TWO"]
+    assert "step 2" in caplog.text
+    assert "set aside" in caplog.text
+    journal = books.ledger.steps(dispatch_id)
+    assert sorted(journal) == ["1", "2", "2.aside.1"]
+    assert json.loads(journal["2.aside.1"])["result"]["echo"] == "two"
+    assert json.loads(journal["2"])["result"]["echo"] == "TWO"
+    ask(lost_and_claimed_again(books, lease), provider, "one", "TWO")
+    assert len(provider.calls) == 3
+
+
+def test_the_same_request_under_another_name_is_another_step(books: Books) -> None:
+    lease, provider = books.held(), Provider()
+    books.accept()
+    turn_for(books, books.claimed(lease)).step("ask", "x", lambda: provider("x"))
+    lost_and_claimed_again(books, lease).step("tell", "x", lambda: provider("x"))
+    assert len(provider.calls) == 2
+
+
+def test_the_order_of_keys_makes_no_other_request(books: Books) -> None:
+    lease, provider = books.held(), Provider()
+    books.accept()
+    ask(turn_for(books, books.claimed(lease)), provider, {"a": 1, "b": [2]})
+    ask(lost_and_claimed_again(books, lease), provider, {"b": [2], "a": 1})
+    assert len(provider.calls) == 1
+
+
+def test_a_result_that_is_nothing_is_a_result(books: Books) -> None:
+    lease = books.held()
+    books.accept()
+    calls: list[int] = []
+    for _ in range(2):
+        turn = turn_for(books, books.claimed(lease))
+        assert turn.step("ask", "x", lambda: calls.append(1)) is None
+    assert calls == [1]
+
+
+def test_a_failed_step_is_not_journalled(books: Books) -> None:
+    lease = books.held()
+    (dispatch_id,) = books.accept()
+    turn = turn_for(books, books.claimed(lease))
+    with pytest.raises(ZeroDivisionError):
+        turn.step("ask", "x", lambda: 1 / 0)
+    assert books.ledger.steps(dispatch_id) == {}
+
+
+def test_what_is_no_json_value_is_a_type_error(books: Books) -> None:
+    lease = books.held()
+    books.accept()
+    turn = turn_for(books, books.claimed(lease))
+    with pytest.raises(TypeError):
+        turn.step("ask", "x", object)
+    with pytest.raises(TypeError):
+        turn.step("ask", object(), lambda: "never called")
+
+
+def test_a_cancelled_turn_stops_after_the_step_it_is_in(books: Books) -> None:
+    """The step is kept: it was made and paid."""
+    lease, provider = books.held(), Provider()
+    (dispatch_id,) = books.accept()
+    turn = turn_for(books, books.claimed(lease))
+    ask(turn, provider, "one")
+    assert operations.cancel(books.ledger, books.settings, dispatch_id, "changed my mind")
+    with pytest.raises(Cancelled, match="changed my mind"):
+        ask(turn, provider, "two", "three")
+    assert provider.calls == ["one", "two"]
+    assert sorted(books.ledger.steps(dispatch_id)) == ["1", "2"]
+
+
+def test_an_old_attempt_writes_no_step(books: Books) -> None:
+    lease, provider = books.held(), Provider()
+    (dispatch_id,) = books.accept()
+    old = turn_for(books, books.claimed(lease))
+    new = lost_and_claimed_again(books, lease)
+    with pytest.raises(Fenced):
+        ask(old, provider, "late")
+    assert books.ledger.steps(dispatch_id) == {}
+    ask(new, provider, "one")
+
+
+def test_a_holder_that_lost_its_lease_writes_no_step(books: Books) -> None:
+    lease, provider = books.held(), Provider()
+    books.accept()
+    turn = turn_for(books, books.claimed(lease))
+    lease.release()
+    assert books.held().fence > turn.claim.fence
+    with pytest.raises(Fenced):
+        ask(turn, provider, "late")
+
+
+@pytest.fixture
+def durable(tmp_path: Path, _no_process_is_left: None) -> Iterator[Valkey]:
+    server = Valkey(tmp_path, durable=True)
+    yield server.start()
+    server.kill()
+
+
+def test_a_finished_step_waits_for_the_broker(durable: Valkey) -> None:
+    """SIGKILLed while the model answered: the step is journalled when it is back, called once."""
+    store = open_store(durable.url)
+    books, provider = Books(store, settings_for("a")), Provider()
+    lease = books.held()
+    (dispatch_id,) = books.accept()
+    turn = turn_for(books, books.claimed(lease))
+
+    def call() -> Any:
+        durable.kill()
+        threading.Timer(0.3, durable.start).start()
+        return provider("one")
+
+    assert turn.step("ask", "one", call)["echo"] == "one"
+    assert sorted(books.ledger.steps(dispatch_id)) == ["1"]
+    assert provider.calls == ["one"]
+    store.close()
