@@ -206,7 +206,9 @@ class Child:
         self, process: asyncio.subprocess.Process, ended: "asyncio.Task[int]"
     ) -> None:
         with suppress(ProcessLookupError):
-            process.send_signal(self.spec.stop_signal)
+            # Not `process.send_signal`: it polls first, and a process that has just ended is then
+            # reaped before asyncio can, which never learns its exit code.
+            os.kill(process.pid, self.spec.stop_signal)
         await asyncio.wait({ended}, timeout=self._grace_s)
         if not ended.done():
             self._tell(f"still runs {self._grace_s:g} s after being asked to end: killed")
