@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from fleet.errors import Refused
 from fleet.ledger.protocol import Accepted, Ledger
-from routing import Event, Plan, RoutingError, Rules, decide
+from routing import Event, InvalidEvent, Plan, RoutingError, Rules, decide
 
 
 class Intake:
@@ -51,4 +51,7 @@ class Intake:
     def _plan(self, raw: object) -> tuple[Event, Plan]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         event = Event.parse(raw, new_id=str(uuid.uuid4()), now=now)
-        return event, decide(event, self._rules)
+        plan = decide(event, self._rules)
+        if plan.chain is not None:
+            raise InvalidEvent("This version cannot run chains yet: name agents or a @group.")
+        return event, plan

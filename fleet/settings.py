@@ -37,7 +37,7 @@ from fleet.sections import (
     number,
 )
 from routing import InvalidRoute, Rules
-from routing.rules import ALL_HANDS
+from routing.targets import ALL_HANDS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 #: Variables that are no settings: which file to read, what one process tells its children.
@@ -148,7 +148,11 @@ class Settings(BaseSettings):
     def rules(self) -> Rules:
         """The route table for `routing.decide`."""
         return Rules.checked(
-            self.agents, self.routes.groups, self.routes.default, self.routes.mentions
+            self.agents,
+            self.routes.groups,
+            self.routes.default,
+            self.routes.mentions,
+            self.chains,
         )
 
 

@@ -1,20 +1,17 @@
 """The route table, read from the configuration and checked whole."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from routing.errors import InvalidRoute
-
-ALL_HANDS = "all"
-GROUP_MARK = "@"
+from routing.errors import InvalidEvent, InvalidRoute, UnknownTarget
+from routing.targets import Reach, Targets, check_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Every name an event can reach. Build it with `Rules.checked`, which refuses a wrong one."""
+    """Where an event goes. Build it with `Rules.checked`, which refuses a wrong one."""
 
-    agents: tuple[str, ...]
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    targets: Targets
     default: tuple[str, ...] = ()
     mentions: bool = True
 
@@ -25,37 +22,32 @@ class Rules:
         groups: Mapping[str, Sequence[str]],
         default: Sequence[str],
         mentions: bool,
+        chains: Iterable[str] = (),
     ) -> "Rules":
         """A table in which every name resolves.
 
         Raises InvalidRoute naming the key, for a group or a default that reaches nobody.
         """
-        names = tuple(agents)
-        known = frozenset(names)
-        for group, members in groups.items():
-            if not members:
-                raise InvalidRoute(f"routes.groups.{group} is empty: name at least one agent.")
-            for member in members:
-                if member not in known:
-                    raise InvalidRoute(
-                        f"routes.groups.{group} names {member!r}, which is no agent."
-                    )
-        rules = cls(
-            agents=names,
-            groups={group: tuple(members) for group, members in groups.items()},
-            default=tuple(default),
-            mentions=mentions,
-        )
-        for target in rules.default:
-            if rules.members(target) is None:
-                raise InvalidRoute(f"routes.default names {target!r}, which is no agent or @group.")
-        return rules
+        targets = Targets.checked(agents, groups, chains)
+        check_targets("routes.default", default, targets)
+        return cls(targets=targets, default=tuple(default), mentions=mentions)
 
     def members(self, target: str) -> tuple[str, ...] | None:
-        """The agents behind one target, or None when nobody has that name."""
-        if target == ALL_HANDS:
-            return self.agents
-        if target.startswith(GROUP_MARK):
-            name = target[len(GROUP_MARK) :]
-            return self.groups.get(name) or ((name,) if name in self.agents else None)
-        return (target,) if target in self.agents else None
+        """The agents behind one target, or None when no agent or group has that name."""
+        return self.targets.members(target)
+
+
+def check_targets(key: str, names: Sequence[str], targets: Targets) -> Reach:
+    """Whom the configured `names` reach. Raises InvalidRoute naming the key."""
+    check_once(key, names)
+    for name in names:
+        try:
+            targets.resolve((name,))
+        except UnknownTarget:
+            raise InvalidRoute(
+                f"{key} names {name!r}, which is no agent, @group or chain:NAME."
+            ) from None
+    try:
+        return targets.resolve(names)
+    except InvalidEvent:
+        raise InvalidRoute(f"{key} names a chain, which must be its only target.") from None

@@ -21,6 +21,7 @@ def route(event: str, to: tuple[str, ...]) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     plan = decide(Event.parse(raw, new_id="dry-run", now=now), load().rules())
     if wants_json():
-        print_json({"agents": list(plan.agents), "reason": plan.reason})
+        print_json({"agents": list(plan.agents), "chain": plan.chain, "reason": plan.reason})
     else:
-        print(f"{', '.join(plan.agents)}  ({plan.reason})")
+        reached = f"chain:{plan.chain}" if plan.chain else ", ".join(plan.agents)
+        print(f"{reached}  ({plan.reason})")

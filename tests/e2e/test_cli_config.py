@@ -66,7 +66,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_without_a_file_the_demo_fleet_is_configured(tmp_path: Path) -> None:
     answer = Place(tmp_path, None).fleet("route", "hello @sleepy", "--json")
-    assert answer.json == {"agents": ["sleepy"], "reason": "mentions: @sleepy"}
+    assert (answer.json["agents"], answer.json["reason"]) == (["sleepy"], "mentions: @sleepy")
 
 
 @pytest.mark.parametrize(

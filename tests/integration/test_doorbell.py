@@ -122,7 +122,7 @@ def test_a_bare_producer_gets_the_same_answer_as_anybody(fleet: Fleet, bare: Cel
 @pytest.mark.parametrize(
     ("event", "kind", "words"),
     [
-        ({"to": "nobody", "text": "x"}, "UnknownTarget", "no agent or group 'nobody'"),
+        ({"to": "nobody", "text": "x"}, "UnknownTarget", "no agent, group or chain 'nobody'"),
         ({"to": "a", "text": ""}, "InvalidEvent", "`text` is empty"),
         ("junk", "InvalidEvent", "must be a JSON object"),
         (None, "InvalidEvent", "must be a JSON object"),

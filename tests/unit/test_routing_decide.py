@@ -89,7 +89,7 @@ def test_the_reason_is_in_words() -> None:
 def test_an_unknown_target_is_named_and_refuses_the_whole_event() -> None:
     with pytest.raises(UnknownTarget) as refusal:
         plan("a secret", to=["gem", "nobody"])
-    assert str(refusal.value) == "There is no agent or group 'nobody' in this fleet."
+    assert str(refusal.value) == ("There is no agent, group or chain 'nobody' in this fleet.")
 
 
 def test_a_long_or_hostile_target_is_shown_safely() -> None:
@@ -127,6 +127,13 @@ WRONG_TABLES: dict[str, tuple[tuple[dict[str, list[str]], tuple[str, ...]], str]
     "a group of groups": (({"g": ["@g"]}, ()), "routes.groups.g names '@g'"),
     "a default to nobody": (({}, ("nobody",)), "routes.default names 'nobody'"),
     "a default to no group": (({}, ("@nobody",)), "routes.default names '@nobody'"),
+    "a default twice": (({}, ("gem", "mini", "gem")), "routes.default names 'gem' twice"),
+    "a default to no chain": (({}, ("chain:no",)), "routes.default names 'chain:no'"),
+    "a default to a chain and more": (({}, ("chain:ship", "gem")), "routes.default names a chain"),
+    "a member twice": (({"g": ["gem", "gem"]}, ()), "routes.groups.g names 'gem' twice"),
+    "a group called as an agent": (({"gem": ["mini"]}, ()), "routes.groups.gem has the name of"),
+    "a group called all": (({"all": ["gem"]}, ()), "routes.groups.all: a group's name"),
+    "a group nobody can mention": (({"a b": ["gem"]}, ()), "routes.groups.a b: a group's name"),
 }
 
 
@@ -134,7 +141,26 @@ WRONG_TABLES: dict[str, tuple[tuple[dict[str, list[str]], tuple[str, ...]], str]
 def test_a_route_to_nobody_is_refused_when_the_table_is_read(case: str) -> None:
     (groups, default), words = WRONG_TABLES[case]
     with pytest.raises(InvalidRoute, match=words):
-        Rules.checked(AGENTS, groups, default, True)
+        Rules.checked(AGENTS, groups, default, True, ("ship",))
+
+
+def test_a_chain_is_a_target() -> None:
+    rules = Rules.checked(AGENTS, {}, ("chain:ship",), True, ("ship",))
+    for found in (plan(rules=rules), plan(to="chain:ship", rules=rules)):
+        assert (found.agents, found.chain) == ((), "ship")
+    assert plan("@ship, @gem", rules=rules).agents == ("gem",)  # chains have no mentions
+
+
+@pytest.mark.parametrize("to", ["chain:nobody", "chain:", "chain: ship", "ship", "@chain:ship"])
+def test_an_unknown_chain_is_refused(to: str) -> None:
+    with pytest.raises(UnknownTarget):
+        plan(to=to, rules=Rules.checked(AGENTS, {}, (), True, ("ship",)))
+
+
+@pytest.mark.parametrize("to", [["chain:ship", "gem"], ["all", "chain:ship"]])
+def test_a_chain_must_be_the_only_target(to: list[str]) -> None:
+    with pytest.raises(InvalidEvent, match="`chain:ship` must be the only target"):
+        plan(to=to, rules=Rules.checked(AGENTS, {}, (), True, ("ship",)))
 
 
 def test_a_group_may_be_the_default_and_so_may_everybody() -> None:
