@@ -10,9 +10,9 @@ from fleet.ledger import ValkeyLedger
 from fleet.settings import Settings
 from fleet.store import Store
 
-#: Reading the ledger is waiting for the store, mostly; these many requests may wait at once.
+#: Reading the ledger is waiting for the store, mostly. As many requests may wait as events may.
 READERS = 4
-READS_WAITING_MAX = 256
+READS_WAITING_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)

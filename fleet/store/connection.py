@@ -14,10 +14,13 @@ from redis.retry import Retry
 from fleet.errors import BrokerUnavailable
 from fleet.publish import doorbell_template
 from fleet.redact import mask_url
-from fleet.store.wire import Arg, Calls, Script, Wire
+from fleet.store.wire import PATIENCE_S, Arg, Calls, Script, Wire
 
 #: Longer than any script takes, shorter than a sender's patience; a hung server counts as down.
 SOCKET_TIMEOUT_S = 5.0
+
+#: Of reads, which go by redis-py's pool. More at the same time wait for one of these to end.
+READ_CONNECTIONS_MAX = 64
 
 
 @cache
@@ -74,8 +77,11 @@ def open_store(
     """
     # A Unix socket has no keep-alive, and redis-py refuses the word there.
     keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
-    client = redis.Redis.from_url(
+    # redis-py's other pool, its default, raises when one call more than its limit comes.
+    pool = redis.BlockingConnectionPool.from_url(
         url,
+        max_connections=READ_CONNECTIONS_MAX,
+        timeout=PATIENCE_S,
         decode_responses=True,
         socket_timeout=socket_timeout_s,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
@@ -87,6 +93,7 @@ def open_store(
         retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.1), 1),
         **keepalive,
     )
+    client = redis.Redis.from_pool(pool)
     return Store(client, bus_max_length, rings=rings)
 
 

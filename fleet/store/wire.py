@@ -8,10 +8,12 @@ such calls, an accepted event one. redis-py still connects, authenticates and re
 import hashlib
 import os
 import random
+import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import redis
@@ -34,6 +36,17 @@ RETRY_PAUSE_S = 0.05
 #: What is sent by one write, at least: less would wake the server too often, more keep it waiting.
 PART_BYTES = 8192
 
+#: Of one client. The server runs one script at a time, so more would only wait there instead.
+CONNECTIONS_MAX = 64
+#: How long a call waits for one of them; then the server is as good as gone.
+PATIENCE_S = 10.0
+#: While it waits it looks this often for what no other call announces: a connection that was lost.
+LOOK_S = 0.1
+
+
+class Crowded(redis.RedisError):
+    """Every connection was in use by another call for the whole patience."""
+
 
 class Script:
     """A script's text, and the beginning of every call of it."""
@@ -52,19 +65,31 @@ class Script:
 
 
 class Wire:
-    """Script calls of a client, from any thread, and in a forked child too."""
+    """Script calls of a client, from any thread, and in a forked child too.
 
-    def __init__(self, client: "redis.Redis") -> None:
+    More calls at the same time than `connections_max` take turns, each for at most `patience_s`.
+    """
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        connections_max: int = CONNECTIONS_MAX,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._client = client
+        self._connections_max = connections_max
+        self._patience_s = patience_s
         self._pid = os.getpid()
         #: As many as there were calls at the same time; a deque's own ends need no lock.
         self._idle: deque[Any] = deque()
+        self._begin_count()
         weakref.finalize(self, _disconnect, self._idle)
 
     def call(self, script: Script, calls: Calls) -> list[Any]:
         """The answers of `script` to each list of arguments, in one round trip.
 
-        A broken connection is tried again once, with all of the calls. Raises what redis-py raises.
+        A broken connection is tried again once, with all of the calls. Raises what redis-py raises,
+        and Crowded.
         """
         answers = self._exchange(script, calls)
         missing = {n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)}
@@ -102,16 +127,55 @@ class Wire:
         finally:
             # A broken one too: it connects anew, and the next call shall not find another stale.
             self._idle.append(connection)
+            if self._waiting:
+                with self._free:
+                    self._free.notify()
 
     def _take(self) -> Any:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             # Closes our end only: redis-py knows by its pid whose connection it is.
             _disconnect(self._idle)
+            self._begin_count()
         try:
             return self._idle.pop()
         except IndexError:
-            return self._client.connection_pool.make_connection()
+            return self._open_or_wait()
+
+    def _open_or_wait(self) -> Any:
+        until = time.monotonic() + self._patience_s
+        with self._free:
+            self._waiting += 1
+            try:
+                while True:
+                    # After `_waiting` has grown: who gives one back now either is seen, or sees us.
+                    if self._idle:
+                        with suppress(IndexError):
+                            return self._idle.pop()
+                    if len(self._made) < self._connections_max:
+                        return self._open()
+                    if time.monotonic() > until:
+                        raise Crowded(
+                            f"all {self._connections_max} connections of this process "
+                            f"were in use for {self._patience_s:g} s"
+                        )
+                    self._free.wait(LOOK_S)
+            finally:
+                self._waiting -= 1
+
+    def _open(self) -> Any:
+        # Not by the pool: it counts what it has made, not what is left, and refuses at its limit.
+        pool = self._client.connection_pool
+        made = pool.connection_class(**pool.connection_kwargs)
+        self._made.add(made)
+        return made
+
+    def _begin_count(self) -> None:
+        """A forked child has none of its parent's connections, and no thread that waits."""
+        #: Weak: one that a time limit lost on its way out of here or back is not counted for ever.
+        self._made: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._free = threading.Condition()
+        self._waiting = 0
 
 
 def _parts(script: Script, calls: Calls) -> Iterator[bytes]:

@@ -1,7 +1,9 @@
 """Script calls on a connection of one's own: broken ones, lost scripts, forks, threads, limits."""
 
+import gc
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +13,13 @@ import pytest
 
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store, open_store
-from fleet.store.wire import Script, Wire
+from fleet.store.connection import READ_CONNECTIONS_MAX, reachable
+from fleet.store.wire import CONNECTIONS_MAX, Script, Wire
 from tests.fixtures.valkey import Valkey
 
 ECHO = Script("return {KEYS[1] or 'none', ARGV[1], ARGV[2]}", "first")
+#: Threads at the same time: several times the connections of a client.
+CROWD = 300
 SLOW = Script("for i = 1, ARGV[1] do end return 'late'")
 
 
@@ -87,6 +92,62 @@ def test_threads_and_forks_do_not_read_each_others_answers(wire: Wire) -> None:
         assert all(threads.map(own, ("one", "two", "three")))
     assert own("main")
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_many_more_threads_than_connections_take_turns(store: Store) -> None:
+    """Calls and reads alike, all at the same moment."""
+    start = threading.Barrier(CROWD)
+
+    def both(number: int) -> bool:
+        start.wait(60)
+        seconds, _micros = store.client.time()
+        return bool(store.run("alert", f"name-{number}", "y")) and seconds > 0
+
+    with ThreadPoolExecutor(CROWD) as threads:
+        assert all(threads.map(both, range(CROWD)))
+    # This client's own, those of reads, and the session's few others.
+    assert len(store.client.client_list()) < CONNECTIONS_MAX + READ_CONNECTIONS_MAX + 20
+
+
+def test_a_call_does_not_wait_for_ever_for_a_connection(store: Store) -> None:
+    wire = Wire(store.client, connections_max=1, patience_s=0.2)
+    held = wire._take()
+    with pytest.raises(BrokerUnavailable, match="all 1 connections"), reachable():
+        wire.call(ECHO, [["x"]])
+    held.disconnect()
+
+
+def test_a_call_that_waits_goes_on_as_soon_as_another_ends(store: Store) -> None:
+    wire = Wire(store.client, connections_max=1, patience_s=30)
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(wire.call, SLOW, [[20_000_000]])
+        quick = threads.submit(wire.call, ECHO, [["x"]])
+        assert quick.result(30) == [["none", "first", "x"]]
+        assert slow.result(30) == ["late"]
+    wire.close()
+
+
+def test_connections_a_limit_has_lost_are_not_counted_for_ever(store: Store) -> None:
+    wire = Wire(store.client, connections_max=1)
+    lost = wire._take()
+    del lost
+    gc.collect()
+    assert wire.call(ECHO, [["x"]]) == [["none", "first", "x"]]
+    wire.close()
+
+
+def test_a_fork_in_a_crowd_may_call_too(store: Store) -> None:
+    """Its parent's threads hold every connection, and are not there to give one back."""
+    wire = Wire(store.client, connections_max=1, patience_s=5)
+    held = wire._take()
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if wire.call(ECHO, [["child"]])[0][2] == "child" else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    held.disconnect()
 
 
 def test_a_server_that_dies_is_one_sentence_until_it_is_back(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """`POST /events`: what is accepted, what is refused and how, and that nothing hurts the API."""
 
+import asyncio
 import json
 import socket
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +21,8 @@ from tests.fixtures.valkey import Valkey
 from tests.integration.api.conftest import Api, MakeApi, away
 
 SECRET = "s3cret-prompt"
+#: Requests at the same moment.
+BURST = 600
 
 
 def refused(answer: httpx.Response, status: int) -> str:
@@ -295,3 +299,18 @@ def test_what_was_sent_is_found_in_no_key_but_the_payload(api: Api, store: Store
     record: Any = store.client.hgetall(keys.dispatch(sent["dispatches"][0]["dispatch_id"]))
     assert SECRET not in json.dumps(record)
     assert SECRET in str(store.client.get(keys.payload(record["event"])))
+
+
+def test_a_burst_of_requests_is_answered_without_an_error(api: Api) -> None:
+    """Far more at once than the API has threads or connections to its store."""
+    limits = httpx.Limits(max_connections=BURST, max_keepalive_connections=0)
+
+    async def burst() -> list[int]:
+        async with httpx.AsyncClient(
+            base_url=api.url, timeout=50, trust_env=False, limits=limits
+        ) as http:
+            calls = [http.post("/events", json={"text": "hello"}) for _ in range(BURST // 2)]
+            calls += [http.get("/dispatches", params={"limit": 1}) for _ in range(BURST // 2)]
+            return [answer.status_code for answer in await asyncio.gather(*calls)]
+
+    assert Counter(asyncio.run(burst())) == {202: BURST // 2, 200: BURST // 2}
