@@ -6,8 +6,9 @@ has said that it is ready), counted from the start of the first process. CPU is 
 processes while nothing happens, in percent of one core; the broker is not counted.
 
 The fleet's agents are `llm` agents, with LiteLLM loaded and warm. The baseline is the lightest
-Celery worker there is, which could not call a model. `also` holds the two others: Celery workers
-with LiteLLM, and a fleet of `python` agents, without.
+Celery worker there is, which could not call a model. `--also` names who else is measured: a fleet
+of `python` agents, without LiteLLM, and Celery workers with it. A hundred of those need 22 GiB, so
+with many agents say `--also python`, or `--also none`.
 """
 
 import os
@@ -27,13 +28,14 @@ from fleet.bench._harness import (
     rounded,
     settle,
 )
-from fleet.errors import FleetError
+from fleet.errors import ConfigError, FleetError
 
 OPTIONS: dict[str, Option] = {
     "seed": 1,
     "agents": 20,
     "rounds": 3,
     "seconds": 15,  # of idleness that CPU is measured over
+    "also": "celery-litellm,python",
     "durability": "everysec",
 }
 
@@ -41,14 +43,20 @@ OPTIONS: dict[str, Option] = {
 SETTLE_S = 3.0
 
 
-KINDS = ("fleet", "celery", "celery with LiteLLM", "fleet of python agents")
+#: The first two are always measured, the others where `also` names them.
+KINDS = {
+    "fleet": "fleet",
+    "celery": "celery",
+    "celery-litellm": "celery with LiteLLM",
+    "python": "fleet of python agents",
+}
 
 
 class _Kind:
     """A contender that is started anew for each round."""
 
-    def __init__(self, name: str, where: Lab, agents: list[str]) -> None:
-        self.name = name
+    def __init__(self, kind: str, where: Lab, agents: list[str]) -> None:
+        self.name = KINDS[kind]
         self._lab = where
         self._agents = agents
 
@@ -69,15 +77,29 @@ def run(**given: Option) -> dict[str, Any]:
     if not Path("/proc/self/smaps_rollup").exists():
         raise FleetError("footprint reads /proc/PID/smaps_rollup, which this system does not have.")
     agents = names(int(options["agents"]))
+    also = _also(str(options["also"]))
     with lab(options) as where:
-        kinds = [_Kind(name, where, agents) for name in KINDS]
+        kinds = [_Kind(name, where, agents) for name in ("fleet", "celery", *also)]
         rounds = in_turns(
             int(options["rounds"]), kinds, lambda kind: _round(kind, float(options["seconds"]))
         )
-        ours, theirs, *others = map(medians, rounds)
+        # How many they are is no measured value, hence no float.
+        count = {"agents": len(agents)}
+        ours, theirs, *others = ({**medians(found), **count} for found in rounds)
         found = report("footprint", where, options, ours, theirs, BARE)
-        also = [{"of": kind, **other} for kind, other in zip(KINDS[2:], others, strict=True)]
-        return {**found, "also": also}
+        named = zip(also, others, strict=True)
+        return {**found, "also": [{"of": KINDS[kind], **other} for kind, other in named]}
+
+
+def _also(chosen: str) -> list[str]:
+    """The other contenders, in the order they were named. Raises ConfigError."""
+    if chosen == "none":
+        return []
+    named = chosen.split(",")
+    if unknown := set(named) - set(list(KINDS)[2:]):
+        known = ", ".join(list(KINDS)[2:])
+        raise ConfigError(f"--also: {min(unknown)!r} is none of {known}; none is an answer too.")
+    return named
 
 
 def _round(kind: _Kind, seconds: float) -> Figures:
