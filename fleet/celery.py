@@ -19,6 +19,7 @@ def create_app(settings: Settings) -> Celery:
     app.conf.update(_configuration(settings))
     app.steps["worker"].add("fleet.worker:Refusals")
     app.steps["worker"].add("fleet.reaper:PoolReaper")
+    app.steps["worker"].add("fleet.alerts.step:AlertStep")
     app.steps["consumer"].add("fleet.worker:LeaseStep")
     app.steps["consumer"].add("fleet.task_events:BatchedEvents")
     app.steps["consumer"].add("fleet.reconnect:Reconnect")

@@ -24,6 +24,12 @@
 | fleet:event:<hash>      | hash   | its dispatches' ids, how many are open  | after the last end |
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
+| fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
+| fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
+| fleet:alerts:outbox     | list   | messages that wait to be sent           | a day              |
+| fleet:alerts:sending    | string | a message is being sent                 | 20 s               |
+| fleet:alerts:rate       | string | messages in this minute                 | 60 s               |
+| fleet:alerts:suppressed | string | messages that were too many             | a day              |
 | fleet:rang:<agent>      | string | beat rang for it lately                 | 5 s                |
 | fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
 | fleet:ready             | string | the API tried lately whether it writes  | 60 s               |
@@ -51,6 +57,7 @@ RETRY = "fleet:retry"
 DEADLINES = "fleet:deadlines"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
+ALERTS_CURSOR = "fleet:alerts:cursor"
 
 #: Names the dispatches of this project: the same event and agent give the same id, everywhere.
 _NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")

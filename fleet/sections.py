@@ -1,8 +1,17 @@
 """The sections of `fleet.toml`, one frozen model each; unknown keys are errors."""
 
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 
 def number(value: Any) -> Any:
@@ -138,7 +147,18 @@ class Locks(Section):
 class Alerts(Section):
     """Where alerts go besides the bus."""
 
+    #: Discord, Slack or plain JSON, told apart by its shape.
     webhook: SecretStr | None = None
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        place = urlsplit(value.get_secret_value())
+        if place.scheme not in ("http", "https") or not place.hostname:
+            raise ValueError("must be a URL that begins with https:// or http://")
+        return value
 
 
 class Api(Section):

@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fleet.alerts import Alerter
 from fleet.api import backend as backends
 from fleet.api.backend import Backend
 from fleet.api.dispatches import Dispatches
@@ -43,9 +44,12 @@ def create_api(backend: Backend | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         hub.start()
+        alerter = Alerter(backend.store, settings, tells_outage=True)
+        alerter.start()
         try:
             yield
         finally:
+            alerter.close()
             hub.close()
 
     app = Starlette(

@@ -1,0 +1,119 @@
+"""What is wrong with a fleet now. Pure: the same reading gives the same conditions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.bus import BusEvent
+from fleet.health import BEAT_LATE_S
+
+#: A worker that is replaced, or a host that is deployed, is back before this.
+OFFLINE_AFTER_S = 30.0
+#: Longer than any worker takes to come back or to pop a doorbell.
+STUCK_AFTER_S = 30.0
+
+#: Also announced by the scripts themselves, so that they are on the bus without an alerter.
+_ON_BUS_ALREADY = frozenset({"beat_dead", "stuck_queue"})
+#: Entries of the bus that are news by themselves: they open nothing, and nothing closes them.
+NEWS = ("alert", "breaker_opened", "breaker_closed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Something that an operator must know of while it lasts. Holds no content and no secret."""
+
+    name: str  #: what kind, as on the bus
+    reason: str
+    agent: str = ""
+    for_s: float = 0.0  #: told when it has lasted so long
+    count: int = 0  #: told again when it has grown
+
+    @property
+    def key(self) -> str:
+        """What makes two readings the same condition."""
+        return f"{self.name}:{self.agent}"
+
+    def to_wire(self) -> dict[str, Any]:
+        """As `scripts/alerts.lua` takes it."""
+        return {
+            "key": self.key,
+            "name": self.name,
+            "agent": self.agent,
+            "reason": self.reason,
+            "for_ms": int(self.for_s * 1000),
+            "count": self.count,
+            "quiet": self.name in _ON_BUS_ALREADY,
+        }
+
+
+def current(
+    counts: Mapping[str, Mapping[str, Any]],
+    agents: Mapping[str, Mapping[str, Any]],
+    beat_s: float | None,
+    last_words: Mapping[str, str],
+) -> list[Condition]:
+    """The conditions that hold.
+
+    `counts` and `agents` are those of `fleet.ledger.views`, `beat_s` is the time since beat's last
+    tick (None before the first), `last_words` is why an agent's newest dead letter died.
+    """
+    found = []
+    if beat_s is None or beat_s > BEAT_LATE_S:
+        since = "beat has never run" if beat_s is None else f"no beat for {beat_s:.0f} s"
+        found.append(
+            Condition(
+                name="beat_dead",
+                reason=f"{since}: retries, deadlines and repairs wait; start `celery beat`",
+                for_s=BEAT_LATE_S,
+            )
+        )
+    for name, agent in agents.items():
+        row = counts[name]
+        if dead := row["states"].get("dead", 0):
+            found.append(_dead_letters(name, dead, last_words.get(name, "")))
+        if agent["paused"]:
+            continue
+        if not agent["online"]:
+            reason = "no worker holds its lease"
+            found.append(
+                Condition(name="agent_offline", agent=name, reason=reason, for_s=OFFLINE_AFTER_S)
+            )
+        elif not agent["active"] and row["oldest_s"] > STUCK_AFTER_S:
+            reason = "its worker holds the lease but takes no work"
+            found.append(Condition(name="stuck_queue", agent=name, reason=reason, for_s=10.0))
+    return found
+
+
+def news(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
+    """The entries to pass on as they are; those that an alerter has put there are not."""
+    return [
+        {
+            "name": entry.fields.get("name", entry.type),
+            "agent": entry.fields.get("agent", ""),
+            "reason": entry.fields.get("reason", ""),
+        }
+        for entry in entries
+        if entry.type in NEWS
+        and "state" not in entry.fields
+        and entry.fields.get("name") not in _ON_BUS_ALREADY
+    ]
+
+
+def last_words(entries: Sequence[BusEvent]) -> dict[str, str]:
+    """Why the newest dead letter of each agent died, of those among `entries`."""
+    return {
+        entry.fields["agent"]: f"{entry.fields.get('stage', '')}: {entry.fields.get('reason', '')}"
+        for entry in entries
+        if entry.type == "dispatch_dead"
+    }
+
+
+def _dead_letters(agent: str, count: int, words: str) -> Condition:
+    letters = "1 dead letter" if count == 1 else f"{count} dead letters"
+    last = f", the last one for {words}" if words else ""
+    return Condition(
+        name="dead_letters",
+        agent=agent,
+        reason=f"{letters}{last}; see `fleet dlq list`",
+        count=count,
+    )

@@ -1,0 +1,79 @@
+-- Compare what is wrong now with what was told, and tell the difference once.
+--
+-- ARGV     1 the conditions that hold (JSON list of objects: key, name, agent, reason, for_ms, count,
+--            quiet), 2 news to pass on (JSON list of objects: name, agent, reason),
+--          3 the place on the bus up to which news were read, 4 pause before a growing condition is
+--            told again (ms), 5 most messages a minute, 6 most messages that wait,
+--          7 '1' when messages are sent anywhere
+-- Keys     fleet:alerts, fleet:alerts:cursor, fleet:alerts:outbox, fleet:alerts:rate,
+--          fleet:alerts:suppressed, fleet:alerted:, fleet:bus
+-- Returns  how many messages were put into the outbox
+-- Invariants
+--   A condition is told when it has lasted as long as it must, told again only when its count has
+--   grown, and its end is told once; one that was never told ends unsaid.
+--   The outbox is bounded, in length and in growth; what does not fit is counted in the next message.
+--   Any number may call this: all see the same memory.
+
+local conditions, news = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local again_ms, per_minute, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local queued = 0
+
+local function send(what, state)
+  if ARGV[7] ~= '1' then return end
+  local rate = redis.call('INCR', 'fleet:alerts:rate')
+  if rate == 1 then redis.call('PEXPIRE', 'fleet:alerts:rate', 60000) end
+  if rate > per_minute or redis.call('LLEN', 'fleet:alerts:outbox') >= most then
+    redis.call('INCR', 'fleet:alerts:suppressed')
+    return
+  end
+  queued = queued + 1
+  local id = string.format('%.0f', NOW) .. '-' .. queued
+  local suppressed = tonumber(redis.call('GET', 'fleet:alerts:suppressed') or 0)
+  redis.call('DEL', 'fleet:alerts:suppressed')
+  redis.call('RPUSH', 'fleet:alerts:outbox', cjson.encode({id = id, name = what.name,
+    agent = what.agent, reason = what.reason, state = state, at_ms = NOW, suppressed = suppressed}))
+end
+
+local function tell(what, state)
+  if not (what.quiet and state == 'open') then
+    local fields = {'name', what.name, 'reason', what.reason, 'state', state}
+    if what.agent ~= '' then plus(fields, {'agent', what.agent}) end
+    emit('alert', fields)
+  end
+  send(what, state)
+end
+
+local holding = {}
+for _, now in ipairs(conditions) do
+  holding[now.key] = true
+  local known = redis.call('HGET', 'fleet:alerts', now.key)
+  known = known and cjson.decode(known) or {since = NOW, told = 0, count = 0}
+  local due = known.told == 0 and NOW - known.since >= now.for_ms
+  local grown = known.told > 0 and now.count > known.count and NOW - known.told >= again_ms
+  if due or grown then
+    tell(now, 'open')
+    known.told, known.count = NOW, now.count
+  end
+  known.name, known.agent, known.reason, known.quiet = now.name, now.agent, now.reason, now.quiet
+  redis.call('HSET', 'fleet:alerts', now.key, cjson.encode(known))
+end
+
+for key, text in pairs(read_hash('fleet:alerts')) do
+  if not holding[key] then
+    local known = cjson.decode(text)
+    if known.told > 0 then tell(known, 'closed') end
+    redis.call('HDEL', 'fleet:alerts', key)
+  end
+end
+
+for _, item in ipairs(news) do
+  local once = 'fleet:alerted:' .. item.name .. ':news:' .. item.agent
+  if redis.call('SET', once, NOW, 'NX', 'PX', 60000) then send(item, '') end
+end
+redis.call('SET', 'fleet:alerts:cursor', ARGV[3])
+-- The memory of a fleet that was taken down is not kept for ever.
+for _, key in ipairs({'fleet:alerts', 'fleet:alerts:cursor', 'fleet:alerts:outbox',
+  'fleet:alerts:suppressed'}) do
+  redis.call('PEXPIRE', key, 86400000)
+end
+return queued

@@ -1,0 +1,222 @@
+"""Told once, told that it is over, never lost on the way, and nobody waits for the receiver."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+from fleet import bus, keys
+from fleet.alerts import Alerter, watch
+from fleet.ledger import operations
+from fleet.store import Store
+from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
+
+
+@dataclass
+class Receiver:
+    """A webhook that answers with `status`, or not at all while `hang` is not set."""
+
+    url: str = ""
+    status: int = 204
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    hang: Event | None = None
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if found.hang is not None:
+                found.hang.wait(30)
+            if found.status < 300:
+                found.seen.append(json.loads(body))
+            self.send_response(found.status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    found.url = f"http://127.0.0.1:{server.server_port}/hook/secret"
+    yield found
+    if found.hang is not None:
+        found.hang.set()
+    server.shutdown()
+    server.server_close()
+
+
+class Desk:
+    """A ledger with an alerter that looks when told to."""
+
+    def __init__(self, store: Store, url: str) -> None:
+        settings = settings_for("a", "b")
+        self.books = Books(store, settings)
+        self.settings = settings.model_copy(
+            update={"alerts": settings.alerts.model_validate({"webhook": url})}
+        )
+        self.alerter = self.another()
+        store.client.hset(keys.BEAT, "health", "99999999999")
+        self.leases = [self.books.held(name) for name in ("a", "b")]
+
+    def another(self) -> Alerter:
+        return Alerter(lambda: self.books.store, self.settings)
+
+    def look(self, alerter: Alerter | None = None) -> None:
+        """A round, as if its time had come."""
+        self.books.store.client.delete(keys.turn("alerts"))
+        (alerter or self.alerter).look()
+
+    def die(self) -> str:
+        (dispatch_id,) = self.books.accept("a", text="a private matter")
+        assert self.books.fail(self.books.claimed(self.leases[0]), FOR_GOOD) == "dead"
+        return dispatch_id
+
+    def said(self) -> list[tuple[str, str]]:
+        """The alerts on the bus: (name, state)."""
+        return [
+            (event.fields["name"], event.fields["state"])
+            for event in bus.tail(self.books.store, 1000)
+            if event.type == "alert" and "state" in event.fields
+        ]
+
+
+@pytest.fixture
+def desk(store: Store, receiver: Receiver) -> Desk:
+    desk = Desk(store, receiver.url)
+    desk.look()
+    assert receiver.seen == []
+    return desk
+
+
+def names(receiver: Receiver) -> list[tuple[str, str | None]]:
+    return [(message["name"], message["state"]) for message in receiver.seen]
+
+
+def test_a_dead_letter_is_told_once_and_so_is_its_end(desk: Desk, receiver: Receiver) -> None:
+    dispatch_id = desk.die()
+    desk.look()
+    desk.look()
+    assert names(receiver) == [("dead_letters", "open")]
+    assert "no such model" in receiver.seen[0]["reason"]
+    operations.replay(desk.books.ledger, desk.settings, dispatch_id)
+    desk.look()
+    desk.look()
+    assert names(receiver) == [("dead_letters", "open"), ("dead_letters", "closed")]
+    assert desk.said() == names(receiver)
+    assert "private" not in json.dumps(receiver.seen)
+
+
+def test_two_alerters_tell_it_once(desk: Desk, receiver: Receiver) -> None:
+    other = desk.another()
+    desk.die()
+    desk.look()
+    desk.look(other)
+    assert len(receiver.seen) == 1
+
+
+def test_more_dead_letters_are_told_after_a_while(
+    desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.die()
+    desk.look()
+    desk.die()
+    desk.look()
+    assert len(receiver.seen) == 1
+    monkeypatch.setattr(watch, "AGAIN_MS", 0)
+    desk.look()
+    desk.look()
+    assert [message["reason"][:14] for message in receiver.seen] == [
+        "1 dead letter,",
+        "2 dead letters",
+    ]
+
+
+def test_what_passes_before_its_time_is_never_told(desk: Desk, receiver: Receiver) -> None:
+    desk.leases[1].release()
+    desk.look()
+    desk.leases[1] = desk.books.held("b")
+    desk.look()
+    assert receiver.seen == []
+    assert desk.said() == []
+
+
+def test_an_agent_that_stays_away_is_told(desk: Desk, receiver: Receiver) -> None:
+    desk.leases[1].release()
+    desk.look()
+    client = desk.books.store.client
+    known = json.loads(str(client.hget("fleet:alerts", "agent_offline:b")))
+    known["since"] -= 60_000
+    client.hset("fleet:alerts", "agent_offline:b", json.dumps(known))
+    desk.look()
+    assert [(m["name"], m["agent"]) for m in receiver.seen] == [("agent_offline", "b")]
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_receiver_in_trouble_gets_it_later(desk: Desk, receiver: Receiver, status: int) -> None:
+    receiver.status = status
+    desk.die()
+    desk.look()
+    assert receiver.seen == []
+    receiver.status = 200
+    # Its own pause has not passed; another alerter, as after a restart, has none.
+    with sending_over(desk):
+        desk.look(desk.another())
+    assert names(receiver) == [("dead_letters", "open")]
+
+
+@contextmanager
+def sending_over(desk: Desk) -> Iterator[None]:
+    """As if the first sender's time for the message had passed."""
+    desk.books.store.client.delete("fleet:alerts:sending")
+    yield
+
+
+def test_a_refused_message_does_not_hold_up_the_next(desk: Desk, receiver: Receiver) -> None:
+    receiver.status = 400
+    desk.die()
+    desk.look()
+    receiver.status = 200
+    desk.books.store.run("alert", "crash_loop", "keeps ending")
+    desk.look()
+    assert names(receiver) == [("crash_loop", None)]
+
+
+def test_a_hanging_receiver_costs_one_request_and_loses_nothing(
+    desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "SEND_TIMEOUT_S", 0.2)
+    hasty = desk.another()
+    receiver.hang = Event()
+    desk.die()
+    desk.look(hasty)
+    assert receiver.seen == []
+    assert desk.books.store.client.llen("fleet:alerts:outbox") == 1
+    receiver.hang.set()
+    with sending_over(desk):
+        desk.look(desk.another())
+    assert ("dead_letters", "open") in names(receiver)
+
+
+def test_a_storm_is_cut_short_and_counted(
+    desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PER_MINUTE", 3)
+    for number in range(8):
+        desk.books.store.run("alert", f"kind{number}", "something")
+    desk.look()
+    assert len(receiver.seen) == 3
+    desk.books.store.client.delete("fleet:alerts:rate")
+    desk.books.store.run("alert", "later", "something")
+    desk.look()
+    assert receiver.seen[-1]["suppressed"] == 5
+    assert receiver.seen[-1]["text"].endswith("[5 more were not sent]")
