@@ -21,7 +21,7 @@
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
 | fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
-| fleet:event:<hash>      | hash   | its dispatches' ids, how many are open  | after the last end |
+| fleet:event:<hash>      | hash   | parent of its dispatches: ids, outcomes | after the last end |
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |

@@ -103,6 +103,8 @@ class Routes(Section):
     default: tuple[str, ...] = ()
     mentions: bool = True
     groups: dict[str, tuple[str, ...]] = {}
+    #: When one dispatch of an event is dead: whether the others go on or are cancelled.
+    on_member_failure: Literal["continue", "cancel"] = "continue"
 
 
 class Chain(Section):

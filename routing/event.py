@@ -84,7 +84,7 @@ class Event:
     @property
     def key(self) -> str:
         """What makes an event the same event: its source and its id, unambiguously joined."""
-        return f"{self.source}\n{self.id}"
+        return event_key(self.source, self.id)
 
     def to_wire(self) -> dict[str, Any]:
         """The event as a CloudEvents 1.0 structured JSON object; `parse` reads it back."""
@@ -104,6 +104,11 @@ class Event:
         if self.subject is not None:
             wire["subject"] = self.subject
         return wire
+
+
+def event_key(source: str, event_id: str) -> str:
+    """The key of the event that has this source and id; neither may hold a newline."""
+    return f"{source}\n{event_id}"
 
 
 def _cloud_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

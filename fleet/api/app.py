@@ -18,6 +18,7 @@ from fleet.api.events import EventsRoute
 from fleet.api.guard import Guard
 from fleet.api.hub import Hub
 from fleet.api.openapi import document
+from fleet.api.parents import Parents
 from fleet.api.problems import HANDLERS
 from fleet.api.status import Status
 from fleet.api.stream import BusRoutes
@@ -69,6 +70,7 @@ def _routes(backend: Backend, hub: Hub) -> list[BaseRoute]:
     one = "/dispatches/{dispatch_id}"
     return [
         Route("/events", EventsRoute(backend.intake), methods=["POST"]),
+        Route("/events/{event_id:path}", Parents(backend).get),
         Route("/dispatches", dispatches.find),
         Route(one, dispatches.get),
         Route(f"{one}/cancel", dispatches.cancel, methods=["POST"]),

@@ -11,7 +11,7 @@ from fleet.api.schemas import SCHEMAS
 from fleet.ledger import State
 from fleet.ledger.views import LIST_MAX
 from fleet.version import VERSION
-from routing.event import EVENT_BYTES_MAX
+from routing.event import EVENT_BYTES_MAX, SOURCE_DEFAULT
 
 Json = dict[str, Any]
 
@@ -42,6 +42,7 @@ def document() -> Json:
         },
         "paths": {
             "/events": {"post": _send()},
+            "/events/{event_id}": {"get": _get_event()},
             "/dispatches": {"get": _find()},
             "/dispatches/{dispatch_id}": {"get": _get()},
             **{
@@ -97,6 +98,27 @@ def _send() -> Json:
         "responses": {
             "202": _json("In the ledger: it will end.", {"oneOf": [_ref("Accepted"), answers]}),
             **_problems(400, 403, 404, 408, 413, 415, 429, 503),
+        },
+    }
+
+
+def _get_event() -> Json:
+    place = {"name": "event_id", "in": "path", "required": True}
+    return {
+        "operationId": "get_event",
+        "summary": "One event: the parent of its dispatches. It ends when the last of them does.",
+        "parameters": [
+            {**place, "schema": {"type": "string", "minLength": 1}},
+            _parameter(
+                "source",
+                {"type": "string", "default": SOURCE_DEFAULT},
+                "Its `source`, where the sender named one: it and the id name the event together.",
+            ),
+            _parameter("content", _FLAG, "With the event itself and the members' answers."),
+        ],
+        "responses": {
+            "200": _json("The event.", _ref("Event")),
+            **_problems(400, 403, 404, 503),
         },
     }
 

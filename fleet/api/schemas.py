@@ -40,7 +40,7 @@ def _ref(name: str) -> Json:
 
 _OWN: Json = {
     "to": {
-        "description": "An agent's name, `@group` or `all`, or a list of them.",
+        "description": "An agent's name, `@group`, `all`, a list of these, or `chain:NAME`.",
         "oneOf": [_NAME, _list(_NAME, minItems=1, maxItems=TARGETS_MAX)],
     },
     "text": {"type": "string", "minLength": 1},
@@ -79,6 +79,28 @@ SCHEMAS: Json = {
         event_id=_NAME,
         dispatches=_list(_object("dispatch_id agent", dispatch_id=_TEXT, agent=_TEXT)),
         duplicate={"type": "boolean"},
+    ),
+    "Event": _object(
+        "event_id source state route on_member_failure accepted_at members",
+        event_id=_NAME,
+        source=_NAME,
+        state={"type": "string", "enum": ["open", "ended"]},
+        route={"description": "Why it went to these agents.", **_TEXT},
+        on_member_failure={"type": "string", "enum": ["continue", "cancel"]},
+        accepted_at=_TIME,
+        ended_at=_TIME,
+        members=_list(
+            _object(
+                "dispatch_id agent state",
+                dispatch_id=_TEXT,
+                agent=_TEXT,
+                state=_STATE,
+                attempt=_COUNT,
+                stage={"type": "string", "enum": [str(stage) for stage in Stage]},
+                error=_TEXT,
+                answer=_TEXT,
+            )
+        ),
     ),
     "Rejected": _object("error", error=_ref("Problem")),
     "Problem": _object(

@@ -8,8 +8,10 @@ import click
 from fleet import context
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import cell, duration, print_json, print_pairs, print_table
-from fleet.ledger import State, operations, views
+from fleet.ledger import State, operations, parents, views
+from fleet.redact import HIDDEN
 from fleet.settings import load
+from routing.event import SOURCE_DEFAULT
 
 _IN_STATS = ("queued", "active", "retrying", "completed", "dead")
 
@@ -83,15 +85,48 @@ def print_dispatches(rows: list[dict[str, Any]]) -> None:
 
 
 @queue.command()
-@click.argument("dispatch_id", metavar="ID")
+@click.argument("id_", metavar="ID")
+@click.option("--source", default=SOURCE_DEFAULT, show_default=True, help="Of an event's id.")
 @click.option("--show-content", is_flag=True, help="Show the event, the answer and step results.")
-def inspect(dispatch_id: str, show_content: bool) -> None:
-    """Show one dispatch: attempts, steps, timings, and why it waits; no content unless asked."""
-    record = find_one(dispatch_id, content=show_content)
+def inspect(id_: str, source: str, show_content: bool) -> None:
+    """Show one dispatch with its steps and why it waits, or one event with its dispatches.
+
+    No content unless asked.
+    """
+    store = context.store()
+    record = views.get(store, id_, content=show_content)
+    event = None if record else parents.get(store, id_, source, content=show_content)
+    if record is None and event is None:
+        raise operations.Unknown(
+            f"There is no dispatch and no event {id_[:64]!r}; see `fleet queue list`, and --source."
+        )
     if wants_json():
-        print_json(record)
-    else:
+        print_json(record or event)
+    elif record:
         print_record(record)
+    elif event:
+        print_event(event)
+
+
+def print_event(event: dict[str, Any]) -> None:
+    """Every field, then the members with their outcomes, then their answers where there are any."""
+    members = event["members"]
+    print_pairs((name, value) for name, value in event.items() if name != "members")
+    print_table(
+        ["agent", "state", "dispatch", "why"],
+        [
+            (
+                one["agent"],
+                one["state"],
+                one["dispatch_id"],
+                ": ".join(one[name] for name in ("stage", "error") if name in one) or None,
+            )
+            for one in members
+        ],
+    )
+    for one in members:
+        if one.get("answer", HIDDEN) != HIDDEN:
+            print(f"{one['agent']}\n{indent(cell(one['answer']), '  ')}")
 
 
 def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from routing import Event, Plan
 
 #: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
 ACCEPTS_PER_CALL = 10
+#: Of a route, in its event's record: a list of a thousand targets would fill the store.
+REASON_CHARS_MAX = 200
 #: A dispatch whose worker died this often is buried: it is more likely its cause than its victim.
 LOSSES_MAX = 3
 
@@ -135,9 +137,11 @@ class ValkeyLedger:
     def accept_args(self, event: Event, plan: Plan) -> list[Arg]:
         """One event as `accept.lua` wants it."""
         payload = json.dumps(event.to_wire(), ensure_ascii=False, separators=(",", ":"))
+        cancels = self._settings.routes.on_member_failure == "cancel" and len(plan.agents) > 1
         args: list[Arg] = [
             *(keys.event_digest(event.key), event.id, event.source, event.session or ""),
-            *(event.priority, payload, len(plan.agents)),
+            *(event.priority, payload, plan.reason[:REASON_CHARS_MAX]),
+            *(self._keep_ended_ms if cancels else "", len(plan.agents)),
         ]
         for name in plan.agents:
             agent = self._settings.agents[name]

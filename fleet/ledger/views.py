@@ -164,7 +164,7 @@ def _record(raw: dict[str, str]) -> dict[str, Any]:
         if name in _NUMBERS:
             record[name] = int(value)
         elif name in _MILLIS:
-            record[name.removesuffix("_ms").removesuffix("_at") + "_at"] = _rfc3339(float(value))
+            record[name.removesuffix("_ms").removesuffix("_at") + "_at"] = rfc3339(float(value))
         elif name == "elapsed_ms":
             record["elapsed_s"] = float(value) / 1000
         elif name == "usd":
@@ -176,7 +176,8 @@ def _record(raw: dict[str, str]) -> dict[str, Any]:
     return record
 
 
-def _rfc3339(millis: float) -> str:
+def rfc3339(millis: float) -> str:
+    """A moment of the server's clock, in milliseconds, as people write it."""
     text = datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 
 from fleet import keys
 from fleet.ledger import operations
+from fleet.sections import Routes
 from tests.fixtures import model
 from tests.fixtures.ledger import TERMINAL_TYPES
 from tests.fixtures.machine import ADVANCE, AGENTS, ENDINGS, Acts, Patches, stored
@@ -40,10 +41,11 @@ class Zombies(Acts, RuleBasedStateMachine):
 
     server: Valkey
     patches: Patches
+    routes: Routes
 
     def __init__(self) -> None:
         RuleBasedStateMachine.__init__(self)
-        Acts.__init__(self, self.server, self.patches)
+        Acts.__init__(self, self.server, self.patches, self.routes)
 
     def teardown(self) -> None:
         self.close()
@@ -90,6 +92,18 @@ class Zombies(Acts, RuleBasedStateMachine):
             assert found["due"][agent] == [row.id for row in self.model.runnable(agent)]
             assert found["active"][agent] == self.model.active.get(agent)
             assert found["leased"][agent] == self.model.leases.get(agent, (None,))[0]
+
+    @invariant()
+    def an_event_ends_with_its_last_member(self) -> None:
+        rows, events = self.model.rows, self.model.newest_events().values()
+        expected = [
+            (
+                "open" if event.open > 0 else "ended",
+                [event.ends.get(one) or rows[one].state for one in event.ids],
+            )
+            for event in events
+        ]
+        assert self.read_parents() == expected
 
     @invariant()
     def every_move_is_on_the_bus_once(self) -> None:
@@ -172,8 +186,15 @@ class Fleet(Zombies):
             self.accept(self.events[-1 - which % len(self.events)])
 
 
-def run(kind: type[Zombies], server: Valkey, patches: Patches, **options: Any) -> None:
-    machine = type("Machine", (kind,), {"server": server, "patches": patches})
+def run(
+    kind: type[Zombies],
+    server: Valkey,
+    patches: Patches,
+    routes: Routes | None = None,
+    **options: Any,
+) -> None:
+    of_this_run = {"server": server, "patches": patches, "routes": routes or Routes()}
+    machine = type("Machine", (kind,), of_this_run)
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -188,6 +209,10 @@ def run(kind: type[Zombies], server: Valkey, patches: Patches, **options: Any) -
 
 def test_the_scripts_do_what_the_model_does(valkey: Valkey) -> None:
     run(Fleet, valkey, {}, max_examples=60)
+
+
+def test_they_do_where_a_dead_member_cancels_the_others(valkey: Valkey) -> None:
+    run(Fleet, valkey, {}, Routes(on_member_failure="cancel"), max_examples=30)
 
 
 def test_without_the_fence_the_machine_fails(valkey: Valkey) -> None:

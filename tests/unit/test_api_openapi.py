@@ -22,7 +22,7 @@ def test_every_route_is_described_and_nothing_else() -> None:
     for route in app.routes:
         assert isinstance(route, Route | WebSocketRoute)
         methods = route.methods or set() if isinstance(route, Route) else {"GET"}
-        served |= {(route.path, method.lower()) for method in methods - {"HEAD"}}
+        served |= {(route.path_format, method.lower()) for method in methods - {"HEAD"}}
     described = {(path, method) for path, item in document()["paths"].items() for method in item}
     assert described == served
 

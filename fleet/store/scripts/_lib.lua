@@ -179,8 +179,23 @@ local function leave_queue(record)
   if record.session ~= '' then redis.call('ZREM', session_key(record.session), record.id) end
 end
 
+-- The other members of a fan-out, of which one died: those that wait are cancelled, those that run
+-- are asked to stop at their next step.
+local function cancel_others(dead, ids, keep_ms, finish)
+  local reason = dead.agent .. ' failed, and routes.on_member_failure is cancel'
+  for id in string.gmatch(ids, '(%S+) %S+') do
+    local member = read_hash(dispatch_key(id))
+    if member.state == 'queued' or member.state == 'retrying' or member.state == 'parked' then
+      finish(member, 'cancelled', {'error', reason}, {'reason', reason}, keep_ms)
+    elseif member.state == 'active' and not member.cancel then
+      redis.call('HSET', dispatch_key(id), 'cancel', reason)
+    end
+  end
+end
+
 -- Into a terminal state: off every work list, one terminal bus entry, retention started.
 -- `fields` are set on the record; `extra` goes into the bus entry; `keep_ms` is how long it stays.
+-- Its event, the parent record, takes the outcome down, and ends with the last of its members.
 local function finish(record, to, fields, extra, keep_ms)
   leave_queue(record)
   if redis.call('HGET', agent_key(record.agent), 'active') == record.id then
@@ -194,9 +209,14 @@ local function finish(record, to, fields, extra, keep_ms)
   redis.call('PEXPIRE', dispatch_key(record.id), keep_ms + RECORD_GRACE_MS)
   -- Its event stays as long as any of its dispatches.
   local event = 'fleet:event:' .. record.event
-  local keep = math.max(tonumber(keep_ms), tonumber(redis.call('HGET', event, 'keep_ms') or 0))
-  if redis.call('HINCRBY', event, 'open', -1) > 0 then
-    redis.call('HSET', event, 'keep_ms', keep)
+  local kept, cancel_keep_ms, ids = unpack(redis.call('HMGET', event, 'keep_ms', 'cancel_keep_ms',
+    'ids'))
+  local keep = math.max(tonumber(keep_ms), tonumber(kept or 0))
+  local left = redis.call('HINCRBY', event, 'open', -1)
+  redis.call('HSET', event, 'end:' .. record.id, to, left > 0 and 'keep_ms' or 'ended_ms',
+    left > 0 and keep or NOW)
+  if left > 0 then
+    if to == 'dead' and cancel_keep_ms then cancel_others(record, ids, cancel_keep_ms, finish) end
   else
     redis.call('PEXPIRE', event, keep)
     redis.call('PEXPIRE', 'fleet:payload:' .. record.event, keep)

@@ -2,7 +2,8 @@
 -- the bus entries.
 --
 -- ARGV     for each event: digest, event id, source, session or '', priority, payload (JSON),
---          number of dispatches,
+--          the route in words, how long to keep the members that are cancelled when one dies (ms),
+--          or '' where none is, number of dispatches,
 --          then for each of these: id, agent, deadline (ms from now), max_pending
 -- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:deadlines,
 --          fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:bus, agent.<agent>
@@ -14,9 +15,12 @@
 --   Accepted means due: each record is in its agent's due list before this returns, or in the line of
 --   its session.
 
+local HEAD = 9  -- arguments of an event before those of its dispatches
+
 -- The event whose arguments begin at `at` and end at `last`.
 local function accept(at, last)
   local digest, event_id, source, session, priority, payload = unpack(ARGV, at, at + 5)
+  local route, cancel_keep_ms = unpack(ARGV, at + 6, at + 7)
   local event = 'fleet:event:' .. digest
 
   local known = redis.call('HGET', event, 'ids')
@@ -26,7 +30,7 @@ local function accept(at, last)
     return answer
   end
 
-  for i = at + 7, last, 4 do
+  for i = at + HEAD, last, 4 do
     local pending = tonumber(redis.call('HGET', 'fleet:counts', ARGV[i + 1] .. '|queued') or 0)
     if pending >= tonumber(ARGV[i + 3]) then return {'full', ARGV[i + 1], pending} end
   end
@@ -34,7 +38,7 @@ local function accept(at, last)
   local answer, ids = {'accepted'}, {}
   redis.call('SET', 'fleet:payload:' .. digest, payload)
   emit('event_accepted', {'event_id', event_id, 'source', source})
-  for i = at + 7, last, 4 do
+  for i = at + HEAD, last, 4 do
     local id, agent, deadline = ARGV[i], ARGV[i + 1], NOW + tonumber(ARGV[i + 2])
     -- The event was forgotten and comes again; a sweep has not yet been where its record is.
     local left = read_hash(dispatch_key(id))
@@ -57,13 +61,14 @@ local function accept(at, last)
     answer[#answer + 1] = id; answer[#answer + 1] = agent
   end
   redis.call('HSET', event, 'event_id', event_id, 'source', source, 'ids', table.concat(ids, ' '),
-    'open', #ids, 'kept', #ids)
+    'open', #ids, 'kept', #ids, 'route', route, 'accepted_ms', NOW)
+  if cancel_keep_ms ~= '' then redis.call('HSET', event, 'cancel_keep_ms', cancel_keep_ms) end
   return answer
 end
 
 local answers, at = {}, 1
 while at < #ARGV do
-  local last = at + 6 + 4 * tonumber(ARGV[at + 6])
+  local last = at + HEAD - 1 + 4 * tonumber(ARGV[at + HEAD - 1])
   answers[#answers + 1] = accept(at, last)
   at = last + 1
 end

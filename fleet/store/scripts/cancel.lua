@@ -3,7 +3,7 @@
 -- ARGV     1 dispatch id, 2 reason, 3 keep ended (ms),
 --          4 '1' to stop a running turn at once, else '0'
 -- Keys     fleet:dispatch:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines, fleet:counts,
---          fleet:session:, fleet:sessions, fleet:ended, fleet:bus, fleet:orders:
+--          fleet:session:, fleet:sessions, fleet:ended, fleet:event:, fleet:bus, fleet:orders:
 -- Returns  the state after the call ('active' means it was asked to stop), or 'unknown'
 -- Invariants
 --   A terminal state never leaves. Cancelling twice answers the same.

@@ -4,7 +4,7 @@
 --          6 keep ended (ms), 7 a name of this call
 -- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
---          fleet:dead, fleet:bus
+--          fleet:dead, fleet:event:, fleet:bus
 -- Returns  {'claimed', id, attempt, payload, cancel} | {'idle'} | {'paused'} | {'fenced'}
 -- Invariants
 --   At most one active dispatch per agent, and one per session: an active one is taken up again

@@ -4,7 +4,7 @@
 --          2 keep ended (ms), 3 most dispatches to move in this call,
 --          4 how long work may lie untouched before an alert (ms)
 -- Keys     fleet:retry, fleet:deadlines, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
---          fleet:counts, fleet:ended, agent.<agent>, fleet:alerted:,
+--          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:bus
 -- Returns  fleet-wide: {retried, expired}; for an agent: {rung, offline, id to ring for or ''}
 -- Invariants

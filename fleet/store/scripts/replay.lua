@@ -21,6 +21,7 @@ for _, key in ipairs({dispatch_key(id), 'fleet:journal:' .. id, 'fleet:event:' .
   redis.call('PERSIST', key)
 end
 redis.call('HINCRBY', 'fleet:event:' .. record.event, 'open', 1)
+redis.call('HDEL', 'fleet:event:' .. record.event, 'ended_ms', 'end:' .. id)
 redis.call('ZREM', 'fleet:dead', id)
 redis.call('HDEL', dispatch_key(id), 'ended_ms', 'stage', 'error', 'retryable', 'committed', 'cancel')
 redis.call('HINCRBY', dispatch_key(id), 'generation', 1)

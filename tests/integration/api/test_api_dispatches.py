@@ -41,6 +41,25 @@ def test_a_dispatch_is_shown_without_its_content_unless_asked(api: Api) -> None:
     assert shown["event"]["data"]["text"] == "what was said"
 
 
+def test_an_event_is_the_parent_of_its_dispatches(api: Api) -> None:
+    sent = api.send(id="a/b c", to="@reviewers", text="what was said").json()
+    event = api.http.get("/events/a%2Fb%20c").json()
+    assert (event["state"], event["route"]) == ("open", "to: @reviewers")
+    members = [{name: one[name] for name in ("dispatch_id", "agent")} for one in event["members"]]
+    assert members == sent["dispatches"]
+    assert "what was said" not in str(event)
+    shown = api.http.get("/events/a%2Fb%20c", params={"content": "1"}).json()
+    assert shown["event"]["data"]["text"] == "what was said"
+
+
+def test_an_event_of_a_named_source_is_found_by_both(api: Api) -> None:
+    api.send(id="7", source="ci", to="gem")
+    refused = api.http.get("/events/7")
+    assert refused.status_code == 404
+    assert "`source`" in refused.json()["detail"]
+    assert api.http.get("/events/7", params={"source": "ci"}).json()["source"] == "ci"
+
+
 def test_pages_are_newest_first_and_together_whole(api: Api) -> None:
     sent = [dispatch_id(api.send(to="gem")) for _ in range(7)]
     found: list[str] = []

@@ -1,0 +1,95 @@
+"""Reading an event: the parent record of its dispatches. It ends when the last of them does.
+
+The record is written by the scripts that move its members, so it can never say otherwise than they.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from fleet import keys
+from fleet.ledger.states import State
+from fleet.ledger.views import rfc3339
+from fleet.redact import HIDDEN
+from fleet.store import Store
+from fleet.store.connection import reachable
+from routing.event import SOURCE_DEFAULT, event_key
+
+
+def get(
+    store: Store, event_id: str, source: str = SOURCE_DEFAULT, *, content: bool = False
+) -> dict[str, Any] | None:
+    """One event with each member's state or outcome; None when it is not known.
+
+    `content` adds the event itself and the members' answers; else they are hidden.
+    """
+    digest = keys.event_digest(event_key(source, event_id))
+    with reachable():
+        ids: Any = store.client.hget(keys.event(digest), "ids")
+        if ids is None:
+            return None
+        pairs = _pairs(ids)
+        # One snapshot: an event that is open has a member that is not terminal.
+        pipe = store.client.pipeline(transaction=True)
+        pipe.hgetall(keys.event(digest))
+        pipe.get(keys.payload(digest))
+        for dispatch_id, _ in pairs:
+            pipe.hmget(keys.dispatch(dispatch_id), "state", "attempt", "stage", "error")
+            if content:
+                pipe.get(keys.outcome(dispatch_id))
+        raw, payload, *rows = pipe.execute()
+    if not raw:
+        return None
+    answers = rows[1::2] if content else [HIDDEN] * len(pairs)
+    records = rows[::2] if content else rows
+    event = _event(raw)
+    event["members"] = [
+        _member(pair, raw, record, answer)
+        for pair, record, answer in zip(pairs, records, answers, strict=True)
+    ]
+    event["event"] = json.loads(payload) if content and payload else HIDDEN
+    return event
+
+
+def _pairs(ids: str) -> list[tuple[str, str]]:
+    words = ids.split()
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def _event(raw: dict[str, str]) -> dict[str, Any]:
+    return {
+        "event_id": raw["event_id"],
+        "source": raw["source"],
+        "state": "open" if int(raw["open"]) > 0 else "ended",
+        "route": raw.get("route", ""),
+        "on_member_failure": "cancel" if "cancel_keep_ms" in raw else "continue",
+        **dict(_times(raw)),
+    }
+
+
+def _times(raw: dict[str, str]) -> Iterator[tuple[str, str]]:
+    for name in ("accepted", "ended"):
+        if f"{name}_ms" in raw:
+            yield f"{name}_at", rfc3339(float(raw[f"{name}_ms"]))
+
+
+def _member(
+    pair: tuple[str, str], raw: dict[str, str], record: list[str | None], answer: str | None
+) -> dict[str, Any]:
+    """Its outcome outlives its own record, which retention may have taken away."""
+    dispatch_id, agent = pair
+    state, attempt, stage, error = record
+    member: dict[str, Any] = {
+        "dispatch_id": dispatch_id,
+        "agent": agent,
+        "state": raw.get(f"end:{dispatch_id}") or state,
+    }
+    if attempt is not None:
+        member["attempt"] = int(attempt)
+    if stage:
+        member["stage"] = stage
+    if error:
+        member["error"] = error
+    if member["state"] == State.COMPLETED and answer is not None:
+        member["answer"] = answer
+    return member
