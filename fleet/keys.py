@@ -15,6 +15,7 @@
 | fleet:due:<agent>       | zset   | runnable ones by lane and age           | while live         |
 | fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
 | fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
+| fleet:history:<hash>    | list   | what a session said (content)           | history_ttl_s      |
 | fleet:agent:<agent>     | hash   | active dispatch, paused                 | permanent          |
 | fleet:lease:<agent>     | hash   | holder, fence, since                    | lease TTL          |
 | fleet:orders:<agent>    | list   | orders to the worker that holds it      | 10 s               |
@@ -116,6 +117,11 @@ def payload(digest: str) -> str:
 def queue(agent: str) -> str:
     """Celery's queue of one agent; also its Redis list."""
     return f"agent.{agent}"
+
+
+def history(session: str) -> str:
+    """What was said in one session."""
+    return f"fleet:history:{hashlib.sha1(session.encode()).hexdigest()}"  # noqa: S324 - a name
 
 
 def lock_name(kind: str, of: str) -> str:

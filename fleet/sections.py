@@ -146,6 +146,16 @@ class Locks(Section):
     on_store_down: Literal["closed", "open"] = "closed"
 
 
+class Sessions(Section):
+    """What a session remembers."""
+
+    #: 0: nothing is kept and nothing handed to a turn.
+    history_messages: Annotated[int, BeforeValidator(number), Field(ge=0, le=1000)] = 40
+    history_tokens: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000_000)] = 16_000
+    #: After the session's last turn.
+    history_ttl_s: Seconds = 7 * 86400.0
+
+
 class Alerts(Section):
     """Where alerts go besides the bus."""
 

@@ -32,6 +32,7 @@ from fleet.sections import (
     Retention,
     Routes,
     Seconds,
+    Sessions,
     Tool,
     Upstream,
     number,
@@ -96,6 +97,7 @@ class Settings(BaseSettings):
     bus: Bus = Bus()
     breaker: Breaker = Breaker()
     locks: Locks = Locks()
+    sessions: Sessions = Sessions()
     alerts: Alerts = Alerts()
     api: Api = Api()
     flower: Flower = Flower()
@@ -222,7 +224,8 @@ _SECTIONS = tuple(
     name
     for name in Settings.model_fields
     if name
-    in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks", "alerts"}
+    in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
+    | {"sessions", "alerts"}
     | {"api", "flower"}
 )
 _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)

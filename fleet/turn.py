@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Claim, Ledger
+from fleet.ledger import Claim, Ledger, Said
 from fleet.sections import Agent
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,11 @@ class Turn:
     def text(self) -> str:
         """What the agent is told."""
         return self.claim.event.text
+
+    @property
+    def history(self) -> tuple[Said, ...]:
+        """What was said in this session before, oldest first; the same in every attempt."""
+        return self.claim.history
 
     @property
     def remaining_s(self) -> float:

@@ -1,7 +1,18 @@
 """The durable record of every dispatch: the truth. A queue message is only a wake-up."""
 
+from fleet.ledger.history import Said
 from fleet.ledger.protocol import Accepted, Claim, Ending, Failure, Ledger
 from fleet.ledger.states import Stage, State
 from fleet.ledger.valkey import ValkeyLedger
 
-__all__ = ["Accepted", "Claim", "Ending", "Failure", "Ledger", "Stage", "State", "ValkeyLedger"]
+__all__ = [
+    "Accepted",
+    "Claim",
+    "Ending",
+    "Failure",
+    "Ledger",
+    "Said",
+    "Stage",
+    "State",
+    "ValkeyLedger",
+]

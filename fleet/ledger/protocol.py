@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleet.errors import Refused
+from fleet.ledger.history import Said
 from fleet.ledger.states import Stage, State
 from routing import Event, Plan
 
@@ -36,6 +37,7 @@ class Claim:
     fence: int
     event: Event
     cancel: str = ""  #: why somebody asked to cancel it, before it started
+    history: tuple[Said, ...] = ()  #: what was said in its session before, oldest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

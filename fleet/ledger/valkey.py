@@ -9,6 +9,7 @@ from itertools import chain
 
 from fleet import keys
 from fleet.errors import Fenced, Refused
+from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
 from fleet.ledger.protocol import Accepted, Claim, Ending
 from fleet.ledger.states import State
 from fleet.publish import Bell
@@ -37,6 +38,12 @@ class ValkeyLedger:
         self._settings = settings
         self._keep_ended_ms = int(settings.retention.completed_s * 1000)
         self._keep_dead_ms = int(settings.retention.dead_s * 1000)
+        sessions = settings.sessions
+        self._history_bounds = (
+            sessions.history_messages,
+            sessions.history_tokens * BYTES_PER_TOKEN,
+            int(sessions.history_ttl_s * 1000),
+        )
 
     def accept(self, event: Event, plan: Plan) -> Accepted:
         """Write the event and its dispatches and ring; a known event answers its first ids."""
@@ -61,20 +68,22 @@ class ValkeyLedger:
         answer = self.store.run(
             "claim",
             *(agent, fence, holder, LOSSES_MAX, self._keep_dead_ms, self._keep_ended_ms),
-            uuid.uuid4().hex,
+            *(uuid.uuid4().hex, self._settings.sessions.history_messages),
         )
         if answer[0] == "fenced":
             raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")
         if answer[0] != "claimed":
             return None
-        _, dispatch_id, attempt, payload, cancel = answer
+        _, dispatch_id, attempt, payload, cancel, said = answer
+        event = read_payload(payload)
         return Claim(
             dispatch_id=dispatch_id,
             agent=agent,
             attempt=int(attempt),
             fence=fence,
-            event=read_payload(payload),
+            event=event,
             cancel=cancel,
+            history=recalled(said, event),
         )
 
     def step(self, claim: Claim, key: str, entry: str) -> str:
@@ -96,7 +105,12 @@ class ValkeyLedger:
 
     def commit(self, claim: Claim, ending: Ending) -> State:
         """End the attempt; answers the state the dispatch is in now."""
-        return self._commit(claim.dispatch_id, claim.agent, claim.fence, claim.attempt, ending)
+        said = "", ""
+        if ending.answer.strip() and claim.event.session is not None:
+            said = written(claim.event, claim.agent, claim.event.text, ending.answer)
+        return self._commit(
+            claim.dispatch_id, claim.agent, claim.fence, claim.attempt, ending, said
+        )
 
     def commit_active(self, agent: str, fence: int, ending: Ending) -> State | None:
         """End whatever `agent` runs under `fence`; for the parent of a child that cannot any more.
@@ -109,7 +123,13 @@ class ValkeyLedger:
             return None
 
     def _commit(
-        self, dispatch_id: str, agent: str, fence: int, attempt: Arg, ending: Ending
+        self,
+        dispatch_id: str,
+        agent: str,
+        fence: int,
+        attempt: Arg,
+        ending: Ending,
+        said: tuple[str, str] = ("", ""),
     ) -> State:
         failure = ending.failure
         verdict = "failed" if failure else "cancelled" if ending.cancelled else "completed"
@@ -129,6 +149,8 @@ class ValkeyLedger:
             f"{random.random():.6f}",  # noqa: S311 - spreads load, guards nothing
             int(retry_after_s * 1000),
             *(self._keep_dead_ms, self._keep_ended_ms),
+            *(said if self._settings.sessions.history_messages else ("", "")),
+            *self._history_bounds,
         )
         if answer[0] != "done":
             raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")

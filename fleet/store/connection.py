@@ -1,5 +1,6 @@
 """A connection to the store and its scripts, each loaded once and called by name."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,13 +23,18 @@ SOCKET_TIMEOUT_S = 5.0
 #: Of reads, which go by redis-py's pool. More at the same time wait for one of these to end.
 READ_CONNECTIONS_MAX = 64
 
+_WITH = re.compile(r"^-- With +([\w, ]+)$", re.MULTILINE)
+
 
 @cache
 def script_source(name: str) -> str:
-    """The text of one script with the shared part put before it."""
+    """The text of one script after the shared parts: `_lib`, and what its legend's `With` names."""
     folder = resources.files("fleet.store") / "scripts"
-    shared = (folder / "_lib.lua").read_text(encoding="utf-8")
-    return shared + "\n" + (folder / f"{name}.lua").read_text(encoding="utf-8")
+    script = (folder / f"{name}.lua").read_text(encoding="utf-8")
+    more = _WITH.search(script.partition("\n\n")[0])
+    parts = ["_lib", *(more[1].split(", ") if more else ())]
+    shared = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts]
+    return "\n".join([*shared, script])
 
 
 class Store:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fleet.ledger import Failure, Stage
+from fleet.ledger import Failure, Said, Stage
 from fleet.runner import TurnFailed
 from fleet.turn import Turn
 from tasks import model
@@ -16,6 +16,7 @@ class LlmRunner:
         messages: list[dict[str, Any]] = []
         if turn.agent.instructions:
             messages.append({"role": "system", "content": turn.agent.instructions})
+        messages += [_as_message(said, turn.claim.agent) for said in turn.history]
         messages.append({"role": "user", "content": turn.text})
         request = {"model": turn.agent.model, "messages": messages}
         try:
@@ -31,6 +32,12 @@ class LlmRunner:
             raise TurnFailed(failure) from error
         turn.facts.update(model=reply["model"], tier=reply["tier"])
         return str(reply["text"])
+
+
+def _as_message(said: Said, agent: str) -> dict[str, Any]:
+    """A message of the history: another agent's answer says whose it is."""
+    other = said.role == "assistant" and said.agent != agent
+    return {"role": said.role, "content": f"{said.agent}: {said.text}" if other else said.text}
 
 
 def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:

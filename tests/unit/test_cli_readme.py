@@ -15,7 +15,7 @@ from fleet.settings import Settings
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 #: Sections that are tables of their own in the file; the other keys belong to `[fleet]`.
-SECTIONS = ("routes", "bus", "alerts", "api", "flower")
+SECTIONS = ("routes", "bus", "sessions", "alerts", "api", "flower")
 IDLE = ("tools", "chains", "upstream", "breaker", "locks")
 
 
@@ -45,7 +45,8 @@ def test_sections_without_effect_are_named_as_such(section: str) -> None:
 
 
 def test_no_setting_is_described_that_does_not_exist() -> None:
-    described = set(re.findall(r"`((?:fleet|agents\.NAME|routes|bus|api|flower)\.\w+)`", README))
+    tables = "|".join(("fleet", r"agents\.NAME", *SECTIONS))
+    described = set(re.findall(rf"`((?:{tables})\.\w+)`", README))
     assert described - {"fleet.toml", "fleet.runners", "api.json"} <= set(settings())
 
 

@@ -1,11 +1,12 @@
 -- Take the agent's next runnable dispatch, in ledger order; the doorbell's own id does not matter.
 --
 -- ARGV     1 agent, 2 fence, 3 holder, 4 most losses, 5 keep dead (ms),
---          6 keep ended (ms), 7 a name of this call
+--          6 keep ended (ms), 7 a name of this call, 8 most messages of its session to hand out
+-- With     _history
 -- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
---          fleet:dead, fleet:event:, fleet:bus
--- Returns  {'claimed', id, attempt, payload, cancel} | {'idle'} | {'paused'} | {'fenced'}
+--          fleet:dead, fleet:event:, fleet:history:, fleet:bus
+-- Returns  {'claimed', id, attempt, payload, cancel, history} | {'idle'} | {'paused'} | {'fenced'}
 -- Invariants
 --   At most one active dispatch per agent, and one per session: an active one is taken up again
 --   before any other.
@@ -16,6 +17,7 @@
 
 local agent, fence, holder = ARGV[1], ARGV[2], ARGV[3]
 local losses_max, keep_dead, keep_ended, call = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
+local history_max = tonumber(ARGV[8])
 
 -- The name besides the token: a store that was emptied gives the same tokens again.
 local lease = redis.call('HMGET', lease_key(agent), 'fence', 'holder')
@@ -23,7 +25,8 @@ if lease[1] ~= fence or lease[2] ~= holder or not newest(agent, fence) then retu
 
 local function claimed(record)
   return {'claimed', record.id, tonumber(record.attempt),
-    redis.call('GET', 'fleet:payload:' .. record.event) or '', record.cancel or ''}
+    redis.call('GET', 'fleet:payload:' .. record.event) or '', record.cancel or '',
+    recall(record.session, history_max)}
 end
 
 local interrupted = read_hash(dispatch_key(redis.call('HGET', agent_key(agent), 'active') or ''))

@@ -5,15 +5,19 @@
 --          6 record fields (JSON object of strings), 7 answer (content),
 --          8 stage, 9 reason, 10 retryable '1'|'0', 11 attempts allowed, 12 minimum age (ms),
 --          13 first wait before a retry (ms), 14 jitter, from 0 to 1, 15 never before (ms),
---          16 keep dead (ms), 17 keep ended (ms)
+--          16 keep dead (ms), 17 keep ended (ms),
+--          18 what was said, as a message of its session's history ('' for none), 19 what was
+--          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms)
+-- With     _history
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
---          fleet:event:, fleet:bus
+--          fleet:event:, fleet:history:, fleet:bus
 -- Returns  {'done', state} | {'fenced'} | {'gone'}
 -- Invariants
 --   Only the attempt that runs now, under the newest token, ends a dispatch.
 --   While the agent has work there is a doorbell: more are used up than rung when workers die.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
+--   A session's history is written with the outcome, once, or not at all.
 --   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline
 --   passed.
 
@@ -49,6 +53,9 @@ end
 
 if verdict == 'completed' then
   redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX', keep_ended)
+  if record.session ~= '' and ARGV[18] ~= '' then
+    remember(record.session, ARGV[18], ARGV[19], tonumber(ARGV[20]), tonumber(ARGV[21]), ARGV[22])
+  end
   finish(record, 'completed', set, timing, keep_ended)
   return done('completed')
 end

@@ -1,0 +1,39 @@
+"""Every option of a session with a wrong value is refused at the start, by its key."""
+
+from typing import Any
+
+import pytest
+
+from fleet.errors import ConfigError
+from fleet.settings import Settings, parse
+
+AGENT = {"runner": "python", "python": "mine:answer"}
+
+
+def settings(agent: dict[str, Any] | None = None, **tables: Any) -> Settings:
+    return parse({"agents": {"a": {**AGENT, **(agent or {})}}, **tables})
+
+
+@pytest.mark.parametrize("value", ["queue", "", 1, True, ["reject"], {}])
+def test_on_busy_is_one_of_four(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^agents\.a\.on_busy: .*'coalesce'"):
+        settings({"on_busy": value})
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("history_messages", [-1, 1001, 1.5, "many", True, None]),
+        ("history_tokens", [0, -1, 1_000_001, "many", True]),
+        ("history_ttl_s", [0, -1, "week", True, float("nan"), float("inf")]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_key(key: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"^sessions\.{key}: .*\.$"):
+            settings(sessions={key: value})
+
+
+def test_an_unknown_key_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^sessions\.history: unknown key\.$"):
+        settings(sessions={"history": 3})
