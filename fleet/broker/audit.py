@@ -24,6 +24,8 @@ class Finding:
     what: str
     #: What the operator does about it; empty where nothing need be done.
     remedy: str = ""
+    #: Accepted events would be lost: a fleet may run so, but nobody should be surprised.
+    loses_data: bool = False
 
 
 def audit(client: "redis.Redis") -> list[Finding]:
@@ -89,12 +91,14 @@ def _durability(info: dict[str, Any], options: dict[str, str]) -> Iterator[Findi
             "warning",
             f"AOF is off: a crash loses every event accepted since the last snapshot{saves}",
             "CONFIG SET appendonly yes, then CONFIG REWRITE",
+            loses_data=True,
         )
     elif options.get("appendfsync") == "no":
         yield Finding(
             "warning",
             "appendfsync is 'no': a power loss takes about 30 s of accepted events with it",
             "CONFIG SET appendfsync always, then CONFIG REWRITE",
+            loses_data=True,
         )
     elif options.get("appendfsync") == "everysec":
         yield Finding(
@@ -103,7 +107,9 @@ def _durability(info: dict[str, Any], options: dict[str, str]) -> Iterator[Findi
             "CONFIG SET appendfsync always",
         )
     if info.get("aof_last_write_status", "ok") != "ok":
-        yield Finding("error", "the last write to the AOF failed", "free disk space on the server")
+        yield Finding(
+            "error", "the last write to the AOF failed", "free disk space on the server", True
+        )
     if info.get("aof_last_bgrewrite_status", "ok") != "ok":
         yield Finding("warning", "the last rewrite of the AOF failed", "free disk space and memory")
     if aof != "yes" and info.get("rdb_last_bgsave_status", "ok") != "ok":
@@ -121,6 +127,7 @@ def _memory(info: dict[str, Any], options: dict[str, str]) -> Iterator[Finding]:
         "error" if deletes else "warning",
         f"maxmemory-policy is {policy!r} (maxmemory {limit}): a full server deletes queued events",
         "CONFIG SET maxmemory-policy noeviction, then CONFIG REWRITE",
+        loses_data=deletes,
     )
 
 

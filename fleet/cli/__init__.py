@@ -25,6 +25,10 @@ COMMANDS = {
     "dlq": ("fleet.cli.dead:dlq", "Look at dead letters; replay and purge them."),
     "events": ("fleet.cli.events:events", "Read the bus: every state change, oldest first."),
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
+    "doctor": (
+        "fleet.cli.doctor:doctor",
+        "Check broker, clock, limits, models and files; exit 1 when data would be lost.",
+    ),
     "host": (
         "fleet.cli.parts:host",
         "Run the agents' workers of this machine, and nothing else.",
