@@ -132,10 +132,27 @@ def read(
     """
     with reachable():
         answer: Any = store.client.xread({keys.BUS: after}, count=count, block=block_ms)
-    if not answer:
-        return []
-    rows = answer[keys.BUS][0] if isinstance(answer, dict) else answer[0][1]
-    return [parse_entry(entry_id, raw) for entry_id, raw in rows]
+    return [parse_entry(entry_id, raw) for entry_id, raw in _rows(answer, keys.BUS)]
+
+
+def read_beside(
+    store: Store, after: str, other: str, other_after: str, *, block_ms: int, count: int
+) -> tuple[list[BusEvent], bool]:
+    """As `read`; and whether another stream has news, as of the same moment."""
+    with reachable():
+        answer: Any = store.client.xread(
+            {keys.BUS: after, other: other_after}, count=count, block=block_ms
+        )
+    news = [parse_entry(entry_id, raw) for entry_id, raw in _rows(answer, keys.BUS)]
+    return news, bool(_rows(answer, other))
+
+
+def _rows(answer: Any, stream: str) -> list[tuple[str, dict[str, str]]]:
+    """What XREAD answered of one stream, in either version of the protocol."""
+    if isinstance(answer, dict):
+        found = answer.get(stream)
+        return list(found[0]) if found else []
+    return next((list(rows) for name, rows in answer or () if name == stream), [])
 
 
 def follow(store: Store, after: str) -> Iterator[BusEvent | None]:

@@ -3,6 +3,7 @@
 FleetError                 one sentence for a person; exit code 1
  |- ConfigError            the configuration is wrong; the sentence names the key; exit code 2
  |- BrokerUnavailable      no broker answers: nothing was accepted, try again (HTTP 503)
+ |- Forbidden              the caller's token does not allow it (HTTP 403)
  |- Refused                a limit says no; the sender keeps the event (HTTP 429)
  `- Fenced                 a newer holder has the agent's lease: stop, write nothing
 """
@@ -22,6 +23,10 @@ class ConfigError(FleetError):
 
 class BrokerUnavailable(FleetError):
     """The broker refused, timed out or is not running; the caller may try again."""
+
+
+class Forbidden(FleetError):
+    """The caller is known and may not do this; the sentence names the scope that is missing."""
 
 
 class Refused(FleetError):

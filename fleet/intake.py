@@ -4,12 +4,16 @@ Validate, decide, accept. When `accept` has returned, the event is in the ledger
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from fleet.errors import Refused
+from fleet.errors import Forbidden, Refused
 from fleet.ledger.protocol import Accepted, Ledger
 from routing import Event, InvalidEvent, Plan, RoutingError, Rules, decide
+
+#: Called with each agent that an event is for; raises Forbidden when its sender may not reach it.
+MaySend = Callable[[str], None]
+Answer = Accepted | RoutingError | Refused | Forbidden
 
 
 class Intake:
@@ -27,19 +31,26 @@ class Intake:
         """
         return self._ledger.accept(*self._plan(raw))
 
-    def accept_batch(self, raws: Sequence[object]) -> list[Accepted | RoutingError | Refused]:
+    def accept_batch(
+        self, raws: Sequence[object], may: Sequence[MaySend | None] = ()
+    ) -> list[Answer]:
         """Accept each event by itself, in order, in one round trip; answers in the same order.
 
-        Raises BrokerUnavailable; then the whole batch may be sent again.
+        `may` says for each event what its sender is allowed; without it, everything. Raises
+        BrokerUnavailable; then the whole batch may be sent again.
         """
-        answers: list[Accepted | RoutingError | Refused] = []
+        answers: list[Answer] = []
         planned: list[tuple[Event, Plan]] = []
         places: list[int] = []
         for place, raw in enumerate(raws):
             try:
-                planned.append(self._plan(raw))
+                event, plan = self._plan(raw)
+                if may and (check := may[place]):
+                    for agent in plan.agents:
+                        check(agent)
+                planned.append((event, plan))
                 places.append(place)
-            except RoutingError as error:
+            except (RoutingError, Forbidden) as error:
                 answers.append(error)
                 continue
             answers.append(Refused("not yet accepted"))

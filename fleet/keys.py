@@ -40,6 +40,9 @@
 | fleet:lock:line:<lock>  | zset   | who waits for it, in order              | 10 s               |
 | fleet:lock:ticket:<id>  | string | a waiter was heard of, or gave up       | seconds            |
 | fleet:lock:wake:<id>    | list   | wakes a waiter                          | 1 s                |
+| fleet:tokens            | hash   | API tokens, hashed                      | permanent          |
+| fleet:access_news       | stream | which tokens were created or revoked    | trimmed            |
+| fleet:ticket:<hash>     | string | the token that a ticket stands for      | 30 s               |
 | agent.<agent>           | list   | Celery's queue of doorbells             | Celery's           |
 """
 
@@ -59,6 +62,8 @@ DEADLINES = "fleet:deadlines"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
 ALERTS_CURSOR = "fleet:alerts:cursor"
+TOKENS = "fleet:tokens"
+ACCESS_NEWS = "fleet:access_news"
 
 #: Names the dispatches of this project: the same event and agent give the same id, everywhere.
 _NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")

@@ -177,9 +177,11 @@ class Api(Section):
     """The HTTP side; port 0 takes a free one."""
 
     host: str = "127.0.0.1"
-    #: Serve on an address that others can reach, although no token is asked for: only where the
-    #: network lets nobody but the operator in, as a container published on loopback does.
+    #: Serve without tokens on an address that others can reach: only where the network lets nobody
+    #: but the operator in, as a container published on loopback does.
     trusted_network: bool = False
+    #: Requests, and events of a batch, that one token may send each second to one API process.
+    token_rate_per_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=1e6)] = 200.0
     port: Annotated[int, BeforeValidator(number), Field(ge=0, le=65535)] = 8700
 
 

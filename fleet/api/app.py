@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fleet.alerts import Alerter
 from fleet.api import backend as backends
+from fleet.api.access import Access
 from fleet.api.backend import Backend
 from fleet.api.dispatches import Dispatches
 from fleet.api.events import EventsRoute
@@ -20,8 +21,10 @@ from fleet.api.hub import Hub
 from fleet.api.openapi import document
 from fleet.api.parents import Parents
 from fleet.api.problems import HANDLERS
+from fleet.api.reach import others_can_reach
 from fleet.api.status import Status
 from fleet.api.stream import BusRoutes
+from fleet.api.tickets import Tickets
 
 _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>fleet</title>
 <h1>fleet</h1><ul>
@@ -33,14 +36,19 @@ _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>fleet</t
 """
 
 
-def create_api(backend: Backend | None = None) -> Starlette:
+def create_api(backend: Backend | None = None, *, host: str | None = None) -> Starlette:
     """The application; without a backend, on the fleet that this process's configuration names.
 
-    Its `state.hub` must be closed for clients of the bus to leave in order. Raises ConfigError.
+    `host` is where it will listen, if not where the configuration says: on an address that others
+    can reach every request needs a token. Its `state.hub` must be closed for clients of the bus to
+    leave in order. Raises ConfigError.
     """
     backend = backend or backends.of_this_process()
     settings = backend.settings
-    hub = Hub(backend.store, backend.reads, settings.bus.client_queue)
+    host = host or settings.api.host
+    closed = not settings.api.trusted_network and others_can_reach(host)
+    access = Access(backend.store, closed=closed, rate_per_s=settings.api.token_rate_per_s)
+    hub = Hub(backend.store, backend.reads, settings.bus.client_queue, access)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -54,8 +62,8 @@ def create_api(backend: Backend | None = None) -> Starlette:
             hub.close()
 
     app = Starlette(
-        routes=_routes(backend, hub),
-        middleware=[Middleware(Guard, host=settings.api.host)],
+        routes=_routes(backend, hub, access),
+        middleware=[Middleware(Guard, host=host, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
@@ -63,14 +71,15 @@ def create_api(backend: Backend | None = None) -> Starlette:
     return app
 
 
-def _routes(backend: Backend, hub: Hub) -> list[BaseRoute]:
+def _routes(backend: Backend, hub: Hub, access: Access) -> list[BaseRoute]:
     dispatches = Dispatches(backend)
     status = Status(backend, hub)
     stream = BusRoutes(hub, backend.settings)
     one = "/dispatches/{dispatch_id}"
     return [
-        Route("/events", EventsRoute(backend.intake), methods=["POST"]),
         Route("/events/{event_id:path}", Parents(backend).get),
+        Route("/events", EventsRoute(backend.intake, access), methods=["POST"]),
+        Route("/tickets", Tickets(access).issue, methods=["POST"]),
         Route("/dispatches", dispatches.find),
         Route(one, dispatches.get),
         Route(f"{one}/cancel", dispatches.cancel, methods=["POST"]),

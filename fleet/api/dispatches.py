@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from fleet.api.access import rights_of
 from fleet.api.backend import Backend
 from fleet.api.body import check_media_type, parse_json, read_body
 from fleet.api.parameters import choices, flag, number
@@ -39,6 +40,9 @@ class Dispatches:
             cursor.isascii() and cursor.isdecimal() and len(cursor) < 17
         ):
             raise bad_parameter("cursor", "must be the `cursor` of the page before")
+        rights = rights_of(request.scope)
+        for agent in agents:
+            rights.need_read(agent)
         search = partial(
             views.find,
             agent=next(iter(agents), None),
@@ -47,17 +51,22 @@ class Dispatches:
             cursor=cursor,
         )
         page = await self._backend.reads.run(lambda: search(self._backend.store()))
-        return JSONResponse({"dispatches": page.dispatches, "cursor": page.cursor})
+        # A page may so be shorter than asked for; the cursor leads on all the same.
+        seen = [row for row in page.dispatches if rights.reads(row["agent"])]
+        return JSONResponse({"dispatches": seen, "cursor": page.cursor})
 
     async def get(self, request: Request) -> Response:
         """One dispatch; its content only with `?content=1`."""
-        return JSONResponse(await self._get(request, flag(request.query_params, "content")))
+        record = await self._read(request, flag(request.query_params, "content"))
+        rights_of(request.scope).need_read(record["agent"])
+        return JSONResponse(record)
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a dispatch: at once when it waits (200), at its next step when it runs (202).
 
         With `now=1` a running turn is ended at once too (200).
         """
+        rights_of(request.scope).need_operate()
         reason, now = await _reason(request), flag(request.query_params, "now")
         backend = self._backend
         state = await self._operate(
@@ -70,6 +79,7 @@ class Dispatches:
 
     async def retry(self, request: Request) -> Response:
         """Queue a dead dispatch again."""
+        rights_of(request.scope).need_operate()
         state = await self._operate(
             lambda: operations.replay(self._backend.ledger(), self._backend.settings, _id(request))
         )
@@ -77,10 +87,11 @@ class Dispatches:
 
     async def decide(self, request: Request) -> Response:
         """Approve or reject a parked dispatch. No dispatch is parked yet, so it is always 409."""
-        record = await self._get(request, False)
+        rights_of(request.scope).need_operate()
+        record = await self._read(request, False)
         raise NotPossible(f"{_id(request)} is {record['state']}, not parked: nothing to decide.")
 
-    async def _get(self, request: Request, content: bool) -> dict[str, Any]:
+    async def _read(self, request: Request, content: bool) -> dict[str, Any]:
         record = await self._backend.reads.run(
             lambda: views.get(self._backend.store(), _id(request), content=content)
         )

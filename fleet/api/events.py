@@ -7,7 +7,7 @@ waits for company: when nothing is under way, an event goes at once.
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -15,13 +15,12 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from fleet.api.access import Access, caller_of
 from fleet.api.body import ClientGone, check_media_type, parse_json, read_body
 from fleet.api.lanes import Busy, Lane
 from fleet.api.problems import Problem, as_problem
-from fleet.errors import Refused
-from fleet.intake import Intake
+from fleet.intake import Answer, Intake, MaySend
 from fleet.ledger import Accepted
-from routing import RoutingError
 from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
 
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
@@ -37,7 +36,7 @@ _WAITING_MAX = 1024
 
 _JSON = [(b"content-type", b"application/json")]
 
-Answer = Accepted | RoutingError | Refused
+Waiting = tuple[object, MaySend | None, asyncio.Future[Answer]]
 
 
 class Grouped:
@@ -46,15 +45,15 @@ class Grouped:
     def __init__(self, intake: Callable[[], Intake]) -> None:
         self._intake = intake
         self._lane = Lane("intake", _THREADS, _WAITING_MAX)
-        self._waiting: deque[tuple[object, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._serving: asyncio.Task[None] | None = None
 
-    async def accept(self, raw: object) -> Accepted:
+    async def accept(self, raw: object, may: MaySend | None = None) -> Accepted:
         """Accept one event, as `Intake.accept` does; Busy when too many wait already."""
         if len(self._waiting) >= _WAITING_MAX:
             raise Busy("Too many events wait to be accepted already: send it again.")
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((raw, answered))
+        self._waiting.append((raw, may, answered))
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         answer = await answered
@@ -62,9 +61,11 @@ class Grouped:
             return answer
         raise answer
 
-    async def accept_batch(self, raws: list[object]) -> list[Answer]:
+    async def accept_batch(
+        self, raws: Sequence[object], may: Sequence[MaySend | None]
+    ) -> list[Answer]:
         """Accept each event by itself, as `Intake.accept_batch` does."""
-        return await self._lane.run(lambda: self._intake().accept_batch(raws))
+        return await self._lane.run(lambda: self._intake().accept_batch(raws, may))
 
     async def _serve(self) -> None:
         """One group after the other: two at once only take turns at the interpreter's lock."""
@@ -74,10 +75,10 @@ class Grouped:
         # No await since the last look: nobody can wait for a task that has just ended.
         self._serving = None
 
-    async def _serve_group(self, group: list[tuple[object, asyncio.Future[Answer]]]) -> None:
-        senders = [sender for _, sender in group]
+    async def _serve_group(self, group: list[Waiting]) -> None:
+        raws, may, senders = zip(*group, strict=True)
         try:
-            answers = await self.accept_batch([raw for raw, _ in group])
+            answers = await self.accept_batch(raws, may)
         except Exception as error:  # noqa: BLE001 - each sender gets it
             for sender in senders:
                 if not sender.done():
@@ -91,22 +92,29 @@ class Grouped:
 class EventsRoute:
     """The ASGI application behind `POST /events`."""
 
-    def __init__(self, intake: Callable[[], Intake]) -> None:
+    def __init__(self, intake: Callable[[], Intake], access: Access) -> None:
         self._grouped = Grouped(intake)
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises what `as_problem` knows."""
         media_type = check_media_type(scope)
+        caller = caller_of(scope)
+        limit = min(EVENT_BYTES_MAX, caller.body_bytes or EVENT_BYTES_MAX)
         try:
-            body = await read_body(scope, receive, EVENT_BYTES_MAX)
+            body = await read_body(scope, receive, limit)
         except ClientGone:
             return
         value = parse_json(body)
         key = _idempotency_key(scope)
+        may = caller.rights.need_send if caller.token else None
         if isinstance(value, list) or media_type == BATCH_MEDIA_TYPE:
-            answer: Any = await self._batch(value, key)
+            events = _batch(value, key)
+            self._access.charge_batch(caller, len(events))
+            answers = await self._grouped.accept_batch(events, [may] * len(events))
+            answer: Any = [_to_wire(one) for one in answers]
         else:
-            answer = (await self._grouped.accept(_with_id(value, key))).to_wire()
+            answer = (await self._grouped.accept(_with_id(value, key), may)).to_wire()
         text = json.dumps(answer).encode()
         headers = [*_JSON, (b"content-length", str(len(text)).encode())]
         await send(
@@ -114,21 +122,22 @@ class EventsRoute:
         )
         await send({"type": "http.response.body", "body": text})
 
-    async def _batch(self, value: object, key: str | None) -> list[dict[str, Any]]:
-        if not isinstance(value, list) or not value:
-            detail = "A batch must be a JSON array of at least one event."
-            raise Problem(HTTPStatus.BAD_REQUEST, "invalid-event", detail)
-        if len(value) > BATCH_MAX:
-            detail = f"A batch must not hold more than {BATCH_MAX} events: split it."
-            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
-        numbered = partial("{}.{}".format, key) if key else lambda _: None
-        raws = [_with_id(raw, numbered(place)) for place, raw in enumerate(value)]
-        return [
-            answer.to_wire()
-            if isinstance(answer, Accepted)
-            else {"error": as_problem(answer).to_wire()}
-            for answer in await self._grouped.accept_batch(raws)
-        ]
+
+def _batch(value: object, key: str | None) -> list[object]:
+    if not isinstance(value, list) or not value:
+        detail = "A batch must be a JSON array of at least one event."
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid-event", detail)
+    if len(value) > BATCH_MAX:
+        detail = f"A batch must not hold more than {BATCH_MAX} events: split it."
+        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
+    numbered = partial("{}.{}".format, key) if key else lambda _: None
+    return [_with_id(raw, numbered(place)) for place, raw in enumerate(value)]
+
+
+def _to_wire(answer: Answer) -> dict[str, Any]:
+    if isinstance(answer, Accepted):
+        return answer.to_wire()
+    return {"error": as_problem(answer).to_wire()}
 
 
 def _idempotency_key(scope: Scope) -> str | None:

@@ -1,11 +1,13 @@
 """One client of the bus: its place in the hub's log, and why it may have to fetch the state."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from fleet.api.access import ANYBODY, Caller
 from fleet.api.cursor import BEGINNING, Cursor, Place, Resync, parse_cursor, verdict
 from fleet.api.log import Entry, render
 from fleet.bus import BusEvent
@@ -51,9 +53,15 @@ class Follower:
     Entries come in order, each once, none left out: or a `resync_required` comes in their stead.
     """
 
-    def __init__(self, hub: "Hub", cursor: str | None, wanted: Wanted) -> None:
+    def __init__(
+        self, hub: "Hub", cursor: str | None, wanted: Wanted, caller: Caller = ANYBODY
+    ) -> None:
         self.wake = asyncio.Event()
         self.gone = False  #: set by whoever sees the client hang up
+        self.caller = caller
+        self.dismissed = False  #: it may see nothing any more
+        self.evicted = False  #: set by whoever sees that it takes nothing
+        self.on_dismissal: Callable[[], object] = self.wake.set
         self._hub = hub
         self._asked = cursor
         self._cursor = parse_cursor(cursor) if cursor is not None else None
@@ -84,9 +92,11 @@ class Follower:
         """What to send: entries, nothing when the time is over, None when the client must leave."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
-        while not (self._hub.closing or self.gone):
+        while not self._over():
             self.wake.clear()
             await self.settle()
+            if self._over():
+                break
             if batch := self._take():
                 return batch
             if self.lag:  # nothing of this chunk was wanted
@@ -100,6 +110,14 @@ class Follower:
                 if loop.time() >= until:
                     return []
         return None
+
+    def dismiss(self) -> None:
+        """From now on not one entry more, not even those that wait."""
+        self.dismissed = True
+        self.on_dismissal()
+
+    def _over(self) -> bool:
+        return self._hub.closing or self.gone or self.dismissed
 
     async def settle(self) -> None:
         """Find the client's place, if it has none and the broker answers."""
@@ -124,7 +142,7 @@ class Follower:
         """Wait until the reader has met the broker or failed to, or CONNECT_S."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_S):
-                while not (self._hub.up or self._hub.away or self._hub.closing or self.gone):
+                while not (self._hub.up or self._hub.away or self._over()):
                     self.wake.clear()
                     await self.wake.wait()
 

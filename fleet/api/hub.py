@@ -5,10 +5,11 @@ notice is a comparison of numbers, so no full queue can swallow it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from fleet import bus
+from fleet.api.access import ANYBODY, Access, Caller
 from fleet.api.cursor import BEGINNING, Place, place_of
 from fleet.api.follower import Follower, Wanted
 from fleet.api.lanes import Lane
@@ -17,6 +18,7 @@ from fleet.api.reader import Reader
 from fleet.bus import Window
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.store import Store
+from fleet.tokens import Token
 
 #: A client that is further behind fetches the state instead; the log holds at least as much.
 REPLAY_MAX = 5000
@@ -26,7 +28,9 @@ WINDOW_TIMEOUT_S = 2.0
 class Hub:
     """What all clients of this process share. Everything here runs in one event loop."""
 
-    def __init__(self, store: Callable[[], Store], lane: Lane, client_queue: int) -> None:
+    def __init__(
+        self, store: Callable[[], Store], lane: Lane, client_queue: int, access: Access
+    ) -> None:
         self.log = Log(REPLAY_MAX)
         self.epoch = ""
         self.head: Place = BEGINNING  #: the newest place that was read
@@ -39,6 +43,8 @@ class Hub:
         self.followers: set[Follower] = set()
         self._store = store
         self._lane = lane
+        self._access = access
+        access.changed = self._check_callers
         chunk = min(bus.CHUNK, client_queue)
         self._reader = Reader(store, self, chunk=chunk, history=REPLAY_MAX)
         self._seen: Window | None = None
@@ -55,14 +61,18 @@ class Hub:
         self._reader.stop()
         self._wake()
 
-    async def follow(self, cursor: str | None, wanted: Wanted) -> Follower:
+    async def follow(
+        self, cursor: str | None, wanted: Wanted, caller: Caller = ANYBODY
+    ) -> Follower:
         """A new client, placed behind `cursor`, or at the newest entry without one.
 
         Everything that enters the bus after this returns will reach the client.
         """
-        follower = Follower(self, cursor, wanted)
+        follower = Follower(self, cursor, wanted, caller)
         self.followers.add(follower)
         self._reader.need()
+        if not self._access.holds(caller):  # no more, since it was let in
+            follower.dismiss()
         try:
             await follower.settle()
         except BaseException:
@@ -138,6 +148,15 @@ class Hub:
             return False
         self.up = False
         return True
+
+    def tokens(self, newest: str, table: Mapping[str, Token]) -> None:
+        """Who may follow has changed."""
+        self._access.replace(newest, table)
+
+    def _check_callers(self) -> None:
+        for follower in self.followers:
+            if not self._access.holds(follower.caller):
+                follower.dismiss()
 
     def _wake(self) -> None:
         for follower in self.followers:

@@ -17,14 +17,15 @@ Json = dict[str, Any]
 
 _PROBLEMS = {
     400: "Malformed; the problem names what is wrong.",
-    403: "Another site's page or a public host name.",
+    401: "No good token, where one is needed.",
+    403: "Another site's page, a public host name, or a scope that the token does not have.",
     404: "Not known here.",
     405: "Not for this method.",
     408: "The body did not arrive in time.",
     409: "The dispatch is in a state that does not allow it.",
     413: f"Larger than {EVENT_BYTES_MAX} bytes, or more than {BATCH_MAX} events.",
     415: "Not JSON.",
-    429: "A limit refuses the event; the sender keeps it. See `Retry-After`.",
+    429: "A limit refuses it; the sender keeps it. See `Retry-After`.",
     503: "Nothing can accept or answer it now. See `Retry-After`.",
 }
 
@@ -49,6 +50,7 @@ def document() -> Json:
                 f"/dispatches/{{dispatch_id}}/{verb}": {"post": _operate(verb, summary)}
                 for verb, summary in _VERBS.items()
             },
+            "/tickets": {"post": _ticket()},
             "/bus": {"get": _bus()},
             "/ws": {"get": _ws()},
             "/health": {"get": _health()},
@@ -57,9 +59,22 @@ def document() -> Json:
             "/openapi.json": {"get": _plain("openapi", "This document.", "application/json")},
             "/": {"get": _plain("index", "Links for people.", "text/html")},
         },
-        "components": {"schemas": SCHEMAS},
+        "security": [{}, {"token": []}],
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Needed once there is a token: `fleet token create` makes one.",
+                }
+            },
+        },
     }
 
+
+#: What a caller may be refused with wherever a token can be needed.
+_CALLER = (401, 403, 429)
 
 _VERBS = {
     "cancel": "Cancel: at once when it waits (200), at its next step when it runs (202).",
@@ -97,7 +112,7 @@ def _send() -> Json:
         },
         "responses": {
             "202": _json("In the ledger: it will end.", {"oneOf": [_ref("Accepted"), answers]}),
-            **_problems(400, 403, 404, 408, 413, 415, 429, 503),
+            **_problems(400, *_CALLER, 404, 408, 413, 415, 503),
         },
     }
 
@@ -118,7 +133,7 @@ def _get_event() -> Json:
         ],
         "responses": {
             "200": _json("The event.", _ref("Event")),
-            **_problems(400, 403, 404, 503),
+            **_problems(400, *_CALLER, 404, 503),
         },
     }
 
@@ -135,7 +150,7 @@ def _find() -> Json:
             _parameter("limit", limit, "Most dispatches on the page."),
             _parameter("cursor", {"type": "string"}, "The `cursor` of the page before."),
         ],
-        "responses": {"200": _json("The page.", _ref("Page")), **_problems(400, 403, 503)},
+        "responses": {"200": _json("The page.", _ref("Page")), **_problems(400, *_CALLER, 503)},
     }
 
 
@@ -149,7 +164,7 @@ def _get() -> Json:
         ],
         "responses": {
             "200": _json("The dispatch.", _ref("Dispatch")),
-            **_problems(400, 403, 404, 503),
+            **_problems(400, *_CALLER, 404, 503),
         },
     }
 
@@ -161,18 +176,32 @@ def _operate(verb: str, summary: str) -> Json:
         "parameters": [_dispatch_id()],
         "responses": {
             "200": _json("Done.", _ref("Moved")),
-            **_problems(403, 404, 409, 503),
+            **_problems(400, *_CALLER, 404, 409, 503),
         },
     }
     if verb == "cancel":
         schema = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": 500}}}
         operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
-        operation["responses"] |= _problems(400, 408, 413, 415)
+        operation["responses"] |= _problems(408, 413, 415)
         operation["parameters"].append(
             _parameter("now", _FLAG, "End a running turn at once, in the middle of a step.")
         )
         operation["responses"]["202"] = _json("It stops at its next step.", _ref("Moved"))
     return operation
+
+
+def _ticket() -> Json:
+    ticket: Json = {
+        "type": "object",
+        "properties": {"ticket": {"type": "string"}, "expires_in_s": {"type": "integer"}},
+        "required": ["ticket", "expires_in_s"],
+    }
+    return {
+        "operationId": "issue_ticket",
+        "summary": "A ticket: stands for the caller's token once, in the URL of a request.",
+        "description": "For a browser's WebSocket and EventSource, which can send no header.",
+        "responses": {"201": _json("Good for one request.", ticket), **_problems(*_CALLER, 503)},
+    }
 
 
 def _bus() -> Json:
@@ -188,7 +217,7 @@ def _bus() -> Json:
         "operationId": "follow_bus",
         "summary": "Every state change, live, as server-sent events.",
         "parameters": [header, *_following()],
-        "responses": {"200": stream, **_problems(400, 403)},
+        "responses": {"200": stream, **_problems(400, *_CALLER, 503)},
     }
 
 
@@ -196,9 +225,10 @@ def _ws() -> Json:
     return {
         "operationId": "follow_bus_ws",
         "summary": "Every state change, live, as WebSocket text messages of one BusEvent each.",
-        "description": "Closed with 1012 when the API ends, 1013 when the client reads nothing.",
+        "description": "Closed with 1012 when the API ends, 1013 when the client reads nothing, "
+        "1008 when its token was revoked.",
         "parameters": _following(),
-        "responses": {"101": {"description": "Follows the bus."}, **_problems(400, 403)},
+        "responses": {"101": {"description": "Follows the bus."}, **_problems(400, *_CALLER, 503)},
     }
 
 
@@ -210,6 +240,7 @@ def _following() -> list[Json]:
     some = {"type": "array", "items": {"type": "string"}}
     return [
         _parameter("last-event-id", {"type": "string"}, _RESUME),
+        _parameter("ticket", {"type": "string"}, "In the place of a token: see `POST /tickets`."),
         _parameter("agent", some, "Only these agents'."),
         _parameter("type", types, "Only these types; `resync_required` comes always."),
         _parameter("session", some, "Only these sessions'."),
@@ -223,7 +254,7 @@ def _health() -> Json:
         "responses": {
             "200": _json("It works, perhaps degraded.", _ref("Health")),
             "503": _json("It is down.", _ref("Health")),
-            **_problems(403),
+            **_problems(400, *_CALLER),
         },
     }
 

@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from fleet.api.access import rights_of
 from fleet.api.backend import Backend
 from fleet.api.parameters import flag
 from fleet.ledger import parents
@@ -29,4 +30,6 @@ class Parents:
                 "There is no event of this id and `source`; one whose sender named no source is "
                 f"of {SOURCE_DEFAULT!r}."
             )
+        for member in record["members"]:
+            rights_of(request.scope).need_read(member["agent"])
         return JSONResponse(record)

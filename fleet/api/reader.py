@@ -1,25 +1,27 @@
 """The one thread of an API process that reads the bus, and keeps its place on it whatever happens.
 
 It starts from a concrete id. When the broker comes back it goes on where it was; when the stream is
-another one by then, it says so. While nobody follows, it rests: the next client has the log filled
-anew.
+another one by then, it says so. In the same command it reads which tokens changed, so that nothing
+goes out to one that was revoked before. While nobody follows, it rests: the next client has the log
+filled anew.
 """
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
 from time import monotonic
 from typing import Protocol
 
-from fleet import bus
+from fleet import bus, keys, tokens
 from fleet.api.cursor import place_of
 from fleet.api.log import Entry, render
-from fleet.bus import Window
+from fleet.bus import BusEvent, Window
 from fleet.errors import FleetError
 from fleet.store import Store
+from fleet.tokens import Token
 
 #: How long one read waits for news. Also how soon a wiped stream is noticed that stays empty.
 BLOCK_MS = 1000
@@ -49,6 +51,9 @@ class Listener(Protocol):
     def lost(self) -> None:
         """The broker does not answer."""
 
+    def tokens(self, newest: str, table: Mapping[str, Token]) -> None:
+        """These are the API tokens; no entry that is told later came before them."""
+
     def may_rest(self) -> bool:
         """True when nobody follows; then nothing more is told until `Reader.need`."""
 
@@ -68,6 +73,7 @@ class Reader:
         self._stopped = threading.Event()
         self._after: str | None = None  #: None: nothing is known of the stream
         self._epoch = ""
+        self._tokens_after: str | None = None  #: None: they must be read
         self._down = False
         self._resting = False
 
@@ -92,7 +98,7 @@ class Reader:
             if self._stopped.is_set():
                 return
             if self._resting:
-                self._resting, self._after = False, None
+                self._resting, self._after, self._tokens_after = False, None, None
             try:
                 self._read(self._store())
                 wait_s = RETRY_S
@@ -115,7 +121,7 @@ class Reader:
         after = self._check(store, self._after)
         rest_at = monotonic() + REST_AFTER_S
         while not self._stopped.is_set():
-            news = bus.read(store, after, block_ms=BLOCK_MS, count=self._chunk)
+            news = self._next(store, after)
             for epoch, events in groupby(news, key=lambda event: event.epoch):
                 self._epoch = epoch
                 self._call(
@@ -130,6 +136,24 @@ class Reader:
             if 0 < len(news) < self._chunk:
                 self._stopped.wait(GATHER_S)
 
+    def _next(self, store: Store, after: str) -> list[BusEvent]:
+        """News of the bus; news of tokens are told before they are answered."""
+        if self._tokens_after is None:
+            self._tell_tokens(store)
+        seen = self._tokens_after or "0-0"
+        news, changed = bus.read_beside(
+            store, after, keys.ACCESS_NEWS, seen, block_ms=BLOCK_MS, count=self._chunk
+        )
+        if changed:
+            self._tell_tokens(store)
+        return news
+
+    def _tell_tokens(self, store: Store) -> None:
+        newest = tokens.last_change(store)
+        table = tokens.read_all(store)
+        self._call(partial(self._listener.tokens, newest, table))
+        self._tokens_after = newest
+
     def _rest(self) -> None:
         """In the event loop, so that no client can come between the look and the rest."""
         if self._listener.may_rest():
@@ -142,9 +166,11 @@ class Reader:
         same = self._epoch in ("", window.epoch)
         if after is not None and same and place_of(after) <= place_of(window.last):
             if self._down:
+                self._tell_tokens(store)
                 self._call(self._listener.resumed)
                 self._down = False
             return after
+        self._tell_tokens(store)  # before anybody is told of entries
         entries = [render(event) for event in bus.tail(store, self._history)]
         self._call(partial(self._listener.refill, window, entries, after is not None))
         self._epoch, self._down = window.epoch, False

@@ -1,7 +1,6 @@
 """Serving the API in the foreground: the address, the signals, and an end within two seconds."""
 
 import errno
-import ipaddress
 import logging
 import signal
 import socket
@@ -11,9 +10,10 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
-from fleet import context
+from fleet import context, tokens
 from fleet.api.address import forget_address, write_address
 from fleet.api.app import create_api
+from fleet.api.reach import others_can_reach
 from fleet.errors import BrokerUnavailable, ConfigError, FleetError
 from fleet.settings import Settings
 from fleet.store.address import store_url
@@ -40,8 +40,8 @@ def serve(
     """Serve until SIGTERM or SIGINT. Call it in the main thread.
 
     Without a host or port those of the configuration hold; port 0 takes a free one. `announce` gets
-    the address once requests are served. Raises ConfigError for an address that others can reach,
-    FleetError when the port cannot be had.
+    the address once requests are served. Raises ConfigError for an address that others can reach
+    while there is no token, FleetError when the port cannot be had.
     """
     watch_lifeline()
     settings = context.settings()
@@ -52,7 +52,7 @@ def serve(
     listener = _listen(host, port)
     with listener:
         url = _url(listener)
-        server = _Server(create_api(), lambda: _started(settings, url, announce))
+        server = _Server(create_api(host=host), lambda: _started(settings, url, announce))
         # Uvicorn raises a signal again when it has ended in order: it must not kill the process.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.end)
@@ -110,16 +110,19 @@ def _started(settings: Settings, url: str, announce: Callable[[str], None] | Non
 
 
 def _check_reach(host: str, settings: Settings) -> None:
-    if settings.api.trusted_network:
+    """Without a token nobody could be told from anybody. A broker that is away may know of some:
+    then the API starts, and lets nobody in until that is known."""
+    if settings.api.trusted_network or not others_can_reach(host):
         return
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
-    except OSError as error:
-        raise ConfigError(f"api.host: {host!r} is no address of this machine.") from error
-    if not all(ipaddress.ip_address(str(address)).is_loopback for address in found):
+        with_tokens = bool(tokens.read_all(context.store()))
+    except BrokerUnavailable:
+        return
+    if not with_tokens:
         raise ConfigError(
-            f"api.host: others can reach {host}, and the API asks for no token yet: use 127.0.0.1, "
-            "or set api.trusted_network = true where the network lets only you in."
+            f"api.host: others can reach {host}, and there is no token yet: `fleet token create` "
+            "one while the fleet runs on 127.0.0.1, or set api.trusted_network = true where the "
+            "network lets only you in."
         )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,10 +10,12 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
 from fleet import bus
+from fleet.api.access import caller_of, rights_of
 from fleet.api.follower import Follower, Wanted
 from fleet.api.hub import Hub
 from fleet.api.parameters import choices, texts
-from fleet.api.problems import Problem
+from fleet.api.problems import Problem, as_problem
+from fleet.errors import Forbidden
 from fleet.settings import Settings
 
 #: Below the idle limits of common proxies (nginx: 60 s), and often enough to notice a dead peer.
@@ -27,7 +29,7 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 ]
 #: WebSocket close codes (RFC 6455 and its registry).
-TRY_AGAIN_LATER, SERVICE_RESTART = 1013, 1012
+TRY_AGAIN_LATER, SERVICE_RESTART, POLICY_VIOLATION = 1013, 1012, 1008
 
 _log = logging.getLogger(__name__)
 
@@ -47,60 +49,91 @@ class BusRoutes:
     async def sse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Follow the bus as server-sent events."""
         query = QueryParams(scope["query_string"])
-        wanted = self._wanted(query)
+        wanted = self._wanted(query, scope)
         if scope["method"] == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send({"type": "http.response.body"})
             return
         # A browser that reconnects keeps the URL and adds the header: the header is newer.
         cursor = Headers(scope=scope).get("last-event-id") or query.get("last-event-id")
-        follower = await self._hub.follow(cursor or None, wanted)
-        watcher = asyncio.create_task(_watch(receive, follower, "http.disconnect"))
-        try:
+        follower = await self._hub.follow(cursor or None, wanted, caller_of(scope))
+
+        async def pump() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             greeting = f": after {follower.position or 'the broker is back'}\n\n".encode()
             await self._send(send, {"body": greeting, "more_body": True})
             while (batch := await follower.next(HEARTBEAT_S)) is not None:
                 body = b"".join(entry.sse for entry in batch) or b": still here\n\n"
                 await self._send(send, {"body": body, "more_body": True})
-            await self._send(send, {"body": b""})
-        except Evicted:
-            _evicted(scope)
-        finally:
-            self._hub.leave(follower)
-            watcher.cancel()
+
+        await self._run(pump, follower, scope, receive, "http.disconnect")
+        if not (follower.gone or follower.evicted):
+            with suppress(Evicted):
+                await self._send(send, {"body": b""})
 
     async def ws(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Follow the bus as WebSocket text messages, one for each entry."""
         query = QueryParams(scope["query_string"])
         await receive()
         try:
-            wanted = self._wanted(query)
-        except Problem as problem:
-            await problem.to_response()(scope, receive, send)
+            wanted = self._wanted(query, scope)
+        except (Problem, Forbidden) as problem:
+            await as_problem(problem).to_response()(scope, receive, send)
             return
-        follower = await self._hub.follow(query.get("last-event-id") or None, wanted)
-        watcher = asyncio.create_task(_watch(receive, follower, "websocket.disconnect"))
-        code = SERVICE_RESTART
-        try:
+        cursor = query.get("last-event-id") or None
+        follower = await self._hub.follow(cursor, wanted, caller_of(scope))
+
+        async def pump() -> None:
             await send({"type": "websocket.accept"})
             while (batch := await follower.next(HEARTBEAT_S)) is not None:
                 for entry in batch:
                     await self._send(send, {"text": entry.text}, "websocket.send")
+
+        await self._run(pump, follower, scope, receive, "websocket.disconnect")
+        if not follower.gone:
+            code, reason = _farewell(follower)
+            # To one that reads nothing the code may not get through; the connection ends anyway.
+            with suppress(Evicted):
+                await self._send(send, {"code": code, "reason": reason}, "websocket.close")
+
+    async def _run(
+        self,
+        pump: Callable[[], Coroutine[Any, Any, None]],
+        follower: Follower,
+        scope: Scope,
+        receive: Receive,
+        end: str,
+    ) -> None:
+        """Serve one client until it leaves, is cut off or is dismissed: then in mid-send, too."""
+        pumping = asyncio.create_task(pump())
+        follower.on_dismissal = pumping.cancel
+        watcher = asyncio.create_task(_watch(receive, follower, end))
+        try:
+            if follower.dismissed:
+                pumping.cancel()
+            await pumping
         except Evicted:
-            _evicted(scope)
-            code = TRY_AGAIN_LATER
+            follower.evicted = True
+            _log_evicted(scope, follower)
+        except asyncio.CancelledError:
+            if not follower.dismissed:
+                raise
         finally:
             self._hub.leave(follower)
             watcher.cancel()
-        if not follower.gone:
-            # To one that reads nothing the code may not get through; the connection ends anyway.
-            with suppress(Evicted):
-                await self._send(send, {"code": code}, "websocket.close")
 
-    def _wanted(self, query: QueryParams) -> Wanted:
+    def _wanted(self, query: QueryParams, scope: Scope) -> Wanted:
+        """What the client asks for, within what it may see: on replay and live alike."""
+        rights = rights_of(scope)
+        agents = choices(query, "agent", self._agents)
+        for agent in agents:
+            rights.need_read(agent)
+        if not rights.reads_all and not agents:
+            agents = rights.readable(self._agents)
+            if not agents:
+                rights.need_read("*")
         return Wanted(
-            agents=choices(query, "agent", self._agents),
+            agents=agents,
             types=choices(query, "type", bus.TYPES),
             sessions=texts(query, "session"),
         )
@@ -128,6 +161,18 @@ async def _watch(receive: Receive, follower: Follower, end: str) -> None:
     follower.wake.set()
 
 
-def _evicted(scope: Scope) -> None:
+def _farewell(follower: Follower) -> tuple[int, str]:
+    """The close code and its reason."""
+    if follower.dismissed:
+        return POLICY_VIOLATION, "the token was revoked, or is needed now"
+    if follower.evicted:
+        return TRY_AGAIN_LATER, "nothing was read for too long"
+    return SERVICE_RESTART, "the API ends; come back with the last event id"
+
+
+def _log_evicted(scope: Scope, follower: Follower) -> None:
     client: Sequence[Any] = scope.get("client") or ("unknown", 0)
-    _log.warning("Bus client %s:%s is cut off: it reads nothing.", client[0], client[1])
+    _log.warning(
+        "Bus client %s:%s is cut off, %d events behind: it reads nothing.",
+        *(client[0], client[1], follower.lag),
+    )

@@ -24,6 +24,7 @@ COMMANDS = {
     "queue": ("fleet.cli.queues:queue", "Look at dispatches; cancel, retry and drain them."),
     "dlq": ("fleet.cli.dead:dlq", "Look at dead letters; replay and purge them."),
     "events": ("fleet.cli.events:events", "Read the bus: every state change, oldest first."),
+    "token": ("fleet.cli.tokens:token", "Create, list and revoke API tokens."),
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
     "doctor": (
         "fleet.cli.doctor:doctor",

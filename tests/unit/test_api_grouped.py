@@ -23,7 +23,8 @@ class Slow:
         self.let = threading.Event()
         self.fails = False
 
-    def accept_batch(self, raws: Sequence[object]) -> list[Accepted]:
+    def accept_batch(self, raws: Sequence[object], may: Sequence[Any]) -> list[Accepted]:
+        assert len(may) == len(raws)
         self.groups.append(list(raws))
         self.asked.set()
         assert self.let.wait(5)

@@ -7,6 +7,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from fleet.api import stream
+from fleet.api.access import ANYBODY, CALLER, Access
 from fleet.api.hub import Hub
 from fleet.api.lanes import Lane
 from fleet.api.log import render
@@ -22,7 +23,7 @@ def no_store() -> Any:
 
 
 def hub() -> Hub:
-    made = Hub(no_store, Lane("test", 1, 1), client_queue=4)
+    made = Hub(no_store, Lane("test", 1, 1), 4, Access(no_store))
     made.refill(Window(epoch=EPOCH, first=None, last="0-0", trimmed=False), [], False)
     return made
 
@@ -41,7 +42,13 @@ def test_who_takes_nothing_is_cut_off(
     kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(stream, "SEND_S", 0.01)
-    scope: Scope = {"type": kind, "method": "GET", "query_string": b"", "headers": []}
+    scope: Scope = {
+        "type": kind,
+        "method": "GET",
+        "query_string": b"",
+        "headers": [],
+        CALLER: ANYBODY,
+    }
     scope["client"] = ("192.0.2.1", 5)
     tried: list[str] = []
     begun = asyncio.Event()
@@ -75,7 +82,13 @@ def test_who_takes_nothing_is_cut_off(
 
 def test_a_quiet_bus_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.01)
-    scope: Scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "query_string": b"",
+        "headers": [],
+        CALLER: ANYBODY,
+    }
     sent: list[bytes] = []
 
     async def send(message: Message) -> None:

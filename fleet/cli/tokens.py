@@ -1,0 +1,94 @@
+"""`fleet token`: who may use the HTTP API, and for what."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from fleet import context, tokens
+from fleet.cli.base import Group, wants_json
+from fleet.cli.output import note, print_json, print_table
+from fleet.settings import load
+from fleet.tokens import Token
+from routing.event import EVENT_BYTES_MAX
+
+
+@click.group(cls=Group)
+def token() -> None:
+    """Create, list and revoke API tokens."""
+
+
+@token.command()
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    metavar="SCOPE",
+    multiple=True,
+    required=True,
+    help="send:AGENT, read:AGENT ('*' is every agent), operate or admin; may be repeated.",
+)
+@click.option("--rate", metavar="N", type=click.FloatRange(0, 1e6, min_open=True), help="A second.")
+@click.option("--max-body", metavar="BYTES", type=click.IntRange(1, EVENT_BYTES_MAX))
+def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int | None) -> None:
+    """Create a token and print it: this once, it cannot be shown again.
+
+    From the first token on every request needs one, on loopback too. --rate is how many requests
+    and events a second it may send, --max-body how large one request may be.
+    """
+    checked = tokens.checked_scopes(scopes, load().agents)
+    store = context.store()
+    first = not tokens.read_all(store)
+    made, text = tokens.create(store, name, checked, rate_per_s=rate, body_bytes=max_body)
+    if wants_json():
+        print_json({**_shown(made), "token": text})
+    else:
+        print(text)
+        note(f"fleet: token {made.id} ({name}): {', '.join(checked)}; it is not shown again")
+    if first:
+        note("fleet: from now on every request to the API needs a token")
+
+
+@token.command("list")
+def list_() -> None:
+    """List the tokens, newest first; never their secrets."""
+    kept = sorted(tokens.read_all(context.store()).values(), key=lambda one: -one.created_ms)
+    if wants_json():
+        print_json([_shown(one) for one in kept])
+        return
+    print_table(
+        ["id", "name", "scopes", "rate/s", "max body", "created (UTC)", "revoked (UTC)"],
+        [
+            (
+                *(one.id, one.name, ", ".join(one.scopes), one.rate_per_s, one.body_bytes),
+                *(_when(one.created_ms), _when(one.revoked_ms)),
+            )
+            for one in kept
+        ],
+    )
+
+
+@token.command()
+@click.argument("which", metavar="ID|NAME")
+def revoke(which: str) -> None:
+    """Revoke a token, at once: also for who follows the bus with it."""
+    revoked = tokens.revoke(context.store(), which)
+    if wants_json():
+        print_json({"revoked": [one.id for one in revoked]})
+    elif revoked:
+        print("\n".join(f"{one.id} ({one.name}) is revoked" for one in revoked))
+    else:
+        print(f"{which} was revoked before")
+
+
+def _shown(one: Token) -> dict[str, Any]:
+    kept = asdict(one)
+    del kept["digest"]
+    return {**kept, "scopes": list(one.scopes)}
+
+
+def _when(millis: int | None) -> str | None:
+    if millis is None:
+        return None
+    return datetime.fromtimestamp(millis / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
