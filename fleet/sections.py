@@ -13,6 +13,10 @@ from pydantic import (
     model_validator,
 )
 
+from routing import Rule
+from routing.event import HOPS_MAX
+from routing.rules import MAX_HOPS_DEFAULT
+
 
 def number(value: Any) -> Any:
     """A bool is an int to Python; in a configuration file it is a mistake."""
@@ -97,12 +101,44 @@ class Tool(Section):
     classes: dict[str, Literal["read", "write"]] = {}
 
 
+def one_or_more(value: Any) -> Any:
+    """A single string stands for a list of it."""
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more)]
+
+
+class RouteRule(Section):
+    """Where an event goes that meets every condition given; see `routing.rule`."""
+
+    name: str
+    to: Names
+    #: Each a glob or a list of globs.
+    type: Names | None = None
+    source: Names | None = None
+    subject: Names | None = None
+    #: Dotted path into the event's data -> a value or a list of values.
+    data: dict[str, Any] = {}
+
+    def rule(self) -> Rule:
+        """As routing reads it. Raises InvalidRoute."""
+        patterns = {"type": self.type, "source": self.source, "subject": self.subject}
+        return Rule.checked(name=self.name, to=self.to, patterns=patterns, data=self.data)
+
+
 class Routes(Section):
     """Where an event goes that names no agent, and who answers to a group's name."""
 
     default: tuple[str, ...] = ()
     mentions: bool = True
     groups: dict[str, tuple[str, ...]] = {}
+    #: In order; for events that neither name a target nor mention anybody.
+    rules: tuple[RouteRule, ...] = ()
+    #: Whether the first rule that matches decides, or all that match together.
+    match: Literal["first", "all"] = "first"
+    #: An event that came through more turns of agents than this is refused.
+    max_hops: Annotated[int, BeforeValidator(number), Field(ge=0, le=HOPS_MAX)] = MAX_HOPS_DEFAULT
     #: When one dispatch of an event is dead: whether the others go on or are cancelled.
     on_member_failure: Literal["continue", "cancel"] = "continue"
 

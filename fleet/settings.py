@@ -155,6 +155,9 @@ class Settings(BaseSettings):
             self.routes.default,
             self.routes.mentions,
             self.chains,
+            rules=[rule.rule() for rule in self.routes.rules],
+            match=self.routes.match,
+            max_hops=self.routes.max_hops,
         )
 
 

@@ -1,8 +1,9 @@
 """Which agents an event goes to, in which order. Pure: no I/O, no clock, no Celery, no Redis."""
 
-from routing.decide import Plan, decide
-from routing.errors import InvalidEvent, InvalidRoute, RoutingError, UnknownTarget
+from routing.decide import Plan, decide, explain
+from routing.errors import InvalidEvent, InvalidRoute, RoutingError, TooManyHops, UnknownTarget
 from routing.event import Event
+from routing.rule import Rule
 from routing.rules import Rules
 
 __all__ = [
@@ -11,7 +12,10 @@ __all__ = [
     "InvalidRoute",
     "Plan",
     "RoutingError",
+    "Rule",
     "Rules",
+    "TooManyHops",
     "UnknownTarget",
     "decide",
+    "explain",
 ]

@@ -1,12 +1,14 @@
 """The decision: an event and a route table in, a plan out. Same input, same plan."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from routing.errors import InvalidEvent
+from routing.errors import InvalidEvent, TooManyHops
 from routing.event import Event
+from routing.rule import Rule
 from routing.rules import Rules
-from routing.targets import GROUP_MARK
+from routing.targets import GROUP_MARK, Reach
 
 #: A mention starts a word: an e-mail address (`ann@gem.example`) mentions nobody.
 _MENTION = re.compile(r"(?<![\w@.])@([A-Za-z0-9][A-Za-z0-9_-]{0,63})")
@@ -19,30 +21,63 @@ class Plan:
     agents: tuple[str, ...]  #: empty where a chain is to be run
     reason: str
     chain: str | None = None  #: the chain's name, without `chain:`
+    picks: tuple[tuple[str, str], ...] = ()  #: (why, target), in the order of the decision
 
 
 def decide(event: Event, rules: Rules) -> Plan:
-    """Resolve an event's targets: explicit ones first, else mentions in its text, else the default.
+    """Resolve an event's targets: explicit ones, else mentions in its text, else rules, else the
+    default.
 
-    Raises UnknownTarget for an explicit target nobody has (a mention of nobody is just text), and
-    InvalidEvent when neither target, mention nor default says where to go, or a chain is not the
-    only target.
+    Raises UnknownTarget for an explicit target nobody has (a mention of nobody is just text),
+    TooManyHops for an event that agents handed on too often, and InvalidEvent when nothing says
+    where to go, or a chain is not the only target.
     """
+    if event.hops > rules.max_hops:
+        raise TooManyHops(
+            f"The event came through {event.hops} turns of agents, and routes.max_hops allows "
+            f"{rules.max_hops}: agents are calling each other in a loop."
+        )
     if event.to:
-        return _plan(event.to, rules, f"to: {', '.join(event.to)}")
-    if rules.mentions:
+        reason = f"to: {', '.join(event.to)}"
+        return _plan(rules.targets.resolve(event.to), reason, _picks("to", event.to))
+    if rules.mentions and "@" in event.text:
         named = tuple(
             GROUP_MARK + name
             for name in dict.fromkeys(_MENTION.findall(event.text))
             if rules.members(GROUP_MARK + name) is not None
         )
         if named:
-            return _plan(named, rules, f"mentions: {', '.join(named)}")
+            reason = f"mentions: {', '.join(named)}"
+            return _plan(rules.targets.resolve(named), reason, _picks("mention", named))
+    if found := rules.table.find(event):
+        return _by_rules(found, rules)
     if rules.default:
-        return _plan(rules.default, rules, "routes.default")
+        reach = rules.targets.resolve(rules.default)
+        return _plan(reach, "routes.default", _picks("routes.default", rules.default))
     raise InvalidEvent("The event names no target and the fleet has no default route: set `to`.")
 
 
-def _plan(targets: tuple[str, ...], rules: Rules, reason: str) -> Plan:
-    reach = rules.targets.resolve(targets)
-    return Plan(agents=reach.agents, chain=reach.chain, reason=reason)
+def explain(plan: Plan, rules: Rules) -> dict[str, list[str]]:
+    """Why each agent of a plan is in it: every reason, in the order of the decision."""
+    why: dict[str, list[str]] = {agent: [] for agent in plan.agents}
+    for reason, target in plan.picks:
+        for agent in rules.members(target) or ():
+            why[agent].append(f"{reason} {target}")
+    return why
+
+
+def _by_rules(found: Sequence[Rule], rules: Rules) -> Plan:
+    picks = tuple(pick for rule in found for pick in _picks(f"{rule.key} to", rule.to))
+    reason = f"routes.rules: {', '.join(rule.name for rule in found)}"
+    if len(found) == 1:
+        return _plan(rules.reach[found[0].name], reason, picks)
+    together = dict.fromkeys(agent for rule in found for agent in rules.reach[rule.name].agents)
+    return _plan(Reach(tuple(together)), reason, picks)
+
+
+def _picks(why: str, targets: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((why, target) for target in targets)
+
+
+def _plan(reach: Reach, reason: str, picks: tuple[tuple[str, str], ...]) -> Plan:
+    return Plan(agents=reach.agents, chain=reach.chain, reason=reason, picks=picks)

@@ -2,6 +2,7 @@
 
 RoutingError
  |- InvalidEvent    the event itself is malformed (HTTP 400)
+ |   `- TooManyHops it went through more agents than the fleet allows (HTTP 400)
  |- UnknownTarget   it names an agent or a group that does not exist (HTTP 404)
  `- InvalidRoute    the route table is wrong; raised when it is read, never for an event
 """
@@ -13,6 +14,10 @@ class RoutingError(ValueError):
 
 class InvalidEvent(RoutingError):
     """The event is malformed; the sentence names the field and what to change."""
+
+
+class TooManyHops(InvalidEvent):
+    """The event went through more agents' turns than `routes.max_hops` allows: a loop."""
 
 
 class UnknownTarget(RoutingError):

@@ -27,6 +27,8 @@ DEPTH_MAX = 64
 #: 0 waits behind all others, 9 goes first.
 PRIORITIES = range(10)
 PRIORITY_DEFAULT = 5
+#: No configuration allows more; see `routes.max_hops`.
+HOPS_MAX = 1000
 
 #: The source of an event whose sender named none: all doors share it, so `id` alone deduplicates.
 SOURCE_DEFAULT = "fleet"
@@ -35,8 +37,10 @@ TYPE_DEFAULT = "fleet.message"
 _CLOUD_FIELDS = frozenset(
     {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"}
 )
-_OWN_FIELDS = frozenset({"to", "text", "session", "priority"})
-_SHORTHAND = _OWN_FIELDS | {"id", "source", "type", "subject", "time", "data"}
+OWN_FIELDS = frozenset({"to", "text", "session", "priority"})
+_SHORTHAND = OWN_FIELDS | {"id", "source", "type", "subject", "time", "hops", "data"}
+#: Of a sender's key in a sentence, after what is not ASCII was escaped.
+_SHOWN_CHARS_MAX = 60
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: A NUL as `json.dumps` writes it; behind an odd number of backslashes it is just text about one.
 _NUL_AS_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -55,6 +59,8 @@ class Event:
     subject: str | None = None
     session: str | None = None
     priority: int = PRIORITY_DEFAULT
+    #: How many turns of agents it came through: 0 when a person or a program sent it.
+    hops: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -76,6 +82,7 @@ class Event:
             time=_time(raw.get("time"), now),
             session=_name(own, "session", None) if own.get("session") is not None else None,
             priority=_priority(own.get("priority")),
+            hops=_hops(raw.get("hops")),
             to=_targets(own.get("to")),
             text=_text(own.get("text"), data),
             data=data,
@@ -85,6 +92,14 @@ class Event:
     def key(self) -> str:
         """What makes an event the same event: its source and its id, unambiguously joined."""
         return event_key(self.source, self.id)
+
+    def pass_on(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """`raw`, an event that a turn of this one sends: one hop further, whatever it says itself.
+
+        Every event that an agent makes must go through this; the hop limit ends a loop of agents
+        that call each other.
+        """
+        return {**raw, "hops": self.hops + 1}
 
     def to_wire(self) -> dict[str, Any]:
         """The event as a CloudEvents 1.0 structured JSON object; `parse` reads it back."""
@@ -103,6 +118,8 @@ class Event:
         }
         if self.subject is not None:
             wire["subject"] = self.subject
+        if self.hops:
+            wire["hops"] = self.hops  # a CloudEvents extension attribute
         return wire
 
 
@@ -126,9 +143,9 @@ def _cloud_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         data = {}
     if not isinstance(data, Mapping):
         raise InvalidEvent("`data` must be a JSON object with a `text`, or a string.")
-    own = {k: raw[k] for k in _OWN_FIELDS if k in raw}
-    own.update({k: data[k] for k in _OWN_FIELDS if k in data})
-    rest = {k: v for k, v in data.items() if k not in _OWN_FIELDS}
+    own = {k: raw[k] for k in OWN_FIELDS if k in raw}
+    own.update({k: data[k] for k in OWN_FIELDS if k in data})
+    rest = {k: v for k, v in data.items() if k not in OWN_FIELDS}
     return own, rest
 
 
@@ -142,12 +159,12 @@ def _shorthand_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     data = raw.get("data") or {}
     if not isinstance(data, Mapping):
         raise InvalidEvent("`data` must be a JSON object.")
-    clash = [k for k in data if k in _OWN_FIELDS]
+    clash = [k for k in data if k in OWN_FIELDS]
     if clash:
         raise InvalidEvent(
             f"`data.{clash[0]}` clashes with the event's own `{clash[0]}`: keep one."
         )
-    return {k: raw[k] for k in _OWN_FIELDS if k in raw}, dict(data)
+    return {k: raw[k] for k in OWN_FIELDS if k in raw}, dict(data)
 
 
 def _name(raw: Mapping[str, Any], key: str, default: str | None) -> str:
@@ -185,6 +202,14 @@ def _priority(value: object) -> int:
         return PRIORITY_DEFAULT
     if not isinstance(value, int) or isinstance(value, bool) or value not in PRIORITIES:
         raise InvalidEvent("`priority` must be a whole number from 0 (last) to 9 (first).")
+    return value
+
+
+def _hops(value: object) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HOPS_MAX:
+        raise InvalidEvent(f"`hops` must be a whole number from 0 to {HOPS_MAX}.")
     return value
 
 
@@ -240,4 +265,5 @@ def _check_depth(raw: object) -> None:
 
 def _shown(key: object) -> str:
     """A sender's key, safe to repeat in a sentence."""
-    return repr(str(key)[:40]).encode("ascii", "backslashreplace").decode()
+    text = repr(str(key)[:40]).encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}..."

@@ -1,10 +1,15 @@
 """The route table, read from the configuration and checked whole."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from routing.errors import InvalidEvent, InvalidRoute, UnknownTarget
+from routing.rule import Rule
+from routing.table import Match, Table
 from routing.targets import Reach, Targets, check_once
+
+#: People hand work on two or three times; a loop of agents would do so for ever.
+MAX_HOPS_DEFAULT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,8 +17,11 @@ class Rules:
     """Where an event goes. Build it with `Rules.checked`, which refuses a wrong one."""
 
     targets: Targets
+    table: Table
+    reach: Mapping[str, Reach] = field(default_factory=dict)  #: of each rule, by its name
     default: tuple[str, ...] = ()
     mentions: bool = True
+    max_hops: int = MAX_HOPS_DEFAULT
 
     @classmethod
     def checked(
@@ -23,14 +31,37 @@ class Rules:
         default: Sequence[str],
         mentions: bool,
         chains: Iterable[str] = (),
+        *,
+        rules: Sequence[Rule] = (),
+        match: Match = "first",
+        max_hops: int = MAX_HOPS_DEFAULT,
     ) -> "Rules":
-        """A table in which every name resolves.
+        """A table in which every name resolves and every rule can apply.
 
-        Raises InvalidRoute naming the key, for a group or a default that reaches nobody.
+        Raises InvalidRoute naming the key, for what reaches nobody or can never apply.
         """
         targets = Targets.checked(agents, groups, chains)
         check_targets("routes.default", default, targets)
-        return cls(targets=targets, default=tuple(default), mentions=mentions)
+        reach = {rule.name: check_targets(f"{rule.key}.to", rule.to, targets) for rule in rules}
+        for name, reached in reach.items():
+            if reached.chain and match == "all":
+                raise InvalidRoute(
+                    f"routes.rules.{name}.to names a chain, which must be an event's only target: "
+                    'set routes.match = "first".'
+                )
+        table = Table.checked(rules, match)
+        if default and table.everything:
+            raise InvalidRoute(
+                f"routes.default can never apply: {table.everything.key} matches everything."
+            )
+        return cls(
+            targets=targets,
+            table=table,
+            reach=reach,
+            default=tuple(default),
+            mentions=mentions,
+            max_hops=max_hops,
+        )
 
     def members(self, target: str) -> tuple[str, ...] | None:
         """The agents behind one target, or None when no agent or group has that name."""

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from fleet.api.lanes import Busy
 from fleet.errors import BrokerUnavailable, FleetError, Forbidden, Refused
 from fleet.ledger.operations import NotPossible, Unknown
-from routing import RoutingError, UnknownTarget
+from routing import RoutingError, TooManyHops, UnknownTarget
 
 MEDIA_TYPE = "application/problem+json"
 #: When to come back to a broker that is away: its restart takes about a second.
@@ -77,6 +77,8 @@ def as_problem(error: Exception) -> Problem:
     match error:
         case UnknownTarget():
             return Problem(HTTPStatus.NOT_FOUND, "unknown-target", text)
+        case TooManyHops():
+            return Problem(HTTPStatus.BAD_REQUEST, "too-many-hops", text)
         case RoutingError():
             return Problem(HTTPStatus.BAD_REQUEST, "invalid-event", text)
         case Forbidden():

@@ -5,7 +5,7 @@ from typing import Any
 from fleet import bus
 from fleet.api.cursor import Resync
 from fleet.ledger import Stage, State
-from routing.event import NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, TARGETS_MAX
+from routing.event import HOPS_MAX, NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, TARGETS_MAX
 
 Json = dict[str, Any]
 
@@ -52,7 +52,19 @@ _OWN: Json = {
         "default": PRIORITY_DEFAULT,
     },
 }
-_ENVELOPE: Json = {"id": _NAME, "source": _NAME, "type": _NAME, "subject": _or_null(_NAME)}
+_ENVELOPE: Json = {
+    "id": _NAME,
+    "source": _NAME,
+    "type": _NAME,
+    "subject": _or_null(_NAME),
+    "hops": {
+        "description": "How many agents' turns it came through; too many are refused.",
+        "type": "integer",
+        "minimum": 0,
+        "maximum": HOPS_MAX,
+        "default": 0,
+    },
+}
 
 _SEMAPHORE = _object(
     "semaphore_locked holder held_s fence queued consuming",

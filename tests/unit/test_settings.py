@@ -145,6 +145,31 @@ MISTAKES = {
     "a route to nobody": (f"{ONE}[routes]\ndefault = ['b']", "routes.default names 'b'"),
     "a group of nobody": (f"{ONE}[routes.groups]\ng = ['b']", "routes.groups.g names 'b'"),
     "an empty group": (f"{ONE}[routes.groups]\ng = []", "routes.groups.g is empty"),
+    "a rule without a name": (f"{ONE}[[routes.rules]]\nto = 'a'", "routes.rules.0.name: "),
+    "a rule to nobody": (
+        f"{ONE}[[routes.rules]]\nname = 'r'\nto = 'b'",
+        "routes.rules.r.to names 'b'",
+    ),
+    "an unknown condition": (
+        f"{ONE}[[routes.rules]]\nname = 'r'\nto = 'a'\ntypo = 'x'",
+        "routes.rules.0.typo: unknown key.",
+    ),
+    "a pattern of a wrong type": (
+        f"{ONE}[[routes.rules]]\nname = 'r'\nto = 'a'\ntype = [1]",
+        "routes.rules.0.type.0: ",
+    ),
+    "a date among the data": (
+        f"{ONE}[[routes.rules]]\nname = 'r'\nto = 'a'\ndata = {{ d = 2026-01-01 }}",
+        "routes.rules.r.data.d must be",
+    ),
+    "rules that are no list": (f"{ONE}[routes.rules]\nname = 'r'", "routes.rules: "),
+    "an unknown way to match": (f"{ONE}[routes]\nmatch = '{SECRET}'", "routes.match: "),
+    "hops below zero": (f"{ONE}[routes]\nmax_hops = -1", "routes.max_hops: "),
+    "a switch for hops": (f"{ONE}[routes]\nmax_hops = true", "routes.max_hops: must be a number"),
+    "an unknown member policy": (
+        f"{ONE}[routes]\non_member_failure = 'stop'",
+        "routes.on_member_failure: ",
+    ),
     "a limit above the visibility timeout": (
         f"{ONE}timeout_s = 3600",
         "agents.a.timeout_s: the hard limit (3630 s) must stay below fleet.visibility_timeout_s",

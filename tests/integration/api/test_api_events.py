@@ -289,6 +289,13 @@ def test_a_store_at_its_memory_limit_is_unavailable_and_shows_nothing(
     assert api.send().status_code == 202
 
 
+def test_an_event_that_went_round_too_often_is_refused(api: Api) -> None:
+    assert api.send(hops=8).status_code == 202
+    answer = api.send(hops=9)
+    assert "routes.max_hops allows 8" in refused(answer, 400)
+    assert answer.json()["type"] == "urn:fleet:problem:too-many-hops"
+
+
 def test_no_key_is_left_that_nothing_will_remove(api: Api, store: Store) -> None:
     assert api.http.get("/readyz").status_code == 200
     assert not undeclared(store.client)

@@ -1,0 +1,122 @@
+"""One rule of the route table: conditions that all must hold, and the targets if they do."""
+
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from routing.conditions import Patterns, Values, flat, value_at
+from routing.errors import InvalidRoute
+from routing.event import Event
+
+#: Every event has these; a subject is optional, so `subject = "*"` asks for any subject at all.
+_ALWAYS_THERE = ("type", "source")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Build it with `Rule.checked`. A rule without conditions matches everything."""
+
+    name: str
+    to: tuple[str, ...]
+    patterns: Mapping[str, Patterns]  #: of `type`, `source` and `subject`
+    data: Mapping[str, Values]  #: by dotted path
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        name: str,
+        to: Sequence[str],
+        patterns: Mapping[str, Sequence[str] | None],
+        data: Mapping[str, Any],
+    ) -> "Rule":
+        """A rule as it is configured; None is a pattern that is not set.
+
+        Raises InvalidRoute naming the key of a condition that can never hold.
+        """
+        if not _NAME.match(name):
+            raise InvalidRoute(
+                "routes.rules: each needs a name of letters, digits, '-' and '_', 64 at most."
+            )
+        key = f"routes.rules.{name}"
+        if not to:
+            raise InvalidRoute(f"{key}.to is empty: name at least one target.")
+        wanted = {
+            attribute: Patterns.checked(f"{key}.{attribute}", given)
+            for attribute, given in patterns.items()
+            if given is not None
+        }
+        for attribute in _ALWAYS_THERE:
+            if attribute in wanted and wanted[attribute].everything:
+                del wanted[attribute]
+        values: dict[str, Values] = {}
+        for path, value in flat(data):
+            if path in values:
+                raise InvalidRoute(f"{key}.data.{path} is there twice, in two ways of writing it.")
+            values[path] = Values.checked(f"{key}.data.{path}", path, value)
+        return cls(name=name, to=tuple(to), patterns=wanted, data=values)
+
+    @property
+    def key(self) -> str:
+        """How a sentence names it."""
+        return f"routes.rules.{self.name}"
+
+    @property
+    def everything(self) -> bool:
+        """True when it has no condition."""
+        return not self.patterns and not self.data
+
+    def match(self, event: Event) -> bool:
+        """True when every condition holds."""
+        for attribute, patterns in self.patterns.items():
+            if not patterns.match(getattr(event, attribute)):
+                return False
+        return all(values.match(event.data) for values in self.data.values())
+
+    def covers(self, other: "Rule") -> bool:
+        """True only when this one matches every event that `other` matches."""
+        if not (
+            self.patterns.keys() <= other.patterns.keys() and self.data.keys() <= other.data.keys()
+        ):
+            return False
+        return all(
+            patterns.covers(other.patterns[attribute])
+            for attribute, patterns in self.patterns.items()
+        ) and all(values.covers(other.data[path]) for path, values in self.data.items())
+
+    def handles(self) -> Iterator[dict["Place", frozenset[Hashable]]]:
+        """Of each condition by which the rule can be found: where to look, and for what."""
+        for attribute, patterns in self.patterns.items():
+            if found := patterns.handles():
+                yield {Place(attribute, (), n): frozenset(texts) for n, texts in found.items()}
+        for values in self.data.values():
+            yield {Place("data", values.path): values.values}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where an event is looked at: a field of its data, an attribute, or how that begins."""
+
+    attribute: str
+    path: tuple[str, ...] = ()
+    length: int | None = None  #: None: the whole of it
+
+    def of_event(self, event: Event) -> Hashable:
+        """What stands there; None for nothing."""
+        if self.path:
+            return value_at(event.data, self.path)
+        text: str | None = getattr(event, self.attribute)
+        return text if text is None or self.length is None else text[: self.length]
+
+    def of_rule(self, rule: Rule) -> Hashable:
+        """What stands there in some event that the rule matches; None when that is not known."""
+        if self.path:
+            values = rule.data.get(".".join(self.path))
+            return next(iter(values.values)) if values else None
+        patterns = rule.patterns.get(self.attribute)
+        if patterns is None:
+            return None
+        text, whole = patterns.probe()
+        return (text if whole else None) if self.length is None else text[: self.length]
