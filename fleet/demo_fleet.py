@@ -8,7 +8,11 @@ DEMO_TABLES: dict[str, Any] = {
         "archie": {"model": "echo/brief", "instructions": "You are Archie, the architect."},
         "gem": {"model": "echo/brief", "instructions": "You are Gem, the reviewer."},
         "mini": {"model": "echo/brief", "instructions": "You are Mini, quick and small."},
-        "olly": {"model": "echo/slow-1", "instructions": "You are Olly, local and slower."},
+        "olly": {
+            "model": "echo/slow-1",
+            "instructions": "You are Olly, local and slower.",
+            "stream": True,
+        },
         "scout": {"model": "echo/brief", "instructions": "You are Scout, who looks things up."},
         "sleepy": {
             "model": "echo/hang",

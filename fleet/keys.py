@@ -22,6 +22,7 @@
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
 | fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
+| fleet:speech:<id>       | stream | what a turn says meanwhile (content)    | minutes            |
 | fleet:event:<hash>      | hash   | parent of its dispatches: ids, outcomes | after the last end |
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
@@ -107,6 +108,11 @@ def journal(dispatch_id: str) -> str:
 def outcome(dispatch_id: str) -> str:
     """The answer of one dispatch."""
     return f"fleet:outcome:{dispatch_id}"
+
+
+def speech(dispatch_id: str) -> str:
+    """What the turn of one dispatch says while it runs."""
+    return f"fleet:speech:{dispatch_id}"
 
 
 def event(digest: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import Claim, Ledger, Said
 from fleet.sections import Agent
+from fleet.speech import Speech
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Turn:
     agent: Agent
     deadline: float  #: in time.monotonic() seconds
     ledger: Ledger
+    speech: Speech | None = None  #: where the agent streams
     usage: Usage = field(default_factory=Usage)
     facts: dict[str, str | int | float] = field(default_factory=dict)
     _journal: dict[str, str] | None = None
@@ -81,6 +83,20 @@ class Turn:
     def remaining_s(self) -> float:
         """Seconds until the soft limit."""
         return self.deadline - time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Publish a piece of what is being said; nothing where the agent does not stream.
+
+        Never waits and never raises. What is said is for who listens now: the answer is still what
+        the runner returns.
+        """
+        if self.speech is not None:
+            self.speech.say(self.steps, text)
+
+    def say_again(self) -> None:
+        """What was said in this step is void: it begins anew."""
+        if self.speech is not None:
+            self.speech.again(self.steps)
 
     def step(self, name: str, request: Any, call: Callable[[], Any]) -> Any:
         """The result of `call`, run at most once over all attempts; results are JSON values.

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import closing, nullcontext
 from typing import Any
 
 from celery import Task, current_task, shared_task
@@ -14,6 +15,7 @@ from fleet.lease import Hold
 from fleet.ledger import Claim, Ending, Failure, Stage, State
 from fleet.publish import DISPATCH_TASK
 from fleet.runner import TurnFailed
+from fleet.speech import Speech
 from fleet.turn import Cancelled, Deadline, Turn
 from tasks.limits import soft_limit, until_the_worker_says
 from tasks.runners import runner_for
@@ -57,12 +59,14 @@ def _run(claim: Claim) -> Ending:
     settings = context.settings()
     agent = settings.agents[claim.agent]
     deadline = time.monotonic() + settings.timeout_s(claim.agent)
-    turn = Turn(claim=claim, agent=agent, deadline=deadline, ledger=context.ledger())
+    speech = Speech(context.store(), claim) if agent.stream else None
+    speaking = closing(speech) if speech else nullcontext()
+    turn = Turn(claim=claim, agent=agent, deadline=deadline, ledger=context.ledger(), speech=speech)
     if claim.cancel:
         return Ending(cancelled=claim.cancel)
     answer, failure, cancelled = "", None, ""
     try:
-        with HOLDER.running(claim.dispatch_id), soft_limit():
+        with HOLDER.running(claim.dispatch_id), soft_limit(), speaking:
             answer = runner_for(agent).run(turn)
     except Deadline:
         failure = Failure(

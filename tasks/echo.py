@@ -1,7 +1,7 @@
 """A model that needs no key and no network, but runs through LiteLLM's own code path.
 
 `echo/brief`            answers at once, repeating the last user message
-`echo/slow-<seconds>`   the same after a wait
+`echo/slow-<seconds>`   the same after a wait; streamed, a word at a time
 `echo/hang`             blocks and ignores its timeout, as a stuck library would
 
 Tokens are words. Only `tasks.model.load` imports this module, because the environment that keeps
@@ -47,15 +47,16 @@ class Echo(CustomLLM):
         return response
 
     def streaming(self, *_: Any, **call: Any) -> Iterator[GenericStreamingChunk]:
-        """Answer word by word; joined, the words are what `completion` answers."""
-        _wait(call["model"])
+        """Answer word by word, spread over the wait; joined, the words are the whole answer."""
         text = _answer(call["messages"])
-        for word in re.findall(r"\S+\s*", text):
+        words = re.findall(r"\S+\s*", text)
+        for word in words:
+            _wait(call["model"], share=1 / len(words))
             yield _chunk(word)
         yield _chunk("", usage=_usage(call["messages"], text))
 
 
-def _wait(model: str) -> None:
+def _wait(model: str, share: float = 1.0) -> None:
     if model == "brief":
         return
     if model == "hang":
@@ -67,7 +68,7 @@ def _wait(model: str) -> None:
     seconds = re.fullmatch(r"slow-(\d{1,4}(?:\.\d+)?)", model)
     if seconds is None:
         raise NotFoundError("no such echo model", model=model, llm_provider=PROVIDER)
-    time.sleep(min(float(seconds[1]), WAIT_S_MAX))
+    time.sleep(share * min(float(seconds[1]), WAIT_S_MAX))
 
 
 def _answer(messages: Messages) -> str:

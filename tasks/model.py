@@ -102,6 +102,7 @@ def complete(
     tools: Sequence[Mapping[str, Any]] | None = None,
     params: Mapping[str, Any] | None = None,
     on_token: Callable[[str], None] | None = None,
+    on_restart: Callable[[], None] | None = None,
 ) -> Reply:
     """The answer of `model`, or else of the first fallback that gives one.
 
@@ -111,7 +112,8 @@ def complete(
     time limit. `params` go to every tier.
 
     `on_token` asks for a stream and gets its pieces of text. When a stream breaks, the next tier
-    starts from the beginning; the Reply alone is the truth. An error of `on_token` is passed on.
+    starts from the beginning, and `on_restart` is called before; the Reply alone is the truth. An
+    error of either is passed on.
 
     Raises `ModelError`, and `ValueError` for params that are decided here.
     """
@@ -128,6 +130,8 @@ def complete(
             failures.append(_Failure("Timeout", Verdict.RETRY, f"{name}: no time was left"))
             break
         call |= {"model": name, "timeout": min(timeout_s, left_s)}
+        if tier > 1 and on_restart is not None:
+            on_restart()
         started = time.monotonic()
         answer = _whole(call) if on_token is None else _streamed(call, on_token)
         error = answer.kind if isinstance(answer, _Failure) else None

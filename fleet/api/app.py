@@ -18,10 +18,12 @@ from fleet.api.dispatches import Dispatches
 from fleet.api.events import EventsRoute
 from fleet.api.guard import Guard
 from fleet.api.hub import Hub
+from fleet.api.listening import Listening
 from fleet.api.openapi import document
 from fleet.api.parents import Parents
 from fleet.api.problems import HANDLERS
 from fleet.api.reach import others_can_reach
+from fleet.api.speech import SpeechRoute
 from fleet.api.status import Status
 from fleet.api.stream import BusRoutes
 from fleet.api.tickets import Tickets
@@ -40,8 +42,8 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     """The application; without a backend, on the fleet that this process's configuration names.
 
     `host` is where it will listen, if not where the configuration says: on an address that others
-    can reach every request needs a token. Its `state.hub` must be closed for clients of the bus to
-    leave in order. Raises ConfigError.
+    can reach every request needs a token. Its `state.hub` and `state.listening` must be closed
+    for their clients to leave in order. Raises ConfigError.
     """
     backend = backend or backends.of_this_process()
     settings = backend.settings
@@ -49,6 +51,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     closed = not settings.api.trusted_network and others_can_reach(host)
     access = Access(backend.store, closed=closed, rate_per_s=settings.api.token_rate_per_s)
     hub = Hub(backend.store, backend.reads, settings.bus.client_queue, access)
+    listening = Listening(backend.store, access)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -60,18 +63,20 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
         finally:
             alerter.close()
             hub.close()
+            listening.close()
 
     app = Starlette(
-        routes=_routes(backend, hub, access),
+        routes=_routes(backend, hub, listening, access),
         middleware=[Middleware(Guard, host=host, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     app.state.hub = hub
+    app.state.listening = listening
     return app
 
 
-def _routes(backend: Backend, hub: Hub, access: Access) -> list[BaseRoute]:
+def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) -> list[BaseRoute]:
     dispatches = Dispatches(backend)
     status = Status(backend, hub)
     stream = BusRoutes(hub, backend.settings)
@@ -86,6 +91,7 @@ def _routes(backend: Backend, hub: Hub, access: Access) -> list[BaseRoute]:
         Route(f"{one}/retry", dispatches.retry, methods=["POST"]),
         Route(f"{one}/approve", dispatches.decide, methods=["POST"]),
         Route(f"{one}/reject", dispatches.decide, methods=["POST"]),
+        Route(f"{one}/stream", SpeechRoute(backend, listening), methods=["GET"]),
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),

@@ -28,7 +28,7 @@ _UNSURE = frozenset({"/health", "/bus", "/ws"})
 #: path nobody thought of is closed.
 _ANY_TOKEN = re.compile(
     r"/health|/metrics|/tickets|/events(/.+)?|/bus|/ws"
-    r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject))?)?"
+    r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
 )
 
 

@@ -50,6 +50,7 @@ def document() -> Json:
                 f"/dispatches/{{dispatch_id}}/{verb}": {"post": _operate(verb, summary)}
                 for verb, summary in _VERBS.items()
             },
+            "/dispatches/{dispatch_id}/stream": {"get": _listen()},
             "/tickets": {"post": _ticket()},
             "/bus": {"get": _bus()},
             "/ws": {"get": _ws()},
@@ -201,6 +202,29 @@ def _ticket() -> Json:
         "summary": "A ticket: stands for the caller's token once, in the URL of a request.",
         "description": "For a browser's WebSocket and EventSource, which can send no header.",
         "responses": {"201": _json("Good for one request.", ticket), **_problems(*_CALLER, 503)},
+    }
+
+
+def _listen() -> Json:
+    stream = {
+        "description": "`token` (`attempt`, `step`, `offset`, `text`): append the text. "
+        "`reset` (`attempt`, `step`, `reason`: retry or fallback): forget what you have of this "
+        "step and of later ones. `resync` (`reason`: trimmed or invalid_last_event_id): forget "
+        "everything; what is still kept follows. `outcome`: the dispatch as it ended, with its "
+        "answer; then the stream ends. A comment comes at least each 15 s.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+    resume = "Go on after this place: the `id` of the last `token` or `reset`."
+    return {
+        "operationId": "listen",
+        "summary": "What a turn says while it runs, as server-sent events, then its outcome.",
+        "description": "Only an agent with `stream = true` says anything before its outcome.",
+        "parameters": [
+            _dispatch_id(),
+            _parameter("Last-Event-ID", {"type": "string"}, resume, place="header"),
+            _parameter("last-event-id", {"type": "string"}, resume),
+        ],
+        "responses": {"200": stream, **_problems(*_CALLER, 404, 503)},
     }
 
 

@@ -80,6 +80,7 @@ class _Server(uvicorn.Server):
         )
         self._started = started
         self._hub = app.state.hub
+        self._listening = app.state.listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's."""
@@ -88,8 +89,9 @@ class _Server(uvicorn.Server):
             self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but a follower would not end by itself."""
+        """As uvicorn's, but a follower or a listener would not end by itself."""
         self._hub.close()
+        self._listening.close()
         await super().shutdown(sockets)
 
     def end(self, _number: int, _frame: FrameType | None) -> None:

@@ -23,7 +23,7 @@ HEARTBEAT_S = 15.0
 #: One try to hand over bytes; several in a row that fail mean that nobody reads.
 SEND_S = 5.0
 
-_HEADERS = [
+SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
@@ -51,7 +51,7 @@ class BusRoutes:
         query = QueryParams(scope["query_string"])
         wanted = self._wanted(query, scope)
         if scope["method"] == "HEAD":
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
             await send({"type": "http.response.body"})
             return
         # A browser that reconnects keeps the URL and adds the header: the header is newer.
@@ -59,7 +59,7 @@ class BusRoutes:
         follower = await self._hub.follow(cursor or None, wanted, caller_of(scope))
 
         async def pump() -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
             greeting = f": after {follower.position or 'the broker is back'}\n\n".encode()
             await self._send(send, {"body": greeting, "more_body": True})
             while (batch := await follower.next(HEARTBEAT_S)) is not None:

@@ -48,6 +48,8 @@ def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
         timeout_s=turn.agent.call_timeout_s,
         deadline=turn.deadline,
         params=turn.agent.params,
+        on_token=turn.say if turn.agent.stream else None,
+        on_restart=turn.say_again,
     )
     return {
         "text": reply.text,

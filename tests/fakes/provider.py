@@ -12,6 +12,7 @@ The model's name says what happens:
     ctx           too long           badjson       half a document
     policy        refused content    nochoices     JSON of another kind
     badrequest    400                empty         no choice among the choices
+                                     garbage       some pieces, then half a document, then the rest
 
 Errors quote the prompt and the key, as real providers do. `python -m tests.fakes.provider PORT LOG`
 runs it as a process of its own, which prints its address; port 0 takes a free one.
@@ -236,6 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
             if kind in ("stall", "cut") and number == PIECES_BEFORE_FAULT:
                 self.close_connection = True
                 return kind == "stall" and self._pause(HANG_S_MAX)
+            if kind == "garbage" and number == PIECES_BEFORE_FAULT:
+                self.wfile.write(b'data: {"id": "c1", "choices": [{"del\n\n')
             if kind == "slow" and not self._pause(PIECE_S):
                 return False
             self.wfile.write(piece)

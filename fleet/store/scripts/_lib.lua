@@ -13,6 +13,8 @@ local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- How much longer than its content a record stays for a sweep to count it out: 30 days, for a fleet
 -- that was switched off meanwhile.
 local RECORD_GRACE_MS = 2592000000
+-- How long the pieces of a turn's text stay after its end, for listeners that lag behind.
+local SPEECH_GRACE_MS = 60000
 
 local function dispatch_key(id) return 'fleet:dispatch:' .. id end
 local function agent_key(agent) return 'fleet:agent:' .. agent end
@@ -206,6 +208,7 @@ local function finish(record, to, fields, extra, keep_ms)
   redis.call('ZADD', to == 'dead' and 'fleet:dead' or 'fleet:ended', NOW, record.id)
   emit('dispatch_' .. to, plus(who(record), extra))
   redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
+  redis.call('PEXPIRE', 'fleet:speech:' .. record.id, SPEECH_GRACE_MS)
   redis.call('PEXPIRE', dispatch_key(record.id), keep_ms + RECORD_GRACE_MS)
   -- Its event stays as long as any of its dispatches.
   local event = 'fleet:event:' .. record.event
@@ -231,7 +234,7 @@ local function forget(record)
   redis.call('ZREM', 'fleet:ended', record.id)
   redis.call('ZREM', 'fleet:dead', record.id)
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
-    'fleet:outcome:' .. record.id)
+    'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id)
   local event = 'fleet:event:' .. record.event
   if redis.call('EXISTS', event) == 1 and redis.call('HINCRBY', event, 'kept', -1) <= 0 then
     redis.call('DEL', 'fleet:payload:' .. record.event)
