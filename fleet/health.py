@@ -21,16 +21,19 @@ BEAT_LATE_S = 15.0
 
 
 def document(
-    store: Store, settings: Settings, *, clients: int = 0, max_lag: int = 0
+    store: Store, settings: Settings, *, followers: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Everything `/health` and `fleet health` answer; `down` when the store does not answer."""
+    """Everything `/health` and `fleet health` answer; `down` when the store does not answer.
+
+    `followers` is what the asking process knows of its clients on the bus.
+    """
     try:
-        return _document(store, settings, clients, max_lag)
+        return _document(store, settings, followers or {"clients": 0, "max_lag": 0})
     except BrokerUnavailable as error:
         return {"status": "down", "version": VERSION, "reason": str(error)}
 
 
-def _document(store: Store, settings: Settings, clients: int, max_lag: int) -> dict[str, Any]:
+def _document(store: Store, settings: Settings, followers: Mapping[str, Any]) -> dict[str, Any]:
     names = list(settings.agents)
     counts = views.counts(store, names)
     agents = views.agents(store, names)
@@ -64,7 +67,7 @@ def _document(store: Store, settings: Settings, clients: int, max_lag: int) -> d
             "spooled": 0,
         },
         "beat": {"last_tick_s": signs.beat_s},
-        "bus": _bus(settings, signs, clients, max_lag),
+        "bus": _bus(settings, signs, followers),
         "saturation": _saturation(totals, len(names), oldest_s),
     }
 
@@ -77,12 +80,12 @@ def _isolation(settings: Settings, agents: dict[str, dict[str, Any]]) -> dict[st
     }
 
 
-def _bus(settings: Settings, signs: "_Signs", clients: int, max_lag: int) -> dict[str, Any]:
+def _bus(settings: Settings, signs: "_Signs", followers: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "clients": clients,
-        "max_lag": max_lag,
+        **followers,
         "oldest_id": signs.oldest_id,
         "retention_s": settings.bus.max_age_s,
+        "retention_entries": settings.bus.max_length,
     }
 
 

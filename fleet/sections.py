@@ -165,6 +165,8 @@ class Bus(Section):
     max_age_s: Seconds = 3600.0
     client_queue: Count = 256
     evict_after_failures: Count = 3
+    #: One try to hand a client what it asked for.
+    send_timeout_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=60)] = 5.0
 
 
 class Breaker(Section):

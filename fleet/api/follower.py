@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Entries handed to a client at once; between two such chunks the other clients have their turn.
 CHUNK = 200
+#: A client that has missed more fetches the state instead.
+REPLAY_MAX = 5000
 #: How long a new client waits for the reader to say whether there is a bus.
 CONNECT_S = 2.0
 #: How often a client that has no place yet, because the broker is away, looks for one.
@@ -54,11 +56,17 @@ class Follower:
     """
 
     def __init__(
-        self, hub: "Hub", cursor: str | None, wanted: Wanted, caller: Caller = ANYBODY
+        self,
+        hub: "Hub",
+        cursor: str | None,
+        wanted: Wanted,
+        caller: Caller = ANYBODY,
+        name: str = "",
     ) -> None:
         self.wake = asyncio.Event()
         self.gone = False  #: set by whoever sees the client hang up
         self.caller = caller
+        self.name = name  #: where it is connected from
         self.dismissed = False  #: it may see nothing any more
         self.evicted = False  #: set by whoever sees that it takes nothing
         self.on_dismissal: Callable[[], object] = self.wake.set
@@ -147,6 +155,7 @@ class Follower:
                     await self.wake.wait()
 
     async def _resume(self, cursor: Cursor) -> None:
+        end = self._hub.log.end  # what comes while it waits is not what it missed
         try:
             window = await self._hub.window()
         except FleetError:
@@ -156,7 +165,7 @@ class Follower:
         if reason is None:
             log = self._hub.log
             number = log.after(cursor.place)
-            if number is not None and log.end - number <= log.capacity:
+            if number is not None and end - number <= REPLAY_MAX:
                 self._number, self._replaying = number, True
                 self._outages, self._lives = self._hub.outages, self._hub.lives
                 return
@@ -177,6 +186,7 @@ class Follower:
                 self._jump(Resync.SLOW_CONSUMER)
         if self._notices or self._number is None:
             notices, self._notices = self._notices, []
+            hub.delivered += len(notices)
             return notices
         entries = hub.log.slice(self._number, CHUNK)
         self._number += len(entries)
@@ -186,9 +196,10 @@ class Follower:
             self._passed = entries[-1].place
         if self._number == hub.log.end:
             self._replaying = False
-        if self._wanted.everything:
-            return entries
-        return [entry for entry in entries if self._wanted.has(entry.event)]
+        if not self._wanted.everything:
+            entries = [entry for entry in entries if self._wanted.has(entry.event)]
+        hub.delivered += len(entries)
+        return entries
 
     def _jump(self, reason: Resync | None) -> None:
         """Go on from the newest entry; whatever lies between is covered by the notice."""
@@ -214,4 +225,5 @@ class Follower:
             time=now,
             fields={"reason": str(reason)},
         )
+        self._hub.resyncs[str(reason)] += 1
         self._notices.append(render(notice, cursor=self._number is not None))

@@ -5,13 +5,15 @@ notice is a comparison of numbers, so no full queue can swallow it.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import Any
 
 from fleet import bus
 from fleet.api.access import ANYBODY, Access, Caller
 from fleet.api.cursor import BEGINNING, Place, place_of
-from fleet.api.follower import Follower, Wanted
+from fleet.api.follower import REPLAY_MAX, Follower, Wanted
 from fleet.api.lanes import Lane
 from fleet.api.log import Entry, Log
 from fleet.api.reader import Reader
@@ -20,8 +22,10 @@ from fleet.errors import BrokerUnavailable, FleetError
 from fleet.store import Store
 from fleet.tokens import Token
 
-#: A client that is further behind fetches the state instead; the log holds at least as much.
-REPLAY_MAX = 5000
+#: The log holds at least so many entries more: live ones do not push out what is replayed.
+REPLAY_MARGIN = 2000
+#: So many of the clients that are furthest behind are told one by one.
+SLOWEST_MAX = 10
 WINDOW_TIMEOUT_S = 2.0
 
 
@@ -31,7 +35,7 @@ class Hub:
     def __init__(
         self, store: Callable[[], Store], lane: Lane, client_queue: int, access: Access
     ) -> None:
-        self.log = Log(REPLAY_MAX)
+        self.log = Log(REPLAY_MAX + REPLAY_MARGIN)
         self.epoch = ""
         self.head: Place = BEGINNING  #: the newest place that was read
         self.up = False  #: the log is what the bus holds, and grows with it
@@ -41,12 +45,16 @@ class Hub:
         self.closing = False
         self.client_queue = client_queue
         self.followers: set[Follower] = set()
+        #: Since the start: entries taken by clients, clients cut off, and notices by reason.
+        self.delivered = 0
+        self.evicted = 0
+        self.resyncs: Counter[str] = Counter()
         self._store = store
         self._lane = lane
         self._access = access
         access.changed = self._check_callers
         chunk = min(bus.CHUNK, client_queue)
-        self._reader = Reader(store, self, chunk=chunk, history=REPLAY_MAX)
+        self._reader = Reader(store, self, chunk=chunk, history=self.log.capacity)
         self._seen: Window | None = None
         self._seen_at = float("-inf")
         self._looking = asyncio.Lock()
@@ -62,13 +70,13 @@ class Hub:
         self._wake()
 
     async def follow(
-        self, cursor: str | None, wanted: Wanted, caller: Caller = ANYBODY
+        self, cursor: str | None, wanted: Wanted, caller: Caller = ANYBODY, name: str = ""
     ) -> Follower:
         """A new client, placed behind `cursor`, or at the newest entry without one.
 
         Everything that enters the bus after this returns will reach the client.
         """
-        follower = Follower(self, cursor, wanted, caller)
+        follower = Follower(self, cursor, wanted, caller, name)
         self.followers.add(follower)
         self._reader.need()
         if not self._access.holds(caller):  # no more, since it was let in
@@ -84,10 +92,23 @@ class Hub:
         """Forget a client."""
         self.followers.discard(follower)
 
-    @property
-    def max_lag(self) -> int:
-        """How many entries the slowest client has before it."""
-        return max((follower.lag for follower in self.followers), default=0)
+    def state(self) -> dict[str, Any]:
+        """The clients, for `/health` and metrics: how far behind they are, and what was done.
+
+        Call it in the event loop, where none comes or goes meanwhile.
+        """
+        behind = [follower for follower in self.followers if follower.lag]
+        behind.sort(key=lambda follower: -follower.lag)
+        return {
+            "clients": len(self.followers),
+            "max_lag": behind[0].lag if behind else 0,
+            "slowest": [
+                {"client": follower.name, "lag": follower.lag} for follower in behind[:SLOWEST_MAX]
+            ],
+            "delivered": self.delivered,
+            "evicted": self.evicted,
+            "resyncs": dict(self.resyncs),
+        }
 
     async def window(self) -> Window:
         """What the stream holds, seen after this was called. Raises FleetError.
@@ -113,7 +134,7 @@ class Hub:
 
     def refill(self, window: Window, entries: list[Entry], another_life: bool) -> None:
         """The log starts anew."""
-        whole = len(entries) < REPLAY_MAX and not window.trimmed
+        whole = len(entries) < self.log.capacity and not window.trimmed
         oldest = entries[0].place if entries else place_of(window.last)
         self.log.refill(entries, BEGINNING if whole else oldest)
         self.epoch = window.epoch or (entries[-1].event.epoch if entries else "")

@@ -186,8 +186,13 @@ SCHEMAS: Json = {
             "clients max_lag oldest_id retention_s",
             clients=_COUNT,
             max_lag=_COUNT,
+            slowest=_list(_object("client lag", client=_TEXT, lag=_COUNT)),
+            delivered=_COUNT,
+            evicted=_COUNT,
+            resyncs={"type": "object", "additionalProperties": _COUNT},
             oldest_id=_or_null(_TEXT),
             retention_s=_NUMBER,
+            retention_entries=_COUNT,
         ),
         saturation=_object(
             "queued active capacity oldest_s",

@@ -1,6 +1,7 @@
 """How the fleet is: for people and dashboards (`/health`), and for whoever restarts processes."""
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -34,7 +35,8 @@ class Status:
         """The health document; 503 when the fleet is down."""
         try:
             async with asyncio.timeout(PROBE_S):
-                document = await self._lane.run(self._document)
+                followers = self._hub.state()  # here, where it does not change meanwhile
+                document = await self._lane.run(lambda: self._document(followers))
         except (TimeoutError, FleetError) as error:
             reason = str(error) or "The broker does not answer in time."
             document = {"status": "down", "version": VERSION, "reason": reason}
@@ -60,12 +62,11 @@ class Status:
             ) from None
         return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
 
-    def _document(self) -> dict[str, Any]:
+    def _document(self, followers: Mapping[str, Any]) -> dict[str, Any]:
         return health.document(
             self._backend.store(),
             self._backend.settings,
-            clients=len(self._hub.followers),
-            max_lag=self._hub.max_lag,
+            followers=followers,
         )
 
     def _write(self) -> None:

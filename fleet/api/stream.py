@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import random
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -20,8 +21,8 @@ from fleet.settings import Settings
 
 #: Below the idle limits of common proxies (nginx: 60 s), and often enough to notice a dead peer.
 HEARTBEAT_S = 15.0
-#: One try to hand over bytes; several in a row that fail mean that nobody reads.
-SEND_S = 5.0
+#: A browser comes back after so long, by chance, so that a thousand do not come at once.
+RETRY_MS = (500, 3000)
 
 SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -45,6 +46,8 @@ class BusRoutes:
         self._hub = hub
         self._agents = settings.agents
         self._tries = settings.bus.evict_after_failures
+        #: One try to hand over bytes; several in a row that fail mean that nobody reads.
+        self._send_s = settings.bus.send_timeout_s
 
     async def sse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Follow the bus as server-sent events."""
@@ -56,17 +59,18 @@ class BusRoutes:
             return
         # A browser that reconnects keeps the URL and adds the header: the header is newer.
         cursor = Headers(scope=scope).get("last-event-id") or query.get("last-event-id")
-        follower = await self._hub.follow(cursor or None, wanted, caller_of(scope))
+        follower = await self._follow(cursor or None, wanted, scope)
 
         async def pump() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
-            greeting = f": after {follower.position or 'the broker is back'}\n\n".encode()
-            await self._send(send, {"body": greeting, "more_body": True})
+            retry_ms = random.randint(*RETRY_MS)  # noqa: S311 - only spreads them
+            greeting = f"retry: {retry_ms}\n: after {follower.position or 'the broker is back'}\n\n"
+            await self._send(send, {"body": greeting.encode(), "more_body": True})
             while (batch := await follower.next(HEARTBEAT_S)) is not None:
                 body = b"".join(entry.sse for entry in batch) or b": still here\n\n"
                 await self._send(send, {"body": body, "more_body": True})
 
-        await self._run(pump, follower, scope, receive, "http.disconnect")
+        await self._run(pump, follower, receive, "http.disconnect")
         if not (follower.gone or follower.evicted):
             with suppress(Evicted):
                 await self._send(send, {"body": b""})
@@ -81,7 +85,7 @@ class BusRoutes:
             await as_problem(problem).to_response()(scope, receive, send)
             return
         cursor = query.get("last-event-id") or None
-        follower = await self._hub.follow(cursor, wanted, caller_of(scope))
+        follower = await self._follow(cursor, wanted, scope)
 
         async def pump() -> None:
             await send({"type": "websocket.accept"})
@@ -89,18 +93,23 @@ class BusRoutes:
                 for entry in batch:
                     await self._send(send, {"text": entry.text}, "websocket.send")
 
-        await self._run(pump, follower, scope, receive, "websocket.disconnect")
+        await self._run(pump, follower, receive, "websocket.disconnect")
         if not follower.gone:
             code, reason = _farewell(follower)
             # To one that reads nothing the code may not get through; the connection ends anyway.
             with suppress(Evicted):
-                await self._send(send, {"code": code, "reason": reason}, "websocket.close")
+                tries = 1 if follower.evicted else self._tries
+                message = {"code": code, "reason": reason}
+                await self._send(send, message, "websocket.close", tries)
+
+    async def _follow(self, cursor: str | None, wanted: Wanted, scope: Scope) -> Follower:
+        host, port = scope.get("client") or ("unknown", 0)
+        return await self._hub.follow(cursor, wanted, caller_of(scope), f"{host}:{port}")
 
     async def _run(
         self,
         pump: Callable[[], Coroutine[Any, Any, None]],
         follower: Follower,
-        scope: Scope,
         receive: Receive,
         end: str,
     ) -> None:
@@ -114,7 +123,11 @@ class BusRoutes:
             await pumping
         except Evicted:
             follower.evicted = True
-            _log_evicted(scope, follower)
+            self._hub.evicted += 1
+            _log.warning(
+                "Bus client %s is cut off, %d events behind: it reads nothing.",
+                *(follower.name, follower.lag),
+            )
         except asyncio.CancelledError:
             if not follower.dismissed:
                 raise
@@ -139,13 +152,17 @@ class BusRoutes:
         )
 
     async def _send(
-        self, send: Send, message: Mapping[str, Any], kind: str = "http.response.body"
+        self,
+        send: Send,
+        message: Mapping[str, Any],
+        kind: str = "http.response.body",
+        tries: int | None = None,
     ) -> None:
         """Hand a message over; the server takes it whole or, with its buffer full, not at all."""
         whole: Message = {"type": kind, **message}
-        for _ in range(self._tries):
+        for _ in range(tries or self._tries):
             try:
-                async with asyncio.timeout(SEND_S):
+                async with asyncio.timeout(self._send_s):
                     await send(whole)
                     return
             except TimeoutError:
@@ -168,11 +185,3 @@ def _farewell(follower: Follower) -> tuple[int, str]:
     if follower.evicted:
         return TRY_AGAIN_LATER, "nothing was read for too long"
     return SERVICE_RESTART, "the API ends; come back with the last event id"
-
-
-def _log_evicted(scope: Scope, follower: Follower) -> None:
-    client: Sequence[Any] = scope.get("client") or ("unknown", 0)
-    _log.warning(
-        "Bus client %s:%s is cut off, %d events behind: it reads nothing.",
-        *(client[0], client[1], follower.lag),
-    )

@@ -38,10 +38,7 @@ async def never(*_: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-def test_who_takes_nothing_is_cut_off(
-    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(stream, "SEND_S", 0.01)
+def test_who_takes_nothing_is_cut_off(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     scope: Scope = {
         "type": kind,
         "method": "GET",
@@ -66,7 +63,7 @@ def test_who_takes_nothing_is_cut_off(
 
     async def follow() -> None:
         shared = hub()
-        routes = BusRoutes(shared, parse({}, demo=True))
+        routes = BusRoutes(shared, parse({"bus": {"send_timeout_s": 0.01}}, demo=True))
         app = routes.sse if kind == "http" else routes.ws
         client = asyncio.create_task(app(scope, receive, send))
         async with asyncio.timeout(5):

@@ -34,5 +34,5 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
 end
 
 local cut = string.format('%.0f', math.max(NOW - tonumber(ARGV[4]), 0)) .. '-0'
-forgotten[#forgotten + 1] = redis.call('XTRIM', 'fleet:bus', 'MINID', '~', cut)
+forgotten[#forgotten + 1] = redis.call('XTRIM', 'fleet:bus', 'MINID', cut)
 return forgotten
