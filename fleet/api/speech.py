@@ -18,12 +18,14 @@ from fleet import keys
 from fleet.api.access import caller_of
 from fleet.api.backend import Backend
 from fleet.api.listening import Channel, Listening, event, outcome_of
-from fleet.api.stream import HEARTBEAT_S, SEND_S, SSE_HEADERS
+from fleet.api.stream import HEARTBEAT_S, SSE_HEADERS
 from fleet.ledger import State
 from fleet.ledger.operations import Unknown
 from fleet.speech import BEGINNING, Piece, parse_place
 from fleet.store.connection import reachable
 
+#: A client that takes nothing for so long is let go; it comes back with its last event id.
+SEND_S = 5.0
 #: Pieces handed over at once; between two such chunks the other clients have their turn.
 CHUNK = 200
 
