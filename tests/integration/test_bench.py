@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet.bench import dispatch, footprint, intake, recovery
+from fleet.bench import dispatch, footprint, intake, recovery, route
 from fleet.bench._harness import percentile, ratio, settle
 from fleet.errors import ConfigError
 from tests.fixtures.processes import no_leftovers
@@ -21,11 +21,13 @@ FIGURES = {
     "intake": {"single_per_s", "batch_per_s"},
     "footprint": {"pss_mib_per_agent", "ready_s", "agents", "idle_cpu_pct"},
     "recovery": {"child", "worker", "host", "broker"},
+    "route": {"decisions_per_s"},
 }
 TINY = {
     "dispatch": ["--agents", "2", "--rounds", "1", "--idle", "3", "--events", "10"],
     "intake": ["--agents", "2", "--rounds", "1", "--events", "30", "--batch", "10"],
     "footprint": ["--agents", "1", "--rounds", "1", "--seconds", "1"],
+    "route": ["--agents", "2", "--rounds", "1", "--rules", "10", "--seconds", "0.01"],
     "recovery": ["--agents", "1", "--kills", "1"],
 }
 
@@ -56,7 +58,7 @@ def check(printed: dict[str, Any], name: str) -> None:
     assert set(printed["baseline"]) == FIGURES[name] | {"of"}
 
 
-@pytest.mark.parametrize("name", ["dispatch", "intake"])
+@pytest.mark.parametrize("name", ["dispatch", "intake", "route"])
 @pytest.mark.timeout(180)
 def test_speed(name: str, tmp_path: Path, no_leftovers: str) -> None:
     printed = bench(name, tmp_path)
@@ -88,7 +90,7 @@ def test_recovery(tmp_path: Path, no_leftovers: str) -> None:
             assert 0 < found["p50_s"] == found["p99_s"] < recovery.PATIENCE_S, f"{side} {kind}"
 
 
-@pytest.mark.parametrize("module", [dispatch, intake, footprint, recovery])
+@pytest.mark.parametrize("module", [dispatch, intake, footprint, recovery, route])
 def test_each_names_its_options(module: Any) -> None:
     assert settle(module.OPTIONS, {"seed": "3"}) == {**module.OPTIONS, "seed": 3}
     with pytest.raises(ConfigError, match="known are seed, agents"):
