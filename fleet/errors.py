@@ -5,6 +5,7 @@ FleetError                 one sentence for a person; exit code 1
  |- BrokerUnavailable      no broker answers: nothing was accepted, try again (HTTP 503)
  |- Forbidden              the caller's token does not allow it (HTTP 403)
  |- Refused                a limit says no; the sender keeps the event (HTTP 429)
+ |   `- SessionBusy        its session has a turn, and the agent takes one only (HTTP 409)
  `- Fenced                 a newer holder has the agent's lease: stop, write nothing
 """
 
@@ -35,6 +36,10 @@ class Refused(FleetError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class SessionBusy(Refused):
+    """The session has a dispatch of an agent with `on_busy = "reject"` (JSON-RPC -32002)."""
 
 
 class Fenced(FleetError):

@@ -12,6 +12,7 @@
 | fleet:ended, fleet:dead | zset   | ended ones and dead letters, by ending  | swept              |
 | fleet:retry             | zset   | retrying ones by due time               | while live         |
 | fleet:deadlines         | zset   | waiting ones by deadline                | while live         |
+| fleet:quiet             | zset   | waiting for quiet, by when it is over   | while live         |
 | fleet:due:<agent>       | zset   | runnable ones by lane and age           | while live         |
 | fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
 | fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
@@ -60,6 +61,7 @@ ENDED = "fleet:ended"
 DEAD = "fleet:dead"
 RETRY = "fleet:retry"
 DEADLINES = "fleet:deadlines"
+QUIET = "fleet:quiet"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
 ALERTS_CURSOR = "fleet:alerts:cursor"

@@ -185,13 +185,23 @@ class Locks(Section):
 
 
 class Sessions(Section):
-    """What a session remembers."""
+    """What a session remembers, and how events become one turn under `on_busy = "coalesce"`."""
 
     #: 0: nothing is kept and nothing handed to a turn.
     history_messages: Annotated[int, BeforeValidator(number), Field(ge=0, le=1000)] = 40
     history_tokens: Annotated[int, BeforeValidator(number), Field(ge=1, le=1_000_000)] = 16_000
     #: After the session's last turn.
     history_ttl_s: Seconds = 7 * 86400.0
+    #: So long must nothing more come before the turn may start.
+    coalesce_window_s: Seconds = 1.0
+    #: The first message of a turn never waits longer for quiet.
+    coalesce_max_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.coalesce_max_s < self.coalesce_window_s:
+            raise ValueError("coalesce_max_s must be at least coalesce_window_s")
+        return self
 
 
 class Alerts(Section):

@@ -72,7 +72,7 @@ class Turn:
     @property
     def text(self) -> str:
         """What the agent is told."""
-        return self.claim.event.text
+        return self.claim.text
 
     @property
     def history(self) -> tuple[Said, ...]:

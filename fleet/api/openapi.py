@@ -22,7 +22,7 @@ _PROBLEMS = {
     404: "Not known here.",
     405: "Not for this method.",
     408: "The body did not arrive in time.",
-    409: "The dispatch is in a state that does not allow it.",
+    409: "The dispatch is in a state that does not allow it, or the session is busy.",
     413: f"Larger than {EVENT_BYTES_MAX} bytes, or more than {BATCH_MAX} events.",
     415: "Not JSON.",
     429: "A limit refuses it; the sender keeps it. See `Retry-After`.",
@@ -113,7 +113,7 @@ def _send() -> Json:
         },
         "responses": {
             "202": _json("In the ledger: it will end.", {"oneOf": [_ref("Accepted"), answers]}),
-            **_problems(400, *_CALLER, 404, 408, 413, 415, 503),
+            **_problems(400, *_CALLER, 404, 408, 409, 413, 415, 503),
         },
     }
 

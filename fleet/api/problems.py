@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fleet.api.lanes import Busy
-from fleet.errors import BrokerUnavailable, FleetError, Forbidden, Refused
+from fleet.errors import BrokerUnavailable, FleetError, Forbidden, Refused, SessionBusy
 from fleet.ledger.operations import NotPossible, Unknown
 from routing import RoutingError, TooManyHops, UnknownTarget
 
@@ -83,6 +83,9 @@ def as_problem(error: Exception) -> Problem:
             return Problem(HTTPStatus.BAD_REQUEST, "invalid-event", text)
         case Forbidden():
             return Problem(HTTPStatus.FORBIDDEN, "missing-scope", text)
+        case SessionBusy():
+            wait = error.retry_after_s
+            return Problem(HTTPStatus.CONFLICT, "session-busy", text, retry_after_s=wait)
         case Refused():
             wait = error.retry_after_s
             return Problem(HTTPStatus.TOO_MANY_REQUESTS, "refused", text, retry_after_s=wait)

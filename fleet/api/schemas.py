@@ -140,6 +140,7 @@ SCHEMAS: Json = {
         deadline_at=_TIME,
         retry_at=_TIME,
         waiting_for=_or_null(_TEXT),
+        joined_to=_TEXT,
         stage={"type": "string", "enum": [str(stage) for stage in Stage]},
         error=_TEXT,
         steps={"oneOf": [_COUNT, _list(_object("step name attempt elapsed_s"))]},

@@ -38,6 +38,12 @@ class Claim:
     event: Event
     cancel: str = ""  #: why somebody asked to cancel it, before it started
     history: tuple[Said, ...] = ()  #: what was said in its session before, oldest first
+    joined: tuple[Event, ...] = ()  #: later events of its session that this turn is also about
+
+    @property
+    def text(self) -> str:
+        """What the agent is told: the event's text, and below it those of the joined ones."""
+        return "\n\n".join(event.text for event in (self.event, *self.joined))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +77,8 @@ class Ledger(Protocol):
     def accept(self, event: Event, plan: Plan) -> Accepted:
         """Write the event and its dispatches and ring; a known event answers its first ids.
 
-        Raises Refused when an agent's `max_pending` is reached.
+        Raises Refused when an agent's `max_pending` is reached, SessionBusy when one takes no
+        second event of a session.
         """
         ...
 

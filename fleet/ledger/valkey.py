@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from fleet import keys
-from fleet.errors import Fenced, Refused
+from fleet.errors import Fenced, Refused, SessionBusy
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
 from fleet.ledger.protocol import Accepted, Claim, Ending
 from fleet.ledger.states import State
@@ -44,6 +44,15 @@ class ValkeyLedger:
             sessions.history_tokens * BYTES_PER_TOKEN,
             int(sessions.history_ttl_s * 1000),
         )
+        window_ms, most_ms = (
+            int(seconds * 1000) for seconds in (sessions.coalesce_window_s, sessions.coalesce_max_s)
+        )
+        self._on_busy = {
+            "enqueue": "",
+            "reject": "reject",
+            "interrupt": f"interrupt {self._keep_ended_ms}",
+            "coalesce": f"coalesce {window_ms} {most_ms}",
+        }
 
     def accept(self, event: Event, plan: Plan) -> Accepted:
         """Write the event and its dispatches and ring; a known event answers its first ids."""
@@ -74,7 +83,7 @@ class ValkeyLedger:
             raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")
         if answer[0] != "claimed":
             return None
-        _, dispatch_id, attempt, payload, cancel, said = answer
+        _, dispatch_id, attempt, payload, cancel, said, joined = answer
         event = read_payload(payload)
         return Claim(
             dispatch_id=dispatch_id,
@@ -84,6 +93,7 @@ class ValkeyLedger:
             event=event,
             cancel=cancel,
             history=recalled(said, event),
+            joined=tuple(map(read_payload, joined)),
         )
 
     def step(self, claim: Claim, key: str, entry: str) -> str:
@@ -107,7 +117,7 @@ class ValkeyLedger:
         """End the attempt; answers the state the dispatch is in now."""
         said = "", ""
         if ending.answer.strip() and claim.event.session is not None:
-            said = written(claim.event, claim.agent, claim.event.text, ending.answer)
+            said = written(claim.event, claim.agent, claim.text, ending.answer)
         return self._commit(
             claim.dispatch_id, claim.agent, claim.fence, claim.attempt, ending, said
         )
@@ -168,7 +178,8 @@ class ValkeyLedger:
         for name in plan.agents:
             agent = self._settings.agents[name]
             deadline_ms = int(agent.retry.deadline_s * 1000)
-            args += [keys.dispatch_id(event.key, name), name, deadline_ms, agent.max_pending]
+            args += [keys.dispatch_id(event.key, name), name, deadline_ms]
+            args += [agent.max_pending, self._on_busy[agent.on_busy]]
         return args
 
 
@@ -216,5 +227,7 @@ def _accepted(event: Event, answer: list[str]) -> Accepted | Refused:
     verdict, *rest = answer
     if verdict == "full":
         return Refused(f"{rest[0]} has {rest[1]} events waiting, its max_pending: send it later.")
+    if verdict == "busy":
+        return SessionBusy(f"The session is busy, and {rest[0]} takes one event of it at a time.")
     pairs = tuple(zip(rest[::2], rest[1::2], strict=True))
     return Accepted(event_id=event.id, dispatches=pairs, duplicate=verdict == "duplicate")

@@ -25,7 +25,10 @@ _NUMBERS = (
     "tokens_out",
 )
 _MILLIS = ("accepted_ms", "queued_ms", "started_ms", "ended_ms", "deadline_ms", "retry_at_ms")
-_INTERNAL = frozenset({"event", "order", "seq", "call", "committed", "attempt_base", "fence"})
+_INTERNAL = frozenset(
+    {"event", "order", "seq", "call", "committed", "attempt_base", "fence"}
+    | {"joined", "quiet_ms", "quiet_bytes"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +54,10 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
         pipe.zrank(keys.due(raw["agent"]), dispatch_id)
         pipe.get(keys.outcome(dispatch_id))
         pipe.get(keys.payload(raw["event"]))
-        journal, (active, paused, holder), rank, answer, payload = pipe.execute()
+        pipe.zscore(keys.QUIET, dispatch_id)
+        journal, (active, paused, holder), rank, answer, payload, quiet = pipe.execute()
     record = _record(raw)
-    record["waiting_for"] = _waiting_for(record, active, paused, holder, rank)
+    record["waiting_for"] = _waiting_for(record, active, paused, holder, rank, quiet)
     record["steps"] = [_step(number, text, content) for number, text in _ordered(journal)]
     if record["state"] == State.COMPLETED:
         record["answer"] = answer if content else HIDDEN
@@ -188,6 +192,7 @@ def _waiting_for(
     paused: str | None,
     holder: str | None,
     rank: int | None,
+    quiet: float | None,
 ) -> str | None:
     state = record["state"]
     if state == State.RETRYING:
@@ -196,6 +201,10 @@ def _waiting_for(
         return "a person to approve it"
     if state != State.QUEUED:
         return None
+    if record.get("joined_to"):
+        return f"the turn of {record['joined_to']}, which it is part of"
+    if quiet:
+        return "its session to be quiet"
     if paused:
         return "the agent is paused"
     if rank is None and record.get("session"):

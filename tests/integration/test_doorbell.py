@@ -91,7 +91,8 @@ def test_it_holds_no_content(store: Store) -> None:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with fleet_of(tmp_path_factory.mktemp("fleet"), {"a": {"max_pending": 2}}) as fleet:
+    agents: dict[str, dict[str, Any]] = {"a": {"max_pending": 2}, "one": {"on_busy": "reject"}}
+    with fleet_of(tmp_path_factory.mktemp("fleet"), agents) as fleet:
         fleet.shared().wait_said(READY)
         yield fleet
 
@@ -144,6 +145,14 @@ def test_a_full_agent_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) ->
             fleet.books.accept("a")
     with pytest.raises(Exception, match="max_pending"):
         ask(bare, {"to": "a", "text": "x"})
+
+
+def test_a_busy_session_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) -> None:
+    event = {"to": "one", "text": "x", "session": "s"}
+    ask(bare, event)
+    with pytest.raises(Exception, match="one takes one event of it at a time") as refusal:
+        ask(bare, event)
+    assert type(refusal.value).__name__ == "SessionBusy"
 
 
 def test_what_was_sent_is_not_shown(fleet: Fleet, bare: Celery) -> None:

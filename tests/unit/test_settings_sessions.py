@@ -37,3 +37,15 @@ def test_a_wrong_value_is_refused_by_its_key(key: str, values: list[Any]) -> Non
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^sessions\.history: unknown key\.$"):
         settings(sessions={"history": 3})
+
+
+@pytest.mark.parametrize("key", ["coalesce_window_s", "coalesce_max_s"])
+@pytest.mark.parametrize("value", [0, -1, "soon", True, float("nan")])
+def test_a_wrong_window_is_refused_by_its_key(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^sessions\.{key}: .*\.$"):
+        settings(sessions={key: value})
+
+
+def test_the_longest_wait_is_no_shorter_than_the_window() -> None:
+    with pytest.raises(ConfigError, match=r"^sessions: coalesce_max_s must be at least"):
+        settings(sessions={"coalesce_window_s": 20})

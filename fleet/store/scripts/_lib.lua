@@ -139,8 +139,10 @@ end
 -- Only the first in line is in its agent's due list, and only while no turn of the session runs.
 local function session_key(session) return 'fleet:session:' .. redis.sha1hex(session) end
 
--- Put a queued dispatch into its agent's due list and ring, unless its session is not there yet.
+-- Put a queued dispatch into its agent's due list and ring, unless its session is not there yet or
+-- more of the same turn may still come.
 local function offer(record, order)
+  if record.quiet_ms and tonumber(record.quiet_ms) > NOW then return false end
   if record.session ~= '' then
     local line = session_key(record.session)
     local busy = redis.call('HGET', 'fleet:sessions', line)
@@ -178,7 +180,51 @@ local function leave_queue(record)
     redis.call('ZREM', 'fleet:retry', record.id)
     redis.call('ZREM', 'fleet:deadlines', record.id)
   end
+  if record.quiet_ms then redis.call('ZREM', 'fleet:quiet', record.id) end
   if record.session ~= '' then redis.call('ZREM', session_key(record.session), record.id) end
+end
+
+-- Coalescing: several events of a session have one turn, that of the first; the others, its
+-- `joined`, wait beside all lists and share its outcome.
+
+-- One that leaves before the turn ends is no longer a part of it.
+local function leave_turn(record)
+  local left = {}
+  for id in string.gmatch(redis.call('HGET', dispatch_key(record.joined_to), 'joined') or '',
+    '%S+') do
+    if id ~= record.id then left[#left + 1] = id end
+  end
+  redis.call('HSET', dispatch_key(record.joined_to), 'joined', table.concat(left, ' '))
+end
+
+-- The first was cancelled before the turn began: the second takes its place.
+local function hand_on_turn(first)
+  local id, rest = string.match(first.joined, '(%S+) ?(.*)')
+  local record = read_hash(dispatch_key(id))
+  redis.call('HDEL', dispatch_key(id), 'joined_to')
+  redis.call('HSET', dispatch_key(id), 'joined', rest, 'quiet_ms', first.quiet_ms,
+    'quiet_bytes', first.quiet_bytes)
+  for other in string.gmatch(rest, '%S+') do
+    redis.call('HSET', dispatch_key(other), 'joined_to', id)
+  end
+  redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
+  redis.call('ZADD', session_key(record.session), record.seq, id)
+  if tonumber(first.quiet_ms) > NOW then redis.call('ZADD', 'fleet:quiet', first.quiet_ms, id) end
+end
+
+-- The turn has ended: so have all that it was about, each by itself.
+local function end_joined(first, to, extra, keep_ms, finish)
+  local fields = {}
+  for _, name in ipairs({'stage', 'error', 'retryable', 'model', 'tier', 'elapsed_ms'}) do
+    local value = redis.call('HGET', dispatch_key(first.id), name)
+    if value then fields[#fields + 1] = name; fields[#fields + 1] = value end
+  end
+  for id in string.gmatch(first.joined, '%S+') do
+    if to == 'completed' then
+      redis.call('COPY', 'fleet:outcome:' .. first.id, 'fleet:outcome:' .. id)
+    end
+    finish(read_hash(dispatch_key(id)), to, fields, extra, keep_ms)
+  end
 end
 
 -- The other members of a fan-out, of which one died: those that wait are cancelled, those that run
@@ -199,12 +245,21 @@ end
 -- `fields` are set on the record; `extra` goes into the bus entry; `keep_ms` is how long it stays.
 -- Its event, the parent record, takes the outcome down, and ends with the last of its members.
 local function finish(record, to, fields, extra, keep_ms)
+  local began = record.state == 'active'
   leave_queue(record)
   if redis.call('HGET', agent_key(record.agent), 'active') == record.id then
     redis.call('HDEL', agent_key(record.agent), 'active')
   end
   move(record, to, plus({'ended_ms', NOW}, fields))
-  next_in_session(record)
+  if record.joined_to then
+    leave_turn(record)
+  else
+    if to == 'cancelled' and not began and record.joined and record.joined ~= '' then
+      hand_on_turn(record)
+      record.joined = nil
+    end
+    next_in_session(record)
+  end
   redis.call('ZADD', to == 'dead' and 'fleet:dead' or 'fleet:ended', NOW, record.id)
   emit('dispatch_' .. to, plus(who(record), extra))
   redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
@@ -224,6 +279,7 @@ local function finish(record, to, fields, extra, keep_ms)
     redis.call('PEXPIRE', event, keep)
     redis.call('PEXPIRE', 'fleet:payload:' .. record.event, keep)
   end
+  if record.joined and not record.joined_to then end_joined(record, to, extra, keep_ms, finish) end
 end
 
 -- An ended dispatch out of the books. Its event goes on telling duplicates until its own time, but

@@ -2,6 +2,7 @@
 --
 -- ARGV     1 dispatch id, 2 reason, 3 keep ended (ms),
 --          4 '1' to stop a running turn at once, else '0'
+-- With     _busy
 -- Keys     fleet:dispatch:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines, fleet:counts,
 --          fleet:session:, fleet:sessions, fleet:ended, fleet:event:, fleet:bus, fleet:orders:
 -- Returns  the state after the call ('active' means it was asked to stop), or 'unknown'
@@ -15,11 +16,6 @@ if record.state == 'queued' or record.state == 'retrying' or record.state == 'pa
   finish(record, 'cancelled', {'error', ARGV[2]}, {'reason', ARGV[2]}, ARGV[3])
 elseif record.state == 'active' then
   redis.call('HSET', dispatch_key(id), 'cancel', ARGV[2])
-  if ARGV[4] == '1' then
-    -- First the ledger, then the worker: a late result finds a terminal state and is refused.
-    finish(record, 'cancelled', {'error', ARGV[2]}, {'reason', ARGV[2]}, ARGV[3])
-    redis.call('RPUSH', 'fleet:orders:' .. record.agent, 'stop ' .. id)
-    redis.call('PEXPIRE', 'fleet:orders:' .. record.agent, 10000)
-  end
+  if ARGV[4] == '1' then stop(record, ARGV[2], ARGV[3]) end
 end
 return record.state

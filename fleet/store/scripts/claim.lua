@@ -6,7 +6,8 @@
 -- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
 --          fleet:dead, fleet:event:, fleet:history:, fleet:bus
--- Returns  {'claimed', id, attempt, payload, cancel, history} | {'idle'} | {'paused'} | {'fenced'}
+-- Returns  {'claimed', id, attempt, payload, cancel, history, payloads of the events
+--          that joined it} | {'idle'} | {'paused'} | {'fenced'}
 -- Invariants
 --   At most one active dispatch per agent, and one per session: an active one is taken up again
 --   before any other.
@@ -24,9 +25,14 @@ local lease = redis.call('HMGET', lease_key(agent), 'fence', 'holder')
 if lease[1] ~= fence or lease[2] ~= holder or not newest(agent, fence) then return {'fenced'} end
 
 local function claimed(record)
+  local joined = {}
+  for id in string.gmatch(record.joined or '', '%S+') do
+    local event = redis.call('HGET', dispatch_key(id), 'event') or ''
+    joined[#joined + 1] = redis.call('GET', 'fleet:payload:' .. event) or nil
+  end
   return {'claimed', record.id, tonumber(record.attempt),
     redis.call('GET', 'fleet:payload:' .. record.event) or '', record.cancel or '',
-    recall(record.session, history_max)}
+    recall(record.session, history_max), joined}
 end
 
 local interrupted = read_hash(dispatch_key(redis.call('HGET', agent_key(agent), 'active') or ''))

@@ -3,7 +3,7 @@
 -- ARGV     1 agent ('' for the fleet-wide part),
 --          2 keep ended (ms), 3 most dispatches to move in this call,
 --          4 how long work may lie untouched before an alert (ms)
--- Keys     fleet:retry, fleet:deadlines, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
+-- Keys     fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:bus
 -- Returns  fleet-wide: {retried, expired}; for an agent: {rung, offline, id to ring for or ''}
@@ -27,6 +27,11 @@ if agent == '' then
       offer(record)
       retried = retried + 1
     end
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:quiet', '-inf', NOW, 'LIMIT', 0, limit)) do
+    redis.call('ZREM', 'fleet:quiet', id)
+    local record = read_hash(dispatch_key(id))
+    if record.state == 'queued' then offer(record) end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
     'LIMIT', 0, limit)) do

@@ -23,7 +23,8 @@ end
 redis.call('HINCRBY', 'fleet:event:' .. record.event, 'open', 1)
 redis.call('HDEL', 'fleet:event:' .. record.event, 'ended_ms', 'end:' .. id)
 redis.call('ZREM', 'fleet:dead', id)
-redis.call('HDEL', dispatch_key(id), 'ended_ms', 'stage', 'error', 'retryable', 'committed', 'cancel')
+redis.call('HDEL', dispatch_key(id), 'ended_ms', 'stage', 'error', 'retryable', 'committed', 'cancel',
+  'joined', 'joined_to')
 redis.call('HINCRBY', dispatch_key(id), 'generation', 1)
 -- Attempts are counted from this base, so that the new generation has all of its own again.
 redis.call('HSET', dispatch_key(id), 'losses', 0, 'attempt_base', record.attempt,

@@ -321,3 +321,18 @@ def test_a_burst_of_requests_is_answered_without_an_error(api: Api) -> None:
             return [answer.status_code for answer in await asyncio.gather(*calls)]
 
     assert Counter(asyncio.run(burst())) == {202: BURST // 2, 200: BURST // 2}
+
+
+def test_a_busy_session_is_a_conflict_under_reject(make_api: MakeApi, valkey: Valkey) -> None:
+    api = make_api(valkey.url, FLEET_AGENTS__GEM__ON_BUSY="reject")
+    assert api.send(to="gem", session="s", id="busy-1").status_code == 202
+    answer = api.send(to="gem", session="s", text=SECRET)
+    assert refused(answer, 409) == "The session is busy, and gem takes one event of it at a time."
+    assert answer.json()["type"] == "urn:fleet:problem:session-busy"
+    assert answer.headers["Retry-After"] == "1"
+    assert api.send(to="gem", session="s", id="busy-1").json()["duplicate"] is True
+    assert api.send(to="gem", session="other").status_code == 202
+    batch = [{"to": agent, "text": "x", "session": "s"} for agent in ("gem", "archie")]
+    first, second = api.http.post("/events", json=batch).json()
+    assert first["error"]["status"] == 409
+    assert second["dispatches"][0]["agent"] == "archie"
