@@ -1,5 +1,6 @@
 """The sections of `fleet.toml`, one frozen model each; unknown keys are errors."""
 
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from fleet.signature import check_secret
 from routing import Rule
 from routing.event import HOPS_MAX
 from routing.rules import MAX_HOPS_DEFAULT
@@ -27,6 +29,16 @@ def number(value: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=10 * 365 * 86400)]
 Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=10_000_000)]
+
+
+#: The built-in runners.
+RUNNERS = ("llm", "python", "http", "command")
+
+
+def is_url(text: str) -> bool:
+    """True for an address that HTTP can be spoken to."""
+    place = urlsplit(text)
+    return place.scheme in ("http", "https") and bool(place.hostname)
 
 
 class Section(BaseModel):
@@ -64,7 +76,8 @@ class Budget(Section):
 class Agent(Section):
     """One agent: its runner and its limits."""
 
-    runner: Literal["llm", "python", "http", "command"] = "llm"
+    #: A built-in one, or the name of an entry point in the group `fleet.runners`.
+    runner: str = "llm"
     #: LiteLLM's name of the model, `provider/model`; needed by the `llm` runner.
     model: str | None = None
     fallbacks: tuple[str, ...] = ()
@@ -73,6 +86,20 @@ class Agent(Section):
     params: dict[str, Any] = {}
     #: `package.module:callable`, for the `python` runner.
     python: str | None = None
+    #: Program and arguments, for the `command` runner; no shell reads them.
+    command: tuple[str, ...] = ()
+    #: The folder that a command runs in; else the one that the fleet runs in.
+    cwd: str | None = None
+    #: Added to a command's environment.
+    env: dict[str, str] = {}
+    #: A command's standard error goes to the worker's log, whatever it repeats of the prompt.
+    log_stderr: bool = False
+    #: Where the `http` runner posts events, what it adds to each, and what signs them.
+    url: str | None = None
+    headers: dict[str, str] = {}
+    secret: SecretStr | None = None
+    #: A command or a service that says more than this fails the turn.
+    max_output_bytes: Annotated[int, BeforeValidator(number), Field(ge=1, le=64 << 20)] = 1 << 20
     timeout_s: Seconds | None = None
     #: One model call; never more than what is left of the turn.
     call_timeout_s: Seconds = 60.0
@@ -90,7 +117,25 @@ class Agent(Section):
             raise ValueError('has no model: set `model = "provider/name"`')
         if self.runner == "python" and (not self.python or ":" not in self.python):
             raise ValueError('has no callable: set `python = "package.module:callable"`')
+        if self.runner == "command" and not (self.command and self.command[0]):
+            raise ValueError('has no program: set `command = ["program", "argument"]`')
+        if self.runner == "http" and not is_url(self.url or ""):
+            raise ValueError('has no address: set `url = "https://..."`')
         return self
+
+    @field_validator("runner")
+    @classmethod
+    def _is_installed(cls, value: str) -> str:
+        if value not in RUNNERS and not entry_points(group="fleet.runners", name=value):
+            raise ValueError(f"{value!r} is not installed; built in are {', '.join(RUNNERS)}")
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _is_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_secret(value.get_secret_value())
+        return value
 
 
 class Tool(Section):
@@ -215,8 +260,7 @@ class Alerts(Section):
     def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        place = urlsplit(value.get_secret_value())
-        if place.scheme not in ("http", "https") or not place.hostname:
+        if not is_url(value.get_secret_value()):
             raise ValueError("must be a URL that begins with https:// or http://")
         return value
 

@@ -20,6 +20,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.ledger import Claim, Ledger, Said
 from fleet.sections import Agent
 from fleet.speech import Speech
+from routing import Event
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,11 @@ class Turn:
     def history(self) -> tuple[Said, ...]:
         """What was said in this session before, oldest first; the same in every attempt."""
         return self.claim.history
+
+    @property
+    def event(self) -> Event:
+        """All that was sent."""
+        return self.claim.event
 
     @property
     def remaining_s(self) -> float:

@@ -23,6 +23,14 @@ def _load(kind: str) -> Runner:
         from tasks.runners.python import PythonRunner
 
         return PythonRunner()
+    if kind == "command":
+        from tasks.runners.command import CommandRunner
+
+        return CommandRunner()
+    if kind == "http":
+        from tasks.runners.http import HttpRunner
+
+        return HttpRunner()
     for entry in entry_points(group="fleet.runners", name=kind):
         runner: Runner = entry.load()()
         return runner

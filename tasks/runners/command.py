@@ -1,0 +1,222 @@
+"""Runner `command`: a program is an agent, started anew for each turn.
+
+It gets the text on its standard input, and what it prints on its standard output is the answer.
+
+    [agents.coder]
+    runner = "command"
+    command = ["claude", "-p"]
+
+No shell is involved, and nothing of an event is ever on the command line. The program runs in a
+session of its own, and when it ends, or its turn does, whatever it started is killed.
+"""
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from fleet.ledger import Failure, Stage
+from fleet.marks import Mark, kill_marked
+from fleet.runner import TurnFailed
+from fleet.turn import Deadline, Turn
+
+#: Between SIGTERM and SIGKILL when a turn is over and its program is not; below the hard limit's
+#: margin.
+TERM_PATIENCE_S = 2.0
+#: The soft limit interrupts the wait. That it does not come is noticed after this; not at once, or
+#: it would interrupt the clearing up.
+BACKSTOP_S = 5.0
+#: How long output is read on after the program has ended and somebody else holds the pipe.
+DRAIN_S = 0.2
+#: How late, at most, the end of the program is noticed when others hold its output open.
+POLL_S = 0.05
+CHUNK = 65536
+
+#: What moves a terminal's cursor, colours or title: CSI, OSC and the short sequences (ECMA-48).
+_TERMINAL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
+    r"|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-~]"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class CommandRunner:
+    """Runs the configured program once, as one journalled step."""
+
+    def run(self, turn: Turn) -> str:
+        """What the program printed, without terminal codes.
+
+        Raises TurnFailed when it cannot be started, fails, or prints more than it may.
+        """
+        request = {"command": list(turn.agent.command), "text": turn.text}
+        return str(turn.step("command", request, lambda: _answer(turn))["text"])
+
+
+def _answer(turn: Turn) -> dict[str, Any]:
+    with _running(turn) as program:
+        output = _Exchange(program, turn.text.encode(), turn.agent.max_output_bytes)
+        code = output.finish(turn.deadline + BACKSTOP_S)
+    if code:
+        raise _failed(f"the command ended with {_ending(code)}", retryable=True)
+    return {"text": plain(bytes(output.said).decode(errors="replace")), "exit_code": code}
+
+
+@contextlib.contextmanager
+def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
+    agent = turn.agent
+    try:
+        program = subprocess.Popen(
+            agent.command,
+            cwd=agent.cwd,
+            env=_environment(turn),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # It may repeat the prompt, and a worker's log holds none.
+            stderr=None if agent.log_stderr else subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        what = agent.cwd if agent.cwd and not Path(agent.cwd).is_dir() else agent.command[0]
+        reason = f"{what} cannot be used: {error.strerror or error}"
+        raise _failed(reason, retryable=False) from error
+    try:
+        yield program
+    finally:
+        # The soft limit may pass just now, and must not interrupt what it asks for.
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        finally:  # blocking it runs the handler of one that came a moment ago
+            try:
+                _end(program)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+
+def _environment(turn: Turn) -> dict[str, str]:
+    """The worker's own, without what is the fleet's (a broker's password); what is run, besides."""
+    marks = tuple(Mark)
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FLEET_") or name in marks
+    }
+    return {
+        **mine,
+        **turn.agent.env,
+        "TURN_AGENT": turn.claim.agent,
+        "TURN_DISPATCH_ID": turn.claim.dispatch_id,
+        "TURN_ATTEMPT": str(turn.claim.attempt),
+        "TURN_SESSION": turn.event.session or "",
+        "TURN_INSTRUCTIONS": turn.agent.instructions,
+    }
+
+
+def _end(program: "subprocess.Popen[bytes]") -> None:
+    """Leave nothing of it: asked first, then killed, and so is what it started."""
+    for pipe in (program.stdin, program.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    if program.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.wait(TERM_PATIENCE_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(program.pid, signal.SIGKILL)
+    program.wait()
+    # What left its session carries this process's mark; nothing else of it runs between steps.
+    kill_marked(Mark.CHILD, os.getpid())
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """Writes the input and reads the output at once, so that neither pipe can block the other."""
+
+    program: "subprocess.Popen[bytes]"
+    unsaid: bytes
+    limit: int
+    said: bytearray = field(default_factory=bytearray)
+
+    def finish(self, deadline: float) -> int:
+        """Its exit code, once it has ended. Raises Deadline, and TurnFailed for too much output."""
+        with selectors.DefaultSelector() as selector:
+            self._register(selector)
+            ended_at: float | None = None
+            while selector.get_map():
+                now = time.monotonic()
+                if now >= deadline:
+                    raise Deadline
+                if self.program.poll() is not None:
+                    ended_at = ended_at or now
+                    if now - ended_at > DRAIN_S:
+                        break
+                for key, _ in selector.select(min(POLL_S, deadline - now)):
+                    if not self._move(key.fileobj):
+                        selector.unregister(key.fileobj)
+                        key.fileobj.close()  # type: ignore[union-attr]  # registered as files
+        while (code := self.program.poll()) is None:
+            if time.monotonic() >= deadline:
+                raise Deadline
+            time.sleep(POLL_S / 5)
+        return code
+
+    def _register(self, selector: selectors.BaseSelector) -> None:
+        for pipe, event in (
+            (self.program.stdin, selectors.EVENT_WRITE),
+            (self.program.stdout, selectors.EVENT_READ),
+        ):
+            assert pipe is not None  # noqa: S101 - both were asked for
+            os.set_blocking(pipe.fileno(), False)
+            selector.register(pipe, event)
+
+    def _move(self, pipe: Any) -> bool:
+        """Move what can be moved now; False when this pipe is done."""
+        return self._write(pipe) if pipe == self.program.stdin else self._read(pipe)
+
+    def _write(self, pipe: IO[bytes]) -> bool:
+        try:
+            self.unsaid = self.unsaid[os.write(pipe.fileno(), self.unsaid[:CHUNK]) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:  # it does not care for its input
+            return False
+        return bool(self.unsaid)
+
+    def _read(self, pipe: IO[bytes]) -> bool:
+        try:
+            piece = os.read(pipe.fileno(), CHUNK)
+        except BlockingIOError:
+            return True
+        self.said += piece
+        if len(self.said) > self.limit:
+            raise _failed(
+                f"the command printed more than {self.limit} bytes (max_output_bytes)",
+                retryable=False,
+            )
+        return bool(piece)
+
+
+def plain(text: str) -> str:
+    """Text as a person reads it: no terminal codes, no control characters, no blank end."""
+    lines = _TERMINAL.sub("", text).replace("\r\n", "\n").split("\n")
+    # A carriage return starts the line again: a progress bar's last state is what stays.
+    kept = (_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)
+    return "\n".join(kept).rstrip()
+
+
+def _ending(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _failed(reason: str, *, retryable: bool) -> TurnFailed:
+    return TurnFailed(
+        Failure(stage=Stage.TOOL, reason=reason, retryable=retryable, kind="CommandFailed")
+    )

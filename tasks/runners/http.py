@@ -1,0 +1,111 @@
+"""Runner `http`: a service is an agent. Events are posted to it, signed; its reply is the answer.
+
+    [agents.shop]
+    runner = "http"
+    url = "https://shop.example/agent"
+    secret = "whsec_..."
+
+The body is the event as CloudEvents JSON. `webhook-id` is the dispatch's id: it stays the same when
+an attempt is repeated, so a service that keeps the ids it has seen need not do the work twice.
+"""
+
+import json
+import time
+from typing import Any
+
+import httpx
+
+from fleet import signature
+from fleet.ledger import Failure, Stage
+from fleet.runner import TurnFailed
+from fleet.turn import Turn
+
+#: Of the 4xx these mean "not now"; the rest mean "not like this".
+_PASSING = frozenset({408, 409, 425, 429})
+RETRY_AFTER_S_MAX = 3600.0
+
+
+class HttpRunner:
+    """Posts the event once, as one journalled step."""
+
+    def run(self, turn: Turn) -> str:
+        """The service's reply: `text` of a JSON object, else the body as it is.
+
+        Raises TurnFailed when there is none; a server's trouble is retried, a refusal is not.
+        """
+        request = {"url": turn.agent.url, "event": turn.event.to_wire()}
+        return str(turn.step("http", request, lambda: _post(turn))["text"])
+
+
+def _post(turn: Turn) -> dict[str, Any]:
+    agent = turn.agent
+    body = json.dumps(turn.event.to_wire(), ensure_ascii=False).encode()
+    headers = {
+        "content-type": "application/cloudevents+json",
+        "idempotency-key": turn.claim.dispatch_id,
+        "fleet-agent": turn.claim.agent,
+        "fleet-attempt": str(turn.claim.attempt),
+        **agent.headers,
+    }
+    if agent.secret is not None:
+        secret = agent.secret.get_secret_value()
+        headers |= signature.headers(secret, turn.claim.dispatch_id, body)
+    # Until the turn's own limit: a service that does an agent's work takes its time.
+    timeout = httpx.Timeout(
+        max(turn.remaining_s, 0.1), connect=min(10.0, max(turn.remaining_s, 0.1))
+    )
+    try:
+        with (
+            httpx.Client(timeout=timeout, follow_redirects=False) as client,
+            client.stream("POST", str(agent.url), content=body, headers=headers) as answer,
+        ):
+            said = _read(answer, agent.max_output_bytes, turn.deadline)
+    except httpx.HTTPError as error:
+        # Its text may hold the address with a password.
+        raise _failed(f"the service cannot be reached ({type(error).__name__})", True) from error
+    except httpx.InvalidURL as error:
+        raise _failed("the service's url is not valid", False) from error
+    if not answer.is_success:
+        passing = answer.status_code in _PASSING or answer.is_server_error
+        raise _failed(f"the service answered {answer.status_code}", passing, _retry_after(answer))
+    return {"text": _text(answer, said), "status": answer.status_code}
+
+
+def _read(answer: httpx.Response, limit: int, deadline: float) -> bytes:
+    said = bytearray()
+    for piece in answer.iter_bytes():
+        said += piece
+        if len(said) > limit:
+            raise _failed(f"the service answered more than {limit} bytes (max_output_bytes)", False)
+        if time.monotonic() > deadline:  # one byte a second keeps every read's own time limit
+            raise _failed("the service's answer did not end in time", True)
+    return bytes(said)
+
+
+def _text(answer: httpx.Response, said: bytes) -> str:
+    text = said.decode(answer.encoding or "utf-8", errors="replace")
+    if "json" not in answer.headers.get("content-type", ""):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise _failed("the service's answer is no JSON although it says so", True) from error
+    found = value.get("text") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else text
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    text = answer.headers.get("retry-after", "")
+    return min(float(text), RETRY_AFTER_S_MAX) if text.isascii() and text.isdecimal() else None
+
+
+def _failed(reason: str, retryable: bool, retry_after_s: float | None = None) -> TurnFailed:
+    return TurnFailed(
+        Failure(
+            stage=Stage.TOOL,
+            reason=reason,
+            retryable=retryable,
+            retry_after_s=retry_after_s,
+            kind="ServiceFailed",
+        )
+    )
