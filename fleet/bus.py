@@ -25,11 +25,12 @@ TYPES = (
     *("dispatch_failed", "dispatch_dead", "dispatch_cancelled", "dispatch_dropped"),
     *("dispatch_expired", "dispatch_parked", "delivery_verified", "delivery_dropped"),
     *("agent_online", "agent_offline", "breaker_opened", "breaker_closed", "alert"),
+    "chain_ended",
     "resync_required",
 )
 
-_INTEGERS = frozenset({"attempt", "fence", "count"})
-_NUMBERS = frozenset({"elapsed_s", "retry_at"})
+_INTEGERS = frozenset({"attempt", "fence", "count", "chain_stage", "round"})
+_NUMBERS = frozenset({"elapsed_s", "retry_at", "expires_at"})
 _FLAGS = frozenset({"will_retry"})
 
 

@@ -44,7 +44,7 @@ def ledger() -> ValkeyLedger:
 @cache
 def intake() -> Intake:
     """The intake of this process."""
-    return Intake(ledger(), load().rules())
+    return Intake(ledger(), load().rules(), load().governance())
 
 
 def settings() -> Settings:

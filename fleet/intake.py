@@ -4,12 +4,12 @@ Validate, decide, accept. When `accept` has returned, the event is in the ledger
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from fleet.errors import Forbidden, Refused
 from fleet.ledger.protocol import Accepted, Ledger
-from routing import Event, InvalidEvent, Plan, RoutingError, Rules, decide
+from routing import Chain, Event, Plan, RoutingError, Rules, decide
 
 #: Called with each agent that an event is for; raises Forbidden when its sender may not reach it.
 MaySend = Callable[[str], None]
@@ -19,9 +19,13 @@ Answer = Accepted | RoutingError | Refused | Forbidden
 class Intake:
     """Accepts events for one fleet."""
 
-    def __init__(self, ledger: Ledger, rules: Rules) -> None:
+    def __init__(
+        self, ledger: Ledger, rules: Rules, chains: Mapping[str, Chain] | None = None
+    ) -> None:
+        """`chains` are needed where not every sender may reach every agent."""
         self._ledger = ledger
         self._rules = rules
+        self._chains = chains or {}
 
     def accept(self, raw: object) -> Accepted:
         """Accept one event in either wire form.
@@ -46,7 +50,7 @@ class Intake:
             try:
                 event, plan = self._plan(raw)
                 if may and (check := may[place]):
-                    for agent in plan.agents:
+                    for agent in self._reached(plan):
                         check(agent)
                 planned.append((event, plan))
                 places.append(place)
@@ -59,10 +63,11 @@ class Intake:
                 answers[place] = answer
         return answers
 
+    def _reached(self, plan: Plan) -> tuple[str, ...]:
+        """Every agent that will be told of the event, in whatever stage."""
+        return plan.agents if plan.chain is None else self._chains[plan.chain].agents
+
     def _plan(self, raw: object) -> tuple[Event, Plan]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         event = Event.parse(raw, new_id=str(uuid.uuid4()), now=now)
-        plan = decide(event, self._rules)
-        if plan.chain is not None:
-            raise InvalidEvent("This version cannot run chains yet: name agents or a @group.")
-        return event, plan
+        return event, decide(event, self._rules)

@@ -26,6 +26,8 @@
 | fleet:speech:<id>       | stream | what a turn says meanwhile (content)    | minutes            |
 | fleet:event:<hash>      | hash   | parent of its dispatches: ids, outcomes | after the last end |
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
+| fleet:chain:<id>        | hash   | where a chain is; its plan and votes    | as its event       |
+| fleet:trail:<id>        | hash   | what its stages ended with (content)    | as its event       |
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
 | fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
@@ -127,6 +129,16 @@ def payload(digest: str) -> str:
     return f"fleet:payload:{digest}"
 
 
+def chain(chain_id: str) -> str:
+    """Where one chain is."""
+    return f"fleet:chain:{chain_id}"
+
+
+def trail(chain_id: str) -> str:
+    """What the stages of one chain ended with."""
+    return f"fleet:trail:{chain_id}"
+
+
 def queue(agent: str) -> str:
     """Celery's queue of one agent; also its Redis list."""
     return f"agent.{agent}"
@@ -155,3 +167,15 @@ def event_digest(event_key: str) -> str:
 def dispatch_id(event_key: str, agent_name: str) -> str:
     """The id of one event's dispatch to one agent: a repeated event gives it again."""
     return str(uuid.uuid5(_NAMESPACE, f"{event_key}\n{agent_name}"))
+
+
+def chain_id(event_key: str, chain: str) -> str:
+    """The id of one event's run through a chain."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event_key}\nchain:{chain}"))
+
+
+def stage_dispatch_id(event_key: str, chain: str, stage: int, round_: int, agent_name: str) -> str:
+    """The id of a stage's dispatch, stages and rounds counted from 1; `_chain.lua` makes it too."""
+    return str(
+        uuid.uuid5(_NAMESPACE, f"{event_key}\nchain:{chain}\n{stage}\n{round_}\n{agent_name}")
+    )

@@ -188,12 +188,34 @@ class Routes(Section):
     on_member_failure: Literal["continue", "cancel"] = "continue"
 
 
+class ChainStage(Section):
+    """One stage; in the file also just the `agent` as a string."""
+
+    #: An agent's name, `@group`, `all` or `human:NAME`.
+    agent: str
+    #: Approvals that let a group go on; absent: more than half of its members.
+    quorum: Count | None = None
+    #: The soft limit of this stage's turns; at most the agent's own.
+    timeout_s: Seconds | None = None
+    #: How long a person has to decide.
+    deadline_s: Seconds | None = None
+
+
+def _stage(value: Any) -> Any:
+    return {"agent": value} if isinstance(value, str) else value
+
+
 class Chain(Section):
     """A governance chain: stages in order."""
 
-    stages: tuple[str, ...]
+    stages: tuple[Annotated[ChainStage, BeforeValidator(_stage)], ...]
     on_reject: Literal["stop"] = "stop"
     on_failure: Literal["stop", "skip"] = "stop"
+    #: What an agent's answer without a verdict counts as.
+    on_silence: Literal["approve", "reject"] = "approve"
+    #: How often a stage may send the work back, over the whole chain.
+    max_revisions: Annotated[int, BeforeValidator(number), Field(ge=0, le=100)] = 3
+    human_deadline_s: Seconds = 7 * 86400
 
 
 class Upstream(Section):

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from fleet import sections
 from fleet.errors import ConfigError
 from fleet.sections import (
     Agent,
@@ -26,7 +27,6 @@ from fleet.sections import (
     Api,
     Breaker,
     Bus,
-    Chain,
     Flower,
     Locks,
     Retention,
@@ -37,7 +37,7 @@ from fleet.sections import (
     Upstream,
     number,
 )
-from routing import InvalidRoute, Rules
+from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.targets import ALL_HANDS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     agents: dict[str, Agent] = {}
     tools: dict[str, Tool] = {}
     routes: Routes = Routes()
-    chains: dict[str, Chain] = {}
+    chains: dict[str, sections.Chain] = {}
     upstream: Upstream = Upstream()
     bus: Bus = Bus()
     breaker: Breaker = Breaker()
@@ -135,6 +135,7 @@ class Settings(BaseSettings):
                 raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
         try:
             self.rules()
+            self.governance()
         except InvalidRoute as error:
             raise ConfigError(str(error)) from error
         return self
@@ -158,6 +159,35 @@ class Settings(BaseSettings):
             rules=[rule.rule() for rule in self.routes.rules],
             match=self.routes.match,
             max_hops=self.routes.max_hops,
+        )
+
+    def governance(self) -> dict[str, Chain]:
+        """The chains by name. Raises InvalidRoute naming the key of a mistake."""
+        return {name: self.chain(name) for name in self.chains}
+
+    def people(self) -> tuple[str, ...]:
+        """Every `human:NAME` that a chain asks."""
+        people = (chain.people for chain in self.governance().values())
+        return tuple(dict.fromkeys(person for names in people for person in names))
+
+    def chain(self, name: str) -> Chain:
+        """A chain with its names resolved. Raises InvalidRoute naming the key of a mistake."""
+        chain, targets = self.chains[name], self.rules().targets
+        for place, stage in enumerate(chain.stages):
+            for agent in targets.members(stage.agent) or ():
+                if stage.timeout_s is not None and stage.timeout_s > self.timeout_s(agent):
+                    raise InvalidRoute(
+                        f"chains.{_shown(name)}.stages.{place}.timeout_s must be at most "
+                        f"{self.timeout_s(agent):g} s, the limit of {agent}."
+                    )
+        return Chain.checked(
+            name,
+            [StageRule(**stage.model_dump()) for stage in chain.stages],
+            targets,
+            human_deadline_s=chain.human_deadline_s,
+            on_failure=chain.on_failure,
+            on_silence=Verdict(chain.on_silence),
+            max_revisions=chain.max_revisions,
         )
 
 

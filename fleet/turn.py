@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Claim, Ledger, Said
+from fleet.ledger import Claim, Earlier, Ledger, Place, Said
 from fleet.sections import Agent
 from fleet.speech import Speech
 from routing import Event
@@ -84,6 +84,16 @@ class Turn:
     def event(self) -> Event:
         """All that was sent."""
         return self.claim.event
+
+    @property
+    def place(self) -> Place | None:
+        """Where in which chain this turn is; None where it is no stage of one."""
+        return self.claim.place
+
+    @property
+    def earlier(self) -> tuple[Earlier, ...]:
+        """What the chain's stages before this one ended with; the same in every attempt."""
+        return self.claim.place.earlier if self.claim.place else ()
 
     @property
     def remaining_s(self) -> float:

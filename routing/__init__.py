@@ -1,5 +1,6 @@
 """Which agents an event goes to, in which order. Pure: no I/O, no clock, no Celery, no Redis."""
 
+from routing.chains import Chain, StageRule, Verdict, read_verdict
 from routing.decide import Plan, decide, explain
 from routing.errors import InvalidEvent, InvalidRoute, RoutingError, TooManyHops, UnknownTarget
 from routing.event import Event
@@ -7,6 +8,7 @@ from routing.rule import Rule
 from routing.rules import Rules
 
 __all__ = [
+    "Chain",
     "Event",
     "InvalidEvent",
     "InvalidRoute",
@@ -14,8 +16,11 @@ __all__ = [
     "RoutingError",
     "Rule",
     "Rules",
+    "StageRule",
     "TooManyHops",
     "UnknownTarget",
+    "Verdict",
     "decide",
     "explain",
+    "read_verdict",
 ]

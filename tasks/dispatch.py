@@ -58,7 +58,9 @@ def _run(claim: Claim) -> Ending:
     """The turn, whatever it does: every way out of it is an ending."""
     settings = context.settings()
     agent = settings.agents[claim.agent]
-    deadline = time.monotonic() + settings.timeout_s(claim.agent)
+    sooner_s = claim.place.timeout_s if claim.place else None
+    limit_s = sooner_s or settings.timeout_s(claim.agent)
+    deadline = time.monotonic() + limit_s
     speech = Speech(context.store(), claim) if agent.stream else None
     speaking = closing(speech) if speech else nullcontext()
     turn = Turn(claim=claim, agent=agent, deadline=deadline, ledger=context.ledger(), speech=speech)
@@ -66,12 +68,12 @@ def _run(claim: Claim) -> Ending:
         return Ending(cancelled=claim.cancel)
     answer, failure, cancelled = "", None, ""
     try:
-        with HOLDER.running(claim.dispatch_id), soft_limit(), speaking:
+        with HOLDER.running(claim.dispatch_id), soft_limit(sooner_s), speaking:
             answer = runner_for(agent).run(turn)
     except Deadline:
         failure = Failure(
             stage=Stage.TIMEOUT,
-            reason=f"the turn took longer than its limit of {settings.timeout_s(claim.agent):g} s",
+            reason=f"the turn took longer than its limit of {limit_s:g} s",
             retryable=True,
             kind="Deadline",
         )

@@ -14,8 +14,11 @@ from fleet.turn import Deadline
 
 
 @contextmanager
-def soft_limit() -> Iterator[None]:
-    """Within this block the soft limit raises Deadline, once; after it, nothing."""
+def soft_limit(sooner_s: float | None = None) -> Iterator[None]:
+    """Within this block the soft limit raises Deadline, once; after it, nothing.
+
+    The worker's limit is its agent's; `sooner_s` is one of this turn alone, in seconds.
+    """
     armed = True
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -25,9 +28,14 @@ def soft_limit() -> Iterator[None]:
             raise Deadline
 
     signal.signal(signal.SIGUSR1, on_signal)
+    if sooner_s is not None:
+        signal.signal(signal.SIGALRM, on_signal)
+        signal.setitimer(signal.ITIMER_REAL, sooner_s)
     try:
         yield
     finally:
+        if sooner_s is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         # Disarmed, but not replaced by billiard's handler, which raises too: the limit may pass
         # while the outcome is written, and must not undo it.
         armed = False

@@ -91,6 +91,8 @@ def news(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
             "name": entry.fields.get("name", entry.type),
             "agent": entry.fields.get("agent", ""),
             "reason": entry.fields.get("reason", ""),
+            # Each is told, however many there are: a person is waited for.
+            "dispatch_id": entry.fields.get("dispatch_id", ""),
         }
         for entry in entries
         if entry.type in NEWS

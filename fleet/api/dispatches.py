@@ -3,24 +3,26 @@
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fleet.api.access import rights_of
+from fleet.api.access import caller_of, rights_of
 from fleet.api.backend import Backend
 from fleet.api.body import check_media_type, parse_json, read_body
 from fleet.api.parameters import choices, flag, number
 from fleet.api.problems import Problem, bad_parameter
 from fleet.ledger import State, operations, views
-from fleet.ledger.operations import NotPossible, Unknown
+from fleet.ledger.operations import Unknown
+from routing import Verdict
 
 LIMIT_DEFAULT = 20
 REASON_CHARS_MAX = 500
 #: A body of these calls holds a reason and nothing else.
 _BODY_BYTES_MAX = 16 * 1024
 _REASON_DEFAULT = "asked for over HTTP"
+_BY_DEFAULT = "somebody over HTTP"
 
 
 class Dispatches:
@@ -28,11 +30,12 @@ class Dispatches:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._names = (*backend.settings.agents, *backend.settings.people())
 
     async def find(self, request: Request) -> Response:
         """A page of dispatches, newest first."""
         query = request.query_params
-        agents = choices(query, "agent", self._backend.settings.agents)
+        agents = choices(query, "agent", self._names)
         if len(agents) > 1:
             raise bad_parameter("agent", "must be given once")
         cursor = query.get("cursor")
@@ -58,7 +61,10 @@ class Dispatches:
     async def get(self, request: Request) -> Response:
         """One dispatch; its content only with `?content=1`."""
         record = await self._read(request, flag(request.query_params, "content"))
-        rights_of(request.scope).need_read(record["agent"])
+        rights = rights_of(request.scope)
+        rights.need_read(record["agent"])
+        if "earlier" in record:
+            record["earlier"] = [one for one in record["earlier"] if rights.reads(one["agent"])]
         return JSONResponse(record)
 
     async def cancel(self, request: Request) -> Response:
@@ -85,11 +91,37 @@ class Dispatches:
         )
         return _moved(request, state, HTTPStatus.OK)
 
-    async def decide(self, request: Request) -> Response:
-        """Approve or reject a parked dispatch. No dispatch is parked yet, so it is always 409."""
+    async def approve(self, request: Request) -> Response:
+        """Approve a parked dispatch."""
+        return await self._decide(request, Verdict.APPROVE, "")
+
+    async def reject(self, request: Request) -> Response:
+        """Reject a parked dispatch."""
+        return await self._decide(request, Verdict.REJECT, _REASON_DEFAULT)
+
+    async def _decide(
+        self,
+        request: Request,
+        verdict: Literal[Verdict.APPROVE, Verdict.REJECT],
+        default: str,
+    ) -> Response:
         rights_of(request.scope).need_operate()
-        record = await self._read(request, False)
-        raise NotPossible(f"{_id(request)} is {record['state']}, not parked: nothing to decide.")
+        body = await _body(request)
+        said, by = _said(body, default), body.get("by", _BY_DEFAULT)
+        if token := caller_of(request.scope).token:
+            by = token.name
+        if not isinstance(by, str) or not operations.is_name(by):
+            detail = (
+                f"`by` must be one printable line of 1 to {operations.BY_CHARS_MAX} characters."
+            )
+            raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
+        backend = self._backend
+        state = await self._operate(
+            lambda: operations.decide(
+                *(backend.ledger(), backend.settings, _id(request), verdict), by=by, said=said
+            )
+        )
+        return _moved(request, state, HTTPStatus.OK)
 
     async def _read(self, request: Request, content: bool) -> dict[str, Any]:
         record = await self._backend.reads.run(
@@ -113,13 +145,25 @@ def _moved(request: Request, state: State, status: HTTPStatus) -> Response:
 
 async def _reason(request: Request) -> str:
     """The `reason` of an optional JSON body."""
+    return _said(await _body(request), _REASON_DEFAULT)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """An optional JSON body."""
     body = await read_body(request.scope, request.receive, _BODY_BYTES_MAX)
     if not body.strip():
-        return _REASON_DEFAULT
+        return {}
     check_media_type(request.scope)
     value = parse_json(body)
-    reason = value.get("reason", _REASON_DEFAULT) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        detail = "The body must be a JSON object, such as {'reason': ...}."
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
+    return value
+
+
+def _said(body: dict[str, Any], default: str) -> str:
+    reason = body.get("reason", default)
     if not isinstance(reason, str) or not reason.isprintable() or len(reason) > REASON_CHARS_MAX:
         detail = f"`reason` must be one printable line of at most {REASON_CHARS_MAX} characters."
         raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
-    return reason.strip() or _REASON_DEFAULT
+    return reason.strip() or default

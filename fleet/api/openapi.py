@@ -5,10 +5,12 @@ from typing import Any
 
 from fleet import bus
 from fleet.api.cursor import Resync
+from fleet.api.dispatches import REASON_CHARS_MAX
 from fleet.api.events import BATCH_MAX, BATCH_MEDIA_TYPE
 from fleet.api.problems import MEDIA_TYPE
 from fleet.api.schemas import SCHEMAS
 from fleet.ledger import State
+from fleet.ledger.operations import BY_CHARS_MAX
 from fleet.ledger.views import LIST_MAX
 from fleet.version import VERSION
 from routing.event import EVENT_BYTES_MAX, SOURCE_DEFAULT
@@ -80,8 +82,8 @@ _CALLER = (401, 403, 429)
 _VERBS = {
     "cancel": "Cancel: at once when it waits (200), at its next step when it runs (202).",
     "retry": "Queue a dead dispatch again, as a new generation in its old place.",
-    "approve": "Let a parked dispatch go on.",
-    "reject": "End a parked dispatch.",
+    "approve": "Approve a parked dispatch, once: its chain goes on.",
+    "reject": "Reject a parked dispatch, once: its chain ends.",
 }
 
 _FLAG: Json = {"type": "string", "enum": ["0", "1", "false", "true"], "default": "0"}
@@ -180,10 +182,14 @@ def _operate(verb: str, summary: str) -> Json:
             **_problems(400, *_CALLER, 404, 409, 503),
         },
     }
-    if verb == "cancel":
-        schema = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": 500}}}
+    if verb != "retry":
+        fields: Json = {"reason": {"type": "string", "maxLength": REASON_CHARS_MAX}}
+        if verb != "cancel":
+            fields["by"] = {"type": "string", "minLength": 1, "maxLength": BY_CHARS_MAX}
+        schema = {"type": "object", "properties": fields}
         operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
         operation["responses"] |= _problems(408, 413, 415)
+    if verb == "cancel":
         operation["parameters"].append(
             _parameter("now", _FLAG, "End a running turn at once, in the middle of a step.")
         )

@@ -5,6 +5,7 @@ from typing import Any
 from fleet import bus
 from fleet.api.cursor import Resync
 from fleet.ledger import Stage, State
+from routing import Verdict
 from routing.event import HOPS_MAX, NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, TARGETS_MAX
 
 Json = dict[str, Any]
@@ -14,6 +15,7 @@ _NUMBER: Json = {"type": "number", "minimum": 0}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _TIME: Json = {"type": "string", "format": "date-time"}
 _NAME: Json = {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX}
+_VERDICT: Json = {"type": "string", "enum": [str(verdict) for verdict in Verdict]}
 _STATE: Json = {"type": "string", "enum": [str(state) for state in State]}
 
 
@@ -91,6 +93,8 @@ SCHEMAS: Json = {
         event_id=_NAME,
         dispatches=_list(_object("dispatch_id agent", dispatch_id=_TEXT, agent=_TEXT)),
         duplicate={"type": "boolean"},
+        chain=_NAME,
+        chain_id=_TEXT,
     ),
     "Event": _object(
         "event_id source state route on_member_failure accepted_at members",
@@ -147,6 +151,17 @@ SCHEMAS: Json = {
         tokens_in=_COUNT,
         tokens_out=_COUNT,
         usd=_NUMBER,
+        chain=_NAME,
+        chain_id=_TEXT,
+        chain_stage=_COUNT,
+        chain_stages=_COUNT,
+        chain_state=_or_null(_TEXT),
+        chain_reason=_TEXT,
+        round=_COUNT,
+        verdict=_VERDICT,
+        person=_NAME,
+        decided_by=_TEXT,
+        earlier=_list(_object("stage stage_name round agent state verdict answer")),
     ),
     "Page": _object(
         "dispatches cursor", dispatches=_list(_ref("Dispatch")), cursor=_or_null(_TEXT)
@@ -168,6 +183,15 @@ SCHEMAS: Json = {
         elapsed_s=_NUMBER,
         will_retry={"type": "boolean"},
         retry_at=_NUMBER,
+        chain=_NAME,
+        chain_id=_TEXT,
+        chain_stage=_COUNT,
+        round=_COUNT,
+        verdict=_VERDICT,
+        person=_NAME,
+        decided_by=_TEXT,
+        expires_at=_NUMBER,
+        outcome=_TEXT,
     ),
     "Health": _object(
         "status version",

@@ -23,6 +23,8 @@ COMMANDS = {
     "agents": ("fleet.cli.agents:agents", "Show the agents; pause, resume and drain them."),
     "queue": ("fleet.cli.queues:queue", "Look at dispatches; cancel, retry and drain them."),
     "dlq": ("fleet.cli.dead:dlq", "Look at dead letters; replay and purge them."),
+    "approve": ("fleet.cli.decide:approve", "Approve a parked dispatch: its chain goes on."),
+    "reject": ("fleet.cli.decide:reject", "Reject a parked dispatch: its chain ends."),
     "events": ("fleet.cli.events:events", "Read the bus: every state change, oldest first."),
     "token": ("fleet.cli.tokens:token", "Create, list and revoke API tokens."),
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),

@@ -57,7 +57,8 @@ def stats(agent: str | None) -> None:
 @click.option("--limit", "-l", type=click.IntRange(1, views.LIST_MAX), default=20)
 def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
     """List dispatches over all agents, newest first."""
-    operations.known_agents(load(), agent)
+    if agent not in load().people():
+        operations.known_agents(load(), agent)
     page = views.find(context.store(), agent=agent, states=state, limit=limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})

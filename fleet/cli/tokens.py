@@ -37,7 +37,7 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
     From the first token on every request needs one, on loopback too. --rate is how many requests
     and events a second it may send, --max-body how large one request may be.
     """
-    checked = tokens.checked_scopes(scopes, load().agents)
+    checked = tokens.checked_scopes(scopes, [*load().agents, *load().people()])
     store = context.store()
     first = not tokens.read_all(store)
     made, text = tokens.create(store, name, checked, rate_per_s=rate, body_bytes=max_body)

@@ -1,5 +1,6 @@
 """The durable record of every dispatch: the truth. A queue message is only a wake-up."""
 
+from fleet.ledger.chained import Earlier, Place
 from fleet.ledger.history import Said
 from fleet.ledger.protocol import Accepted, Claim, Ending, Failure, Ledger
 from fleet.ledger.states import Stage, State
@@ -8,9 +9,11 @@ from fleet.ledger.valkey import ValkeyLedger
 __all__ = [
     "Accepted",
     "Claim",
+    "Earlier",
     "Ending",
     "Failure",
     "Ledger",
+    "Place",
     "Said",
     "Stage",
     "State",

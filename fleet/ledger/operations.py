@@ -3,6 +3,9 @@
 Each is one script or a bounded row of them; repeating one is harmless.
 """
 
+import uuid
+from typing import Literal
+
 from fleet import keys
 from fleet.errors import FleetError
 from fleet.ledger import views
@@ -11,6 +14,15 @@ from fleet.ledger.valkey import ValkeyLedger
 from fleet.maintenance import BATCH
 from fleet.settings import Settings
 from fleet.store.connection import reachable
+from routing import Verdict
+
+#: Of the name of a person who decides.
+BY_CHARS_MAX = 64
+
+
+def is_name(by: str) -> bool:
+    """Whether this can stand for a person who decides: one short printable line."""
+    return bool(by.strip()) and by.isprintable() and len(by) <= BY_CHARS_MAX
 
 
 class Unknown(FleetError):
@@ -60,10 +72,43 @@ def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
     answer = ledger.store.run("replay", dispatch_id, int(deadline_s * 1000))
     if answer == "gone":
         raise NotPossible(f"The event of {dispatch_id} is no longer kept.")
+    if answer == "passed":
+        raise NotPossible(f"The chain of {dispatch_id} went on, or ended, without it.")
     state = _state(answer, dispatch_id)
     if state is not State.QUEUED:
         raise NotPossible(f"{dispatch_id} is {state}: only a dead one can be replayed.")
     return state
+
+
+def decide(
+    ledger: ValkeyLedger,
+    settings: Settings,
+    dispatch_id: str,
+    verdict: Literal[Verdict.APPROVE, Verdict.REJECT],
+    *,
+    by: str,
+    said: str = "",
+) -> State:
+    """Approve or reject a parked dispatch in the name of `by`; its chain goes on or ends.
+
+    Raises Unknown, and NotPossible when it was decided before, has expired, or was not parked.
+    """
+    keep_ms = int(settings.retention.completed_s * 1000)
+    call = uuid.uuid4().hex
+    answer, *rest = ledger.store.run("decide", dispatch_id, verdict, by, said, call, keep_ms)
+    if answer == "refused":
+        raise NotPossible(_undecidable(dispatch_id, *rest))
+    return _state(answer if answer == "unknown" else rest[0], dispatch_id)
+
+
+def _undecidable(dispatch_id: str, state: str, verdict: str, decided_by: str, ended_ms: str) -> str:
+    when = f" at {views.rfc3339(float(ended_ms))}" if ended_ms else ""
+    if verdict:
+        word = "approved" if verdict == Verdict.APPROVE else "rejected"
+        return f"{dispatch_id} was {word} by {decided_by}{when}: it is decided only once."
+    if state == State.EXPIRED:
+        return f"{dispatch_id} expired{when}, before anybody decided: send the event again."
+    return f"{dispatch_id} is {state}, not parked: there is nothing to decide."
 
 
 def pause(ledger: ValkeyLedger, agent: str) -> bool:

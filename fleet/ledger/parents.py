@@ -25,10 +25,11 @@ def get(
     """
     digest = keys.event_digest(event_key(source, event_id))
     with reachable():
-        ids: Any = store.client.hget(keys.event(digest), "ids")
+        found: Any = store.client.hmget(keys.event(digest), "ids", "later")
+        ids, later = found
         if ids is None:
             return None
-        pairs = _pairs(ids)
+        pairs = _pairs(f"{ids} {later or ''}")
         # One snapshot: an event that is open has a member that is not terminal.
         pipe = store.client.pipeline(transaction=True)
         pipe.hgetall(keys.event(digest))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleet.errors import Refused
+from fleet.ledger.chained import Place
 from fleet.ledger.history import Said
 from fleet.ledger.states import Stage, State
 from routing import Event, Plan
@@ -17,14 +18,17 @@ class Accepted:
     event_id: str
     dispatches: tuple[tuple[str, str], ...]  #: (dispatch id, agent), in the order of the plan
     duplicate: bool
+    chain: str | None = None  #: then `dispatches` are those of its first stage
+    chain_id: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """The body of a 202."""
-        return {
+        wire = {
             "event_id": self.event_id,
             "dispatches": [{"dispatch_id": i, "agent": a} for i, a in self.dispatches],
             "duplicate": self.duplicate,
         }
+        return wire | ({"chain": self.chain, "chain_id": self.chain_id} if self.chain else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class Claim:
     cancel: str = ""  #: why somebody asked to cancel it, before it started
     history: tuple[Said, ...] = ()  #: what was said in its session before, oldest first
     joined: tuple[Event, ...] = ()  #: later events of its session that this turn is also about
+    place: Place | None = None  #: where in which chain, if it is a stage of one
 
     @property
     def text(self) -> str:

@@ -4,14 +4,16 @@
                   v                              |
    accept -> queued -> active -> announcing -> completed
                ^  |       |           `------> dead (replay: queued, a new generation)
-               |  |       '------------------> dead, cancelled
-               v  '--------------------------> cancelled, expired, dropped
-             parked (waits for a person)
+                  |       '------------------> dead, cancelled
+                  '--------------------------> cancelled, expired, dropped
+
+   a person's stage of a chain: parked -> completed (approved), cancelled (rejected), expired
 
 Who moves: `accept.lua` creates; `claim.lua` queued -> active, and active -> active when a worker
 died; `commit.lua` active -> completed, retrying, dead, cancelled; `reclaim.lua` retrying -> queued
 and waiting ones -> expired; `cancel.lua` waiting ones -> cancelled; `replay.lua` dead -> queued;
-`release.lua` active -> queued, when a stopping worker hands a turn back.
+`release.lua` active -> queued, when a stopping worker hands a turn back; `decide.lua` parked ->
+completed and cancelled. Whichever script ends a stage of a chain makes the next one (`_chain.lua`).
 """
 
 from enum import StrEnum

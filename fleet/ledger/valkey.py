@@ -4,11 +4,12 @@ import json
 import random
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from fleet import keys
 from fleet.errors import Fenced, Refused, SessionBusy
+from fleet.ledger.chained import plan_text, read_place
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
 from fleet.ledger.protocol import Accepted, Claim, Ending
 from fleet.ledger.states import State
@@ -18,7 +19,7 @@ from fleet.settings import Settings
 from fleet.store import Store
 from fleet.store.connection import reachable
 from fleet.store.wire import Arg
-from routing import Event, Plan
+from routing import Chain, Event, Plan, read_verdict
 
 #: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
 ACCEPTS_PER_CALL = 10
@@ -36,6 +37,7 @@ class ValkeyLedger:
         self.store = store
         self.bell = bell
         self._settings = settings
+        self._chains = settings.governance()
         self._keep_ended_ms = int(settings.retention.completed_s * 1000)
         self._keep_dead_ms = int(settings.retention.dead_s * 1000)
         sessions = settings.sessions
@@ -83,7 +85,7 @@ class ValkeyLedger:
             raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")
         if answer[0] != "claimed":
             return None
-        _, dispatch_id, attempt, payload, cancel, said, joined = answer
+        _, dispatch_id, attempt, payload, cancel, said, joined, *place = answer
         event = read_payload(payload)
         return Claim(
             dispatch_id=dispatch_id,
@@ -94,6 +96,7 @@ class ValkeyLedger:
             cancel=cancel,
             history=recalled(said, event),
             joined=tuple(map(read_payload, joined)),
+            place=read_place(place),
         )
 
     def step(self, claim: Claim, key: str, entry: str) -> str:
@@ -115,6 +118,9 @@ class ValkeyLedger:
 
     def commit(self, claim: Claim, ending: Ending) -> State:
         """End the attempt; answers the state the dispatch is in now."""
+        if claim.place and not (ending.failure or ending.cancelled):
+            verdict = read_verdict(ending.answer) or claim.place.on_silence
+            ending = replace(ending, facts={**ending.facts, "verdict": verdict})
         said = "", ""
         if ending.answer.strip() and claim.event.session is not None:
             said = written(claim.event, claim.agent, claim.text, ending.answer)
@@ -173,13 +179,25 @@ class ValkeyLedger:
         args: list[Arg] = [
             *(keys.event_digest(event.key), event.id, event.source, event.session or ""),
             *(event.priority, payload, plan.reason[:REASON_CHARS_MAX]),
-            *(self._keep_ended_ms if cancels else "", len(plan.agents)),
+            self._keep_ended_ms if cancels else "",
         ]
+        if plan.chain is not None:
+            return args + self._chain_args(event, self._chains[plan.chain])
+        args += ["", len(plan.agents)]
         for name in plan.agents:
             agent = self._settings.agents[name]
             deadline_ms = int(agent.retry.deadline_s * 1000)
             args += [keys.dispatch_id(event.key, name), name, deadline_ms]
             args += [agent.max_pending, self._on_busy[agent.on_busy]]
+        return args
+
+    def _chain_args(self, event: Event, chain: Chain) -> list[Arg]:
+        first = [name for name in chain.stages[0].members if not chain.stages[0].person]
+        args: list[Arg] = [plan_text(chain, event, self._settings), len(first)]
+        for name in first:
+            agent = self._settings.agents[name]
+            busy = "reject" if agent.on_busy == "reject" else ""
+            args += ["", name, 0, agent.max_pending, busy]
         return args
 
 
@@ -203,10 +221,10 @@ def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]
     parts: list[list[tuple[Event, Plan]]] = [[]]
     size = 0
     for event, plan in batch:
-        size += len(plan.agents)
+        size += len(plan.agents) or 1
         if parts[-1] and size > ACCEPTS_PER_CALL:
             parts.append([])
-            size = len(plan.agents)
+            size = len(plan.agents) or 1
         parts[-1].append((event, plan))
     return parts
 
@@ -229,5 +247,11 @@ def _accepted(event: Event, answer: list[str]) -> Accepted | Refused:
         return Refused(f"{rest[0]} has {rest[1]} events waiting, its max_pending: send it later.")
     if verdict == "busy":
         return SessionBusy(f"The session is busy, and {rest[0]} takes one event of it at a time.")
-    pairs = tuple(zip(rest[::2], rest[1::2], strict=True))
-    return Accepted(event_id=event.id, dispatches=pairs, duplicate=verdict == "duplicate")
+    chain, *pairs = rest
+    return Accepted(
+        event_id=event.id,
+        dispatches=tuple(zip(pairs[::2], pairs[1::2], strict=True)),
+        duplicate=verdict == "duplicate",
+        chain=chain or None,
+        chain_id=keys.chain_id(event.key, chain) if chain else None,
+    )

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fleet import keys
+from fleet.ledger.chained import Earlier, read_trail
 from fleet.ledger.states import State
 from fleet.redact import HIDDEN
 from fleet.store import Store
@@ -23,10 +24,13 @@ _NUMBERS = (
     "tier",
     "tokens_in",
     "tokens_out",
+    "chain_stage",
+    "chain_stages",
+    "round",
 )
 _MILLIS = ("accepted_ms", "queued_ms", "started_ms", "ended_ms", "deadline_ms", "retry_at_ms")
 _INTERNAL = frozenset(
-    {"event", "order", "seq", "call", "committed", "attempt_base", "fence"}
+    {"event", "order", "seq", "call", "committed", "attempt_base", "fence", "decided_call"}
     | {"joined", "quiet_ms", "quiet_bytes"}
 )
 
@@ -55,9 +59,16 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
         pipe.get(keys.outcome(dispatch_id))
         pipe.get(keys.payload(raw["event"]))
         pipe.zscore(keys.QUIET, dispatch_id)
-        journal, (active, paused, holder), rank, answer, payload, quiet = pipe.execute()
+        pipe.hmget(keys.chain(raw.get("chain_id", "")), "state", "reason")
+        pipe.hvals(keys.trail(raw.get("chain_id", "")))
+        journal, (active, paused, holder), rank, answer, payload, quiet, *chained = pipe.execute()
     record = _record(raw)
     record["waiting_for"] = _waiting_for(record, active, paused, holder, rank, quiet)
+    if "chain" in record:
+        (record["chain_state"], reason), trail = chained
+        if reason:
+            record["chain_reason"] = reason
+        record["earlier"] = [_earlier(one, content) for one in read_trail(trail)]
     record["steps"] = [_step(number, text, content) for number, text in _ordered(journal)]
     if record["state"] == State.COMPLETED:
         record["answer"] = answer if content else HIDDEN
@@ -177,6 +188,8 @@ def _record(raw: dict[str, str]) -> dict[str, Any]:
             record[name] = value == "1"
         else:
             record[name] = value
+    if record.get("state") == State.PARKED:
+        record["waiting_for"] = _waiting_for(record, None, None, None, None, None)
     return record
 
 
@@ -198,7 +211,7 @@ def _waiting_for(
     if state == State.RETRYING:
         return "its next attempt is due later"
     if state == State.PARKED:
-        return "a person to approve it"
+        return f"a person: {record['person']} is asked to approve or reject it"
     if state != State.QUEUED:
         return None
     if record.get("joined_to"):
@@ -214,6 +227,10 @@ def _waiting_for(
     if active:
         return f"the agent is busy with {active}" + (f", {rank} before it" if rank else "")
     return f"{rank} before it" if rank else "its turn, now"
+
+
+def _earlier(one: Earlier, content: bool) -> dict[str, Any]:
+    return {**asdict(one), "answer": one.answer if content else HIDDEN}
 
 
 def _ordered(journal: dict[str, str]) -> list[tuple[str, str]]:

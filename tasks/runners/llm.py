@@ -6,6 +6,7 @@ from fleet.ledger import Failure, Said, Stage
 from fleet.runner import TurnFailed
 from fleet.turn import Turn
 from tasks import model
+from tasks.runners.briefing import briefed
 
 
 class LlmRunner:
@@ -17,7 +18,7 @@ class LlmRunner:
         if turn.agent.instructions:
             messages.append({"role": "system", "content": turn.agent.instructions})
         messages += [_as_message(said, turn.claim.agent) for said in turn.history]
-        messages.append({"role": "user", "content": turn.text})
+        messages.append({"role": "user", "content": briefed(turn.text, turn.place)})
         request = {"model": turn.agent.model, "messages": messages}
         try:
             reply = turn.step("llm", request, lambda: _ask(turn, messages))

@@ -1,3 +1,21 @@
 """Integration tests may ask for a `celery_setup`: pytest-celery, on processes or containers."""
 
+from typing import Any
+
+import pytest
+
+from fleet.store import Store
+from tests.fixtures.chains import MakeBooks, settings_with
+from tests.fixtures.ledger import Books, Twice
 from tests.fixtures.process import *  # noqa: F403 - the list is kept there
+
+
+@pytest.fixture(params=["once", "repeated"])
+def books(request: pytest.FixtureRequest, store: Store) -> MakeBooks:
+    """A ledger with a chain of the given stages; once as if each reply was lost."""
+
+    def make(*stages: Any, **options: Any) -> Books:
+        kind = Twice if request.param == "repeated" else Store
+        return Books(kind(store.client, 10_000, rings=True), settings_with(*stages, **options))
+
+    return make

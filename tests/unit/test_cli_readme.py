@@ -10,22 +10,23 @@ from pydantic import BaseModel
 
 from fleet.cli import cli
 from fleet.ledger import State
-from fleet.sections import Agent
+from fleet.sections import Agent, Chain
 from fleet.settings import Settings
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 #: Sections that are tables of their own in the file; the other keys belong to `[fleet]`.
 SECTIONS = ("routes", "bus", "sessions", "alerts", "api", "flower")
-IDLE = ("tools", "chains", "upstream", "breaker", "locks")
+IDLE = ("tools", "upstream", "breaker", "locks")
 
 
 def settings() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         if name in SECTIONS and isinstance(field.default, BaseModel):
             yield from (f"{name}.{key}" for key in type(field.default).model_fields)
-        elif name not in (*IDLE, "agents"):
+        elif name not in (*IDLE, "agents", "chains"):
             yield f"fleet.{name}"
     yield from (f"agents.NAME.{key}" for key in Agent.model_fields)
+    yield from (f"chains.NAME.{key}" for key in Chain.model_fields)
 
 
 def rows(title: str) -> str:
@@ -45,7 +46,7 @@ def test_sections_without_effect_are_named_as_such(section: str) -> None:
 
 
 def test_no_setting_is_described_that_does_not_exist() -> None:
-    tables = "|".join(("fleet", r"agents\.NAME", *SECTIONS))
+    tables = "|".join(("fleet", r"agents\.NAME", r"chains\.NAME", *SECTIONS))
     described = set(re.findall(rf"`((?:{tables})\.\w+)`", README))
     assert described - {"fleet.toml", "fleet.runners", "api.json"} <= set(settings())
 

@@ -66,6 +66,12 @@ local function who(record)
   if tonumber(record.attempt or 0) > 0 then
     fields[#fields + 1] = 'attempt'; fields[#fields + 1] = record.attempt
   end
+  if record.chain_id then
+    for _, name in ipairs({'chain', 'chain_id', 'chain_stage', 'round', 'person', 'verdict',
+      'decided_by'}) do
+      if record[name] then fields[#fields + 1] = name; fields[#fields + 1] = record[name] end
+    end
+  end
   return fields
 end
 
@@ -241,6 +247,9 @@ local function cancel_others(dead, ids, keep_ms, finish)
   end
 end
 
+-- What the end of a stage means for its chain; `_chain.lua` says it.
+local advance
+
 -- Into a terminal state: off every work list, one terminal bus entry, retention started.
 -- `fields` are set on the record; `extra` goes into the bus entry; `keep_ms` is how long it stays.
 -- Its event, the parent record, takes the outcome down, and ends with the last of its members.
@@ -251,6 +260,10 @@ local function finish(record, to, fields, extra, keep_ms)
     redis.call('HDEL', agent_key(record.agent), 'active')
   end
   move(record, to, plus({'ended_ms', NOW}, fields))
+  redis.call('ZADD', to == 'dead' and 'fleet:dead' or 'fleet:ended', NOW, record.id)
+  emit('dispatch_' .. to, plus(who(record), extra))
+  -- Before the session goes on and the event is closed: the next stage takes this one's place.
+  if record.chain_id then advance(record, to, keep_ms) end
   if record.joined_to then
     leave_turn(record)
   else
@@ -260,8 +273,6 @@ local function finish(record, to, fields, extra, keep_ms)
     end
     next_in_session(record)
   end
-  redis.call('ZADD', to == 'dead' and 'fleet:dead' or 'fleet:ended', NOW, record.id)
-  emit('dispatch_' .. to, plus(who(record), extra))
   redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
   redis.call('PEXPIRE', 'fleet:speech:' .. record.id, SPEECH_GRACE_MS)
   redis.call('PEXPIRE', dispatch_key(record.id), keep_ms + RECORD_GRACE_MS)

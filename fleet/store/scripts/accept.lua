@@ -3,15 +3,16 @@
 --
 -- ARGV     for each event: digest, event id, source, session or '', priority, payload (JSON),
 --          the route in words, how long to keep the members that are cancelled when one dies (ms),
---          or '' where none is, number of dispatches,
+--          or '' where none is, plan of a chain (JSON) or '', number of dispatches,
 --          then for each of these: id, agent, deadline (ms from now), max_pending, and what to do
 --          when its session is busy: '' | 'reject' | 'interrupt <keep ended, ms>' |
---          'coalesce <quiet window, ms> <longest wait, ms>'
--- With     _busy
+--          'coalesce <quiet window, ms> <longest wait, ms>'. With a plan they are its first
+--          stage's, and named only to see whether there is room.
+-- With     _busy, _chain
 -- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:deadlines,
 --          fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
---          fleet:ended, fleet:bus, agent.<agent>
--- Returns  for each event {'accepted'|'duplicate', id, agent, id, agent, ...} or
+--          fleet:ended, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>
+-- Returns  for each event {'accepted'|'duplicate', chain or '', id, agent, id, agent, ...} or
 --          {'full', agent, pending} or {'busy', agent}
 -- Invariants
 --   The same digest is accepted once: a second call answers the first one's ids and writes nothing.
@@ -20,22 +21,7 @@
 --   its session; or, where events are coalesced, in `fleet:quiet` or part of one that is.
 
 -- Arguments of an event before those of its dispatches, and of each of these.
-local HEAD, EACH = 9, 5
-
--- A new record, waiting nowhere yet.
-local function create(record, fields)
-  -- The event was forgotten and comes again; a sweep has not yet been where its record is.
-  local left = read_hash(dispatch_key(record.id))
-  if left.id then forget(left) end
-  record.seq = redis.call('INCR', 'fleet:seq')
-  -- Lane first, then age: 2^42 acceptances fit below one step of priority, exact in a double.
-  record.order = string.format('%.0f', (9 - tonumber(record.priority)) * 4398046511104 + record.seq)
-  move(record, 'queued', plus({'id', record.id, 'agent', record.agent, 'event_id', record.event_id,
-    'session', record.session, 'priority', record.priority, 'order', record.order,
-    'seq', record.seq, 'attempt', 0, 'losses', 0, 'generation', 1,
-    'accepted_ms', NOW, 'queued_ms', NOW}, fields))
-  redis.call('ZADD', 'fleet:index', record.seq, record.id)
-end
+local HEAD, EACH = 10, 5
 
 -- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
 local function place(record, deadline, bytes, window_ms, most_ms)
@@ -46,11 +32,7 @@ local function place(record, deadline, bytes, window_ms, most_ms)
     emit('dispatch_queued', plus(who(record), {'reason', 'joins the turn of ' .. first.id}))
     return join(first, record, bytes, window_ms, most_ms)
   end
-  redis.call('ZADD', 'fleet:deadlines', deadline, record.id)
-  emit('dispatch_queued', who(record))
-  if record.session ~= '' then
-    redis.call('ZADD', session_key(record.session), record.seq, record.id)
-  end
+  line_up(record, deadline)
   if window_ms then
     record.quiet_ms = string.format('%.0f', NOW + math.min(window_ms, most_ms))
     redis.call('HSET', dispatch_key(record.id), 'quiet_ms', record.quiet_ms, 'quiet_bytes', bytes)
@@ -59,18 +41,46 @@ local function place(record, deadline, bytes, window_ms, most_ms)
   offer(record)
 end
 
+-- The chain of an event: its record and its first stage; what that made. It is as old as its event in
+-- each stage: its places in line are taken now, one for each member of its largest group.
+local function begin_chain(of, plan, text)
+  local widest = 1
+  for _, rule in ipairs(plan.stages) do widest = math.max(widest, #rule.members) end
+  redis.call('DEL', chain_key(plan.id), trail_key(plan.id))
+  redis.call('HSET', chain_key(plan.id), 'id', plan.id, 'name', plan.name, 'event', of.event,
+    'event_id', of.event_id, 'source', of.source, 'session', of.session, 'priority', of.priority,
+    'last_seq', redis.call('INCRBY', 'fleet:seq', widest), 'plan', text, 'state', 'running',
+    'revisions', 0, 'passed', 0, 'began_ms', NOW)
+  return begin_stage(read_hash(chain_key(plan.id)), plan, 1, 1)
+end
+
+-- What the sender is told; `ids` are words: id, agent, id, agent, ...
+local function answer(verdict, chain, ids)
+  local told = {verdict, chain}
+  for word in string.gmatch(ids, '%S+') do told[#told + 1] = word end
+  return told
+end
+
+-- A dispatch of its own for one agent, and what that does to its session.
+local function send(of, id, agent, within_ms, how, bytes)
+  local busy, first, second = string.match(of.session ~= '' and how or '', '(%a*) ?(%d*) ?(%d*)')
+  if busy == 'interrupt' then interrupt(of.session, agent, first) end
+  local record, deadline = create(of, id, agent, within_ms, {})
+  if busy == 'coalesce' then
+    place(record, deadline, bytes, tonumber(first), tonumber(second))
+  else
+    place(record, deadline)
+  end
+end
+
 -- The event whose arguments begin at `at` and end at `last`.
 local function accept(at, last)
   local digest, event_id, source, session, priority, payload = unpack(ARGV, at, at + 5)
-  local route, cancel_keep_ms = unpack(ARGV, at + 6, at + 7)
+  local route, cancel_keep_ms, text = unpack(ARGV, at + 6, at + 8)
   local event = 'fleet:event:' .. digest
 
-  local known = redis.call('HGET', event, 'ids')
-  if known then
-    local answer = {'duplicate'}
-    for word in string.gmatch(known, '%S+') do answer[#answer + 1] = word end
-    return answer
-  end
+  local known, chain = unpack(redis.call('HMGET', event, 'ids', 'chain'))
+  if known then return answer('duplicate', chain or '', known) end
 
   for i = at + HEAD, last, EACH do
     local pending = tonumber(redis.call('HGET', 'fleet:counts', ARGV[i + 1] .. '|queued') or 0)
@@ -80,30 +90,25 @@ local function accept(at, last)
     end
   end
 
-  local answer, ids = {'accepted'}, {}
   redis.call('SET', 'fleet:payload:' .. digest, payload)
   emit('event_accepted', {'event_id', event_id, 'source', source})
-  for i = at + HEAD, last, EACH do
-    local id, agent, deadline = ARGV[i], ARGV[i + 1], NOW + tonumber(ARGV[i + 2])
-    local how = session ~= '' and ARGV[i + 4] or ''
-    local busy, first, second = string.match(how, '(%a*) ?(%d*) ?(%d*)')
-    if busy == 'interrupt' then interrupt(session, agent, first) end
-    local record = {id = id, agent = agent, event_id = event_id, session = session,
-      priority = priority}
-    create(record, {'event', digest, 'source', source,
-      'deadline_ms', string.format('%.0f', deadline)})
-    if busy == 'coalesce' then
-      place(record, deadline, #payload, tonumber(first), tonumber(second))
-    else
-      place(record, deadline)
+  local of = {event = digest, event_id = event_id, source = source, session = session,
+    priority = priority}
+  local made, name = {}, ''
+  if text ~= '' then
+    local plan = cjson.decode(text)
+    made, name = begin_chain(of, plan, text), plan.name
+  else
+    for i = at + HEAD, last, EACH do
+      send(of, ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4], #payload)
+      made[#made + 1] = ARGV[i] .. ' ' .. ARGV[i + 1]
     end
-    ids[#ids + 1] = id .. ' ' .. agent
-    answer[#answer + 1] = id; answer[#answer + 1] = agent
   end
-  redis.call('HSET', event, 'event_id', event_id, 'source', source, 'ids', table.concat(ids, ' '),
-    'open', #ids, 'kept', #ids, 'route', route, 'accepted_ms', NOW)
+  local ids = table.concat(made, ' ')
+  redis.call('HSET', event, 'event_id', event_id, 'source', source, 'ids', ids, 'chain', name,
+    'open', #made, 'kept', #made, 'route', route, 'accepted_ms', NOW)
   if cancel_keep_ms ~= '' then redis.call('HSET', event, 'cancel_keep_ms', cancel_keep_ms) end
-  return answer
+  return answer('accepted', name, ids)
 end
 
 local answers, at = {}, 1

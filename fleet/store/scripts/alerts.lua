@@ -67,7 +67,7 @@ for key, text in pairs(read_hash('fleet:alerts')) do
 end
 
 for _, item in ipairs(news) do
-  local once = 'fleet:alerted:' .. item.name .. ':news:' .. item.agent
+  local once = 'fleet:alerted:' .. item.name .. ':news:' .. item.agent .. item.dispatch_id
   if redis.call('SET', once, NOW, 'NX', 'PX', 60000) then send(item, '') end
 end
 redis.call('SET', 'fleet:alerts:cursor', ARGV[3])

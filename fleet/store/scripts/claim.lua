@@ -2,12 +2,13 @@
 --
 -- ARGV     1 agent, 2 fence, 3 holder, 4 most losses, 5 keep dead (ms),
 --          6 keep ended (ms), 7 a name of this call, 8 most messages of its session to hand out
--- With     _history
+-- With     _history, _chain
 -- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
 --          fleet:dead, fleet:event:, fleet:history:, fleet:bus
--- Returns  {'claimed', id, attempt, payload, cancel, history, payloads of the events
---          that joined it} | {'idle'} | {'paused'} | {'fenced'}
+-- Returns  {'claimed', id, attempt, payload, cancel, history, payloads of the events that joined
+--          it, and in a chain: what it is (JSON), what each earlier stage ended with (JSON), ...}
+--          | {'idle'} | {'paused'} | {'fenced'}
 -- Invariants
 --   At most one active dispatch per agent, and one per session: an active one is taken up again
 --   before any other.
@@ -30,9 +31,10 @@ local function claimed(record)
     local event = redis.call('HGET', dispatch_key(id), 'event') or ''
     joined[#joined + 1] = redis.call('GET', 'fleet:payload:' .. event) or nil
   end
-  return {'claimed', record.id, tonumber(record.attempt),
+  local answer = {'claimed', record.id, tonumber(record.attempt),
     redis.call('GET', 'fleet:payload:' .. record.event) or '', record.cancel or '',
     recall(record.session, history_max), joined}
+  return record.chain_id and plus(answer, briefing(record)) or answer
 end
 
 local interrupted = read_hash(dispatch_key(redis.call('HGET', agent_key(agent), 'active') or ''))

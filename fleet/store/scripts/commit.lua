@@ -8,7 +8,7 @@
 --          16 keep dead (ms), 17 keep ended (ms),
 --          18 what was said, as a message of its session's history ('' for none), 19 what was
 --          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms)
--- With     _history
+-- With     _history, _chain
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:bus
@@ -42,6 +42,7 @@ local elapsed = NOW - tonumber(record.started_ms)
 local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
 for name, value in pairs(cjson.decode(fields)) do
   set[#set + 1] = name; set[#set + 1] = tostring(value)
+  if name == 'verdict' then record.verdict = value end
   if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end
 end
 if stage ~= '' then plus(set, {'stage', stage, 'error', reason, 'retryable', ARGV[10]}) end

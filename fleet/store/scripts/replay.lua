@@ -1,10 +1,12 @@
 -- Take a dead letter up again as a new generation of the same dispatch, in its old place.
 --
 -- ARGV     1 dispatch id, 2 deadline (ms from now)
+-- With     _chain
 -- Keys     fleet:dispatch:, fleet:journal:, fleet:outcome:, fleet:event:, fleet:payload:, fleet:dead,
---          fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts, agent.<agent>,
---          fleet:bus
--- Returns  the state after the call, 'unknown', or 'gone' when the event itself is no longer kept
+--          fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts, fleet:chain:,
+--          fleet:trail:, agent.<agent>, fleet:bus
+-- Returns  the state after the call, 'unknown', 'gone' when the event itself is no longer kept, or
+--          'passed' when the chain it is a stage of went on, or ended, without it
 -- Invariants
 --   Only a dead one is replayed. The attempt number goes on counting, so a late signal of an old
 --   attempt cannot touch the new generation.
@@ -14,6 +16,7 @@ local record = read_hash(dispatch_key(id))
 if not record.id then return 'unknown' end
 if record.state ~= 'dead' then return record.state end
 if redis.call('EXISTS', 'fleet:payload:' .. record.event) == 0 then return 'gone' end
+if record.chain_id and not rejoin(record) then return 'passed' end
 
 local deadline = string.format('%.0f', NOW + tonumber(ARGV[2]))
 for _, key in ipairs({dispatch_key(id), 'fleet:journal:' .. id, 'fleet:event:' .. record.event,

@@ -1,0 +1,38 @@
+-- A person approves or rejects a parked dispatch; its chain goes on or ends in the same step.
+--
+-- ARGV     1 dispatch id, 2 'approve' | 'reject', 3 who decides, 4 what they say (content of an
+--          approval, reason of a rejection) or '', 5 a name of this call, 6 keep ended (ms)
+-- With     _chain
+-- Keys     fleet:dispatch:, fleet:deadlines, fleet:counts, fleet:session:, fleet:sessions,
+--          fleet:outcome:, fleet:ended, fleet:event:, fleet:chain:, fleet:trail:, fleet:bus
+-- Returns  {'done', state} | {'unknown'} |
+--          {'refused', state, verdict or '', who decided or '', ended (ms) or ''}
+-- Invariants
+--   Decided once: of two people at once one is done, and the other is told who was.
+--   After its deadline nothing is decided, also when no sweep has been there yet.
+--   A repeated call of the same name (its reply was lost) answers the same and writes nothing.
+
+local id, verdict, by, said, call, keep = unpack(ARGV)
+local record = read_hash(dispatch_key(id))
+if not record.id then return {'unknown'} end
+if record.decided_call == call then return {'done', record.state} end
+
+if record.state == 'parked' and NOW >= tonumber(record.deadline_ms) then
+  finish(record, 'expired', {'stage', 'expired'},
+    {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, keep)
+  record.ended_ms = string.format('%.0f', NOW)
+end
+if record.state ~= 'parked' then
+  return {'refused', record.state, record.person and record.verdict or '', record.decided_by or '',
+    record.ended_ms or ''}
+end
+
+record.verdict, record.decided_by, record.said = verdict, by, said
+local set = {'verdict', verdict, 'decided_by', by, 'decided_call', call}
+if verdict == 'approve' then
+  redis.call('SET', 'fleet:outcome:' .. id, said, 'PX', keep)
+  finish(record, 'completed', set, {}, keep)
+else
+  finish(record, 'cancelled', plus(set, {'error', said}), {'reason', said}, keep)
+end
+return {'done', record.state}
