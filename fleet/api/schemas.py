@@ -105,6 +105,11 @@ SCHEMAS: Json = {
         on_member_failure={"type": "string", "enum": ["continue", "cancel"]},
         accepted_at=_TIME,
         ended_at=_TIME,
+        outcomes={
+            "description": "How many of its dispatches ended in which state.",
+            "type": "object",
+            "additionalProperties": _COUNT,
+        },
         members=_list(
             _object(
                 "dispatch_id agent state",

@@ -2,6 +2,7 @@
 
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -104,13 +105,16 @@ def _show_outcomes(accepted: Accepted, watched: Iterable[Watched]) -> int:
     if wants_json():
         # What was sent and the single steps: `fleet queue inspect --show-content`.
         brief = [{k: v for k, v in row.items() if k not in ("event", "steps")} for row in records]
-        print_json({**accepted.to_wire(), "dispatches": brief})
+        outcomes = dict(Counter(record["state"] for record in records))
+        print_json({**accepted.to_wire(), "dispatches": brief, "outcomes": outcomes})
     else:
         for record in records:
             if record["state"] == State.COMPLETED:
                 heading = f"{record['agent']}: " if len(records) > 1 else ""
                 print(f"{heading}{printable(record.get('answer') or '')}")
     bad = [record for record in records if record["state"] != State.COMPLETED]
+    if bad and len(records) > 1:
+        note(f"fleet: {len(records) - len(bad)} of {len(records)} completed")
     for record in bad:
         why = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
         note(f"fleet: {record['agent']}: {record['state']}{f' ({printable(why)})' if why else ''}")

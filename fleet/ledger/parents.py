@@ -4,6 +4,7 @@ The record is written by the scripts that move its members, so it can never say 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,8 @@ def get(
         _member(pair, raw, record, answer)
         for pair, record, answer in zip(pairs, records, answers, strict=True)
     ]
+    ended = Counter(one["state"] for one in event["members"] if State(one["state"]).terminal)
+    event["outcomes"] = dict(ended)
     event["event"] = json.loads(payload) if content and payload else HIDDEN
     return event
 
@@ -83,7 +86,7 @@ def _member(
     member: dict[str, Any] = {
         "dispatch_id": dispatch_id,
         "agent": agent,
-        "state": raw.get(f"end:{dispatch_id}") or state,
+        "state": raw.get(f"end:{dispatch_id}") or state or State.DROPPED,
     }
     if attempt is not None:
         member["attempt"] = int(attempt)

@@ -84,6 +84,19 @@ def test_send_wait_exits_1_and_says_why_when_it_does_not_complete(fleet: Place) 
     assert answer.err.splitlines()[-1].startswith("fleet: stuck: dead (timeout: ")
 
 
+def test_a_group_is_followed_and_looked_up_as_one_event(fleet: Place) -> None:
+    args = ("--to", "@pair", "--to", "broken", "--idempotency-key", "group-1")
+    answer = fleet.fleet("send", "x", *args, "--wait")
+    assert answer.code == 1
+    assert "2 of 3 completed" in answer.err
+    event = fleet.fleet("queue", "inspect", "group-1", "--json").json
+    assert (event["state"], event["outcomes"]) == ("ended", {"completed": 2, "dead": 1})
+    assert "You said" not in str(event)
+    shown = fleet.fleet("queue", "inspect", "group-1", "--show-content")
+    assert shown.out.count("You said: x") == 2
+    assert fleet.fleet("queue", "inspect", "group-1", "--source", "ci").code == 1
+
+
 def test_send_wait_json_is_the_whole_outcome(fleet: Place) -> None:
     answer = fleet.fleet("send", "x", "--to", "broken", "--wait", "--json")
     assert (answer.code, answer.err.count("\n")) == (1, 1)

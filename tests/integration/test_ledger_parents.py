@@ -46,13 +46,17 @@ def test_it_ends_with_its_last_member_and_names_each_outcome(books: Books) -> No
     assert [one["dispatch_id"] for one in found["members"]] == [first, second, third]
     books.complete(books.claimed(books.held("a")))
     books.fail(books.claimed(books.held("b")), FOR_GOOD)
-    assert event(books)["state"] == "open"
+    assert (event(books)["state"], event(books)["outcomes"]) == (
+        "open",
+        {"completed": 1, "dead": 1},
+    )
     assert "ended_at" not in event(books)
     operations.cancel(books.ledger, books.settings, third, "enough")
     found = event(books)
     assert found["state"] == "ended"
     assert found["accepted_at"] <= found["ended_at"]
     assert states(books) == {"a": "completed", "b": "dead", "c": "cancelled"}
+    assert found["outcomes"] == {"completed": 1, "dead": 1, "cancelled": 1}
     dead = found["members"][1]
     assert (dead["stage"], dead["error"]) == ("llm", "no such model")
 
