@@ -38,7 +38,7 @@ from fleet.sections import (
     number,
 )
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
-from routing.targets import ALL_HANDS
+from routing.targets import ALL_HANDS, Targets
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 #: Variables that are no settings: which file to read, what one process tells its children.
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
 
     def chain(self, name: str) -> Chain:
         """A chain with its names resolved. Raises InvalidRoute naming the key of a mistake."""
-        chain, targets = self.chains[name], self.rules().targets
+        chain, targets = self.chains[name], Targets.checked(self.agents, self.routes.groups)
         for place, stage in enumerate(chain.stages):
             for agent in targets.members(stage.agent) or ():
                 if stage.timeout_s is not None and stage.timeout_s > self.timeout_s(agent):

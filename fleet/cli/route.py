@@ -1,6 +1,7 @@
 """`fleet route`: a dry run of the decision. Needs no broker and keeps nothing."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -9,6 +10,7 @@ from fleet.cli.incoming import read_event
 from fleet.cli.output import print_json
 from fleet.settings import load
 from routing import Event, decide, explain
+from routing.chains import Stage
 
 
 @click.command(cls=Command)
@@ -23,16 +25,27 @@ def route(event: str, to: tuple[str, ...]) -> None:
     rules = settings.rules()
     plan = decide(Event.parse(raw, new_id="dry-run", now=now), rules)
     why = explain(plan, rules)
-    stages = list(settings.chains[plan.chain].stages) if plan.chain else None
+    stages = settings.chain(plan.chain).stages if plan.chain else ()
     if wants_json():
         rows = [{"agent": agent, "because": reasons} for agent, reasons in why.items()]
-        found = {"agents": list(plan.agents), "chain": plan.chain, "stages": stages}
-        print_json({**found, "reason": plan.reason, "why": rows})
-    elif stages is not None:
+        found = {"agents": list(plan.agents), "chain": plan.chain, "reason": plan.reason}
+        print_json({**found, "why": rows, "stages": [_brief(stage) for stage in stages]})
+    elif stages:
         print(f"chain:{plan.chain}  ({plan.reason})")
         for number, stage in enumerate(stages, 1):
-            print(f"  {number} {stage}")
+            print(f"  {number} {stage.name}{_votes(stage)}")
     else:
         width = max(len(agent) for agent in why)
         for agent, reasons in why.items():
             print(f"{agent:{width}}  {', '.join(reasons)}")
+
+
+def _brief(stage: Stage) -> dict[str, Any]:
+    members = [] if stage.person else list(stage.members)
+    return {"name": stage.name, "agents": members, "quorum": stage.quorum}
+
+
+def _votes(stage: Stage) -> str:
+    if stage.person or len(stage.members) == 1:
+        return ""
+    return f"  ({', '.join(stage.members)}; {stage.quorum} of {len(stage.members)} must approve)"

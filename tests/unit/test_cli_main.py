@@ -118,6 +118,33 @@ def test_an_events_file_can_be_tried(capsys: pytest.CaptureFixture[str]) -> None
     assert "missing.json" in capsys.readouterr().err
 
 
+def test_a_chain_is_shown_with_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("chain.toml").write_text(
+        """
+        agents = { ann = { model = "m" }, bob = { model = "m" } }
+        chains = { ship = { stages = ["ann", "@both", "human:ops"] } }
+        [routes]
+        groups = { both = ["ann", "bob"] }
+        [[routes.rules]]
+        name = "releases"
+        subject = "release/*"
+        to = "chain:ship"
+        """
+    )
+    Path("event.json").write_text('{"text": "x", "subject": "release/1"}')
+    args = ("route", "event.json", "--config", "chain.toml")
+    assert run(*args) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "chain:ship  (routes.rules: releases)",
+        "  1 ann",
+        "  2 @both  (ann, bob; 2 of 2 must approve)",
+        "  3 human:ops",
+    ]
+    assert run(*args, "--json") == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert [stage["agents"] for stage in stages] == [["ann"], ["ann", "bob"], []]
+
+
 def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
