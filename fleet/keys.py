@@ -29,6 +29,8 @@
 | fleet:chain:<id>        | hash   | where a chain is; its plan and votes    | as its event       |
 | fleet:trail:<id>        | hash   | what its stages ended with (content)    | as its event       |
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
+| fleet:pressure          | string | the store's memory is nearly full       | 15 s               |
+| fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
 | fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
 | fleet:alerts:outbox     | list   | messages that wait to be sent           | a day              |
@@ -66,6 +68,7 @@ DEADLINES = "fleet:deadlines"
 QUIET = "fleet:quiet"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
+PRESSURE = "fleet:pressure"
 ALERTS_CURSOR = "fleet:alerts:cursor"
 TOKENS = "fleet:tokens"
 ACCESS_NEWS = "fleet:access_news"

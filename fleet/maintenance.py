@@ -51,6 +51,22 @@ def my_turn(store: Store, job: str, period_s: float) -> bool:
         return bool(store.client.set(keys.turn(job), "1", nx=True, px=int(period_s * 800)))
 
 
+def watch_memory(store: Store, settings: Settings) -> bool:
+    """Tell intake whether the store has room; answers whether it refuses. Raises BrokerUnavailable.
+
+    The sign lasts for three looks, so that a fleet without beat is not shut for ever.
+    """
+    with reachable():
+        info = store.client.info("memory")
+        limit = int(info.get("maxmemory", 0))
+        full = limit > 0 and int(info["used_memory"]) > limit * settings.caps.store_memory
+        if full:
+            store.client.set(keys.PRESSURE, "1", px=int(3 * HEALTH_PERIOD_S * 1000))
+        else:
+            store.client.delete(keys.PRESSURE)
+    return full
+
+
 def record_tick(store: Store, job: str) -> None:
     """Note that a periodic job ran, by the server's clock."""
     with reachable():

@@ -218,6 +218,18 @@ class Chain(Section):
     human_deadline_s: Seconds = 7 * 86400
 
 
+class Caps(Section):
+    """What intake takes at most; the rest is refused, and the sender keeps it."""
+
+    #: Dispatches of all agents together that wait.
+    max_waiting: Count = 100_000
+    #: Events of one `source`; none: no limit.
+    sender_per_minute: Count | None = None
+    #: The part of the store's `maxmemory` above which no event is accepted: room is needed to end
+    #: what was accepted before.
+    store_memory: Annotated[float, BeforeValidator(number), Field(gt=0, le=1)] = 0.9
+
+
 class Upstream(Section):
     """An outside gateway to take events from."""
 

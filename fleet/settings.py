@@ -27,6 +27,7 @@ from fleet.sections import (
     Api,
     Breaker,
     Bus,
+    Caps,
     Flower,
     Locks,
     Retention,
@@ -94,6 +95,7 @@ class Settings(BaseSettings):
     routes: Routes = Routes()
     chains: dict[str, sections.Chain] = {}
     upstream: Upstream = Upstream()
+    caps: Caps = Caps()
     bus: Bus = Bus()
     breaker: Breaker = Breaker()
     locks: Locks = Locks()
@@ -258,7 +260,7 @@ _SECTIONS = tuple(
     for name in Settings.model_fields
     if name
     in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
-    | {"sessions", "alerts"}
+    | {"sessions", "caps", "alerts"}
     | {"api", "flower"}
 )
 _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)

@@ -10,6 +10,7 @@ from fleet.maintenance import (
     reclaim_all,
     record_tick,
     sweep_all,
+    watch_memory,
 )
 
 
@@ -22,7 +23,8 @@ def reclaim() -> None:
 
 @shared_task(name="fleet.health")
 def health() -> None:
-    """The sign that beat, broker and a maintenance worker are alive."""
+    """The sign that beat, broker and a maintenance worker are alive, and the store's memory."""
+    watch_memory(context.store(), context.settings())
     record_tick(context.store(), "health")
 
 

@@ -51,13 +51,23 @@ def current(
     agents: Mapping[str, Mapping[str, Any]],
     beat_s: float | None,
     last_words: Mapping[str, str],
+    *,
+    pressed: bool = False,
 ) -> list[Condition]:
     """The conditions that hold.
 
     `counts` and `agents` are those of `fleet.ledger.views`, `beat_s` is the time since beat's last
-    tick (None before the first), `last_words` is why an agent's newest dead letter died.
+    tick (None before the first), `last_words` is why an agent's newest dead letter died, `pressed`
+    whether the store's memory is nearly full.
     """
     found = []
+    if pressed:
+        found.append(
+            Condition(
+                name="memory",
+                reason="the store's memory is nearly full: no event is accepted; give it more",
+            )
+        )
     if beat_s is None or beat_s > BEAT_LATE_S:
         since = "beat has never run" if beat_s is None else f"no beat for {beat_s:.0f} s"
         found.append(
@@ -98,6 +108,8 @@ def news(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
         if entry.type in NEWS
         and "state" not in entry.fields
         and entry.fields.get("name") not in _ON_BUS_ALREADY
+        # It repeats what a sender wrote.
+        and entry.fields.get("name") != "intake_refused"
     ]
 
 

@@ -98,8 +98,9 @@ class Alerter:
             pipe = store.client.pipeline(transaction=False)
             pipe.get(keys.ALERTS_CURSOR)
             pipe.hgetall(keys.BEAT)
+            pipe.exists(keys.PRESSURE)
             pipe.time()
-            cursor, ticks, (seconds, micros) = pipe.execute()
+            cursor, ticks, pressed, (seconds, micros) = pipe.execute()
         after = cursor or bus.last_id(store)
         entries = bus.read(store, after, count=1000)
         self._words.update(last_words(entries))
@@ -110,6 +111,7 @@ class Alerter:
             views.agents(store, names),
             None if newest is None else now - newest,
             self._words,
+            pressed=bool(pressed),
         )
         store.run(
             "alerts",

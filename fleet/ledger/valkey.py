@@ -25,6 +25,8 @@ from routing import Chain, Event, Plan, read_verdict
 ACCEPTS_PER_CALL = 10
 #: Of a route, in its event's record: a list of a thousand targets would fill the store.
 REASON_CHARS_MAX = 200
+#: Memory is measured this often.
+PRESSURE_RETRY_S = 5.0
 #: A dispatch whose worker died this often is buried: it is more likely its cause than its victim.
 LOSSES_MAX = 3
 
@@ -49,6 +51,8 @@ class ValkeyLedger:
         window_ms, most_ms = (
             int(seconds * 1000) for seconds in (sessions.coalesce_window_s, sessions.coalesce_max_s)
         )
+        caps = settings.caps
+        self._caps: tuple[Arg, Arg] = (caps.max_waiting, caps.sender_per_minute or "")
         self._on_busy = {
             "enqueue": "",
             "reject": "reject",
@@ -183,21 +187,23 @@ class ValkeyLedger:
         ]
         if plan.chain is not None:
             return args + self._chain_args(event, self._chains[plan.chain])
-        args += ["", len(plan.agents)]
+        args += ["", *self._caps, len(plan.agents)]
         for name in plan.agents:
             agent = self._settings.agents[name]
             deadline_ms = int(agent.retry.deadline_s * 1000)
             args += [keys.dispatch_id(event.key, name), name, deadline_ms]
-            args += [agent.max_pending, self._on_busy[agent.on_busy]]
+            drops = agent.overflow == "drop_oldest"
+            args += [agent.max_pending, self._keep_ended_ms if drops else ""]
+            args.append(self._on_busy[agent.on_busy])
         return args
 
     def _chain_args(self, event: Event, chain: Chain) -> list[Arg]:
         first = [name for name in chain.stages[0].members if not chain.stages[0].person]
-        args: list[Arg] = [plan_text(chain, event, self._settings), len(first)]
+        args: list[Arg] = [plan_text(chain, event, self._settings), *self._caps, len(first)]
         for name in first:
             agent = self._settings.agents[name]
             busy = "reject" if agent.on_busy == "reject" else ""
-            args += ["", name, 0, agent.max_pending, busy]
+            args += ["", name, 0, agent.max_pending, "", busy]
         return args
 
 
@@ -247,6 +253,15 @@ def _accepted(event: Event, answer: list[str]) -> Accepted | Refused:
         return Refused(f"{rest[0]} has {rest[1]} events waiting, its max_pending: send it later.")
     if verdict == "busy":
         return SessionBusy(f"The session is busy, and {rest[0]} takes one event of it at a time.")
+    if verdict == "crowded":
+        return Refused(f"{rest[0]} dispatches wait in this fleet, caps.max_waiting: send it later.")
+    if verdict == "sender":
+        wait_s = max(0.001, int(rest[0]) / 1000)
+        limit = "Its source has sent as many events as it may in a minute, caps.sender_per_minute"
+        return Refused(f"{limit}: send it later.", retry_after_s=wait_s)
+    if verdict == "memory":
+        what = "The store's memory is nearly full: send it later, or give it more."
+        return Refused(what, retry_after_s=PRESSURE_RETRY_S)
     chain, *pairs = rest
     return Accepted(
         event_id=event.id,

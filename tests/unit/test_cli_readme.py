@@ -15,7 +15,7 @@ from fleet.settings import Settings
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 #: Sections that are tables of their own in the file; the other keys belong to `[fleet]`.
-SECTIONS = ("routes", "bus", "sessions", "alerts", "api", "flower")
+SECTIONS = ("routes", "bus", "sessions", "caps", "alerts", "api", "flower")
 IDLE = ("tools", "upstream", "breaker", "locks")
 
 

@@ -3,17 +3,20 @@
 --
 -- ARGV     for each event: digest, event id, source, session or '', priority, payload (JSON),
 --          the route in words, how long to keep the members that are cancelled when one dies (ms),
---          or '' where none is, plan of a chain (JSON) or '', number of dispatches,
---          then for each of these: id, agent, deadline (ms from now), max_pending, and what to do
---          when its session is busy: '' | 'reject' | 'interrupt <keep ended, ms>' |
+--          or '' where none is, plan of a chain (JSON) or '', most dispatches that may wait in the
+--          fleet, most events a minute of one source or '', number of dispatches,
+--          then for each of these: id, agent, deadline (ms from now), max_pending, how long to keep
+--          the one that is dropped when it is reached (ms) or '' where the new one is refused, and
+--          what to do when its session is busy: '' | 'reject' | 'interrupt <keep ended, ms>' |
 --          'coalesce <quiet window, ms> <longest wait, ms>'. With a plan they are its first
 --          stage's, and named only to see whether there is room.
--- With     _busy, _chain
+-- With     _busy, _caps, _chain
 -- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:deadlines,
 --          fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
---          fleet:ended, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>
+--          fleet:ended, fleet:pressure, fleet:sender:, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>
 -- Returns  for each event {'accepted'|'duplicate', chain or '', id, agent, id, agent, ...} or
---          {'full', agent, pending} or {'busy', agent}
+--          {'full', agent, pending}, {'busy', agent}, {'crowded', waiting},
+--          {'sender', wait (ms)} or {'memory'}
 -- Invariants
 --   The same digest is accepted once: a second call answers the first one's ids and writes nothing.
 --   All or nothing: a full agent, or a busy session, refuses the whole event, and no other of the same call.
@@ -21,7 +24,7 @@
 --   its session; or, where events are coalesced, in `fleet:quiet` or part of one that is.
 
 -- Arguments of an event before those of its dispatches, and of each of these.
-local HEAD, EACH = 10, 5
+local HEAD, EACH = 12, 6
 
 -- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
 local function place(record, deadline, bytes, window_ms, most_ms)
@@ -82,14 +85,22 @@ local function accept(at, last)
   local known, chain = unpack(redis.call('HMGET', event, 'ids', 'chain'))
   if known then return answer('duplicate', chain or '', known) end
 
+  local no = refusal(source, ARGV[at + 9], ARGV[at + 10])
+  if no then return no end
+  local full = {}
   for i = at + HEAD, last, EACH do
     local pending = tonumber(redis.call('HGET', 'fleet:counts', ARGV[i + 1] .. '|queued') or 0)
-    if pending >= tonumber(ARGV[i + 3]) then return {'full', ARGV[i + 1], pending} end
-    if ARGV[i + 4] == 'reject' and session ~= '' and live_ones(session, ARGV[i + 1])[1] then
+    if pending >= tonumber(ARGV[i + 3]) then
+      local victim = ARGV[i + 4] ~= '' and dispensable(ARGV[i + 1], priority)
+      if not victim then return {'full', ARGV[i + 1], pending} end
+      full[#full + 1] = {victim, ARGV[i + 4]}
+    end
+    if ARGV[i + 5] == 'reject' and session ~= '' and live_ones(session, ARGV[i + 1])[1] then
       return {'busy', ARGV[i + 1]}
     end
   end
 
+  for _, one in ipairs(full) do drop(one[1], one[2]) end
   redis.call('SET', 'fleet:payload:' .. digest, payload)
   emit('event_accepted', {'event_id', event_id, 'source', source})
   local of = {event = digest, event_id = event_id, source = source, session = session,
@@ -100,7 +111,7 @@ local function accept(at, last)
     made, name = begin_chain(of, plan, text), plan.name
   else
     for i = at + HEAD, last, EACH do
-      send(of, ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4], #payload)
+      send(of, ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 5], #payload)
       made[#made + 1] = ARGV[i] .. ' ' .. ARGV[i + 1]
     end
   end

@@ -1,0 +1,47 @@
+-- What intake refuses although the event is right, and who makes room. Put after `_lib.lua` in the
+-- scripts whose legend says `With`.
+--
+-- Keys     fleet:deadlines, fleet:pressure, fleet:sender:, fleet:counts, fleet:due:
+
+-- Looked at when an agent that drops its oldest is full; a longer queue gives its first so many up.
+local LOOK_MAX = 1000
+
+-- Why no event is accepted now, from anybody or from this sender, or nil. `most_waiting` counts over
+-- all agents; `a_minute` is of one source, '' for no limit.
+local function refusal(source, most_waiting, a_minute)
+  if redis.call('EXISTS', 'fleet:pressure') == 1 then return {'memory'} end
+  local waiting = redis.call('ZCARD', 'fleet:deadlines')
+  if waiting >= tonumber(most_waiting) then return {'crowded', waiting} end
+  if a_minute ~= '' then
+    local key = 'fleet:sender:' .. redis.sha1hex(source)
+    local sent = redis.call('INCR', key)
+    if sent == 1 then redis.call('PEXPIRE', key, 60000) end
+    if sent > tonumber(a_minute) then return {'sender', redis.call('PTTL', key)} end
+  end
+  return nil
+end
+
+-- What the agent could best do without, to make room for an event of this urgency: the oldest of the
+-- least urgent that wait. Nil when all that waits is more urgent, or waits for its session.
+local function dispensable(agent, priority)
+  local victim
+  for _, id in ipairs(redis.call('ZRANGE', due_key(agent), 0, LOOK_MAX - 1)) do
+    local record = read_hash(dispatch_key(id))
+    if record.state == 'queued' and tonumber(record.priority) <= tonumber(priority) then
+      local less = victim and tonumber(record.priority) - tonumber(victim.priority) or -1
+      if less < 0 or (less == 0 and tonumber(record.seq) < tonumber(victim.seq)) then
+        victim = record
+      end
+    end
+  end
+  return victim
+end
+
+-- End it, so that another can take its place.
+local function drop(victim, keep_ms)
+  local reason = 'a newer event took its place in a full queue'
+  finish(victim, 'dropped', {'stage', 'admission', 'error', reason},
+    {'stage', 'admission', 'reason', reason}, keep_ms)
+  emit('delivery_dropped', {'name', victim.agent, 'agent', victim.agent, 'count', 1, 'reason', reason,
+    'sender', victim.source, 'dispatch_id', victim.id, 'event_id', victim.event_id})
+end

@@ -1,0 +1,120 @@
+"""What intake takes at most: the rest is refused, or pushes out what is needed least."""
+
+import pytest
+
+from fleet import keys
+from fleet.errors import Refused
+from fleet.maintenance import watch_memory
+from fleet.settings import Settings, parse
+from fleet.store import Store
+from tests.fixtures.ledger import Books, settings_for
+
+AGENT = {"runner": "python", "python": "nobody:nothing"}
+
+
+def capped(**caps: float) -> Settings:
+    return parse({"agents": {"a": AGENT, "b": AGENT}, "caps": caps})
+
+
+@pytest.fixture
+def books(store: Store) -> Books:
+    return Books(store, settings_for("a", "b", overflow="drop_oldest", max_pending=3))
+
+
+def dropped(books: Books) -> list[tuple[str, str]]:
+    """(dispatch, sender) of each that was announced as dropped."""
+    return [
+        (event.fields["dispatch_id"], event.fields["sender"])
+        for event in books.bus()
+        if event.type == "delivery_dropped"
+    ]
+
+
+def test_the_oldest_makes_room_for_the_newest(books: Books) -> None:
+    first, second, *_ = [books.accept("a", source="s")[0] for _ in range(3)]
+    (fourth,) = books.accept("a", source="t")
+    (fifth,) = books.accept("a", source="t")
+    assert [books.state(one) for one in (first, second, fourth, fifth)] == [
+        *("dropped", "dropped", "queued", "queued")
+    ]
+    assert dropped(books) == [(first, "s"), (second, "s")]
+    assert books.ends(first) == ["dispatch_dropped"]
+
+
+def test_the_least_urgent_goes_first_and_none_that_is_more_urgent(books: Books) -> None:
+    urgent, low, *_ = [books.accept("a", priority=level)[0] for level in (9, 1, 5)]
+    books.accept("a", priority=5)
+    assert books.state(low) == "dropped"
+    with pytest.raises(Refused, match="max_pending"):
+        books.accept("a", priority=0)
+    assert books.state(urgent) == "queued"
+
+
+def test_all_or_nothing_where_one_of_two_agents_is_full_of_urgent_work(books: Books) -> None:
+    kept = [books.accept("a", priority=3)[0] for _ in range(3)]
+    for _ in range(3):
+        books.accept("b", priority=9)
+    with pytest.raises(Refused):
+        books.accept(["a", "b"], priority=5)
+    assert [books.state(one) for one in kept] == ["queued"] * 3
+    assert dropped(books) == []
+
+
+def test_a_running_one_is_never_dropped(books: Books) -> None:
+    lease = books.held("a")
+    (running,) = books.accept("a")
+    claim = books.claimed(lease)
+    for _ in range(5):
+        books.accept("a")
+    assert books.state(running) == "active"
+    assert books.complete(claim) == "completed"
+
+
+def test_the_next_of_a_session_moves_up_when_its_first_is_dropped(books: Books) -> None:
+    first, second, third = [books.accept("a", session="s")[0] for _ in range(3)]
+    (fourth,) = books.accept("a")
+    assert [books.state(one) for one in (first, second, third, fourth)] == [
+        *("dropped", "queued", "queued", "queued")
+    ]
+    assert books.claimed(books.held("a")).dispatch_id == second
+
+
+def test_the_fleet_has_a_ceiling(store: Store) -> None:
+    books = Books(store, capped(max_waiting=3))
+    books.accept(["a", "b"])
+    books.accept("a", id="known", source="s")
+    with pytest.raises(Refused, match=r"caps\.max_waiting"):
+        books.accept("b")
+    assert books.intake.accept({"to": "a", "text": "x", "id": "known", "source": "s"}).duplicate
+    claim = books.claimed(books.held("a"))
+    assert books.accept("b")
+    assert books.complete(claim) == "completed"
+
+
+def test_a_source_sends_so_much_in_a_minute(store: Store) -> None:
+    books = Books(store, capped(sender_per_minute=2))
+    for _ in range(2):
+        books.accept("a", source="chatty")
+    with pytest.raises(Refused, match=r"caps\.sender_per_minute") as refusal:
+        books.accept("a", source="chatty")
+    assert 0 < refusal.value.retry_after_s <= 60
+    assert books.accept("a", source="quiet")
+
+
+def test_a_store_that_is_nearly_full_takes_no_event_and_ends_what_it_has(store: Store) -> None:
+    books = Books(store, capped(store_memory=0.5))
+    lease = books.held("a")
+    books.accept("a")
+    claim = books.claimed(lease)
+    used = int(store.client.info("memory")["used_memory"])
+    try:
+        store.client.config_set("maxmemory", str(int(used * 1.5)))
+        assert watch_memory(store, books.settings)
+        with pytest.raises(Refused, match="memory is nearly full"):
+            books.accept("a")
+        assert books.complete(claim) == "completed"
+    finally:
+        store.client.config_set("maxmemory", "0")
+    assert not watch_memory(store, books.settings)
+    assert books.accept("a")
+    assert not store.client.exists(keys.PRESSURE)
