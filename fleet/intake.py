@@ -69,5 +69,5 @@ class Intake:
 
     def _plan(self, raw: object) -> tuple[Event, Plan]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        event = Event.parse(raw, new_id=str(uuid.uuid4()), now=now)
+        event = Event.parse(raw, new_id=str(uuid.uuid4()), now=now, lanes=self._rules.lanes)
         return event, decide(event, self._rules)

@@ -28,6 +28,7 @@ def number(value: Any) -> Any:
 
 
 Seconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=10 * 365 * 86400)]
+Priority = Annotated[int, BeforeValidator(number), Field(ge=0, le=9)]
 Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=10_000_000)]
 
 

@@ -30,6 +30,7 @@ from fleet.sections import (
     Caps,
     Flower,
     Locks,
+    Priority,
     Retention,
     Routes,
     Seconds,
@@ -39,6 +40,7 @@ from fleet.sections import (
     number,
 )
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
+from routing.event import LANES
 from routing.targets import ALL_HANDS, Targets
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -88,6 +90,8 @@ class Settings(BaseSettings):
     #: Lease time to live; a holder renews at a third of it. 5 s survives a slow broker and still
     #: gives an agent back within 6 s when a whole host vanishes.
     lease_ttl_s: Annotated[float, BeforeValidator(number), Field(ge=1, le=300)] = 5.0
+    #: The oldest waiting dispatch passes more urgent ones after this, and once in this time.
+    ageing_s: Seconds = 60.0
     retention: Retention = Retention()
 
     agents: dict[str, Agent] = {}
@@ -100,6 +104,8 @@ class Settings(BaseSettings):
     breaker: Breaker = Breaker()
     locks: Locks = Locks()
     sessions: Sessions = Sessions()
+    #: Name -> priority, besides those of `routing.event`.
+    lanes: dict[str, Priority] = {}
     alerts: Alerts = Alerts()
     api: Api = Api()
     flower: Flower = Flower()
@@ -135,6 +141,11 @@ class Settings(BaseSettings):
         for key, url in (("broker_url", self.broker_url), ("store_url", self.store_url)):
             if url is not None and url.partition("://")[0] not in _SCHEMES:
                 raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
+        for name in self.lanes:
+            if not _NAME.match(name):
+                raise ConfigError(
+                    f"lanes.{_shown(name)}: a name is letters, digits, '-' and '_', 64 at most."
+                )
         try:
             self.rules()
             self.governance()
@@ -161,6 +172,7 @@ class Settings(BaseSettings):
             rules=[rule.rule() for rule in self.routes.rules],
             match=self.routes.match,
             max_hops=self.routes.max_hops,
+            lanes={**LANES, **self.lanes},
         )
 
     def governance(self) -> dict[str, Chain]:
@@ -260,7 +272,7 @@ _SECTIONS = tuple(
     for name in Settings.model_fields
     if name
     in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
-    | {"sessions", "caps", "alerts"}
+    | {"sessions", "lanes", "caps", "alerts"}
     | {"api", "flower"}
 )
 _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)

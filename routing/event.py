@@ -27,6 +27,9 @@ DEPTH_MAX = 64
 #: 0 waits behind all others, 9 goes first.
 PRIORITIES = range(10)
 PRIORITY_DEFAULT = 5
+#: Names for priorities: what a sender may write instead of one, and what events get without.
+LANE_DEFAULT, LANE_OF_AGENTS = "default", "background"
+LANES: Mapping[str, int] = {"human": 9, LANE_DEFAULT: PRIORITY_DEFAULT, LANE_OF_AGENTS: 0}
 #: No configuration allows more; see `routes.max_hops`.
 HOPS_MAX = 1000
 
@@ -37,7 +40,7 @@ TYPE_DEFAULT = "fleet.message"
 _CLOUD_FIELDS = frozenset(
     {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"}
 )
-OWN_FIELDS = frozenset({"to", "text", "session", "priority"})
+OWN_FIELDS = frozenset({"to", "text", "session", "priority", "lane"})
 _SHORTHAND = OWN_FIELDS | {"id", "source", "type", "subject", "time", "hops", "data"}
 #: Of a sender's key in a sentence, after what is not ASCII was escaped.
 _SHOWN_CHARS_MAX = 60
@@ -64,8 +67,12 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, raw: object, *, new_id: str, now: str) -> "Event":
+    def parse(
+        cls, raw: object, *, new_id: str, now: str, lanes: Mapping[str, int] = LANES
+    ) -> "Event":
         """Read either wire form. `new_id` and `now` (RFC 3339) fill what the sender left out.
+
+        A lane of `lanes` stands for its priority; a priority beside it wins.
 
         Raises InvalidEvent with one sentence that names the field.
         """
@@ -74,6 +81,7 @@ class Event:
         _check_depth(raw)
         cloud = "specversion" in raw or ("type" in raw and "data" in raw)
         own, data = _cloud_parts(raw) if cloud else _shorthand_parts(raw)
+        hops = _hops(raw.get("hops"))
         return cls(
             id=_name(raw, "id", new_id),
             source=_name(raw, "source", SOURCE_DEFAULT),
@@ -81,8 +89,8 @@ class Event:
             subject=_name(raw, "subject", None) if raw.get("subject") is not None else None,
             time=_time(raw.get("time"), now),
             session=_name(own, "session", None) if own.get("session") is not None else None,
-            priority=_priority(own.get("priority")),
-            hops=_hops(raw.get("hops")),
+            priority=_priority(own.get("priority"), own.get("lane"), hops, lanes),
+            hops=hops,
             to=_targets(own.get("to")),
             text=_text(own.get("text"), data),
             data=data,
@@ -197,9 +205,12 @@ def _time(value: object, now: str) -> str:
     return str(value)
 
 
-def _priority(value: object) -> int:
+def _priority(value: object, lane: object, hops: int, lanes: Mapping[str, int]) -> int:
+    """An unmarked event is of the default lane; one that a turn sent never passes a person's."""
+    if lane is not None and (not isinstance(lane, str) or lane not in lanes):
+        raise InvalidEvent(f"`lane` must be one of {', '.join(sorted(lanes))}.")
     if value is None:
-        return PRIORITY_DEFAULT
+        return lanes[lane or (LANE_OF_AGENTS if hops else LANE_DEFAULT)]
     if not isinstance(value, int) or isinstance(value, bool) or value not in PRIORITIES:
         raise InvalidEvent("`priority` must be a whole number from 0 (last) to 9 (first).")
     return value

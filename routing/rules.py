@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from routing.errors import InvalidEvent, InvalidRoute, UnknownTarget
+from routing.event import LANES
 from routing.rule import Rule
 from routing.table import Match, Table
 from routing.targets import Reach, Targets, check_once
@@ -22,6 +23,7 @@ class Rules:
     default: tuple[str, ...] = ()
     mentions: bool = True
     max_hops: int = MAX_HOPS_DEFAULT
+    lanes: Mapping[str, int] = field(default_factory=lambda: LANES)
 
     @classmethod
     def checked(
@@ -35,6 +37,7 @@ class Rules:
         rules: Sequence[Rule] = (),
         match: Match = "first",
         max_hops: int = MAX_HOPS_DEFAULT,
+        lanes: Mapping[str, int] = LANES,
     ) -> "Rules":
         """A table in which every name resolves and every rule can apply.
 
@@ -61,6 +64,7 @@ class Rules:
             default=tuple(default),
             mentions=mentions,
             max_hops=max_hops,
+            lanes=lanes,
         )
 
     def members(self, target: str) -> tuple[str, ...] | None:

@@ -47,6 +47,7 @@ _OWN: Json = {
     },
     "text": {"type": "string", "minLength": 1},
     "session": _or_null(_NAME),
+    "lane": {"description": "A name for a priority, of the configuration's `lanes`.", **_NAME},
     "priority": {
         "type": "integer",
         "minimum": PRIORITIES[0],

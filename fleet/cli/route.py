@@ -23,7 +23,7 @@ def route(event: str, to: tuple[str, ...]) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     settings = load()
     rules = settings.rules()
-    plan = decide(Event.parse(raw, new_id="dry-run", now=now), rules)
+    plan = decide(Event.parse(raw, new_id="dry-run", now=now, lanes=rules.lanes), rules)
     why = explain(plan, rules)
     stages = settings.chain(plan.chain).stages if plan.chain else ()
     if wants_json():

@@ -29,6 +29,7 @@ from fleet.store.address import store_url
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S")
 @click.option("--idempotency-key", metavar="K", help="The same key twice is the same event.")
 @click.option("--priority", type=click.IntRange(0, 9), metavar="0-9", help="9 goes first.")
+@click.option("--lane", metavar="NAME", help="A priority's name; human, unless --event is given.")
 @click.option("--event", "file", metavar="FILE|-", help="CloudEvents JSON instead of TEXT.")
 def send(
     text: str | None,
@@ -38,6 +39,7 @@ def send(
     timeout: float | None,
     idempotency_key: str | None,
     priority: int | None,
+    lane: str | None,
     file: str | None,
 ) -> int:
     """Send an event to one or more agents."""
@@ -45,7 +47,9 @@ def send(
         raise click.UsageError("Give the text, or --event FILE.")
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is for --wait.")
-    options = {"to": list(to) or None, "session": session, "priority": priority}
+    if file is None and lane is None and priority is None:
+        lane = "human"
+    options = {"to": list(to) or None, "session": session, "priority": priority, "lane": lane}
     raw = read_event(text, file, {**options, "id": idempotency_key})
     # Taken before the send: whatever happens to the event comes after it.
     after = bus.last_id(context.store()) if wait else ""

@@ -84,6 +84,7 @@ class ValkeyLedger:
             "claim",
             *(agent, fence, holder, LOSSES_MAX, self._keep_dead_ms, self._keep_ended_ms),
             *(uuid.uuid4().hex, self._settings.sessions.history_messages),
+            int(self._settings.ageing_s * 1000),
         )
         if answer[0] == "fenced":
             raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")

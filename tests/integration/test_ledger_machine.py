@@ -127,7 +127,7 @@ class Zombies(Acts, RuleBasedStateMachine):
 class Fleet(Zombies):
     """What else can happen: people, beat, time, and messages that get lost."""
 
-    @rule(to=targets, session=sessions, priority=st.sampled_from([5, 5, 9]))
+    @rule(to=targets, session=sessions, priority=st.sampled_from([5, 5, 9, 0]))
     def sent(self, to: list[str], session: str, priority: int) -> None:
         self.send(to, session, priority)
 

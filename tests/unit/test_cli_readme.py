@@ -23,7 +23,7 @@ def settings() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         if name in SECTIONS and isinstance(field.default, BaseModel):
             yield from (f"{name}.{key}" for key in type(field.default).model_fields)
-        elif name not in (*IDLE, "agents", "chains"):
+        elif name not in (*IDLE, "agents", "chains", "lanes"):
             yield f"fleet.{name}"
     yield from (f"agents.NAME.{key}" for key in Agent.model_fields)
     yield from (f"chains.NAME.{key}" for key in Chain.model_fields)

@@ -49,3 +49,26 @@ def test_a_wrong_window_is_refused_by_its_key(key: str, value: Any) -> None:
 def test_the_longest_wait_is_no_shorter_than_the_window() -> None:
     with pytest.raises(ConfigError, match=r"^sessions: coalesce_max_s must be at least"):
         settings(sessions={"coalesce_window_s": 20})
+
+
+@pytest.mark.parametrize("value", [-1, 10, 1.5, "high", True, None, [3]])
+def test_a_lane_that_is_no_priority_is_refused_by_its_key(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^lanes\.night: .*\.$"):
+        settings(lanes={"night": value})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "x" * 65])
+def test_a_lane_has_a_plain_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^lanes\..*a name is letters, digits"):
+        settings(lanes={name: 3})
+
+
+def test_lanes_are_added_to_those_there_are() -> None:
+    rules = settings(lanes={"night": 1, "human": 8}).rules()
+    assert rules.lanes == {"human": 8, "default": 5, "background": 0, "night": 1}
+
+
+@pytest.mark.parametrize("value", [0, -1, "soon", True, float("inf")])
+def test_ageing_is_a_time(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^fleet\.ageing_s: "):
+        settings(fleet={"ageing_s": value})

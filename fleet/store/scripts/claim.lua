@@ -1,8 +1,9 @@
 -- Take the agent's next runnable dispatch, in ledger order; the doorbell's own id does not matter.
 --
 -- ARGV     1 agent, 2 fence, 3 holder, 4 most losses, 5 keep dead (ms),
---          6 keep ended (ms), 7 a name of this call, 8 most messages of its session to hand out
--- With     _history, _chain
+--          6 keep ended (ms), 7 a name of this call, 8 most messages of its session to hand out,
+--          9 time of ageing (ms)
+-- With     _history, _chain, _lanes
 -- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
 --          fleet:dead, fleet:event:, fleet:history:, fleet:bus
@@ -15,6 +16,7 @@
 --   An active one found here lost its worker: that attempt is counted as a loss, and at the cap the
 --   dispatch is buried, so a poison event cannot kill workers for ever.
 --   Only the holder of a live lease claims.
+--   Nothing starves: see `_lanes.lua`.
 --   A repeated call of the same name (its reply was lost) answers the same and counts no loss.
 
 local agent, fence, holder = ARGV[1], ARGV[2], ARGV[3]
@@ -77,13 +79,14 @@ end
 
 -- Bounded: each round ends a dispatch or drops a stale entry.
 for _ = 1, 1000 do
-  local id = redis.call('ZRANGE', due_key(agent), 0, 0)[1]
+  local id, aged = pick(agent, tonumber(ARGV[9]))
   if not id then return {'idle'} end
   local record = read_hash(dispatch_key(id))
   redis.call('ZREM', due_key(agent), id)
   if record.state == 'queued' then
     if NOW < tonumber(record.deadline_ms) then
       redis.call('ZREM', 'fleet:deadlines', id)
+      if aged then redis.call('HSET', agent_key(agent), 'aged_ms', NOW) end
       return start(record)
     end
     finish(record, 'expired', {'stage', 'expired'},
