@@ -7,6 +7,7 @@
 | fleet:counts            | hash   | `agent/state` -> number of dispatches   | permanent          |
 | fleet:fences            | hash   | agent -> newest fencing token           | permanent          |
 | fleet:totals            | hash   | `agent/measure` -> running totals       | permanent          |
+| fleet:spend:<day>       | hash   | `agent/measure` -> usd, tokens that day | 3 days             |
 | fleet:bus               | stream | the bus                                 | trimmed            |
 | fleet:index             | zset   | every kept dispatch by acceptance       | swept              |
 | fleet:ended, fleet:dead | zset   | ended ones and dead letters, by ending  | swept              |
@@ -75,6 +76,11 @@ ACCESS_NEWS = "fleet:access_news"
 
 #: Names the dispatches of this project: the same event and agent give the same id, everywhere.
 _NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")
+
+
+def spend(day: int) -> str:
+    """What the agents have cost on one day, counted from 1970 in UTC."""
+    return f"fleet:spend:{day}"
 
 
 def due(agent: str) -> str:

@@ -6,13 +6,15 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fleet.alerts import Alerter
 from fleet.api import backend as backends
+from fleet.api import page
 from fleet.api.access import Access
+from fleet.api.agents import Agents
 from fleet.api.backend import Backend
 from fleet.api.dispatches import Dispatches
 from fleet.api.events import EventsRoute
@@ -27,15 +29,6 @@ from fleet.api.speech import SpeechRoute
 from fleet.api.status import Status
 from fleet.api.stream import BusRoutes
 from fleet.api.tickets import Tickets
-
-_INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>fleet</title>
-<h1>fleet</h1><ul>
-<li><a href="/health">/health</a> how the fleet is
-<li><a href="/dispatches">/dispatches</a> the ledger, newest first
-<li><a href="/bus?last-event-id=0-0">/bus</a> every state change, live
-<li><a href="/openapi.json">/openapi.json</a> this API
-</ul></html>
-"""
 
 
 def create_api(backend: Backend | None = None, *, host: str | None = None) -> Starlette:
@@ -71,12 +64,14 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect is no problem document
     app.state.hub = hub
     app.state.listening = listening
     return app
 
 
 def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) -> list[BaseRoute]:
+    agents = Agents(backend)
     dispatches = Dispatches(backend)
     status = Status(backend, hub)
     stream = BusRoutes(hub, backend.settings)
@@ -92,13 +87,19 @@ def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) ->
         Route(f"{one}/approve", dispatches.approve, methods=["POST"]),
         Route(f"{one}/reject", dispatches.reject, methods=["POST"]),
         Route(f"{one}/stream", SpeechRoute(backend, listening), methods=["GET"]),
+        Route("/agents", agents.find),
+        Route("/agents/{agent}", agents.get),
+        Route("/agents/{agent}/pause", agents.pause, methods=["POST"]),
+        Route("/agents/{agent}/resume", agents.resume, methods=["POST"]),
+        Route("/agents/{agent}/drain", agents.drain, methods=["POST"]),
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),
         Route("/livez", status.livez),
         Route("/readyz", status.readyz),
         Route("/openapi.json", _openapi),
-        Route("/", _index),
+        Route("/", page.index),
+        Route("/console/{file}", page.file),
     ]
 
 
@@ -114,7 +115,3 @@ class _Asgi:
 
 async def _openapi(request: Request) -> Response:
     return JSONResponse(document())
-
-
-async def _index(request: Request) -> Response:
-    return HTMLResponse(_INDEX)

@@ -29,6 +29,7 @@ _UNSURE = frozenset({"/health", "/bus", "/ws"})
 _ANY_TOKEN = re.compile(
     r"/health|/metrics|/tickets|/events(/.+)?|/bus|/ws"
     r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
+    r"|/agents(/[^/]+(/(pause|resume|drain))?)?"
 )
 
 

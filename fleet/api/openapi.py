@@ -1,35 +1,23 @@
 """The API described in OpenAPI 3.1, from one table. A test compares it with the routes."""
 
 from functools import cache
-from typing import Any
 
 from fleet import bus
 from fleet.api.cursor import Resync
+from fleet.api.describe import DISPATCH_ID, Json
+from fleet.api.describe import json_answer as _json
+from fleet.api.describe import parameter as _parameter
+from fleet.api.describe import problems as _problems
+from fleet.api.describe import ref as _ref
 from fleet.api.dispatches import REASON_CHARS_MAX
 from fleet.api.events import BATCH_MAX, BATCH_MEDIA_TYPE
-from fleet.api.problems import MEDIA_TYPE
+from fleet.api.openapi_agents import AGENT_PATHS
 from fleet.api.schemas import SCHEMAS
 from fleet.ledger import State
 from fleet.ledger.operations import BY_CHARS_MAX
 from fleet.ledger.views import LIST_MAX
 from fleet.version import VERSION
-from routing.event import EVENT_BYTES_MAX, SOURCE_DEFAULT
-
-Json = dict[str, Any]
-
-_PROBLEMS = {
-    400: "Malformed; the problem names what is wrong.",
-    401: "No good token, where one is needed.",
-    403: "Another site's page, a public host name, or a scope that the token does not have.",
-    404: "Not known here.",
-    405: "Not for this method.",
-    408: "The body did not arrive in time.",
-    409: "The dispatch is in a state that does not allow it, or the session is busy.",
-    413: f"Larger than {EVENT_BYTES_MAX} bytes, or more than {BATCH_MAX} events.",
-    415: "Not JSON.",
-    429: "A limit refuses it; the sender keeps it. See `Retry-After`.",
-    503: "Nothing can accept or answer it now. See `Retry-After`.",
-}
+from routing.event import SOURCE_DEFAULT
 
 
 @cache
@@ -54,13 +42,15 @@ def document() -> Json:
             },
             "/dispatches/{dispatch_id}/stream": {"get": _listen()},
             "/tickets": {"post": _ticket()},
+            **AGENT_PATHS,
             "/bus": {"get": _bus()},
             "/ws": {"get": _ws()},
             "/health": {"get": _health()},
             "/livez": {"get": _probe("livez", "Does the process answer?", ())},
             "/readyz": {"get": _probe("readyz", "Would an event be accepted and kept?", (503,))},
             "/openapi.json": {"get": _plain("openapi", "This document.", "application/json")},
-            "/": {"get": _plain("index", "Links for people.", "text/html")},
+            "/": {"get": _plain("console", "The console, a page for people.", "text/html")},
+            "/console/{file}": {"get": _console_file()},
         },
         "security": [{}, {"token": []}],
         "components": {
@@ -162,7 +152,7 @@ def _get() -> Json:
         "operationId": "get_dispatch",
         "summary": "One dispatch with its steps, timings and why it waits.",
         "parameters": [
-            _dispatch_id(),
+            DISPATCH_ID,
             _parameter("content", _FLAG, "With the event's text and the answer."),
         ],
         "responses": {
@@ -176,7 +166,7 @@ def _operate(verb: str, summary: str) -> Json:
     operation: Json = {
         "operationId": f"{verb}_dispatch",
         "summary": summary,
-        "parameters": [_dispatch_id()],
+        "parameters": [DISPATCH_ID],
         "responses": {
             "200": _json("Done.", _ref("Moved")),
             **_problems(400, *_CALLER, 404, 409, 503),
@@ -226,7 +216,7 @@ def _listen() -> Json:
         "summary": "What a turn says while it runs, as server-sent events, then its outcome.",
         "description": "Only an agent with `stream = true` says anything before its outcome.",
         "parameters": [
-            _dispatch_id(),
+            DISPATCH_ID,
             _parameter("Last-Event-ID", {"type": "string"}, resume, place="header"),
             _parameter("last-event-id", {"type": "string"}, resume),
         ],
@@ -307,23 +297,18 @@ def _plain(name: str, summary: str, media_type: str) -> Json:
     }
 
 
-def _dispatch_id() -> Json:
-    schema = {"type": "string", "minLength": 1}
-    return {"name": "dispatch_id", "in": "path", "required": True, "schema": schema}
-
-
-def _parameter(name: str, schema: Json, description: str, place: str = "query") -> Json:
-    return {"name": name, "in": place, "schema": schema, "description": description}
-
-
-def _json(description: str, schema: Json) -> Json:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-def _problems(*statuses: int) -> Json:
-    content = {MEDIA_TYPE: {"schema": _ref("Problem")}}
-    return {str(code): {"description": _PROBLEMS[code], "content": content} for code in statuses}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
+def _console_file() -> Json:
+    name = {"type": "string", "examples": ["main.js"]}
+    return {
+        "operationId": "console_file",
+        "summary": "A script or style of the console.",
+        "parameters": [{"name": "file", "in": "path", "required": True, "schema": name}],
+        "responses": {
+            "200": {
+                "description": "The file.",
+                "content": {"text/javascript": {}, "text/css": {}, "image/svg+xml": {}},
+            },
+            "304": {"description": "Unchanged since the `ETag` in `If-None-Match`."},
+            **_problems(403, 404),
+        },
+    }

@@ -173,6 +173,37 @@ SCHEMAS: Json = {
         "dispatches cursor", dispatches=_list(_ref("Dispatch")), cursor=_or_null(_TEXT)
     ),
     "Moved": _object("dispatch_id state", dispatch_id=_TEXT, state=_STATE),
+    "Agent": _object(
+        "agent status online holder held_s fence queued active paused tier states oldest_s spend",
+        agent=_TEXT,
+        status={"type": "string", "enum": ["paused", "offline", "busy", "idle"]},
+        runner=_TEXT,
+        model=_or_null(_TEXT),
+        online={"type": "boolean"},
+        holder=_or_null(_TEXT),
+        held_s=_NUMBER,
+        fence=_COUNT,
+        queued=_COUNT,
+        active=_or_null(_TEXT),
+        paused={"type": "boolean"},
+        tier=_COUNT,
+        states={"type": "object", "additionalProperties": _COUNT},
+        oldest_s=_NUMBER,
+        spend=_object("usd tokens_in tokens_out", usd=_NUMBER, tokens_in=_COUNT, tokens_out=_COUNT),
+    ),
+    "Agents": _object("agents", agents=_list(_ref("Agent"))),
+    "Switched": _object(
+        "agents",
+        agents=_list(
+            _object(
+                "agent paused changed",
+                agent=_TEXT,
+                paused={"type": "boolean"},
+                changed={"type": "boolean"},
+                active=_or_null(_TEXT),
+            )
+        ),
+    ),
     "BusEvent": _object(
         "id epoch type time",
         id={"type": "string", "pattern": r"^\d+-\d+$"},
@@ -205,6 +236,7 @@ SCHEMAS: Json = {
         version=_TEXT,
         reason=_TEXT,
         epoch=_or_null(_TEXT),
+        links=_object("flower", flower=_or_null(_TEXT)),
         g1=_object("enabled redis_url length pending last_id oldest_pending_s"),
         g2=_object(
             "dispatch_timeout_s semaphores agents",

@@ -28,6 +28,8 @@ class Status:
     def __init__(self, backend: Backend, hub: Hub) -> None:
         self._backend = backend
         self._hub = hub
+        flower = backend.settings.flower
+        self._flower = f"http://127.0.0.1:{flower.port}" if flower.enabled and flower.port else None
         # Apart from the others, so that a probe does not wait behind slow requests.
         self._lane = Lane("probes", threads=2, backlog=64)
 
@@ -40,6 +42,7 @@ class Status:
         except (TimeoutError, FleetError) as error:
             reason = str(error) or "The broker does not answer in time."
             document = {"status": "down", "version": VERSION, "reason": reason}
+        document["links"] = {"flower": self._flower}
         down = document["status"] == "down"
         status = HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK
         return JSONResponse(document, int(status), {"Cache-Control": "no-store"})

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fleet import context
+from fleet import context, roster
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import duration, print_json, print_pairs, print_table
 from fleet.errors import FleetError
@@ -42,8 +42,7 @@ def show(name: str) -> None:
     """Show one agent with its configuration and its counts."""
     settings = load()
     operations.known_agents(settings, name)
-    row = _rows([name])[0]
-    row["states"] = views.counts(context.store(), [name])[name]["states"]
+    row = roster.rows(context.store(), settings, [name])[0]
     row["timeout_s"] = settings.timeout_s(name)
     row["fallbacks"] = list(settings.agents[name].fallbacks)
     if wants_json():
@@ -108,12 +107,12 @@ def _switch(name: str | None, everyone: bool, done: str) -> None:
 
 
 def _show_all() -> None:
-    rows = _rows(list(load().agents))
+    rows = roster.rows(context.store(), load(), list(load().agents))
     if wants_json():
         print_json(rows)
         return
     print_table(
-        ["agent", "status", "model", "queued", "active", "holder", "held"],
+        ["agent", "status", "model", "queued", "active", "holder", "held", "usd today"],
         [
             (
                 row["agent"],
@@ -123,30 +122,8 @@ def _show_all() -> None:
                 row["active"],
                 row["holder"],
                 duration(row["held_s"]) if row["holder"] else None,
+                f"{row['spend']['usd']:.4f}",
             )
             for row in rows
         ],
     )
-
-
-def _rows(names: list[str]) -> list[dict[str, Any]]:
-    configured = load().agents
-    found = _found(names)
-    return [
-        {
-            "agent": name,
-            "status": _status(row),
-            "runner": configured[name].runner,
-            "model": configured[name].model,
-            **row,
-        }
-        for name, row in found.items()
-    ]
-
-
-def _status(row: dict[str, Any]) -> str:
-    if row["paused"]:
-        return "paused"
-    if not row["online"]:
-        return "offline"
-    return "busy" if row["active"] else "idle"

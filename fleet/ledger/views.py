@@ -14,7 +14,8 @@ from fleet.store import Store
 from fleet.store.connection import reachable
 
 LIST_MAX = 1000
-_SCAN_CHUNK = 200
+#: Dispatches that one round trip looks at.
+_SCAN_CHUNK = 500
 _NUMBERS = (
     "attempt",
     "losses",
@@ -86,8 +87,11 @@ def find(
 ) -> Page:
     """Dispatches over all agents, newest accepted first, filtered."""
     found: list[dict[str, Any]] = []
-    top = f"({cursor}" if cursor else "+inf"
     limit = max(1, min(limit, LIST_MAX))
+    if not _any(store, agent, states):
+        return Page(dispatches=[], cursor=None)
+    top = f"({cursor}" if cursor else "+inf"
+    chunk = _SCAN_CHUNK if agent or states else limit
     while True:
         with reachable():
             rows: Any = store.client.zrange(
@@ -97,24 +101,68 @@ def find(
                 desc=True,
                 byscore=True,
                 offset=0,
-                num=_SCAN_CHUNK,
+                num=chunk,
                 withscores=True,
             )
-            pipe = store.client.pipeline(transaction=False)
-            for dispatch_id, _ in rows:
-                pipe.hgetall(keys.dispatch(dispatch_id))
-            records = pipe.execute() if rows else []
-        for (_, score), raw in zip(rows, records, strict=True):
-            if not raw or (agent and raw["agent"] != agent):
-                continue
-            if states and raw.get("state") not in states:
+        hits = _hits(store, rows, agent, states)
+        room = limit - len(found)
+        for score, raw in _read(store, hits[:room]):
+            if states and raw.get("state") not in states:  # it moved on meanwhile
                 continue
             found.append(_record(raw))
             if len(found) == limit:
                 return Page(dispatches=found, cursor=f"{score:.0f}")
-        if len(rows) < _SCAN_CHUNK:
+        if len(hits) > room:
+            top = f"({hits[room - 1][1]:.0f}"
+        elif len(rows) < chunk:
             return Page(dispatches=found, cursor=None)
-        top = f"({rows[-1][1]:.0f}"
+        else:
+            top = f"({rows[-1][1]:.0f}"
+
+
+Scored = tuple[str, float]  #: a dispatch's id and its place in the index
+
+
+def _any(store: Store, agent: str | None, states: Sequence[str]) -> bool:
+    """False when the counts say that nothing can be found: what is rare is often absent."""
+    if not states:
+        return True
+    with reachable():
+        flat: Any = store.client.hgetall(keys.COUNTS)
+    parts = ((*field.partition("|")[::2], value) for field, value in flat.items())
+    return any(
+        int(value) > 0 and state in states and agent in (None, name) for name, state, value in parts
+    )
+
+
+def _hits(
+    store: Store, rows: Sequence[Scored], agent: str | None, states: Sequence[str]
+) -> list[Scored]:
+    """Those of `rows` that are looked for; to tell costs far less than to read them."""
+    if not rows or not (agent or states):
+        return list(rows)
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        for dispatch_id, _ in rows:
+            pipe.hmget(keys.dispatch(dispatch_id), "agent", "state")
+        marks = pipe.execute()
+    return [
+        row
+        for row, (name, state) in zip(rows, marks, strict=True)
+        if agent in (None, name) and (not states or state in states)
+    ]
+
+
+def _read(store: Store, hits: Sequence[Scored]) -> list[tuple[float, dict[str, str]]]:
+    """The records there still are, each with its place."""
+    if not hits:
+        return []
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        for dispatch_id, _ in hits:
+            pipe.hgetall(keys.dispatch(dispatch_id))
+        records = pipe.execute()
+    return [(score, raw) for (_, score), raw in zip(hits, records, strict=True) if raw]
 
 
 def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -133,14 +181,28 @@ def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
     now_ms = seconds * 1000 + micros / 1000
     found: dict[str, dict[str, Any]] = {}
     for name, queued_ms in zip(agents, since, strict=True):
-        states = {
-            field.partition("|")[2]: int(value)
-            for field, value in flat.items()
-            if field.partition("|")[0] == name and int(value)
-        }
         age = max(0.0, (now_ms - float(queued_ms)) / 1000) if queued_ms else 0.0
-        found[name] = {"states": states, "oldest_s": round(age, 3)}
+        found[name] = {"states": {}, "oldest_s": round(age, 3)}
+    for field, value in flat.items():
+        name, _, state = field.partition("|")
+        if name in found and int(value):
+            found[name]["states"][state] = int(value)
     return found
+
+
+def spend(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Per agent: what its attempts have cost since midnight UTC, by the server's clock."""
+    with reachable():
+        seconds, _ = store.client.time()
+        flat: Any = store.client.hgetall(keys.spend(int(seconds) // 86400))
+    return {
+        name: {
+            "usd": round(float(flat.get(f"{name}|usd", 0)), 6),
+            "tokens_in": int(flat.get(f"{name}|tokens_in", 0)),
+            "tokens_out": int(flat.get(f"{name}|tokens_out", 0)),
+        }
+        for name in agents
+    }
 
 
 def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -114,11 +114,19 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
         ),
         ProcessSpec(
             *("api", _fleet("api"), 1),
-            env={"FLEET_API__PORT": str(addresses.api_port)},
+            env=_ports(addresses),
             ready=_answers(addresses.api_host, addresses.api_port, "/readyz"),
             ready_timeout_s=READY_S,
         ),
     ]
+
+
+def _ports(addresses: Addresses) -> dict[str, str]:
+    """The API listens on one and links to the other."""
+    ports = {"FLEET_API__PORT": str(addresses.api_port)}
+    if addresses.flower_port:
+        ports["FLEET_FLOWER__PORT"] = str(addresses.flower_port)
+    return ports
 
 
 def _celery(*args: str) -> list[str]:

@@ -11,7 +11,7 @@
 -- With     _history, _chain
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
---          fleet:event:, fleet:history:, fleet:bus
+--          fleet:event:, fleet:history:, fleet:spend:, fleet:bus
 -- Returns  {'done', state} | {'fenced'} | {'gone'}
 -- Invariants
 --   Only the attempt that runs now, under the newest token, ends a dispatch.
@@ -38,9 +38,24 @@ if record.state ~= 'active' or record.attempt ~= attempt or record.fence ~= fenc
   return {'fenced'}
 end
 
+-- The usage of an attempt holds what the journal replayed, which was counted before.
+local function spend(facts)
+  local key = 'fleet:spend:' .. math.floor(NOW / 86400000)
+  for _, measure in ipairs({'usd', 'tokens_in', 'tokens_out'}) do
+    local more = (tonumber(facts[measure]) or 0) - (tonumber(record[measure]) or 0)
+    if more > 0 then
+      local name = agent .. '|' .. measure
+      redis.call(measure == 'usd' and 'HINCRBYFLOAT' or 'HINCRBY', key, name, more)
+      redis.call('PEXPIRE', key, 259200000)
+    end
+  end
+end
+
 local elapsed = NOW - tonumber(record.started_ms)
 local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
-for name, value in pairs(cjson.decode(fields)) do
+local facts = cjson.decode(fields)
+spend(facts)
+for name, value in pairs(facts) do
   set[#set + 1] = name; set[#set + 1] = tostring(value)
   if name == 'verdict' then record.verdict = value end
   if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end

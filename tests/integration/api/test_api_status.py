@@ -172,6 +172,9 @@ def test_what_is_answered_is_as_described(api: Api) -> None:
     check(api.http.get(one, params={"content": "1"}).json(), "Dispatch")
     check(api.http.get("/dispatches").json(), "Page")
     check(api.http.get("/health").json(), "Health")
+    check(api.http.get("/agents").json(), "Agents")
+    check(api.http.get("/agents/gem").json(), "Agent")
+    check(api.http.post("/agents/gem/resume").json(), "Switched")
     check(api.send(to="nobody").json(), "Problem")
     with api.follow("x") as bus:
         check(bus.next(), "BusEvent")
@@ -179,8 +182,8 @@ def test_what_is_answered_is_as_described(api: Api) -> None:
         check(bus.next(), "BusEvent")
 
 
-def test_the_first_page_leads_on(api: Api) -> None:
+def test_the_first_page_has_all_its_parts(api: Api) -> None:
     page = api.http.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    for link in re.findall(r'href="([^"?]+)', page.text):
-        assert api.http.head(link).status_code == 200
+    for link in re.findall(r'(?:href|src)="([^"?#]+)', page.text):
+        assert api.http.head(f"/{link}").status_code == 200

@@ -112,6 +112,17 @@ def test_who_sees_and_operates_which_dispatches(api: Api, make: Any, root: Any) 
     assert api.http.get(f"/dispatches/{mine}", headers=operator).status_code == 403
 
 
+def test_who_sees_and_switches_which_agents(api: Api, make: Any, root: Any) -> None:
+    reader, operator = bearer(make("read:archie")), bearer(make("operate"))
+    seen = api.http.get("/agents", headers=reader).json()["agents"]
+    assert [row["agent"] for row in seen] == ["archie"]
+    assert api.http.get("/agents/gem", headers=reader).status_code == 403
+    assert api.http.get("/agents", params={"agent": "gem"}, headers=reader).status_code == 403
+    assert api.http.post("/agents/archie/pause", headers=reader).status_code == 403
+    for verb in ("pause", "resume"):
+        assert api.http.post(f"/agents/archie/{verb}", headers=operator).status_code == 200
+
+
 def test_what_nobody_thought_of_is_for_admins(api: Api, make: Any, root: Any) -> None:
     almost = bearer(make("send:*", "read:*", "operate"))
     assert api.http.get("/nothing-here", headers=almost).status_code == 403

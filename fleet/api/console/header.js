@@ -1,0 +1,96 @@
+/** The signs and figures at the top: how the fleet is, and how fresh that is. */
+
+import { byId, el, say } from "./dom.js";
+import { count, duration, usd } from "./format.js";
+
+const LINKS = {
+  live: ["● live", "ok"],
+  connecting: ["◌ connecting", "degraded"],
+  away: ["✕ no connection, trying again", "down"],
+};
+const HEALTH = { ok: "● ok", degraded: "▲ degraded", down: "✕ down" };
+
+/** [name, value, is it zero, explanation]. */
+function figures(totals, health, agents) {
+  const states = totals.states;
+  const active = (states.active ?? 0) + (states.announcing ?? 0);
+  return [
+    ["queued", count(states.queued), !states.queued, "dispatches that wait for their agent"],
+    ["running", `${count(active)} / ${count(agents)}`, !active, "turns that run, of all agents"],
+    ["retrying", count(states.retrying), !states.retrying, "wait for their next attempt"],
+    ["parked", count(states.parked), !states.parked, "wait for a person"],
+    ["dead", count(states.dead), !states.dead, "given up; can be replayed"],
+    ["oldest wait", totals.oldest_s ? duration(totals.oldest_s) : "–", !totals.oldest_s, ""],
+    ["spent today", usd(totals.usd), !totals.usd, `${count(totals.tokens)} tokens, since 0:00 UTC`],
+    ["breaker", health?.g4?.breaker ?? "–", health?.g4?.breaker !== "open", "the circuit breaker"],
+  ];
+}
+
+export class Header {
+  constructor(model) {
+    this.model = model;
+    this.cells = new Map();
+    model.addEventListener("agents", () => this.#figures());
+    model.addEventListener("health", () => this.#health());
+    model.addEventListener("trouble", ({ detail }) => {
+      if (detail.what === "health") this.#sign("health", "✕ unknown", "down", detail.problem.message);
+    });
+  }
+
+  /** How the page is connected to the bus. */
+  link(state) {
+    const [text, level] = LINKS[state];
+    this.#sign("link", text, level, "the connection to the bus");
+  }
+
+  #health() {
+    const { status, reason, version, links } = this.model.health;
+    this.#sign("health", HEALTH[status], status, reason ?? this.#why(status) ?? `version ${version}`);
+    const flower = byId("flower");
+    flower.hidden = !links?.flower;
+    if (links?.flower) flower.href = links.flower;
+    this.#figures();
+  }
+
+  /** Which part makes it degraded, in words. */
+  #why(status) {
+    if (status !== "degraded") return null;
+    const { g2, beat } = this.model.health;
+    const gone = Object.entries(g2.agents).filter(([, row]) => !row.holder);
+    if (gone.length) return `${count(gone.length)} agents have no worker: ${gone[0][0]} ...`;
+    if (beat.last_tick_s === null || beat.last_tick_s > 15) return "beat does not tick";
+    return "an agent does not take work";
+  }
+
+  #sign(id, text, level, title) {
+    const node = byId(id);
+    say(node, text);
+    node.dataset.level = level;
+    node.title = title;
+  }
+
+  #figures() {
+    const totals = this.model.totals();
+    const { agents, health } = this.model;
+    for (const [name, value, zero, title] of figures(totals, health, agents.size)) {
+      let cell = this.cells.get(name);
+      if (!cell) {
+        cell = el("dd");
+        byId("figures").append(el("div", { title, data: { figure: name } }, el("dt", {}, name), cell));
+        this.cells.set(name, cell);
+      }
+      say(cell, value);
+      cell.parentElement.title = title;
+      cell.classList.toggle("zero", zero);
+    }
+    this.#count("agents", agents.size);
+    this.#count("dead", totals.states.dead);
+    this.#count("parked", totals.states.parked);
+  }
+
+  #count(name, number) {
+    const node = byId(`count-${name}`);
+    say(node, number ? count(number) : "");
+    node.hidden = !number;
+  }
+}

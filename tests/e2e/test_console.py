@@ -1,0 +1,220 @@
+"""The console in a real browser: live, over outages, by keyboard, and for an operator."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e.console import CHROMIUM, NEEDED, Backstage, chromium, watched
+from tests.fixtures.valkey import Valkey
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(CHROMIUM is None, reason=NEEDED),
+]
+
+#: The machine is shared, and a page that reconnects waits up to 5 s between two tries.
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    found = Valkey(tmp_path_factory.mktemp("valkey"), durable=True)
+    yield found.start()
+    found.kill()
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, server: Valkey) -> Iterator[Backstage]:
+    found = Backstage(tmp_path_factory.mktemp("stage"), server, ["archie", "gem"])
+    found.start()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
+    yield context.new_page()
+    context.close()
+
+
+def feed(page: Page, kind: str, dispatch_id: str) -> int:
+    """How often the feed shows that this happened to a dispatch."""
+    return page.locator(f'#feed-list [data-kind="{kind}"][data-dispatch="{dispatch_id}"]').count()
+
+
+def row(page: Page, name: str):
+    return page.locator(f"#row-{name}")
+
+
+def test_it_loads_and_asks_nobody_else(stage: Backstage, page: Page) -> None:
+    wrong = watched(page, stage.url)
+    expect(row(page, "archie")).to_contain_text("offline")
+    expect(page.locator("#health")).to_contain_text("degraded")
+    expect(page.locator("#count-agents")).to_have_text("2")
+    assert not wrong
+
+
+def test_light_and_dark_differ(stage: Backstage, page: Page) -> None:
+    watched(page, stage.url)
+    grounds = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(set(grounds)) == 2
+
+
+def test_what_happens_is_shown_while_it_happens(stage: Backstage, page: Page) -> None:
+    watched(page, stage.url)
+    queue = row(page, "gem").locator('[data-cell="queue"]')
+    expect(queue).to_have_text("0")
+    (dispatch_id,) = stage.books.accept("gem")
+    expect(queue).to_have_text("1")
+    claim = stage.run("gem", dispatch_id)
+    expect(row(page, "gem")).to_contain_text(dispatch_id[:8])
+    page.goto(f"{stage.url}#/dispatches")
+    expect(row(page, dispatch_id)).to_contain_text("active")
+    stage.books.complete(claim)
+    expect(row(page, dispatch_id)).to_contain_text("completed")
+    expect(page.locator("#throughput")).to_have_attribute("title", re.compile(r"[0-9.]+/s ended"))
+
+
+def test_nothing_is_missed_while_the_api_is_away(stage: Backstage, page: Page) -> None:
+    wrong = watched(page, stage.url)
+    page.evaluate("window.loadedOnce = true")
+    before = stage.books.accept("gem")
+    expect(page.locator(f'[data-dispatch="{before[0]}"]').first).to_be_visible()
+    stage.kill()
+    expect(page.locator("#link")).to_contain_text("no connection")
+    away = [stage.books.accept("gem")[0] for _ in range(15)]
+    stage.start()
+    after = stage.books.accept("gem")
+    expect(page.locator("#link")).to_contain_text("live")
+    expect(page.locator(f'[data-dispatch="{after[0]}"]').first).to_be_visible()
+    seen = {one: feed(page, "dispatch_queued", one) for one in [*before, *away, *after]}
+    assert set(seen.values()) == {1}
+    assert page.evaluate("window.loadedOnce")
+    assert not wrong
+
+
+def test_a_broker_that_restarts_needs_no_reload(
+    stage: Backstage, server: Valkey, page: Page
+) -> None:
+    watched(page, stage.url)
+    page.evaluate("window.loadedOnce = true")
+    server.kill()
+    expect(page.locator("#health")).to_contain_text("down")
+    server.start()
+    expect(page.locator("#health")).to_contain_text("degraded")
+    (dispatch_id,) = stage.books.accept("archie")
+    expect(page.locator(f'[data-dispatch="{dispatch_id}"]').first).to_be_visible()
+    assert page.evaluate("window.loadedOnce")
+
+
+def test_a_dead_letter_is_replayed_by_keyboard(stage: Backstage, page: Page) -> None:
+    dispatch_id = stage.dead_letter("archie")
+    watched(page, stage.url)
+    expect(page.locator("#count-dead")).to_have_text("1")
+    page.keyboard.press("3")
+    expect(row(page, dispatch_id)).to_contain_text("no such model")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#detail")).to_contain_text("no such model")
+    page.keyboard.press("r")
+    expect(row(page, dispatch_id)).to_have_count(0)
+    expect(page.locator("#detail")).to_contain_text("generation 2")
+    assert stage.books.state(dispatch_id) == "queued"
+    page.keyboard.press("Escape")
+    expect(page.locator("#detail")).to_be_hidden()
+
+
+def test_an_agent_is_paused_and_resumed_by_keyboard(stage: Backstage, page: Page) -> None:
+    watched(page, stage.url)
+    expect(row(page, "archie")).to_be_visible()
+    page.locator("#list").focus()
+    page.keyboard.press("j")
+    for offered, paused in (("Resume", True), ("Pause", False)):
+        page.keyboard.press("p")
+        expect(row(page, "archie").get_by_role("button")).to_have_text(offered)
+        assert httpx.get(f"{stage.url}agents/archie").json()["paused"] is paused
+
+
+def test_an_answer_is_text_whatever_it_holds(stage: Backstage, page: Page) -> None:
+    nasty = "<img src=x onerror='window.hit = 1'><script>window.hit = 1</script>"
+    (dispatch_id,) = stage.books.accept("gem", text=f"said {nasty}", session=nasty)
+    stage.books.complete(stage.run("gem", dispatch_id), answer=nasty)
+    wrong = watched(page, f"{stage.url}#/dispatches?open=dispatch/{dispatch_id}")
+    detail = page.locator("#detail")
+    expect(detail).to_contain_text("completed")
+    expect(detail.locator("pre")).to_have_count(0)
+    page.get_by_role("button", name="Show content").click()
+    expect(detail.locator("pre").last).to_have_text(nasty)
+    assert page.locator("#detail img, #detail script").count() == 0
+    assert page.evaluate("window.hit") is None
+    assert not [problem for problem in wrong if "Content Security" in problem]
+
+
+def test_the_page_may_run_nothing_but_its_own_files(stage: Backstage) -> None:
+    answer = httpx.get(stage.url)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<script(?![^>]*src=)|\son\w+=|style=", answer.text)
+    etag = answer.headers["etag"]
+    assert httpx.get(stage.url, headers={"If-None-Match": etag}).status_code == 304
+    assert httpx.get(f"{stage.url}console/..%2fapp.py").status_code == 404
+
+
+def test_a_thousand_agents_and_ten_thousand_dispatches(
+    browser: Browser, server: Valkey, tmp_path: Path, page: Page
+) -> None:
+    names = [f"agent-{number:04}" for number in range(1000)]
+    big = Backstage(tmp_path, server, names)
+    big.books.store.client.flushall()
+    big.start()
+    try:
+        for start in range(0, 10_000, 500):
+            events = [{"to": names[n % 1000], "text": "x"} for n in range(start, start + 500)]
+            assert httpx.post(f"{big.url}events", json=events, timeout=30).status_code == 202
+        wrong = watched(page, big.url)
+        expect(page.locator("#count-agents")).to_have_text("1,000")
+        expect(page.locator('[data-figure="queued"] dd')).to_have_text("10,000")
+        page.locator("#list").focus()
+        page.keyboard.press("End")
+        expect(row(page, "agent-0999")).to_be_visible()
+        page.keyboard.press("/")
+        page.keyboard.type("agent-0042")
+        expect(page.locator("#list [role=row]")).to_have_count(1)
+        (news,) = big.books.accept("agent-0042")
+        expect(page.locator(f'[data-dispatch="{news}"]').first).to_be_visible()
+        expect(row(page, "agent-0042").locator('[data-cell="queue"]')).to_have_text("11")
+        page.goto(f"{big.url}#/dispatches")
+        expect(row(page, news)).to_be_visible()
+        # To the end of ten thousand: each page is fetched when the one before has been seen.
+        page.locator("#list").focus()
+        first = httpx.get(f"{big.url}dispatches", params={"agent": names[0], "limit": 20}).json()
+        oldest = first["dispatches"][-1]["dispatch_id"]
+        last = row(page, oldest)
+        for _ in range(200):
+            page.keyboard.press("End")
+            if last.count():
+                break
+            page.wait_for_timeout(50)
+        expect(last).to_be_visible()
+        assert page.evaluate("document.querySelectorAll('*').length") < 4000
+        assert not wrong
+    finally:
+        big.close()
