@@ -149,7 +149,16 @@ class Tool(Section):
 
 def one_or_more(value: Any) -> Any:
     """A single string stands for a list of it."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("must be a string or a list of strings")
     return (value,) if isinstance(value, str) else value
+
+
+def array(value: Any) -> Any:
+    """TOML's array of tables."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be an array of tables, written [[routes.rules]]")
+    return value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more)]
@@ -180,7 +189,7 @@ class Routes(Section):
     mentions: bool = True
     groups: dict[str, tuple[str, ...]] = {}
     #: In order; for events that neither name a target nor mention anybody.
-    rules: tuple[RouteRule, ...] = ()
+    rules: Annotated[tuple[RouteRule, ...], BeforeValidator(array)] = ()
     #: Whether the first rule that matches decides, or all that match together.
     match: Literal["first", "all"] = "first"
     #: An event that came through more turns of agents than this is refused.

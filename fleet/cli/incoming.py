@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fleet import hops
 from fleet.errors import Refused
 from routing import InvalidEvent
 from routing.event import EVENT_BYTES_MAX
@@ -14,18 +15,22 @@ from routing.event import EVENT_BYTES_MAX
 def read_event(text: str | None, file: str | None, options: Mapping[str, Any]) -> Any:
     """The raw event; `options` that are not None win over what a file says.
 
+    In the program of a turn it is one hop further than the event that the turn is of.
+
     Raises InvalidEvent for a file that is no JSON, Refused for one that is too large or unreadable.
     """
+    further = hops.of_next()
+    handed_on = {} if further is None else {"hops": further}
     given = {name: value for name, value in options.items() if value is not None}
     if file is None:
-        return {"text": text, **given}
+        return {"text": text, **given, **handed_on}
     raw = _parse(_read(file))
     if not isinstance(raw, dict):
         return raw
     # In a CloudEvents object the fleet's own fields stand in `data`, and what stands there wins.
     if isinstance(raw.get("data"), dict):
         raw["data"] = {name: value for name, value in raw["data"].items() if name not in given}
-    return {**raw, **given}
+    return {**raw, **given, **handed_on}
 
 
 def _read(file: str) -> bytes:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from fleet import hops
 from fleet.ledger import Failure, Stage
 from fleet.marks import Mark, kill_marked
 from fleet.runner import TurnFailed
@@ -113,6 +114,7 @@ def _environment(turn: Turn) -> dict[str, str]:
         "TURN_AGENT": turn.claim.agent,
         "TURN_DISPATCH_ID": turn.claim.dispatch_id,
         "TURN_ATTEMPT": str(turn.claim.attempt),
+        hops.VARIABLE: str(turn.event.hops),
         "TURN_SESSION": turn.event.session or "",
         "TURN_INSTRUCTIONS": turn.agent.instructions,
     }

@@ -91,6 +91,7 @@ def test_what_it_prints_is_the_answer(fleet: Fleet) -> None:
 
 def test_it_learns_who_it_is_and_no_secret_of_the_fleet(fleet: Fleet) -> None:
     assert answer(fleet, "env TURN_AGENT") == "tool"
+    assert answer(fleet, "env TURN_HOPS") == "0"
     assert answer(fleet, "env FLEET_CONFIG") == "unset"
 
 

@@ -65,5 +65,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_event(None, str(tmp_path / "nothing.json"), {})
 
 
+def test_in_the_program_of_a_turn_it_is_a_hop_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TURN_HOPS", "3")
+    assert parsed(read_event("hello", None, {})).hops == 4
+    file = written(tmp_path, CLOUD % ('"hops": "of the data"', ', "hops": 0'))
+    event = parsed(read_event(None, file, {}))
+    assert (event.hops, event.data) == (4, {"hops": "of the data"})
+
+
+@pytest.mark.parametrize("told", ["", "many", "-1", "²"])
+def test_hops_that_are_none_are_refused(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TURN_HOPS", told)
+    with pytest.raises(InvalidEvent, match="`hops`"):
+        parsed(read_event("hello", None, {}))
+
+
 def test_what_is_no_object_is_left_to_the_parser(tmp_path: Path) -> None:
     assert read_event(None, written(tmp_path, "[1]"), {"to": ["gem"]}) == [1]

@@ -168,7 +168,14 @@ MISTAKES = {
         f"{ONE}[[routes.rules]]\nname = 'r'\nto = 'a'\ndata = {{ d = 2026-01-01 }}",
         "routes.rules.r.data.d must be",
     ),
-    "rules that are no list": (f"{ONE}[routes.rules]\nname = 'r'", "routes.rules: "),
+    "rules that are no list": (
+        f"{ONE}[routes.rules]\nname = 'r'",
+        "routes.rules: must be an array of",
+    ),
+    "a number for a target": (
+        f"{ONE}[[routes.rules]]\nname = 'r'\nto = 3",
+        "routes.rules.0.to: must be a string or a list",
+    ),
     "an unknown way to match": (f"{ONE}[routes]\nmatch = '{SECRET}'", "routes.match: "),
     "hops below zero": (f"{ONE}[routes]\nmax_hops = -1", "routes.max_hops: "),
     "a switch for hops": (f"{ONE}[routes]\nmax_hops = true", "routes.max_hops: must be a number"),
