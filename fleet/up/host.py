@@ -17,6 +17,7 @@ import gc
 import importlib
 import logging
 import os
+import platform
 import select
 import signal
 import sys
@@ -77,6 +78,7 @@ _PRELOAD = (
     "tasks.runners.llm",
     "tasks.runners.python",
 )
+_GC_WHILE_IMPORTING = (10_000, 50, 1000)
 #: A worker that lived shorter than this has crashed at its start.
 CRASH_S = 5.0
 #: The first crashes are retried at once; then the wait doubles up to the longest.
@@ -270,11 +272,19 @@ def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
 
 
 def _preload(agents: Sequence[str]) -> None:
+    # Imports make objects that stay. To look through them for garbage again and again is a quarter
+    # of the time; not to look at all leaves holes, which each worker fills on pages of its own.
+    usual = gc.get_threshold()
+    gc.set_threshold(*_GC_WHILE_IMPORTING)
     for name in _PRELOAD:
         importlib.import_module(name)
     app = importlib.import_module("fleet.celery").app
     app.loader.import_default_modules()
     app.finalize()
+    # Both are in each worker's banner, and kept: one runs a program, the other reads the entry
+    # points of every package installed.
+    platform.platform()
+    _ = app.backend
     # Seconds of imports, which only agents with a model need.
     if any(load().agents[name].runner == "llm" for name in agents):
         importlib.import_module("tasks.warm").warm()
@@ -282,6 +292,7 @@ def _preload(agents: Sequence[str]) -> None:
         raise FleetError(f"A host must fork from one thread; running are {threading.enumerate()}.")
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*usual)
 
 
 def _alert(agent: str, code: int) -> None:
