@@ -11,13 +11,10 @@ from fleet.store.address import rings_in_store
 #: The queues that are nobody's own; any worker may serve them.
 SHARED_QUEUES = ("intake", "delivery", "maintenance")
 
-#: On RabbitMQ: replicated and fsynced; one consumer at a time, a standby takes over within
-#: milliseconds; a doorbell that kills its worker is dropped at last, the ledger knows better.
-_QUORUM: dict[str, Any] = {
-    "x-queue-type": "quorum",
-    "x-single-active-consumer": True,
-    "x-delivery-limit": 3,
-}
+#: On RabbitMQ: replicated and fsynced; a doorbell that kills its worker is dropped at last, the
+#: ledger knows better. No single active consumer: one that is stopped, or whose host has vanished,
+#: would stay it until its heartbeats are missed, minutes after its lease went to another.
+_QUORUM: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": 3}
 
 
 def agent_queue(settings: Settings, agent: str) -> Queue:

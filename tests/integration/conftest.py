@@ -1,5 +1,6 @@
-"""Integration tests may ask for a `celery_setup`: pytest-celery, on processes or containers."""
+"""Integration tests may ask for a `celery_setup`, on processes or containers, and for RabbitMQ."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from fleet.store import Store
 from tests.fixtures.chains import MakeBooks, settings_with
 from tests.fixtures.ledger import Books, Twice
 from tests.fixtures.process import *  # noqa: F403 - the list is kept there
+from tests.fixtures.rabbit import Rabbit, running_rabbit
 
 
 @pytest.fixture(params=["once", "repeated"])
@@ -19,3 +21,10 @@ def books(request: pytest.FixtureRequest, store: Store) -> MakeBooks:
         return Books(kind(store.client, 10_000, rings=True), settings_with(*stages, **options))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory, _no_process_is_left: None) -> Iterator[Rabbit]:
+    """One server for the whole run: it takes ten seconds to start."""
+    with running_rabbit(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server

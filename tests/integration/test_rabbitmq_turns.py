@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fixtures.fleet import Fleet, fleet_of
-from tests.fixtures.rabbit import needs_rabbitmq, rabbitmq
+from tests.fixtures.rabbit import Rabbit, needs_rabbitmq
 from tests.integration.test_worker_turns import *  # noqa: F403 - the very same tests
 from tests.integration.test_worker_turns import MARGIN_S, SOFT_S
 
@@ -13,16 +13,10 @@ pytestmark = needs_rabbitmq
 
 
 @pytest.fixture(scope="module")  # type: ignore[no-redef]
-def fleet(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Fleet]:
+def fleet(rabbit: Rabbit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """As the Valkey tests' own, with RabbitMQ as its broker."""
     agents = {"quick": {"timeout_s": SOFT_S}, "other": {}}
-    with (
-        rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as url,
-        fleet_of(
-            tmp_path_factory.mktemp("fleet"), agents, hard_limit_margin_s=MARGIN_S, broker_url=url
-        ) as fleet,
-    ):
+    folder = tmp_path_factory.mktemp("fleet")
+    with fleet_of(folder, agents, hard_limit_margin_s=MARGIN_S, broker_url=rabbit.url) as fleet:
         fleet.ready(*agents)
         yield fleet

@@ -27,7 +27,8 @@ def fleet(no_leftovers: str, tmp_path: Path) -> Iterator[Fleet]:
 @pytest.fixture
 def pair(fleet: Fleet) -> tuple[Process, Process]:
     """The holder, and one that stands by."""
-    both = [fleet.worker("a"), fleet.worker("a")]
+    # Two of one name on one machine: RabbitMQ refuses the second its queue for remote control.
+    both = [fleet.worker("a"), fleet.worker("a", "-n", "another@%h")]
     wait_until(lambda: any(READY in worker.said() for worker in both), 40)
     holder, other = sorted(both, key=lambda worker: READY not in worker.said())
     other.wait_said(STANDING_BY)

@@ -79,7 +79,7 @@ def test_an_idle_one_ends_at_once(fleet: Fleet) -> None:
 
 def test_one_that_stands_by_ends_too(fleet: Fleet) -> None:
     fleet.ready("a")
-    second = fleet.worker("a")
+    second = fleet.worker("a", "-n", "another@%h")
     second.wait_said("standing by")
     second.signal(signal.SIGTERM)
     second.wait()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleet.worker import LEASE_LOST_EXIT
-from tests.fixtures.fleet import Fleet, Process, fleet_of
+from tests.fixtures.fleet import START_S, Fleet, Process, fleet_of
 from tests.fixtures.processes import no_leftovers, wait_until
 
 __all__ = ["no_leftovers"]
@@ -27,14 +27,14 @@ def worker(fleet: Fleet) -> Iterator[Process]:
     (worker,) = fleet.ready("a")
     children = worker.children()
     yield worker
-    fleet.wait_state(fleet.send("a", "say hello"), "completed", timeout_s=5)
+    fleet.wait_state(fleet.send("a", "say hello"), "completed")
     assert worker.alive
     assert worker.children() == children
     assert [e.fields["fence"] for e in fleet.books.bus("agent_online")] == [1]
 
 
 def assert_one_run(fleet: Fleet, dispatch_id: str) -> None:
-    record = fleet.wait_state(dispatch_id, "completed", timeout_s=5)
+    record = fleet.wait_state(dispatch_id, "completed")
     assert (record["attempt"], record["losses"]) == ("1", "0")
     assert len(fleet.diary("start", dispatch_id)) == 1
     assert fleet.books.ends(dispatch_id) == ["dispatch_completed"]
@@ -64,7 +64,8 @@ def test_away_while_the_turn_ends(fleet: Fleet, worker: Process) -> None:
 
 def test_away_between_two_steps(fleet: Fleet, worker: Process) -> None:
     running = fleet.send("a", "steps one two")
-    wait_until(lambda: bool(fleet.books.ledger.steps(running)))
+    # Not only in the journal: the turn has been told so.
+    wait_until(lambda: bool(fleet.diary("kept", running)), START_S)
     fleet.server.kill()
     fleet.open_gate("one")
     wait_until(lambda: len(fleet.diary("call", running)) == 2)
