@@ -55,5 +55,6 @@ if URL in os.environ:
     app = configured(os.environ[URL], float(os.environ[TIMEOUT_S]))
     app.task(name="noop")(_turns.note)
     app.task(name="hold")(_turns.held)
+    app.task(name="stay")(_turns.stay)
     if os.environ.get(LITELLM):
         __import__("tasks.model", fromlist=["load"]).load()

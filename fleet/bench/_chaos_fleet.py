@@ -47,7 +47,7 @@ _AGENT = """\
 [agents.{name}]
 runner = "python"
 python = "{turn}"
-timeout_s = 60
+timeout_s = {timeout_s}
 max_pending = 100000
 retry = {{ attempts = 3, backoff_s = 0.2, min_age_s = 0 }}
 """
@@ -66,6 +66,7 @@ class Target:
         provider: int,
         ttl_s: float,
         turn: str = "fleet.bench._chaos_turns:calls",
+        timeout_s: float = 60.0,
     ) -> None:
         """A host for each of `ports`, on which it finds the broker; beat uses the first."""
         self.agents = agents
@@ -76,7 +77,7 @@ class Target:
             _chaos_turns.DIARY: str(self.diary),
             _chaos_turns.PROVIDER: str(provider),
         }
-        self._configs = [self._write(port, ttl_s, turn) for port in ports]
+        self._configs = [self._write(port, ttl_s, turn, timeout_s) for port in ports]
         settings = parse(tomllib.loads(self._configs[0].read_text()))
         self.store = open_store(where.endpoint.url, bus_max_length=settings.bus.max_length)
         self.intake = Intake(ValkeyLedger(self.store, settings), settings.rules())
@@ -86,12 +87,14 @@ class Target:
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._commands = self._all_commands()
 
-    def _write(self, port: int, ttl_s: float, turn: str) -> Path:
+    def _write(self, port: int, ttl_s: float, turn: str, timeout_s: float) -> Path:
         path = self._where.folder / f"fleet-{port}.toml"
         head, _, tail = self._where.endpoint.url.rpartition(":")
         url = f"{head}:{port}/{tail.partition('/')[2]}"
         text = _TOML.format(url=url, folder=self._where.folder, ttl_s=ttl_s)
-        path.write_text(text + "".join(_AGENT.format(name=a, turn=turn) for a in self.agents))
+        for agent in self.agents:
+            text += _AGENT.format(name=agent, turn=turn, timeout_s=timeout_s)
+        path.write_text(text)
         return path
 
     def _all_commands(self) -> dict[str, tuple[list[str], dict[str, str]]]:

@@ -143,12 +143,15 @@ class Bare:
         *,
         visibility_timeout_s: float = 3600.0,
         litellm: bool = False,
+        port: int | None = None,
     ) -> None:
+        """`port` is where the workers find the broker, when not at its own."""
         self.agents = list(agents)
         self._lab = where
         self._turn = turn
         url = where.endpoint.url.removesuffix("/0") + "/1"
-        self._env = {_bare.URL: url, _bare.TIMEOUT_S: str(visibility_timeout_s)}
+        seen = url.replace(f":{where.endpoint.port}/", f":{port or where.endpoint.port}/")
+        self._env = {_bare.URL: seen, _bare.TIMEOUT_S: str(visibility_timeout_s)}
         if litellm:
             self._env[_bare.LITELLM] = "1"
         self.app = _bare.configured(url, visibility_timeout_s)

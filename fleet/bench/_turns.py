@@ -46,6 +46,12 @@ def held(text: str) -> None:
         time.sleep(0.005)
 
 
+def stay(text: str) -> None:
+    """Note that the turn has started, and stay in it for the seconds that come after the number."""
+    note(text)
+    time.sleep(float(text.split(" ")[1]))
+
+
 def release(text: str) -> None:
     """End the held turn of an event."""
     _mark(text).write_text("go")

@@ -1,0 +1,136 @@
+"""`fleet bench endurance`: long turns, while connections are cut and the broker is killed.
+
+Each agent runs one turn of `seconds`, its worker behind a proxy that ends every connection to the
+broker each `cut_every_s`, in good order or with a reset; `restarts` times the broker is killed and
+comes back on its data after `away_s`. Every second agent's turn is one call of the model over the
+whole time, the others' are calls of `call_s`, each a journalled step. Nothing but the broker and
+the way to it is disturbed, so no turn has a reason to run twice.
+
+`runs_max` is the most often that any turn was begun, `repeated_calls` and what follows it are the
+auditor's (see `fleet.bench._auditor`) and have to be 0. Bare Celery has one worker behind a proxy
+of its own, cut at the same moments, and the default visibility timeout; it has `linger_s` of peace
+afterwards, in which it begins again what it believes unfinished.
+"""
+
+import random
+import time
+from typing import Any
+
+from fleet.bench._auditor import History, audit
+from fleet.bench._chaos_fleet import Target
+from fleet.bench._contenders import BARE, Bare, names
+from fleet.bench._faults import Fault
+from fleet.bench._harness import Figures, Option, lab, progress, report, rounded, settle
+from fleet.bench._nemesis import Nemesis
+from fleet.bench._wire import Wire
+
+OPTIONS: dict[str, Option] = {
+    "seed": 1,
+    "agents": 4,
+    "seconds": 60.0,
+    "call_s": 1.0,
+    "cut_every_s": 2.0,
+    "restarts": 2,
+    "away_s": 1.0,
+    "lease_ttl_s": 3.0,
+    "linger_s": 20.0,
+    "durability": "always",
+}
+
+#: A turn may end this much later than planned: its calls and commits wait for the broker.
+SLACK = 2.0
+_LOOK_S = 0.1
+_TELL_S = 30.0
+
+
+def run(**given: Option) -> dict[str, Any]:
+    """Measure; see the module. Raises FleetError when a contender does not get ready."""
+    options = settle(OPTIONS, given)
+    with lab(options) as where, Wire(where.endpoint.port, 2) as wire:
+        seconds = float(options["seconds"])
+        target = Target(
+            where,
+            names(int(options["agents"])),
+            ports=[wire.proxies[0].port],
+            provider=wire.provider.port,
+            ttl_s=float(options["lease_ttl_s"]),
+            timeout_s=SLACK * seconds + 60,
+        )
+        bare = Bare(where, ["bare"], "stay", port=wire.proxies[1].port)
+        nemesis = Nemesis(where, target, wire, None)
+        try:
+            target.start()
+            bare.start()
+            bare.await_ready()
+            accepted = _send(target, options)
+            bare.send("bare", f"1 {seconds:g}")
+            troubles = _trouble(nemesis, wire, target, options)
+            history = target.history(frozenset(accepted), wire.provider.calls)
+            ours = {**_figures(history), **troubles, "lease_ttls": rounded(_ttls(options))}
+            theirs = {"runs_max": sum(line.number == "1" for line in where.lines())}
+            return report("endurance", where, options, ours, theirs, BARE)
+        finally:
+            nemesis.heal()
+            bare.stop()
+            target.stop()
+
+
+def _send(target: Target, options: dict[str, Option]) -> set[str]:
+    seconds, call_s = float(options["seconds"]), float(options["call_s"])
+    accepted: set[str] = set()
+    for place, agent in enumerate(target.agents):
+        text = f"1 {seconds}" if place % 2 else f"{max(1, round(seconds / call_s))} {call_s}"
+        answer = target.intake.accept({"to": agent, "text": text})
+        accepted |= {dispatch_id for dispatch_id, _ in answer.dispatches}
+    return accepted
+
+
+def _trouble(nemesis: Nemesis, wire: Wire, target: Target, options: dict[str, Option]) -> Figures:
+    """Cut and kill until every turn of the fleet has ended; then leave bare Celery in peace."""
+    draw = random.Random(options["seed"])
+    seconds, every_s = float(options["seconds"]), float(options["cut_every_s"])
+    linger_s = float(options["linger_s"])
+    restarts, restarted, cuts = int(options["restarts"]), 0, 0
+    began = told = time.monotonic()
+    cut_at, ended_s = began + every_s, 0.0
+    while (past_s := time.monotonic() - began) < SLACK * seconds + 60 + linger_s:
+        if not ended_s and past_s > seconds and not target.unfinished():
+            ended_s = past_s
+        if ended_s and past_s > ended_s + linger_s:
+            break
+        if restarted < restarts and past_s > seconds * (restarted + 1) / (restarts + 1):
+            restarted += 1
+            away_s = float(options["away_s"])
+            nemesis.do(Fault(at_s=past_s, kind="broker", agent="", host=0, seconds=away_s))
+        if not ended_s and time.monotonic() > cut_at:
+            cut_at, cuts = cut_at + every_s, cuts + 1
+            for proxy in wire.proxies:
+                wire.begin(draw.choice((proxy.cut, proxy.reset))()).result(10.0)
+        if time.monotonic() - told > _TELL_S:
+            told = time.monotonic()
+            progress(f"{past_s:.0f} s: {cuts} cuts, {restarted} restarts of the broker")
+        time.sleep(_LOOK_S)
+    return {"cuts": cuts, "broker_restarts": restarted, "ended_s": rounded(ended_s)}
+
+
+def _figures(history: History) -> Figures:
+    verdict = audit(history)
+    for violation in verdict.violations:
+        progress(f"VIOLATION {violation}")
+    runs = [
+        sum(mark.kind == "start" and mark.dispatch_id == dispatch_id for mark in history.marks)
+        for dispatch_id in history.accepted
+    ]
+    counted = ("repeated_calls", "lost", "doubled", "overlaps", "stale_writes")
+    return {
+        "runs_max": max(runs),
+        "turns": len(runs),
+        "completed": verdict.outcomes.get("completed", 0),
+        "calls": len(history.calls),
+        **{name: len(getattr(verdict, name)) for name in counted},
+    }
+
+
+def _ttls(options: dict[str, Option]) -> float:
+    """How many times a turn is as long as a lease."""
+    return float(options["seconds"]) / float(options["lease_ttl_s"])
