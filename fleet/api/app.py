@@ -73,7 +73,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
 def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) -> list[BaseRoute]:
     agents = Agents(backend)
     dispatches = Dispatches(backend)
-    status = Status(backend, hub)
+    status = Status(backend, hub, listening)
     stream = BusRoutes(hub, backend.settings)
     one = "/dispatches/{dispatch_id}"
     return [
@@ -95,6 +95,7 @@ def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) ->
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),
+        Route("/metrics", status.metrics),
         Route("/livez", status.livez),
         Route("/readyz", status.readyz),
         Route("/openapi.json", _openapi),

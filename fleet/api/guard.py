@@ -23,7 +23,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: token.
 _PUBLIC = re.compile(r"/|/livez|/readyz|/openapi\.json|/console/.*")
 #: What admits people before the store has said whether there are tokens: it shows nothing then.
-_UNSURE = frozenset({"/health", "/bus", "/ws"})
+_UNSURE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 #: What any token opens, or checks its scopes by itself. Everything else is for admins, so that a
 #: path nobody thought of is closed.
 _ANY_TOKEN = re.compile(

@@ -46,6 +46,7 @@ def document() -> Json:
             "/bus": {"get": _bus()},
             "/ws": {"get": _ws()},
             "/health": {"get": _health()},
+            "/metrics": {"get": _plain("metrics", "Figures for Prometheus.", "text/plain")},
             "/livez": {"get": _probe("livez", "Does the process answer?", ())},
             "/readyz": {"get": _probe("readyz", "Would an event be accepted and kept?", (503,))},
             "/openapi.json": {"get": _plain("openapi", "This document.", "application/json")},

@@ -1,19 +1,24 @@
 """How the fleet is: for people and dashboards (`/health`), and for whoever restarts processes."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fleet import health, keys
+from fleet import health, keys, metrics
+from fleet.api.access import rights_of
 from fleet.api.backend import Backend
 from fleet.api.hub import Hub
 from fleet.api.lanes import Lane
+from fleet.api.listening import Listening
 from fleet.api.problems import RETRY_AFTER_S, Problem
 from fleet.errors import FleetError
+from fleet.metrics import Clients, Reading
 from fleet.store.connection import reachable
 from fleet.version import VERSION
 
@@ -23,13 +28,14 @@ _READY_KEY_MS = 60_000
 
 
 class Status:
-    """The endpoints `/health`, `/livez` and `/readyz`."""
+    """The endpoints `/health`, `/livez`, `/readyz` and `/metrics`."""
 
-    def __init__(self, backend: Backend, hub: Hub) -> None:
+    def __init__(self, backend: Backend, hub: Hub, listening: Listening) -> None:
         self._backend = backend
         self._hub = hub
         flower = backend.settings.flower
         self._flower = f"http://127.0.0.1:{flower.port}" if flower.enabled and flower.port else None
+        self._listening = listening
         # Apart from the others, so that a probe does not wait behind slow requests.
         self._lane = Lane("probes", threads=2, backlog=64)
 
@@ -64,6 +70,32 @@ class Status:
                 retry_after_s=RETRY_AFTER_S,
             ) from None
         return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Every figure for Prometheus, of the agents that the caller may see.
+
+        Without the store only those of this process, and `fleet_up` is 0.
+        """
+        agents = sorted(rights_of(request.scope).readable(self._backend.settings.agents))
+        followers = self._hub.state()
+        clients = Clients(
+            following=followers["clients"],
+            max_lag=followers["max_lag"],
+            delivered=followers["delivered"],
+            evicted=followers["evicted"],
+            resyncs=sum(followers["resyncs"].values()),
+            listening=self._listening.listeners,
+        )
+        reading = None
+        with suppress(TimeoutError, FleetError):  # `fleet_up` tells
+            async with asyncio.timeout(PROBE_S):
+                reading = await self._lane.run(partial(self._read, agents))
+        accept = request.headers.get("accept", "")
+        body, media_type = metrics.render(reading, clients, accept)
+        return Response(body, headers={"Cache-Control": "no-store", "Content-Type": media_type})
+
+    def _read(self, agents: Sequence[str]) -> Reading:
+        return metrics.read(self._backend.store(), agents)
 
     def _document(self, followers: Mapping[str, Any]) -> dict[str, Any]:
         return health.document(

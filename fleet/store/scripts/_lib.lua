@@ -84,6 +84,11 @@ local function count(agent, state, by)
   redis.call('HINCRBY', 'fleet:counts', agent .. '|' .. state, by)
 end
 
+-- Running totals for dashboards, counted in the move itself; whole numbers, which add up exactly.
+local function tally(agent, measure, by)
+  redis.call('HINCRBY', 'fleet:totals', agent .. '|' .. measure, by or 1)
+end
+
 -- The only place where a record's state changes; `fields` are written along with it.
 local function move(record, to, fields)
   if record.state then count(record.agent, record.state, -1) end
@@ -260,6 +265,7 @@ local function finish(record, to, fields, extra, keep_ms)
     redis.call('HDEL', agent_key(record.agent), 'active')
   end
   move(record, to, plus({'ended_ms', NOW}, fields))
+  tally(record.agent, 'outcome.' .. to)
   redis.call('ZADD', to == 'dead' and 'fleet:dead' or 'fleet:ended', NOW, record.id)
   emit('dispatch_' .. to, plus(who(record), extra))
   -- Before the session goes on and the event is closed: the next stage takes this one's place.

@@ -6,7 +6,7 @@
 -- With     _history, _chain, _lanes
 -- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
---          fleet:dead, fleet:event:, fleet:history:, fleet:bus
+--          fleet:dead, fleet:event:, fleet:history:, fleet:totals, fleet:bus
 -- Returns  {'claimed', id, attempt, payload, cancel, history, payloads of the events that joined
 --          it, and in a chain: what it is (JSON), what each earlier stage ended with (JSON), ...}
 --          | {'idle'} | {'paused'} | {'fenced'}
@@ -57,6 +57,7 @@ local function start(record)
   if record.session ~= '' then
     redis.call('HSET', 'fleet:sessions', session_key(record.session), record.id)
   end
+  tally(agent, 'attempts')
   emit('dispatch_started', who(record))
   return claimed(record)
 end
@@ -68,6 +69,7 @@ if interrupted.state == 'active' then
   local reason = 'the worker died in mid-turn'
   redis.call('HSET', dispatch_key(interrupted.id), 'losses', losses, 'stage', 'worker_lost',
     'error', reason)
+  tally(agent, 'failed.worker_lost')
   emit('dispatch_failed', plus(who(interrupted), {'stage', 'worker_lost', 'reason', reason,
     'elapsed_s', elapsed, 'will_retry', tostring(retry)}))
   if retry then return start(interrupted) end

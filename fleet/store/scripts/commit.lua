@@ -17,6 +17,7 @@
 --   Only the attempt that runs now, under the newest token, ends a dispatch.
 --   While the agent has work there is a doorbell: more are used up than rung when workers die.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
+--   Totals count each turn once, and of what a turn has cost only what earlier attempts had not.
 --   A session's history is written with the outcome, once, or not at all.
 --   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline
 --   passed.
@@ -38,29 +39,40 @@ if record.state ~= 'active' or record.attempt ~= attempt or record.fence ~= fenc
   return {'fenced'}
 end
 
--- The usage of an attempt holds what the journal replayed, which was counted before.
-local function spend(facts)
-  local key = 'fleet:spend:' .. math.floor(NOW / 86400000)
-  for _, measure in ipairs({'usd', 'tokens_in', 'tokens_out'}) do
-    local more = (tonumber(facts[measure]) or 0) - (tonumber(record[measure]) or 0)
-    if more > 0 then
-      local name = agent .. '|' .. measure
-      redis.call(measure == 'usd' and 'HINCRBYFLOAT' or 'HINCRBY', key, name, more)
-      redis.call('PEXPIRE', key, 259200000)
-    end
-  end
+local elapsed = NOW - tonumber(record.started_ms)
+-- Upper bounds (ms) of the histogram of turns, from an echo to the longest hard limits;
+-- `fleet.metrics` has the same.
+local bound = 'inf'
+for _, limit in ipairs({100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000,
+  600000, 1800000}) do
+  if elapsed <= limit then bound = limit break end
+end
+tally(agent, 'turn.' .. bound)
+tally(agent, 'turn_ms', elapsed)
+-- A later attempt's figures hold those of the journalled steps again, or, when it got less far, not
+-- yet: what a dispatch has cost never shrinks, and only what is more than before is counted.
+local per_unit = {tokens_in = 1, tokens_out = 1, usd = 1e6}
+local day = 'fleet:spend:' .. math.floor(NOW / 86400000)
+local function spend(name, value)
+  local before, now, unit = tonumber(record[name] or 0), tonumber(value), per_unit[name]
+  if now <= before then return record[name] or value end
+  tally(agent, name, math.floor(now * unit + 0.5) - math.floor(before * unit + 0.5))
+  redis.call(name == 'usd' and 'HINCRBYFLOAT' or 'HINCRBY', day, agent .. '|' .. name, now - before)
+  redis.call('PEXPIRE', day, 259200000)
+  return value
 end
 
-local elapsed = NOW - tonumber(record.started_ms)
 local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
-local facts = cjson.decode(fields)
-spend(facts)
-for name, value in pairs(facts) do
+for name, value in pairs(cjson.decode(fields)) do
+  if per_unit[name] then value = spend(name, value) end
   set[#set + 1] = name; set[#set + 1] = tostring(value)
   if name == 'verdict' then record.verdict = value end
   if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end
 end
-if stage ~= '' then plus(set, {'stage', stage, 'error', reason, 'retryable', ARGV[10]}) end
+if stage ~= '' then
+  tally(agent, 'failed.' .. stage)
+  plus(set, {'stage', stage, 'error', reason, 'retryable', ARGV[10]})
+end
 local timing = {'elapsed_s', elapsed / 1000}
 local function done(state)
   ring_if_short(agent, false)
