@@ -30,7 +30,7 @@ STATE_COLOURS = {
 _CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 #: Shown elsewhere on a bus event's line.
-_NAMED = frozenset({"epoch", "agent", "dispatch_id", "event_id", "attempt"})
+_NAMED = frozenset({"epoch", "agent", "dispatch_id", "event_id", "attempt", "chain_id"})
 
 
 def print_json(document: Any) -> None:

@@ -30,12 +30,14 @@ class _Picture:
     """A line per dispatch, made anew at each redraw, so that the seconds run."""
 
     def __init__(self, watched: list[Watched]) -> None:
+        #: Grows while a chain goes on.
         self._watched = watched
-        self._spinners = [Spinner("dots") for _ in watched]
+        self._spinners: dict[str, Spinner] = {}
 
     def __rich__(self) -> Group:
         table = Table.grid(padding=(0, 2))
-        for one, spinner in zip(self._watched, self._spinners, strict=True):
+        for one in self._watched:
+            spinner = self._spinners.setdefault(one.dispatch_id, Spinner("dots"))
             table.add_row(
                 Text("•") if one.ended else spinner,
                 Text(one.agent),

@@ -78,11 +78,20 @@ def print_dispatches(rows: list[dict[str, Any]]) -> None:
                 row["attempt"],
                 row["accepted_at"][:19].replace("T", " "),
                 duration(row.get("elapsed_s")),
-                ": ".join(row[name] for name in ("stage", "error") if name in row) or None,
+                _why(row),
             )
             for row in rows
         ],
     )
+
+
+def _why(row: dict[str, Any]) -> str | None:
+    """Why it is as it is: what failed, whom it waits for, or how it was decided."""
+    if row["state"] == State.PARKED:
+        return str(row["waiting_for"])
+    decided = [row[name] for name in ("verdict", "decided_by") if name in row]
+    failed = [row[name] for name in ("stage", "error") if name in row]
+    return "; ".join(filter(None, (" by ".join(decided), ": ".join(failed)))) or None
 
 
 @queue.command()
@@ -141,11 +150,12 @@ def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
 
 
 def print_record(record: dict[str, Any]) -> None:
-    """Every field, then the steps, then the answer where there is one."""
-    print_pairs((name, value) for name, value in record.items() if name not in ("steps", "answer"))
-    if record["steps"]:
-        columns = list(dict.fromkeys(name for step in record["steps"] for name in step))
-        print_table(columns, [[step.get(name) for name in columns] for step in record["steps"]])
+    """Every field, then what was before and the steps, then the answer where there is one."""
+    tables = ("earlier", "steps")
+    print_pairs((name, value) for name, value in record.items() if name not in (*tables, "answer"))
+    for rows in filter(None, map(record.get, tables)):
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        print_table(columns, [[row.get(name) for name in columns] for row in rows])
     if "answer" in record:
         print(f"answer\n{indent(cell(record['answer']), '  ')}")
 

@@ -13,7 +13,7 @@ from fleet.bus import BusEvent
 from fleet.cli.base import Command, wants_json
 from fleet.cli.incoming import read_event
 from fleet.cli.output import event_line, note, print_json, printable
-from fleet.cli.waiting import Watched, watch
+from fleet.cli.waiting import Watched, WatchedChain, watch
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import Accepted, State
 from fleet.settings import load
@@ -23,7 +23,9 @@ from fleet.store.address import store_url
 
 @click.command(cls=Command)
 @click.argument("text", required=False)
-@click.option("--to", multiple=True, metavar="TARGET", help="Agent, @group or all; repeatable.")
+@click.option(
+    "--to", multiple=True, metavar="TARGET", help="Agent, @group, all or chain:NAME; repeatable."
+)
 @click.option("--session", metavar="S", help="Events of one session run in their order.")
 @click.option("--wait", is_flag=True, help="Show progress, then the outcomes; exit 1 on a failure.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S")
@@ -58,6 +60,10 @@ def send(
         _show_accepted(accepted)
         return 0
     watched = [Watched(dispatch_id, agent) for dispatch_id, agent in accepted.dispatches]
+    if accepted.chain:
+        chain = WatchedChain(accepted.chain, str(accepted.chain_id))
+        _follow(watch(connect, watched, after, timeout, chain), watched)
+        return _show_chain(accepted, chain, watched)
     _follow(watch(connect, watched, after, timeout), watched)
     return _show_outcomes(accepted, watched)
 
@@ -104,22 +110,54 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
                 note(event_line(event))
 
 
+#: A group's member that was not needed any more is cancelled.
+_FINE_IN_A_CHAIN = frozenset({State.COMPLETED, State.CANCELLED})
+
+
+def _show_chain(accepted: Accepted, chain: WatchedChain, watched: Iterable[Watched]) -> int:
+    """What each stage answered, in order; the exit code is the chain's own."""
+    records = [one.record for one in watched if one.record is not None]
+    if wants_json():
+        told = {"chain_state": chain.outcome, "chain_reason": chain.reason}
+        print_json({**accepted.to_wire(), **told, "dispatches": [_brief(row) for row in records]})
+    else:
+        # A person who just approved said nothing.
+        _print_answers((row for row in records if row.get("answer")), named=True)
+    _note_failed(row for row in records if row["state"] not in _FINE_IN_A_CHAIN)
+    if chain.outcome == State.COMPLETED:
+        return 0
+    note(f"fleet: chain {chain.name}: {chain.outcome} ({chain.reason})")
+    return 1
+
+
 def _show_outcomes(accepted: Accepted, watched: Iterable[Watched]) -> int:
     records = [one.record or {} for one in watched]
     if wants_json():
-        # What was sent and the single steps: `fleet queue inspect --show-content`.
-        brief = [{k: v for k, v in row.items() if k not in ("event", "steps")} for row in records]
         outcomes = dict(Counter(record["state"] for record in records))
+        brief = [_brief(row) for row in records]
         print_json({**accepted.to_wire(), "dispatches": brief, "outcomes": outcomes})
     else:
-        for record in records:
-            if record["state"] == State.COMPLETED:
-                heading = f"{record['agent']}: " if len(records) > 1 else ""
-                print(f"{heading}{printable(record.get('answer') or '')}")
+        _print_answers(records, named=len(records) > 1)
     bad = [record for record in records if record["state"] != State.COMPLETED]
     if bad and len(records) > 1:
         note(f"fleet: {len(records) - len(bad)} of {len(records)} completed")
-    for record in bad:
+    _note_failed(bad)
+    return int(bool(bad))
+
+
+def _brief(record: dict[str, Any]) -> dict[str, Any]:
+    """Without what was sent and the single steps: `fleet queue inspect --show-content`."""
+    return {k: v for k, v in record.items() if k not in ("event", "steps", "earlier")}
+
+
+def _print_answers(records: Iterable[dict[str, Any]], *, named: bool) -> None:
+    for record in records:
+        if record["state"] == State.COMPLETED:
+            heading = f"{record['agent']}: " if named else ""
+            print(f"{heading}{printable(record.get('answer') or '')}")
+
+
+def _note_failed(records: Iterable[dict[str, Any]]) -> None:
+    for record in records:
         why = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
         note(f"fleet: {record['agent']}: {record['state']}{f' ({printable(why)})' if why else ''}")
-    return int(bool(bad))

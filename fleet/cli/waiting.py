@@ -56,22 +56,51 @@ class Watched:
         record = record or {"dispatch_id": self.dispatch_id, "agent": self.agent, **_FORGOTTEN}
         self.state = State(record["state"])
         self.note = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
+        if self.state is State.PARKED:
+            self.note = f"{record['waiting_for']}: {self.dispatch_id}"
         if self.state.terminal:
             self.record = record
 
 
+@dataclass(slots=True)
+class WatchedChain:
+    """A chain as far as it is known here: what it has made so far, and how it ended."""
+
+    name: str
+    id: str
+    outcome: str = "running"
+    reason: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """True when its outcome is known."""
+        return self.outcome != "running"
+
+    def look(self, store: Store, watched: list[Watched]) -> None:
+        """Learn the truth, and add what is new to `watched`. Raises BrokerUnavailable."""
+        found = views.chain(store, self.id) or {
+            "state": str(State.DROPPED),
+            "reason": _FORGOTTEN["error"],
+            "dispatches": [],
+        }
+        known = {one.dispatch_id for one in watched}
+        watched += [Watched(i, agent) for i, agent in found["dispatches"] if i not in known]
+        self.outcome, self.reason = found["state"], found["reason"] or ""
+
+
 def watch(
     connect: Callable[[], Store],
-    watched: Iterable[Watched],
+    watched: list[Watched],
     after: str,
     timeout_s: float | None,
+    chain: WatchedChain | None = None,
 ) -> Iterator[BusEvent | None]:
     """Keep `watched` true until all have ended; yields each bus event of theirs, None in between.
 
+    With a `chain` until that has ended; what its further stages make is added to `watched`.
     `connect` opens a store, again after a failure. Raises StillRunning after `timeout_s`, and
     BrokerUnavailable when the broker was away for BROKER_PATIENCE_S.
     """
-    mine = {one.dispatch_id: one for one in watched}
     ends = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
     store: Store | None = None
     look_at = away_since = 0.0
@@ -79,11 +108,13 @@ def watch(
         try:
             store = store or connect()
             if time.monotonic() >= look_at:
-                for one in mine.values():
+                if chain and not chain.ended:
+                    chain.look(store, watched)
+                for one in watched:
                     if not one.ended:
                         one.look(store)
                 look_at = time.monotonic() + LOOK_S
-            if all(one.ended for one in mine.values()):
+            if chain.ended if chain else all(one.ended for one in watched):
                 return
             left_ms = int(1000 * min(ends - time.monotonic(), bus.BLOCK_MS / 1000))
             news = bus.read(store, after, block_ms=max(1, left_ms))
@@ -96,14 +127,16 @@ def watch(
             time.sleep(RETRY_S)
         for event in news:
             after = event.id
-            if _learn(mine, event):
+            mine = {one.dispatch_id: one for one in watched}
+            of_chain = chain is not None and event.fields.get("chain_id") == chain.id
+            if _learn(mine, event) or (of_chain and event.fields.get("dispatch_id") not in mine):
                 look_at = 0.0
-            if event.fields.get("dispatch_id") in mine:
+            if of_chain or event.fields.get("dispatch_id") in mine:
                 yield event
         if not news:
             yield None
         if time.monotonic() > ends:
-            raise _too_late(mine.values(), timeout_s)
+            raise _too_late(watched, timeout_s)
 
 
 def _learn(mine: dict[str, Watched], event: BusEvent) -> bool:

@@ -77,6 +77,21 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
     return record
 
 
+def chain(store: Store, chain_id: str) -> dict[str, Any] | None:
+    """Where a chain is and its dispatches so far, each `(id, agent)`; None when it is not known."""
+    with reachable():
+        raw: Any = store.client.hgetall(keys.chain(chain_id))
+        if not raw:
+            return None
+        found: Any = store.client.hmget(keys.event(raw["event"]), "ids", "later")
+    words = " ".join(filter(None, found)).split()
+    return {
+        "state": raw["state"],
+        "reason": raw.get("reason"),
+        "dispatches": list(zip(words[::2], words[1::2], strict=True)),
+    }
+
+
 def find(
     store: Store,
     *,
