@@ -5,22 +5,79 @@ Opened at first use and kept; redis-py's pools notice a fork and reconnect in th
 
 from functools import cache
 
+from fleet.errors import BrokerUnavailable
 from fleet.intake import Intake
 from fleet.ledger import ValkeyLedger
 from fleet.publish import Bell
 from fleet.settings import Settings, load
+from fleet.spool.door import Door
+from fleet.spool.keeper import Keeper
+from fleet.spool.shelter import Shelter
 from fleet.store import Store, open_store
 from fleet.store.address import rings_in_store, store_url
+from fleet.store.connection import SOCKET_TIMEOUT_S
+
+#: At the door: longer than any healthy accept takes. What is slower is kept in the spool.
+DOOR_TIMEOUT_S = 2.0
+
+_guarded = False
+
+
+def guard() -> None:
+    """From now on this process's calls stand behind the breaker; before any store is opened."""
+    global _guarded
+    _guarded = True
 
 
 @cache
 def store() -> Store:
     """The store of this process. Raises ConfigError or BrokerUnavailable."""
+    return _open(guarded=_guarded)
+
+
+@cache
+def shelter() -> Shelter:
+    """The breaker and the spool of this process's data folder."""
+    return Shelter.of(load())
+
+
+@cache
+def keeper() -> Keeper:
+    """What empties the spool; one process of a data folder runs it."""
+
+    def unguarded() -> Store:
+        return _open(guarded=False, timeout_s=DOOR_TIMEOUT_S)
+
+    return Keeper(shelter().breaker, shelter().spool, _door_ledger, unguarded)
+
+
+@cache
+def sheltered_intake() -> Intake:
+    """The intake of a process that keeps what the broker does not take. Raises ConfigError only."""
+    door = Door(_door_ledger, shelter().breaker, shelter().spool, keeper().wake)
+    return Intake(door, load().rules(), load().governance())
+
+
+@cache
+def _door_ledger() -> ValkeyLedger:
+    return ValkeyLedger(_open(guarded=True, timeout_s=DOOR_TIMEOUT_S), load(), bell())
+
+
+def _open(*, guarded: bool, timeout_s: float = SOCKET_TIMEOUT_S) -> Store:
     settings = load()
+    try:
+        url = store_url(settings)
+    except BrokerUnavailable:
+        if guarded:
+            shelter().breaker.failed("no broker is running")
+        raise
     return open_store(
-        store_url(settings),
+        url,
         bus_max_length=settings.bus.max_length,
         rings=rings_in_store(settings),
+        socket_timeout_s=timeout_s,
+        connect_timeout_s=timeout_s,
+        guard=shelter().breaker if guarded else None,
     )
 
 

@@ -22,6 +22,7 @@ from fleet.broker.audit import Finding, audit
 from fleet.errors import BrokerUnavailable
 from fleet.redact import mask_url
 from fleet.settings import Settings, find_file
+from fleet.spool.shelter import Shelter
 from fleet.store import Store
 from fleet.store.address import broker_url
 from fleet.version import VERSION
@@ -54,7 +55,7 @@ def _store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]
         seconds, micros = store.client.time()
         rtt_s = time.monotonic() - before
         yield from audit(store.client)
-        document = health.document(store, settings)
+        document = health.document(lambda: store, settings, Shelter.of(settings))
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
         yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
         return

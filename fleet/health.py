@@ -1,7 +1,7 @@
 """The health document, from live values; no secret is in it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from fleet.ledger import State, views
 from fleet.ledger.states import WAITING
 from fleet.redact import mask_url
 from fleet.settings import Settings
+from fleet.spool.shelter import Shelter
 from fleet.store import Store
 from fleet.store.address import broker_url
 from fleet.store.connection import reachable
@@ -21,19 +22,37 @@ BEAT_LATE_S = 15.0
 
 
 def document(
-    store: Store, settings: Settings, *, followers: Mapping[str, Any] | None = None
+    opened: Callable[[], Store],
+    settings: Settings,
+    shelter: Shelter,
+    *,
+    followers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything `/health` and `fleet health` answer; `down` when the store does not answer.
 
-    `followers` is what the asking process knows of its clients on the bus.
+    `opened` gives the store, and may raise BrokerUnavailable. `followers` is what the asking
+    process knows of its clients on the bus.
     """
     try:
-        return _document(store, settings, followers or {"clients": 0, "max_lag": 0})
+        return _document(opened(), settings, shelter, followers or {"clients": 0, "max_lag": 0})
     except BrokerUnavailable as error:
-        return {"status": "down", "version": VERSION, "reason": str(error)}
+        return down(str(error), shelter)
 
 
-def _document(store: Store, settings: Settings, followers: Mapping[str, Any]) -> dict[str, Any]:
+def down(reason: str, shelter: Shelter) -> dict[str, Any]:
+    """The document while the store does not answer; intake may go on into the spool."""
+    return {
+        "status": "down",
+        "version": VERSION,
+        "reason": reason,
+        "g4": {"intake": "http", **shelter.standing(), "tier": {}},
+    }
+
+
+def _document(
+    store: Store, settings: Settings, shelter: Shelter, followers: Mapping[str, Any]
+) -> dict[str, Any]:
+    standing = shelter.standing()
     names = list(settings.agents)
     counts = views.counts(store, names)
     agents = views.agents(store, names)
@@ -42,8 +61,9 @@ def _document(store: Store, settings: Settings, followers: Mapping[str, Any]) ->
     signs = _signs(store)
     beating = signs.beat_s is not None and signs.beat_s < BEAT_LATE_S
     consuming = all(row["online"] for row in agents.values())
+    direct = standing["breaker"] == "closed" and standing["spooled"] == 0
     return {
-        "status": "ok" if consuming and beating else "degraded",
+        "status": "ok" if consuming and beating and direct else "degraded",
         "version": VERSION,
         "epoch": signs.epoch,
         "g1": {
@@ -62,9 +82,8 @@ def _document(store: Store, settings: Settings, followers: Mapping[str, Any]) ->
         },
         "g4": {
             "intake": "http",
-            "breaker": "closed",
+            **standing,
             "tier": {name: row["tier"] for name, row in agents.items()},
-            "spooled": 0,
         },
         "beat": {"last_tick_s": signs.beat_s},
         "bus": _bus(settings, signs, followers),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from fleet.errors import Forbidden, Refused
-from fleet.ledger.protocol import Accepted, Ledger
+from fleet.ledger.protocol import Accepted, Acceptor
 from routing import Chain, Event, Plan, RoutingError, Rules, decide
 
 #: Called with each agent that an event is for; raises Forbidden when its sender may not reach it.
@@ -20,7 +20,7 @@ class Intake:
     """Accepts events for one fleet."""
 
     def __init__(
-        self, ledger: Ledger, rules: Rules, chains: Mapping[str, Chain] | None = None
+        self, ledger: Acceptor, rules: Rules, chains: Mapping[str, Chain] | None = None
     ) -> None:
         """`chains` are needed where not every sender may reach every agent."""
         self._ledger = ledger

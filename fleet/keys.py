@@ -38,6 +38,7 @@
 | fleet:alerts:sending    | string | a message is being sent                 | 20 s               |
 | fleet:alerts:rate       | string | messages in this minute                 | 60 s               |
 | fleet:alerts:suppressed | string | messages that were too many             | a day              |
+| fleet:breaker:<opening> | string | an opening of a breaker was told        | an hour            |
 | fleet:rang:<agent>      | string | beat rang for it lately                 | 5 s                |
 | fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
 | fleet:ready             | string | the API tried lately whether it writes  | 60 s               |

@@ -147,6 +147,11 @@ class Lease:
         self._client = self._run = ""
         self._lock = threading.Lock()
 
+    @property
+    def store(self) -> Store:
+        """What it is renewed through: a client of its own, with short timeouts."""
+        return self._store
+
     def take(self) -> bool:
         """Take the lease when it is free or its holder is dead. Raises BrokerUnavailable."""
         with self._lock:

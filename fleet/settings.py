@@ -35,6 +35,7 @@ from fleet.sections import (
     Routes,
     Seconds,
     Sessions,
+    Spool,
     Tool,
     Upstream,
     number,
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     caps: Caps = Caps()
     bus: Bus = Bus()
     breaker: Breaker = Breaker()
+    spool: Spool = Spool()
     locks: Locks = Locks()
     sessions: Sessions = Sessions()
     #: Name -> priority, besides those of `routing.event`.
@@ -273,7 +275,7 @@ _SECTIONS = tuple(
     if name
     in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
     | {"sessions", "lanes", "caps", "alerts"}
-    | {"api", "flower"}
+    | {"api", "flower", "spool"}
 )
 _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)
 

@@ -19,6 +19,7 @@ from celery import bootsteps, signals
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 from fleet import alive, bus, context, grace
+from fleet.broker.probe import probe
 from fleet.errors import BrokerUnavailable
 from fleet.holder import HOLDER
 from fleet.lease import SAFETY, Lease, SharedPage
@@ -166,6 +167,14 @@ def _renew_for_ever(lease: Lease) -> None:
         HOLDER.look.clear()
         if not _still_ours(lease):
             _stop_at_once(lease)
+        _tell_breaker(lease)
+
+
+def _tell_breaker(lease: Lease) -> None:
+    """A renewal that got through is a broker that takes writes: intake need not wait any longer."""
+    breaker = context.shelter().breaker
+    if not breaker.closed and lease.page.left_s() > lease.ttl_s / 2:
+        probe(breaker, lambda: lease.store, heard=True)
 
 
 def _stop_at_once(lease: Lease) -> None:

@@ -49,12 +49,16 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         hub.start()
+        # Who may send must be known before the broker goes away, or nobody could send then.
+        await access.current()
+        backend.keeper.start()
         alerter = Alerter(backend.store, settings, tells_outage=True)
         alerter.start()
         try:
             yield
         finally:
             alerter.close()
+            backend.keeper.close()
             hub.close()
             listening.close()
 

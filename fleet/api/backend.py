@@ -8,6 +8,8 @@ from fleet.api.lanes import Lane
 from fleet.intake import Intake
 from fleet.ledger import ValkeyLedger
 from fleet.settings import Settings
+from fleet.spool.keeper import Keeper
+from fleet.spool.shelter import Shelter
 from fleet.store import Store
 
 #: Reading the ledger is waiting for the store, mostly. As many requests may wait as events may.
@@ -23,9 +25,19 @@ class Backend:
     store: Callable[[], Store]
     ledger: Callable[[], ValkeyLedger]
     intake: Callable[[], Intake]
+    shelter: Shelter
+    keeper: Keeper
     reads: Lane = field(default_factory=lambda: Lane("reads", READERS, READS_WAITING_MAX))
 
 
 def of_this_process() -> Backend:
     """The backend that this process's configuration names. Raises ConfigError."""
-    return Backend(context.settings(), context.store, context.ledger, context.intake)
+    context.guard()
+    return Backend(
+        context.settings(),
+        context.store,
+        context.ledger,
+        context.sheltered_intake,
+        context.shelter(),
+        context.keeper(),
+    )

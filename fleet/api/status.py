@@ -1,7 +1,7 @@
 """How the fleet is: for people and dashboards (`/health`), and for whoever restarts processes."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -20,7 +20,6 @@ from fleet.api.problems import RETRY_AFTER_S, Problem
 from fleet.errors import FleetError
 from fleet.metrics import Clients, Reading
 from fleet.store.connection import reachable
-from fleet.version import VERSION
 
 #: Probes give up within seconds; an answer that says "no" is better than none.
 PROBE_S = 2.0
@@ -38,6 +37,8 @@ class Status:
         self._listening = listening
         # Apart from the others, so that a probe does not wait behind slow requests.
         self._lane = Lane("probes", threads=2, backlog=64)
+        # And apart from the store, which may hang.
+        self._spool_lane = Lane("spool-probes", threads=1, backlog=64)
 
     async def health(self, request: Request) -> Response:
         """The health document; 503 when the fleet is down."""
@@ -47,7 +48,9 @@ class Status:
                 document = await self._lane.run(lambda: self._document(followers))
         except (TimeoutError, FleetError) as error:
             reason = str(error) or "The broker does not answer in time."
-            document = {"status": "down", "version": VERSION, "reason": reason}
+            document = await self._spool_lane.run(
+                lambda: health.down(reason, self._backend.shelter)
+            )
         document["links"] = {"flower": self._flower}
         down = document["status"] == "down"
         status = HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK
@@ -58,18 +61,24 @@ class Status:
         return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
     async def readyz(self, request: Request) -> Response:
-        """200 only when an event sent now would be accepted and kept: the store takes a write."""
+        """200 only when an event sent now would be accepted and kept: by the store or the spool."""
+        why = await self._refusal(self._lane, self._write)
+        if why and self._backend.shelter.spool.enabled:
+            why = await self._refusal(self._spool_lane, self._backend.shelter.spool.check_room)
+        if why:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", why, retry_after_s=RETRY_AFTER_S
+            )
+        return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+
+    async def _refusal(self, lane: Lane, call: Callable[[], None]) -> str:
+        """Why `call` failed, or an empty string."""
         try:
             async with asyncio.timeout(PROBE_S):
-                await self._lane.run(self._write)
+                await lane.run(call)
         except (TimeoutError, FleetError) as error:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "not-ready",
-                str(error) or "The broker does not answer in time.",
-                retry_after_s=RETRY_AFTER_S,
-            ) from None
-        return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+            return str(error) or "It does not answer in time."
+        return ""
 
     async def metrics(self, request: Request) -> Response:
         """Every figure for Prometheus, of the agents that the caller may see.
@@ -99,8 +108,9 @@ class Status:
 
     def _document(self, followers: Mapping[str, Any]) -> dict[str, Any]:
         return health.document(
-            self._backend.store(),
+            self._backend.store,
             self._backend.settings,
+            self._backend.shelter,
             followers=followers,
         )
 

@@ -8,23 +8,21 @@ from fleet import context
 from fleet import health as live
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import duration, note, print_json, print_pairs, print_table
-from fleet.errors import BrokerUnavailable
 from fleet.settings import load
-from fleet.version import VERSION
 
 
 @click.command(cls=Command)
 def health() -> int:
     """Print the health document; exit 1 when down."""
-    settings = load()
-    try:
-        document = live.document(context.store(), settings)
-    except BrokerUnavailable as error:
-        document = {"status": "down", "version": VERSION, "reason": str(error)}
+    document = live.document(context.store, load(), context.shelter())
     if wants_json():
         print_json(document)
     elif document["status"] == "down":
-        note(f"fleet: down: {document['reason']}")
+        gate = document["g4"]
+        note(
+            f"fleet: down: {document['reason']} "
+            f"(breaker {gate['breaker']}, {_spooled(gate['spooled'])} in the spool)"
+        )
     else:
         _show(document)
     return int(document["status"] == "down")
@@ -42,6 +40,8 @@ def _show(document: dict[str, Any]) -> None:
                 f"{saturation['queued']}, the oldest for {duration(saturation['oldest_s'])}",
             ),
             ("active", f"{saturation['active']} of {saturation['capacity']}"),
+            ("breaker", document["g4"]["breaker"]),
+            ("spooled", _spooled(document["g4"]["spooled"])),
             ("retrying", counts["retrying"]),
             ("dead", counts["dead"]),
             ("beat", "no tick yet" if tick is None else f"{duration(tick)} ago"),
@@ -63,3 +63,7 @@ def _show(document: dict[str, Any]) -> None:
             for name, row in document["g2"]["agents"].items()
         ],
     )
+
+
+def _spooled(count: int | None) -> str:
+    return "unknown" if count is None else str(count)

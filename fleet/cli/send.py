@@ -3,7 +3,7 @@
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -15,8 +15,10 @@ from fleet.cli.incoming import read_event
 from fleet.cli.output import event_line, note, print_json, printable
 from fleet.cli.waiting import Watched, WatchedChain, watch
 from fleet.errors import BrokerUnavailable
+from fleet.intake import Intake
 from fleet.ledger import Accepted, State
 from fleet.settings import load
+from fleet.spool.keeper import has_keeper
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 
@@ -53,9 +55,10 @@ def send(
         lane = "human"
     options = {"to": list(to) or None, "session": session, "priority": priority, "lane": lane}
     raw = read_event(text, file, {**options, "id": idempotency_key})
+    kept = _keeps()
     # Taken before the send: whatever happens to the event comes after it.
     after = bus.last_id(context.store()) if wait else ""
-    accepted = _accept(raw)
+    accepted = _accept(raw, context.sheltered_intake if kept else context.intake)
     if not wait:
         _show_accepted(accepted)
         return 0
@@ -74,13 +77,20 @@ def connect() -> Store:
     return open_store(store_url(settings), bus_max_length=settings.bus.max_length)
 
 
-def _accept(raw: Any) -> Accepted:
+def _keeps() -> bool:
+    """True where a keeper lives, which hands over what this process puts into the spool."""
+    if not has_keeper(context.shelter().spool.folder):
+        return False
+    context.guard()
+    return True
+
+
+def _accept(raw: Any, intake: Callable[[], Intake]) -> Accepted:
     if isinstance(raw, dict):
         # Known before it is sent, so that a send whose answer was lost can be repeated.
         raw.setdefault("id", str(uuid.uuid4()))
-    intake = context.intake()
     try:
-        return intake.accept(raw)
+        return intake().accept(raw)
     except BrokerUnavailable as error:
         again = f" Send it again with --idempotency-key {raw['id']}: it will not run twice."
         raise BrokerUnavailable(f"{error}{again}") from error

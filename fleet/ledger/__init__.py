@@ -2,12 +2,13 @@
 
 from fleet.ledger.chained import Earlier, Place
 from fleet.ledger.history import Said
-from fleet.ledger.protocol import Accepted, Claim, Ending, Failure, Ledger
+from fleet.ledger.protocol import Accepted, Acceptor, Claim, Ending, Failure, Ledger
 from fleet.ledger.states import Stage, State
 from fleet.ledger.valkey import ValkeyLedger
 
 __all__ = [
     "Accepted",
+    "Acceptor",
     "Claim",
     "Earlier",
     "Ending",

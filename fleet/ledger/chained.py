@@ -87,6 +87,15 @@ def plan_text(chain: Chain, event: Event, settings: Settings) -> str:
     return json.dumps(plan, separators=(",", ":"))
 
 
+def first_dispatches(chain: Chain, event: Event) -> tuple[tuple[str, str], ...]:
+    """The ids and agents with which the chain begins, as `accept.lua` makes them."""
+    first = chain.stages[0]
+    members = [first.name] if first.person else first.members
+    return tuple(
+        (keys.stage_dispatch_id(event.key, chain.name, 1, 1, name), name) for name in members
+    )
+
+
 def _stage(stage: Stage, settings: Settings) -> dict[str, Any]:
     rule: dict[str, Any] = {"name": stage.name, "quorum": stage.quorum}
     if stage.person:

@@ -72,12 +72,8 @@ class Ending:
     facts: Mapping[str, str | int | float] = field(default_factory=dict)  #: model, tokens, usd ...
 
 
-class Ledger(Protocol):
-    """The durable record of every dispatch; the only place where a state changes.
-
-    Every call is atomic and may be repeated when its reply was lost. Raises BrokerUnavailable when
-    the store does not answer, and Fenced when a newer holder has the agent.
-    """
+class Acceptor(Protocol):
+    """Where an event goes in: the ledger, or the spool before it."""
 
     def accept(self, event: Event, plan: Plan) -> Accepted:
         """Write the event and its dispatches and ring; a known event answers its first ids.
@@ -90,6 +86,14 @@ class Ledger(Protocol):
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
         """Accept each in turn, in one round trip; one refusal does not touch the others."""
         ...
+
+
+class Ledger(Acceptor, Protocol):
+    """The durable record of every dispatch; the only place where a state changes.
+
+    Every call is atomic and may be repeated when its reply was lost. Raises BrokerUnavailable when
+    the store does not answer, and Fenced when a newer holder has the agent.
+    """
 
     def claim(self, agent: str, fence: int, holder: str) -> Claim | None:
         """The agent's next dispatch, or None when nothing is runnable."""

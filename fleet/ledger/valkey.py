@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from fleet import keys
-from fleet.errors import Fenced, Refused, SessionBusy
+from fleet.errors import ConfigError, Fenced, Refused, SessionBusy
 from fleet.ledger.chained import plan_text, read_place
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
 from fleet.ledger.protocol import Accepted, Claim, Ending
 from fleet.ledger.states import State
 from fleet.publish import Bell
-from fleet.sections import Retry
+from fleet.sections import Agent, Retry
 from fleet.settings import Settings
 from fleet.store import Store
 from fleet.store.connection import reachable
@@ -27,6 +27,10 @@ ACCEPTS_PER_CALL = 10
 REASON_CHARS_MAX = 200
 #: Memory is measured this often.
 PRESSURE_RETRY_S = 5.0
+#: More than can ever wait.
+_NO_MAX = 2**50
+_NO_CAPS: tuple[Arg, Arg] = (_NO_MAX, "")
+_NO_AGENT = Agent(runner="python", python="nobody:nothing")
 #: A dispatch whose worker died this often is buried: it is more likely its cause than its victim.
 LOSSES_MAX = 3
 
@@ -177,9 +181,24 @@ class ValkeyLedger:
             raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")
         return State(answer[1])
 
-    def accept_args(self, event: Event, plan: Plan) -> list[Arg]:
-        """One event as `accept.lua` wants it."""
-        payload = json.dumps(event.to_wire(), ensure_ascii=False, separators=(",", ":"))
+    def hand_over(self, batch: Sequence[tuple[Event, Plan, float]]) -> None:
+        """Accept events that the spool accepted, that many seconds ago; a known one is skipped.
+
+        None is refused, neither for `max_pending` nor for a busy session.
+        """
+        calls = [self.accept_args(event, plan, age_s=age_s) for event, plan, age_s in batch]
+        answers = self.store.run_many("accept", calls)
+        for (event, _, _), (answer,) in zip(batch, answers, strict=True):
+            accepted = _accepted(event, answer)
+            if isinstance(accepted, Refused):
+                raise accepted
+            if self.bell:
+                _ring(self.bell, accepted)
+
+    def accept_args(self, event: Event, plan: Plan, *, age_s: float | None = None) -> list[Arg]:
+        """One event as `accept.lua` wants it; with an age, one that is accepted already."""
+        kept = age_s is not None
+        payload = payload_of(event)
         cancels = self._settings.routes.on_member_failure == "cancel" and len(plan.agents) > 1
         args: list[Arg] = [
             *(keys.event_digest(event.key), event.id, event.source, event.session or ""),
@@ -187,24 +206,33 @@ class ValkeyLedger:
             self._keep_ended_ms if cancels else "",
         ]
         if plan.chain is not None:
-            return args + self._chain_args(event, self._chains[plan.chain])
-        args += ["", *self._caps, len(plan.agents)]
+            if plan.chain not in self._chains:
+                raise ConfigError(f"chains.{plan.chain}: an accepted event needs it: put it back.")
+            return args + self._chain_args(event, self._chains[plan.chain], kept=kept)
+        args += ["", *(_NO_CAPS if kept else self._caps), len(plan.agents)]
         for name in plan.agents:
-            agent = self._settings.agents[name]
-            deadline_ms = int(agent.retry.deadline_s * 1000)
-            args += [keys.dispatch_id(event.key, name), name, deadline_ms]
-            drops = agent.overflow == "drop_oldest"
-            args += [agent.max_pending, self._keep_ended_ms if drops else ""]
-            args.append(self._on_busy[agent.on_busy])
+            # One that is no agent any more has no worker either: its dispatch will expire.
+            agent = self._settings.agents.get(name, _NO_AGENT)
+            deadline_s = agent.retry.deadline_s - (age_s or 0.0)
+            args += [keys.dispatch_id(event.key, name), name, int(deadline_s * 1000)]
+            drops = agent.overflow == "drop_oldest" and not kept
+            # Accepted is accepted: a busy session makes it wait.
+            busy = "enqueue" if kept and agent.on_busy == "reject" else agent.on_busy
+            args += [_NO_MAX if kept else agent.max_pending, self._keep_ended_ms if drops else ""]
+            args.append(self._on_busy[busy])
         return args
 
-    def _chain_args(self, event: Event, chain: Chain) -> list[Arg]:
+    def _chain_args(self, event: Event, chain: Chain, *, kept: bool) -> list[Arg]:
+        """The rest of `accept_args`; nothing refuses an event that the spool has `kept`."""
         first = [name for name in chain.stages[0].members if not chain.stages[0].person]
-        args: list[Arg] = [plan_text(chain, event, self._settings), *self._caps, len(first)]
+        args: list[Arg] = [
+            *(plan_text(chain, event, self._settings), *(_NO_CAPS if kept else self._caps)),
+            len(first),
+        ]
         for name in first:
             agent = self._settings.agents[name]
-            busy = "reject" if agent.on_busy == "reject" else ""
-            args += ["", name, 0, agent.max_pending, "", busy]
+            busy = "reject" if agent.on_busy == "reject" and not kept else ""
+            args += ["", name, 0, _NO_MAX if kept else agent.max_pending, "", busy]
         return args
 
 
@@ -234,6 +262,11 @@ def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]
             size = len(plan.agents) or 1
         parts[-1].append((event, plan))
     return parts
+
+
+def payload_of(event: Event) -> str:
+    """The event as it is stored."""
+    return json.dumps(event.to_wire(), ensure_ascii=False, separators=(",", ":"))
 
 
 def read_payload(payload: str) -> Event:

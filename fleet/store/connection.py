@@ -15,6 +15,7 @@ from redis.retry import Retry
 from fleet.errors import BrokerUnavailable
 from fleet.publish import doorbell_template
 from fleet.redact import mask_url
+from fleet.store.guarded import Guard, GuardedClient
 from fleet.store.wire import PATIENCE_S, Arg, Calls, Script, Wire
 
 #: Longer than any script takes, shorter than a sender's patience; a hung server counts as down.
@@ -44,8 +45,16 @@ class Store:
     known then of whether a script ran, and every script may be repeated.
     """
 
-    def __init__(self, client: "redis.Redis", bus_max_length: int, *, rings: bool) -> None:
+    def __init__(
+        self,
+        client: "redis.Redis",
+        bus_max_length: int,
+        *,
+        rings: bool,
+        guard: Guard | None = None,
+    ) -> None:
         self.client = client
+        self._guard = guard
         self._always: tuple[Arg, Arg] = (bus_max_length, doorbell_template() if rings else "")
         self._wire = Wire(client)
         self._scripts: dict[str, Script] = {}
@@ -67,7 +76,14 @@ class Store:
         if name not in self._scripts:
             self._scripts[name] = Script(script_source(name), *self._always)
         with reachable():
-            return self._wire.call(self._scripts[name], calls)
+            if self._guard is None:
+                return self._wire.call(self._scripts[name], calls)
+            self._guard.check()
+            try:
+                return self._wire.call(self._scripts[name], calls)
+            except (RedisError, OSError) as error:
+                self._guard.note(error)
+                raise
 
 
 def open_store(
@@ -76,10 +92,13 @@ def open_store(
     bus_max_length: int = 10_000,
     rings: bool = True,
     socket_timeout_s: float | None = SOCKET_TIMEOUT_S,
+    connect_timeout_s: float = SOCKET_TIMEOUT_S,
+    guard: Guard | None = None,
 ) -> Store:
     """A store for `url`; connects when first used. A blocking reader sets no socket timeout.
 
-    `rings` False where the broker is elsewhere: the scripts then push no doorbells.
+    `rings` False where the broker is elsewhere: the scripts then push no doorbells. `guard` stands
+    before every call, and is told of every failure.
     """
     # A Unix socket has no keep-alive, and redis-py refuses the word there.
     keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
@@ -90,7 +109,7 @@ def open_store(
         timeout=PATIENCE_S,
         decode_responses=True,
         socket_timeout=socket_timeout_s,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=connect_timeout_s,
         health_check_interval=15,
         # Else each connect looks up redis-py's version on disk, 3 ms, and tells it to the server.
         driver_info=None,
@@ -99,8 +118,8 @@ def open_store(
         retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.1), 1),
         **keepalive,
     )
-    client = redis.Redis.from_pool(pool)
-    return Store(client, bus_max_length, rings=rings)
+    client = GuardedClient.behind(guard, pool) if guard else redis.Redis.from_pool(pool)
+    return Store(client, bus_max_length, rings=rings, guard=guard)
 
 
 @contextmanager

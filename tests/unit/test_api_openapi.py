@@ -1,6 +1,7 @@
 """The description of the API names what there is, and nothing else."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -10,14 +11,19 @@ from fleet.api.app import create_api
 from fleet.api.backend import Backend
 from fleet.api.openapi import document
 from fleet.settings import parse
+from fleet.spool.keeper import Keeper
+from fleet.spool.shelter import Shelter
 
 
 def nothing() -> Any:
     raise AssertionError("a description needs no store")
 
 
-def test_every_route_is_described_and_nothing_else() -> None:
-    app = create_api(Backend(parse({}, demo=True), nothing, nothing, nothing))
+def test_every_route_is_described_and_nothing_else(tmp_path: Path) -> None:
+    settings = parse({"fleet": {"data_dir": str(tmp_path)}}, demo=True)
+    shelter = Shelter.of(settings)
+    keeper = Keeper(shelter.breaker, shelter.spool, nothing, nothing)
+    app = create_api(Backend(settings, nothing, nothing, nothing, shelter, keeper))
     served = set()
     for route in app.routes:
         assert isinstance(route, Route | WebSocketRoute)

@@ -15,8 +15,8 @@ from fleet.settings import Settings
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 #: Sections that are tables of their own in the file; the other keys belong to `[fleet]`.
-SECTIONS = ("routes", "bus", "sessions", "caps", "alerts", "api", "flower")
-IDLE = ("tools", "upstream", "breaker", "locks")
+SECTIONS = ("routes", "bus", "sessions", "caps", "breaker", "spool", "alerts", "api", "flower")
+IDLE = ("tools", "upstream", "locks")
 
 
 def settings() -> Iterator[str]:

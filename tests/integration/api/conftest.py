@@ -166,6 +166,10 @@ def make_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeApi]:
         one.close()
 
 
+#: Without it an event that the broker does not take is kept.
+NO_SPOOL = {"FLEET_SPOOL__MAX_EVENTS": "0"}
+
+
 @contextmanager
 def away(valkey: Valkey) -> Iterator[None]:
     """Without a broker; it comes back with its data."""

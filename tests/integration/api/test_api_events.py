@@ -18,7 +18,7 @@ from routing.event import EVENT_BYTES_MAX
 from tests.fixtures.leaks import undeclared
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
-from tests.integration.api.conftest import Api, MakeApi, away
+from tests.integration.api.conftest import NO_SPOOL, Api, MakeApi, away
 
 SECRET = "s3cret-prompt"
 #: Requests at the same moment.
@@ -262,7 +262,7 @@ def test_one_refused_event_does_not_touch_those_accepted_with_it(api: Api) -> No
 def test_without_a_broker_nothing_is_accepted_and_the_sender_is_told(
     make_api: MakeApi, valkey: Valkey
 ) -> None:
-    api = make_api(valkey.url)
+    api = make_api(valkey.url, **NO_SPOOL)
     api.send(id="before")
     with away(valkey):
         answer = api.send(text=SECRET)
@@ -274,8 +274,9 @@ def test_without_a_broker_nothing_is_accepted_and_the_sender_is_told(
 
 
 def test_a_store_at_its_memory_limit_is_unavailable_and_shows_nothing(
-    api: Api, store: Store
+    make_api: MakeApi, valkey: Valkey, store: Store
 ) -> None:
+    api = make_api(valkey.url, **NO_SPOOL)
     memory: Any = store.client.info("memory")
     limit = memory["used_memory"]
     store.client.config_set("maxmemory", limit)

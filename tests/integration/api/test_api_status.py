@@ -15,7 +15,7 @@ from fleet.api.address import read_address
 from fleet.store import Store
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey, free_port
-from tests.integration.api.conftest import Api, MakeApi, away
+from tests.integration.api.conftest import NO_SPOOL, Api, MakeApi, away
 
 PROBLEM = "application/problem+json"
 
@@ -34,7 +34,7 @@ def test_health_has_live_values(api: Api) -> None:
 
 
 def test_who_cannot_accept_is_not_ready_and_lives(make_api: MakeApi, valkey: Valkey) -> None:
-    api = make_api(valkey.url)
+    api = make_api(valkey.url, **NO_SPOOL)
     assert api.http.get("/readyz").status_code == 200
     with away(valkey):
         ready, health = api.http.get("/readyz"), api.http.get("/health")
@@ -48,7 +48,7 @@ def test_who_cannot_accept_is_not_ready_and_lives(make_api: MakeApi, valkey: Val
 def test_a_broker_that_hangs_is_told_within_seconds(make_api: MakeApi, tmp_path: Path) -> None:
     hanging = Valkey(tmp_path).start()
     try:
-        api = make_api(hanging.url)
+        api = make_api(hanging.url, **NO_SPOOL)
         assert api.send().status_code == 202
         hanging.pause()
         began = time.monotonic()
@@ -65,7 +65,10 @@ def test_a_broker_that_hangs_is_told_within_seconds(make_api: MakeApi, tmp_path:
         hanging.kill()
 
 
-def test_a_store_that_takes_no_write_is_not_ready(api: Api, store: Store) -> None:
+def test_a_store_that_takes_no_write_is_not_ready(
+    make_api: MakeApi, valkey: Valkey, store: Store
+) -> None:
+    api = make_api(valkey.url, **NO_SPOOL)
     store.client.config_set("min-replicas-to-write", 1)
     try:
         answer = api.http.get("/readyz")
@@ -79,7 +82,7 @@ def test_a_store_that_takes_no_write_is_not_ready(api: Api, store: Store) -> Non
 
 def test_it_serves_before_there_is_a_broker(make_api: MakeApi, tmp_path: Path) -> None:
     later = Valkey(tmp_path)
-    api = make_api(later.url)
+    api = make_api(later.url, **NO_SPOOL)
     assert api.http.get("/livez").status_code == 200
     assert api.send().status_code == 503
     with api.follow() as bus:

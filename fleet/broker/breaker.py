@@ -1,0 +1,220 @@
+"""The circuit breaker before the broker, one for all processes that share a data folder.
+
+The problem: a broker that is gone or hangs costs each caller its whole timeout, and a thousand
+callers at once keep a recovering one down. So after `breaker.failure_threshold` failures within a
+minute nobody asks any more, but one, once in a while (see `fleet.broker.circuit` for the rule).
+
+It cannot keep its state in the broker, which is what is gone. The state is a small file in the data
+folder that every process of the machine maps into its memory: while all is well, a look at it is
+one byte read. Changes are rare and are made under a lock of the file, so of all processes one opens
+it, and one probes. A probe is a write (`scripts/breaker.lua`): a broker that only reads, or is out
+of memory, is not back. And it puts on the bus that the breaker opened and closed, which could not
+be said there before. Where there are several machines, each has its own breaker and its own probe;
+they cannot agree without what is lost.
+
+Before which calls it stands: all of the API's and those of `fleet send`. Not before those of a
+worker, which is bounded by its lease already: a renewal that is not tried would end a good turn,
+and an outcome that is not written would be lost. A worker tells the breaker instead: a renewal that
+succeeds while it is open is as good as a probe that is due, so a fleet on one machine is back
+within seconds, not after 30.
+"""
+
+import fcntl
+import json
+import logging
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+
+from fleet.broker.circuit import Circuit, Limits, answered, asked, failed
+
+logger = logging.getLogger(__name__)
+
+_SIZE = 2048
+_SHUT = b"\0"
+#: What a server says that is there and takes nothing; anything else it refuses is a caller's fault.
+_TAKES_NOTHING = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "TRYAGAIN")
+
+
+class BreakerOpen(redis.ConnectionError):
+    """Not asked: the breaker is open."""
+
+
+class Breaker:
+    """Safe to share between threads. Nothing is written before the first failure."""
+
+    def __init__(
+        self, data_dir: Path, limits: Limits | None = None, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._path = data_dir.absolute() / "breaker"
+        self._limits = limits or Limits()
+        self._now = clock or _boottime
+        self._memory: mmap.mmap | None = None
+        self._file: int | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def closed(self) -> bool:
+        """True while calls are let through; costs next to nothing."""
+        memory = self._memory
+        if memory is None:
+            memory = self._map(make=False)
+        return memory is None or memory[:1] == _SHUT
+
+    def check(self) -> None:
+        """Raises BreakerOpen instead of letting a call through."""
+        if not self.closed:
+            state, now = self.look()
+            left_s = max(0.0, max(state.probe_at, state.probing_until) - now)
+            raise BreakerOpen(
+                f"it is not asked any more since {state.cause}, {now - state.since:.0f} s ago; "
+                f"it is asked again in {left_s:.0f} s"
+            )
+
+    def look(self) -> tuple[Circuit, float]:
+        """The state, and the time by its clock."""
+        now = self._now()
+        if self._memory is None and self._map(make=False) is None:
+            return Circuit(), now
+        with self._held():
+            return self._read(), now
+
+    @property
+    def name(self) -> str:
+        """`closed`, `open` or `half_open`."""
+        state, now = self.look()
+        return state.name(now)
+
+    def note(self, error: Exception) -> None:
+        """A call failed; what a caller did wrong does not count."""
+        if isinstance(error, BreakerOpen):
+            return
+        if isinstance(error, ResponseError) and not _takes_nothing(error):
+            return
+        self.failed(type(error).__name__, password=isinstance(error, AuthenticationError))
+
+    def failed(self, cause: str, *, password: bool = False) -> None:
+        """A call failed for `cause`, the kind of error it was."""
+
+        def change(state: Circuit, now: float) -> Circuit:
+            return failed(state, now, self._limits, cause, password=password)
+
+        before, after = self._change(change)
+        if after.open and not before.open:
+            logger.error(
+                "breaker opened: the broker is gone (%s); it is asked again in %.0f s",
+                *(cause, after.wait_s),
+            )
+
+    def begin_probe(self, *, heard: bool = False) -> Circuit | None:
+        """The right to ask the broker, for one of all; None when another has it or it is early."""
+        if self.closed:
+            return None
+        got: list[Circuit] = []
+
+        def change(state: Circuit, now: float) -> Circuit:
+            asking = asked(state, now, heard=heard)
+            got.extend([asking] if asking else [])
+            return asking or state
+
+        self._change(change)
+        return got[0] if got else None
+
+    def end_probe(self, *, well: bool) -> None:
+        """What came of it."""
+        before, after = self._change(lambda state, now: answered(state, now, well=well))
+        if before.open and not after.open:
+            logger.warning("breaker closed: the broker is back")
+
+    def age_s(self, state: Circuit) -> float:
+        """How long ago it opened."""
+        return max(0.0, self._now() - state.since)
+
+    def _change(self, change: Callable[[Circuit, float], Circuit]) -> tuple[Circuit, Circuit]:
+        self._map(make=True)
+        with self._held():
+            before = self._read()
+            after = change(before, self._now())
+            if after != before:
+                self._write(after)
+        return before, after
+
+    def _map(self, *, make: bool) -> mmap.mmap | None:
+        """The shared memory; without `make` None where no process has made it yet."""
+        if self._memory is not None:
+            return self._memory
+        if not make and not self._path.exists():
+            return None
+        with self._lock:
+            if self._memory is None:
+                self._file, self._memory = self._open()
+        with self._held():
+            self._write(self._read())  # it may be of an earlier boot, or cut off by a kill
+        return self._memory
+
+    def _open(self) -> tuple[int | None, mmap.mmap]:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.fstat(file).st_size < _SIZE:
+                os.ftruncate(file, _SIZE)
+            return file, mmap.mmap(file, _SIZE)
+        except OSError as error:
+            logger.warning("the breaker is this process's own: %s (%s)", self._path, error.strerror)
+            return None, mmap.mmap(-1, _SIZE)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with self._lock:
+            if self._file is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                if self._file is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _read(self) -> Circuit:
+        assert self._memory is not None  # noqa: S101 - `_map` came before
+        with suppress(ValueError, TypeError, KeyError):
+            told = json.loads(self._memory[1:].rstrip(b"\0"))
+            if told.pop("boot") == _boot():
+                return Circuit(**{**told, "failures": tuple(told["failures"])})
+        return Circuit()
+
+    def _write(self, state: Circuit) -> None:
+        assert self._memory is not None  # noqa: S101 - `_map` came before
+        text = json.dumps({**asdict(state), "boot": _boot()}).encode()
+        self._memory[1:] = text.ljust(_SIZE - 1, b"\0")
+        self._memory[:1] = b"\1" if state.open else _SHUT
+
+
+def _takes_nothing(error: ResponseError) -> bool:
+    if isinstance(error, ReadOnlyError | OutOfMemoryError | ClusterDownError | AuthenticationError):
+        return True
+    return str(error).startswith(_TAKES_NOTHING)
+
+
+def _boottime() -> float:
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _boot() -> str:
+    """Names the clock's life: the file outlives it."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

@@ -1,0 +1,31 @@
+"""Asking the broker whether it is back: one of all processes, by a write that tells the bus."""
+
+import socket
+from collections.abc import Callable
+
+from fleet.broker.breaker import Breaker
+from fleet.errors import BrokerUnavailable
+from fleet.store import Store
+
+
+def probe(breaker: Breaker, store: Callable[[], Store], *, heard: bool = False) -> bool:
+    """Ask when it is due and nobody else does; True when the breaker is closed afterwards.
+
+    `store` must not stand behind the breaker itself, and may raise BrokerUnavailable. `heard`: see
+    `fleet.broker.circuit.asked`.
+    """
+    asking = breaker.begin_probe(heard=heard)
+    if asking is None:
+        return breaker.closed
+    well = False
+    try:
+        # By when it opened: all that probe for one opening tell of it under one name.
+        name = f"{socket.gethostname()}:{asking.since:.3f}"
+        age_ms = int(breaker.age_s(asking) * 1000)
+        store().run("breaker", name, socket.gethostname(), asking.cause, age_ms)
+        well = True
+    except BrokerUnavailable:
+        pass
+    finally:
+        breaker.end_probe(well=well)
+    return well

@@ -1,0 +1,174 @@
+"""The keeper: asks whether the broker is back, and hands the spool over to the ledger."""
+
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from fleet import bus
+from fleet.broker.breaker import Breaker
+from fleet.broker.probe import probe
+from fleet.errors import BrokerUnavailable, FleetError
+from fleet.ledger import ValkeyLedger
+from fleet.spool.table import Spool, SpoolFull
+from fleet.store import Store
+
+logger = logging.getLogger(__name__)
+
+#: How often it looks whether a probe is due, whether somebody closed the breaker, or spooled.
+LOOK_S = 0.5
+#: After a hand-over that failed; five of them open the breaker.
+PAUSE_S = 1.0
+#: Events in one round trip.
+BATCH = 100
+
+
+class Keeper:
+    """A thread of the API. Of several on one data folder one works, the others stand by.
+
+    `ledger` stands behind the breaker, `store` does not; both may raise BrokerUnavailable.
+    """
+
+    def __init__(
+        self,
+        breaker: Breaker,
+        spool: Spool,
+        ledger: Callable[[], ValkeyLedger],
+        store: Callable[[], Store],
+    ) -> None:
+        self._breaker = breaker
+        self._spool = spool
+        self._ledger = ledger
+        self._store = store
+        self._look = threading.Event()
+        self._stopped = threading.Event()
+        self._lock: int | None = None
+        self._told = ""
+        self._unclean = True
+
+    def start(self) -> None:
+        """Begin, in a daemon thread."""
+        threading.Thread(target=self._run, name="spool-keeper", daemon=True).start()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._look.set()
+
+    def close(self) -> None:
+        """End within moments; what is in the spool waits for the next keeper."""
+        self._stopped.set()
+        self._look.set()
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while not self._stopped.is_set():
+            self._look.wait(wait_s)
+            self._look.clear()
+            wait_s = LOOK_S
+            try:
+                self.work()
+                self._told = ""
+            except FleetError as error:
+                self._tell(str(error))
+                wait_s = 0.0
+                self._stopped.wait(PAUSE_S)
+            except Exception:
+                # Without it nothing would leave the spool any more.
+                logger.exception("the spool's keeper failed and tries again")
+                self._stopped.wait(PAUSE_S)
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def work(self) -> int:
+        """Probe if that is due, and hand over what can be; how many events.
+
+        Raises BrokerUnavailable, and SpoolFull when the spool cannot be read.
+        """
+        if not self._breaker.closed and not self._probe():
+            return 0
+        # The lock also while there is nothing to do: `fleet send` looks for it.
+        if not self._alone():
+            return 0
+        done = self._hand_over() if self._spool.holds else 0
+        self._tell_refused()
+        if self._unclean and self._spool.exists:
+            self._spool.clear()
+        self._unclean = False
+        return done
+
+    def _probe(self) -> bool:
+        # By a connection of its own: an old one does not show whether the password is still right.
+        with ExitStack() as opened:
+
+            def fresh() -> Store:
+                store = self._store()
+                opened.callback(store.close)
+                return store
+
+            return probe(self._breaker, fresh)
+
+    def _hand_over(self) -> int:
+        ledger, done = self._ledger(), 0
+        while not self._stopped.is_set():
+            kept = self._spool.first(BATCH)
+            ledger.hand_over([(one.event, one.plan, one.age_s) for one in kept])
+            done += len(kept)
+            self._unclean = self._unclean or bool(kept)
+            if self._spool.handed_over(kept[-1].seq if kept else 0):
+                break
+        if done:
+            logger.warning("the spool is empty: the ledger has its %d events", done)
+        return done
+
+    def _tell_refused(self) -> None:
+        refused = self._spool.take_refused()
+        if refused:
+            try:
+                reason = f"{refused} events were refused: neither broker nor spool took them"
+                bus.alert(self._ledger().store, "spool_refused", reason)
+            except BrokerUnavailable:
+                self._spool.count_refused(refused)
+                raise
+
+    def _alone(self) -> bool:
+        """True for the one keeper of the data folder."""
+        if self._lock is None:
+            self._lock = _take(self._spool.folder)
+        return self._lock is not None
+
+    def _tell(self, sentence: str) -> None:
+        if sentence != self._told:
+            logger.warning("the spool waits: %s", sentence)
+        self._told = sentence
+
+
+def has_keeper(folder: Path) -> bool:
+    """True while some process keeps the spool in `folder`."""
+    if not (folder / "keeper.lock").exists():
+        return False
+    # Shared, so that two who look at once do not take each other for a keeper.
+    lock = _take(folder, fcntl.LOCK_SH)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def _take(folder: Path, kind: int = fcntl.LOCK_EX) -> int | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SpoolFull(
+            f"the spool in fleet.data_dir cannot be used ({error.strerror or error}): "
+            "make it writable."
+        ) from error
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock

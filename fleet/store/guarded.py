@@ -1,0 +1,68 @@
+"""redis-py's client with a guard before each command: the circuit breaker, for reads as for writes.
+
+Scripts go by `fleet.store.wire` and are guarded by `Store`; everything else that is asked of the
+server goes through `execute_command` or a pipeline's `execute`, redis-py's two public doors.
+"""
+
+from typing import Any, Protocol, cast
+
+import redis
+from redis.client import Pipeline
+from redis.exceptions import RedisError
+
+
+class Guard(Protocol):
+    """Lets calls through or not, and hears what came of them."""
+
+    def check(self) -> None:
+        """Raises a redis-py error instead of letting a call through."""
+        ...
+
+    def note(self, error: Exception) -> None:
+        """A call raised this."""
+        ...
+
+
+class GuardedClient(redis.Redis):
+    """A client whose every command passes its guard."""
+
+    guard: Guard
+
+    @classmethod
+    def behind(cls, guard: Guard, pool: "redis.ConnectionPool") -> "GuardedClient":
+        """A client of its own pool."""
+        guarded = cast("GuardedClient", cls.from_pool(pool))
+        guarded.guard = guard
+        return guarded
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's."""
+        self.guard.check()
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            self.guard.note(error)
+            raise
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> "GuardedPipeline":
+        """As redis-py's."""
+        made = GuardedPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+        made.guard = self.guard
+        return made
+
+
+class GuardedPipeline(Pipeline):
+    """Commands that are sent together; a guard lets all of them through or none."""
+
+    guard: Guard
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """As redis-py's."""
+        self.guard.check()
+        try:
+            return super().execute(raise_on_error)
+        except (RedisError, OSError) as error:
+            self.guard.note(error)
+            raise

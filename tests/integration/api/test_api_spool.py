@@ -1,0 +1,257 @@
+"""The broker goes away under a real API process: what is sent is kept, and runs once."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import keys
+from fleet.store import Store, open_store
+from tests.fixtures.processes import wait_until
+from tests.fixtures.valkey import Valkey
+from tests.integration.api.conftest import Api, MakeApi
+
+#: So that a test need not wait half a minute for a probe.
+QUICK = {"FLEET_BREAKER__RESET_TIMEOUT_S": "0.5"}
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Valkey]:
+    """A server that a test may ill-treat."""
+    started = Valkey(tmp_path, durable=True).start()
+    yield started
+    started.resume()
+    started.kill()
+
+
+@pytest.fixture
+def ledger(server: Valkey) -> Iterator[Store]:
+    opened = open_store(server.url)
+    yield opened
+    opened.close()
+
+
+def gate(api: Api) -> dict[str, Any]:
+    document: dict[str, Any] = api.http.get("/health").json()
+    return dict(document["g4"])
+
+
+def all_handed_over(api: Api) -> None:
+    wait_until(lambda: gate(api)["spooled"] == 0, PATIENCE_S)
+    wait_until(lambda: gate(api)["breaker"] == "closed", PATIENCE_S)
+
+
+def order_of(store: Store) -> list[str]:
+    """The ids of all events, as the ledger accepted them."""
+    rows: Any = store.client.zrange(keys.INDEX, 0, -1)
+    return [str(store.client.hget(keys.dispatch(row), "event_id")) for row in rows]
+
+
+def bus_of(store: Store, *types: str) -> list[dict[str, str]]:
+    rows: Any = store.client.xrange(keys.BUS)
+    return [fields for _, fields in rows if fields["type"] in types]
+
+
+def test_what_is_sent_without_a_broker_is_kept_in_order(
+    make_api: MakeApi, server: Valkey, ledger: Store
+) -> None:
+    api = make_api(server.url, **QUICK)
+    before = api.send(id="e0").json()
+    server.kill()
+    answers = [api.send(id=f"e{number}") for number in range(1, 8)]
+    assert {answer.status_code for answer in answers} == {202}
+    assert api.send(id="e3").json() == {**answers[2].json(), "duplicate": True}
+    # Here nobody can know; when the broker is back it turns out to be known.
+    assert api.send(id="e0").json()["dispatches"] == before["dispatches"]
+    assert api.http.get("/readyz").status_code == 200
+    wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
+    assert gate(api)["spooled"] == 8
+    assert api.http.get("/health").status_code == 503
+    server.start()
+    all_handed_over(api)
+    assert order_of(ledger) == [f"e{number}" for number in range(8)]
+    for answer in (*answers, api.send(id="e8")):
+        for dispatch in answer.json()["dispatches"]:
+            assert ledger.client.hget(keys.dispatch(dispatch["dispatch_id"]), "state") == "queued"
+    assert len(bus_of(ledger, "event_accepted")) == 9
+    opened, closed = bus_of(ledger, "breaker_opened", "breaker_closed")
+    assert (opened["type"], closed["type"]) == ("breaker_opened", "breaker_closed")
+    assert float(closed["elapsed_s"]) > 0
+
+
+@pytest.mark.parametrize("target", ["chain:review", "chain:people", "@reviewers"])
+def test_the_ids_are_those_that_the_ledger_uses(
+    make_api: MakeApi, server: Valkey, ledger: Store, target: str
+) -> None:
+    chains = {"review": {"stages": ["@reviewers", "archie"]}, "people": {"stages": ["human:ops"]}}
+    api = make_api(server.url, FLEET_CHAINS=json.dumps(chains), **QUICK)
+    server.kill()
+    kept = api.send(id="e0", to=target)
+    assert kept.status_code == 202
+    server.start()
+    all_handed_over(api)
+    known = api.send(id="e0", to=target)
+    assert known.json() == {**kept.json(), "duplicate": True}
+    assert known.json()["dispatches"]
+
+
+def test_a_hung_broker_costs_one_sender_its_timeout_and_runs_nothing_twice(
+    make_api: MakeApi, server: Valkey, ledger: Store
+) -> None:
+    api = make_api(server.url, FLEET_BREAKER__FAILURE_THRESHOLD="2", **QUICK)
+    assert api.send(id="e0").status_code == 202
+    server.pause()
+    # It lies in the server's socket and will land when that goes on.
+    assert [api.send(id=f"e{n}").status_code for n in range(1, 30)] == [202] * 29
+    wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
+    server.resume()
+    all_handed_over(api)
+    assert sorted(order_of(ledger)) == sorted(f"e{n}" for n in range(30))
+    assert len(bus_of(ledger, "event_accepted")) == 30
+
+
+@pytest.mark.parametrize(
+    ("harm", "heal"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    ],
+)
+def test_a_broker_that_takes_no_write(
+    make_api: MakeApi,
+    server: Valkey,
+    ledger: Store,
+    harm: tuple[str, ...],
+    heal: tuple[str, ...],
+) -> None:
+    api = make_api(server.url, **QUICK)
+    assert api.send(id="e0").status_code == 202
+    ledger.client.execute_command(*harm)
+    assert [api.send(id=f"e{n}").status_code for n in range(1, 10)] == [202] * 9
+    wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
+    ledger.client.execute_command(*heal)
+    all_handed_over(api)
+    assert order_of(ledger) == [f"e{n}" for n in range(10)]
+
+
+def test_a_wrong_password_opens_it_at_once_and_the_right_one_closes_it(
+    make_api: MakeApi, server: Valkey, ledger: Store
+) -> None:
+    api = make_api(server.url, **QUICK)
+    ledger.client.config_set("requirepass", "other")
+    ledger.client.client_kill_filter(_type="normal", skipme=True)
+    assert api.send(id="e0").status_code == 202
+    wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
+    ledger.client.execute_command("AUTH", "other")
+    ledger.client.config_set("requirepass", "")
+    all_handed_over(api)
+    assert order_of(ledger) == ["e0"]
+
+
+def test_killed_while_it_keeps_the_next_one_hands_over(
+    make_api: MakeApi, server: Valkey, ledger: Store, tmp_path: Path
+) -> None:
+    data = {"FLEET_DATA_DIR": str(tmp_path / "shared"), **QUICK}
+    api = make_api(server.url, **data)
+    server.kill()
+    batch = [{"id": f"e{n}", "text": "hello"} for n in range(20)]
+    assert api.http.post("/events", json=batch).status_code == 202
+    api.process.kill()
+    api.process.communicate()
+    server.start()
+    later = make_api(server.url, **data)
+    all_handed_over(later)
+    assert order_of(ledger) == [f"e{n}" for n in range(20)]
+
+
+def test_a_full_spool_says_so_and_tells_the_bus(
+    make_api: MakeApi, server: Valkey, ledger: Store
+) -> None:
+    api = make_api(server.url, FLEET_SPOOL__MAX_EVENTS="2", **QUICK)
+    server.kill()
+    assert [api.send(id=f"e{n}").status_code for n in range(2)] == [202, 202]
+    answer = api.send(id="e2")
+    assert answer.status_code == 503
+    assert "spool.max_events" in answer.json()["detail"]
+    assert int(answer.headers["retry-after"]) >= 1
+    assert api.http.get("/readyz").status_code == 503
+    server.start()
+    all_handed_over(api)
+    assert order_of(ledger) == ["e0", "e1"]
+    wait_until(
+        lambda: [one["name"] for one in bus_of(ledger, "alert")].count("spool_refused") == 1,
+        PATIENCE_S,
+    )
+    assert api.send(id="e2").status_code == 202
+
+
+def test_fleet_send_keeps_too_where_the_api_runs(
+    make_api: MakeApi, server: Valkey, ledger: Store
+) -> None:
+    api = make_api(server.url, **QUICK)
+    environment = {**os.environ, "FLEET_CONFIG": str(api.data_dir.parent / "fleet.toml")}
+
+    def send(number: int) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "fleet", "send", "hello", "--json"),
+                *("--idempotency-key", f"e{number}"),
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    server.kill()
+    done = send(1)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["dispatches"]
+    assert gate(api)["spooled"] == 1
+    server.start()
+    all_handed_over(api)
+    assert order_of(ledger) == ["e1"]
+    api.end()
+    server.kill()
+    done = send(2)
+    assert done.returncode == 1, "nobody would hand it over"
+    assert "--idempotency-key e2" in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs (root on Linux)")
+    yield disk
+    subprocess.run(["umount", "-l", disk], capture_output=True, check=True)
+
+
+def test_a_full_disk_under_the_spool_refuses_and_loses_nothing(
+    make_api: MakeApi, server: Valkey, ledger: Store, small_disk: Path
+) -> None:
+    api = make_api(server.url, FLEET_DATA_DIR=str(small_disk), **QUICK)
+    server.kill()
+    answers = {f"e{n}": api.send(id=f"e{n}", text="x" * 20_000) for n in range(100)}
+    kept = [name for name, answer in answers.items() if answer.status_code == 202]
+    refused = [answer for answer in answers.values() if answer.status_code == 503]
+    assert kept
+    assert len(kept) + len(refused) == len(answers)
+    assert all("disk" in answer.json()["detail"] for answer in refused)
+    assert refused
+    server.start()
+    all_handed_over(api)
+    assert order_of(ledger) == kept
+    wait_until(lambda: api.send(id="later").status_code == 202, PATIENCE_S)
+    wait_until(lambda: order_of(ledger) == [*kept, "later"])

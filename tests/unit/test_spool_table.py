@@ -1,0 +1,207 @@
+"""The spool on disk: what goes in comes out, once, in order, or is refused."""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet import keys
+from fleet.errors import BrokerUnavailable, Refused
+from fleet.ledger import Accepted
+from fleet.sections import Spool as Limits
+from fleet.spool.table import Spool, SpoolFull
+from routing import Event, Plan
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+def event(number: int, text: str = "hello") -> Event:
+    return Event.parse({"to": "a", "text": text}, new_id=f"e{number}", now=NOW)
+
+
+def plan(*agents: str) -> Plan:
+    return Plan(agents=agents or ("a",), reason="to: a")
+
+
+def spool_in(folder: Path, pending_max: int = 1000, **limits: int) -> Spool:
+    return Spool(folder, Limits(**limits), lambda _agent: pending_max, {})
+
+
+def holds(spool: Spool) -> bool:
+    return spool.holds
+
+
+def test_it_answers_with_the_ids_that_the_ledger_will_use(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    assert not holds(spool)
+    (answer,) = spool.keep([(event(1), plan("a", "b"))])
+    assert answer == Accepted(
+        event_id="e1",
+        dispatches=tuple((keys.dispatch_id(event(1).key, agent), agent) for agent in "ab"),
+        duplicate=False,
+    )
+    assert holds(spool)
+    (kept,) = spool.first(10)
+    assert (kept.event, kept.plan) == (event(1), plan("a", "b"))
+    assert kept.age_s >= 0
+
+
+def test_a_known_event_is_answered_and_not_kept_twice(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    first, again = spool.keep([(event(1), plan("a")), (event(1, "other"), plan("b"))])
+    assert isinstance(first, Accepted)
+    assert isinstance(again, Accepted)
+    assert (first.duplicate, again.duplicate) == (False, True)
+    assert again.dispatches == first.dispatches
+    assert spool.size().events == 1
+
+
+def test_another_process_sees_what_is_in_it_and_what_has_left(tmp_path: Path) -> None:
+    one, other = spool_in(tmp_path), spool_in(tmp_path)
+    assert not holds(other)
+    one.keep([(event(1), plan()), (event(2), plan())])
+    assert holds(other)
+    first, second = other.first(10)
+    assert not other.handed_over(first.seq)
+    assert holds(one)
+    assert other.handed_over(second.seq)
+    assert not holds(one)
+    assert one.size() == other.size()
+    assert one.size().events == one.size().bytes == 0
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from(["keep", "again", "take", "clear", "reopen"]), max_size=25))
+def test_in_order_and_each_once(tmp_path_factory: pytest.TempPathFactory, moves: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("spool")
+    spool, waiting, sent = spool_in(folder), list[str](), 0
+    for move in moves:
+        if move == "keep":
+            spool.keep([(event(sent), plan())])
+            waiting.append(f"e{sent}")
+            sent += 1
+        elif move == "again" and waiting:
+            (answer,) = spool.keep([(event(int(waiting[0][1:])), plan())])
+            assert isinstance(answer, Accepted)
+            assert answer.duplicate
+        elif move == "take" and waiting:
+            kept = spool.first(2)
+            assert [one.event.id for one in kept] == waiting[:2]
+            spool.handed_over(kept[-1].seq)
+            del waiting[:2]
+        elif move == "clear":
+            spool.clear()
+        elif move == "reopen":
+            spool.close()
+            spool = spool_in(folder)
+        assert spool.holds or not waiting
+        assert spool.size().events == len(waiting)
+    assert [one.event.id for one in spool.first(100)] == waiting
+    assert spool.handed_over(0) is not bool(waiting)
+    spool.close()
+
+
+def test_a_full_spool_refuses_all_and_keeps_what_it_has(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path, max_events=2)
+    spool.keep([(event(1), plan())])
+    spool.check_room()
+    with pytest.raises(SpoolFull, match=r"spool\.max_events"):
+        spool.keep([(event(2), plan()), (event(3), plan())])
+    spool.keep([(event(2), plan())])
+    with pytest.raises(BrokerUnavailable, match="full"):
+        spool.check_room()
+    (again,) = spool.keep([(event(1), plan())])
+    assert isinstance(again, Accepted), "a known one takes no room"
+    assert [one.event.id for one in spool.first(9)] == ["e1", "e2"]
+
+
+def test_bytes_are_bounded_too(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path, max_bytes=5000)
+    with pytest.raises(SpoolFull, match=r"spool\.max_bytes"):
+        spool.keep([(event(1, "x" * 6000), plan())])
+    spool.keep([(event(2, "x" * 1000), plan())])
+
+
+def test_an_agent_with_too_many_refuses_and_others_go_in(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path, pending_max=1)
+    answers = spool.keep([(event(1), plan("a")), (event(2), plan("a")), (event(3), plan("b"))])
+    assert [type(answer) for answer in answers] == [Accepted, Refused, Accepted]
+    spool.handed_over(spool.first(1)[0].seq)
+    spool.clear()
+    assert isinstance(spool.keep([(event(4), plan("a"))])[0], Accepted)
+
+
+def test_what_was_refused_is_counted_once(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    assert spool.take_refused() == 0
+    spool.keep([(event(1), plan())])
+    spool.count_refused(3)
+    spool_in(tmp_path).count_refused(9)  # has not opened it: nobody to tell
+    assert (spool.take_refused(), spool.take_refused()) == (3, 0)
+
+
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    spool.keep([(event(1), plan())])
+    assert stat.S_IMODE(spool.folder.stat().st_mode) == 0o700
+    for file in spool.folder.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file.name
+
+
+def test_nothing_of_an_event_stays_on_disk(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    spool.keep([(event(1, "a very secret word"), plan())])
+    spool.handed_over(spool.first(1)[0].seq)
+    spool.clear()
+    left = b"".join(file.read_bytes() for file in spool.folder.iterdir())
+    assert b"secret" not in left
+
+
+def test_a_new_file_does_not_begin_where_an_old_one_ended(tmp_path: Path) -> None:
+    """Somebody moved a damaged one away."""
+    spool = spool_in(tmp_path)
+    spool.keep([(event(1), plan()), (event(2), plan())])
+    spool.handed_over(spool.first(2)[-1].seq)
+    spool.close()
+    for file in spool.folder.glob("spool.db*"):
+        file.unlink()
+    later = spool_in(tmp_path)
+    later.keep([(event(3), plan())])
+    assert [one.event.id for one in later.first(9)] == ["e3"]
+
+
+def damage(folder: Path) -> None:
+    (folder / "spool").mkdir()
+    (folder / "spool" / "spool.db").write_bytes(b"x" * 4096)
+
+
+def block(folder: Path) -> None:
+    (folder / "spool").touch()
+
+
+@pytest.mark.parametrize(("harm", "says"), [(damage, "damaged"), (block, "cannot be used")])
+def test_a_spool_that_cannot_be_used_says_so(
+    tmp_path: Path, harm: Callable[[Path], None], says: str
+) -> None:
+    harm(tmp_path)
+    with pytest.raises(SpoolFull, match=says):
+        spool_in(tmp_path).keep([(event(1), plan())])
+
+
+def test_a_power_loss_before_the_commit_keeps_nothing(tmp_path: Path) -> None:
+    """Another process dies in the middle of its transaction."""
+    spool = spool_in(tmp_path)
+    spool.keep([(event(1), plan())])
+    pid = os.fork()
+    if not pid:
+        db = sqlite3.connect(spool.folder / "spool.db", isolation_level=None)
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("DELETE FROM kept")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert [one.event.id for one in spool_in(tmp_path).first(9)] == ["e1"]
