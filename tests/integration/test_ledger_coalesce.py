@@ -20,7 +20,7 @@ WINDOW_S, MOST_S = 2.0, 5.0
 
 
 class Quiet(Books):
-    """Agents `a` and `c` coalesce, `b` enqueues; the store's clock moves when told so."""
+    """Agent `b` enqueues, the others coalesce; the store's clock moves when told so."""
 
     def __init__(self, store: Store) -> None:
         common = {
@@ -34,11 +34,17 @@ class Quiet(Books):
                 "a": {**common, "on_busy": "coalesce"},
                 "b": common,
                 "c": {**common, "on_busy": "coalesce"},
+                "d": {
+                    **common,
+                    "on_busy": "coalesce",
+                    "max_pending": 2,
+                    "overflow": "drop_oldest",
+                },
             },
             "sessions": {"coalesce_window_s": WINDOW_S, "coalesce_max_s": MOST_S},
         }
         super().__init__(store, parse(tables))
-        self.leases = {agent: self.lease(agent, ttl_s=1e7) for agent in "abc"}
+        self.leases = {agent: self.lease(agent, ttl_s=1e7) for agent in "abcd"}
         assert all(lease.take() for lease in self.leases.values())
 
     def say(self, text: str, agent: str = "a", session: str | None = "s", **fields: Any) -> str:
@@ -234,6 +240,17 @@ def test_the_first_one_may_be_cancelled_when_it_only_waits_for_its_agent(books: 
     assert running.dispatch_id == busy
     books.complete(running)
     assert books.must().text == "two"
+
+
+def test_the_first_one_may_be_dropped_and_the_others_go_on(books: Quiet) -> None:
+    ids = [books.say("one", agent="d"), books.say("two", agent="d")]
+    books.wait(WINDOW_S)
+    ids.append(books.say("three", agent="d", session=None))
+    assert [books.state(i) for i in ids] == ["dropped", "queued", "queued"]
+    for dispatch_id, text in zip(ids[1:], ["two", "three"], strict=True):
+        claim = books.must("d")
+        assert (claim.dispatch_id, claim.text) == (dispatch_id, text)
+        books.complete(claim)
 
 
 def test_the_most_urgent_of_them_says_how_urgent_the_turn_is(books: Quiet) -> None:

@@ -208,7 +208,7 @@ local function leave_turn(record)
   redis.call('HSET', dispatch_key(record.joined_to), 'joined', table.concat(left, ' '))
 end
 
--- The first was cancelled before the turn began: the second takes its place.
+-- The first was cancelled or dropped before the turn began: the second takes its place.
 local function hand_on_turn(first)
   local id, rest = string.match(first.joined, '(%S+) ?(.*)')
   local record = read_hash(dispatch_key(id))
@@ -273,7 +273,8 @@ local function finish(record, to, fields, extra, keep_ms)
   if record.joined_to then
     leave_turn(record)
   else
-    if to == 'cancelled' and not began and record.joined and record.joined ~= '' then
+    local alone = not began and (to == 'cancelled' or to == 'dropped')
+    if alone and record.joined and record.joined ~= '' then
       hand_on_turn(record)
       record.joined = nil
     end
