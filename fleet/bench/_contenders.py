@@ -101,10 +101,10 @@ class Fleet:
         self._intake = Intake(ValkeyLedger(self.store, self.settings), self.settings.rules())
         self.processes = Processes(where, "host")
 
-    def start(self) -> None:
-        """Start the host; `await_ready` waits for its workers."""
+    def start(self, name: str = "host") -> None:
+        """Start the host, or another; `await_ready` waits for the first one's workers."""
         argv = [sys.executable, "-m", "fleet", "host"]
-        self.processes.start("host", argv, {"FLEET_CONFIG": str(self._config)})
+        self.processes.start(name, argv, {"FLEET_CONFIG": str(self._config)})
 
     def await_ready(self, patience_s: float = READY_S_MAX) -> None:
         """Return when every agent's lease is held."""

@@ -8,8 +8,9 @@ the way to it is disturbed, so no turn has a reason to run twice.
 
 `runs_max` is the most often that any turn was begun, `repeated_calls` and what follows it are the
 auditor's (see `fleet.bench._auditor`) and have to be 0. Bare Celery has one worker behind a proxy
-of its own, cut at the same moments, and the default visibility timeout; it has `linger_s` of peace
-afterwards, in which it begins again what it believes unfinished.
+of its own, cut at the same moments, and the visibility timeout that it has in `recovery`, without
+which a killed worker's turn would wait for an hour; it has `linger_s` of peace afterwards, in which
+it begins again what it believes unfinished.
 """
 
 import random
@@ -18,11 +19,12 @@ from typing import Any
 
 from fleet.bench._auditor import History, audit
 from fleet.bench._chaos_fleet import Target
-from fleet.bench._contenders import BARE, Bare, names
+from fleet.bench._contenders import Bare, names
 from fleet.bench._faults import Fault
 from fleet.bench._harness import Figures, Option, lab, progress, report, rounded, settle
 from fleet.bench._nemesis import Nemesis
 from fleet.bench._wire import Wire
+from fleet.bench.recovery import OF, VISIBILITY_TIMEOUT_S
 
 OPTIONS: dict[str, Option] = {
     "seed": 1,
@@ -32,7 +34,7 @@ OPTIONS: dict[str, Option] = {
     "cut_every_s": 2.0,
     "restarts": 2,
     "away_s": 1.0,
-    "lease_ttl_s": 3.0,
+    "lease_ttl_s": 5.0,
     "linger_s": 20.0,
     "durability": "always",
 }
@@ -56,7 +58,13 @@ def run(**given: Option) -> dict[str, Any]:
             ttl_s=float(options["lease_ttl_s"]),
             timeout_s=SLACK * seconds + 60,
         )
-        bare = Bare(where, ["bare"], "stay", port=wire.proxies[1].port)
+        bare = Bare(
+            where,
+            ["bare"],
+            "stay",
+            port=wire.proxies[1].port,
+            visibility_timeout_s=VISIBILITY_TIMEOUT_S,
+        )
         nemesis = Nemesis(where, target, wire, None)
         try:
             target.start()
@@ -68,7 +76,7 @@ def run(**given: Option) -> dict[str, Any]:
             history = target.history(frozenset(accepted), wire.provider.calls)
             ours = {**_figures(history), **troubles, "lease_ttls": rounded(_ttls(options))}
             theirs = {"runs_max": sum(line.number == "1" for line in where.lines())}
-            return report("endurance", where, options, ours, theirs, BARE)
+            return report("endurance", where, options, ours, theirs, OF)
         finally:
             nemesis.heal()
             bare.stop()
@@ -93,6 +101,7 @@ def _trouble(nemesis: Nemesis, wire: Wire, target: Target, options: dict[str, Op
     restarts, restarted, cuts = int(options["restarts"]), 0, 0
     began = told = time.monotonic()
     cut_at, ended_s = began + every_s, 0.0
+    progress(f"{len(target.agents)} turns of {seconds:g} s")
     while (past_s := time.monotonic() - began) < SLACK * seconds + 60 + linger_s:
         if not ended_s and past_s > seconds and not target.unfinished():
             ended_s = past_s

@@ -28,6 +28,7 @@ from fleet.bench._harness import (
     rounded,
     settle,
 )
+from fleet.bench._proc import family, stat
 from fleet.errors import ConfigError, FleetError
 
 OPTIONS: dict[str, Option] = {
@@ -110,11 +111,11 @@ def _round(kind: _Kind, seconds: float) -> Figures:
         ready_s = time.monotonic() - started
         time.sleep(SETTLE_S)
         roots = {process.pid for process in side.processes.running.values()}
-        before, at = _cpu_s(_family(roots)), time.monotonic()
+        before, at = _cpu_s(family(roots)), time.monotonic()
         time.sleep(seconds)
-        used_s = _cpu_s(_family(roots)) - before
+        used_s = _cpu_s(family(roots)) - before
         cpu_pct = 100 * used_s / (time.monotonic() - at)
-        pss_mib = sum(map(_pss_mib, _family(roots)))
+        pss_mib = sum(map(_pss_mib, family(roots)))
     finally:
         side.stop()
     return {
@@ -125,21 +126,9 @@ def _round(kind: _Kind, seconds: float) -> Figures:
     }
 
 
-def _family(roots: set[int]) -> set[int]:
-    """The processes and all their descendants."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-            parents[int(entry.name)] = int(fields[1])
-    family = set(roots)
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family
-
-
 def _cpu_s(pids: set[int]) -> float:
     """User and system time so far, with that of ended children."""
-    ticks = sum(sum(map(int, fields[11:15])) for pid in pids if (fields := _stat(pid)))
+    ticks = sum(sum(map(int, fields[11:15])) for pid in pids if (fields := stat(pid)))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -150,11 +139,3 @@ def _pss_mib(pid: int) -> float:
         return 0.0
     [line] = [line for line in text.splitlines() if line.startswith("Pss:")]
     return int(line.split()[1]) / 1024
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on; empty for a process that is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []

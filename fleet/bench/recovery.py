@@ -2,7 +2,8 @@
 
 child    the process that runs the turn; its worker lives on
 worker   the worker's own process; its host, or this benchmark for bare Celery, starts the next
-host     `fleet host` with all of its workers, or all bare workers; started again at once
+host     `fleet host` with all that descends from it, while another host of the same agents stands
+         by; or all bare workers, started again at once
 broker   the broker, started again at once. What is interrupted here is an accepted event that waits
          behind a running turn, and that turn ends at the moment of the kill
 
@@ -15,11 +16,11 @@ its defaults, with which a turn may take as long as it likes.
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 from fleet.bench import _turns
-from fleet.bench._contenders import BARE, Bare, Fleet, names
+from fleet.bench._chaos_fleet import children
+from fleet.bench._contenders import BARE, READY_S_MAX, Bare, Fleet, names
 from fleet.bench._harness import (
     Figures,
     Lab,
@@ -31,7 +32,8 @@ from fleet.bench._harness import (
     rounded,
     settle,
 )
-from fleet.errors import BrokerUnavailable
+from fleet.bench._proc import kill_family, parent
+from fleet.errors import BrokerUnavailable, FleetError
 from fleet.up.sessions import kill_session
 
 KINDS = ("child", "worker", "host", "broker")
@@ -45,6 +47,8 @@ OPTIONS: dict[str, Option] = {
 
 VISIBILITY_TIMEOUT_S = 5.0
 OF = f"{BARE}; visibility timeout {VISIBILITY_TIMEOUT_S:g} s, restore interval 1 s"
+#: Of a fleet, for the kind `host` only: else a standby would be there before the replacement.
+HOSTS = ("host", "other")
 #: What has not come back after this long counts as this long.
 PATIENCE_S = 60.0
 
@@ -68,6 +72,8 @@ def run(**given: Option) -> dict[str, Any]:
                 for _ in range(int(options["kills"])):
                     for of_side in figures:
                         of_side[kind].one()
+                if kind == "host":
+                    _back_to_one(fleet)
             ours, theirs = (
                 {kind: kills.figures() for kind, kills in of_side.items()} for of_side in figures
             )
@@ -99,6 +105,8 @@ class _Kills:
 
     def one(self) -> None:
         """Kill once, in mid-turn, and wait until the interrupted dispatch runs."""
+        if self._kind == "host" and isinstance(self._side, Fleet):
+            self._await_standby(self._side)
         self._await_idle()
         number = self._send("")
         pid = self._lab.await_lines({number})[number].pid
@@ -121,11 +129,9 @@ class _Kills:
         elif isinstance(side, Bare):
             self._replace(side, [agent] if self._kind == "worker" else side.agents)
         elif self._kind == "worker":
-            os.kill(_parent(child), signal.SIGKILL)
+            os.kill(parent(child), signal.SIGKILL)
         else:
-            os.kill(side.processes.running["host"].pid, signal.SIGKILL)
-            side.processes.running["host"].wait()
-            side.start()
+            self._end_host(side, parent(parent(child)))
 
     def _replace(self, side: Bare, agents: list[str]) -> None:
         """What a supervisor does: everything of a dead worker ends, and a new one starts."""
@@ -135,6 +141,23 @@ class _Kills:
             kill_session(side.processes.running[agent].pid)
             side.processes.running[agent].wait()
         side.start(agents)
+
+    def _end_host(self, side: Fleet, pid: int) -> None:
+        [name] = [n for n, process in side.processes.running.items() if process.pid == pid]
+        kill_family(pid)
+        side.processes.running.pop(name).wait()
+
+    def _await_standby(self, side: Fleet) -> None:
+        """Return when two hosts run, each with a worker for each agent."""
+        for name in HOSTS:
+            if name not in side.processes.running:
+                side.start(name)
+        until = time.monotonic() + READY_S_MAX
+        hosts = [side.processes.running[name].pid for name in HOSTS]
+        while any(_workers(host) < len(side.agents) for host in hosts):
+            if time.monotonic() > until:
+                raise FleetError("The second host did not get ready.")
+            time.sleep(0.05)
 
     def _kill_broker(self, running: str) -> None:
         pid = self._lab.broker.pid
@@ -174,5 +197,14 @@ class _Kills:
                 time.sleep(0.1)
 
 
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+def _back_to_one(fleet: Fleet) -> None:
+    for name in [*fleet.processes.running]:
+        kill_family(fleet.processes.running[name].pid)
+        fleet.processes.running.pop(name).wait()
+    fleet.start()
+    fleet.await_ready()
+
+
+def _workers(host: int) -> int:
+    """Those that have forked their pool: they hold their lease, or stand by for it."""
+    return sum(bool(children(pid)) for pid in children(host))

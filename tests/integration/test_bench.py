@@ -22,13 +22,31 @@ FIGURES = {
     "footprint": {"pss_mib_per_agent", "ready_s", "agents", "idle_cpu_pct"},
     "recovery": {"child", "worker", "host", "broker"},
     "route": {"decisions_per_s"},
+    "locks": {"session_us", "rw_us", "contended_us", "max_wait_ratio"},
 }
+#: Of `endurance`: what must be 0, whatever the machine.
+NEVER = ("repeated_calls", "lost", "doubled", "overlaps", "stale_writes")
+#: `chaos` has a test file of its own.
+ELSEWHERE = {"chaos"}
 TINY = {
     "dispatch": ["--agents", "2", "--rounds", "1", "--idle", "3", "--events", "10"],
     "intake": ["--agents", "2", "--rounds", "1", "--events", "30", "--batch", "10"],
-    "footprint": ["--agents", "1", "--rounds", "1", "--seconds", "1"],
+    "footprint": ["--agents", "1", "--rounds", "1", "--seconds", "1", "--also", "none"],
     "route": ["--agents", "2", "--rounds", "1", "--rules", "10", "--seconds", "0.01"],
     "recovery": ["--agents", "1", "--kills", "1"],
+    "locks": [
+        "--rounds",
+        "1",
+        "--alone",
+        "5",
+        "--clients",
+        "6",
+        "--processes",
+        "2",
+        "--turns",
+        "3",
+    ],
+    "endurance": ["--agents", "2", "--seconds", "6", "--linger-s", "1", "--restarts", "1"],
 }
 
 
@@ -58,7 +76,7 @@ def check(printed: dict[str, Any], name: str) -> None:
     assert set(printed["baseline"]) == FIGURES[name] | {"of"}
 
 
-@pytest.mark.parametrize("name", ["dispatch", "intake", "route"])
+@pytest.mark.parametrize("name", ["dispatch", "intake", "route", "locks"])
 @pytest.mark.timeout(180)
 def test_speed(name: str, tmp_path: Path, no_leftovers: str) -> None:
     printed = bench(name, tmp_path)
@@ -66,6 +84,18 @@ def test_speed(name: str, tmp_path: Path, no_leftovers: str) -> None:
     for side in ("figures", "baseline"):
         assert all(printed[side][figure] > 0 for figure in FIGURES[name])
     assert not list(tmp_path.iterdir()), "it takes its folder away"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_endurance(tmp_path: Path, no_leftovers: str) -> None:
+    """No long turn runs twice while connections are cut and the broker is killed."""
+    printed = bench("endurance", tmp_path)
+    figures = printed["figures"]
+    assert (figures["turns"], figures["completed"], figures["runs_max"]) == (2, 2, 1)
+    assert {name: figures[name] for name in NEVER} == dict.fromkeys(NEVER, 0)
+    assert figures["cuts"] >= 2
+    assert figures["broker_restarts"] == 1
 
 
 @pytest.mark.slow
@@ -97,6 +127,18 @@ def test_each_names_its_options(module: Any) -> None:
         module.run(sed=3)
     with pytest.raises(ConfigError, match="above zero"):
         module.run(agents="0")
+
+
+def test_every_benchmark_is_tested(tmp_path: Path) -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "fleet", "bench", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert set(json.loads(listed.stdout)) == set(TINY) | ELSEWHERE
 
 
 def test_a_percentile_is_a_measured_value() -> None:

@@ -1,0 +1,45 @@
+"""Processes as /proc shows them: who descends from whom, and what they have used."""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+
+def stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on; empty for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def parent(pid: int) -> int:
+    """Of a living process. Raises ProcessLookupError for one that is gone."""
+    if fields := stat(pid):
+        return int(fields[1])
+    raise ProcessLookupError(pid)
+
+
+def family(roots: set[int]) -> set[int]:
+    """The processes and all their descendants."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := stat(int(entry.name))):
+            parents[int(entry.name)] = int(fields[1])
+    found = set(roots)
+    while more := {pid for pid, of in parents.items() if of in found} - found:
+        found |= more
+    return found
+
+
+def kill_family(root: int) -> None:
+    """SIGKILL a process and all its descendants, as if their machine had lost its power.
+
+    Stopped first, so that none of them sees another's death and acts on it.
+    """
+    pids = family({root})
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in sorted(pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
