@@ -1,6 +1,7 @@
 """Runner `command`: a program is an agent, started anew for each turn.
 
-It gets the text on its standard input, and what it prints on its standard output is the answer.
+It gets the text on its standard input, and what it prints on its standard output is the answer. In
+a chain the text also says what earlier stages answered.
 
     [agents.coder]
     runner = "command"
@@ -27,6 +28,7 @@ from fleet.ledger import Failure, Stage
 from fleet.marks import Mark, kill_marked
 from fleet.runner import TurnFailed
 from fleet.turn import Deadline, Turn
+from tasks.runners.briefing import briefed
 
 #: Between SIGTERM and SIGKILL when a turn is over and its program is not; below the hard limit's
 #: margin.
@@ -56,13 +58,14 @@ class CommandRunner:
 
         Raises TurnFailed when it cannot be started, fails, or prints more than it may.
         """
-        request = {"command": list(turn.agent.command), "text": turn.text}
-        return str(turn.step("command", request, lambda: _answer(turn))["text"])
+        text = briefed(turn.text, turn.place)
+        request = {"command": list(turn.agent.command), "text": text}
+        return str(turn.step("command", request, lambda: _answer(turn, text))["text"])
 
 
-def _answer(turn: Turn) -> dict[str, Any]:
+def _answer(turn: Turn, text: str) -> dict[str, Any]:
     with _running(turn) as program:
-        output = _Exchange(program, turn.text.encode(), turn.agent.max_output_bytes)
+        output = _Exchange(program, text.encode(), turn.agent.max_output_bytes)
         code = output.finish(turn.deadline + BACKSTOP_S)
     if code:
         raise _failed(f"the command ended with {_ending(code)}", retryable=True)

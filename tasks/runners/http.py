@@ -5,12 +5,14 @@
     url = "https://shop.example/agent"
     secret = "whsec_..."
 
-The body is the event as CloudEvents JSON. `webhook-id` is the dispatch's id: it stays the same when
+The body is the event as CloudEvents JSON; in a chain its `data.chain` says which stage this is and
+what earlier ones ended with. `webhook-id` is the dispatch's id: it stays the same when
 an attempt is repeated, so a service that keeps the ids it has seen need not do the work twice.
 """
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -33,13 +35,16 @@ class HttpRunner:
 
         Raises TurnFailed when there is none; a server's trouble is retried, a refusal is not.
         """
-        request = {"url": turn.agent.url, "event": turn.event.to_wire()}
-        return str(turn.step("http", request, lambda: _post(turn))["text"])
+        event = turn.event.to_wire()
+        if turn.place is not None:
+            event["data"]["chain"] = asdict(turn.place)
+        request = {"url": turn.agent.url, "event": event}
+        return str(turn.step("http", request, lambda: _post(turn, event))["text"])
 
 
-def _post(turn: Turn) -> dict[str, Any]:
+def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
     agent = turn.agent
-    body = json.dumps(turn.event.to_wire(), ensure_ascii=False).encode()
+    body = json.dumps(event, ensure_ascii=False).encode()
     headers = {
         "content-type": "application/cloudevents+json",
         "idempotency-key": turn.claim.dispatch_id,

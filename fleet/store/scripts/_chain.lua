@@ -188,6 +188,8 @@ advance = function(record, to, keep_ms)
     go_on(chain, plan, keep_ms)
   elseif votes('dead') > 0 then
     end_chain(chain, 'dead', what .. 'failed', keep_ms)
+  elseif votes('dropped') > 0 then
+    end_chain(chain, 'dropped', what .. 'was dropped for a newer event', keep_ms)
   else
     end_chain(chain, 'expired', what .. 'was not done in time', keep_ms)
   end

@@ -34,6 +34,8 @@ small = {{ runner = "python", python = "a:b", max_pending = 2 }}
 [routes]
 default = ["archie"]
 groups = {{ reviewers = ["archie", "gem"] }}
+[chains]
+ask = {{ stages = ["human:ops", "archie", "gem"] }}
 [bus]
 max_length = 100000
 """
