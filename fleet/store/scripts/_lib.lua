@@ -288,13 +288,13 @@ local function finish(record, to, fields, extra, keep_ms)
   local kept, cancel_keep_ms = unpack(redis.call('HMGET', event, 'keep_ms', 'cancel_keep_ms'))
   local keep = math.max(tonumber(keep_ms), tonumber(kept or 0))
   local left = redis.call('HINCRBY', event, 'open', -1)
-  redis.call('HSET', event, 'end:' .. record.id, to, left > 0 and 'keep_ms' or 'ended_ms',
-    left > 0 and keep or NOW)
+  redis.call('HSET', event, 'end:' .. record.id, to, 'keep_ms', keep)
   if left > 0 then
     if to == 'dead' and cancel_keep_ms then
       cancel_others(record, redis.call('HGET', event, 'ids'), cancel_keep_ms, finish)
     end
   else
+    redis.call('HSET', event, 'ended_ms', NOW)
     redis.call('PEXPIRE', event, keep)
     redis.call('PEXPIRE', 'fleet:payload:' .. record.event, keep)
   end
