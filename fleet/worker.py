@@ -121,6 +121,7 @@ class LeaseStep(bootsteps.StartStopStep):
         threading.Thread(target=_renew_for_ever, args=(lease,), daemon=True).start()
         threading.Thread(target=_die_with_lease, args=(lease.page,), daemon=True).start()
         threading.Thread(target=_obey_for_ever, args=(lease,), daemon=True).start()
+        _tell_breaker(lease)
 
     def shutdown(self, consumer: Any) -> None:
         """After the pool has ended: give the lease, and an unfinished turn, back."""

@@ -41,6 +41,10 @@ class Arena:
         self._accepted.add(dispatch_id)
         return dispatch_id
 
+    def note(self, *dispatch_ids: str) -> None:
+        """Somebody else was told that these are accepted."""
+        self._accepted.update(dispatch_ids)
+
     def started(self, dispatch_id: str, attempt: int = 1, step: int = 0) -> int:
         """Wait until an attempt runs, and has kept that many steps; the process that runs it."""
 

@@ -101,45 +101,6 @@ def test_the_ids_are_those_that_the_ledger_uses(
     assert known.json()["dispatches"]
 
 
-def test_a_hung_broker_costs_one_sender_its_timeout_and_runs_nothing_twice(
-    make_api: MakeApi, server: Valkey, ledger: Store
-) -> None:
-    api = make_api(server.url, FLEET_BREAKER__FAILURE_THRESHOLD="2", **QUICK)
-    assert api.send(id="e0").status_code == 202
-    server.pause()
-    # It lies in the server's socket and will land when that goes on.
-    assert [api.send(id=f"e{n}").status_code for n in range(1, 30)] == [202] * 29
-    wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
-    server.resume()
-    all_handed_over(api)
-    assert sorted(order_of(ledger)) == sorted(f"e{n}" for n in range(30))
-    assert len(bus_of(ledger, "event_accepted")) == 30
-
-
-@pytest.mark.parametrize(
-    ("harm", "heal"),
-    [
-        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
-        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
-    ],
-)
-def test_a_broker_that_takes_no_write(
-    make_api: MakeApi,
-    server: Valkey,
-    ledger: Store,
-    harm: tuple[str, ...],
-    heal: tuple[str, ...],
-) -> None:
-    api = make_api(server.url, **QUICK)
-    assert api.send(id="e0").status_code == 202
-    ledger.client.execute_command(*harm)
-    assert [api.send(id=f"e{n}").status_code for n in range(1, 10)] == [202] * 9
-    wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
-    ledger.client.execute_command(*heal)
-    all_handed_over(api)
-    assert order_of(ledger) == [f"e{n}" for n in range(10)]
-
-
 def test_a_wrong_password_opens_it_at_once_and_the_right_one_closes_it(
     make_api: MakeApi, server: Valkey, ledger: Store
 ) -> None:

@@ -1,0 +1,135 @@
+"""The broker is gone in five ways while events come in over HTTP: each accepted one runs once."""
+
+import itertools
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from fleet import keys
+from fleet.api.address import read_address
+from fleet.bench._chaos_fleet import kill
+from tests.chaos.arena import END_S, START_S, Arena, arena_of, pause
+from tests.fixtures.processes import wait_until
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+
+AGENTS = ("a1", "a2")
+#: Longer than it takes until the breaker is open, and than a lease.
+AWAY_S = 6.0
+
+
+class Sender:
+    """Sends one event after the other, some of them twice, some of one session."""
+
+    def __init__(self, arena: Arena, url: str) -> None:
+        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self.in_session: list[str] = []  #: ids of its dispatches, as they were accepted
+        self._arena = arena
+        self._numbers = itertools.count()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.refused: list[int] = []
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        self._over.clear()
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            self._thread.join()
+
+    def gate(self) -> dict[str, Any]:
+        return dict(self.http.get("/health").json()["g4"])
+
+    def _send(self) -> None:
+        while not self._over.wait(0.1):
+            number = next(self._numbers)
+            event = {"id": f"n{number}", "to": AGENTS[number % 2], "text": "1 0.01"}
+            if number % 3 == 0:
+                event["session"] = "talk"
+            first = self.http.post("/events", json=event)
+            if first.status_code != 202:
+                self.refused.append(first.status_code)
+                continue
+            ((dispatch_id,),) = ([one["dispatch_id"] for one in first.json()["dispatches"]],)
+            self._arena.note(dispatch_id)
+            if "session" in event:
+                self.in_session.append(dispatch_id)
+            if number % 5 == 0:
+                again = self.http.post("/events", json=event)
+                assert again.json()["dispatches"] == first.json()["dispatches"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Arena, Sender]]:
+    with arena_of(tmp_path_factory.mktemp("arena"), agents=len(AGENTS), ttl_s=2.0) as arena:
+        folder = arena.where.folder
+        (config,) = folder.glob("fleet-*.toml")
+        arena.target.processes.start(
+            "api",
+            [sys.executable, "-m", "fleet", "api"],
+            # As long as by default: it is the workers who tell that the broker is back.
+            {"FLEET_CONFIG": str(config), "FLEET_API__PORT": "0"},
+        )
+        wait_until(lambda: read_address(folder) is not None, START_S)
+        sender = Sender(arena, str(read_address(folder)))
+        yield arena, sender
+        sender.http.close()
+
+
+def killed(arena: Arena) -> None:
+    kill(arena.where.endpoint.pid)
+    pause(AWAY_S)
+    arena.where.endpoint = arena.where.broker.start()
+
+
+def hung(arena: Arena) -> None:
+    kill(arena.where.endpoint.pid, number=signal.SIGSTOP)
+    pause(AWAY_S)
+    kill(arena.where.endpoint.pid, number=signal.SIGCONT)
+
+
+def read_only(arena: Arena) -> None:
+    with arena.where.client() as client:
+        client.replicaof("127.0.0.1", "1")
+        pause(AWAY_S)
+        client.replicaof("NO", "ONE")
+
+
+def out_of_memory(arena: Arena) -> None:
+    with arena.where.client() as client:
+        client.config_set("maxmemory", 1)
+        pause(AWAY_S)
+        client.config_set("maxmemory", 0)
+
+
+def silent_network(arena: Arena) -> None:
+    arena.wire.begin(arena.wire.proxies[0].hold(AWAY_S)).result(2 * AWAY_S)
+
+
+@pytest.mark.parametrize("trouble", [killed, hung, read_only, out_of_memory, silent_network])
+def test_every_accepted_event_runs_once(shared: tuple[Arena, Sender], trouble: Any) -> None:
+    arena, sender = shared
+    with sender.sending():
+        wait_until(lambda: len(arena.bus("dispatch_completed")) > 3, START_S)
+        trouble(arena)
+        wait_until(lambda: sender.gate()["breaker"] == "closed", END_S)
+        pause(0.5)
+    wait_until(lambda: sender.gate()["spooled"] == 0, END_S)
+    wait_until(lambda: arena.target.unfinished() == 0, END_S)
+    verdict = arena.verdict()
+    assert verdict.violations == []
+    assert set(verdict.outcomes) == {"completed"}
+    assert sender.refused == []
+    client: Any = arena.target.store.client
+    seqs = [int(client.hget(keys.dispatch(one), "seq")) for one in sender.in_session]
+    assert seqs == sorted(seqs), "in the order in which they were sent"
