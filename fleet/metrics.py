@@ -39,7 +39,7 @@ Samples = Mapping[Any, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clients:
-    """What one API process knows of its own clients."""
+    """What one API process knows of its own clients, and of what keeps them from the store."""
 
     following: int = 0  #: of the bus
     max_lag: int = 0  #: entries that the slowest of them has before it
@@ -47,6 +47,8 @@ class Clients:
     evicted: int = 0
     resyncs: int = 0
     listening: int = 0  #: to turns
+    breaker_open: bool = False
+    spooled: int | None = 0  #: events that wait for the broker; None where that cannot be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,9 @@ def _of_process(clients: Clients) -> Iterator[Metric]:
         "bus_resyncs", "Bus clients told to fetch the state again.", {(): clients.resyncs}
     )
     yield _gauge("stream_listeners", "Clients that listen to turns.", {(): clients.listening})
+    yield _gauge("breaker_open", "1 while the broker is not asked.", {(): clients.breaker_open})
+    if clients.spooled is not None:
+        yield _gauge("spooled", "Events that wait for the broker on disk.", {(): clients.spooled})
 
 
 def _of_store(reading: Reading) -> Iterator[Metric]:

@@ -87,6 +87,7 @@ class Status:
         """
         agents = sorted(rights_of(request.scope).readable(self._backend.settings.agents))
         followers = self._hub.state()
+        standing = await self._spool_lane.run(self._backend.shelter.standing)
         clients = Clients(
             following=followers["clients"],
             max_lag=followers["max_lag"],
@@ -94,6 +95,8 @@ class Status:
             evicted=followers["evicted"],
             resyncs=sum(followers["resyncs"].values()),
             listening=self._listening.listeners,
+            breaker_open=standing["breaker"] != "closed",
+            spooled=standing["spooled"],
         )
         reading = None
         with suppress(TimeoutError, FleetError):  # `fleet_up` tells

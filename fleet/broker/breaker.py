@@ -75,6 +75,10 @@ class Breaker:
             memory = self._map(make=False)
         return memory is None or memory[:1] == _SHUT
 
+    def prepare(self) -> None:
+        """Make the file now, not at the first failure: to look for a missing one costs more."""
+        self._map(make=True)
+
     def check(self) -> None:
         """Raises BreakerOpen instead of letting a call through."""
         if not self.closed:

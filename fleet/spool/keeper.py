@@ -51,6 +51,11 @@ class Keeper:
 
     def start(self) -> None:
         """Begin, in a daemon thread."""
+        self._breaker.prepare()
+        try:
+            self._spool.prepare()
+        except SpoolFull as error:
+            self._tell(str(error))
         threading.Thread(target=self._run, name="spool-keeper", daemon=True).start()
 
     def wake(self) -> None:

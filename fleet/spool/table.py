@@ -112,6 +112,15 @@ class Spool:
                 self._map_flag()
         return self._flag is not None and self._flag[:1] != _EMPTY
 
+    def prepare(self) -> None:
+        """Make its folder now, so that `holds` costs next to nothing."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._lock:
+                self._map_flag()
+        except OSError as error:
+            raise SpoolFull(_unusable(error)) from error
+
     def keep(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
         """Keep each event, synced to disk when this returns; a known one is not kept twice.
 
@@ -283,10 +292,7 @@ class Spool:
             except sqlite3.Error as error:
                 raise SpoolFull(_sentence(error)) from error
             except OSError as error:
-                raise SpoolFull(
-                    f"the spool in fleet.data_dir cannot be used ({error.strerror or error}): "
-                    "make room, or make it writable."
-                ) from error
+                raise SpoolFull(_unusable(error)) from error
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:
@@ -357,6 +363,11 @@ def _full(held: Size) -> str:
         f"the spool is full with {held.events} events of {held.bytes} bytes: "
         "send it again later, or raise spool.max_events and spool.max_bytes."
     )
+
+
+def _unusable(error: OSError) -> str:
+    reason = error.strerror or error
+    return f"the spool in fleet.data_dir cannot be used ({reason}): make room, or make it writable."
 
 
 def _sentence(error: sqlite3.Error) -> str:

@@ -72,6 +72,9 @@ def test_what_is_sent_without_a_broker_is_kept_in_order(
     assert api.http.get("/readyz").status_code == 200
     wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
     assert gate(api)["spooled"] == 8
+    figures = api.http.get("/metrics").text
+    assert "fleet_breaker_open 1.0" in figures
+    assert "fleet_spooled 8.0" in figures
     assert api.http.get("/health").status_code == 503
     server.start()
     all_handed_over(api)
