@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet import bus, keys
+from fleet import bus, keys, providers
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import State, views
 from fleet.ledger.states import WAITING
@@ -84,6 +84,7 @@ def _document(
             "intake": "http",
             **standing,
             "tier": {name: row["tier"] for name, row in agents.items()},
+            "providers": providers.states(store),
         },
         "beat": {"last_tick_s": signs.beat_s},
         "bus": _bus(settings, signs, followers),

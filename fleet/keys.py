@@ -30,6 +30,7 @@
 | fleet:chain:<id>        | hash   | where a chain is; its plan and votes    | as its event       |
 | fleet:trail:<id>        | hash   | what its stages ended with (content)    | as its event       |
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
+| fleet:providers         | hash   | breakers of the models' providers       | a day              |
 | fleet:pressure          | string | the store's memory is nearly full       | 15 s               |
 | fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
@@ -70,6 +71,7 @@ DEADLINES = "fleet:deadlines"
 QUIET = "fleet:quiet"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
+PROVIDERS = "fleet:providers"
 PRESSURE = "fleet:pressure"
 ALERTS_CURSOR = "fleet:alerts:cursor"
 TOKENS = "fleet:tokens"

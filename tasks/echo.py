@@ -4,7 +4,7 @@
 `echo/slow-<seconds>`   the same after a wait; streamed, a word at a time
 `echo/hang`             blocks and ignores its timeout, as a stuck library would
 
-Tokens are words. Only `tasks.model.load` imports this module, because the environment that keeps
+Tokens are words. Only `tasks.adapter.load` imports this module, because the environment that keeps
 LiteLLM off the network must be set before LiteLLM is imported.
 """
 

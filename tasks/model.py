@@ -3,26 +3,21 @@
 LiteLLM is the adapter to the providers and nothing else: its own retries and fallbacks are off,
 because they multiply (one error cost up to five requests), ignore deadlines and swallow signals.
 So a tier is one request, the next tier is tried at once, and trying again later is the ledger's
-business. This module is the project's only door to LiteLLM; importing it is cheap, `load` is not.
+business.
 
 No text of a prompt, an answer or a provider's error ever reaches an exception or a log from here:
 a provider's error may quote the prompt or the key.
 """
 
-import functools
 import json
-import logging
-import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
-from tasks.reply import Attempt, Message, ModelError, Reply, Verdict
+from tasks.adapter import load
+from tasks.failures import CallFailure, classify, failure_of, provider_of
+from tasks.reply import Attempt, Gate, Message, ModelError, Reply, Verdict
 
 __all__ = [
     "Attempt",
@@ -46,50 +41,10 @@ RESERVED_PARAMS = frozenset(
     }
 )
 
-#: The request is refused as it is; of the other 4xx these mean "not now", the rest "not here".
-_OUR_FAULT_STATUS = frozenset({400, 413, 422})
-_PASSING_STATUS = frozenset({408, 409, 425, 429})
-
-#: An exception's chain of causes is followed no further.
-_CAUSES_MAX = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    kind: str
-    verdict: Verdict
-    sentence: str
-    retry_after_s: float | None = None
-
-
-@functools.cache
-def load() -> ModuleType:
-    """LiteLLM, imported once, silenced, without a look-up on the network, and with `echo/...`.
-
-    Takes seconds of CPU. Call it before the fork and never inside a time limit: an import cut
-    short leaves a half-made module behind for the rest of the process.
-    """
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    # Else LiteLLM reads any .env file from here up to the root into this process's environment.
-    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-    import litellm
-    from litellm.llms.custom_httpx.http_handler import HTTPHandler
-
-    from tasks.echo import PROVIDER, Echo
-
-    litellm.suppress_debug_info = True
-    litellm.turn_off_message_logging = True
-    litellm.disable_hf_tokenizer_download = True
-    litellm.custom_provider_map = [{"provider": PROVIDER, "custom_handler": Echo()}]
-    # One for all calls: LiteLLM's cache makes a client, and so a connection, for each new timeout.
-    litellm.client_session = HTTPHandler().client
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-        # It logs whole tracebacks, with the provider's text, of errors that are reported here.
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    for name in ("openai", "httpx", "httpcore"):
-        # Below WARNING they log prompts and URLs, and a URL may hold a key.
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return litellm
+#: No tier was called: the providers of all are left alone.
+HELD = "ProvidersOpen"
+#: The key is wrong, or not paid for: no other call with it will do better.
+_DENIED = frozenset({401, 402, 403})
 
 
 def complete(
@@ -103,6 +58,7 @@ def complete(
     params: Mapping[str, Any] | None = None,
     on_token: Callable[[str], None] | None = None,
     on_restart: Callable[[], None] | None = None,
+    gate: Gate | None = None,
 ) -> Reply:
     """The answer of `model`, or else of the first fallback that gives one.
 
@@ -115,28 +71,24 @@ def complete(
     starts from the beginning, and `on_restart` is called before; the Reply alone is the truth. An
     error of either is passed on.
 
+    `gate` is asked before each request and told how it ended; a tier whose provider is left alone
+    is passed over. Where that is every tier, no request was made and the error's `kind` is HELD.
+
     Raises `ModelError`, and `ValueError` for params that are decided here.
     """
-    if reserved := RESERVED_PARAMS & set(params or ()):
-        raise ValueError(f"params may not set {', '.join(sorted(reserved))}")
-    call = dict(params or {}, messages=_plain(list(messages)), max_retries=0, num_retries=0)
-    if tools:
-        call["tools"] = list(tools)
+    call = _request(messages, tools, params or {})
     attempts: list[Attempt] = []
-    failures: list[_Failure] = []
+    failures: list[CallFailure] = []
     for tier, name in enumerate((model, *fallbacks), start=1):
         left_s = deadline - time.monotonic()
         if left_s < MIN_CALL_S:
-            failures.append(_Failure("Timeout", Verdict.RETRY, f"{name}: no time was left"))
+            failures.append(CallFailure("Timeout", Verdict.RETRY, f"{name}: no time was left"))
             break
         call |= {"model": name, "timeout": min(timeout_s, left_s)}
-        if tier > 1 and on_restart is not None:
-            on_restart()
-        started = time.monotonic()
-        answer = _whole(call) if on_token is None else _streamed(call, on_token)
-        error = answer.kind if isinstance(answer, _Failure) else None
-        attempts.append(Attempt(model=name, seconds=time.monotonic() - started, error=error))
-        if not isinstance(answer, _Failure):
+        begin = on_restart if tier > 1 else None
+        attempt, answer = _ask(call, gate, begin, on_token)
+        attempts += [attempt] if attempt else []
+        if not isinstance(answer, CallFailure):
             return _reply(answer, name, tier, tuple(attempts))
         failures.append(answer)
         if answer.verdict is Verdict.FAIL:
@@ -144,52 +96,77 @@ def complete(
     raise _no_answer(failures, tuple(attempts))
 
 
-def classify(exc: Exception) -> Verdict:
-    """What an exception from a LiteLLM call says about the next call.
-
-    What is not known is RETRY: LiteLLM's own stumbling over an answer has many classes.
-    """
-    errors = load().exceptions
-    never_here = (
-        errors.ContextWindowExceededError,
-        errors.ContentPolicyViolationError,
-        errors.AuthenticationError,
-        errors.PermissionDeniedError,
-        errors.NotFoundError,
-    )
-    # Before BadRequestError, which two of these are.
-    if isinstance(exc, never_here):
-        return Verdict.NEXT_TIER
-    # LiteLLM goes by an error's text before its status, so these two may stand for any status.
-    if isinstance(exc, errors.BadRequestError | errors.UnprocessableEntityError | errors.APIError):
-        status = _status(exc)
-        if status in _OUR_FAULT_STATUS:
-            return Verdict.FAIL
-        if status is not None and 400 <= status < 500 and status not in _PASSING_STATUS:
-            return Verdict.NEXT_TIER
-    return Verdict.RETRY
+def _request(
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] | None,
+    params: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What every tier is asked."""
+    if reserved := RESERVED_PARAMS & set(params):
+        raise ValueError(f"params may not set {', '.join(sorted(reserved))}")
+    call = dict(params, messages=_plain(list(messages)), max_retries=0, num_retries=0)
+    return call | {"tools": list(tools)} if tools else call
 
 
-def _whole(call: Mapping[str, Any]) -> Any | _Failure:
+def _ask(
+    call: Mapping[str, Any],
+    gate: Gate | None,
+    begin: Callable[[], None] | None,
+    on_token: Callable[[str], None] | None,
+) -> tuple[Attempt | None, Any | CallFailure]:
+    """One tier's answer, and the request that it took: none where its provider is left alone."""
+    name, place = call["model"], _place(call)
+    if gate is not None and (wait_s := gate.wait_s(place, call["timeout"])) > 0:
+        sentence = f"{name}: {place} is left alone after its failures"
+        return None, CallFailure(HELD, Verdict.RETRY, sentence, wait_s)
+    if begin is not None:
+        begin()
+    started = time.monotonic()
+    answer = _whole(call) if on_token is None else _streamed(call, on_token)
+    error = answer.kind if isinstance(answer, CallFailure) else None
+    if gate is not None:
+        _tell(gate, place, answer)
+    return Attempt(model=name, seconds=time.monotonic() - started, error=error), answer
+
+
+def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> None:
+    """What this answer says of the provider: one that refuses a request is well itself."""
+    if not isinstance(answer, CallFailure):
+        gate.tell(place, "ok")
+    elif answer.kind == "AuthenticationError" or answer.status in _DENIED:
+        gate.tell(place, "denied", answer.sentence, answer.retry_after_s)
+    else:
+        failed = answer.verdict is Verdict.RETRY
+        gate.tell(place, "failed" if failed else "ok", answer.sentence, answer.retry_after_s)
+
+
+def _place(call: Mapping[str, Any]) -> str:
+    """What a breaker stands before: a provider, or one address that speaks its protocol."""
+    host = urlsplit(str(call.get("api_base") or "")).netloc.rpartition("@")[2]
+    provider = provider_of(call["model"]) or call["model"]
+    return f"{provider}@{host}" if host else provider
+
+
+def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
     """LiteLLM's response, or why there is none."""
     response = _guarded(call, lambda: load().completion(**call))
-    if isinstance(response, _Failure):
+    if isinstance(response, CallFailure):
         return response
     return response if getattr(response, "choices", None) else _malformed(call)
 
 
-def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | _Failure:
+def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | CallFailure:
     """The same from a stream, whose pieces of text go to `on_token` as they come."""
     ends_at = time.monotonic() + call["timeout"]
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
     stream = _guarded(call, lambda: load().completion(**call, **streaming))
-    if isinstance(stream, _Failure):
+    if isinstance(stream, CallFailure):
         return stream
     try:
         chunks = _read(call, stream, on_token, ends_at)
     finally:
         _hang_up(stream)
-    if isinstance(chunks, _Failure):
+    if isinstance(chunks, CallFailure):
         return chunks
     response = load().stream_chunk_builder(chunks, messages=call["messages"])
     return response if response and response.choices else _malformed(call)
@@ -197,21 +174,23 @@ def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any |
 
 def _read(
     call: Mapping[str, Any], stream: Any, on_token: Callable[[str], None], ends_at: float
-) -> list[Any] | _Failure:
+) -> list[Any] | CallFailure:
     chunks: list[Any] = []
     while (chunk := _guarded(call, lambda: next(stream, None))) is not None:
-        if isinstance(chunk, _Failure):
+        if isinstance(chunk, CallFailure):
             return chunk
         chunks.append(chunk)
         if chunk.choices and (text := chunk.choices[0].delta.content):
             on_token(_encodable(text))
         if time.monotonic() > ends_at:
             # The provider's timeout bounds each wait for data, not the stream.
-            return _Failure("Timeout", Verdict.RETRY, f"{call['model']}: the stream took too long")
+            return CallFailure(
+                "Timeout", Verdict.RETRY, f"{call['model']}: the stream took too long"
+            )
     if stream.received_finish_reason is None:
         # LiteLLM would report a cut connection as a normal end.
         cut = f"{call['model']}: the stream was cut"
-        return _Failure("MidStreamFallbackError", Verdict.RETRY, cut)
+        return CallFailure("MidStreamFallbackError", Verdict.RETRY, cut)
     return chunks
 
 
@@ -230,37 +209,23 @@ def _hang_up(stream: Any) -> None:
         close()
 
 
-def _guarded(call: Mapping[str, Any], act: Callable[[], Any]) -> Any | _Failure:
+def _guarded(call: Mapping[str, Any], act: Callable[[], Any]) -> Any | CallFailure:
     """What `act` answers, or its exception as a value: raising from it would chain its text."""
     try:
         return act()
     except Exception as exc:  # noqa: BLE001 - LiteLLM has no common base class; all are classified
-        return _failure(call, exc)
+        return failure_of(call, exc)
 
 
-def _failure(call: Mapping[str, Any], exc: Exception) -> _Failure:
-    kind, verdict, model = type(exc).__name__, classify(exc), call["model"]
-    if headers := _headers(exc):
-        sentence = f"{model}: {kind} (HTTP {_status(exc)})"
-        return _Failure(kind, verdict, sentence, _retry_after_s(headers))
-    if not _provider(model):
-        return _Failure(kind, verdict, f"{model}: {kind}, LiteLLM knows no such provider")
-    unset = _unset_keys(call)
-    if unset and not _was_sent(exc):
-        # With most providers LiteLLM calls this a server's or a connection's error.
-        kind, verdict = "AuthenticationError", Verdict.NEXT_TIER
-    hint = f", {' or '.join(unset)} is not set" if unset else ""
-    return _Failure(kind, verdict, f"{model}: {kind}{hint}")
-
-
-def _malformed(call: Mapping[str, Any]) -> _Failure:
-    return _Failure(
+def _malformed(call: Mapping[str, Any]) -> CallFailure:
+    return CallFailure(
         "APIResponseValidationError", Verdict.RETRY, f"{call['model']}: an answer without choices"
     )
 
 
-def _no_answer(failures: Sequence[_Failure], attempts: tuple[Attempt, ...]) -> ModelError:
-    passing = [failure for failure in failures if failure.verdict is Verdict.RETRY]
+def _no_answer(failures: Sequence[CallFailure], attempts: tuple[Attempt, ...]) -> ModelError:
+    made = [failure for failure in failures if failure.kind != HELD]
+    passing = [failure for failure in made or failures if failure.verdict is Verdict.RETRY]
     waits = [f.retry_after_s for f in passing if f.retry_after_s is not None]
     return ModelError(
         f"no model answered: {'; '.join(failure.sentence for failure in failures)}",
@@ -305,58 +270,3 @@ def _usd(response: Any, model: str) -> float | None:
         return float(load().completion_cost(completion_response=response, model=model))
     except Exception:  # noqa: BLE001 - an unknown price, in whatever class, must not fail a paid call
         return None
-
-
-def _provider(model: str) -> str | None:
-    litellm = load()
-    try:
-        return str(litellm.get_llm_provider(model)[1])
-    except litellm.exceptions.BadRequestError:
-        return None
-
-
-def _unset_keys(call: Mapping[str, Any]) -> list[str]:
-    """The variables of which one should hold the model's API key, if none does."""
-    if call.get("api_key"):
-        return []
-    missing = load().validate_environment(model=call["model"])["missing_keys"]
-    return sorted(name for name in missing if name.endswith("_API_KEY"))
-
-
-def _was_sent(exc: Exception) -> bool:
-    """True when the network was tried: only then may waiting help."""
-    import httpx
-
-    cause: BaseException | None = exc
-    for _ in range(_CAUSES_MAX):
-        if cause is None:
-            return False
-        if isinstance(cause, OSError | httpx.HTTPError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
-def _status(exc: Exception) -> int | None:
-    """The HTTP status as the provider sent it; the class's own number where that is unknown."""
-    response = getattr(exc, "response", None)
-    status = getattr(response, "status_code", None) or getattr(exc, "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _headers(exc: Exception) -> Mapping[str, str]:
-    """The provider's headers; empty when it sent no answer."""
-    return getattr(exc, "litellm_response_headers", None) or {}
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds, from either of its forms; None where absent or unreadable."""
-    value = headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, Protocol
 
 #: One message of a conversation, in the words of the chat completions protocol.
 Message = dict[str, Any]
@@ -17,6 +17,24 @@ class Verdict(StrEnum):
     NEXT_TIER = "next_tier"
     #: The request itself is wrong; no tier will take it.
     FAIL = "fail"
+
+
+class Gate(Protocol):
+    """Who says whether a provider may be called, and learns how it went."""
+
+    def wait_s(self, provider: str, call_s: float) -> float:
+        """0.0 when a call of at most `call_s` seconds may be made, else how long none may."""
+        ...
+
+    def tell(
+        self,
+        provider: str,
+        outcome: Literal["ok", "failed", "denied"],
+        reason: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        """How a call ended."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

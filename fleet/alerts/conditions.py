@@ -88,7 +88,7 @@ def current(
             found.append(
                 Condition(name="agent_offline", agent=name, reason=reason, for_s=OFFLINE_AFTER_S)
             )
-        elif not agent["active"] and row["oldest_s"] > STUCK_AFTER_S:
+        elif not agent["active"] and not agent["hold_s"] and row["oldest_s"] > STUCK_AFTER_S:
             reason = "its worker holds the lease but takes no work"
             found.append(Condition(name="stuck_queue", agent=name, reason=reason, for_s=10.0))
     return found

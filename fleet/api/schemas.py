@@ -243,7 +243,7 @@ SCHEMAS: Json = {
             agents={"type": "object", "additionalProperties": _SEMAPHORE},
         ),
         g3=_object("failed retrying dead", failed=_COUNT, retrying=_COUNT, dead=_COUNT),
-        g4=_object("intake breaker tier spooled"),
+        g4=_object("intake breaker tier providers spooled"),
         beat=_object("last_tick_s"),
         bus=_object(
             "clients max_lag oldest_id retention_s",

@@ -60,6 +60,9 @@ class Failure:
     retryable: bool
     retry_after_s: float | None = None
     kind: str = ""  #: the class of the error
+    #: Nothing was tried, and nothing of this agent can be until `retry_after_s` has passed: the
+    #: dispatch keeps its place and its attempts, and the agent claims none before.
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,6 +158,8 @@ class ValkeyLedger:
     ) -> State:
         failure = ending.failure
         verdict = "failed" if failure else "cancelled" if ending.cancelled else "completed"
+        if failure and failure.hold:
+            verdict = "held"
         facts = {name: str(value) for name, value in ending.facts.items()}
         if failure and failure.kind:
             facts["error_kind"] = failure.kind

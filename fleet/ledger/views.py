@@ -55,16 +55,19 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
             return None
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.journal(dispatch_id))
-        pipe.hmget(keys.agent(raw["agent"]), "active", "paused", "holder")
+        pipe.hmget(keys.agent(raw["agent"]), "active", "paused", "holder", "hold_ms")
         pipe.zrank(keys.due(raw["agent"]), dispatch_id)
         pipe.get(keys.outcome(dispatch_id))
         pipe.get(keys.payload(raw["event"]))
         pipe.zscore(keys.QUIET, dispatch_id)
         pipe.hmget(keys.chain(raw.get("chain_id", "")), "state", "reason")
         pipe.hvals(keys.trail(raw.get("chain_id", "")))
-        journal, (active, paused, holder), rank, answer, payload, quiet, *chained = pipe.execute()
+        pipe.time()
+        journal, now, rank, answer, payload, quiet, *chained, clock = pipe.execute()
+    active, paused, holder, hold_ms = now
+    held = float(hold_ms or 0) > clock[0] * 1000
     record = _record(raw)
-    record["waiting_for"] = _waiting_for(record, active, paused, holder, rank, quiet)
+    record["waiting_for"] = _waiting_for(record, active, paused, holder, rank, quiet, held)
     if "chain" in record:
         (record["chain_state"], reason), trail = chained
         if reason:
@@ -244,6 +247,7 @@ def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
             "active": state.get("active"),
             "paused": "paused" in state,
             "tier": int(state.get("tier", 1)),
+            "hold_s": round(max(0.0, (float(state.get("hold_ms", 0)) - now_ms) / 1000), 3),
         }
     return found
 
@@ -266,7 +270,7 @@ def _record(raw: dict[str, str]) -> dict[str, Any]:
         else:
             record[name] = value
     if record.get("state") == State.PARKED:
-        record["waiting_for"] = _waiting_for(record, None, None, None, None, None)
+        record["waiting_for"] = _waiting_for(record, None, None, None, None, None, False)
     return record
 
 
@@ -283,6 +287,7 @@ def _waiting_for(
     holder: str | None,
     rank: int | None,
     quiet: float | None,
+    held: bool,
 ) -> str | None:
     state = record["state"]
     if state == State.RETRYING:
@@ -297,6 +302,8 @@ def _waiting_for(
         return "its session to be quiet"
     if paused:
         return "the agent is paused"
+    if held:
+        return "the agent's models to be tried again: their providers failed"
     if rank is None and record.get("session"):
         return "an earlier event of its session"
     if not holder:

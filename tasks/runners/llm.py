@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from fleet import context
 from fleet.ledger import Failure, Said, Stage
+from fleet.providers import Providers
 from fleet.runner import TurnFailed
 from fleet.turn import Turn
 from tasks import model
@@ -29,6 +31,7 @@ class LlmRunner:
                 retryable=error.retryable,
                 retry_after_s=error.retry_after_s,
                 kind=error.kind,
+                hold=error.kind == model.HELD,
             )
             raise TurnFailed(failure) from error
         turn.facts.update(model=reply["model"], tier=reply["tier"])
@@ -51,6 +54,7 @@ def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
         params=turn.agent.params,
         on_token=turn.say if turn.agent.stream else None,
         on_restart=turn.say_again,
+        gate=Providers(context.store, context.settings().breaker, turn.claim.agent),
     )
     return {
         "text": reply.text,

@@ -12,7 +12,7 @@ from fleet.settings import parse
 
 
 def agent(**changes: Any) -> dict[str, Any]:
-    return {"online": True, "paused": False, "active": None, **changes}
+    return {"online": True, "paused": False, "active": None, "hold_s": 0.0, **changes}
 
 
 def row(oldest_s: float = 0.0, **states: int) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def test_each_thing_that_is_wrong_has_a_name() -> None:
 
 def test_a_paused_agent_is_meant_to_stand_still() -> None:
     assert names(a=(row(900.0, queued=1), agent(paused=True, online=False))) == []
+    assert names(a=(row(900.0, queued=1), agent(hold_s=20.0))) == []
 
 
 def test_a_dead_letter_says_why_it_died() -> None:

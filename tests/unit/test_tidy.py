@@ -21,7 +21,7 @@ MAY_IMPORT = {"routing": set(), "fleet": {"routing"}, "tasks": {"fleet", "routin
 #: Packages that only these modules, and those below them, may import: a slow or a risky import
 #: stays where it is needed.
 ONLY_IN = {
-    "litellm": ("tasks.echo", "tasks.model"),
+    "litellm": ("tasks.adapter", "tasks.echo"),
     "openai": ("tasks.model",),
     "starlette": ("fleet.api",),
     "uvicorn": ("fleet.api",),

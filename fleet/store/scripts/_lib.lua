@@ -128,9 +128,9 @@ end
 -- the caller should ring for where the queue is not in this store, or ''.
 local function ring_if_short(agent, idle)
   if TEMPLATE ~= '' and redis.call('LLEN', 'agent.' .. agent) > 0 then return '' end
-  local state = redis.call('HMGET', agent_key(agent), 'active', 'paused')
+  local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'hold_ms')
   local next = idle and state[1] or redis.call('ZRANGE', due_key(agent), 0, 0)[1]
-  if not next or state[2] then return '' end
+  if not next or state[2] or tonumber(state[3] or 0) > NOW then return '' end
   ring(agent, next)
   return next
 end

@@ -9,7 +9,7 @@
 --          fleet:dead, fleet:event:, fleet:history:, fleet:totals, fleet:bus
 -- Returns  {'claimed', id, attempt, payload, cancel, history, payloads of the events that joined
 --          it, and in a chain: what it is (JSON), what each earlier stage ended with (JSON), ...}
---          | {'idle'} | {'paused'} | {'fenced'}
+--          | {'idle'} | {'paused'} | {'held'} | {'fenced'}
 -- Invariants
 --   At most one active dispatch per agent, and one per session: an active one is taken up again
 --   before any other.
@@ -42,6 +42,7 @@ end
 local interrupted = read_hash(dispatch_key(redis.call('HGET', agent_key(agent), 'active') or ''))
 if interrupted.call == call and interrupted.state == 'active' then return claimed(interrupted) end
 if redis.call('HGET', agent_key(agent), 'paused') then return {'paused'} end
+if tonumber(redis.call('HGET', agent_key(agent), 'hold_ms') or 0) > NOW then return {'held'} end
 
 local function start(record)
   local attempt = tonumber(record.attempt) + 1

@@ -1,7 +1,7 @@
 -- End an attempt: the outcome, the bus entries and the removal from the work lists, at once.
 --
 -- ARGV     1 dispatch id ('' means whatever the agent has active), 2 agent, 3 fence,
---          4 attempt ('' with an empty id), 5 verdict 'completed' | 'failed' | 'cancelled',
+--          4 attempt ('' with an empty id), 5 verdict 'completed' | 'failed' | 'cancelled' | 'held',
 --          6 record fields (JSON object of strings), 7 answer (content),
 --          8 stage, 9 reason, 10 retryable '1'|'0', 11 attempts allowed, 12 minimum age (ms),
 --          13 first wait before a retry (ms), 14 jitter, from 0 to 1, 15 never before (ms),
@@ -18,6 +18,7 @@
 --   While the agent has work there is a doorbell: more are used up than rung when workers die.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 --   Totals count each turn once, and of what a turn has cost only what earlier attempts had not.
+--   A held one has used up no attempt and is the agent's next; the agent claims none before its time.
 --   A session's history is written with the outcome, once, or not at all.
 --   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline
 --   passed.
@@ -91,6 +92,17 @@ if verdict == 'cancelled' then
   finish(record, 'cancelled', plus(set, {'error', reason}), plus(timing, {'reason', reason}),
     keep_ended)
   return done('cancelled')
+end
+
+if verdict == 'held' and not record.cancel and NOW < tonumber(record.deadline_ms) then
+  move(record, 'queued', set)
+  redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1)
+  redis.call('HSET', agent_key(agent), 'hold_ms', string.format('%.0f', NOW + tonumber(ARGV[15])))
+  redis.call('HDEL', agent_key(agent), 'active')
+  redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
+  offer(record, tonumber(record.order) - 2 ^ 50)
+  emit('dispatch_queued', plus(who(record), {'stage', stage, 'reason', reason}))
+  return {'done', 'queued'}
 end
 
 local failures = tonumber(attempt) - tonumber(record.losses) - tonumber(record.attempt_base or 0)

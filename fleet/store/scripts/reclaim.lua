@@ -54,16 +54,18 @@ if not live and redis.call('HGET', agent_key(agent), 'holder') then
   emit('agent_offline', {'agent', agent, 'reason', 'its lease ran out'})
   offline = 1
 end
-local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'claimed_ms')
+local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'claimed_ms', 'hold_ms')
+local hold = tonumber(state[4] or 0)
+local rests = state[2] or hold > NOW
 local waiting = redis.call('ZRANGE', due_key(agent), 0, limit - 1)
 local first = waiting[1]
 if not live and state[1] then table.insert(waiting, 1, state[1]) end
-local rung = state[2] and 0 or ring_for_all(agent, waiting)
+local rung = rests and 0 or ring_for_all(agent, waiting)
 
 -- Consumption, not a ping: work is there, nothing runs, nothing was taken for too long.
-if first and not state[2] and not (live and state[1]) then
+if first and not rests and not (live and state[1]) then
   local since = math.max(tonumber(redis.call('HGET', dispatch_key(first), 'queued_ms') or NOW),
-    tonumber(state[3] or 0))
+    tonumber(state[3] or 0), hold)
   if NOW - since > tonumber(ARGV[4]) then
     alert_once('stuck_queue', agent, live and 'its worker holds the lease but takes no work'
       or 'no worker serves the agent though work waits')
@@ -71,7 +73,7 @@ if first and not state[2] and not (live and state[1]) then
 end
 
 local ask = ''
-if TEMPLATE == '' and not state[2] and not (live and state[1]) and (state[1] or first)
+if TEMPLATE == '' and not rests and not (live and state[1]) and (state[1] or first)
   and redis.call('SET', 'fleet:rang:' .. agent, NOW, 'NX', 'PX', 2000) then
   ask = state[1] or first
 end

@@ -1,0 +1,81 @@
+-- The breakers before the providers of models, shared by the whole fleet: who fails is left alone for
+-- a while, then tried by one call.
+--
+-- ARGV     1 'ask', 2 agent, 3 provider, 4 how long one call may take (ms)
+--          1 'tell', 2 agent, 3 provider, 4 'ok' | 'failed' | 'denied', 5 reason,
+--          6 the least wait the provider asked for (ms), 7 failures that open it, 8 within (ms),
+--          9 first wait (ms), 10 longest wait (ms)
+-- Keys     fleet:providers, fleet:bus
+-- Returns  ask: 0 when the call may be made, else how long none may (ms); tell: 1
+-- Invariants
+--   A provider that denies an agent is open for that agent alone, and at once: its key is wrong.
+--   When a wait is over one call in the fleet tries; the others wait until it has ended, or for as
+--   long as it may take. What a call that began before tells does not lengthen the wait.
+
+local verb, agent, provider = ARGV[1], ARGV[2], ARGV[3]
+local names = {provider, agent .. '/' .. provider}
+
+local function read(name)
+  local text = redis.call('HGET', 'fleet:providers', name)
+  return text and cjson.decode(text) or {failures = 0, since = NOW, wait = 0, till = 0, probe = 0}
+end
+
+local function write(name, breaker)
+  redis.call('HSET', 'fleet:providers', name, cjson.encode(breaker))
+  -- Of a provider that nobody calls any more nothing is kept.
+  redis.call('PEXPIRE', 'fleet:providers', 86400000)
+end
+
+local function announce(kind, name, reason)
+  local fields = {'name', name, 'reason', reason}
+  if name ~= provider then plus(fields, {'agent', agent}) end
+  emit(kind, fields)
+end
+
+if verb == 'ask' then
+  local longest = 0
+  for _, name in ipairs(names) do
+    local breaker = read(name)
+    if breaker.wait > 0 then longest = math.max(longest, breaker.till - NOW, breaker.probe - NOW) end
+  end
+  if longest > 0 then return longest end
+  for _, name in ipairs(names) do
+    local breaker = read(name)
+    if breaker.wait > 0 then
+      breaker.probe = NOW + tonumber(ARGV[4])
+      write(name, breaker)
+    end
+  end
+  return 0
+end
+
+local verdict, reason, asked = ARGV[4], ARGV[5], tonumber(ARGV[6])
+if verdict == 'ok' then
+  for _, name in ipairs(names) do
+    if redis.call('HEXISTS', 'fleet:providers', name) == 1 then
+      if read(name).wait > 0 then announce('breaker_closed', name, 'it answers again') end
+      redis.call('HDEL', 'fleet:providers', name)
+    end
+  end
+  return 1
+end
+
+local name = verdict == 'denied' and names[2] or provider
+local breaker = read(name)
+if breaker.wait > 0 then
+  if NOW >= breaker.till then
+    breaker.wait = math.min(breaker.wait * 2, tonumber(ARGV[10]))
+    breaker.till, breaker.probe = NOW + math.max(breaker.wait, asked), 0
+    write(name, breaker)
+  end
+  return 1
+end
+if NOW - breaker.since > tonumber(ARGV[8]) then breaker.failures, breaker.since = 0, NOW end
+breaker.failures = breaker.failures + 1
+if verdict == 'denied' or breaker.failures >= tonumber(ARGV[7]) then
+  breaker.wait = tonumber(ARGV[9])
+  breaker.till = NOW + math.max(breaker.wait, asked)
+  announce('breaker_opened', name, reason)
+end
+write(name, breaker)
+return 1
