@@ -5,8 +5,10 @@ Validate, decide, accept. When `accept` has returned, the event is in the ledger
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from fleet import tracing
 from fleet.errors import Forbidden, Refused
 from fleet.ledger.protocol import Accepted, Acceptor
 from routing import Chain, Event, Plan, RoutingError, Rules, decide
@@ -70,4 +72,8 @@ class Intake:
     def _plan(self, raw: object) -> tuple[Event, Plan]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         event = Event.parse(raw, new_id=str(uuid.uuid4()), now=now, lanes=self._rules.lanes)
-        return event, decide(event, self._rules)
+        with tracing.span("fleet.intake", parent=event.traceparent, event_id=event.id) as span:
+            plan = decide(event, self._rules)
+        if span.traceparent != event.traceparent:
+            event = replace(event, traceparent=span.traceparent)
+        return event, plan

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleet import tracing
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import Claim, Earlier, Ledger, Place, Said
 from fleet.sections import Agent
@@ -129,7 +130,9 @@ class Turn:
             self.usage.add(found["result"])
             return found["result"]
         started = time.monotonic()
-        result = call()
+        with tracing.span(f"fleet.step {name}", step=self.steps) as span:
+            result = call()
+            span.note(**_figures(result))
         entry = {
             "name": name,
             "hash": digest,
@@ -169,6 +172,14 @@ class Turn:
                 if time.monotonic() > patience:
                     raise
                 time.sleep(0.2)
+
+
+def _figures(result: Any) -> dict[str, str | int | float]:
+    """What a trace may show of a step's result."""
+    known = ("model", "tier", "tokens_in", "tokens_out", "usd", "finish_reason")
+    if not isinstance(result, Mapping):
+        return {}
+    return {name: result[name] for name in known if isinstance(result.get(name), str | int | float)}
 
 
 def _digest(name: str, request: Any) -> str:

@@ -41,7 +41,9 @@ _CLOUD_FIELDS = frozenset(
     {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"}
 )
 OWN_FIELDS = frozenset({"to", "text", "session", "priority", "lane"})
-_SHORTHAND = OWN_FIELDS | {"id", "source", "type", "subject", "time", "hops", "data"}
+_SHORTHAND = OWN_FIELDS | {"id", "source", "type", "subject", "time", "hops", "traceparent", "data"}
+#: The W3C's trace context, as CloudEvents' extension for distributed tracing carries it.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 #: Of a sender's key in a sentence, after what is not ASCII was escaped.
 _SHOWN_CHARS_MAX = 60
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -64,6 +66,8 @@ class Event:
     priority: int = PRIORITY_DEFAULT
     #: How many turns of agents it came through: 0 when a person or a program sent it.
     hops: int = 0
+    #: The trace it belongs to; empty without one.
+    traceparent: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -91,6 +95,7 @@ class Event:
             session=_name(own, "session", None) if own.get("session") is not None else None,
             priority=_priority(own.get("priority"), own.get("lane"), hops, lanes),
             hops=hops,
+            traceparent=_traceparent(raw.get("traceparent")),
             to=_targets(own.get("to")),
             text=_text(own.get("text"), data),
             data=data,
@@ -128,6 +133,8 @@ class Event:
             wire["subject"] = self.subject
         if self.hops:
             wire["hops"] = self.hops  # a CloudEvents extension attribute
+        if self.traceparent:
+            wire["traceparent"] = self.traceparent
         return wire
 
 
@@ -222,6 +229,11 @@ def _hops(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HOPS_MAX:
         raise InvalidEvent(f"`hops` must be a whole number from 0 to {HOPS_MAX}.")
     return value
+
+
+def _traceparent(value: object) -> str:
+    """A malformed one begins no trace, and is no reason to refuse an event (W3C Trace Context)."""
+    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else ""
 
 
 def _targets(value: object) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 import logging
 import time
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 from celery import Task, current_task, shared_task
 from celery.exceptions import Ignore, Reject
 
-from fleet import context
+from fleet import context, tracing
 from fleet.errors import BrokerUnavailable, Fenced
 from fleet.holder import HOLDER
 from fleet.lease import Hold
@@ -49,9 +49,20 @@ def dispatch(dispatch_id: str) -> None:
     if claim is None:
         logger.info("nothing to do for %s", dispatch_id)
         return
-    with until_the_worker_says():
+    with until_the_worker_says(), _traced(claim) as span:
         state = _commit(claim, _run(claim))
+        span.note(state=state or "refused")
     logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)
+
+
+def _traced(claim: Claim) -> AbstractContextManager[tracing.Span]:
+    return tracing.span(
+        "fleet.dispatch",
+        parent=claim.event.traceparent,
+        dispatch_id=claim.dispatch_id,
+        agent=claim.agent,
+        attempt=claim.attempt,
+    )
 
 
 def _run(claim: Claim) -> Ending:

@@ -105,7 +105,7 @@ class EventsRoute:
             body = await read_body(scope, receive, limit)
         except ClientGone:
             return
-        value = parse_json(body)
+        value = _with_trace(parse_json(body), Headers(scope=scope).get("traceparent"))
         key = _idempotency_key(scope)
         may = caller.rights.need_send if caller.token else None
         if isinstance(value, list) or media_type == BATCH_MEDIA_TYPE:
@@ -150,6 +150,17 @@ def _idempotency_key(scope: Scope) -> str | None:
         wish = f"must be 1 to {NAME_CHARS_MAX} printable ASCII characters"
         raise Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", f"`Idempotency-Key` {wish}.")
     return key
+
+
+def _with_trace(value: object, traceparent: str | None) -> object:
+    """The trace of the request is that of its events, unless they name another."""
+    if traceparent is None:
+        return value
+    if isinstance(value, list):
+        return [raw if isinstance(raw, list) else _with_trace(raw, traceparent) for raw in value]
+    if not isinstance(value, Mapping) or value.get("traceparent") is not None:
+        return value
+    return {**value, "traceparent": traceparent}
 
 
 def _with_id(raw: object, key: str | None) -> object:

@@ -94,7 +94,13 @@ def _send() -> Json:
                 {"type": "string", "minLength": 1, "maxLength": 256},
                 "The id of an event that has none; in a batch, a dot and its place are added.",
                 place="header",
-            )
+            ),
+            _parameter(
+                "traceparent",
+                {"type": "string"},
+                "The trace of the events that name none (W3C Trace Context).",
+                place="header",
+            ),
         ],
         "requestBody": {
             "required": True,

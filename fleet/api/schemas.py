@@ -67,6 +67,7 @@ _ENVELOPE: Json = {
         "maximum": HOPS_MAX,
         "default": 0,
     },
+    "traceparent": {"description": "The trace it belongs to (W3C Trace Context).", **_TEXT},
 }
 
 _SEMAPHORE = _object(

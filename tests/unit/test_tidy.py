@@ -26,6 +26,7 @@ ONLY_IN = {
     "starlette": ("fleet.api",),
     "uvicorn": ("fleet.api",),
     "click": ("fleet.bench", "fleet.cli"),
+    "opentelemetry": ("fleet.tracing",),
     "prometheus_client": ("fleet.metrics",),
     "rich": ("fleet.bench", "fleet.cli", "fleet.up"),
 }

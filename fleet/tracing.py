@@ -1,0 +1,92 @@
+"""OpenTelemetry traces, where they are asked for: one trace from the sender to the model call.
+
+The trace's context travels in the event itself, as CloudEvents' extension `traceparent`, so it
+survives every crash and every retry: each attempt is another span of the same trace. It needs the
+extra `otel` and OpenTelemetry's own variables, `OTEL_EXPORTER_OTLP_ENDPOINT` above all. Without
+them nothing is imported, and a sender's context is only kept.
+
+Spans hold ids, names and numbers, never content: not even the text of an exception.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import Tracer
+
+logger = logging.getLogger(__name__)
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+#: Spans are sent so soon, not after OpenTelemetry's 5 s: a worker's child may be killed any moment.
+_DELAY_MS = "1000"
+
+Value = str | int | float
+
+
+class Span:
+    """What is under way; does nothing where traces are not asked for."""
+
+    def __init__(self, traceparent: str, span: "OtelSpan | None" = None) -> None:
+        self.traceparent = traceparent  #: for what happens because of it; may be empty
+        self._span = span
+
+    def note(self, **facts: Value) -> None:
+        """Add facts: ids, names and numbers."""
+        if self._span is not None:
+            self._span.set_attributes({f"fleet.{name}": value for name, value in facts.items()})
+
+
+@contextmanager
+def span(name: str, *, parent: str = "", **facts: Value) -> Iterator[Span]:
+    """A span of the trace that `parent` (a `traceparent`) names, else of what is under way here."""
+    tracer = _tracer(os.getpid()) if _wanted() else None
+    if tracer is None:
+        yield Span(parent)
+        return
+    from opentelemetry.trace import Status, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    propagator = TraceContextTextMapPropagator()
+    context = propagator.extract({"traceparent": parent}) if parent else None
+    with tracer.start_as_current_span(
+        name, context=context, record_exception=False, set_status_on_exception=False
+    ) as started:
+        carrier: dict[str, str] = {}
+        propagator.inject(carrier)
+        mine = Span(carrier.get("traceparent", parent), started)
+        mine.note(**facts)
+        try:
+            yield mine
+        except BaseException as error:
+            started.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise
+
+
+def _wanted() -> bool:
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return any(os.environ.get(name) for name in _ENDPOINTS) and not disabled
+
+
+@cache
+def _tracer(_pid: int) -> "Tracer | None":
+    """One for each process: threads that send do not survive a fork."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        logger.warning(
+            "traces are asked for, but the extra is missing: pip install agent-fleet[otel]"
+        )
+        return None
+    os.environ.setdefault("OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS)
+    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "fleet"}
+    provider = TracerProvider(resource=Resource.create(named))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider.get_tracer("fleet")
