@@ -179,6 +179,25 @@ def test_whatever_ends_the_turn_ends_each_of_them(end: str, books: Quiet) -> Non
     assert not books.store.client.exists(keys.QUIET)
 
 
+def test_a_deadline_that_passes_while_the_turn_runs_ends_nothing(books: Quiet) -> None:
+    ids = [books.say("one"), books.say("two")]
+    books.wait(WINDOW_S)
+    claim = books.must()
+    books.wait(2 * 86400)
+    assert [books.state(i) for i in ids] == ["active", "queued"]
+    books.complete(claim)
+    assert [books.state(i) for i in ids] == ["completed"] * 2
+
+
+def test_whatever_happens_to_the_first_the_others_end(books: Quiet) -> None:
+    """As when a store was restored without it."""
+    ids = [books.say("one"), books.say("two")]
+    books.store.client.delete(keys.dispatch(ids[0]))
+    books.wait(2 * 86400)
+    assert books.state(ids[1]) == "expired"
+    assert not books.store.client.exists(keys.dispatch(ids[0]))
+
+
 def test_a_retry_and_a_lost_worker_keep_the_turn_together(books: Quiet) -> None:
     ids = [books.say("one"), books.say("two")]
     books.wait(WINDOW_S)

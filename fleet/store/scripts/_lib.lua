@@ -196,13 +196,13 @@ local function leave_queue(record)
 end
 
 -- Coalescing: several events of a session have one turn, that of the first; the others, its
--- `joined`, wait beside all lists and share its outcome.
+-- `joined`, wait beside the lists of what may run and share its outcome.
 
 -- One that leaves before the turn ends is no longer a part of it.
 local function leave_turn(record)
-  local left = {}
-  for id in string.gmatch(redis.call('HGET', dispatch_key(record.joined_to), 'joined') or '',
-    '%S+') do
+  local joined, left = redis.call('HGET', dispatch_key(record.joined_to), 'joined'), {}
+  if not joined then return end
+  for id in string.gmatch(joined, '%S+') do
     if id ~= record.id then left[#left + 1] = id end
   end
   redis.call('HSET', dispatch_key(record.joined_to), 'joined', table.concat(left, ' '))
@@ -218,7 +218,6 @@ local function hand_on_turn(first)
   for other in string.gmatch(rest, '%S+') do
     redis.call('HSET', dispatch_key(other), 'joined_to', id)
   end
-  redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
   redis.call('ZADD', session_key(record.session), record.seq, id)
   if tonumber(first.quiet_ms) > NOW then redis.call('ZADD', 'fleet:quiet', first.quiet_ms, id) end
 end

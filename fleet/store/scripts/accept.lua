@@ -30,8 +30,8 @@ local HEAD, EACH = 12, 6
 local function place(record, deadline, bytes, window_ms, most_ms)
   local first = window_ms and joinable(record.session, record.agent, bytes)
   if first then
-    redis.call('HSET', dispatch_key(record.id), 'joined_to', first.id,
-      'deadline_ms', first.deadline_ms)
+    redis.call('HSET', dispatch_key(record.id), 'joined_to', first.id)
+    redis.call('ZADD', 'fleet:deadlines', deadline, record.id)
     emit('dispatch_queued', plus(who(record), {'reason', 'joins the turn of ' .. first.id}))
     return join(first, record, bytes, window_ms, most_ms)
   end

@@ -38,7 +38,11 @@ if agent == '' then
     'LIMIT', 0, limit)) do
     local record = read_hash(dispatch_key(id))
     redis.call('ZREM', 'fleet:deadlines', id)
-    if record.state == 'queued' or record.state == 'retrying' or record.state == 'parked' then
+    local turn = record.joined_to and redis.call('HGET', dispatch_key(record.joined_to), 'state')
+    if turn == 'active' or turn == 'retrying' then
+      -- Its turn goes on, and so will its end come.
+      redis.call('ZADD', 'fleet:deadlines', NOW + 60000, id)
+    elseif record.state == 'queued' or record.state == 'retrying' or record.state == 'parked' then
       finish(record, 'expired', {'stage', 'expired'},
         {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, keep_ended)
       expired = expired + 1
