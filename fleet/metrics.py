@@ -62,6 +62,7 @@ class Reading:
     counts: Mapping[str, int]
     fences: Mapping[str, int]
     beat_s: float | None  #: since the last tick of any periodic job
+    providers: Mapping[str, bool]  #: true while it is left alone; of an agent's own, `agent/name`
     agents: Mapping[str, tuple[int, int, float, float]]  #: online, paused, running s, oldest s
 
 
@@ -77,6 +78,11 @@ def read(store: Store, agents: Sequence[str]) -> Reading:
         totals=_whole(said["totals"]),
         counts=_whole(said["counts"]),
         fences=_whole(said["fences"]),
+        providers={
+            name: json.loads(breaker)["wait"] > 0
+            for name, breaker in _pairs(said["providers"]).items()
+            if "/" not in name or name.partition("/")[0] in agents
+        },
         beat_s=max(0.0, now_ms / 1000 - max(ticks)) if ticks else None,
         agents={
             name: (online, paused, _age_s(now_ms, running), _age_s(now_ms, oldest))
@@ -129,6 +135,9 @@ def _of_process(clients: Clients) -> Iterator[Metric]:
 
 def _of_store(reading: Reading) -> Iterator[Metric]:
     yield _counter("accepted", "Dispatches ever accepted.", {(): reading.accepted})
+    left_alone = {(name,): alone for name, alone in reading.providers.items()}
+    text = "1 while a provider of models is left alone after its failures; none: it is well."
+    yield _gauge("provider_breaker_open", text, left_alone, "provider")
     yield _gauge("bus_entries", "Entries that the bus keeps.", {(): reading.bus_length})
     if reading.beat_s is not None:
         age = {(): reading.beat_s}

@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from fleet import metrics
 from fleet.ledger import Ending, Failure, Stage, operations
 from fleet.metrics import TURN_BOUNDS_MS, Clients
+from fleet.providers import Providers
+from fleet.sections import Breaker
 from fleet.store import Store
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, settings_for
 
@@ -43,9 +45,7 @@ class Scrape:
         return found
 
     def labels(self, name: str) -> set[str]:
-        return {
-            value for one in self._samples for value in one.labels.values() if name in one.labels
-        }
+        return {one.labels[name] for one in self._samples if name in one.labels}
 
 
 def fail(books: Books, failure: Failure, **facts: Any) -> None:
@@ -147,6 +147,16 @@ def test_labels_are_agents_of_the_configuration_only(books: Books) -> None:
     scrape = Scrape(books, "a")
     assert scrape.labels("agent") >= {"a"}
     assert "b" not in scrape.labels("agent")
+
+
+def test_a_provider_that_is_left_alone_is_told(books: Books) -> None:
+    settings = Breaker(failure_threshold=1)
+    for agent, outcome in (("a", "failed"), ("a", "denied"), ("z", "denied")):
+        Providers(lambda: books.store, settings, agent).tell(f"p-{outcome}", outcome)  # type: ignore[arg-type]
+    scrape = Scrape(books)
+    assert scrape("provider_breaker_open", provider="p-failed") == 1
+    assert scrape("provider_breaker_open", provider="a/p-denied") == 1
+    assert scrape.labels("provider") == {"p-failed", "a/p-denied"}
 
 
 def test_the_histogram_has_the_bounds_that_are_counted() -> None:

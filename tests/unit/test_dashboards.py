@@ -37,6 +37,7 @@ FULL = Reading(
     totals=NOTHING,
     counts=NOTHING,
     fences=NOTHING,
+    providers={"openai": False},
     beat_s=0.0,
     agents={"a": (1, 0, 0.0, 0.0)},
 )
@@ -64,7 +65,7 @@ def test_a_query_names_what_is_exported(name: str) -> None:
         assert metric in exported
         for label, operator, values in re.findall(r'(\w+)(=~|=)"([^"]*)"', selector):
             assert label in exported[metric]
-            if label != "agent":
+            if label not in ("agent", "provider"):
                 given = values.split("|") if operator == "=~" else [values]
                 assert set(given) <= exported[metric][label]
     for labels in re.findall(r"(?:by|on) \(([^)]*)\)", query):

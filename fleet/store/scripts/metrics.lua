@@ -2,9 +2,9 @@
 --
 -- ARGV     the agents
 -- Keys     fleet:totals, fleet:counts, fleet:fences, fleet:beat, fleet:seq, fleet:bus, fleet:due:,
---          fleet:agent:, fleet:lease:, fleet:dispatch:
+--          fleet:providers, fleet:agent:, fleet:lease:, fleet:dispatch:
 -- Returns  JSON: `now` (ms), `accepted`, `bus`, and as flat lists of names and values `totals`,
---          `counts`, `fences`, `beat`; `agents`: for each, in the order asked, {online, paused,
+--          `counts`, `fences`, `beat`, `providers`; `agents`: for each, in the order asked, {online, paused,
 --          running since (ms) or 0, oldest runnable one queued since (ms) or 0}
 -- Invariants
 --   Bounded: an agent's oldest is looked for at the head of each priority, never in the whole list.
@@ -37,6 +37,7 @@ return cjson.encode({
   totals = redis.call('HGETALL', 'fleet:totals'),
   counts = redis.call('HGETALL', 'fleet:counts'),
   fences = redis.call('HGETALL', 'fleet:fences'),
+  providers = redis.call('HGETALL', 'fleet:providers'),
   beat = redis.call('HGETALL', 'fleet:beat'),
   agents = agents,
 })
