@@ -110,7 +110,7 @@ def test_an_emptied_broker_is_noticed_and_said(tmp_path_factory: pytest.TempPath
             wait_until(lambda: len(arena.bus("dispatch_completed")) > 5, START_S)
             arena.where.client().flushall()
             # Within a third of the lease, and the time a busy machine takes.
-            wait_until(lambda: _said(arena), 5)
+            wait_until(lambda: _said(arena))
         finally:
             over.set()
             under_load.join()

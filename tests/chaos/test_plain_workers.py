@@ -15,7 +15,8 @@ from tests.fixtures.processes import gone, wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 
-TTL_S = 2.0
+#: A takeover that has to wait for it takes two thirds of it at least; one that has not, far less.
+TTL_S = 6.0
 SOFT_S = 2.0
 
 
@@ -51,7 +52,7 @@ def test_the_time_limit_holds_after_the_connections_broke(fleet: Fleet) -> None:
     fleet.books.store.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     record = fleet.wait_state(dispatch_id, "dead")
     assert (record["stage"], record["attempt"]) == ("timeout", "1")
-    assert float(record["elapsed_ms"]) / 1000 < SOFT_S + 1
+    assert float(record["elapsed_ms"]) / 1000 < SOFT_S + 5
 
 
 def test_a_killed_holder_is_followed_at_once(fleet: Fleet, pair: list[Process]) -> None:
@@ -61,7 +62,7 @@ def test_a_killed_holder_is_followed_at_once(fleet: Fleet, pair: list[Process]) 
     killed = time.monotonic()
     pair[0].kill()
     fleet.wait_started(dispatch_id, times=2)
-    assert time.monotonic() - killed < TTL_S
+    assert time.monotonic() - killed < TTL_S / 2
     assert holder_pid(fleet) == pair[1].pid
     fleet.open_gate("b")
     fleet.wait_state(dispatch_id, "completed")

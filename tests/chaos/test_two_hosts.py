@@ -14,7 +14,8 @@ from tests.fixtures.processes import gone, wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
-TTL_S = 2.0
+#: A takeover that has to wait for it takes two thirds of it at least; one that has not, far less.
+TTL_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_a_host_cut_off_stops_its_turn_before_the_other_takes_over(arena: Arena)
     child = arena.started(dispatch_id)
     worker = arena.worker()
     cut = arena.wire.begin(arena.proxy_of(worker).hold(3 * TTL_S))
-    wait_until(lambda: gone(child), TTL_S + 1)
+    wait_until(lambda: gone(child), TTL_S + 10)
     record = arena.outcome(dispatch_id)
     assert (record["state"], record["attempt"]) == ("completed", "2")
     assert arena.worker() != worker
@@ -92,7 +93,7 @@ def test_a_killed_host_is_replaced_at_once(arena: Arena) -> None:
     kill(host)
     arena.started(dispatch_id, attempt=2)
     # It need not wait for the lease to run out: on its own machine it sees that the holder is dead.
-    assert time.monotonic() - killed < TTL_S
+    assert time.monotonic() - killed < TTL_S / 2
     assert arena.outcome(dispatch_id)["state"] == "completed"
 
 

@@ -75,7 +75,7 @@ def test_kombu_reads_it(store: Store, valkey: Valkey) -> None:
         with Consumer(
             connection, queue, callbacks=[lambda body, message: received.append((body, message))]
         ):
-            connection.drain_events(timeout=5)
+            connection.drain_events(timeout=30)
     ((body, message),) = received
     assert body[0] == [dispatch_id]
     assert message.headers["task"] == DISPATCH_TASK
@@ -104,7 +104,7 @@ def bare(fleet: Fleet) -> Iterator[Celery]:
 
 
 def ask(app: Celery, event: Any, **options: Any) -> Any:
-    return app.send_task(INTAKE_TASK, [event], queue="intake", **options).get(timeout=5)
+    return app.send_task(INTAKE_TASK, [event], queue="intake", **options).get(timeout=30)
 
 
 def test_a_bare_producer_gets_the_same_answer_as_anybody(fleet: Fleet, bare: Celery) -> None:

@@ -95,7 +95,7 @@ def test_killed_waiters_are_skipped(store: Store, valkey: Valkey) -> None:
     lock.release()
     began = time.monotonic()
     with lock_of(store, "next"):
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 10
 
 
 def test_one_who_died_a_moment_ago_stops_the_line_for_a_moment(store: Store) -> None:
@@ -105,7 +105,7 @@ def test_one_who_died_a_moment_ago_stops_the_line_for_a_moment(store: Store) -> 
         assert dead._ask(0, 0.0)[0] == 0
     began = time.monotonic()
     with lock_of(store, "next"):
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 4.0
 
 
 def test_killed_waiters_take_nothing_with_them(store: Store, valkey: Valkey) -> None:

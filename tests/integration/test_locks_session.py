@@ -166,7 +166,7 @@ class TestWaiting:
             began = time.monotonic()
             with pytest.raises(Busy) as busy:
                 lock_of(store, "b", wait_s=0.3).acquire()
-            assert 0.25 < time.monotonic() - began < 2.0
+            assert 0.25 < time.monotonic() - began < 5
             assert 0 < busy.value.retry_after_s <= 5.0
             assert not locks.in_line(store, S)
         with lock_of(store, "c", wait_s=0.0):
@@ -266,7 +266,7 @@ class TestLife:
         dead.enter()
         RENEWAL.drop(dead)
         with lock_of(store, "b"):
-            assert 0.4 <= time.monotonic() - began < 2.0
+            assert 0.4 <= time.monotonic() - began < 5
         assert dead.lost
 
     def test_an_explicit_renewal(self, store: Store) -> None:

@@ -183,7 +183,7 @@ def test_a_crashed_holder_ends_by_itself(store: Store, kind: str) -> None:
     RENEWAL.drop(crashed)
     began = time.monotonic()
     with lock.write() as write:
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 5
         assert write.token > 0
     assert crashed.lost
 
@@ -199,7 +199,7 @@ def test_a_crashed_reader_ends_for_itself_while_another_goes_on(store: Store) ->
     assert refused(lock.write(timeout_s=0.0))
     other.leave()
     # The crashed one is sure of its loss a moment before the store is.
-    with lock.write(timeout_s=1.0):
+    with lock.write(timeout_s=5):
         pass
 
 
@@ -212,7 +212,7 @@ def test_a_dead_writer_in_line_stops_nobody_for_long(store: Store, lock: TurnRWL
     assert answer[0] == 0
     began = time.monotonic()
     with lock.read() as later:
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 10
         assert later.token == read.token
     read.leave()
     assert not locks.in_line(store, T)
@@ -222,12 +222,12 @@ def test_readers_are_let_in_when_the_writer_before_them_gives_up(
     store: Store, lock: TurnRWLock
 ) -> None:
     with lock.read():
-        write = lock.write(timeout_s=0.4)
+        write = lock.write(timeout_s=1.5)
         writing = start(lambda: refused(write))
         wait_until(lambda: locks.in_line(store, T) == [write.id])
         began = time.monotonic()
         with lock.read() as later:
             assert later.token
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 8
         writing.join(5)
     assert not locks.in_line(store, T)

@@ -159,5 +159,5 @@ def test_a_bad_answer_is_a_failure_with_a_reason(
 def test_a_service_that_does_not_end_is_left_at_the_limit(fleet: Fleet, how: str) -> None:
     record = failure(fleet, how)
     assert record["stage"] in ("timeout", "tool")
-    assert float(record["elapsed_ms"]) < 4000
+    assert float(record["elapsed_ms"]) < 15_000
     assert answer(fleet, "say still there") == "heard still there"

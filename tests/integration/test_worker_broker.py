@@ -12,7 +12,9 @@ from tests.fixtures.fleet import Fleet, fleet_of
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with fleet_of(tmp_path_factory.mktemp("fleet"), {"a": {}}, durable=True) as fleet:
+    folder = tmp_path_factory.mktemp("fleet")
+    # The lease must outlive the outage.
+    with fleet_of(folder, {"a": {}}, durable=True, lease_ttl_s=30) as fleet:
         fleet.ready("a")
         yield fleet
 
@@ -20,10 +22,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def test_work_goes_on_as_soon_as_the_broker_is_back(fleet: Fleet) -> None:
     fleet.server.kill()
     fleet.processes[0].wait_said("Connection to broker lost")
-    # Celery's own attempts come at 0, 2 and 6 s: the second one has failed, the third is far.
-    time.sleep(2.3)
+    # Celery's own attempts come at 0, 2, 6 and 12 s: the third one has failed, the next is far.
+    time.sleep(6.3)
     fleet.server.start()
-    fleet.wait_state(fleet.send("a", "say hello"), "completed", timeout_s=2.5)
+    fleet.wait_state(fleet.send("a", "say hello"), "completed", timeout_s=4.5)
 
 
 def test_flower_is_told_of_every_task(fleet: Fleet) -> None:

@@ -44,7 +44,7 @@ def test_it_hands_back_a_long_turn(fleet: Fleet) -> None:
     asked_at = time.monotonic()
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
-    assert DRAIN_S <= time.monotonic() - asked_at < DRAIN_S + 5
+    assert DRAIN_S <= time.monotonic() - asked_at < DRAIN_S + 15
     record = fleet.books.record(long)
     assert (record["state"], record["losses"], record["attempt_base"]) == ("queued", "0", "1")
     fleet.open_gate("open")
@@ -74,7 +74,7 @@ def test_an_idle_one_ends_at_once(fleet: Fleet) -> None:
     asked_at = time.monotonic()
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
-    assert time.monotonic() - asked_at < DRAIN_S + 2
+    assert time.monotonic() - asked_at < DRAIN_S + 10
 
 
 def test_one_that_stands_by_ends_too(fleet: Fleet) -> None:

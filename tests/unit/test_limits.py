@@ -51,7 +51,7 @@ def test_gets_through_a_socket_that_blocks() -> None:
         with pytest.raises(Deadline), soft_limit():
             one.recv(1)
         timer.join()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10
 
 
 def test_is_raised_once() -> None:

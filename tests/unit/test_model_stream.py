@@ -89,7 +89,7 @@ def test_a_broken_stream_alone_is_retryable(provider: Provider, fault: str) -> N
     with pytest.raises(model.ModelError) as caught:
         ask(provider, fault, on_token=lambda _: None)
     assert caught.value.retryable
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 10
     assert provider.count(fault) == 1
 
 

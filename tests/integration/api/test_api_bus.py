@@ -171,7 +171,7 @@ def test_a_client_that_hangs_up_is_forgotten_at_once(api: Api) -> None:
     wait_until(lambda: api.clients() == 0)
     with api.follow(), api.follow():
         assert api.clients() == 2
-    wait_until(lambda: api.clients() == 0, timeout_s=2)
+    wait_until(lambda: api.clients() == 0)
 
 
 @contextmanager
@@ -303,7 +303,7 @@ def test_a_websocket_follows_and_goes_on_alike(api: Api, store: Store) -> None:
             assert (await receive(wrong, 1))[0]["reason"] == "invalid_last_event_id"
 
     asyncio.run(follow())
-    wait_until(lambda: api.clients() == 0, timeout_s=2)
+    wait_until(lambda: api.clients() == 0)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_broker_that_hangs_is_told_within_seconds(make_api: MakeApi, tmp_path:
         assert api.http.get("/livez").status_code == 200
         with api.follow("0-0") as bus:
             assert bus.next()["reason"] == "bus_unavailable"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         hanging.resume()
         wait_until(lambda: api.http.get("/readyz").status_code == 200)
     finally:
@@ -104,7 +104,7 @@ def test_the_address_is_told_while_it_serves(make_api: MakeApi, valkey: Valkey) 
     with api.follow():
         code, said = api.end()
     assert (code, said) == (0, "")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert read_address(api.data_dir) is None
 
 
