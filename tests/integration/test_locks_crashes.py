@@ -149,17 +149,17 @@ sys.stdin.readline()
 
 def test_a_forked_child_shares_no_lock_and_no_connection(store: Store, valkey: Valkey) -> None:
     code = """
-lock = SessionLock(store, "s", "theirs", ttl_s=0.6)
+lock = SessionLock(store, "s", "theirs", ttl_s=1.5)
 lock.acquire()
 child = os.fork()
 if child == 0:
-    with SessionLock(store, "other", "child", ttl_s=0.3) as own:
-        time.sleep(1)
+    with SessionLock(store, "other", "child", ttl_s=1.0) as own:
+        time.sleep(1.5)
         own.check()
     os._exit(0)
-for _ in range(50):
+for _ in range(20):
     lock.check()
-    time.sleep(0.01)
+    time.sleep(0.1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 lock.release()
 print("released", flush=True)
