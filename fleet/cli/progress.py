@@ -1,7 +1,7 @@
 """The redrawn progress of `fleet send --wait` on a terminal."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Group
 from rich.live import Live
@@ -10,17 +10,26 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.bus import BusEvent
+from fleet.cli.hearing import Hearing
 from fleet.cli.output import STATE_COLOURS, console, duration, printable
 from fleet.cli.waiting import Watched
+from fleet.store import Store
 
 REDRAWS_PER_S = 8
 
 
-def follow_live(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
-    """Draw `watched` until `events` ends; what is drawn disappears with it."""
-    picture = _Picture(watched)
-    with Live(
-        picture, console=console(stderr=True), refresh_per_second=REDRAWS_PER_S, transient=True
+def follow_live(
+    events: Iterator[BusEvent | None], watched: list[Watched], connect: Callable[[], Store]
+) -> None:
+    """Draw `watched`, and what they say, until `events` ends; what is drawn disappears with it."""
+    with (
+        Hearing(connect, watched) as hearing,
+        Live(
+            _Picture(watched, hearing),
+            console=console(stderr=True),
+            refresh_per_second=REDRAWS_PER_S,
+            transient=True,
+        ),
     ):
         for _ in events:
             pass
@@ -29,13 +38,15 @@ def follow_live(events: Iterator[BusEvent | None], watched: list[Watched]) -> No
 class _Picture:
     """A line per dispatch, made anew at each redraw, so that the seconds run."""
 
-    def __init__(self, watched: list[Watched]) -> None:
+    def __init__(self, watched: list[Watched], hearing: Hearing) -> None:
+        self._hearing = hearing
         #: Grows while a chain goes on.
         self._watched = watched
         self._spinners: dict[str, Spinner] = {}
 
     def __rich__(self) -> Group:
         table = Table.grid(padding=(0, 2))
+        said = []
         for one in self._watched:
             spinner = self._spinners.setdefault(one.dispatch_id, Spinner("dots"))
             table.add_row(
@@ -45,7 +56,9 @@ class _Picture:
                 Text(_took(one)),
                 Text(printable(one.note), "dim"),
             )
-        return Group(table)
+            if not one.ended and (text := self._hearing.tail(one.dispatch_id)):
+                said.append(Text.assemble((f"{one.agent}: ", "dim"), printable(text)))
+        return Group(table, *said)
 
 
 def _took(one: Watched) -> str:

@@ -113,7 +113,7 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
     elif sys.stderr.isatty():
         from fleet.cli.progress import follow_live
 
-        follow_live(events, watched)
+        follow_live(events, watched, connect)
     else:
         for event in events:
             if event is not None:
