@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from fleet.budget import WARN_AT, Standing
 from fleet.bus import BusEvent
 from fleet.health import BEAT_LATE_S
 
@@ -53,14 +55,24 @@ def current(
     last_words: Mapping[str, str],
     *,
     pressed: bool = False,
+    budgets: Mapping[str, Standing] = MappingProxyType({}),
 ) -> list[Condition]:
     """The conditions that hold.
 
     `counts` and `agents` are those of `fleet.ledger.views`, `beat_s` is the time since beat's last
     tick (None before the first), `last_words` is why an agent's newest dead letter died, `pressed`
-    whether the store's memory is nearly full.
+    whether the store's memory is nearly full, `budgets` what agents have spent of theirs today.
     """
-    found = []
+    found = [
+        Condition(
+            name="budget",
+            agent=name,
+            reason=f"{standing.part:.0%} of its budget is used up: {standing.of}",
+            count=100 if standing.spent else 80,
+        )
+        for name, standing in budgets.items()
+        if standing.part >= WARN_AT
+    ]
     if pressed:
         found.append(
             Condition(
@@ -78,19 +90,26 @@ def current(
             )
         )
     for name, agent in agents.items():
-        row = counts[name]
-        if dead := row["states"].get("dead", 0):
-            found.append(_dead_letters(name, dead, last_words.get(name, "")))
-        if agent["paused"]:
-            continue
-        if not agent["online"]:
-            reason = "no worker holds its lease"
-            found.append(
-                Condition(name="agent_offline", agent=name, reason=reason, for_s=OFFLINE_AFTER_S)
-            )
-        elif not agent["active"] and not agent["hold_s"] and row["oldest_s"] > STUCK_AFTER_S:
-            reason = "its worker holds the lease but takes no work"
-            found.append(Condition(name="stuck_queue", agent=name, reason=reason, for_s=10.0))
+        found += _of_agent(name, agent, counts[name], last_words.get(name, ""))
+    return found
+
+
+def _of_agent(
+    name: str, agent: Mapping[str, Any], row: Mapping[str, Any], words: str
+) -> list[Condition]:
+    found = []
+    if dead := row["states"].get("dead", 0):
+        found.append(_dead_letters(name, dead, words))
+    if agent["paused"]:
+        return found
+    if not agent["online"]:
+        reason = "no worker holds its lease"
+        found.append(
+            Condition(name="agent_offline", agent=name, reason=reason, for_s=OFFLINE_AFTER_S)
+        )
+    elif not agent["active"] and not agent["hold_s"] and row["oldest_s"] > STUCK_AFTER_S:
+        reason = "its worker holds the lease but takes no work"
+        found.append(Condition(name="stuck_queue", agent=name, reason=reason, for_s=10.0))
     return found
 
 

@@ -13,6 +13,7 @@ import httpx
 from fleet import bus, keys
 from fleet.alerts.conditions import current, last_words, news
 from fleet.alerts.message import Message, body
+from fleet.budget import Standing, of_today
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import views
 from fleet.maintenance import my_turn
@@ -112,6 +113,7 @@ class Alerter:
             None if newest is None else now - newest,
             self._words,
             pressed=bool(pressed),
+            budgets=self._budgets(store),
         )
         store.run(
             "alerts",
@@ -120,6 +122,14 @@ class Alerter:
             entries[-1].id if entries else after,
             *(AGAIN_MS, PER_MINUTE, OUTBOX_MAX, int(bool(self._url))),
         )
+
+    def _budgets(self, store: Store) -> dict[str, Standing]:
+        agents = self._settings.agents
+        found = {
+            name: of_today(agents[name].budget, row)
+            for name, row in views.spend(store, list(agents)).items()
+        }
+        return {name: standing for name, standing in found.items() if standing}
 
     def _send_waiting(self, store: Store) -> None:
         while not self._stop.is_set() and time.monotonic() >= self._pause_until:

@@ -1,14 +1,23 @@
 """Runner `llm`: one completion through LiteLLM, with the agent's instructions and fallbacks."""
 
+import logging
+from functools import cache
 from typing import Any
 
-from fleet import context
+from fleet import bus, context
+from fleet.budget import used_up
+from fleet.errors import BrokerUnavailable
 from fleet.ledger import Failure, Said, Stage
 from fleet.providers import Providers
 from fleet.runner import TurnFailed
 from fleet.turn import Turn
 from tasks import model
 from tasks.runners.briefing import briefed
+
+logger = logging.getLogger(__name__)
+
+#: What is spent cannot be known while the store is away; that takes seconds or minutes.
+BUDGET_PAUSE_S = 30.0
 
 
 class LlmRunner:
@@ -38,6 +47,31 @@ class LlmRunner:
         return str(reply["text"])
 
 
+def _afford(turn: Turn) -> None:
+    """Raises TurnFailed with stage `budget` when the agent has spent what it may today."""
+    usage, budget = turn.usage, turn.agent.budget
+    tokens = usage.tokens_in + usage.tokens_out
+    try:
+        found = used_up(context.store(), turn.claim.agent, budget, usage.usd, tokens)
+    except BrokerUnavailable as error:
+        raise _stopped("the budget cannot be looked up", BUDGET_PAUSE_S) from error
+    if found is not None:
+        standing, wait_s = found
+        raise _stopped(f"the budget is used up: {standing.of}", wait_s)
+
+
+def _stopped(reason: str, wait_s: float) -> TurnFailed:
+    return TurnFailed(
+        Failure(
+            stage=Stage.BUDGET,
+            reason=reason,
+            retryable=True,
+            retry_after_s=wait_s,
+            kind="BudgetUsedUp",
+        )
+    )
+
+
 def _as_message(said: Said, agent: str) -> dict[str, Any]:
     """A message of the history: another agent's answer says whose it is."""
     other = said.role == "assistant" and said.agent != agent
@@ -45,6 +79,7 @@ def _as_message(said: Said, agent: str) -> dict[str, Any]:
 
 
 def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    _afford(turn)
     reply = model.complete(
         model=str(turn.agent.model),
         fallbacks=turn.agent.fallbacks,
@@ -56,6 +91,8 @@ def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
         on_restart=turn.say_again,
         gate=Providers(context.store, context.settings().breaker, turn.claim.agent),
     )
+    if reply.usd is None and turn.agent.budget.usd_per_day is not None:
+        _unpriced(reply.model)
     return {
         "text": reply.text,
         "model": reply.model,
@@ -65,3 +102,11 @@ def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
         "usd": reply.usd,
         "finish_reason": reply.finish_reason,
     }
+
+
+@cache
+def _unpriced(name: str) -> None:
+    """Say once that a model's calls count for nothing against a budget in dollars."""
+    reason = f"{name} has no price: its dollars are not counted, only its tokens are"
+    logger.warning(reason)
+    bus.alert(context.store(), "unpriced_model", reason)
