@@ -1,5 +1,6 @@
 """The agents over HTTP: who there is and what they do; pause, resume and drain."""
 
+from collections import Counter
 from http import HTTPStatus
 from typing import Any
 
@@ -28,7 +29,12 @@ class Agents:
         for name in asked:
             rights.need_read(name)
         names = [name for name in configured if name in asked or (not asked and rights.reads(name))]
-        return JSONResponse({"agents": await self._rows(names)})
+        rows = await self._rows(names)
+        if rights.reads_all:
+            totals = await self._backend.reads.run(lambda: views.totals(self._backend.store()))
+        else:
+            totals = dict(sum((Counter(row["states"]) for row in rows), Counter()))
+        return JSONResponse({"agents": rows, "totals": totals})
 
     async def get(self, request: Request) -> Response:
         """One agent."""

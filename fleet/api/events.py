@@ -23,6 +23,7 @@ from fleet.intake import Answer, Intake, MaySend
 from fleet.ledger import Accepted
 from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
 
+MEDIA_TYPE = "application/cloudevents+json"  #: one event, never a batch
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
 #: Events in one request. Each may reach every agent, so their number, too, must have a bound.
 BATCH_MAX = 1000
@@ -108,7 +109,7 @@ class EventsRoute:
         value = _with_trace(parse_json(body), Headers(scope=scope).get("traceparent"))
         key = _idempotency_key(scope)
         may = caller.rights.need_send if caller.token else None
-        if isinstance(value, list) or media_type == BATCH_MEDIA_TYPE:
+        if media_type == BATCH_MEDIA_TYPE or (isinstance(value, list) and media_type != MEDIA_TYPE):
             events = _batch(value, key)
             self._access.charge_batch(caller, len(events))
             answers = await self._grouped.accept_batch(events, [may] * len(events))

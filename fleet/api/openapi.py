@@ -82,7 +82,8 @@ _FLAG: Json = {"type": "string", "enum": ["0", "1", "false", "true"], "default":
 
 def _send() -> Json:
     event = {"oneOf": [_ref("Shorthand"), _ref("CloudEvent")]}
-    batch = {"type": "array", "minItems": 1, "maxItems": BATCH_MAX, "items": event}
+    # Whatever else is among them is refused by itself, in its place of the answer.
+    batch = {"type": "array", "minItems": 1, "maxItems": BATCH_MAX, "items": {"anyOf": [event, {}]}}
     answers = {"type": "array", "items": {"oneOf": [_ref("Accepted"), _ref("Rejected")]}}
     return {
         "operationId": "send",

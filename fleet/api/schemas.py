@@ -192,7 +192,15 @@ SCHEMAS: Json = {
         oldest_s=_NUMBER,
         spend=_object("usd tokens_in tokens_out", usd=_NUMBER, tokens_in=_COUNT, tokens_out=_COUNT),
     ),
-    "Agents": _object("agents", agents=_list(_ref("Agent"))),
+    "Agents": _object(
+        "agents totals",
+        agents=_list(_ref("Agent")),
+        totals={
+            "description": "Dispatches in each state, those that wait for people included.",
+            "type": "object",
+            "additionalProperties": _COUNT,
+        },
+    ),
     "Switched": _object(
         "agents",
         agents=_list(

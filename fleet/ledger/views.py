@@ -1,6 +1,7 @@
 """Reading the ledger: one dispatch, a list, the counts. Nothing here moves a state."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -206,6 +207,16 @@ def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
         if name in found and int(value):
             found[name]["states"][state] = int(value)
     return found
+
+
+def totals(store: Store) -> dict[str, int]:
+    """Dispatches in each state that has any: of all agents there ever were, and of people."""
+    with reachable():
+        flat: Any = store.client.hgetall(keys.COUNTS)
+    found: Counter[str] = Counter()
+    for field, value in flat.items():
+        found[field.partition("|")[2]] += int(value)
+    return {state: number for state, number in found.items() if number > 0}
 
 
 def spend(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:

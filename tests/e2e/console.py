@@ -38,7 +38,7 @@ def chromium() -> Iterator[Browser]:
 class Backstage:
     """A fleet of `agents` without workers: what happens to its dispatches, the test does itself."""
 
-    def __init__(self, folder: Path, valkey: Valkey, agents: Iterable[str]) -> None:
+    def __init__(self, folder: Path, valkey: Valkey, agents: Iterable[str], more: str = "") -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._config = folder / "fleet.toml"
@@ -46,6 +46,7 @@ class Backstage:
             f'[fleet]\nbroker_url = "{valkey.url}"\ndata_dir = "{folder / "data"}"\n'
             f"[api]\nport = {self.port}\n[bus]\nmax_length = 100000\n"
             + "".join(f"[agents.{name}]\n{_AGENT}" for name in agents)
+            + more
         )
         self.books = Books(open_store(valkey.url, bus_max_length=100_000), load(str(self._config)))
         self._leases: dict[str, Lease] = {}

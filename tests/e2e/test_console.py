@@ -8,6 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from fleet import tokens
 from tests.e2e.console import CHROMIUM, NEEDED, Backstage, chromium, watched
 from tests.fixtures.valkey import Valkey
 
@@ -37,10 +38,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, server: Valkey) -> Iterator[Backstage]:
-    found = Backstage(tmp_path_factory.mktemp("stage"), server, ["archie", "gem"])
+    chain = '[chains.release]\nstages = ["archie", "human:ops", "gem"]\n'
+    found = Backstage(tmp_path_factory.mktemp("stage"), server, ["archie", "gem"], chain)
     found.start()
     yield found
     found.close()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Valkey]:
+    found = Valkey(tmp_path)
+    yield found.start()
+    found.kill()
 
 
 @pytest.fixture
@@ -141,6 +150,45 @@ def test_a_dead_letter_is_replayed_by_keyboard(stage: Backstage, page: Page) -> 
     expect(page.locator("#detail")).to_be_hidden()
 
 
+def parked(stage: Backstage, page: Page) -> str:
+    """The id of a dispatch that waits for a person, marked in the list of approvals."""
+    (first,) = stage.books.accept("chain:release")
+    stage.books.complete(stage.run("archie", first), "a plan")
+    expect(page.locator("#count-parked")).to_have_text("1")
+    page.keyboard.press("4")
+    waiting = page.locator("#list [role=row]")
+    expect(waiting).to_contain_text("parked")
+    page.keyboard.press("j")
+    return str(waiting.get_attribute("id")).removeprefix("row-")
+
+
+def test_a_parked_dispatch_is_approved(stage: Backstage, page: Page) -> None:
+    watched(page, stage.url)
+    dispatch_id = parked(stage, page)
+    page.keyboard.press("Enter")
+    detail = page.locator("#detail")
+    expect(detail).to_contain_text("stage 2 of 3")
+    expect(detail).not_to_contain_text("a plan")
+    page.get_by_role("button", name="Show content").click()
+    expect(detail).to_contain_text("a plan")
+    detail.get_by_role("button", name="Approve").click()
+    expect(detail).to_contain_text("completed")
+    expect(row(page, dispatch_id)).to_have_count(0)
+    expect(page.locator("#count-parked")).to_be_hidden()
+    assert stage.books.state(dispatch_id) == "completed"
+
+
+def test_a_parked_dispatch_is_rejected_with_a_reason(stage: Backstage, page: Page) -> None:
+    watched(page, stage.url)
+    dispatch_id = parked(stage, page)
+    page.keyboard.press("x")
+    page.get_by_role("textbox", name="Reason").fill("not on a Friday")
+    page.keyboard.press("Enter")
+    expect(row(page, dispatch_id)).to_have_count(0)
+    told = httpx.get(f"{stage.url}dispatches/{dispatch_id}", params={"content": "1"}).text
+    assert "not on a Friday" in told
+
+
 def test_an_agent_is_paused_and_resumed_by_keyboard(stage: Backstage, page: Page) -> None:
     watched(page, stage.url)
     expect(row(page, "archie")).to_be_visible()
@@ -178,12 +226,34 @@ def test_the_page_may_run_nothing_but_its_own_files(stage: Backstage) -> None:
     assert httpx.get(f"{stage.url}console/..%2fapp.py").status_code == 404
 
 
+def test_a_closed_fleet_asks_for_a_token_and_never_puts_it_into_an_address(
+    own_server: Valkey, tmp_path: Path, page: Page
+) -> None:
+    closed = Backstage(tmp_path, own_server, ["archie"])
+    _, secret = tokens.create(closed.books.store, "console", ("admin",))
+    closed.start()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    try:
+        page.goto(closed.url)
+        page.get_by_role("textbox", name="Token").fill(secret)
+        page.keyboard.press("Enter")
+        page.get_by_text("● live").wait_for()
+        expect(row(page, "archie")).to_be_visible()
+        page.reload()
+        page.get_by_text("● live").wait_for()
+        assert page.locator("dialog").count() == 0
+        assert not [url for url in asked if secret in url]
+        assert page.evaluate("localStorage.length") == 0
+    finally:
+        closed.close()
+
+
 def test_a_thousand_agents_and_ten_thousand_dispatches(
-    browser: Browser, server: Valkey, tmp_path: Path, page: Page
+    own_server: Valkey, tmp_path: Path, page: Page
 ) -> None:
     names = [f"agent-{number:04}" for number in range(1000)]
-    big = Backstage(tmp_path, server, names)
-    big.books.store.client.flushall()
+    big = Backstage(tmp_path, own_server, names)
     big.start()
     try:
         for start in range(0, 10_000, 500):

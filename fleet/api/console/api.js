@@ -13,6 +13,7 @@ export class Problem extends Error {
 
 let askForToken = null;
 let asking = null;
+let declined = false;
 
 /** `ask` returns a promise of a token; it is called when the API wants one. */
 export function onTokenNeeded(ask) {
@@ -33,11 +34,12 @@ export function credentials() {
 
 /** Ask the person for a token, once however many calls were refused at the same time. */
 export async function needToken() {
-  if (!askForToken) return false;
+  if (!askForToken || declined) return false;
   asking ??= askForToken().finally(() => {
     asking = null;
   });
   const token = await asking;
+  declined = !token;
   if (token) keepToken(token);
   return Boolean(token);
 }

@@ -104,10 +104,14 @@ export class Bus {
   }
 }
 
-/** A function from pieces of a server-sent stream to the whole events in them; `keep` gets each id. */
+/**
+ * A function from pieces of a server-sent stream to the whole events in them; `keep` gets each id.
+ * An event is its data, with the name of its kind, where it has one, as `event`.
+ */
 export function parser(keep) {
   let rest = "";
   let id = null;
+  let name = null;
   let data = [];
   return (piece) => {
     const lines = (rest + piece).split("\n");
@@ -115,11 +119,13 @@ export function parser(keep) {
     const events = [];
     for (const line of lines) {
       if (line.startsWith("id: ")) id = line.slice(4);
+      else if (line.startsWith("event: ")) name = line.slice(7);
       else if (line.startsWith("data: ")) data.push(line.slice(6));
       else if (line === "" && data.length) {
-        events.push(JSON.parse(data.join("\n")));
+        const value = JSON.parse(data.join("\n"));
+        events.push(name === null ? value : { ...value, event: name });
         if (id !== null) keep(id);
-        id = null;
+        id = name = null;
         data = [];
       }
     }

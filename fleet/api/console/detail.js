@@ -5,6 +5,8 @@ import { action, byId, el, throttled } from "./dom.js";
 import { agentSign, count, duration, stateSign, usd } from "./format.js";
 import { switchAgent } from "./agents.js";
 import { operate, VERBS } from "./dispatches.js";
+import { chain } from "./chain.js";
+import { Listener } from "./listen.js";
 import { timeline } from "./timeline.js";
 
 const REFRESH_MS = 400;
@@ -29,6 +31,7 @@ export class Detail {
   show(kind, id) {
     if (kind === this.kind && id === this.id) return;
     Object.assign(this, { kind, id, record: null, problem: null, content: false });
+    this.#listen(false);
     this.node.hidden = !kind;
     document.body.classList.toggle("with-detail", Boolean(kind));
     if (!kind) return;
@@ -51,11 +54,26 @@ export class Detail {
       const record = await get(path, { content: this.content ? "1" : "" });
       if (this.id !== id) return;
       Object.assign(this, { record, problem: null });
+      this.#listen(this.content && record.state === "active");
     } catch (problem) {
       if (this.id !== id) return;
       this.problem = problem;
     }
     this.#draw();
+  }
+
+  /** Content is shown: let it come while it is said. */
+  #listen(wanted) {
+    if (!wanted) {
+      this.listener?.stop();
+      this.listener = null;
+      this.said = null;
+    } else if (!this.listener) {
+      this.said = el("pre", { className: "said", "aria-live": "polite" });
+      this.listener = new Listener(this.id, (text) => {
+        if (this.said) this.said.textContent = text;
+      });
+    }
   }
 
   #draw() {
@@ -143,6 +161,8 @@ export class Detail {
       ]),
       el("h3", {}, "Timeline"),
       timeline(record, this.model.eventsOf(record.dispatch_id)),
+      ...chain(record, this.content),
+      ...(this.said ? [el("h3", {}, "Says"), this.said] : []),
       ...(this.content ? content(record) : []),
     ].filter(Boolean);
   }

@@ -1,6 +1,6 @@
 /** Puts the page together: the address chooses what is shown, the bus keeps it true. */
 
-import { onTokenNeeded } from "./api.js";
+import { keepToken, onTokenNeeded } from "./api.js";
 import { AgentsView, switchAgent } from "./agents.js";
 import { Bus } from "./bus.js";
 import { Latency, Throughput } from "./charts.js";
@@ -17,7 +17,16 @@ import { listen, settings, SHORTCUTS } from "./shortcuts.js";
 
 const DRAW_MS = 1000;
 
-onTokenNeeded(askToken);
+onTokenNeeded(() => {
+  byId("token").hidden = false;
+  return askToken();
+});
+byId("token").addEventListener("click", async () => {
+  const token = await askToken();
+  if (token === null) return;
+  keepToken(token);
+  location.reload();
+});
 
 const goTo = (hash) => {
   location.hash = hash;

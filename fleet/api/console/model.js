@@ -18,6 +18,7 @@ export class Model extends EventTarget {
   constructor() {
     super();
     this.agents = new Map();
+    this.states = {};
     this.health = null;
     this.stats = new Stats();
     this.recent = [];
@@ -44,7 +45,8 @@ export class Model extends EventTarget {
   /** Fetch these agents anew, soon. */
   touch(name) {
     this.changed.add(name);
-    if (this.changed.size > SOME) this.askAll();
+    // People are no agents, but what waits for them is counted.
+    if (this.changed.size > SOME || !this.agents.has(name)) this.askAll();
     else this.askSome();
   }
 
@@ -66,15 +68,11 @@ export class Model extends EventTarget {
 
   /** Sums over all agents. */
   totals() {
-    const totals = { states: {}, oldest_s: 0, usd: 0, tokens: 0, online: 0, running: 0 };
+    const totals = { states: this.states, oldest_s: 0, usd: 0, tokens: 0 };
     for (const row of this.agents.values()) {
-      for (const [state, number] of Object.entries(row.states)) {
-        totals.states[state] = (totals.states[state] ?? 0) + number;
-      }
       totals.oldest_s = Math.max(totals.oldest_s, row.oldest_s);
       totals.usd += row.spend?.usd ?? 0;
       totals.tokens += (row.spend?.tokens_in ?? 0) + (row.spend?.tokens_out ?? 0);
-      totals.online += row.online ? 1 : 0;
     }
     return totals;
   }
@@ -82,18 +80,20 @@ export class Model extends EventTarget {
   async #allAgents() {
     this.changed.clear();
     await this.#ask("agents", async () => {
-      const { agents } = await get("agents");
+      const { agents, totals } = await get("agents");
+      this.states = totals;
       this.agents = new Map(agents.map((row) => [row.agent, row]));
       this.#tell("agents");
     });
   }
 
   async #someAgents() {
-    const names = [...this.changed];
+    const names = [...this.changed].filter((name) => this.agents.has(name));
     if (!names.length || names.length > SOME) return;
     this.changed.clear();
     await this.#ask("agents", async () => {
-      const { agents } = await get("agents", { agent: names });
+      const { agents, totals } = await get("agents", { agent: names });
+      this.states = totals;
       for (const row of agents) this.agents.set(row.agent, row);
       this.#tell("agents");
     });

@@ -337,3 +337,9 @@ def test_a_busy_session_is_a_conflict_under_reject(make_api: MakeApi, valkey: Va
     first, second = api.http.post("/events", json=batch).json()
     assert first["error"]["status"] == 409
     assert second["dispatches"][0]["agent"] == "archie"
+
+
+def test_one_cloudevent_is_no_batch(api: Api) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    answer = api.http.post("/events", content='[{"text": "x"}]', headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:fleet:problem:invalid-event")
