@@ -25,6 +25,9 @@ from tests.fixtures.ledger import TERMINAL_TYPES
 from tests.fixtures.machine import ADVANCE, AGENTS, ENDINGS, Acts, Patches, stored
 from tests.fixtures.valkey import Valkey
 
+#: Each takes a few seconds of CPU, and on a crowded machine a multiple of the usual limit.
+pytestmark = pytest.mark.timeout(240)
+
 #: What befalls a worker, by the names of the methods of `Acts`.
 WORKERS = ("take", "new_worker", "cut_off", "renew", "renew_idle", "release", "claim", "hard_limit")
 
