@@ -21,7 +21,8 @@ What makes it exact:
   API or `fleet send` goes through it, also when the broker is back already. The last step out of
   that, "the spool is empty", happens under the lock under which events go in.
 - Accepted is accepted: `max_pending` is checked when an event goes into the spool, against what is
-  in there, and not again when it comes out. Its deadline counts from its acceptance.
+  in there, and not again when it comes out. Its deadline counts from its acceptance. What only the
+  store can judge is not judged: `caps`, and whether a session is busy.
 - It is bounded, in events and in bytes, and refuses what goes beyond with 503. What it refuses, for
   a bound or for a full disk, is said to the sender, in the log, and on the bus when that is back.
 

@@ -56,7 +56,7 @@ class Store:
         self.client = client
         self._guard = guard
         self._always: tuple[Arg, Arg] = (bus_max_length, doorbell_template() if rings else "")
-        self._wire = Wire(client)
+        self._wire = Wire(client, again_after=_again_after(guard))
         self._scripts: dict[str, Script] = {}
 
     def run(self, name: str, *args: Arg) -> Any:
@@ -115,11 +115,21 @@ def open_store(
         driver_info=None,
         # One quick second try for a connection the server closed while it idled; no more, so that
         # a caller learns within seconds that the broker is gone.
-        retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.1), 1),
+        retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.1), 1, _again_after(guard)),
         **keepalive,
     )
     client = GuardedClient.behind(guard, pool) if guard else redis.Redis.from_pool(pool)
     return Store(client, bus_max_length, rings=rings, guard=guard)
+
+
+def _again_after(guard: Guard | None) -> tuple[type[Exception], ...]:
+    """After what a call is tried a second time.
+
+    Behind a guard each timeout is a failure that counts, and a caller has somewhere else to go.
+    """
+    if guard is None:
+        return (redis.ConnectionError, redis.TimeoutError, TimeoutError)
+    return (redis.ConnectionError,)
 
 
 @contextmanager

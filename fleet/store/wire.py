@@ -75,8 +75,10 @@ class Wire:
         client: "redis.Redis",
         connections_max: int = CONNECTIONS_MAX,
         patience_s: float = PATIENCE_S,
+        again_after: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError),
     ) -> None:
         self._client = client
+        self._again_after = again_after
         self._connections_max = connections_max
         self._patience_s = patience_s
         self._pid = os.getpid()
@@ -110,7 +112,7 @@ class Wire:
     def _exchange(self, script: Script, calls: Calls) -> list[Any]:
         try:
             return self._try(script, calls)
-        except (redis.ConnectionError, redis.TimeoutError):
+        except self._again_after:
             time.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - spreads load, guards nothing
             return self._try(script, calls)
 

@@ -99,7 +99,9 @@ class _Echo:
     )
     _QUIET = frozenset({"DEBUG", "INFO", "D", "I"})
     #: The supervisor's own words, and the one sentence of a process that cannot start.
-    _ALWAYS = re.compile(r"ended with .* starts again|still runs|its log cannot|fleet: ")
+    _ALWAYS = re.compile(
+        r"ended with .* starts again|still runs|its log cannot|fleet: |breaker |the spool "
+    )
 
     def __init__(self, say: Say) -> None:
         self._say = say

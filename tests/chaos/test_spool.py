@@ -2,20 +2,28 @@
 
 import itertools
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from fleet import keys
 from fleet.api.address import read_address
 from fleet.bench._chaos_fleet import kill
+from fleet.broker.binary import find_server
+from fleet.store import Store, open_store
 from tests.chaos.arena import END_S, START_S, Arena, arena_of, pause
+from tests.chaos.netns import machines
 from tests.fixtures.processes import wait_until
+from tests.fixtures.valkey import free_port
+from tests.integration.api.conftest import Api
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
@@ -60,7 +68,7 @@ class Sender:
             if first.status_code != 202:
                 self.refused.append(first.status_code)
                 continue
-            ((dispatch_id,),) = ([one["dispatch_id"] for one in first.json()["dispatches"]],)
+            (dispatch_id,) = (one["dispatch_id"] for one in first.json()["dispatches"])
             self._arena.note(dispatch_id)
             if "session" in event:
                 self.in_session.append(dispatch_id)
@@ -133,3 +141,44 @@ def test_every_accepted_event_runs_once(shared: tuple[Arena, Sender], trouble: A
     client: Any = arena.target.store.client
     seqs = [int(client.hget(keys.dispatch(one), "seq")) for one in sender.in_session]
     assert seqs == sorted(seqs), "in the order in which they were sent"
+
+
+def test_packets_to_the_broker_are_dropped(tmp_path: Path) -> None:
+    """Nothing is refused, no connection ends, and a new one is not made either."""
+    with ExitStack() as stack:
+        (site,) = stack.enter_context(machines(1))
+        port = free_port()
+        listening = ("--port", str(port), "--bind", site.there, "--protected-mode", "no")
+        server = subprocess.Popen(
+            [*site.command, str(find_server().path), *listening, "--dir", str(tmp_path)],
+            stdout=subprocess.DEVNULL,
+        )
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        store = open_store(f"redis://{site.there}:{port}/0")
+        stack.callback(store.close)
+        wait_until(lambda: answers(store), START_S)
+        api = Api(tmp_path, f"redis://{site.there}:{port}/0", FLEET_BREAKER__RESET_TIMEOUT_S="1")
+        stack.callback(api.close)
+        before = [api.send(id=f"e{number}").status_code for number in range(3)]
+        site.cut()
+        during = [api.send(id=f"e{number}").status_code for number in range(3, 20)]
+        wait_until(lambda: gate(api)["breaker"] != "closed", END_S)
+        site.heal()
+        wait_until(lambda: gate(api)["spooled"] == 0, END_S)
+        assert {*before, *during} == {202}
+        entries: Any = store.client.xrange(keys.BUS)
+        accepted = [
+            fields["event_id"] for _, fields in entries if fields["type"] == "event_accepted"
+        ]
+        assert sorted(accepted) == sorted(f"e{number}" for number in range(20))
+
+
+def answers(store: Store) -> bool:
+    with suppress(redis.RedisError):
+        return bool(store.client.ping())
+    return False
+
+
+def gate(api: Api) -> dict[str, Any]:
+    return dict(api.http.get("/health").json()["g4"])

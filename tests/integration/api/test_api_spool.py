@@ -88,7 +88,7 @@ def test_what_is_sent_without_a_broker_is_kept_in_order(
     assert float(closed["elapsed_s"]) > 0
 
 
-@pytest.mark.parametrize("target", ["chain:review", "chain:people", "@reviewers"])
+@pytest.mark.parametrize("target", ["chain:review", "chain:people"])
 def test_the_ids_are_those_that_the_ledger_uses(
     make_api: MakeApi, server: Valkey, ledger: Store, target: str
 ) -> None:
