@@ -74,6 +74,7 @@ def test_it_loads_and_asks_nobody_else(stage: Backstage, page: Page) -> None:
     expect(row(page, "archie")).to_contain_text("offline")
     expect(page.locator("#health")).to_contain_text("degraded")
     expect(page.locator("#count-agents")).to_have_text("2")
+    expect(page.get_by_role("link", name="Flower")).to_have_attribute("href", re.compile(":5555"))
     assert not wrong
 
 

@@ -148,7 +148,7 @@ export class Detail {
       record.error
         ? el("p", { className: "error" }, el("b", {}, record.stage ?? "ended"), ` ${record.error}`)
         : null,
-      el("div", { className: "buttons" }, ...this.#buttons(record)),
+      el("div", { className: "buttons" }, this.#buttons(record)),
       pairs([
         ["id", record.dispatch_id],
         ["event", record.event_id],
@@ -179,7 +179,9 @@ export class Detail {
         this.content = !this.content;
         await this.#fetch();
       }),
-      action("Its agent", async () => this.open("agent")(record.agent)),
+      this.model.agents.has(record.agent)
+        ? action("Its agent", async () => this.open("agent")(record.agent))
+        : null,
     ];
   }
 }

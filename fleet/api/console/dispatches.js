@@ -191,8 +191,8 @@ export class DispatchesView {
           row.gone = gone = true;
         }
       } else if (kept && (event.type === "dispatch_queued" || this.states.length)) {
-        const made = { dispatch_id: event.dispatch_id, agent: event.agent, session: event.session };
-        made.accepted_at = event.time;
+        const { dispatch_id, agent, session, chain, chain_stage } = event;
+        const made = { dispatch_id, agent, session, chain, chain_stage, accepted_at: event.time };
         update(made, event, state, at);
         this.byId.set(made.dispatch_id, made);
         news.unshift(made);
@@ -228,8 +228,7 @@ export class DispatchesView {
     say(cells.accepted, clock(row.accepted_at));
     say(cells.took, row.elapsed_s === undefined ? "–" : duration(row.elapsed_s));
     say(cells.attempt, count(row.attempt));
-    const why = [row.stage, row.error].filter(Boolean).join(": ");
-    say(cells.why, why || (row.session ? `session ${row.session}` : ""));
+    say(cells.why, why(row));
     cells.why.title = cells.why.textContent;
     this.#buttons(cells.does, row);
   }
@@ -268,6 +267,15 @@ export class DispatchesView {
     done(`${count(replayed)} of ${count(rows.length)} are queued again.`);
     if (refused) failed(refused);
   }
+}
+
+/** What is most worth knowing of a dispatch: its trouble, its place in a chain, its session. */
+function why(row) {
+  if (row.error) return [row.stage, row.error].filter(Boolean).join(": ");
+  if (row.chain && row.chain_stage) {
+    return `chain ${row.chain}, stage ${row.chain_stage}${row.chain_stages ? ` of ${row.chain_stages}` : ""}`;
+  }
+  return row.session ? `session ${row.session}` : "";
 }
 
 function update(row, event, state, at) {

@@ -5,7 +5,7 @@ const STATES = {
   active: "▶",
   announcing: "▷",
   retrying: "↻",
-  parked: "‖",
+  parked: "◆",
   completed: "✓",
   dead: "✕",
   cancelled: "⊘",
@@ -13,7 +13,7 @@ const STATES = {
   expired: "◷",
 };
 
-const AGENTS = { idle: "○", busy: "▶", paused: "‖", offline: "✕" };
+const AGENTS = { idle: "○", busy: "▶", paused: "■", offline: "✕" };
 
 /** States of a dispatch in the order of its life. */
 export const STATE_NAMES = Object.keys(STATES);
