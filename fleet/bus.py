@@ -172,6 +172,11 @@ def alert(store: Store, name: str, reason: str) -> None:
     store.run("alert", name, reason)
 
 
+def refused(store: Store, carrier: str, reason: str, sender: str) -> None:
+    """Put a `delivery_dropped` on the bus, for an event that was refused on its way in."""
+    store.run("refused", carrier, reason, sender)
+
+
 def _typed(name: str, value: str) -> Any:
     if name in _INTEGERS:
         return int(value)

@@ -37,6 +37,11 @@ def intake(event: Any) -> dict[str, Any]:
         return context.intake().accept(event).to_wire()
     except (RoutingError, Refused) as error:
         bus.alert(context.store(), "intake_refused", f"{current_task.request.id}: {error}")
+        if isinstance(error, Refused):
+            # A producer without a result backend never learns of it: here it is counted.
+            sender = event.get("source") if isinstance(event, dict) else ""
+            carrier = str(current_task.request.id)
+            bus.refused(context.store(), carrier, str(error), str(sender or ""))
         raise
     except BrokerUnavailable as error:
         raise Reject(str(error), requeue=True) from error

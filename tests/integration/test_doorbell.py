@@ -144,7 +144,10 @@ def test_a_full_agent_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) ->
         for _ in range(2):
             fleet.books.accept("a")
     with pytest.raises(Exception, match="max_pending"):
-        ask(bare, {"to": "a", "text": "x"})
+        ask(bare, {"to": "a", "text": "x", "source": "nightly"})
+    (told,) = fleet.books.bus("delivery_dropped")
+    assert (told.fields["sender"], told.fields["count"]) == ("nightly", 1)
+    assert "max_pending" in told.fields["reason"]
 
 
 def test_a_busy_session_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) -> None:
