@@ -85,6 +85,11 @@ class Access:
         self._buckets: dict[str, Bucket] = {}
 
     @property
+    def newest(self) -> str | None:
+        """Names the change of any token that the table shows last; None before the first look."""
+        return self._newest
+
+    @property
     def known(self) -> bool:
         """True when the store has said which tokens there are."""
         return self._newest is not None

@@ -75,6 +75,7 @@ class Listening:
         self.access = access
         self.closing = False
         self.listeners = 0
+        self._access_seen = access.newest
         self._store = store
         self._channels: dict[str, Channel] = {}
         # Of its own: nobody else's request waits behind these looks, nor they behind any.
@@ -105,6 +106,9 @@ class Listening:
     def close(self) -> None:
         """Let every listener go; safe to repeat."""
         self.closing = True
+        self._wake()
+
+    def _wake(self) -> None:
         for channel in self._channels.values():
             channel.wake()
 
@@ -134,6 +138,9 @@ class Listening:
         heard, outcomes = await self._lane.run(partial(_look_up, self._store, after))
         # Looked at later than the pieces: who may not listen any more, does not hear these.
         await self.access.current()
+        if self.access.newest != self._access_seen:
+            self._access_seen = self.access.newest
+            self._wake()
         for channel in channels:
             news = heard[channel.dispatch_id]
             channel.hear(list(news.pieces), outcomes.get(channel.dispatch_id))

@@ -26,8 +26,9 @@ from fleet.store.connection import reachable
 
 #: A client that takes nothing for so long is let go; it comes back with its last event id.
 SEND_S = 5.0
-#: Pieces handed over at once; between two such chunks the other clients have their turn.
-CHUNK = 200
+#: Pieces and, about, bytes handed over at once. Between two such chunks the others have their turn,
+#: and a slow client need take no more than one within SEND_S.
+CHUNK, CHUNK_BYTES = 200, 32 * 1024
 
 
 _log = logging.getLogger(__name__)
@@ -52,11 +53,15 @@ class Listener:
             self._placed = True
             self._find(pieces)
         parts: list[bytes] = []
+        size = 0
         for piece in pieces[self._next : self._next + CHUNK]:
+            if size > CHUNK_BYTES:
+                break
             if self._place is None or not piece.follows(self._place):
                 reason = "invalid_last_event_id" if self._place is None else "trimmed"
                 parts.append(event("resync", {"reason": reason}))
             parts.append(self._channel.wire[self._next])
+            size += len(parts[-1])
             self._next += 1
             self._place = piece.place
         return b"".join(parts)

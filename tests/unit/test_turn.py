@@ -14,6 +14,7 @@ import pytest
 from fleet.errors import Fenced
 from fleet.lease import Lease
 from fleet.ledger import Claim, operations
+from fleet.speech import BEGINNING, Speech, listen
 from fleet.store import Store, open_store
 from fleet.turn import Cancelled, Turn
 from tests.fixtures.ledger import Books, settings_for
@@ -193,3 +194,29 @@ def test_a_finished_step_waits_for_the_broker(durable: Valkey) -> None:
     assert sorted(books.ledger.steps(dispatch_id)) == ["1"]
     assert provider.calls == ["one"]
     store.close()
+
+
+def test_what_a_turn_says_belongs_to_its_step_and_needs_no_listener(books: Books) -> None:
+    lease = books.held()
+    books.accept()
+    claim = books.claimed(lease)
+    turn_for(books, claim).say("into the void")
+    turn = turn_for(books, claim)
+    turn.speech = Speech(books.store, claim)
+    turn.say("Well, ")
+
+    def call() -> str:
+        turn.say("let me thi")
+        turn.say_again()
+        turn.say("let me see")
+        return "seen"
+
+    turn.step("look", {}, call)
+    turn.speech.close()
+    pieces = listen(books.store, {claim.dispatch_id: BEGINNING})[claim.dispatch_id].pieces
+    assert [(piece.step, piece.kind, piece.text) for piece in pieces] == [
+        (0, "text", "Well, "),
+        (1, "text", "let me thi"),
+        (1, "fallback", ""),
+        (1, "text", "let me see"),
+    ]

@@ -80,6 +80,17 @@ def test_bad_cursors_and_other_methods_are_answered(api: Api, store: Store) -> N
         assert api.http.post(path).status_code == 405
 
 
+def test_who_comes_late_hears_a_long_text_whole(api: Api, store: Store) -> None:
+    with turn_of_gem(store, api) as (dispatch_id, turn):
+        for number in range(25):
+            turn.speech.say(1, f"{number} " + "x" * 8000)
+        screen = Screen()
+        with listen(api.url, dispatch_id, screen=screen) as listening:
+            while len(screen.text) < 25 * 8000:
+                assert listening.next()
+        assert screen.gaps == 0
+
+
 @pytest.fixture
 def closed(make_api: MakeApi, valkey: Valkey, store: Store) -> tuple[Api, str]:
     """An API that asks for tokens, and a token for everything."""
@@ -105,5 +116,18 @@ def test_only_who_may_read_the_agent_listens_and_only_so_long(
             listening.next()
             tokens.revoke(store, token.id)
             turn.speech.say(1, " and not for yours")
+            # At once, not with the next sign of life, for which httpx would wait.
             assert listening.rest() == []
         assert listening.screen.text == "for your ears"
+
+
+def test_a_revoked_listener_of_a_silent_turn_leaves_at_once(
+    closed: tuple[Api, str], store: Store
+) -> None:
+    api, root = closed
+    token, text = tokens.create(store, "reader", ["read:archie"])
+    event, headers = {"text": "hello", "to": "archie"}, {"Authorization": f"Bearer {root}"}
+    (sent,) = api.http.post("/events", json=event, headers=headers).json()["dispatches"]
+    with listen(api.url, sent["dispatch_id"], Authorization=f"Bearer {text}") as listening:
+        tokens.revoke(store, token.id)
+        assert listening.rest() == []
