@@ -85,6 +85,23 @@ def test_hanging_for_a_moment(fleet: Fleet, worker: Process) -> None:
     assert_one_run(fleet, running)
 
 
+def test_away_for_longer_than_the_lease(fleet: Fleet) -> None:
+    """The worker has to end, and its turn to run again; but the event is not to blame for it."""
+    (worker,) = fleet.ready("a")
+    running = fleet.send("a", "gate open")
+    fleet.wait_started(running)
+    fleet.server.kill()
+    assert worker.wait() == LEASE_LOST_EXIT
+    fleet.server.start()
+    fleet.ready("a")
+    fleet.wait_started(running, times=2)
+    fleet.open_gate("open")
+    record = fleet.wait_state(running, "completed")
+    assert (record["attempt"], record["losses"]) == ("2", "0")
+    (failed,) = fleet.books.bus("dispatch_failed")
+    assert failed.fields["reason"] == "the worker was lost while the store was away"
+
+
 def test_its_data_gone(fleet: Fleet) -> None:
     """Not silently fine: said on the bus, and the worker starts from scratch."""
     (worker,) = fleet.ready("a")

@@ -14,7 +14,9 @@
 --   At most one active dispatch per agent, and one per session: an active one is taken up again
 --   before any other.
 --   An active one found here lost its worker: that attempt is counted as a loss, and at the cap the
---   dispatch is buried, so a poison event cannot kill workers for ever.
+--   dispatch is buried, so a poison event cannot kill workers for ever. Not so where the store itself
+--   was started after the attempt was: a worker ends when it cannot renew its lease, which is no
+--   fault of the event.
 --   Only the holder of a live lease claims.
 --   Nothing starves: see `_lanes.lua`.
 --   A repeated call of the same name (its reply was lost) answers the same and counts no loss.
@@ -63,11 +65,20 @@ local function start(record)
   return claimed(record)
 end
 
+-- The server tells whole seconds: one that began less than two after the attempt is not noticed.
+local function store_began_after(record)
+  local up_s = string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)')
+  return NOW - 1000 * (tonumber(up_s) + 1) > tonumber(record.started_ms)
+end
+
 if interrupted.state == 'active' then
-  local losses = tonumber(interrupted.losses) + 1
+  local spent = store_began_after(interrupted) and 0 or 1
+  if spent == 0 then redis.call('HINCRBY', dispatch_key(interrupted.id), 'attempt_base', 1) end
+  local losses = tonumber(interrupted.losses) + spent
   local retry = losses < losses_max and NOW < tonumber(interrupted.deadline_ms)
   local elapsed = (NOW - tonumber(interrupted.started_ms)) / 1000
-  local reason = 'the worker died in mid-turn'
+  local reason = spent == 1 and 'the worker died in mid-turn'
+    or 'the worker was lost while the store was away'
   redis.call('HSET', dispatch_key(interrupted.id), 'losses', losses, 'stage', 'worker_lost',
     'error', reason)
   tally(agent, 'failed.worker_lost')
