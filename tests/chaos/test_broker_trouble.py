@@ -19,7 +19,7 @@ AGENTS = ("a1", "a2", "a3")
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    with arena_of(tmp_path_factory.mktemp("arena"), agents=len(AGENTS), ttl_s=5.0) as arena:
+    with arena_of(tmp_path_factory.mktemp("arena"), agents=len(AGENTS), ttl_s=7.0) as arena:
         yield arena
 
 
