@@ -151,6 +151,16 @@ def test_a_dead_letter_is_replayed_by_keyboard(stage: Backstage, page: Page) -> 
     expect(page.locator("#detail")).to_be_hidden()
 
 
+def test_a_timeline_has_the_attempts_before(stage: Backstage, page: Page) -> None:
+    dispatch_id = stage.dead_letter("archie")
+    assert httpx.post(f"{stage.url}dispatches/{dispatch_id}/retry").is_success
+    stage.books.complete(stage.run("archie", dispatch_id))
+    watched(page, f"{stage.url}#/dispatches?open=dispatch/{dispatch_id}")
+    timeline = page.locator("#detail .timeline")
+    told = ["accepted", "attempt 1", "failed: llm", "queued again", "attempt 2", "completed"]
+    expect(timeline.locator("b")).to_have_text(told)
+
+
 def parked(stage: Backstage, page: Page) -> str:
     """The id of a dispatch that waits for a person, marked in the list of approvals."""
     (first,) = stage.books.accept("chain:release")

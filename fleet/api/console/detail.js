@@ -6,6 +6,7 @@ import { agentSign, count, duration, stateSign, usd } from "./format.js";
 import { switchAgent } from "./agents.js";
 import { operate, VERBS } from "./dispatches.js";
 import { chain } from "./chain.js";
+import { eventsOf } from "./history.js";
 import { Listener } from "./listen.js";
 import { timeline } from "./timeline.js";
 
@@ -30,7 +31,7 @@ export class Detail {
   /** Show one; `kind` is `agent`, `dispatch`, or null for nothing. */
   show(kind, id) {
     if (kind === this.kind && id === this.id) return;
-    Object.assign(this, { kind, id, record: null, problem: null, content: false });
+    Object.assign(this, { kind, id, record: null, problem: null, content: false, past: null });
     this.#listen(false);
     this.node.hidden = !kind;
     document.body.classList.toggle("with-detail", Boolean(kind));
@@ -59,6 +60,16 @@ export class Detail {
       if (this.id !== id) return;
       this.problem = problem;
     }
+    this.#draw();
+    if (this.record?.attempt > 1 && this.past === null) this.#remember(this.record);
+  }
+
+  /** The record holds its present attempt; those before are on the bus, for a while. */
+  async #remember(record) {
+    this.past = [];
+    const past = await eventsOf(record).catch(() => []);
+    if (this.id !== record.dispatch_id || !past.length) return;
+    this.past = past;
     this.#draw();
   }
 
@@ -160,7 +171,7 @@ export class Detail {
         ["priority", record.priority],
       ]),
       el("h3", {}, "Timeline"),
-      timeline(record, this.model.eventsOf(record.dispatch_id)),
+      timeline(record, [...this.past ?? [], ...this.model.eventsOf(record.dispatch_id)]),
       ...chain(record, this.content),
       ...(this.said ? [el("h3", {}, "Says"), this.said] : []),
       ...(this.content ? content(record) : []),

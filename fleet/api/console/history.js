@@ -1,4 +1,4 @@
-/** The latest past of the bus, so that the pictures and the feed do not begin empty. */
+/** The past of the bus, so that pictures, feed and timelines do not begin empty. */
 
 import { credentials, get } from "./api.js";
 import { parser } from "./bus.js";
@@ -28,13 +28,22 @@ export async function loadHistory(take) {
   return newest;
 }
 
+/** What the bus still holds of one dispatch: its attempts before the present one. */
+export async function eventsOf(record) {
+  const health = await get("health");
+  const start = `${Date.parse(record.accepted_at) - 1}-0`;
+  const agent = new URLSearchParams({ agent: record.agent });
+  const events = await replay(start, health.g1?.last_id ?? "0-0", `?${agent}`);
+  return (events ?? []).filter((event) => event.dispatch_id === record.dispatch_id);
+}
+
 /** The events after `start` up to `end`, or null when the bus cannot replay them all. */
-async function replay(start, end) {
+async function replay(start, end, query = "") {
   const aborter = new AbortController();
   let alarm = setTimeout(() => aborter.abort(), SILENCE_MS);
   const events = [];
   try {
-    const answer = await fetch("bus", {
+    const answer = await fetch(`bus${query}`, {
       headers: { Accept: "text/event-stream", "Last-Event-ID": start, ...credentials() },
       signal: aborter.signal,
       cache: "no-store",

@@ -39,15 +39,18 @@ function present(record) {
   const moments = [];
   const since = record.state === "queued" ? (record.queued_at ?? record.accepted_at) : null;
   const started = record.started_at;
-  const replayed = record.generation > 1 && record.queued_at;
-  if (started && !(replayed && record.queued_at > started)) {
-    const waited = between(record.queued_at ?? record.accepted_at, started);
-    const note = [waited === null ? "" : `after ${duration(waited)}`, record.holder ?? ""];
-    moments.push(
-      moment(started, "▶", `attempt ${record.attempt}`, note.filter(Boolean).join(", on "), steps(record, record.attempt)),
-    );
+  const queued = record.queued_at ?? record.accepted_at;
+  const again = record.generation > 1;
+  const moved = moment(queued, "○", "queued again", `generation ${record.generation}`);
+  const waits = !started || queued > started;
+  if (again && !waits) moments.push(moved);
+  if (started) {
+    const waited = waits ? "" : `after ${duration(between(queued, started))}`;
+    const note = [waited, record.holder ?? ""].filter(Boolean).join(", on ");
+    const mine = steps(record, record.attempt);
+    moments.push(moment(started, "▶", `attempt ${record.attempt}`, note, mine));
   }
-  if (replayed) moments.push(moment(record.queued_at, "○", "queued again", `generation ${record.generation}`));
+  if (again && waits) moments.push(moved);
   if (record.state === "retrying") {
     moments.push(moment(record.retry_at, "↻", "next attempt", record.error ?? "", [], "next"));
   } else if (record.ended_at) {
