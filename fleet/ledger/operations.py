@@ -98,6 +98,7 @@ def decide(
     answer, *rest = ledger.store.run("decide", dispatch_id, verdict, by, said, call, keep_ms)
     if answer == "refused":
         raise NotPossible(_undecidable(dispatch_id, *rest))
+    ledger.ring_stage(rest[1:])
     return _state(answer if answer == "unknown" else rest[0], dispatch_id)
 
 

@@ -20,6 +20,7 @@ from fleet.store import Store
 from fleet.store.connection import reachable
 from fleet.store.wire import Arg
 from routing import Chain, Event, Plan, read_verdict
+from routing.chains import HUMAN_MARK
 
 #: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
 ACCEPTS_PER_CALL = 10
@@ -181,7 +182,17 @@ class ValkeyLedger:
         )
         if answer[0] != "done":
             raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")
+        self.ring_stage(answer[2:])
         return State(answer[1])
+
+    def ring_stage(self, made: Sequence[str]) -> None:
+        """Ring for the dispatches of a chain's next stage, `id agent` each, as a script asks.
+
+        Where they are not asked for, or not delivered, beat rings.
+        """
+        for dispatch_id, agent in (words.split() for words in made):
+            if self.bell:
+                self.bell(agent, dispatch_id)
 
     def hand_over(self, batch: Sequence[tuple[Event, Plan, float]]) -> None:
         """Accept events that the spool accepted, that many seconds ago; a known one is skipped.
@@ -280,7 +291,9 @@ def read_payload(payload: str) -> Event:
 def _ring(bell: Bell, answer: Accepted | Refused) -> None:
     if isinstance(answer, Accepted) and not answer.duplicate:
         for dispatch_id, agent in answer.dispatches:
-            bell(agent, dispatch_id)
+            # A person has no queue.
+            if not agent.startswith(HUMAN_MARK):
+                bell(agent, dispatch_id)
 
 
 def _accepted(event: Event, answer: list[str]) -> Accepted | Refused:

@@ -6,8 +6,9 @@ from fleet import keys
 from fleet.errors import Refused
 from fleet.ledger import State, operations, parents, views
 from fleet.ledger.operations import NotPossible
-from tests.fixtures.chains import MakeBooks, Run
-from tests.fixtures.ledger import FOR_GOOD
+from fleet.store import Store
+from tests.fixtures.chains import MakeBooks, Run, settings_with
+from tests.fixtures.ledger import FOR_GOOD, Books
 
 
 class TestStages:
@@ -116,6 +117,19 @@ class TestStages:
         run.answer("archie", "REJECT: a secret")
         assert run.ended == ("rejected", "stage 1 (archie) rejects")
         assert not [entry for entry in run.books.bus() if "secret" in str(entry.fields)]
+
+
+def test_where_the_broker_is_elsewhere_each_stage_is_rung_for(store: Store) -> None:
+    rung: list[tuple[str, str]] = []
+    away = Store(store.client, 10_000, rings=False)
+    settings = settings_with("human:ops", "archie", "@reviewers")
+    run = Run(Books(away, settings, lambda *bell: rung.append(bell)))
+    # A person has no queue.
+    assert rung == []
+    run.decide(1, "ops")
+    assert rung == [("archie", run.dispatch(2, "archie"))]
+    run.answer("archie", "x")
+    assert rung[1:] == [(agent, run.dispatch(3, agent)) for agent in ("gem", "mini", "kim")]
 
 
 class TestRevisions:

@@ -57,9 +57,21 @@ def test_each_script_names_the_keys_it_touches() -> None:
             assert name in legend, f"{script.name} touches {name}"
 
 
+def test_each_script_that_ends_or_makes_a_dispatch_knows_of_chains() -> None:
+    """`finish` goes on with the chain of what ends, which only `_chain.lua` can."""
+    scripts = resources.files("fleet.store") / "scripts"
+    for script in scripts.iterdir():
+        legend, _, code = script.read_text().partition("\n\n")
+        if script.name[0] != "_" and re.search(r"\b(finish|stop|create|drop)\(", code):
+            assert re.search(r"^-- With .*_chain\b", legend, re.MULTILINE), script.name
+
+
 def test_ids_never_change() -> None:
     """They are in people's logs and databases; a changed one would run an event twice."""
     assert keys.dispatch_id("fleet\n1", "archie") == "848f6b81-9daf-5a42-bb04-56dcebe2e5b4"
+    assert keys.chain_id("fleet\n1", "release") == "2b9c6200-698f-5980-8b9b-b71595f9283c"
+    stage = keys.stage_dispatch_id("fleet\n1", "release", 2, 1, "gem")
+    assert stage == "5f76c950-2245-5e89-9306-9c9bb8c3f929"
     assert keys.event_digest("fleet\n1") == "3d46f77966e0e4bdfff372f4d9755981ce22d60e"
 
 

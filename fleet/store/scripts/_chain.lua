@@ -68,6 +68,9 @@ local function line_up(record, deadline)
   if record.person then park(record, deadline) else emit('dispatch_queued', who(record)) end
 end
 
+-- For the caller to ring, where the broker is not this store: `id agent` of each dispatch of a stage.
+local unrung = {}
+
 -- Make the dispatches of a stage; `id agent` of each.
 local function begin_stage(chain, plan, stage, round)
   local rule, made = plan.stages[stage], {}
@@ -84,7 +87,10 @@ local function begin_stage(chain, plan, stage, round)
     local record, deadline = create(chain, id, member.agent, member.deadline_ms, fields,
       chain.last_seq - #rule.members + i)
     line_up(record, deadline)
-    if not record.person then offer(record) end
+    if not record.person then
+      offer(record)
+      if TEMPLATE == '' then unrung[#unrung + 1] = id .. ' ' .. member.agent end
+    end
     made[#made + 1] = id .. ' ' .. member.agent
   end
   return made

@@ -12,7 +12,7 @@
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:spend:, fleet:bus
--- Returns  {'done', state} | {'fenced'} | {'gone'}
+-- Returns  {'done', state, `id agent` to ring for, ...} | {'fenced'} | {'gone'}
 -- Invariants
 --   Only the attempt that runs now, under the newest token, ends a dispatch.
 --   While the agent has work there is a doorbell: more are used up than rung when workers die.
@@ -77,7 +77,7 @@ end
 local timing = {'elapsed_s', elapsed / 1000}
 local function done(state)
   ring_if_short(agent, false)
-  return {'done', state}
+  return plus({'done', state}, unrung)
 end
 
 if verdict == 'completed' then

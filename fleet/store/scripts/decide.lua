@@ -5,7 +5,7 @@
 -- With     _chain
 -- Keys     fleet:dispatch:, fleet:deadlines, fleet:counts, fleet:session:, fleet:sessions,
 --          fleet:outcome:, fleet:ended, fleet:event:, fleet:chain:, fleet:trail:, fleet:bus
--- Returns  {'done', state} | {'unknown'} |
+-- Returns  {'done', state, `id agent` to ring for, ...} | {'unknown'} |
 --          {'refused', state, verdict or '', who decided or '', ended (ms) or ''}
 -- Invariants
 --   Decided once: of two people at once one is done, and the other is told who was.
@@ -35,4 +35,4 @@ if verdict == 'approve' then
 else
   finish(record, 'cancelled', plus(set, {'error', said}), {'reason', said}, keep)
 end
-return {'done', record.state}
+return plus({'done', record.state}, unrung)
