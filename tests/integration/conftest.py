@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
+from fleet import context
+from fleet.settings import load
 from fleet.store import Store
 from tests.fixtures.chains import MakeBooks, settings_with
 from tests.fixtures.ledger import Books, Twice
 from tests.fixtures.process import *  # noqa: F403 - the list is kept there
 from tests.fixtures.rabbit import Rabbit, running_rabbit
+from tests.fixtures.valkey import Valkey
 
 
 @pytest.fixture(params=["once", "repeated"])
@@ -28,3 +31,16 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory, _no_process_is_left: None) 
     """One server for the whole run: it takes ten seconds to start."""
     with running_rabbit(tmp_path_factory.mktemp("rabbitmq")) as server:
         yield server
+
+
+@pytest.fixture
+def fleet_here(store: Store, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is one of a fleet on the test's server: a runner asks it what may be spent."""
+    monkeypatch.setenv("FLEET_BROKER_URL", valkey.url)
+    for kept in (load, context.store):
+        kept.cache_clear()
+    yield
+    context.store().close()
+    monkeypatch.undo()
+    for kept in (load, context.store):
+        kept.cache_clear()

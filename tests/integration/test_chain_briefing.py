@@ -54,7 +54,7 @@ def test_a_function_has_it_as_it_is(books: MakeBooks) -> None:
     ]
 
 
-def test_a_model_is_told_with_the_text(books: MakeBooks) -> None:
+def test_a_model_is_told_with_the_text(books: MakeBooks, fleet_here: None) -> None:
     with Provider() as provider:
         params = {"api_base": provider.url, "api_key": "sk-x"}
         LlmRunner().run(turn_of(books, model="openai/ok", params=params))

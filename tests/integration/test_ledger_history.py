@@ -194,7 +194,7 @@ def test_poison_in_the_store_becomes_no_message(books: Books) -> None:
     assert found == [("user", "", "one"), ("assistant", "a", "first")]
 
 
-def test_the_model_is_asked_with_it(store: Store) -> None:
+def test_the_model_is_asked_with_it(store: Store, fleet_here: None) -> None:
     """Its own answers as they are, another agent's with its name, everything in its own role."""
     with Provider() as provider:
         params = {"api_base": provider.url, "api_key": "sk-x"}
