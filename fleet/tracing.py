@@ -67,7 +67,9 @@ def span(name: str, *, parent: str = "", **facts: Value) -> Iterator[Span]:
             raise
 
 
+@cache
 def _wanted() -> bool:
+    # Read once: a process's environment does not change, and every event passes here.
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     return any(os.environ.get(name) for name in _ENDPOINTS) and not disabled
 

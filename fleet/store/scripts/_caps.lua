@@ -8,8 +8,10 @@ local LOOK_MAX = 1000
 
 -- Why no event is accepted now, from anybody or from this sender, or nil. `most_waiting` counts over
 -- all agents; `a_minute` is of one source, '' for no limit.
+local pressed
 local function refusal(source, most_waiting, a_minute)
-  if redis.call('EXISTS', 'fleet:pressure') == 1 then return {'memory'} end
+  if pressed == nil then pressed = redis.call('EXISTS', 'fleet:pressure') == 1 end
+  if pressed then return {'memory'} end
   local waiting = redis.call('ZCARD', 'fleet:deadlines')
   if waiting >= tonumber(most_waiting) then return {'crowded', waiting} end
   if a_minute ~= '' then
