@@ -16,6 +16,9 @@ from tasks.runners.http import HttpRunner
 from tasks.runners.llm import LlmRunner
 from tests.fakes.provider import Provider
 from tests.fixtures.chains import MakeBooks, Run
+from tests.fixtures.marks import LITELLM_WARNINGS
+
+pytestmark = LITELLM_WARNINGS
 
 TOLD = """\
 ship it
