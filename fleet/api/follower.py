@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Entries handed to a client at once; between two such chunks the other clients have their turn.
 CHUNK = 200
+#: The same for missed entries: live ones do not wait behind a thousand replays.
+REPLAY_CHUNK = 50
 #: A client that has missed more fetches the state instead.
 REPLAY_MAX = 5000
 #: How long a new client waits for the reader to say whether there is a bus.
@@ -131,7 +133,7 @@ class Follower:
         """Find the client's place, if it has none and the broker answers."""
         if self._number is not None:
             if self._replaying:
-                await asyncio.sleep(0)
+                await self._hub.replay_turn()
             return
         hub = self._hub
         if not (hub.up or hub.away or self._away_told):
@@ -188,7 +190,7 @@ class Follower:
             notices, self._notices = self._notices, []
             hub.delivered += len(notices)
             return notices
-        entries = hub.log.slice(self._number, CHUNK)
+        entries = hub.log.slice(self._number, REPLAY_CHUNK if self._replaying else CHUNK)
         self._number += len(entries)
         if entries and entries[0].place <= self._passed:  # the client was ahead of our reader
             entries = [entry for entry in entries if entry.place > self._passed]

@@ -58,6 +58,7 @@ class Hub:
         self._seen: Window | None = None
         self._seen_at = float("-inf")
         self._looking = asyncio.Lock()
+        self._replaying = asyncio.Lock()
 
     def start(self) -> None:
         """Begin. Call in the event loop that serves the clients."""
@@ -109,6 +110,14 @@ class Hub:
             "evicted": self.evicted,
             "resyncs": dict(self.resyncs),
         }
+
+    async def replay_turn(self) -> None:
+        """Wait for the turn to send a chunk of missed entries: one client at a time.
+
+        Between two chunks everybody who has a live entry before it sends that.
+        """
+        async with self._replaying:
+            await asyncio.sleep(0.001)
 
     async def window(self) -> Window:
         """What the stream holds, seen after this was called. Raises FleetError.

@@ -23,8 +23,8 @@ MAY_IMPORT = {"routing": set(), "fleet": {"routing"}, "tasks": {"fleet", "routin
 ONLY_IN = {
     "litellm": ("tasks.adapter", "tasks.echo"),
     "openai": ("tasks.model",),
-    "starlette": ("fleet.api",),
-    "uvicorn": ("fleet.api",),
+    "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
+    "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "click": ("fleet.bench", "fleet.cli"),
     "opentelemetry": ("fleet.tracing",),
     "prometheus_client": ("fleet.metrics",),

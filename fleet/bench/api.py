@@ -1,0 +1,72 @@
+"""`fleet bench api`: events accepted per second through `POST /events`, by 16 connections.
+
+Each connection sends its next event when the last one was answered. The peer is an endpoint on the
+same ASGI server that publishes a bare Celery task to the same broker; rounds take turns, and each
+starts with an empty broker. Nobody consumes. A text is 200 characters long.
+"""
+
+from contextlib import ExitStack
+from typing import Any
+
+from fleet.bench import _api_clients, _api_peer
+from fleet.bench._harness import (
+    Figures,
+    Option,
+    in_turns,
+    lab,
+    medians,
+    progress,
+    report,
+    rounded,
+    settle,
+)
+from fleet.bench._servers import LOOPBACK, Helper, Server
+from fleet.errors import FleetError
+
+OPTIONS: dict[str, Option] = {
+    "seed": 1,
+    "rounds": 3,
+    "events": 3000,  # in each round
+    "connections": 16,
+    "durability": "everysec",
+}
+
+OF = "starlette and uvicorn before celery send_task"
+TEXT = "x" * 200
+
+
+def run(**given: Option) -> dict[str, Any]:
+    """Measure; see the module. Raises FleetError when a server refuses an event."""
+    options = settle(OPTIONS, given)
+    with lab(options) as where, ExitStack() as stack:
+        servers = [Server.fleet(where), Server.peer("celery", _api_peer, where)]
+        for server in servers:
+            stack.callback(server.stop)
+        clients = Helper(_api_clients)
+        stack.callback(clients.stop)
+        for server in servers:
+            server.await_ready()
+            _round(server, clients, options | {"events": 200})
+        progress("warmed up")
+
+        def measure(server: Server) -> Figures:
+            with where.client() as client:
+                client.flushall()
+            return _round(server, clients, options)
+
+        ours, theirs = in_turns(int(options["rounds"]), servers, measure)
+        return report("api", where, options, medians(ours), medians(theirs), OF)
+
+
+def _round(server: Server, clients: Helper, options: dict[str, Option]) -> Figures:
+    found = clients.ask(
+        "send",
+        host=LOOPBACK,
+        port=server.port,
+        connections=int(options["connections"]),
+        events=int(options["events"]),
+        text=TEXT,
+    )
+    if found["accepted"] < found["sent"]:
+        raise FleetError(f"{server.name} accepted {found['accepted']} of {found['sent']} events.")
+    return {"accepted_per_s": rounded(found["accepted_per_s"]), "p99_ms": rounded(found["p99_ms"])}
