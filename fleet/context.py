@@ -36,6 +36,12 @@ def store() -> Store:
 
 
 @cache
+def unguarded_store() -> Store:
+    """The store, asked also while the breaker is open. Raises ConfigError or BrokerUnavailable."""
+    return _open(guarded=False, timeout_s=DOOR_TIMEOUT_S)
+
+
+@cache
 def shelter() -> Shelter:
     """The breaker and the spool of this process's data folder."""
     return Shelter.of(load())

@@ -180,10 +180,13 @@ class Access:
         return self._caller(token if token and token.revoked_ms is None else None)
 
     async def _look(self, not_before: float, *, unsure: bool = False) -> None:
-        """Let the table be no older than `not_before`. Raises BrokerUnavailable.
+        """Let the table be no older than `not_before`, or than the last try where that failed.
 
-        With a table but without a store the table holds: nothing can be done then without one.
+        With a table but without a store the table holds: who could revoke a token in one that is
+        away? Raises BrokerUnavailable without either.
         """
+        if self._trouble and self.known:  # what hangs is not asked for each request
+            not_before = min(not_before, monotonic() - OPEN_LOOK_S)
         if self._looked_at < not_before:
             async with self._looking:
                 if self._looked_at < not_before:

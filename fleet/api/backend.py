@@ -27,6 +27,8 @@ class Backend:
     intake: Callable[[], Intake]
     shelter: Shelter
     keeper: Keeper
+    #: For what must not wait until the breaker closes again; absent, `store`.
+    unguarded: Callable[[], Store] | None = None
     reads: Lane = field(default_factory=lambda: Lane("reads", READERS, READS_WAITING_MAX))
 
 
@@ -40,4 +42,5 @@ def of_this_process() -> Backend:
         context.sheltered_intake,
         context.shelter(),
         context.keeper(),
+        context.unguarded_store,
     )

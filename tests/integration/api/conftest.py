@@ -99,7 +99,10 @@ class Api:
 
 
 class Follow:
-    """The events of one server-sent stream."""
+    """The events of one server-sent stream, without alerts.
+
+    No worker runs here, which the API tells after half a minute, in the middle of anything.
+    """
 
     def __init__(self, answer: httpx.Response) -> None:
         self._lines = answer.iter_lines()
@@ -112,7 +115,8 @@ class Follow:
                 self.cursor = line.removeprefix("id: ")
             if line.startswith("data: "):
                 event: Json = json.loads(line.removeprefix("data: "))
-                return event
+                if event["type"] != "alert":
+                    return event
         raise EOFError("the stream ended")
 
     def take(self, count: int) -> list[Json]:

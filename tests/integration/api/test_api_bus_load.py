@@ -21,7 +21,8 @@ from tests.fixtures.valkey import Valkey
 from tests.integration.api.conftest import Api, Json, MakeApi
 from tests.integration.api.test_api_bus import is_resync, on_the_bus, receive, ws_url
 
-MISSED, LIVE = 5000, 500
+#: With room for an alert, because from 5,001 missed ones on nothing is replayed.
+MISSED, LIVE = 4990, 500
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def test_five_thousand_missed_and_five_hundred_live_ones_are_one_row(
     with api.follow(start) as bus, sending(api, LIVE // 2):
         events = bus.take(MISSED + LIVE)
     assert events == on_the_bus(store, start)
-    start = events[LIVE - 1]["id"]  # 5,000 behind again
+    start = events[LIVE - 1]["id"]  # as far behind again
     events = asyncio.run(follow_ws())
     assert events == on_the_bus(store, start)
 
@@ -68,7 +69,7 @@ def test_a_thousand_come_back_at_once(api: Api, store: Store) -> None:
         while len(ids) < len(wanted) + 2:
             line = await reader.readline()
             assert line, "the stream ended"
-            if line.startswith(b"data: "):
+            if line.startswith(b"data: ") and b'"type":"alert"' not in line:
                 ids.append(json.loads(line[6:])["id"])
                 if len(ids) == len(wanted):
                     await all_here.wait()
