@@ -42,10 +42,9 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     settings = backend.settings
     host = host or settings.api.host
     closed = not settings.api.trusted_network and others_can_reach(host)
-    access = Access(
-        backend.unguarded or backend.store, closed=closed, rate_per_s=settings.api.token_rate_per_s
-    )
-    hub = Hub(backend.store, backend.reads, settings.bus.client_queue, access)
+    unguarded = backend.unguarded or backend.store
+    access = Access(unguarded, closed=closed, rate_per_s=settings.api.token_rate_per_s)
+    hub = Hub(unguarded, backend.reads, settings.bus.client_queue, access)
     listening = Listening(backend.store, access)
 
     @asynccontextmanager

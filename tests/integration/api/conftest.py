@@ -98,11 +98,12 @@ class Api:
         return int(self.http.get("/health").json()["bus"]["clients"])
 
 
-class Follow:
-    """The events of one server-sent stream, without alerts.
+#: What the API itself tells, at any time: no worker runs here, and brokers come and go.
+ASIDE = ("alert", "breaker_opened", "breaker_closed")
 
-    No worker runs here, which the API tells after half a minute, in the middle of anything.
-    """
+
+class Follow:
+    """The events of one server-sent stream, without `ASIDE`."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self._lines = answer.iter_lines()
@@ -115,7 +116,7 @@ class Follow:
                 self.cursor = line.removeprefix("id: ")
             if line.startswith("data: "):
                 event: Json = json.loads(line.removeprefix("data: "))
-                if event["type"] != "alert":
+                if event["type"] not in ASIDE:
                     return event
         raise EOFError("the stream ended")
 

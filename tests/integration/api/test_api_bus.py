@@ -18,12 +18,12 @@ from fleet.bus import last_id, parse_entry
 from fleet.store import Store, open_store
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
-from tests.integration.api.conftest import Api, Json, MakeApi, away
+from tests.integration.api.conftest import ASIDE, Api, Json, MakeApi, away
 
 
 def on_the_bus(store: Store, after: str) -> list[Json]:
-    """What the stream itself holds after a place, without alerts, as `Follow` leaves them out."""
-    return [event for event in all_on_the_bus(store, after) if event["type"] != "alert"]
+    """What the stream itself holds after a place, without `ASIDE`."""
+    return [event for event in all_on_the_bus(store, after) if event["type"] not in ASIDE]
 
 
 def all_on_the_bus(store: Store, after: str) -> list[Json]:
@@ -203,7 +203,7 @@ def test_a_slow_client_is_told_and_the_others_see_everything(api: Api, store: St
         assert health["max_lag"] > 256
         with slow.makefile("rb") as stream:
             all_told = (json.loads(line[6:]) for line in stream if line.startswith(b"data: "))
-            told = (event for event in all_told if event["type"] != "alert")
+            told = (event for event in all_told if event["type"] not in ASIDE)
             events = [next(told)]
             while not is_resync(events[-1]):
                 events.append(next(told))
@@ -291,12 +291,12 @@ def ws_url(api: Api, query: str = "") -> str:
 
 
 async def receive(socket: Any, count: int) -> list[Json]:
-    """The next `count` events, without alerts."""
+    """The next `count` events, without `ASIDE`."""
     found: list[Json] = []
     async with asyncio.timeout(20):
         while len(found) < count:
             event = json.loads(await socket.recv())
-            if event["type"] != "alert":
+            if event["type"] not in ASIDE:
                 found.append(event)
     return found
 
