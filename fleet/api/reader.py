@@ -170,8 +170,8 @@ class Reader:
                 self._call(self._listener.resumed)
                 self._down = False
             return after
-        self._tell_tokens(store)  # before anybody is told of entries
         entries = [render(event) for event in bus.tail(store, self._history)]
+        self._tell_tokens(store)  # read after the entries, told before them
         self._call(partial(self._listener.refill, window, entries, after is not None))
         self._epoch, self._down = window.epoch, False
         newest = [window.last, *(entry.event.id for entry in entries[-1:])]
