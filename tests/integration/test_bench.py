@@ -26,8 +26,8 @@ FIGURES = {
 }
 #: Of `endurance`: what must be 0, whatever the machine.
 NEVER = ("repeated_calls", "lost", "doubled", "overlaps", "stale_writes")
-#: `chaos` has a test file of its own.
-ELSEWHERE = {"chaos"}
+#: These have test files of their own.
+ELSEWHERE = {"api", "bus", "chaos"}
 TINY = {
     "dispatch": ["--agents", "2", "--rounds", "1", "--idle", "3", "--events", "10"],
     "intake": ["--agents", "2", "--rounds", "1", "--events", "30", "--batch", "10"],
