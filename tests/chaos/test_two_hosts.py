@@ -59,7 +59,8 @@ def test_losing_only_the_holders_own_connection_costs_no_turn(arena: Arena) -> N
 def test_a_worker_stopped_past_its_lease_is_replaced_and_never_wakes(
     arena: Arena, who: str
 ) -> None:
-    dispatch_id = arena.send("2 1.5")
+    # Longer than a lease, or the child of a stopped worker would be through in time.
+    dispatch_id = arena.send("2 4.0")
     arena.started(dispatch_id)
     worker = arena.worker()
     child = children(worker)[0]
