@@ -30,7 +30,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     backend = store_url(settings)
     return {
         # By name: `fleet` never imports `tasks`.
-        "imports": ["tasks.dispatch", "tasks.intake", "tasks.maintenance"],
+        "imports": ["tasks.deliver", "tasks.dispatch", "tasks.intake", "tasks.maintenance"],
         "accept_content": ["json"],
         "task_serializer": "json",
         "result_accept_content": ["json"],

@@ -14,6 +14,7 @@
 | fleet:retry             | zset   | retrying ones by due time               | while live         |
 | fleet:deadlines         | zset   | waiting ones by deadline                | while live         |
 | fleet:quiet             | zset   | waiting for quiet, by when it is over   | while live         |
+| fleet:deliveries        | zset   | announced ones and targets, by due time | while live         |
 | fleet:due:<agent>       | zset   | runnable ones by lane and age           | while live         |
 | fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
 | fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
@@ -24,6 +25,8 @@
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
 | fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
+| fleet:delivery:<id>     | hash   | who confirmed an outcome, who not yet   | as the record      |
+| fleet:target:<name>     | hash   | how a receiver did lately, its delay    | a day              |
 | fleet:speech:<id>       | stream | what a turn says meanwhile (content)    | minutes            |
 | fleet:event:<hash>      | hash   | parent of its dispatches: ids, outcomes | after the last end |
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
@@ -124,6 +127,11 @@ def journal(dispatch_id: str) -> str:
 def outcome(dispatch_id: str) -> str:
     """The answer of one dispatch."""
     return f"fleet:outcome:{dispatch_id}"
+
+
+def delivery(dispatch_id: str) -> str:
+    """Who has confirmed the outcome of one dispatch."""
+    return f"fleet:delivery:{dispatch_id}"
 
 
 def speech(dispatch_id: str) -> str:

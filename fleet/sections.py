@@ -110,6 +110,8 @@ class Agent(Section):
     retry: Retry = Retry()
     budget: Budget = Budget()
     tools: tuple[str, ...] = ()
+    #: Names of [deliveries.NAME] that its outcomes go to.
+    deliver: tuple[str, ...] = ()
     stream: bool = False
 
     @model_validator(mode="after")

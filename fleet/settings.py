@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from fleet import sections
+from fleet.delivery.section import Delivery
 from fleet.errors import ConfigError
 from fleet.sections import (
     Agent,
@@ -108,6 +109,8 @@ class Settings(BaseSettings):
     sessions: Sessions = Sessions()
     #: Name -> priority, besides those of `routing.event`.
     lanes: dict[str, Priority] = {}
+    #: Receivers of outcomes.
+    deliveries: dict[str, Delivery] = {}
     alerts: Alerts = Alerts()
     api: Api = Api()
     flower: Flower = Flower()
@@ -143,6 +146,7 @@ class Settings(BaseSettings):
         for key, url in (("broker_url", self.broker_url), ("store_url", self.store_url)):
             if url is not None and url.partition("://")[0] not in _SCHEMES:
                 raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
+        self._check_deliveries()
         for name in self.lanes:
             if not _NAME.match(name):
                 raise ConfigError(
@@ -154,6 +158,28 @@ class Settings(BaseSettings):
         except InvalidRoute as error:
             raise ConfigError(str(error)) from error
         return self
+
+    def _check_deliveries(self) -> None:
+        for name in self.deliveries:
+            if not _NAME.match(name):
+                raise ConfigError(
+                    f"deliveries.{_shown(name)}: a name is letters, digits, '-' and '_', "
+                    "64 at most."
+                )
+        for name, agent in self.agents.items():
+            for target in agent.deliver:
+                if target not in self.deliveries:
+                    raise ConfigError(
+                        f"agents.{name}.deliver: there is no [deliveries.{_shown(target)}]."
+                    )
+            if len(set(agent.deliver)) < len(agent.deliver):
+                raise ConfigError(f"agents.{name}.deliver: names a receiver twice.")
+
+    def targets_of(self, agent: str) -> str:
+        """Where an agent's outcomes go, as `commit.lua` wants it: names and times in ms."""
+        names = self.agents[agent].deliver if agent in self.agents else ()
+        times = ((name, int(self.deliveries[name].deadline_s * 1000)) for name in names)
+        return " ".join(f"{name} {most_ms}" for name, most_ms in times)
 
     def timeout_s(self, agent: str) -> float:
         """The soft limit of one agent's turns, in seconds."""
@@ -274,7 +300,7 @@ _SECTIONS = tuple(
     for name in Settings.model_fields
     if name
     in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
-    | {"sessions", "lanes", "caps", "alerts"}
+    | {"sessions", "lanes", "caps", "alerts", "deliveries"}
     | {"api", "flower", "spool"}
 )
 _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)

@@ -17,6 +17,7 @@ from fleet.publish import DISPATCH_TASK
 from fleet.runner import TurnFailed
 from fleet.speech import Speech
 from fleet.turn import Cancelled, Deadline, Turn
+from tasks.deliver import ring
 from tasks.limits import soft_limit, until_the_worker_says
 from tasks.runners import runner_for
 
@@ -52,6 +53,8 @@ def dispatch(dispatch_id: str) -> None:
     with until_the_worker_says(), _traced(claim) as span:
         state = _commit(claim, _run(claim))
         span.note(state=state or "refused")
+    if state == State.ANNOUNCING:
+        ring(dispatch.app, claim.dispatch_id)
     logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)
 
 

@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from fleet import context
+from fleet.delivery.courier import Courier
 from fleet.maintenance import (
     RECLAIM_PERIOD_S,
     SWEEP_PERIOD_S,
@@ -12,13 +13,16 @@ from fleet.maintenance import (
     sweep_all,
     watch_memory,
 )
+from tasks.deliver import ring
 
 
 @shared_task(name="fleet.reclaim")
 def reclaim() -> None:
-    """Due retries, passed deadlines, lost doorbells, vanished holders."""
+    """Due retries, passed deadlines, lost doorbells, vanished holders, open deliveries."""
     if my_turn(context.store(), "reclaim", RECLAIM_PERIOD_S):
         reclaim_all(context.ledger(), context.settings())
+        for dispatch_id in Courier(context.store(), context.settings()).due():
+            ring(reclaim.app, dispatch_id)
 
 
 @shared_task(name="fleet.health")

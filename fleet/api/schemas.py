@@ -16,6 +16,11 @@ _COUNT: Json = {"type": "integer", "minimum": 0}
 _TIME: Json = {"type": "string", "format": "date-time"}
 _NAME: Json = {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX}
 _VERDICT: Json = {"type": "string", "enum": [str(verdict) for verdict in Verdict]}
+_VERIFICATION: Json = {
+    "type": "string",
+    "enum": ["ack", "echo", "timeout_fallback"],
+    "description": "Whether a receiver confirmed the outcome; `timeout_fallback` did not.",
+}
 _STATE: Json = {"type": "string", "enum": [str(state) for state in State]}
 
 
@@ -168,6 +173,17 @@ SCHEMAS: Json = {
         verdict=_VERDICT,
         person=_NAME,
         decided_by=_TEXT,
+        announced_at=_TIME,
+        verification=_VERIFICATION,
+        deliveries=_list(
+            _object(
+                "name verification tries reason",
+                name=_TEXT,
+                verification=_or_null(_VERIFICATION),
+                tries=_COUNT,
+                reason=_or_null(_TEXT),
+            )
+        ),
         earlier=_list(_object("stage stage_name round agent state verdict answer")),
     ),
     "Page": _object(
@@ -236,6 +252,7 @@ SCHEMAS: Json = {
         verdict=_VERDICT,
         person=_NAME,
         decided_by=_TEXT,
+        verification=_VERIFICATION,
         expires_at=_NUMBER,
         outcome=_TEXT,
     ),

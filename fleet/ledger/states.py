@@ -10,10 +10,13 @@
    a person's stage of a chain: parked -> completed (approved), cancelled (rejected), expired
 
 Who moves: `accept.lua` creates; `claim.lua` queued -> active, and active -> active when a worker
-died; `commit.lua` active -> completed, retrying, dead, cancelled; `reclaim.lua` retrying -> queued
-and waiting ones -> expired; `cancel.lua` waiting ones -> cancelled; `replay.lua` dead -> queued;
-`release.lua` active -> queued, when a stopping worker hands a turn back; `decide.lua` parked ->
-completed and cancelled. Whichever script ends a stage of a chain makes the next one (`_chain.lua`).
+died; `commit.lua` active -> completed, retrying, dead, cancelled, and announcing where the outcome
+is delivered; `deliver_end.lua` announcing -> completed when every receiver has ended, and like
+`deliver_claim.lua` and `deliver_due.lua` when the last one's time is over; `reclaim.lua` retrying
+-> queued and waiting ones -> expired; `cancel.lua` waiting ones -> cancelled; `replay.lua` dead ->
+queued; `release.lua` active -> queued, when a stopping worker hands a turn back; `decide.lua`
+parked -> completed and cancelled. Whichever script ends a stage of a chain makes the next one
+(`_chain.lua`).
 """
 
 from enum import StrEnum

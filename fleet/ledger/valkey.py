@@ -179,6 +179,7 @@ class ValkeyLedger:
             *(self._keep_dead_ms, self._keep_ended_ms),
             *(said if self._settings.sessions.history_messages else ("", "")),
             *self._history_bounds,
+            self._settings.targets_of(agent),
         )
         if answer[0] != "done":
             raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")

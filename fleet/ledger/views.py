@@ -30,7 +30,15 @@ _NUMBERS = (
     "chain_stages",
     "round",
 )
-_MILLIS = ("accepted_ms", "queued_ms", "started_ms", "ended_ms", "deadline_ms", "retry_at_ms")
+_MILLIS = (
+    "announced_ms",
+    "accepted_ms",
+    "queued_ms",
+    "started_ms",
+    "ended_ms",
+    "deadline_ms",
+    "retry_at_ms",
+)
 _INTERNAL = frozenset(
     {"event", "order", "seq", "call", "committed", "attempt_base", "fence", "decided_call"}
     | {"joined", "quiet_ms", "quiet_bytes"}
@@ -57,6 +65,7 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.journal(dispatch_id))
         pipe.hmget(keys.agent(raw["agent"]), "active", "paused", "holder", "hold_ms")
+        pipe.hgetall(keys.delivery(dispatch_id))
         pipe.zrank(keys.due(raw["agent"]), dispatch_id)
         pipe.get(keys.outcome(dispatch_id))
         pipe.get(keys.payload(raw["event"]))
@@ -64,7 +73,7 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
         pipe.hmget(keys.chain(raw.get("chain_id", "")), "state", "reason")
         pipe.hvals(keys.trail(raw.get("chain_id", "")))
         pipe.time()
-        journal, now, rank, answer, payload, quiet, *chained, clock = pipe.execute()
+        journal, now, delivery, rank, answer, payload, quiet, *chained, clock = pipe.execute()
     active, paused, holder, hold_ms = now
     held = float(hold_ms or 0) > clock[0] * 1000
     record = _record(raw)
@@ -75,7 +84,9 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
             record["chain_reason"] = reason
         record["earlier"] = [_earlier(one, content) for one in read_trail(trail)]
     record["steps"] = [_step(number, text, content) for number, text in _ordered(journal)]
-    if record["state"] == State.COMPLETED:
+    if delivery:
+        record["deliveries"] = _deliveries(delivery)
+    if record["state"] in (State.COMPLETED, State.ANNOUNCING):
         record["answer"] = answer if content else HIDDEN
     record["event"] = json.loads(payload) if content and payload else HIDDEN
     return record
@@ -303,6 +314,8 @@ def _waiting_for(
     state = record["state"]
     if state == State.RETRYING:
         return "its next attempt is due later"
+    if state == State.ANNOUNCING:
+        return "a receiver of its outcome to confirm it"
     if state == State.PARKED:
         return f"a person: {record['person']} is asked to approve or reject it"
     if state != State.QUEUED:
@@ -326,6 +339,20 @@ def _waiting_for(
 
 def _earlier(one: Earlier, content: bool) -> dict[str, Any]:
     return {**asdict(one), "answer": one.answer if content else HIDDEN}
+
+
+def _deliveries(fields: dict[str, str]) -> list[dict[str, Any]]:
+    """Each receiver, how often it was tried, and how it was verified (None: not yet)."""
+    states = {name[:-6]: state for name, state in fields.items() if name.endswith("|state")}
+    return [
+        {
+            "name": name,
+            "verification": None if state == "open" else state,
+            "tries": int(fields[f"{name}|tries"]),
+            "reason": fields.get(f"{name}|reason"),
+        }
+        for name, state in sorted(states.items())
+    ]
 
 
 def _ordered(journal: dict[str, str]) -> list[tuple[str, str]]:

@@ -98,13 +98,27 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
 
 
 def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[ProcessSpec]:
-    queues = ("-Q", "intake,maintenance,delivery", "-c", "1", "-n", "shared@%h")
+    # A receiver that hangs must not hold up intake and repair: deliveries have their own worker.
+    own = bool(settings.deliveries)
+    names = "intake,maintenance" if own else "intake,maintenance,delivery"
+    queues = ("-Q", names, "-c", "1", "-n", "shared@%h")
+    delivery = ("-Q", "delivery", "-c", "2", "-n", "delivery@%h")
+    grace_s = settings.drain_s + STOP_MARGIN_S
     return [
         ProcessSpec(
             "shared",
             _celery("worker", *queues, *_QUIET),
             1,
-            stop_grace_s=settings.drain_s + STOP_MARGIN_S,
+            stop_grace_s=grace_s,
+        ),
+        *(
+            [
+                ProcessSpec(
+                    "delivery", _celery("worker", *delivery, *_QUIET), 1, stop_grace_s=grace_s
+                )
+            ]
+            if own
+            else []
         ),
         # A tick proves both: beat sent it and the shared worker took it.
         ProcessSpec(

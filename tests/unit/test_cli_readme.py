@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from fleet.cli import cli
+from fleet.delivery.section import Delivery
 from fleet.ledger import State
 from fleet.sections import Agent, Chain
 from fleet.settings import Settings
@@ -23,10 +24,11 @@ def settings() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         if name in SECTIONS and isinstance(field.default, BaseModel):
             yield from (f"{name}.{key}" for key in type(field.default).model_fields)
-        elif name not in (*IDLE, "agents", "chains", "lanes"):
+        elif name not in (*IDLE, "agents", "chains", "deliveries", "lanes"):
             yield f"fleet.{name}"
     yield from (f"agents.NAME.{key}" for key in Agent.model_fields)
     yield from (f"chains.NAME.{key}" for key in Chain.model_fields)
+    yield from (f"deliveries.NAME.{key}" for key in Delivery.model_fields)
 
 
 def rows(title: str) -> str:

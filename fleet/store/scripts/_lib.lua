@@ -258,7 +258,7 @@ local advance
 -- `fields` are set on the record; `extra` goes into the bus entry; `keep_ms` is how long it stays.
 -- Its event, the parent record, takes the outcome down, and ends with the last of its members.
 local function finish(record, to, fields, extra, keep_ms)
-  local began = record.state == 'active'
+  local began, announced = record.state == 'active', record.state == 'announcing'
   leave_queue(record)
   if redis.call('HGET', agent_key(record.agent), 'active') == record.id then
     redis.call('HDEL', agent_key(record.agent), 'active')
@@ -277,7 +277,8 @@ local function finish(record, to, fields, extra, keep_ms)
       hand_on_turn(record)
       record.joined = nil
     end
-    next_in_session(record)
+    -- Where its outcome was announced first, the session has gone on already.
+    if not announced then next_in_session(record) end
   end
   redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
   redis.call('PEXPIRE', 'fleet:speech:' .. record.id, SPEECH_GRACE_MS)
@@ -308,7 +309,7 @@ local function forget(record)
   redis.call('ZREM', 'fleet:ended', record.id)
   redis.call('ZREM', 'fleet:dead', record.id)
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
-    'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id)
+    'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id)
   local event = 'fleet:event:' .. record.event
   if redis.call('EXISTS', event) == 1 and redis.call('HINCRBY', event, 'kept', -1) <= 0 then
     redis.call('DEL', 'fleet:payload:' .. record.event)

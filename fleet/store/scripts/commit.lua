@@ -7,11 +7,12 @@
 --          13 first wait before a retry (ms), 14 jitter, from 0 to 1, 15 never before (ms),
 --          16 keep dead (ms), 17 keep ended (ms),
 --          18 what was said, as a message of its session's history ('' for none), 19 what was
---          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms)
--- With     _history, _chain
+--          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms),
+--          23 where an answer is delivered: names and times (ms), see `announce`, or ''
+-- With     _history, _chain, _delivery
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
---          fleet:event:, fleet:history:, fleet:spend:, fleet:bus
+--          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:, fleet:bus
 -- Returns  {'done', state, `id agent` to ring for, ...} | {'fenced'} | {'gone'}
 -- Invariants
 --   Only the attempt that runs now, under the newest token, ends a dispatch.
@@ -81,9 +82,16 @@ local function done(state)
 end
 
 if verdict == 'completed' then
-  redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX', keep_ended)
+  local announces = ARGV[23] ~= '' and not record.chain_id
+  -- Longer where it waits for a receiver, whose longest deadline is a day.
+  redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX',
+    string.format('%.0f', tonumber(keep_ended) + (announces and 172800000 or 0)))
   if record.session ~= '' and ARGV[18] ~= '' then
     remember(record.session, ARGV[18], ARGV[19], tonumber(ARGV[20]), tonumber(ARGV[21]), ARGV[22])
+  end
+  if announces then
+    announce(record, set, ARGV[23])
+    return done('announcing')
   end
   finish(record, 'completed', set, timing, keep_ended)
   return done('completed')

@@ -39,7 +39,7 @@ if agent == '' then
     local record = read_hash(dispatch_key(id))
     redis.call('ZREM', 'fleet:deadlines', id)
     local turn = record.joined_to and redis.call('HGET', dispatch_key(record.joined_to), 'state')
-    if turn == 'active' or turn == 'retrying' then
+    if turn == 'active' or turn == 'retrying' or turn == 'announcing' then
       -- Its turn goes on, and so will its end come.
       redis.call('ZADD', 'fleet:deadlines', NOW + 60000, id)
     elseif record.state == 'queued' or record.state == 'retrying' or record.state == 'parked' then

@@ -1,0 +1,133 @@
+"""One try to hand an outcome to a receiver: to the address that was checked, no redirects."""
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from ssl import SSLContext
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from fleet.delivery.address import Forbidden, resolve
+from fleet.delivery.section import Delivery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How a try ended. `unverified`: all of it was sent, and no answer came in time."""
+
+    kind: Literal["ack", "unverified", "failed"]
+    reason: str  #: without content, path or secret
+
+
+def post(target: Delivery, body: bytes, headers: Mapping[str, str]) -> Sample:
+    """Post once; only a 2xx within `window_s` confirms."""
+    place = urlsplit(target.webhook.get_secret_value())
+    host, tls = str(place.hostname), place.scheme == "https"
+    port = place.port or (443 if tls else 80)
+    try:
+        addresses = resolve(host, port, allow_private=target.allow_private)
+    except Forbidden as error:
+        return Sample(kind="failed", reason=str(error))
+    except (OSError, UnicodeError):
+        return Sample(kind="failed", reason="its name is not known")
+    path = (place.path or "/") + (f"?{place.query}" if place.query else "")
+    connection = _Pinned(host, port, addresses, target.window_s, _trusted() if tls else None)
+    return _exchange(connection, path, body, {**headers, "host": place.netloc})
+
+
+def _exchange(connection: "_Pinned", path: str, body: bytes, headers: Mapping[str, str]) -> Sample:
+    doing = "connecting"
+    try:
+        connection.connect()
+        with connection.limit():
+            doing = "sending"
+            connection.request("POST", path, body, dict(headers))
+            doing = "its answer"
+            status = connection.getresponse().status
+    # ValueError: what a TLS socket raises that was shut while it was read.
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        late = connection.late.is_set() or isinstance(error, TimeoutError)
+        if late and doing == "its answer":
+            return Sample(
+                kind="unverified", reason=f"no answer within {connection.window_s:g} s (window_s)"
+            )
+        why = "took too long" if late else f"failed ({type(error).__name__})"
+        return Sample(kind="failed", reason=f"{doing} {why}")
+    finally:
+        connection.close()
+    return Sample(kind="ack" if 200 <= status <= 299 else "failed", reason=f"HTTP {status}")
+
+
+@cache
+def _trusted() -> SSLContext:
+    return httpx.create_ssl_context(trust_env=False)
+
+
+class _Pinned(http.client.HTTPConnection):
+    """Connects to addresses that were looked up already; the name is for TLS and the header."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        addresses: list[str],
+        window_s: float,
+        tls: SSLContext | None,
+    ) -> None:
+        super().__init__(host, port)
+        self.window_s = window_s
+        self.late = threading.Event()
+        self._addresses, self._tls = addresses, tls
+
+    def connect(self) -> None:
+        """Open the socket; every wait on it has the window as its limit."""
+        plain = self._reached()
+        try:
+            plain.settimeout(self.window_s)
+            self.sock = (
+                self._tls.wrap_socket(plain, server_hostname=self.host) if self._tls else plain
+            )
+        except BaseException:
+            plain.close()
+            raise
+
+    def _reached(self) -> socket.socket:
+        """The first address that answers; all together have one window."""
+        until = time.monotonic() + self.window_s
+        for place, address in enumerate(self._addresses, start=1):
+            left_s = max(until - time.monotonic(), 0.01)
+            try:
+                return socket.create_connection((address, self.port), left_s)
+            except OSError:
+                if place == len(self._addresses):
+                    raise
+        raise OSError("no address")
+
+    def limit(self) -> "_Limit":
+        """The window for the whole exchange: a byte now and then does not lengthen it."""
+        return _Limit(self)
+
+
+class _Limit:
+    def __init__(self, connection: _Pinned) -> None:
+        self._connection = connection
+        self._timer = threading.Timer(connection.window_s, self._over)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _over(self) -> None:
+        self._connection.late.set()
+        with suppress(OSError, ValueError):
+            self._connection.sock.shutdown(socket.SHUT_RDWR)

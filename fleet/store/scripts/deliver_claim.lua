@@ -1,0 +1,49 @@
+-- Take one target of an announced outcome, to send it there now.
+--
+-- ARGV     1 dispatch id, 2 target, 3 a name of this call, 4 how long the sender has it (ms),
+--          5 keep ended (ms)
+-- With     _chain, _delivery
+-- Keys     fleet:deliveries, fleet:delivery:, fleet:target:, fleet:dispatch:, fleet:outcome:
+-- Returns  {'claimed', the record (flat), answer} | {'wait'} | {'ended'}
+-- Invariants
+--   One sender has a target of a dispatch at a time, until it reports or its time is over.
+--   What ended is never sent again. After its deadline nothing is sent.
+--   A receiver that fails is tried by one sender at a time, when its delay is over, whatever waits.
+--   A repeated call of the same name (its reply was lost) answers the same.
+
+local id, target, call, lease_ms, keep_ms = unpack(ARGV)
+local found = read_hash(delivery_key(id))
+local function of(name) return found[target .. '|' .. name] end
+
+if of('state') ~= 'open' then return {'ended'} end
+local record = read_hash(dispatch_key(id))
+local function claimed()
+  return {'claimed', redis.call('HGETALL', dispatch_key(id)),
+    redis.call('GET', 'fleet:outcome:' .. id) or ''}
+end
+if of('token') == call then return claimed() end
+
+local place = id .. ' ' .. target
+local function wait(until_ms)
+  redis.call('ZADD', 'fleet:deliveries', until_ms, place)
+  return {'wait'}
+end
+if tonumber(of('until_ms') or 0) > NOW then return wait(tonumber(of('until_ms'))) end
+if NOW >= tonumber(of('deadline_ms')) then
+  give_up(record, target, of('reason'), keep_ms)
+  return {'ended'}
+end
+local known = read_hash(target_key(target))
+if tonumber(known.next_ms or 0) > NOW then
+  return wait(math.min(tonumber(known.next_ms), tonumber(of('deadline_ms'))))
+end
+if tonumber(known.failures or 0) > 0 then
+  redis.call('HSET', target_key(target), 'next_ms',
+    string.format('%.0f', NOW + tonumber(known.delay_ms)))
+end
+local until_ms = NOW + tonumber(lease_ms)
+redis.call('HSET', delivery_key(id), target .. '|token', call, target .. '|until_ms',
+  string.format('%.0f', until_ms))
+redis.call('HINCRBY', delivery_key(id), target .. '|tries', 1)
+redis.call('ZADD', 'fleet:deliveries', until_ms, place)
+return claimed()

@@ -1,0 +1,39 @@
+"""Hands outcomes to their receivers. A message holds an id; the ledger knows what is open."""
+
+import logging
+
+from celery import Celery, shared_task
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from fleet import context
+from fleet.delivery.courier import RING_AGAIN_MS, Courier
+from fleet.errors import BrokerUnavailable
+from fleet.publish import DELIVER_TASK
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name=DELIVER_TASK)
+def deliver(dispatch_id: str) -> None:
+    """Try what is open and due of one announced outcome."""
+    try:
+        Courier(context.store(), context.settings()).deliver(dispatch_id)
+    except BrokerUnavailable as error:
+        # What was not reported stays open: beat rings for it when the broker is back.
+        logger.warning("delivery of %s is interrupted: %s", dispatch_id, error)
+
+
+def ring(app: Celery, dispatch_id: str) -> None:
+    """Ask for a delivery now; when that fails, beat does."""
+    try:
+        app.send_task(
+            DELIVER_TASK,
+            [dispatch_id],
+            queue="delivery",
+            ignore_result=True,
+            retry=False,
+            expires=2 * RING_AGAIN_MS / 1000,
+        )
+    except (OperationalError, RedisError, OSError) as error:
+        logger.warning("nobody was rung to deliver %s, beat will: %s", dispatch_id, error)

@@ -1,0 +1,191 @@
+"""What the ledger knows of an announced outcome, without its processes."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+from fleet import keys
+from fleet.ledger import State, views
+from fleet.settings import parse
+from fleet.store import Store
+from tests.fixtures.ledger import Books, Twice
+from tests.fixtures.processes import wait_until
+
+KEEP_MS = 60_000
+RECEIVER = {"webhook": "https://crm.example/", "secret": "sixteen bytes or more"}
+
+
+@pytest.fixture(params=["once", "repeated"])
+def books(request: pytest.FixtureRequest, store: Store) -> Books:
+    return make(Twice(store.client, 10_000, rings=True) if request.param == "repeated" else store)
+
+
+def make(store: Store, *, receivers: tuple[str, ...] = ("crm",), **more: Any) -> Books:
+    agent = {"runner": "python", "python": "nobody:nothing", "deliver": receivers}
+    deliveries = {name: {**RECEIVER, **more} for name in receivers}
+    return Books(store, parse({"agents": {"a": agent}, "deliveries": deliveries}))
+
+
+def announced(books: Books, **fields: Any) -> str:
+    (dispatch_id,) = books.accept("a", **fields)
+    lease = books.held("a")
+    assert books.complete(books.claimed(lease), "the answer") == State.ANNOUNCING
+    lease.release()
+    return dispatch_id
+
+
+def claim(books: Books, dispatch_id: str, target: str = "crm", lease_ms: int = 60_000) -> str:
+    """The name under which it was claimed, or an empty string."""
+    call = uuid.uuid4().hex
+    answer = books.store.run("deliver_claim", dispatch_id, target, call, lease_ms, KEEP_MS)
+    return call if answer[0] == "claimed" else ""
+
+
+def report(books: Books, dispatch_id: str, call: str, sample: str, target: str = "crm") -> Any:
+    return books.store.run("deliver_end", dispatch_id, target, call, sample, "why", KEEP_MS)
+
+
+def due(books: Books) -> Any:
+    return books.store.run("deliver_due", 100, 5000, 500, KEEP_MS)
+
+
+def test_an_answer_is_announced_until_it_is_confirmed(books: Books) -> None:
+    dispatch_id = announced(books)
+    assert books.ends(dispatch_id) == []
+    seen = views.get(books.store, dispatch_id, content=True)
+    assert seen
+    assert (seen["state"], seen["answer"]) == ("announcing", "the answer")
+    assert seen["waiting_for"] == "a receiver of its outcome to confirm it"
+    call = claim(books, dispatch_id)
+    assert not claim(books, dispatch_id), "one sender at a time"
+    assert report(books, dispatch_id, call, "ack") == ["ended", "completed"]
+    assert not claim(books, dispatch_id), "what was confirmed is not sent again"
+    (told,) = books.bus("delivery_verified")
+    assert (told.fields["verification"], told.fields["name"]) == ("ack", "crm")
+    assert books.ends(dispatch_id) == ["dispatch_completed"]
+    assert books.record(dispatch_id)["verification"] == "ack"
+    assert due(books) == [0]
+
+
+def test_agent_and_session_go_on_while_an_outcome_is_announced(books: Books) -> None:
+    first = announced(books, session="s")
+    (second,) = books.accept("a", session="s")
+    lease = books.held("a")
+    assert books.claimed(lease).dispatch_id == second
+    call = claim(books, first)
+    report(books, first, call, "ack")
+    assert books.state(second) == "active"
+    assert books.state(first) == "completed"
+
+
+def test_what_was_sent_and_not_confirmed_is_not_sent_again(books: Books) -> None:
+    dispatch_id = announced(books)
+    call = claim(books, dispatch_id)
+    assert report(books, dispatch_id, call, "unverified") == ["ended", "completed"]
+    assert not claim(books, dispatch_id)
+    assert books.record(dispatch_id)["verification"] == "timeout_fallback"
+    (end,) = books.bus("dispatch_completed")
+    assert end.fields["verification"] == "timeout_fallback"
+
+
+def test_a_sender_whose_time_is_over_changes_nothing(books: Books) -> None:
+    dispatch_id = announced(books)
+    late = claim(books, dispatch_id, lease_ms=1)
+    calls: list[str] = []
+
+    def again() -> str:
+        calls.append(claim(books, dispatch_id))
+        return calls[-1]
+
+    wait_until(lambda: bool(again()))
+    assert report(books, dispatch_id, late, "ack") == ["fenced"]
+    assert books.state(dispatch_id) == "announcing"
+    assert report(books, dispatch_id, calls[-1], "ack") == ["ended", "completed"]
+
+
+def test_it_ends_with_the_last_of_its_receivers(store: Store) -> None:
+    books = make(store, receivers=("crm", "log"))
+    dispatch_id = announced(books)
+    crm, log = claim(books, dispatch_id), claim(books, dispatch_id, "log")
+    assert report(books, dispatch_id, crm, "unverified") == ["ended", "announcing"]
+    assert report(books, dispatch_id, log, "ack", "log") == ["ended", "completed"]
+    assert books.record(dispatch_id)["verification"] == "timeout_fallback"
+    seen = views.get(store, dispatch_id)
+    assert seen
+    assert [(one["name"], one["verification"]) for one in seen["deliveries"]] == [
+        ("crm", "timeout_fallback"),
+        ("log", "ack"),
+    ]
+
+
+def test_a_deadline_holds_without_any_sender(store: Store) -> None:
+    books = make(store, deadline_s=0.001)
+    dispatch_id = announced(books)
+    store.client.zadd("fleet:deliveries", {f"{dispatch_id} crm": 0})
+    wait_until(lambda: due(books)[0] == 1)
+    (told,) = books.bus("delivery_verified")
+    assert told.fields["verification"] == "timeout_fallback"
+    assert books.ends(dispatch_id) == ["dispatch_completed"]
+
+
+def test_what_nobody_took_is_rung_for(books: Books) -> None:
+    dispatch_id = announced(books)
+    assert due(books) == [0], "its worker rings first"
+    books.store.client.zadd("fleet:deliveries", {f"{dispatch_id} crm": 0})
+    found = make(Store(books.store.client, 10_000, rings=True))
+    assert due(found) == [0, dispatch_id]
+    assert due(found) == [0], "not again at once"
+
+
+def samples(books: Books, kinds: list[str]) -> list[tuple[int, int, int]]:
+    """(delay, failures, streak) after each."""
+    found = []
+    for kind in kinds:
+        dispatch_id = announced(books)
+        books.store.client.hset("fleet:target:crm", "next_ms", "0")
+        report(books, dispatch_id, claim(books, dispatch_id), kind)
+        row: Any = books.store.client.hmget("fleet:target:crm", "delay_ms", "failures", "streak")
+        delay, failures, streak = map(int, row)
+        found.append((delay, failures, streak))
+    return found
+
+
+def test_the_delay_grows_with_each_failure(store: Store) -> None:
+    assert samples(make(store), ["failed"] * 7) == [
+        (delay, number, 0)
+        for number, delay in enumerate([100, 200, 500, 1000, 2000, 5000, 5000], start=1)
+    ]
+
+
+def test_three_successes_in_a_row_halve_the_delay(store: Store) -> None:
+    kinds = ["failed"] * 3 + ["ack", "ack", "unverified", *["ack"] * 3, *["ack"] * 6]
+    assert samples(make(store), kinds)[2:] == [
+        *((500, 3, 0), (500, 0, 1), (500, 0, 2), (500, 0, 0)),
+        *((500, 0, 1), (500, 0, 2), (250, 0, 0)),
+        *((250, 0, 1), (250, 0, 2), (125, 0, 0)),
+        *((125, 0, 1), (125, 0, 2), (100, 0, 0)),
+    ]
+
+
+def test_a_receiver_that_fails_holds_all_its_deliveries_and_heals(store: Store) -> None:
+    books = make(store)
+    first, second = announced(books), announced(books)
+    answer = report(books, first, claim(books, first), "failed")
+    assert answer == ["again", 100]
+    store.client.hset("fleet:target:crm", "next_ms", str(2**50))
+    assert not claim(books, second), "what is known of it holds for every dispatch"
+    store.client.hset("fleet:target:crm", "next_ms", "0")
+    call = claim(books, second)
+    assert call
+    assert not claim(books, first), "one try at a time until it does well"
+    report(books, second, call, "ack")
+    assert claim(books, first)
+
+
+def test_a_forgotten_dispatch_leaves_nothing(store: Store) -> None:
+    books = make(store)
+    dispatch_id = announced(books)
+    report(books, dispatch_id, claim(books, dispatch_id), "ack")
+    assert 0 < store.client.pttl(keys.delivery(dispatch_id)) <= KEEP_MS
+    assert 0 < store.client.pttl(keys.outcome(dispatch_id)) <= KEEP_MS

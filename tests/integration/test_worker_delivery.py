@@ -1,0 +1,173 @@
+"""Outcomes on their way to a real receiver, by real workers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.delivery.section import Delivery
+from fleet.delivery.webhook import post
+from tests.fixtures.fleet import CELERY, READY, Fleet, Process, fleet_of
+from tests.fixtures.processes import wait_until
+from tests.fixtures.receiver import SECRET, Receiver, receiving
+
+#: Longer than a loaded machine takes to answer, short enough to wait for.
+WINDOW_S = 1.5
+
+
+@contextmanager
+def delivering(folder: Path, url: str, **more: Any) -> Iterator[Fleet]:
+    target = {
+        "webhook": url,
+        "secret": SECRET,
+        "window_s": WINDOW_S,
+        "allow_private": True,
+        **more,
+    }
+    agents = {"a": {"deliver": ["crm"]}}
+    with fleet_of(folder, agents, sections={"deliveries.crm": target}) as fleet:
+        fleet.ready("a")
+        beat = (str(CELERY), "-A", "fleet", "beat", "--pidfile=", "-l", "WARNING")
+        fleet.start("beat", *beat)
+        courier(fleet).wait_said(READY)
+        yield fleet
+
+
+def courier(fleet: Fleet) -> Process:
+    return fleet.start(
+        "delivery",
+        *(str(CELERY), "-A", "fleet", "worker", "-Q", "maintenance,delivery", "-c", "2"),
+        *("-n", "delivery@%h", "-l", "INFO", "--without-mingle", "--without-gossip"),
+    )
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Fleet]:
+    with delivering(tmp_path_factory.mktemp("fleet"), f"{receiver.url}hook?of=us") as fleet:
+        yield fleet
+
+
+def told(fleet: Fleet, dispatch_id: str) -> list[str]:
+    """How each of a dispatch's deliveries was verified."""
+    return [
+        entry.fields["verification"]
+        for entry in fleet.books.bus("delivery_verified")
+        if entry.fields["dispatch_id"] == dispatch_id
+    ]
+
+
+def test_a_receiver_confirms(fleet: Fleet, receiver: Receiver) -> None:
+    dispatch_id = fleet.send("a", "say good morning ✓", session="s")
+    record = fleet.wait_state(dispatch_id, "completed")
+    assert record["verification"] == "ack"
+    assert receiver.ids()[-1] == f"{dispatch_id}.1.crm"
+    message = receiver.message()
+    assert message["type"] == "dispatch_completed"
+    assert message["data"]["dispatch_id"] == dispatch_id
+    assert message["data"]["answer"] == "you said good morning ✓"
+    assert (message["data"]["agent"], message["data"]["state"]) == ("a", "completed")
+    assert told(fleet, dispatch_id) == ["ack"]
+    assert fleet.books.ends(dispatch_id) == ["dispatch_completed"]
+
+
+@pytest.mark.parametrize("code", [500, 400, 302])
+def test_a_refusal_is_followed_by_another_try(code: int, fleet: Fleet, receiver: Receiver) -> None:
+    before = len(receiver.seen)
+    receiver.answers[:] = [code]
+    dispatch_id = fleet.send("a", "say again")
+    record = fleet.wait_state(dispatch_id, "completed")
+    assert record["verification"] == "ack"
+    assert receiver.ids()[before:] == [f"{dispatch_id}.1.crm"] * 2
+    assert receiver.seen[-1][1] == receiver.seen[-2][1], "the same body at each try"
+    assert told(fleet, dispatch_id) == ["ack"]
+
+
+def test_one_that_confirms_too_late_is_unverified_and_not_asked_again(
+    fleet: Fleet, receiver: Receiver
+) -> None:
+    before = len(receiver.seen)
+    receiver.answers[:] = [0]
+    first = fleet.send("a", "say late")
+    wait_until(lambda: len(receiver.seen) > before)
+    second = fleet.send("a", "say next")
+    fleet.wait_started(second)  # nobody waits for a receiver but its own outcome
+    record = fleet.wait_state(first, "completed")
+    receiver.go.set()
+    assert record["verification"] == "timeout_fallback"
+    fleet.wait_state(second, "completed")
+    assert [name for name in receiver.ids()[before:] if name.startswith(first)] == [
+        f"{first}.1.crm"
+    ]
+    assert (told(fleet, first), told(fleet, second)) == (["timeout_fallback"], ["ack"])
+    receiver.go.clear()
+
+
+def test_a_sender_killed_before_it_heard_is_followed_by_another(
+    fleet: Fleet, receiver: Receiver
+) -> None:
+    before = len(receiver.seen)
+    confirmed = fleet.send("a", "say before")
+    fleet.wait_state(confirmed, "completed")
+    receiver.answers[:] = [0]
+    dispatch_id = fleet.send("a", "say kill")
+    wait_until(lambda: len(receiver.seen) == before + 2)
+    fleet.processes[-1].kill()
+    receiver.go.set()
+    assert fleet.books.state(dispatch_id) == "announcing"
+    # As if its time were over: a real one is longer than a test.
+    client = fleet.books.store.client
+    client.hset(f"fleet:delivery:{dispatch_id}", "crm|until_ms", "0")
+    client.zadd("fleet:deliveries", {f"{dispatch_id} crm": 0})
+    courier(fleet)
+    fleet.wait_state(dispatch_id, "completed", 60)
+    names = [f"{confirmed}.1.crm", f"{dispatch_id}.1.crm", f"{dispatch_id}.1.crm"]
+    assert receiver.ids()[before:] == names
+    assert told(fleet, dispatch_id) == ["ack"]
+    receiver.go.clear()
+
+
+def test_one_that_never_takes_it_ends_unverified(tmp_path: Path) -> None:
+    with receiving() as receiver:
+        url = receiver.url
+    with delivering(tmp_path, url, deadline_s=2) as fleet:
+        dispatch_id = fleet.send("a", "say hello")
+        record = fleet.wait_state(dispatch_id, "completed", 60)
+        assert record["verification"] == "timeout_fallback"
+        assert told(fleet, dispatch_id) == ["timeout_fallback"]
+        assert int(str(fleet.books.store.client.hget("fleet:target:crm", "failures"))) >= 3
+
+
+def target(url: str, **more: Any) -> Delivery:
+    return Delivery.model_validate({"webhook": url, "secret": SECRET, "window_s": 1, **more})
+
+
+def test_a_name_of_this_machine_is_refused_before_anything_is_sent() -> None:
+    with receiving() as receiver:
+        port = receiver.url.rpartition(":")[2]
+        sample = post(target(f"http://127.1:{port}"), b"{}", {})
+        assert (sample.kind, receiver.seen) == ("failed", [])
+        assert "allow_private" in sample.reason
+
+
+def test_the_name_is_in_the_header_and_a_redirect_is_not_followed() -> None:
+    with receiving() as receiver:
+        receiver.answers[:] = [307]
+        port = receiver.url.rpartition(":")[2]
+        url = f"http://localhost:{port}hook?a=b"
+        sample = post(target(url, allow_private=True), b"{}", {"x-more": "1"})
+        assert (sample.kind, sample.reason) == ("failed", "HTTP 307")
+        ((headers, _),) = receiver.seen
+        assert headers["host"] == f"localhost:{port.rstrip('/')}"
+
+
+def test_a_name_that_nobody_knows() -> None:
+    sample = post(target("http://nobody.invalid/"), b"{}", {})
+    assert (sample.kind, sample.reason) == ("failed", "its name is not known")
