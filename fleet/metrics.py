@@ -176,6 +176,9 @@ def _of_turns(reading: Reading) -> Iterator[Metric]:
 
     ended = split("outcome.", _OUTCOMES)
     yield _counter("outcomes", "Dispatches that ended.", ended, "agent", "outcome")
+    verified = split("delivery.", ("ack", "timeout_fallback"))
+    told = "Receivers that confirmed an outcome, or did not in time."
+    yield _counter("deliveries", told, verified, "agent", "verification")
     yield _counter("attempts", "Turns that were started.", totals("attempts"), "agent")
     failed = split("failed.", map(str, Stage))
     yield _counter("failures", "Attempts that failed.", failed, "agent", "stage")

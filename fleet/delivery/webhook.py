@@ -67,7 +67,7 @@ def _exchange(connection: "_Pinned", path: str, body: bytes, headers: Mapping[st
 
 @cache
 def _trusted() -> SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
+    return httpx.create_ssl_context()
 
 
 class _Pinned(http.client.HTTPConnection):

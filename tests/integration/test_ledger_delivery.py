@@ -85,6 +85,7 @@ def test_what_was_sent_and_not_confirmed_is_not_sent_again(books: Books) -> None
     assert report(books, dispatch_id, call, "unverified") == ["ended", "completed"]
     assert not claim(books, dispatch_id)
     assert books.record(dispatch_id)["verification"] == "timeout_fallback"
+    assert books.store.client.hgetall(keys.TOTALS)["a|delivery.timeout_fallback"] == "1"
     (end,) = books.bus("dispatch_completed")
     assert end.fields["verification"] == "timeout_fallback"
 
@@ -181,6 +182,55 @@ def test_a_receiver_that_fails_holds_all_its_deliveries_and_heals(store: Store) 
     assert not claim(books, first), "one try at a time until it does well"
     report(books, second, call, "ack")
     assert claim(books, first)
+
+
+def test_an_outcome_that_is_refused_alone_is_tried_ever_later(store: Store) -> None:
+    books = make(store)
+    refused, waits = announced(books), []
+    for _ in range(4):
+        store.client.hset("fleet:target:crm", "next_ms", "0")
+        waits.append(report(books, refused, claim(books, refused), "failed")[1])
+        store.client.hset("fleet:target:crm", "next_ms", "0")
+        other = announced(books)
+        report(books, other, claim(books, other), "ack")
+    assert waits == [100, 200, 500, 1000]
+
+
+def test_events_that_share_a_turn_end_when_its_answer_is_confirmed(store: Store) -> None:
+    agent = {
+        "runner": "python",
+        "python": "nobody:nothing",
+        "deliver": ["crm"],
+        "on_busy": "coalesce",
+    }
+    sessions = {"coalesce_window_s": 0.05, "coalesce_max_s": 0.05}
+    tables = {"agents": {"a": agent}, "deliveries": {"crm": RECEIVER}, "sessions": sessions}
+    books = Books(store, parse(tables))
+    (first,) = books.accept("a", session="s")
+    (second,) = books.accept("a", session="s")
+    lease = books.held("a")
+    claims: list[Any] = []
+
+    def claimed() -> bool:
+        books.reclaim()
+        claims.append(books.claim(lease))
+        return claims[-1] is not None
+
+    wait_until(claimed)
+    assert len(claims[-1].joined) == 1
+    assert books.complete(claims[-1]) == State.ANNOUNCING
+    assert books.ends(second) == []
+    report(books, first, claim(books, first), "ack")
+    assert (books.state(first), books.state(second)) == ("completed", "completed")
+    assert books.ends(second) == ["dispatch_completed"]
+
+
+def test_a_person_cannot_cancel_what_is_announced(store: Store) -> None:
+    books = make(store)
+    dispatch_id = announced(books)
+    assert store.run("cancel", dispatch_id, "no", KEEP_MS, 0) == "announcing"
+    report(books, dispatch_id, claim(books, dispatch_id), "ack")
+    assert books.state(dispatch_id) == "completed"
 
 
 def test_a_forgotten_dispatch_leaves_nothing(store: Store) -> None:

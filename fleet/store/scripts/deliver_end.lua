@@ -9,7 +9,8 @@
 -- Returns  {'again', ms} | {'ended', state of the dispatch} | {'fenced'}
 -- Invariants
 --   Only the sender that has the target reports; another's word changes nothing.
---   What was sent and not confirmed is not sent again. What failed is, until its deadline.
+--   What was sent and not confirmed is not sent again. What failed is, until its deadline,
+--   later each time, also where the receiver takes others meanwhile.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 
 local id, target, call, sample, reason, keep_ms = unpack(ARGV)
@@ -24,6 +25,10 @@ end
 if of('state') ~= 'open' or of('token') ~= call then return {'fenced'} end
 
 local rest = throttle(target, sample)
+-- A receiver that takes every other outcome is well, and still not to be pressed with this one.
+if sample == 'failed' then
+  rest = math.max(rest, DELAYS_MS[tonumber(of('tries'))] or DELAY_MOST_MS)
+end
 redis.call('HSET', delivery_key(id), target .. '|last', call, target .. '|rest_ms', rest,
   target .. '|reason', reason)
 if sample == 'ack' then
