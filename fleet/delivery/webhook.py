@@ -51,6 +51,8 @@ def _exchange(connection: "_Pinned", path: str, body: bytes, headers: Mapping[st
             connection.request("POST", path, body, dict(headers))
             doing = "its answer"
             status = connection.getresponse().status
+        if connection.late.is_set():  # the headers ended because the line was cut
+            raise TimeoutError
     # ValueError: what a TLS socket raises that was shut while it was read.
     except (OSError, http.client.HTTPException, ValueError) as error:
         late = connection.late.is_set() or isinstance(error, TimeoutError)

@@ -168,6 +168,16 @@ def test_the_name_is_in_the_header_and_a_redirect_is_not_followed() -> None:
         assert headers["host"] == f"localhost:{port.rstrip('/')}"
 
 
+def test_an_answer_that_drips_is_no_confirmation() -> None:
+    with receiving() as receiver:
+        receiver.answers[:] = [-1]
+        sample = post(target(receiver.url, allow_private=True), b"{}", {})
+        assert (sample.kind, sample.reason) == (
+            "unverified",
+            "no answer within 1 s (window_s)",
+        )
+
+
 def test_a_name_that_nobody_knows() -> None:
     sample = post(target("http://nobody.invalid/"), b"{}", {})
     assert (sample.kind, sample.reason) == ("failed", "its name is not known")
