@@ -159,6 +159,14 @@ def test_the_delay_grows_with_each_failure(store: Store) -> None:
     ]
 
 
+def test_a_receiver_that_is_down_is_told_of_once_and_when_it_is_back(store: Store) -> None:
+    books = make(store)
+    samples(books, ["failed"] * 8 + ["unverified", "ack", "ack"])
+    told = [entry.fields for entry in books.bus("alert")]
+    assert [fields["name"] for fields in told] == ["delivery_down", "delivery_back"]
+    assert told[0]["reason"].startswith("crm takes no outcome, 6 tries in a row failed")
+
+
 def test_three_successes_in_a_row_halve_the_delay(store: Store) -> None:
     kinds = ["failed"] * 3 + ["ack", "ack", "unverified", *["ack"] * 3, *["ack"] * 6]
     assert samples(make(store), kinds)[2:] == [

@@ -62,6 +62,7 @@ local function throttle(target, sample)
   local known = read_hash(target_key(target))
   local delay, failures = tonumber(known.delay_ms or DELAYS_MS[1]), tonumber(known.failures or 0)
   local streak = tonumber(known.streak or 0)
+  local down = failures > #DELAYS_MS
   if sample == 'ack' then
     failures, streak = 0, streak + 1
     if streak == 3 then delay, streak = math.max(DELAYS_MS[1], math.floor(delay / 2)), 0 end
@@ -70,6 +71,12 @@ local function throttle(target, sample)
   else
     streak, failures = 0, failures + 1
     delay = DELAYS_MS[failures] or DELAY_MOST_MS
+  end
+  -- Told once when it is given the longest delay, and once when it is over.
+  if down ~= (failures > #DELAYS_MS) then
+    emit('alert', {'name', down and 'delivery_back' or 'delivery_down', 'reason',
+      target .. (down and ' takes outcomes again' or ' takes no outcome, ' .. failures
+        .. ' tries in a row failed: check deliveries.' .. target)})
   end
   local rest = (sample == 'failed' or delay > DELAYS_MS[1]) and delay or 0
   redis.call('HSET', target_key(target), 'delay_ms', delay, 'failures', failures, 'streak', streak,
