@@ -7,7 +7,7 @@ call is told to the model, in the message that answers it.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fleet import context
@@ -127,10 +127,16 @@ def _configured(name: str) -> list[Tool]:
     terms = context.settings().tools[name]
     classes = OperationClassifier(terms.classes, f"tools.{name}.classes")
     try:
-        box = FunctionToolbox(imported(str(terms.python)))
+        box = _functions(str(terms.python))
     except ValueError as error:
         raise _misconfigured(f"tools.{name}.python: {terms.python} {error}") from error
     return tools_of(box, classes, terms.timeout_s, terms.max_result_bytes)
+
+
+@cache
+def _functions(path: str) -> FunctionToolbox:
+    """Made once in a process: the schemas take longer than most calls."""
+    return FunctionToolbox(imported(path))
 
 
 def _misconfigured(reason: str) -> TurnFailed:

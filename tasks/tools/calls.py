@@ -5,6 +5,7 @@ while it goes on no write begins if it was one, and too many such calls are refu
 """
 
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 
 from tasks.tools.toolbox import ToolError
+
+logger = logging.getLogger(__name__)
 
 #: Reads that run beside each other.
 PARALLEL = 4
@@ -59,7 +62,9 @@ def run(jobs: Sequence[Job]) -> Iterator[tuple[int, str]]:
             place, text = done.get(timeout=max(0.0, min(ends_at.values()) - time.monotonic()))
         except Empty:
             place = min(ends_at, key=lambda one: ends_at[one])
-            text = failed(f"{jobs[place].name} took longer than {jobs[place].timeout_s:g} s")
+            late = f"{jobs[place].name} took longer than {jobs[place].timeout_s:g} s"
+            logger.warning("%s and is left behind", late)
+            text = failed(late)
         # What was left behind may still end, and is not heard any more.
         if ends_at.pop(place, None) is not None:
             yield place, text

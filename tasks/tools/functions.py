@@ -28,14 +28,14 @@ class FunctionToolbox:
 
         Raises ValueError, in words that go on from the name of the target.
         """
-        self._functions = {_name(function): function for function in _functions(target)}
-        self.specs: Sequence[Spec] = [_spec(*named) for named in self._functions.items()]
+        found = {_name(function): function for function in _functions(target)}
+        self.specs: Sequence[Spec] = [_spec(*named) for named in found.items()]
+        self._functions = {name: validate_call(function) for name, function in found.items()}
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
         """What the function returns: a string as it is, anything else as JSON."""
-        function = self._functions[name]
         try:
-            result = validate_call(function)(**arguments)
+            result = self._functions[name](**arguments)
         except ValidationError as error:
             raise ToolError(_wrong(error)) from error
         if inspect.iscoroutine(result):
