@@ -8,10 +8,12 @@ import shutil
 import socket
 import ssl
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -203,9 +205,11 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 def _tools(settings: Settings) -> Iterator[Finding]:
     for name, tool in settings.tools.items():
-        if tool.command and shutil.which(tool.command[0]) is None:
-            what = f"tools.{name}: there is no command {tool.command[0]!r} on PATH"
-            yield Finding("warning", what, "install it, or give its whole path")
+        # Looked for, not imported: that would run it. Workers find it where the fleet runs.
+        package = str(tool.python).partition(":")[0].partition(".")[0]
+        if PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is None:
+            what = f"tools.{name}.python: there is no module {package!r}"
+            yield Finding("warning", what, "install it, or start the fleet in its folder")
 
 
 def address(settings: Settings) -> str:

@@ -32,6 +32,8 @@ Priority = Annotated[int, BeforeValidator(number), Field(ge=0, le=9)]
 Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=10_000_000)]
 
 
+#: The tool set that the fleet brings along.
+OWN_TOOLS = "queue"
 #: The built-in runners.
 RUNNERS = ("llm", "python", "http", "command")
 
@@ -109,9 +111,16 @@ class Agent(Section):
     on_busy: Literal["enqueue", "reject", "interrupt", "coalesce"] = "enqueue"
     retry: Retry = Retry()
     budget: Budget = Budget()
+    #: What its model may call: names of `[tools.NAME]`, or `queue`, the fleet's own.
     tools: tuple[str, ...] = ()
     #: Names of [deliveries.NAME] that its outcomes go to.
     deliver: tuple[str, ...] = ()
+    #: So often may a turn's model ask for tools; then it must answer.
+    max_tool_rounds: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] = 16
+    #: Whom its model may give work by `queue`; absent: every agent.
+    dispatch_to: tuple[str, ...] | None = None
+    #: So often may its model give work.
+    dispatches_per_minute: Count = 10
     stream: bool = False
 
     @model_validator(mode="after")
@@ -122,6 +131,8 @@ class Agent(Section):
             raise ValueError('has no callable: set `python = "package.module:callable"`')
         if self.runner == "command" and not (self.command and self.command[0]):
             raise ValueError('has no program: set `command = ["program", "argument"]`')
+        if self.tools and self.runner in RUNNERS and self.runner != "llm":
+            raise ValueError("has tools, but only the runner llm calls them: take `tools` out")
         if self.runner == "http" and not is_url(self.url or ""):
             raise ValueError('has no address: set `url = "https://..."`')
         return self
@@ -142,11 +153,28 @@ class Agent(Section):
 
 
 class Tool(Section):
-    """A Model Context Protocol server or a Python module of tools."""
+    """A set of tools: Python functions; servers of the Model Context Protocol are yet to come."""
 
     command: tuple[str, ...] = ()
+    #: `package.module:tools`, a list of functions or an instance.
     python: str | None = None
+    #: Reads run beside each other, writes alone; what is not named here goes by its name.
     classes: dict[str, Literal["read", "write"]] = {}
+    #: One call; then the model is told that it took too long.
+    timeout_s: Seconds = 30.0
+    #: One result; the rest is cut off.
+    max_result_bytes: Annotated[int, BeforeValidator(number), Field(ge=256, le=1 << 20)] = 64 << 10
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.command:
+            raise ValueError(
+                "has a `command`: servers of the Model Context Protocol are not possible in this "
+                'version; set `python = "package.module:tools"`'
+            )
+        if not self.python or not all(self.python.partition(":")):
+            raise ValueError('has no tools: set `python = "package.module:tools"`')
+        return self
 
 
 def one_or_more(value: Any) -> Any:

@@ -152,6 +152,7 @@ class Settings(BaseSettings):
                 raise ConfigError(
                     f"lanes.{_shown(name)}: a name is letters, digits, '-' and '_', 64 at most."
                 )
+        self._check_tools()
         try:
             self.rules()
             self.governance()
@@ -180,6 +181,22 @@ class Settings(BaseSettings):
         names = self.agents[agent].deliver if agent in self.agents else ()
         times = ((name, int(self.deliveries[name].deadline_s * 1000)) for name in names)
         return " ".join(f"{name} {most_ms}" for name, most_ms in times)
+    def _check_tools(self) -> None:
+        if sections.OWN_TOOLS in self.tools:
+            raise ConfigError(f"tools.{sections.OWN_TOOLS}: this name is the fleet's own tools'.")
+        for name, agent in self.agents.items():
+            for tool in agent.tools:
+                if tool != sections.OWN_TOOLS and tool not in self.tools:
+                    known = ", ".join((sections.OWN_TOOLS, *map(_shown, self.tools)))
+                    raise ConfigError(
+                        f"agents.{name}.tools: there is no [tools.{_shown(tool)}]; "
+                        f"known are {known}."
+                    )
+            for other in agent.dispatch_to or ():
+                if other not in self.agents:
+                    raise ConfigError(
+                        f"agents.{name}.dispatch_to: {_shown(other)} is no agent of this fleet."
+                    )
 
     def timeout_s(self, agent: str) -> float:
         """The soft limit of one agent's turns, in seconds."""

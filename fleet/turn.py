@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +133,40 @@ class Turn:
         with tracing.span(f"fleet.step {name}", step=self.steps) as span:
             result = call()
             span.note(**_figures(result))
+        self._finish(number, name, digest, started, result)
+        return result
+
+    def together(
+        self,
+        wanted: Sequence[tuple[str, Any]],
+        run: Callable[[Sequence[int]], Iterable[tuple[int, Any]]],
+    ) -> list[Any]:
+        """The results of several steps, each a name and a request, that may run side by side.
+
+        They are numbered in the order of `wanted`, so a later attempt finds each again whichever
+        ended first. `run` is given the places in `wanted` of those that have not finished in an
+        earlier attempt, and yields each place with its result as it ends, which is journalled at
+        once. Raises as `step` does.
+        """
+        first = self.steps + 1
+        self.steps += len(wanted)
+        digests = [_digest(name, request) for name, request in wanted]
+        results: dict[int, Any] = {}
+        for place, digest in enumerate(digests):
+            if found := self._finished(str(first + place), digest):
+                self.usage.add(found["result"])
+                results[place] = found["result"]
+        missing = [place for place in range(len(wanted)) if place not in results]
+        if missing:
+            started = time.monotonic()
+            with tracing.span("fleet.steps", step=first, count=len(missing)):
+                for place, result in run(missing):
+                    name = wanted[place][0]
+                    self._finish(str(first + place), name, digests[place], started, result)
+                    results[place] = result
+        return [results[place] for place in range(len(wanted))]
+
+    def _finish(self, number: str, name: str, digest: str, started: float, result: Any) -> None:
         entry = {
             "name": name,
             "hash": digest,
@@ -142,7 +176,6 @@ class Turn:
         }
         self.usage.add(result)
         self._keep(number, json.dumps(entry, ensure_ascii=False))
-        return result
 
     def _finished(self, number: str, digest: str) -> dict[str, Any] | None:
         if self._journal is None:

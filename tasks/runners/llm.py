@@ -1,4 +1,8 @@
-"""Runner `llm`: one completion through LiteLLM, with the agent's instructions and fallbacks."""
+"""Runner `llm`: an agent's model through LiteLLM, with its instructions, fallbacks and tools.
+
+The model is asked, the tools that it calls are run, and it is asked again with their results, until
+it answers. Each call of the model and each of a tool is a journalled step.
+"""
 
 import logging
 from functools import cache
@@ -13,6 +17,7 @@ from fleet.runner import TurnFailed
 from fleet.turn import Turn
 from tasks import model
 from tasks.runners.briefing import briefed
+from tasks.tools import Toolset, asking, declined, numbered
 
 logger = logging.getLogger(__name__)
 
@@ -21,30 +26,58 @@ BUDGET_PAUSE_S = 30.0
 
 
 class LlmRunner:
-    """Asks the agent's model, or a fallback of it; each call is a journalled step."""
+    """Asks the agent's model, or a fallback of it, as often as it calls tools."""
 
     def run(self, turn: Turn) -> str:
-        """The model's answer. Raises TurnFailed with stage `llm`."""
+        """The model's answer. Raises TurnFailed with stage `llm`, `budget` or `tool`."""
         messages: list[dict[str, Any]] = []
         if turn.agent.instructions:
             messages.append({"role": "system", "content": turn.agent.instructions})
         messages += [_as_message(said, turn.claim.agent) for said in turn.history]
         messages.append({"role": "user", "content": briefed(turn.text, turn.place)})
-        request = {"model": turn.agent.model, "messages": messages}
-        try:
-            reply = turn.step("llm", request, lambda: _ask(turn, messages))
-        except model.ModelError as error:
-            failure = Failure(
-                stage=Stage.LLM,
-                reason=str(error),
-                retryable=error.retryable,
-                retry_after_s=error.retry_after_s,
-                kind=error.kind,
-                hold=error.kind == model.HELD,
+        tools = Toolset.of(turn)
+        # One call more than rounds, to answer with what the last of them brought, and one for a
+        # model that has to be told that it was the last.
+        for number in range(turn.agent.max_tool_rounds + 2):
+            reply = _step(turn, messages, tools.specs)
+            asked = numbered(reply.get("tool_calls", ()), turn.steps)
+            if not asked or not tools.specs:
+                return str(reply["text"])
+            messages.append(asking({**reply["message"], "tool_calls": asked}))
+            if number < turn.agent.max_tool_rounds:
+                messages += tools.answer(asked)
+            else:
+                messages += declined(asked, "this turn may use no more tools: answer now")
+        raise TurnFailed(
+            Failure(
+                stage=Stage.TOOL,
+                reason=f"the model goes on calling tools after {turn.agent.max_tool_rounds} "
+                "rounds, max_tool_rounds",
+                retryable=False,
+                kind="ToolRounds",
             )
-            raise TurnFailed(failure) from error
-        turn.facts.update(model=reply["model"], tier=reply["tier"])
-        return str(reply["text"])
+        )
+
+
+def _step(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
+    """One call of the model. What it is asked is what the journal knows the step by."""
+    request = {"model": turn.agent.model, "messages": messages}
+    if tools:
+        request["tools"] = tools
+    try:
+        reply = turn.step("llm", request, lambda: _ask(turn, messages, tools))
+    except model.ModelError as error:
+        failure = Failure(
+            stage=Stage.LLM,
+            reason=str(error),
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s,
+            kind=error.kind,
+            hold=error.kind == model.HELD,
+        )
+        raise TurnFailed(failure) from error
+    turn.facts.update(model=reply["model"], tier=reply["tier"])
+    return reply
 
 
 def _afford(turn: Turn) -> None:
@@ -78,7 +111,7 @@ def _as_message(said: Said, agent: str) -> dict[str, Any]:
     return {"role": said.role, "content": f"{said.agent}: {said.text}" if other else said.text}
 
 
-def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
+def _ask(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> dict[str, Any]:
     _afford(turn)
     reply = model.complete(
         model=str(turn.agent.model),
@@ -86,6 +119,7 @@ def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
         messages=messages,
         timeout_s=turn.agent.call_timeout_s,
         deadline=turn.deadline,
+        tools=tools,
         params=turn.agent.params,
         on_token=turn.say if turn.agent.stream else None,
         on_restart=turn.say_again,
@@ -93,7 +127,9 @@ def _ask(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
     )
     if reply.usd is None and turn.agent.budget.usd_per_day is not None:
         _unpriced(reply.model)
+    calls = {"tool_calls": reply.tool_calls, "message": reply.message} if reply.tool_calls else {}
     return {
+        **calls,
         "text": reply.text,
         "model": reply.model,
         "tier": reply.tier,

@@ -33,12 +33,33 @@ def error(kind: str, prompt: str, key: str) -> tuple[int, dict[str, Any]]:
     return status, {"error": {"message": text, "type": type_of_error, "code": code, "param": None}}
 
 
-def _tool_call(kind: str, body: dict[str, Any]) -> dict[str, Any] | None:
-    if kind != "tools" or body["messages"][-1]["role"] == "tool":
-        return None
-    offered = body.get("tools") or [{"function": {"name": "lookup"}}]
-    function = {"name": offered[0]["function"]["name"], "arguments": '{"q": "x"}'}
-    return {"id": "call_1", "type": "function", "function": function}
+def _tool_calls(kind: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    wanted: list[list[Any]] = []
+    if kind == "script":
+        wanted = _scripted(body["messages"])
+    elif kind == "tools" and body["messages"][-1]["role"] != "tool":
+        offered = body.get("tools") or [{"function": {"name": "lookup"}}]
+        wanted = [[offered[0]["function"]["name"], {"q": "x"}]]
+    return [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {"name": name, "arguments": _text(given)},
+        }
+        for number, (name, given) in enumerate(wanted, start=1)
+    ]
+
+
+def _text(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+
+def _scripted(messages: list[dict[str, Any]]) -> list[list[Any]]:
+    """The calls of this round: one is over for each time that the model has spoken since."""
+    told = max(place for place, one in enumerate(messages) if one["role"] == "user")
+    rounds: list[list[list[Any]]] = json.loads(messages[told]["content"])
+    over = sum(one["role"] == "assistant" for one in messages[told:])
+    return rounds[over] if over < len(rounds) else []
 
 
 def _base(body: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -49,8 +70,8 @@ def document(kind: str, body: dict[str, Any]) -> dict[str, Any]:
     """A whole answer."""
     message: dict[str, Any] = {"role": "assistant", "content": TEXT}
     reason = "stop"
-    if tool_call := _tool_call(kind, body):
-        message, reason = message | {"content": None, "tool_calls": [tool_call]}, "tool_calls"
+    if tool_calls := _tool_calls(kind, body):
+        message, reason = message | {"content": None, "tool_calls": tool_calls}, "tool_calls"
     choice = {"index": 0, "message": message, "finish_reason": reason}
     choices = [] if kind == "empty" else [choice]
     return _base(body, "chat.completion") | {"choices": choices, "usage": USAGE}
@@ -66,17 +87,17 @@ def events(kind: str, body: dict[str, Any]) -> Iterator[bytes]:
     def choice(delta: dict[str, Any], reason: str | None = None) -> list[Any]:
         return [{"index": 0, "delta": delta, "finish_reason": reason}]
 
-    tool_call = _tool_call(kind, body)
-    if tool_call:
-        first = tool_call | {"index": 0, "function": tool_call["function"] | {"arguments": ""}}
+    tool_calls = _tool_calls(kind, body)
+    for place, tool_call in enumerate(tool_calls):
+        first = tool_call | {"index": place, "function": tool_call["function"] | {"arguments": ""}}
         yield event(choice({"role": "assistant", "content": None, "tool_calls": [first]}))
         rest = {"arguments": tool_call["function"]["arguments"]}
-        yield event(choice({"tool_calls": [{"index": 0, "function": rest}]}))
-    elif kind != "empty":
+        yield event(choice({"tool_calls": [{"index": place, "function": rest}]}))
+    if not tool_calls and kind != "empty":
         for word in (*(f"{word} " for word in WORDS[:-1]), WORDS[-1]):
             yield event(choice({"role": "assistant", "content": word}))
     if kind != "empty":
-        yield event(choice({}, "tool_calls" if tool_call else "stop"))
+        yield event(choice({}, "tool_calls" if tool_calls else "stop"))
     if (body.get("stream_options") or {}).get("include_usage"):
         yield event([], usage=USAGE)
     yield b"data: [DONE]\n\n"

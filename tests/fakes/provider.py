@@ -14,6 +14,9 @@ The model's name says what happens:
     badrequest    400                empty         no choice among the choices
                                      garbage       some pieces, then half a document, then the rest
 
+    script        calls the tools that the last user message names, round by round: a JSON list of
+                  rounds, each a list of [name, arguments], arguments an object or any string
+
 Errors quote the prompt and the key, as real providers do. `python -m tests.fakes.provider PORT LOG`
 runs it as a process of its own, which prints its address; port 0 takes a free one.
 

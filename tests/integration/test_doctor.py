@@ -117,8 +117,8 @@ def test_a_model_that_could_not_be_called_is_named(
 
 
 def test_a_tool_that_is_not_installed_is_named(store: Store) -> None:
-    settings = parse({"agents": {"a": PYTHON}, "tools": {"x": {"command": ["no-such-program"]}}})
-    assert level(found(settings, store), "no command 'no-such-program'") == "warning"
+    settings = parse({"agents": {"a": PYTHON}, "tools": {"x": {"python": "no_such.mod:t"}}})
+    assert level(found(settings, store), "no module 'no_such'") == "warning"
 
 
 def test_the_command_exits_with_1_and_says_why(

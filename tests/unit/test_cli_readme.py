@@ -11,24 +11,25 @@ from pydantic import BaseModel
 from fleet.cli import cli
 from fleet.delivery.section import Delivery
 from fleet.ledger import State
-from fleet.sections import Agent, Chain
+from fleet.sections import Agent, Chain, Tool
 from fleet.settings import Settings
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 #: Sections that are tables of their own in the file; the other keys belong to `[fleet]`.
 SECTIONS = ("routes", "bus", "sessions", "caps", "breaker", "spool", "alerts", "api", "flower")
-IDLE = ("tools", "upstream", "locks")
+IDLE = ("upstream", "locks")
 
 
 def settings() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         if name in SECTIONS and isinstance(field.default, BaseModel):
             yield from (f"{name}.{key}" for key in type(field.default).model_fields)
-        elif name not in (*IDLE, "agents", "chains", "deliveries", "lanes"):
+        elif name not in (*IDLE, "agents", "chains", "deliveries", "lanes", "tools"):
             yield f"fleet.{name}"
     yield from (f"agents.NAME.{key}" for key in Agent.model_fields)
     yield from (f"chains.NAME.{key}" for key in Chain.model_fields)
     yield from (f"deliveries.NAME.{key}" for key in Delivery.model_fields)
+    yield from (f"tools.NAME.{key}" for key in Tool.model_fields)
 
 
 def rows(title: str) -> str:

@@ -19,6 +19,8 @@ SECRET = "sk-canary-4711"
 
 ONE = '[agents.a]\nrunner = "python"\npython = "m:f"\n'
 
+LLM = "[agents.a]\nmodel = 'x/y'\n"
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +72,7 @@ def test_the_example_of_the_interface_is_understood(config: Config) -> None:
         runner = "python"
         python = "mine:gem"
         [tools.files]
-        command = ["server"]
+        python = "mine:tools"
         classes = { read_file = "read" }
         [routes]
         default = ["archie"]
@@ -149,6 +151,17 @@ MISTAKES = {
     "a name with a newline": ('[agents."a\\nb"]\nmodel = "x/y"', "a name is"),
     "the name of all": ("[agents.all]\nmodel = 'x/y'", "agents.all: a name is"),
     "a route to nobody": (f"{ONE}[routes]\ndefault = ['b']", "routes.default names 'b'"),
+    "a tool set that is not there": (
+        f"{LLM}tools = ['x']",
+        "agents.a.tools: there is no [tools.x]",
+    ),
+    "tools of another runner": (f"{ONE}tools = ['queue']", "agents.a: has tools, but only"),
+    "no tool rounds": (f"{LLM}max_tool_rounds = 0", "agents.a.max_tool_rounds: "),
+    "work for nobody": (f"{LLM}dispatch_to = ['b']", "agents.a.dispatch_to: b is no agent"),
+    "a tool server": (f"{ONE}[tools.x]\ncommand = ['y']", "tools.x: has a `command`"),
+    "a tool set without tools": (f"{ONE}[tools.x]\npython = 'm:'", "tools.x: has no tools"),
+    "the fleet's own tools": (f"{ONE}[tools.queue]\npython = 'm:t'", "tools.queue: this name"),
+    "a third class": (f"{ONE}[tools.x]\npython = 'm:t'\nclasses.f = 'x'", "tools.x.classes.f: "),
     "a group of nobody": (f"{ONE}[routes.groups]\ng = ['b']", "routes.groups.g names 'b'"),
     "an empty group": (f"{ONE}[routes.groups]\ng = []", "routes.groups.g is empty"),
     "a rule without a name": (f"{ONE}[[routes.rules]]\nto = 'a'", "routes.rules.0.name: "),

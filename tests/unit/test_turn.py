@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,26 @@ def test_a_later_attempt_resumes_at_its_first_unfinished_step(books: Books) -> N
     assert second.claim.attempt == 2
     assert ask(second, provider, "one", "two", "three")[:2] == answers
     assert provider.calls == ["one", "two", "three"]
+
+
+def test_steps_that_run_together_are_found_again_whichever_ended_first(books: Books) -> None:
+    lease, wanted = books.held(), [("read", name) for name in "abc"]
+    books.accept()
+    first = turn_for(books, books.claimed(lease))
+
+    def dies(places: Sequence[int]) -> Iterator[tuple[int, str]]:
+        yield 2, "c1"
+        yield 0, "a1"
+        raise RuntimeError("the second never ends")
+
+    with pytest.raises(RuntimeError):
+        first.together(wanted, dies)
+    second = lost_and_claimed_again(books, lease)
+    answers = second.together(
+        wanted, lambda places: [(place, f"{place} again") for place in places]
+    )
+    assert answers == ["a1", "1 again", "c1"]
+    assert second.step("next", "d", lambda: second.steps) == 4
 
 
 def test_a_replayed_step_is_counted_and_paid_once(books: Books) -> None:

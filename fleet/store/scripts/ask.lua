@@ -1,0 +1,13 @@
+-- Count one dispatch that an agent's model asks for, and say whether it may: so many in a minute.
+--
+-- ARGV     1 agent, 2 how many in a minute
+-- Keys     fleet:asked:
+-- Returns  0 when it may | milliseconds until it may ask again
+-- Invariants
+--   The count ends a minute after its first; what is refused does not prolong it.
+
+local key = 'fleet:asked:' .. ARGV[1]
+local asked = redis.call('INCR', key)
+if asked == 1 then redis.call('PEXPIRE', key, 60000) end
+if asked <= tonumber(ARGV[2]) then return 0 end
+return math.max(1, redis.call('PTTL', key))

@@ -1,0 +1,184 @@
+"""The tools of an agent's model: what there is, and the answers to the calls of one message.
+
+Each call is a journalled step of the turn, also one that is refused: its number is its place, so a
+turn that was killed finds every finished call again and runs none twice. Whatever goes wrong with a
+call is told to the model, in the message that answers it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+from fleet import context
+from fleet.ledger import Failure, Stage
+from fleet.locks import OperationClassifier
+from fleet.runner import TurnFailed
+from fleet.sections import OWN_TOOLS
+from fleet.sections import Tool as Terms
+from fleet.turn import Turn
+from tasks.imports import imported
+from tasks.tools import calls
+from tasks.tools.calls import Job
+from tasks.tools.functions import FunctionToolbox
+from tasks.tools.queue import CLASSES, QueueToolbox
+from tasks.tools.toolbox import NAME, Tool, ToolError, tools_of
+
+#: Calls of one message; the others are answered with an error.
+CALLS_MAX = 32
+#: All results of a turn together; a model could not take more, and the journal keeps them.
+TURN_BYTES_MAX = 4 << 20
+
+Message = dict[str, Any]
+
+
+class Toolset:
+    """All tools of one turn."""
+
+    def __init__(self, turn: Turn, tools: Iterable[Tool]) -> None:
+        """Raises TurnFailed when two tools have the same name."""
+        self._turn, self._left = turn, TURN_BYTES_MAX
+        self._tools: dict[str, Tool] = {}
+        for tool in tools:
+            if tool.spec.name in self._tools:
+                raise _misconfigured(f"two of the agent's tools are named {tool.spec.name}")
+            self._tools[tool.spec.name] = tool
+
+    @classmethod
+    def of(cls, turn: Turn) -> "Toolset":
+        """What the configuration gives the turn's agent. Raises TurnFailed for what is wrong."""
+        found: list[Tool] = []
+        for name in turn.agent.tools:
+            found += _own(turn) if name == OWN_TOOLS else _configured(name)
+        return cls(turn, found)
+
+    @property
+    def specs(self) -> list[dict[str, Any]]:
+        """As the model is told of them; empty where the agent has none."""
+        return [tool.spec.wire() for tool in self._tools.values()]
+
+    def answer(self, asked: Sequence[Mapping[str, Any]]) -> list[Message]:
+        """The messages that answer a model's calls, one for each in their order."""
+        jobs = [self._job(call) for call in asked[:CALLS_MAX]]
+        texts: list[str] = []
+        for group in calls.groups(jobs):
+            requests = [_request(call) for call in asked[len(texts) : len(texts) + len(group)]]
+            wanted = [(job.name, request) for job, request in zip(group, requests, strict=True)]
+            texts += self._turn.together(wanted, partial(_run, group))
+        self._left -= sum(len(text.encode()) for text in texts)
+        texts += [calls.failed(f"only {CALLS_MAX} calls of a message are answered: ask again")] * (
+            len(asked) - len(texts)
+        )
+        return [_message(call, text) for call, text in zip(asked, texts, strict=True)]
+
+    def _job(self, call: Mapping[str, Any]) -> Job:
+        name, arguments = _request(call)
+        tool = self._tools.get(name)
+        if tool is None:
+            known = ", ".join(self._tools)
+            return _refused(f"there is no tool {name[:64]!r}; there are {known}")
+        if self._left <= 0:
+            return _refused("this turn has had all the results it may: answer now")
+        try:
+            given = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            return _refused(f"the arguments of {name} are not valid JSON")
+        if not isinstance(given, dict):
+            return _refused(f"the arguments of {name} must be a JSON object")
+        return Job(
+            name=f"tool {name}",
+            writes=tool.writes,
+            timeout_s=tool.timeout_s,
+            max_result_bytes=tool.max_result_bytes,
+            call=partial(tool.box.call, name, given),
+        )
+
+
+def asking(message: Message) -> Message:
+    """A model's message with calls, so that any provider takes it back.
+
+    Some fail on arguments that are no JSON, on names that they would not have given, or without id.
+    """
+    return {**message, "tool_calls": list(map(_plain, message["tool_calls"]))}
+
+
+def numbered(asked: Sequence[Mapping[str, Any]], first: int) -> list[dict[str, Any]]:
+    """The calls, each with an id; those without one are numbered from `first`."""
+    return [
+        {**call, "id": call.get("id") or f"call_{first + place}"}
+        for place, call in enumerate(asked)
+    ]
+
+
+def declined(asked: Sequence[Mapping[str, Any]], why: str) -> list[Message]:
+    """Messages that answer each call with why it is not done."""
+    return [_message(call, calls.failed(why)) for call in asked]
+
+
+def _own(turn: Turn) -> list[Tool]:
+    terms = Terms.model_fields
+    classes = OperationClassifier(CLASSES)
+    return tools_of(
+        QueueToolbox(turn), classes, terms["timeout_s"].default, terms["max_result_bytes"].default
+    )
+
+
+def _configured(name: str) -> list[Tool]:
+    terms = context.settings().tools[name]
+    classes = OperationClassifier(terms.classes, f"tools.{name}.classes")
+    try:
+        box = _functions(str(terms.python))
+    except ValueError as error:
+        raise _misconfigured(f"tools.{name}.python: {terms.python} {error}") from error
+    return tools_of(box, classes, terms.timeout_s, terms.max_result_bytes)
+
+
+@cache
+def _functions(path: str) -> FunctionToolbox:
+    """Made once in a process: the schemas take longer than most calls."""
+    return FunctionToolbox(imported(path))
+
+
+def _misconfigured(reason: str) -> TurnFailed:
+    return TurnFailed(
+        Failure(stage=Stage.TOOL, reason=reason, retryable=False, kind="ToolConfiguration")
+    )
+
+
+def _refused(sentence: str) -> Job:
+    def call() -> str:
+        raise ToolError(sentence)
+
+    # It waits for nothing, and stands in nobody's way.
+    return Job(name="tool refused", writes=False, timeout_s=30, max_result_bytes=4096, call=call)
+
+
+def _run(group: Sequence[Job], places: Sequence[int]) -> Iterable[tuple[int, str]]:
+    for place, text in calls.run([group[place] for place in places]):
+        yield places[place], text
+
+
+def _request(call: Mapping[str, Any]) -> tuple[str, str]:
+    """The name and the arguments of a call, whatever a model made of them."""
+    function = call.get("function") or {}
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments if arguments is not None else {})
+    return str(function.get("name") or ""), arguments
+
+
+def _plain(call: Mapping[str, Any]) -> dict[str, Any]:
+    name, arguments = _request(call)
+    try:
+        good = isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        good = False
+    function = {
+        "name": name if NAME.match(name) else "unknown",
+        "arguments": arguments if good else "{}",
+    }
+    return {"id": call["id"], "type": "function", "function": function}
+
+
+def _message(call: Mapping[str, Any], text: str) -> Message:
+    return {"role": "tool", "tool_call_id": call["id"], "content": text}

@@ -1,0 +1,122 @@
+"""Running the calls of one message: reads beside each other, a write alone, none for ever.
+
+Python cannot end a thread. A call that passes its timeout is answered in its place and left behind;
+while it goes on no write begins if it was one, and too many such calls are refused.
+"""
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+from tasks.tools.toolbox import ToolError
+
+logger = logging.getLogger(__name__)
+
+#: Reads that run beside each other.
+PARALLEL = 4
+#: Calls that were left behind and still go on, in one process.
+LEFT_BEHIND_MAX = 8
+
+_tokens = count()
+#: What runs now, and whether it writes; what is in here when a batch begins was left behind.
+_running: dict[int, bool] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One call, ready to run. `call` returns the text for the model."""
+
+    name: str
+    writes: bool
+    timeout_s: float
+    max_result_bytes: int
+    call: Callable[[], str]
+
+
+def failed(sentence: str) -> str:
+    """An error, as the model is told of it."""
+    return json.dumps({"error": sentence}, ensure_ascii=False)
+
+
+def run(jobs: Sequence[Job]) -> Iterator[tuple[int, str]]:
+    """Each job's place and text as it ends, PARALLEL at a time; never raises what a job does."""
+    done: SimpleQueue[tuple[int, str]] = SimpleQueue()
+    waiting, ends_at = deque(enumerate(jobs)), dict[int, float]()
+    while waiting or ends_at:
+        while waiting and len(ends_at) < PARALLEL:
+            place, job = waiting.popleft()
+            if refusal := _refusal(job, len(ends_at)):
+                yield place, failed(refusal)
+                continue
+            ends_at[place] = time.monotonic() + job.timeout_s
+            _start(job, place, done)
+        if not ends_at:
+            continue
+        try:
+            place, text = done.get(timeout=max(0.0, min(ends_at.values()) - time.monotonic()))
+        except Empty:
+            place = min(ends_at, key=lambda one: ends_at[one])
+            late = f"{jobs[place].name} took longer than {jobs[place].timeout_s:g} s"
+            logger.warning("%s and is left behind", late)
+            text = failed(late)
+        # What was left behind may still end, and is not heard any more.
+        if ends_at.pop(place, None) is not None:
+            yield place, text
+
+
+def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """The jobs in order: neighbours that read together, each that writes by itself."""
+    together: list[Job] = []
+    for job in jobs:
+        if not job.writes:
+            together.append(job)
+            continue
+        if together:
+            yield together
+            together = []
+        yield [job]
+    if together:
+        yield together
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8, with a note where something is missing."""
+    # A character has a byte at least, so the rest need not be encoded.
+    whole = text[: limit + 1].encode("utf-8", "replace")
+    if len(text) <= limit and len(whole) <= limit:
+        return whole.decode()
+    note = f"\n[cut: the result had {len(text)} characters, {limit} bytes are allowed]"
+    room = max(0, limit - len(note))
+    return whole[:room].decode(errors="ignore") + note
+
+
+def _refusal(job: Job, mine: int) -> str:
+    left_behind = len(_running) - mine
+    if left_behind >= LEFT_BEHIND_MAX:
+        return f"{left_behind} earlier calls took too long and still run: {job.name} was not begun"
+    if job.writes and any(list(_running.values())):
+        return f"an earlier write took too long and still runs: {job.name} was not begun"
+    return ""
+
+
+def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
+    token = next(_tokens)
+
+    def work() -> None:
+        try:
+            text = cut(job.call(), job.max_result_bytes)
+        except ToolError as error:
+            text = cut(failed(str(error)), job.max_result_bytes)
+        except BaseException as error:  # noqa: BLE001 - whatever a tool raises, the model is told
+            text = cut(failed(f"{type(error).__name__}: {error}"), job.max_result_bytes)
+        _running.pop(token, None)
+        done.put((place, text))
+
+    _running[token] = job.writes
+    Thread(target=work, name=f"tool {job.name}", daemon=True).start()

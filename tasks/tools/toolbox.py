@@ -1,0 +1,73 @@
+"""What a model may call, and what every set of tools must answer."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fleet.locks import OperationClassifier
+
+#: What providers take for the name of a function.
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+class ToolError(Exception):
+    """A call that cannot be done; its text is for the model, and says what to do instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One tool as the model is told of it; `parameters` is the JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    def wire(self) -> dict[str, Any]:
+        """As the chat completions protocol says it."""
+        told = {"description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": {"name": self.name, **told}}
+
+
+class Toolbox(Protocol):
+    """A set of tools under one name of the configuration."""
+
+    @property
+    def specs(self) -> Sequence[Spec]:
+        """What there is to call."""
+        ...
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """The answer of one tool, as text for the model.
+
+        Runs in a thread of its own, perhaps beside others. Whatever it raises is told to the model.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """One tool with its set's terms."""
+
+    box: Toolbox
+    spec: Spec
+    #: Reads run beside each other, a write alone.
+    writes: bool
+    timeout_s: float
+    max_result_bytes: int
+
+
+def tools_of(
+    box: Toolbox, classes: OperationClassifier, timeout_s: float, max_result_bytes: int
+) -> list[Tool]:
+    """Every tool of a set, under the same terms."""
+    return [
+        Tool(
+            box=box,
+            spec=spec,
+            writes=classes.classify(spec.name) == "write",
+            timeout_s=timeout_s,
+            max_result_bytes=max_result_bytes,
+        )
+        for spec in box.specs
+    ]
