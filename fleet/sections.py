@@ -46,11 +46,14 @@ def _plain_address(value: str | None, schemes: tuple[str, str]) -> str | None:
     """An address of one of two schemes, without a password. Raises ValueError."""
     if value is None:
         return None
+    import httpx  # only where there is an address to check: it is slow to load
+
     wish = f"must be a URL that begins with {schemes[1]}:// or {schemes[0]}://"
     try:
         place = urlsplit(value)
         whole = place.scheme in schemes and bool(place.hostname) and place.port != 0
-    except ValueError:
+        httpx.URL(value)
+    except (ValueError, httpx.InvalidURL):
         raise ValueError(wish) from None
     if not whole or place.fragment or not value.isprintable() or " " in value:
         raise ValueError(wish)

@@ -70,7 +70,7 @@ class Client:
                 why = "it closed the socket"
             except InvalidStatus as error:
                 why = _status(error.response.status_code)
-            except (OSError, TimeoutError, WebSocketException) as error:
+            except (OSError, UnicodeError, WebSocketException) as error:
                 why = type(error).__name__
             self._goes_by_poll()
             self._tell("socket", why)
@@ -101,7 +101,7 @@ class Client:
                 try:
                     async with asyncio.timeout(POLL_WITHIN_S):
                         events = await _fetch(http, after(url, self._taker.cursor))
-                except (httpx.HTTPError, TimeoutError, BadAnswer) as error:
+                except (httpx.HTTPError, OSError, UnicodeError, BadAnswer) as error:
                     self._tell("poll", str(error) if isinstance(error, BadAnswer) else _kind(error))
                 else:
                     self._tell("poll", "")

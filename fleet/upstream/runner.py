@@ -24,8 +24,8 @@ from fleet.upstream.taker import Taker
 
 logger = logging.getLogger(__name__)
 
-#: A client that stands by asks twice a second and keeps its place in line for so long.
-STAND_BY_S = 60.0
+#: A client that stands by is woken when the place is free, and stands in line anew after this.
+STAND_BY_S = 5.0
 LOOK_S = 0.25
 RETRY_S = 1.0
 

@@ -64,7 +64,7 @@ class Taker:
                 what = (
                     "it is no JSON object with an `id`, and could not be told from a repeated one"
                 )
-                await self._refuse_unnamed(json.dumps(raw), what)
+                await self._refuse_unnamed(_text_of(raw), what)
                 return
             await self._take(raw, event_id)
             await self._persist(lambda: self._desk.move(event_id))
@@ -72,8 +72,10 @@ class Taker:
 
     async def _take(self, raw: Mapping[str, Any], event_id: str) -> None:
         named = raw if raw.get("source") is not None else {**raw, "source": self._source}
-        if len(json.dumps(raw)) > EVENT_BYTES_MAX:
-            await self._refuse(event_id, f"it is larger than {EVENT_BYTES_MAX} bytes")
+        text = _text_of(raw)
+        if not text or len(_bytes(text)) > EVENT_BYTES_MAX:
+            reason = f"it is larger than {EVENT_BYTES_MAX} bytes, or nested too deeply"
+            await self._refuse(event_id, reason)
             return
         try:
             await self._persist(lambda: self._intake.accept(named))
@@ -81,7 +83,7 @@ class Taker:
             await self._refuse(event_id, str(error))
 
     async def _refuse_unnamed(self, text: str | bytes, reason: str) -> None:
-        known = hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+        known = hashlib.sha256(_bytes(text)).hexdigest()
         if known in self._known:
             return
         await self._refuse("", reason)
@@ -123,8 +125,20 @@ def parse(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode(errors="surrogatepass") if isinstance(text, str) else text
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _text_of(raw: object) -> str:
+    """As JSON; empty for what is nested too deeply to be written, though it could be read."""
+    try:
+        return json.dumps(raw, ensure_ascii=False)
+    except RecursionError:
+        return ""
 
 
 def _id_of(raw: object) -> str | None:

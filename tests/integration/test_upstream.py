@@ -12,6 +12,7 @@ from fleet import keys
 from fleet.health import document
 from fleet.spool.shelter import Shelter
 from fleet.upstream.gateway import Gateway as Address
+from routing.event import EVENT_BYTES_MAX
 from tests.fixtures.fleet import Fleet, Process, fleet_of
 from tests.fixtures.gateway import TOKEN, Gateway
 from tests.fixtures.processes import wait_until
@@ -62,6 +63,7 @@ def test_each_event_comes_once_by_whatever_way(tmp_path: Path) -> None:
         wait_accepted(fleet, 5)
         wait_until(lambda: mode(fleet) == "ws")
         second = client(fleet)
+        second.wait_said("standing by")
 
         gateway.takes_sockets = False
         gateway.close_sockets()
@@ -113,11 +115,14 @@ def test_what_can_never_be_accepted_is_counted_and_passed(tmp_path: Path) -> Non
         client(fleet)
         nameless = {"to": "a", "text": SECRET}
         strange = event(2, to="nobody")
-        gateway.publish("{" + SECRET, nameless, nameless, [event(1)], strange, event(3))
+        deep = '{"id": "deep", "to": "a", "text": "x", "data": ' + "[" * 900 + "]" * 900 + "}"
+        huge = event(2, text="x" * EVENT_BYTES_MAX)
+        gateway.publish("{" + SECRET, nameless, nameless, [event(1)], strange, deep)
+        gateway.publish("[" * 100_000, huge, event(3))
         wait_accepted(fleet, 1)
         assert accepted(fleet) == ["e3"]
         dropped = fleet.books.bus("delivery_dropped")
-        assert [entry.fields["name"] for entry in dropped] == ["", "", "", "e2"]
+        assert [entry.fields["name"] for entry in dropped] == ["", "", "", "e2", "deep", "", "e2"]
         assert SECRET not in str(dropped)
 
 
@@ -142,7 +147,7 @@ def test_a_store_that_was_away_costs_no_event(tmp_path: Path) -> None:
         wait_accepted(fleet, 1)
         fleet.server.kill()
         gateway.publish(*(event(number) for number in range(1, 6)))
-        fleet.processes[0].wait_said("does not answer")
+        fleet.processes[0].wait_said("was lost")
         fleet.server.start()
         wait_accepted(fleet, 6)
         gateway.publish(event(6))

@@ -20,6 +20,7 @@ SECRET = "up-canary-4711"
         ("ws", "wss://[::1/ws"),
         ("ws", "wss://gateway.example/ws#part"),
         ("ws", f"wss://me:{SECRET}@gateway.example/ws"),
+        ("ws", "wss://☃/ws"),
         ("ws", 7),
         ("poll", "wss://gateway.example/events"),
         ("poll", f"https://me:{SECRET}@gateway.example/events"),
