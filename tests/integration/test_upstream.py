@@ -8,9 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fleet import keys
+from fleet.errors import Fenced
 from fleet.health import document
 from fleet.spool.shelter import Shelter
+from fleet.store import Store
+from fleet.upstream.desk import Desk
 from fleet.upstream.gateway import Gateway as Address
 from routing.event import EVENT_BYTES_MAX
 from tests.fixtures.fleet import Fleet, Process, fleet_of
@@ -153,3 +158,18 @@ def test_a_store_that_was_away_costs_no_event(tmp_path: Path) -> None:
         gateway.publish(event(6))
         wait_accepted(fleet, 7)
         assert Counter(accepted(fleet)) == Counter(f"e{number}" for number in range(7))
+
+
+def test_a_client_that_lost_its_place_changes_nothing(store: Store) -> None:
+    old, new = Desk(store, "d", 1), Desk(store, "d", 2)
+    old.move("e1")
+    old.tell("poll")
+    new.tell("ws")
+    for late in (lambda: old.move("e0"), lambda: old.tell("poll"), lambda: old.tell(None)):
+        with pytest.raises(Fenced):
+            late()
+    assert new.cursor() == "e1"
+    assert store.client.get(keys.UPSTREAM_MODE) == "ws"
+    assert store.client.pttl(keys.UPSTREAM_MODE) > 0
+    new.tell(None)
+    assert store.client.get(keys.UPSTREAM_MODE) is None
