@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from fleet import keys
-from fleet.sections import Upstream
+from fleet.upstream.section import Upstream
 
 
 @dataclass(frozen=True, slots=True)
