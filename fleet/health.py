@@ -81,7 +81,7 @@ def _document(
             "dead": totals[State.DEAD],
         },
         "g4": {
-            "intake": "http",
+            "intake": signs.intake,
             **standing,
             "tier": {name: row["tier"] for name, row in agents.items()},
             "providers": providers.states(store),
@@ -131,6 +131,7 @@ class _Signs:
     length: int
     beat_s: float | None  #: since the last tick of any periodic job
     oldest_id: str | None
+    intake: str  #: how the upstream's events come in; `http` where none are taken
 
 
 def _signs(store: Store) -> _Signs:
@@ -141,7 +142,8 @@ def _signs(store: Store) -> _Signs:
         pipe.hgetall(keys.BEAT)
         pipe.time()
         pipe.xrange(keys.BUS, count=1)
-        epoch, length, beat, (seconds, micros), first = pipe.execute()
+        pipe.get(keys.UPSTREAM_MODE)
+        epoch, length, beat, (seconds, micros), first, mode = pipe.execute()
     now = seconds + micros / 1e6
     ticks = [float(value) for value in beat.values()]
     return _Signs(
@@ -149,6 +151,7 @@ def _signs(store: Store) -> _Signs:
         length=length,
         beat_s=round(now - max(ticks), 3) if ticks else None,
         oldest_id=first[0][0] if first else None,
+        intake=mode or "http",
     )
 
 

@@ -45,6 +45,8 @@
 | fleet:alerts:suppressed | string | messages that were too many             | a day              |
 | fleet:breaker:<opening> | string | an opening of a breaker was told        | an hour            |
 | fleet:rang:<agent>      | string | beat rang for it lately                 | 5 s                |
+| fleet:upstream:<hash>   | hash   | place in a gateway's events             | permanent          |
+| fleet:upstream_mode     | string | how the gateway's events come in        | 15 s               |
 | fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
 | fleet:ready             | string | the API tried lately whether it writes  | 60 s               |
 | fleet:beat              | hash   | last tick of each periodic job          | permanent          |
@@ -77,6 +79,7 @@ BEAT = "fleet:beat"
 READY = "fleet:ready"
 PROVIDERS = "fleet:providers"
 PRESSURE = "fleet:pressure"
+UPSTREAM_MODE = "fleet:upstream_mode"
 ALERTS_CURSOR = "fleet:alerts:cursor"
 TOKENS = "fleet:tokens"
 ACCESS_NEWS = "fleet:access_news"
@@ -113,6 +116,11 @@ def orders(agent: str) -> str:
 def turn(job: str) -> str:
     """A periodic job ran lately."""
     return f"fleet:turn:{job}"
+
+
+def upstream(digest: str) -> str:
+    """The place in the events of one gateway."""
+    return f"fleet:upstream:{digest}"
 
 
 def dispatch(dispatch_id: str) -> str:

@@ -270,13 +270,6 @@ class Caps(Section):
     store_memory: Annotated[float, BeforeValidator(number), Field(gt=0, le=1)] = 0.9
 
 
-class Upstream(Section):
-    """An outside gateway to take events from."""
-
-    ws: str | None = None
-    poll: str | None = None
-
-
 class Bus(Section):
     """How much of the bus is kept, and what a slow client may cost."""
 

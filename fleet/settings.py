@@ -38,9 +38,9 @@ from fleet.sections import (
     Sessions,
     Spool,
     Tool,
-    Upstream,
     number,
 )
+from fleet.upstream.section import Upstream
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
 from routing.targets import ALL_HANDS, Targets

@@ -37,6 +37,10 @@ COMMANDS = {
         "Run the agents' workers of this machine, and nothing else.",
     ),
     "api": ("fleet.cli.parts:api", "Serve the HTTP API in the foreground."),
+    "upstream": (
+        "fleet.cli.parts:upstream",
+        "Take events from the configured gateway in the foreground.",
+    ),
     "broker": ("fleet.cli.parts:broker", "Run the embedded broker in the foreground."),
     "bench": ("fleet.cli.bench:bench", "Run a benchmark, or list them."),
 }

@@ -39,6 +39,18 @@ def host(agents: str) -> int:
 
 
 @click.command(cls=Command)
+def upstream() -> None:
+    """Take events from the configured gateway in the foreground.
+
+    Of several in a fleet one does, the others stand by. Where no gateway is configured it says so
+    and waits for its end, so that one Procfile serves both.
+    """
+    from fleet.upstream.runner import serve
+
+    serve()
+
+
+@click.command(cls=Command)
 @click.option("--url", is_flag=True, help="Print the broker's URL, password and all, and end.")
 @click.option("--wait", metavar="S", type=click.FloatRange(min=0), help="Only wait for it.")
 def broker(url: bool, wait: float | None) -> None:

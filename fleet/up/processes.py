@@ -61,6 +61,8 @@ class Addresses:
 def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> list[ProcessSpec]:
     """Everything but the broker. One stage, because nobody needs another one to start."""
     specs = [*_workers(settings, store), *_shared(settings, store, addresses)]
+    if settings.upstream.ws or settings.upstream.poll:
+        specs.append(ProcessSpec("upstream", _fleet("upstream"), 1))
     if addresses.flower_port:
         # --read-only: its API could otherwise shut workers down and send tasks.
         argv = (

@@ -16,8 +16,19 @@ from fleet.settings import Settings
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 #: Sections that are tables of their own in the file; the other keys belong to `[fleet]`.
-SECTIONS = ("routes", "bus", "sessions", "caps", "breaker", "spool", "alerts", "api", "flower")
-IDLE = ("upstream", "locks")
+SECTIONS = (
+    "routes",
+    "bus",
+    "sessions",
+    "caps",
+    "breaker",
+    "spool",
+    "alerts",
+    "api",
+    "flower",
+    "upstream",
+)
+IDLE = ("locks",)
 
 
 def settings() -> Iterator[str]:

@@ -44,7 +44,7 @@ def queues(command: list[str]) -> set[str]:
 
 
 def test_one_service_for_each_process_and_each_demo_agent() -> None:
-    assert set(SERVICES) == {"valkey", "api", "intake", "beat", "flower"} | AGENTS
+    assert set(SERVICES) == {"valkey", "api", "intake", "beat", "upstream", "flower"} | AGENTS
     assert {name: SERVICES[name]["environment"]["AGENT"] for name in AGENTS} == {
         name: name for name in AGENTS
     }
@@ -52,7 +52,7 @@ def test_one_service_for_each_process_and_each_demo_agent() -> None:
 
 
 def test_one_line_for_each_process_type() -> None:
-    assert set(PROCFILE) == {"broker", "host", "intake", "beat", "api", "flower"}
+    assert set(PROCFILE) == {"broker", "host", "intake", "beat", "api", "upstream", "flower"}
 
 
 def test_the_shared_queues_have_a_worker() -> None:

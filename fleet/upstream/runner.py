@@ -1,0 +1,112 @@
+"""The process `fleet upstream`: waits for its turn, takes events, and gives its place back.
+
+The lock only spares the gateway a crowd of clients. That no event runs twice does not rest on it:
+the intake knows an event by source and id, whoever brings it.
+"""
+
+import asyncio
+import logging
+import signal
+from contextlib import suppress
+
+from fleet import context, keys
+from fleet.errors import BrokerUnavailable, Fenced
+from fleet.locks import Busy, Hold, LockLost
+from fleet.locks.calls import calls_of
+from fleet.locks.hold import Terms
+from fleet.settings import Settings
+from fleet.store import Store
+from fleet.up.lifeline import watch_lifeline
+from fleet.upstream.client import Client
+from fleet.upstream.desk import Desk
+from fleet.upstream.gateway import Gateway
+from fleet.upstream.taker import Taker
+
+logger = logging.getLogger(__name__)
+
+#: A client that stands by is woken when the place is free, and stands in line anew after this.
+STAND_BY_S = 5.0
+LOOK_S = 0.25
+RETRY_S = 1.0
+
+
+def serve() -> None:
+    """Take events until SIGTERM or SIGINT; wait for it where no gateway is configured."""
+    watch_lifeline()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("fleet").setLevel(logging.INFO)
+    asyncio.run(_serve(context.settings()))
+
+
+async def _serve(settings: Settings) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    gateway = Gateway.of(settings.upstream)
+    if gateway is None:
+        logger.info("no upstream is configured; nothing to run here")
+        await told.wait()
+        return
+    keeper = context.keeper()
+    # What is kept while the broker is away must also leave the spool where no API runs.
+    keeper.start()
+    working = asyncio.create_task(_work(gateway, settings.lease_ttl_s))
+    ended = asyncio.create_task(told.wait())
+    await asyncio.wait((working, ended), return_when=asyncio.FIRST_COMPLETED)
+    for task in (working, ended):
+        task.cancel()
+    keeper.close()
+    with suppress(asyncio.CancelledError):
+        await working
+
+
+async def _work(gateway: Gateway, ttl_s: float) -> None:
+    """Lead whenever nobody else does. Only ends by being cancelled."""
+    said = ""
+    while True:
+        try:
+            store = await asyncio.to_thread(context.unguarded_store)
+            hold = _hold(store, gateway, ttl_s)
+            async with hold:
+                logger.info("this client takes the events of %s", gateway.name)
+                said = ""
+                await _lead(store, gateway, hold)
+        except Busy:
+            if said != "busy":
+                logger.info("another client takes the events of %s; standing by", gateway.name)
+            said = "busy"
+        except (LockLost, BrokerUnavailable) as error:
+            if said != str(error):
+                logger.warning("no events of %s are taken: %s", gateway.name, error)
+            said = str(error)
+            await asyncio.sleep(RETRY_S)
+
+
+def _hold(store: Store, gateway: Gateway, ttl_s: float) -> Hold:
+    lock = keys.lock_name("upstream", gateway.digest)
+    title = "The place of the upstream client"
+    return Hold(Terms(calls_of(store), lock, "", "joins", ttl_s, title), STAND_BY_S)
+
+
+async def _lead(store: Store, gateway: Gateway, hold: Hold) -> None:
+    """Take events while the lock is held. Raises LockLost and BrokerUnavailable."""
+    desk = Desk(store, gateway.digest, hold.token)
+    cursor = await asyncio.to_thread(desk.cursor)
+    taker = Taker(context.sheltered_intake(), desk, gateway.name, cursor)
+    taking = asyncio.create_task(Client(gateway, taker, desk).run())
+    try:
+        while not hold.lost and not taking.done():
+            await asyncio.wait((taking,), timeout=LOOK_S)
+        if not taking.done():
+            raise LockLost("The place of the upstream client was lost.")
+        await taking
+    except ExceptionGroup as group:
+        if group.subgroup(Fenced) is None:
+            raise
+        raise LockLost("Another upstream client has taken over.") from group
+    finally:
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        with suppress(Fenced, BrokerUnavailable):
+            await asyncio.to_thread(desk.tell, None)

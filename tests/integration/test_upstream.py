@@ -1,0 +1,175 @@
+"""`fleet upstream` as a process, against a gateway that closes, falls silent and repeats itself."""
+
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import keys
+from fleet.errors import Fenced
+from fleet.health import document
+from fleet.spool.shelter import Shelter
+from fleet.store import Store
+from fleet.upstream.desk import Desk
+from fleet.upstream.gateway import Gateway as Address
+from routing.event import EVENT_BYTES_MAX
+from tests.fixtures.fleet import Fleet, Process, fleet_of
+from tests.fixtures.gateway import TOKEN, Gateway
+from tests.fixtures.processes import wait_until
+
+SECRET = "the-text-4711"
+
+
+def client(fleet: Fleet) -> Process:
+    return fleet.start("upstream", sys.executable, "-m", "fleet", "upstream")
+
+
+def event(number: int, **fields: Any) -> dict[str, Any]:
+    return {"id": f"e{number}", "to": "a", "text": f"say {SECRET}", **fields}
+
+
+def accepted(fleet: Fleet) -> list[str]:
+    """The ids on the bus, in order: an event that ran twice would be there twice."""
+    return [entry.fields["event_id"] for entry in fleet.books.bus("event_accepted")]
+
+
+def mode(fleet: Fleet) -> str:
+    shelter = Shelter.of(fleet.settings)
+    health = document(lambda: fleet.books.store, fleet.settings, shelter)
+    return str(health["g4"]["intake"])
+
+
+def wait_accepted(fleet: Fleet, count: int) -> None:
+    wait_until(lambda: len(accepted(fleet)) >= count, 40)
+
+
+@contextmanager
+def fleet_with(
+    folder: Path, gateway: Gateway, *, durable: bool = False, **agent: Any
+) -> Iterator[Fleet]:
+    tables = {"upstream": gateway.table}
+    with fleet_of(folder, {"a": agent}, durable=durable, sections=tables) as fleet:
+        yield fleet
+        said = "".join(process.said() for process in fleet.processes)
+        assert SECRET not in said
+        assert TOKEN not in said
+        assert "Traceback" not in said
+
+
+def test_each_event_comes_once_by_whatever_way(tmp_path: Path) -> None:
+    with Gateway(repeats=3) as gateway, fleet_with(tmp_path, gateway) as fleet:
+        first = client(fleet)
+        gateway.publish(*(event(number) for number in range(5)))
+        wait_accepted(fleet, 5)
+        wait_until(lambda: mode(fleet) == "ws")
+        second = client(fleet)
+        second.wait_said("standing by")
+
+        gateway.takes_sockets = False
+        gateway.close_sockets()
+        wait_until(lambda: mode(fleet) == "poll")
+        gateway.publish(*(event(number) for number in range(5, 10)))
+        wait_accepted(fleet, 10)
+
+        gateway.takes_sockets = True
+        wait_until(lambda: mode(fleet) == "ws")
+        gateway.publish(*(event(number) for number in range(10, 60)))
+        wait_accepted(fleet, 15)
+        first.kill()
+        gateway.publish(*(event(number) for number in range(60, 65)))
+        second.wait_said("this client takes the events")
+        wait_accepted(fleet, 65)
+
+        gateway.publish(event(65))
+        wait_accepted(fleet, 66)
+        assert Counter(accepted(fleet)) == Counter(f"e{number}" for number in range(66))
+        assert gateway.sockets == 1
+        assert gateway.asked[0] == ("/ws", "")
+        assert gateway.asked[-1][1]
+        cursor = fleet.books.store.client.hget(keys.upstream(digest(fleet)), "cursor")
+        assert cursor == "e65"
+
+
+def digest(fleet: Fleet) -> str:
+    address = Address.of(fleet.settings.upstream)
+    assert address is not None
+    return address.digest
+
+
+def test_a_silent_socket_is_left_for_polling(tmp_path: Path) -> None:
+    with Gateway() as gateway, fleet_with(tmp_path, gateway) as fleet:
+        running = client(fleet)
+        wait_until(lambda: mode(fleet) == "ws")
+        gateway.takes_sockets = False
+        gateway.fall_silent()
+        wait_until(lambda: mode(fleet) == "poll")
+        gateway.publish(event(1))
+        wait_accepted(fleet, 1)
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert mode(fleet) == "http"
+
+
+def test_what_can_never_be_accepted_is_counted_and_passed(tmp_path: Path) -> None:
+    with Gateway() as gateway, fleet_with(tmp_path, gateway) as fleet:
+        client(fleet)
+        nameless = {"to": "a", "text": SECRET}
+        strange = event(2, to="nobody")
+        deep = '{"id": "deep", "to": "a", "text": "x", "data": ' + "[" * 900 + "]" * 900 + "}"
+        huge = event(2, text="x" * EVENT_BYTES_MAX)
+        gateway.publish("{" + SECRET, nameless, nameless, [event(1)], strange, deep)
+        gateway.publish("[" * 100_000, huge, event(3))
+        wait_accepted(fleet, 1)
+        assert accepted(fleet) == ["e3"]
+        dropped = fleet.books.bus("delivery_dropped")
+        assert [entry.fields["name"] for entry in dropped] == ["", "", "", "e2", "deep", "", "e2"]
+        assert SECRET not in str(dropped)
+
+
+def test_a_full_agent_makes_events_wait(tmp_path: Path) -> None:
+    with Gateway() as gateway, fleet_with(tmp_path, gateway, max_pending=2) as fleet:
+        running = client(fleet)
+        gateway.publish(*(event(number) for number in range(4)))
+        running.wait_said("wait: ")
+        assert accepted(fleet) == ["e0", "e1"]
+        lease = fleet.books.held("a")
+        for count in (3, 4):
+            fleet.books.complete(fleet.books.claimed(lease))
+            wait_accepted(fleet, count)
+        assert accepted(fleet) == ["e0", "e1", "e2", "e3"]
+        assert not fleet.books.bus("delivery_dropped")
+
+
+def test_a_store_that_was_away_costs_no_event(tmp_path: Path) -> None:
+    with Gateway(repeats=1) as gateway, fleet_with(tmp_path, gateway, durable=True) as fleet:
+        client(fleet)
+        gateway.publish(event(0))
+        wait_accepted(fleet, 1)
+        fleet.server.kill()
+        gateway.publish(*(event(number) for number in range(1, 6)))
+        fleet.processes[0].wait_said("was lost")
+        fleet.server.start()
+        wait_accepted(fleet, 6)
+        gateway.publish(event(6))
+        wait_accepted(fleet, 7)
+        assert Counter(accepted(fleet)) == Counter(f"e{number}" for number in range(7))
+
+
+def test_a_client_that_lost_its_place_changes_nothing(store: Store) -> None:
+    old, new = Desk(store, "d", 1), Desk(store, "d", 2)
+    old.move("e1")
+    old.tell("poll")
+    new.tell("ws")
+    for late in (lambda: old.move("e0"), lambda: old.tell("poll"), lambda: old.tell(None)):
+        with pytest.raises(Fenced):
+            late()
+    assert new.cursor() == "e1"
+    assert store.client.get(keys.UPSTREAM_MODE) == "ws"
+    assert store.client.pttl(keys.UPSTREAM_MODE) > 0
+    new.tell(None)
+    assert store.client.get(keys.UPSTREAM_MODE) is None
