@@ -181,6 +181,7 @@ class Settings(BaseSettings):
         names = self.agents[agent].deliver if agent in self.agents else ()
         times = ((name, int(self.deliveries[name].deadline_s * 1000)) for name in names)
         return " ".join(f"{name} {most_ms}" for name, most_ms in times)
+
     def _check_tools(self) -> None:
         if sections.OWN_TOOLS in self.tools:
             raise ConfigError(f"tools.{sections.OWN_TOOLS}: this name is the fleet's own tools'.")
