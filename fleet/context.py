@@ -10,7 +10,8 @@ from fleet.intake import Intake
 from fleet.ledger import ValkeyLedger
 from fleet.publish import Bell
 from fleet.settings import Settings, load
-from fleet.spool.door import Door
+from fleet.spool.direct import Direct
+from fleet.spool.door import Behind, Door
 from fleet.spool.keeper import Keeper
 from fleet.spool.shelter import Shelter
 from fleet.store import Store, open_store
@@ -54,13 +55,16 @@ def keeper() -> Keeper:
     def unguarded() -> Store:
         return _open(guarded=False, timeout_s=DOOR_TIMEOUT_S)
 
-    return Keeper(shelter().breaker, shelter().spool, _door_ledger, unguarded)
+    here = shelter()
+    direct = Direct(load(), here.breaker, here.runs) if here.runs else None
+    return Keeper(here.breaker, here.spool, _door_ledger, unguarded, direct, here.runs)
 
 
 @cache
 def sheltered_intake() -> Intake:
     """The intake of a process that keeps what the broker does not take. Raises ConfigError only."""
-    door = Door(_door_ledger, shelter().breaker, shelter().spool, keeper().wake)
+    here = shelter()
+    door = Door(_door_ledger, here.breaker, here.spool, keeper().wake, here.offered)
     return Intake(door, load().rules(), load().governance())
 
 
@@ -106,8 +110,10 @@ def ledger() -> ValkeyLedger:
 
 @cache
 def intake() -> Intake:
-    """The intake of this process."""
-    return Intake(ledger(), load().rules(), load().governance())
+    """The intake of this process, which keeps nothing itself."""
+    here = shelter()
+    accepts = Behind(ledger(), here.spool, here.offered) if here.offered else ledger()
+    return Intake(accepts, load().rules(), load().governance())
 
 
 def settings() -> Settings:

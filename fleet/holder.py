@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fleet.lease import Lease, SharedPage
+from fleet.local import TurnLock
 
 
 class Holder:
@@ -12,6 +13,8 @@ class Holder:
 
     def __init__(self) -> None:
         self.lease: Lease | None = None
+        #: Kept until this process and its children have ended; see `fleet.local`.
+        self.here: TurnLock | None = None
         #: Made before the pool forks, so that the children see it.
         self.page = SharedPage()
         self._given = False

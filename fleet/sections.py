@@ -288,25 +288,6 @@ class Breaker(Section):
     reset_timeout_s: Seconds = 30.0
 
 
-class Spool(Section):
-    """Where events are kept while the broker is away."""
-
-    #: 0: nothing is kept, and senders are told that nothing can be accepted.
-    max_events: Annotated[int, BeforeValidator(number), Field(ge=0, le=10_000_000)] = 10_000
-    max_bytes: Annotated[int, BeforeValidator(number), Field(ge=1, le=2**40)] = 64 * 2**20
-    #: Run them while the broker is away; not in this version.
-    direct: bool = False
-
-    @model_validator(mode="after")
-    def _only_kept(self) -> Self:
-        if self.direct:
-            raise ValueError(
-                "direct = true is not possible in this version: what comes while the broker is "
-                "away is kept, and runs when it is back; leave it out"
-            )
-        return self
-
-
 class Locks(Section):
     """Session locks."""
 

@@ -36,10 +36,10 @@ from fleet.sections import (
     Routes,
     Seconds,
     Sessions,
-    Spool,
     Tool,
     number,
 )
+from fleet.spool.section import Spool
 from fleet.upstream.section import Upstream
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
@@ -206,6 +206,16 @@ class Settings(BaseSettings):
     def hard_limit_s(self, agent: str) -> float:
         """The limit at which Celery kills the child that runs the turn, in seconds."""
         return self.timeout_s(agent) + self.hard_limit_margin_s
+
+    @property
+    def runs_direct(self) -> bool:
+        """Whether turns run from the spool while the broker is away.
+
+        Only where no other machine can run them meanwhile: what a broker that this machine cannot
+        reach lets others do, nobody here can know.
+        """
+        direct = self.broker_url is None if self.spool.direct is None else self.spool.direct
+        return direct and self.spool.max_events > 0
 
     def rules(self) -> Rules:
         """The route table for `routing.decide`."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from fleet import tracing
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Claim, Earlier, Ledger, Place, Said
+from fleet.ledger import Claim, Earlier, Place, Runs, Said
 from fleet.sections import Agent
 from fleet.speech import Speech
 from routing import Event
@@ -64,7 +64,7 @@ class Turn:
     claim: Claim
     agent: Agent
     deadline: float  #: in time.monotonic() seconds
-    ledger: Ledger
+    ledger: Runs
     speech: Speech | None = None  #: where the agent streams
     usage: Usage = field(default_factory=Usage)
     facts: dict[str, str | int | float] = field(default_factory=dict)

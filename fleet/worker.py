@@ -22,7 +22,8 @@ from fleet import alive, bus, context, grace
 from fleet.broker.probe import probe
 from fleet.errors import BrokerUnavailable
 from fleet.holder import HOLDER
-from fleet.lease import SAFETY, Lease, SharedPage
+from fleet.lease import LOOK_S, SAFETY, Lease, SharedPage
+from fleet.local import TurnLock
 from fleet.marks import Mark, leave
 from fleet.orders import follow_orders
 from fleet.orphans import die_with_parent
@@ -109,11 +110,12 @@ class LeaseStep(bootsteps.StartStopStep):
                 _stop_at_once(HOLDER.lease)
             return
         lease = _open_lease(str(self.agent))
+        here = _turn_lock(str(self.agent))
         waited = False
-        while not _try_take(lease):
+        while not _try_take(lease, here):
             maybe_shutdown()
             if not waited:
-                logger.info("standing by: another worker holds the lease of %s", self.agent)
+                logger.info("standing by: another process runs the turns of %s", self.agent)
                 waited = True
             lease.await_chance()
         HOLDER.lease = lease
@@ -142,13 +144,27 @@ def _open_lease(agent: str) -> Lease:
     return Lease(store, agent, settings.lease_ttl_s, HOLDER.page, context.bell())
 
 
-def _try_take(lease: Lease) -> bool:
+def _turn_lock(agent: str) -> TurnLock | None:
+    """Needed only where turns also run without the store."""
+    settings = context.settings()
+    return TurnLock(settings.data_dir, agent) if settings.runs_direct else None
+
+
+def _try_take(lease: Lease, here: TurnLock | None) -> bool:
+    """Take the lock of this machine, and then the lease; both or none."""
+    if here is not None and not here.take():
+        time.sleep(LOOK_S)
+        return False
     try:
-        return lease.take()
+        if lease.take():
+            HOLDER.here = here
+            return True
     except BrokerUnavailable as error:
         logger.warning("cannot take the lease of %s: %s", lease.agent, error)
         time.sleep(0.5)
-        return False
+    if here is not None:
+        here.give_back()
+    return False
 
 
 def _still_ours(lease: Lease) -> bool:

@@ -2,7 +2,17 @@
 
 from fleet.ledger.chained import Earlier, Place
 from fleet.ledger.history import Said
-from fleet.ledger.protocol import Accepted, Acceptor, Claim, Ending, Failure, Ledger
+from fleet.ledger.protocol import (
+    Accepted,
+    Acceptor,
+    Claim,
+    Ending,
+    Failure,
+    HandOver,
+    Ledger,
+    Report,
+    Runs,
+)
 from fleet.ledger.states import Stage, State
 from fleet.ledger.valkey import ValkeyLedger
 
@@ -13,8 +23,11 @@ __all__ = [
     "Earlier",
     "Ending",
     "Failure",
+    "HandOver",
     "Ledger",
     "Place",
+    "Report",
+    "Runs",
     "Said",
     "Stage",
     "State",

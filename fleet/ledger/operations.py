@@ -11,6 +11,7 @@ from fleet.errors import FleetError
 from fleet.ledger import views
 from fleet.ledger.states import WAITING, State
 from fleet.ledger.valkey import ValkeyLedger
+from fleet.local import note_paused
 from fleet.maintenance import BATCH
 from fleet.settings import Settings
 from fleet.store.connection import reachable
@@ -114,12 +115,17 @@ def _undecidable(dispatch_id: str, state: str, verdict: str, decided_by: str, en
 
 def pause(ledger: ValkeyLedger, agent: str) -> bool:
     """Let an agent finish its running turn and start no other; False when it was paused before."""
+    if ledger.settings.runs_direct:
+        note_paused(ledger.settings.data_dir, agent, True)
     return bool(ledger.store.run("agent", agent, "pause"))
 
 
 def resume(ledger: ValkeyLedger, agent: str) -> bool:
     """Let a paused agent go on; False when it was not paused."""
-    return bool(ledger.store.run("agent", agent, "resume"))
+    resumed = bool(ledger.store.run("agent", agent, "resume"))
+    if ledger.settings.runs_direct:
+        note_paused(ledger.settings.data_dir, agent, False)
+    return resumed
 
 
 def drain(ledger: ValkeyLedger, settings: Settings, agent: str, reason: str) -> int:

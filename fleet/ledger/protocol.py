@@ -75,6 +75,32 @@ class Ending:
     facts: Mapping[str, str | int | float] = field(default_factory=dict)  #: model, tokens, usd ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of a dispatch before the ledger had it; times in seconds before now."""
+
+    dispatch_id: str
+    agent: str
+    attempt: int
+    losses: int
+    holder: str
+    started_ago_s: float
+    elapsed_s: float
+    #: None: it was begun and has not ended, or is to be tried by somebody who can ask the store.
+    ending: Ending | None
+    steps: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """An event that was accepted before the ledger had it, that many seconds ago."""
+
+    event: Event
+    plan: Plan
+    age_s: float
+    reports: tuple[Report, ...] = ()  #: of its dispatches that were begun meanwhile
+
+
 class Acceptor(Protocol):
     """Where an event goes in: the ledger, or the spool before it."""
 
@@ -91,8 +117,8 @@ class Acceptor(Protocol):
         ...
 
 
-class Ledger(Acceptor, Protocol):
-    """The durable record of every dispatch; the only place where a state changes.
+class Runs(Protocol):
+    """Where turns come from and where their outcomes go.
 
     Every call is atomic and may be repeated when its reply was lost. Raises BrokerUnavailable when
     the store does not answer, and Fenced when a newer holder has the agent.
@@ -113,3 +139,7 @@ class Ledger(Acceptor, Protocol):
     def commit(self, claim: Claim, ending: Ending) -> State:
         """End the attempt; answers the state the dispatch is in now."""
         ...
+
+
+class Ledger(Acceptor, Runs, Protocol):
+    """The durable record of every dispatch; the only place where a state changes."""

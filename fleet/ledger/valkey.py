@@ -11,7 +11,7 @@ from fleet import keys
 from fleet.errors import ConfigError, Fenced, Refused, SessionBusy
 from fleet.ledger.chained import plan_text, read_place
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
-from fleet.ledger.protocol import Accepted, Claim, Ending
+from fleet.ledger.protocol import Accepted, Claim, Ending, HandOver, Report
 from fleet.ledger.states import State
 from fleet.publish import Bell
 from fleet.sections import Agent, Retry
@@ -43,7 +43,7 @@ class ValkeyLedger:
         """`bell` where the broker is not the store; else the scripts ring by themselves."""
         self.store = store
         self.bell = bell
-        self._settings = settings
+        self.settings = settings
         self._chains = settings.governance()
         self._keep_ended_ms = int(settings.retention.completed_s * 1000)
         self._keep_dead_ms = int(settings.retention.dead_s * 1000)
@@ -88,8 +88,8 @@ class ValkeyLedger:
         answer = self.store.run(
             "claim",
             *(agent, fence, holder, LOSSES_MAX, self._keep_dead_ms, self._keep_ended_ms),
-            *(uuid.uuid4().hex, self._settings.sessions.history_messages),
-            int(self._settings.ageing_s * 1000),
+            *(uuid.uuid4().hex, self.settings.sessions.history_messages),
+            int(self.settings.ageing_s * 1000),
         )
         if answer[0] == "fenced":
             raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")
@@ -157,6 +157,17 @@ class ValkeyLedger:
         ending: Ending,
         said: tuple[str, str] = ("", ""),
     ) -> State:
+        args = self._ending_args(agent, ending, said)
+        answer = self.store.run("commit", dispatch_id, agent, fence, attempt, *args)
+        if answer[0] != "done":
+            raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")
+        self.ring_stage(answer[2:])
+        return State(answer[1])
+
+    def _ending_args(
+        self, agent: str, ending: Ending, said: tuple[str, str] = ("", "")
+    ) -> list[Arg]:
+        """How an attempt ended, as `commit.lua` wants it from its fifth argument on."""
         failure = ending.failure
         verdict = "failed" if failure else "cancelled" if ending.cancelled else "completed"
         if failure and failure.hold:
@@ -165,11 +176,10 @@ class ValkeyLedger:
         if failure and failure.kind:
             facts["error_kind"] = failure.kind
         text = json.dumps(facts, ensure_ascii=False)
-        retry = self._settings.agents[agent].retry if agent in self._settings.agents else Retry()
+        retry = self.settings.agents[agent].retry if agent in self.settings.agents else Retry()
         retry_after_s = (failure.retry_after_s or 0.0) if failure else 0.0
-        answer = self.store.run(
-            "commit",
-            *(dispatch_id, agent, fence, attempt, verdict, text, ending.answer),
+        return [
+            *(verdict, text, ending.answer),
             failure.stage if failure else "",
             failure.reason if failure else ending.cancelled,
             int(failure.retryable) if failure else 0,
@@ -177,14 +187,10 @@ class ValkeyLedger:
             f"{random.random():.6f}",  # noqa: S311 - spreads load, guards nothing
             int(retry_after_s * 1000),
             *(self._keep_dead_ms, self._keep_ended_ms),
-            *(said if self._settings.sessions.history_messages else ("", "")),
+            *(said if self.settings.sessions.history_messages else ("", "")),
             *self._history_bounds,
-            self._settings.targets_of(agent),
-        )
-        if answer[0] != "done":
-            raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")
-        self.ring_stage(answer[2:])
-        return State(answer[1])
+            self.settings.targets_of(agent),
+        ]
 
     def ring_stage(self, made: Sequence[str]) -> None:
         """Ring for the dispatches of a chain's next stage, `id agent` each, as a script asks.
@@ -195,25 +201,55 @@ class ValkeyLedger:
             if self.bell:
                 self.bell(agent, dispatch_id)
 
-    def hand_over(self, batch: Sequence[tuple[Event, Plan, float]]) -> None:
-        """Accept events that the spool accepted, that many seconds ago; a known one is skipped.
+    def hand_over(self, batch: Sequence[HandOver]) -> int:
+        """Accept events that the spool accepted, with what became of them; a known one is skipped.
 
-        None is refused, neither for `max_pending` nor for a busy session.
+        None is refused, neither for `max_pending` nor for a busy session. Answers how many of the
+        reports came too late: the ledger had begun that dispatch itself. Raises ConfigError for an
+        event that cannot be accepted any more, before any of the batch is.
         """
-        calls = [self.accept_args(event, plan, age_s=age_s) for event, plan, age_s in batch]
-        answers = self.store.run_many("accept", calls)
-        for (event, _, _), (answer,) in zip(batch, answers, strict=True):
-            accepted = _accepted(event, answer)
+        calls = [
+            [self._told(one.reports), *self.accept_args(one.event, one.plan, age_s=one.age_s)]
+            for one in batch
+        ]
+        late = 0
+        for one, (answer, too_late, *made) in zip(
+            batch, self.store.run_many("backfill", calls), strict=True
+        ):
+            accepted = _accepted(one.event, answer)
             if isinstance(accepted, Refused):
                 raise accepted
             if self.bell:
                 _ring(self.bell, accepted)
+            self.ring_stage(made)
+            late += int(too_late)
+        return late
+
+    def _told(self, reports: Sequence[Report]) -> str:
+        told = [
+            {
+                "id": report.dispatch_id,
+                "attempt": report.attempt,
+                "losses": report.losses,
+                "holder": report.holder,
+                "started_ago": int(report.started_ago_s * 1000),
+                "elapsed": int(report.elapsed_s * 1000),
+                "steps": report.steps,
+                **(
+                    {"ending": [str(arg) for arg in self._ending_args(report.agent, report.ending)]}
+                    if report.ending
+                    else {}
+                ),
+            }
+            for report in reports
+        ]
+        return json.dumps(told, ensure_ascii=False)
 
     def accept_args(self, event: Event, plan: Plan, *, age_s: float | None = None) -> list[Arg]:
         """One event as `accept.lua` wants it; with an age, one that is accepted already."""
         kept = age_s is not None
         payload = payload_of(event)
-        cancels = self._settings.routes.on_member_failure == "cancel" and len(plan.agents) > 1
+        cancels = self.settings.routes.on_member_failure == "cancel" and len(plan.agents) > 1
         args: list[Arg] = [
             *(keys.event_digest(event.key), event.id, event.source, event.session or ""),
             *(event.priority, payload, plan.reason[:REASON_CHARS_MAX]),
@@ -226,7 +262,7 @@ class ValkeyLedger:
         args += ["", *(_NO_CAPS if kept else self._caps), len(plan.agents)]
         for name in plan.agents:
             # One that is no agent any more has no worker either: its dispatch will expire.
-            agent = self._settings.agents.get(name, _NO_AGENT)
+            agent = self.settings.agents.get(name, _NO_AGENT)
             deadline_s = agent.retry.deadline_s - (age_s or 0.0)
             args += [keys.dispatch_id(event.key, name), name, int(deadline_s * 1000)]
             drops = agent.overflow == "drop_oldest" and not kept
@@ -240,11 +276,11 @@ class ValkeyLedger:
         """The rest of `accept_args`; nothing refuses an event that the spool has `kept`."""
         first = [name for name in chain.stages[0].members if not chain.stages[0].person]
         args: list[Arg] = [
-            *(plan_text(chain, event, self._settings), *(_NO_CAPS if kept else self._caps)),
+            *(plan_text(chain, event, self.settings), *(_NO_CAPS if kept else self._caps)),
             len(first),
         ]
         for name in first:
-            agent = self._settings.agents[name]
+            agent = self.settings.agents[name]
             busy = "reject" if agent.on_busy == "reject" and not kept else ""
             args += ["", name, 0, _NO_MAX if kept else agent.max_pending, "", busy]
         return args

@@ -1,15 +1,22 @@
 """Where an event goes in: into the ledger while all is well, else into the spool."""
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
+from fleet import keys
 from fleet.broker.breaker import Breaker
 from fleet.errors import BrokerUnavailable, Refused
 from fleet.ledger.protocol import Accepted, Acceptor
+from fleet.spool.offered import Offered
 from fleet.spool.table import Spool, SpoolFull
 from routing import Event, Plan
 
 logger = logging.getLogger(__name__)
+
+#: How long one who keeps nothing himself waits until the spool is empty; the look is one byte.
+PATIENCE_S = 3.0
+LOOK_S = 0.05
 
 
 class Door:
@@ -25,12 +32,14 @@ class Door:
         breaker: Breaker,
         spool: Spool,
         wake: Callable[[], None] = lambda: None,
+        offered: Offered | None = None,
     ) -> None:
         """`ledger` may raise BrokerUnavailable; `wake` is called when the spool has grown."""
         self._ledger = ledger
         self._breaker = breaker
         self._spool = spool
         self._wake = wake
+        self._offered = offered
 
     def accept(self, event: Event, plan: Plan) -> Accepted:
         """As `Acceptor.accept`."""
@@ -43,6 +52,8 @@ class Door:
         """As `Acceptor.accept_many`."""
         spool = self._spool
         if not spool.enabled or (self._breaker.closed and not spool.holds):
+            if self._offered is not None:
+                self._offered.note(_digests(batch))
             try:
                 return self._ledger().accept_many(batch)
             except BrokerUnavailable:
@@ -59,3 +70,41 @@ class Door:
             logger.warning("refused %d events: %s", len(batch), error)
             self._spool.count_refused(len(batch))
             raise SpoolFull(f"The broker is away, and {error}") from error
+
+
+class Behind:
+    """Implements `Acceptor` for those who keep nothing: they come after what the spool holds.
+
+    For a process that only works while the broker is there, such as a worker. Where turns run from
+    the spool it must not offer the ledger an event that may have run there. Raises
+    BrokerUnavailable while the spool is not empty.
+    """
+
+    def __init__(self, ledger: Acceptor, spool: Spool, offered: Offered) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._offered = offered
+
+    def accept(self, event: Event, plan: Plan) -> Accepted:
+        """As `Acceptor.accept`."""
+        answer = self.accept_many([(event, plan)])[0]
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+        """As `Acceptor.accept_many`."""
+        # First noted, then looked: whoever keeps the same event now does it the other way round.
+        self._offered.note(_digests(batch))
+        until = time.monotonic() + PATIENCE_S
+        while self._spool.holds:
+            if time.monotonic() > until:
+                raise BrokerUnavailable(
+                    "What was kept while the broker was away is not handed over yet: send it later."
+                )
+            time.sleep(LOOK_S)
+        return self._ledger.accept_many(batch)
+
+
+def _digests(batch: Sequence[tuple[Event, Plan]]) -> Iterator[str]:
+    return (keys.event_digest(event.key) for event, _ in batch)

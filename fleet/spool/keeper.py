@@ -4,16 +4,18 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from fleet import bus
 from fleet.broker.breaker import Breaker
 from fleet.broker.probe import probe
-from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import ValkeyLedger
-from fleet.spool.table import Spool, SpoolFull
+from fleet.errors import BrokerUnavailable, ConfigError, FleetError
+from fleet.ledger import HandOver, Report, ValkeyLedger
+from fleet.spool.direct import Direct
+from fleet.spool.runs import SpoolLedger
+from fleet.spool.table import Kept, Spool, SpoolFull
 from fleet.store import Store
 
 logger = logging.getLogger(__name__)
@@ -38,22 +40,30 @@ class Keeper:
         spool: Spool,
         ledger: Callable[[], ValkeyLedger],
         store: Callable[[], Store],
+        direct: Direct | None = None,
+        runs: SpoolLedger | None = None,
     ) -> None:
         self._breaker = breaker
         self._spool = spool
         self._ledger = ledger
         self._store = store
+        self._direct = direct
+        self._runs = runs
         self._look = threading.Event()
         self._stopped = threading.Event()
         self._lock: int | None = None
         self._told = ""
         self._unclean = True
+        #: Names of damaged files that were told of.
+        self._reported: set[str] = set()
 
     def start(self) -> None:
         """Begin, in a daemon thread."""
         self._breaker.prepare()
         try:
             self._spool.prepare()
+            if self._spool.exists and (again := self._spool.take_back()):
+                logger.warning("%d events that were put aside are tried again", again)
         except SpoolFull as error:
             self._tell(str(error))
         threading.Thread(target=self._run, name="spool-keeper", daemon=True).start()
@@ -84,21 +94,30 @@ class Keeper:
                 # Without it nothing would leave the spool any more.
                 logger.exception("the spool's keeper failed and tries again")
                 self._stopped.wait(PAUSE_S)
+        if self._direct is not None:
+            self._direct.close()
         if self._lock is not None:
             os.close(self._lock)
 
     def work(self) -> int:
         """Probe if that is due, and hand over what can be; how many events.
 
-        Raises BrokerUnavailable, and SpoolFull when the spool cannot be read.
+        While the broker is away, have what may be run from here. Raises BrokerUnavailable, and
+        SpoolFull when the spool cannot be read.
         """
-        if not self._breaker.closed and not self._probe():
-            return 0
+        away = not self._breaker.closed and not self._probe()
         # The lock also while there is nothing to do: `fleet send` looks for it.
         if not self._alone():
             return 0
+        if away:
+            if self._direct is not None:
+                self._direct.tend()
+            return 0
+        if self._direct is not None and not self._direct.over():
+            return 0
         done = self._hand_over() if self._spool.holds else 0
         self._tell_refused()
+        self._tell_damaged()
         if self._unclean and self._spool.exists:
             self._spool.clear()
         self._unclean = False
@@ -116,17 +135,53 @@ class Keeper:
             return probe(self._breaker, fresh)
 
     def _hand_over(self) -> int:
-        ledger, done = self._ledger(), 0
+        ledger, done, late = self._ledger(), 0, 0
         while not self._stopped.is_set():
             kept = self._spool.first(BATCH)
-            ledger.hand_over([(one.event, one.plan, one.age_s) for one in kept])
+            reports = self._reports(kept)
+            batch = [
+                HandOver(
+                    event=one.event,
+                    plan=one.plan,
+                    age_s=one.age_s,
+                    reports=tuple(reports.get(one.seq, ())),
+                )
+                for one in kept
+            ]
+            try:
+                late += ledger.hand_over(batch)
+            except ConfigError:
+                self._put_aside_what_cannot_be(ledger, kept, batch)
+                continue
             done += len(kept)
             self._unclean = self._unclean or bool(kept)
             if self._spool.handed_over(kept[-1].seq if kept else 0):
                 break
         if done:
             logger.warning("the spool is empty: the ledger has its %d events", done)
+        if late:
+            reason = f"{late} dispatches that ran while the broker was away had run elsewhere, too"
+            logger.error(reason)
+            bus.alert(ledger.store, "ran_twice", reason)
         return done
+
+    def _reports(self, kept: Sequence[Kept]) -> Mapping[int, Sequence[Report]]:
+        if self._runs is None or not kept:
+            return {}
+        return self._runs.reports(one.seq for one in kept)
+
+    def _put_aside_what_cannot_be(
+        self, ledger: ValkeyLedger, kept: Sequence[Kept], batch: Sequence[HandOver]
+    ) -> None:
+        """An event that the configuration has no place for any more must not stop the others."""
+        for one, handed in zip(kept, batch, strict=True):
+            try:
+                ledger.accept_args(handed.event, handed.plan, age_s=handed.age_s)
+            except ConfigError as error:
+                self._spool.put_aside(one.seq, str(error))
+                reason = f"an event is put aside: {error} It is tried again at the next start."
+                logger.error("%s", reason)
+                bus.alert(ledger.store, "spool_aside", reason)
 
     def _tell_refused(self) -> None:
         refused = self._spool.take_refused()
@@ -137,6 +192,13 @@ class Keeper:
             except BrokerUnavailable:
                 self._spool.count_refused(refused)
                 raise
+
+    def _tell_damaged(self) -> None:
+        for name in self._spool.file.damaged():
+            if name not in self._reported:
+                reason = f"the spool was damaged and is set aside as {name}: events may be in it"
+                bus.alert(self._ledger().store, "spool_damaged", reason)
+                self._reported.add(name)
 
     def _alone(self) -> bool:
         """True for the one keeper of the data folder."""

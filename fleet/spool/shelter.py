@@ -3,18 +3,24 @@
 from dataclasses import dataclass
 from typing import Any
 
+from fleet import keys
 from fleet.broker.breaker import Breaker
 from fleet.broker.circuit import Limits
 from fleet.settings import Settings
+from fleet.spool.offered import Offered
+from fleet.spool.runs import SpoolLedger, alone, may_run_here
 from fleet.spool.table import Spool, SpoolFull
+from routing import Event, Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Shelter:
-    """Both, of one data folder."""
+    """All of one data folder; `offered` and `runs` are None where nothing runs from the spool."""
 
     breaker: Breaker
     spool: Spool
+    offered: Offered | None = None
+    runs: SpoolLedger | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "Shelter":
@@ -22,19 +28,34 @@ class Shelter:
         limits = Limits(
             failures=settings.breaker.failure_threshold, wait_s=settings.breaker.reset_timeout_s
         )
+        breaker = Breaker(settings.data_dir, limits)
 
         def pending_max(agent: str) -> int:
             return settings.agents[agent].max_pending
 
-        return cls(
-            Breaker(settings.data_dir, limits),
-            Spool(settings.data_dir, settings.spool, pending_max, settings.governance()),
+        offered = Offered(settings.data_dir.absolute() / "spool") if settings.runs_direct else None
+
+        def may_run(event: Event, plan: Plan) -> bool:
+            if offered is None or not alone(event, plan):
+                return False
+            known = all(may_run_here(settings.agents.get(agent)) for agent in plan.agents)
+            return known and not offered.has(keys.event_digest(event.key))
+
+        spool = Spool(
+            settings.data_dir, settings.spool, pending_max, settings.governance(), may_run
         )
+        runs = SpoolLedger(spool.file, settings, lambda: breaker.closed) if offered else None
+        return cls(breaker, spool, offered, runs)
 
     def standing(self) -> dict[str, Any]:
         """Its part of the health document; `spooled` is None where the spool cannot be read."""
         try:
             spooled: int | None = self.spool.size().events
+            direct = self.runs.counts() if self.runs else {}
         except SpoolFull:
-            spooled = None
-        return {"breaker": self.breaker.name, "spooled": spooled}
+            spooled, direct = None, {}
+        return {
+            "breaker": self.breaker.name,
+            "spooled": spooled,
+            **({"direct": direct} if direct else {}),
+        }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet import keys
 from fleet.errors import BrokerUnavailable, Refused
 from fleet.ledger import Accepted
-from fleet.sections import Spool as Limits
+from fleet.spool.section import Spool as Limits
 from fleet.spool.table import Spool, SpoolFull
 from routing import Event, Plan
 

@@ -22,7 +22,7 @@ local function target_key(target) return 'fleet:target:' .. target end
 -- each followed by the time (ms) that there is to reach it.
 local function announce(record, fields, targets)
   leave_queue(record)
-  redis.call('HDEL', agent_key(record.agent), 'active')
+  leave_agent(record)
   move(record, 'announcing', plus({'announced_ms', NOW}, fields))
   next_in_session(record)
   for target, most_ms in string.gmatch(targets, '(%S+) (%d+)') do

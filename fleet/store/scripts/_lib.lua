@@ -254,15 +254,20 @@ end
 -- What the end of a stage means for its chain; `_chain.lua` says it.
 local advance
 
+-- Its agent runs it no more; another that it runs is left alone.
+local function leave_agent(record)
+  if redis.call('HGET', agent_key(record.agent), 'active') == record.id then
+    redis.call('HDEL', agent_key(record.agent), 'active')
+  end
+end
+
 -- Into a terminal state: off every work list, one terminal bus entry, retention started.
 -- `fields` are set on the record; `extra` goes into the bus entry; `keep_ms` is how long it stays.
 -- Its event, the parent record, takes the outcome down, and ends with the last of its members.
 local function finish(record, to, fields, extra, keep_ms)
   local began, announced = record.state == 'active', record.state == 'announcing'
   leave_queue(record)
-  if redis.call('HGET', agent_key(record.agent), 'active') == record.id then
-    redis.call('HDEL', agent_key(record.agent), 'active')
-  end
+  leave_agent(record)
   move(record, to, plus({'ended_ms', NOW}, fields))
   tally(record.agent, 'outcome.' .. to)
   redis.call('ZADD', to == 'dead' and 'fleet:dead' or 'fleet:ended', NOW, record.id)

@@ -1,0 +1,127 @@
+"""Starts and ends the process that runs kept events while the broker is away (`tasks.direct`).
+
+One process for a data folder, told by a lock that it and all that it forked hold: an event is not
+handed over before the last of them has ended. It ends with the keeper that started it, by the pipe
+that is its standard input; what it was in the middle of then goes on from its journal elsewhere.
+"""
+
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fleet.broker.breaker import Breaker
+from fleet.settings import Settings
+from fleet.spool.file import SpoolFull, unusable
+from fleet.spool.runs import SpoolLedger
+from fleet.up.sessions import kill_session
+
+logger = logging.getLogger(__name__)
+
+#: What it is called; `fleet` knows nothing of `tasks`.
+MODULE = "tasks.direct"
+#: Between two starts of a process that ended by itself.
+AGAIN_S = 5.0
+#: Beyond drain_s: to kill what did not end, and to write that down.
+STOP_MARGIN_S = 5.0
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock that the process of this spool holds while it, or a turn of it, lives."""
+    return folder / "direct.lock"
+
+
+def take(folder: Path) -> int | None:
+    """The lock, to be kept open; None while another has it. Raises SpoolFull."""
+    try:
+        lock = os.open(lock_of(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SpoolFull(unusable(error)) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+class Direct:
+    """For the one keeper of a data folder; not safe to share between threads."""
+
+    def __init__(self, settings: Settings, breaker: Breaker, runs: SpoolLedger) -> None:
+        self._breaker = breaker
+        self._runs = runs
+        #: By then every worker that lost the broker has ended its turn, and itself.
+        self._after_s = settings.lease_ttl_s
+        self._drain_s = settings.drain_s
+        self._folder = settings.data_dir.absolute() / "spool"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._due = 0.0
+        self._kill_at = 0.0
+
+    def tend(self) -> None:
+        """While the broker is away: have the process run if there is anything for it to do."""
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            self._bury(code)
+        if time.monotonic() < self._due or not self._is_time() or not self._runs.waiting():
+            return
+        lock = take(self._folder)
+        if lock is None:
+            return  # that of an earlier keeper is still ending
+        os.close(lock)
+        self._due = time.monotonic() + AGAIN_S
+        self._kill_at = 0.0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, start_new_session=True
+        )
+        logger.warning("the broker is away: kept events run here, by process %d", self._process.pid)
+
+    def over(self) -> bool:
+        """The broker is back: True once no turn runs from the spool any more; ask again else."""
+        if self._process is not None:
+            self._tell()
+            code = self._process.poll()
+            if code is None:
+                if time.monotonic() < self._kill_at:
+                    return False
+                kill_session(self._process.pid)
+                code = self._process.wait()
+            self._bury(code)
+        if not lock_of(self._folder).exists():
+            return True
+        lock = take(self._folder)
+        if lock is None:
+            return False
+        os.close(lock)
+        return True
+
+    def close(self) -> None:
+        """Have it end; what it has in hand goes on from the journal."""
+        if self._process is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Ask it, once, to end its turns."""
+        assert self._process is not None  # noqa: S101 - both callers looked
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+            self._kill_at = time.monotonic() + self._drain_s + STOP_MARGIN_S
+
+    def _bury(self, code: int) -> None:
+        assert self._process is not None  # noqa: S101 - the callers looked
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        kill_session(self._process.pid)
+        if code:
+            logger.error("the process that ran kept events ended with %d", code)
+        self._process = None
+
+    def _is_time(self) -> bool:
+        state, _ = self._breaker.look()
+        return state.open and self._breaker.age_s(state) >= self._after_s

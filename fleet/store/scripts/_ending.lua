@@ -1,0 +1,116 @@
+-- How an attempt ends. Put after `_lib.lua`, `_history.lua`, `_chain.lua` and `_delivery.lua` in the
+-- scripts whose legend says `With`.
+--
+-- Keys     those of `commit.lua`, of which here: fleet:outcome:, fleet:retry, fleet:deadlines,
+--          fleet:spend:
+
+-- End the attempt that `record` is active with: the outcome, the bus entries and the removal from the
+-- work lists, at once. `elapsed` (ms) is how long it ran, `v` what `commit.lua` is given from its
+-- fifth argument on: 1 verdict, 2 record fields (JSON), 3 answer, 4 stage, 5 reason, 6 retryable,
+-- 7 attempts allowed, 8 minimum age, 9 first wait, 10 jitter, 11 never before, 12 keep dead, 13 keep
+-- ended, 14 what was said, 15 what was answered, 16 most messages, 17 most bytes, 18 keep a history,
+-- 19 receivers. Answers as `commit.lua`.
+local function end_attempt(record, fence, elapsed, v)
+  local id, agent, attempt = record.id, record.agent, record.attempt
+  local verdict, fields, answer, stage, reason = unpack(v, 1, 5)
+  local retryable, attempts_max, min_age = v[6] == '1', tonumber(v[7]), tonumber(v[8])
+  local keep_dead, keep_ended = v[12], v[13]
+
+  -- Upper bounds (ms) of the histogram of turns, from an echo to the longest hard limits;
+  -- `fleet.metrics` has the same.
+  local bound = 'inf'
+  for _, limit in ipairs({100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000,
+    600000, 1800000}) do
+    if elapsed <= limit then bound = limit break end
+  end
+  tally(agent, 'turn.' .. bound)
+  tally(agent, 'turn_ms', elapsed)
+  -- A later attempt's figures hold those of the journalled steps again, or, when it got less far, not
+  -- yet: what a dispatch has cost never shrinks, and only what is more than before is counted.
+  local per_unit = {tokens_in = 1, tokens_out = 1, usd = 1e6}
+  local day = 'fleet:spend:' .. math.floor(NOW / 86400000)
+  local function spend(name, value)
+    local before, now, unit = tonumber(record[name] or 0), tonumber(value), per_unit[name]
+    if now <= before then return record[name] or value end
+    tally(agent, name, math.floor(now * unit + 0.5) - math.floor(before * unit + 0.5))
+    redis.call(name == 'usd' and 'HINCRBYFLOAT' or 'HINCRBY', day, agent .. '|' .. name, now - before)
+    redis.call('PEXPIRE', day, 259200000)
+    return value
+  end
+
+  local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
+  for name, value in pairs(cjson.decode(fields)) do
+    if per_unit[name] then value = spend(name, value) end
+    set[#set + 1] = name; set[#set + 1] = tostring(value)
+    if name == 'verdict' then record.verdict = value end
+    if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end
+  end
+  if stage ~= '' then
+    tally(agent, 'failed.' .. stage)
+    plus(set, {'stage', stage, 'error', reason, 'retryable', v[6]})
+  end
+  local timing = {'elapsed_s', elapsed / 1000}
+  local function done(state)
+    ring_if_short(agent, false)
+    return plus({'done', state}, unrung)
+  end
+
+  if verdict == 'completed' then
+    local announces = v[19] ~= '' and not record.chain_id
+    -- Longer where it waits for a receiver, whose longest deadline is a day.
+    redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX',
+      string.format('%.0f', tonumber(keep_ended) + (announces and 172800000 or 0)))
+    if record.session ~= '' and v[14] ~= '' then
+      remember(record.session, v[14], v[15], tonumber(v[16]), tonumber(v[17]), v[18])
+    end
+    if announces then
+      announce(record, set, v[19])
+      return done('announcing')
+    end
+    finish(record, 'completed', set, timing, keep_ended)
+    return done('completed')
+  end
+  if verdict == 'cancelled' then
+    finish(record, 'cancelled', plus(set, {'error', reason}), plus(timing, {'reason', reason}),
+      keep_ended)
+    return done('cancelled')
+  end
+
+  if verdict == 'held' and not record.cancel and NOW < tonumber(record.deadline_ms) then
+    move(record, 'queued', set)
+    redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1)
+    redis.call('HSET', agent_key(agent), 'hold_ms', string.format('%.0f', NOW + tonumber(v[11])))
+    leave_agent(record)
+    redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
+    offer(record, tonumber(record.order) - 2 ^ 50)
+    emit('dispatch_queued', plus(who(record), {'stage', stage, 'reason', reason}))
+    return {'done', 'queued'}
+  end
+
+  local failures = tonumber(attempt) - tonumber(record.losses) - tonumber(record.attempt_base or 0)
+  -- Full jitter: a random part of a wait that doubles, an hour at most (AWS, "Exponential Backoff And
+  -- Jitter"). Attempts that a dying worker or a drain cut short do not lengthen it.
+  local ceiling = math.min(tonumber(v[9]) * 2 ^ math.min(math.max(failures, 1) - 1, 20), 3600000)
+  local wait = math.floor(math.max(ceiling * tonumber(v[10]), tonumber(v[11])))
+  local young = NOW - tonumber(record.accepted_ms) < min_age
+  local in_time = NOW + wait < tonumber(record.deadline_ms)
+  local retry = retryable and in_time and (failures < attempts_max or young) and not record.cancel
+  local failed = plus(timing, {'stage', stage, 'reason', reason, 'will_retry', tostring(retry)})
+  if retry then plus(failed, {'retry_at', string.format('%.3f', (NOW + wait) / 1000)}) end
+  emit('dispatch_failed', plus(who(record), failed))
+  if record.cancel then
+    finish(record, 'cancelled', plus(set, {'error', record.cancel}), {'reason', record.cancel},
+      keep_ended)
+    return done('cancelled')
+  end
+  if not retry then
+    finish(record, 'dead', set, {'stage', stage, 'reason', reason}, keep_dead)
+    return done('dead')
+  end
+  leave_agent(record)
+  move(record, 'retrying', plus(set, {'retry_at_ms', string.format('%.0f', NOW + wait)}))
+  next_in_session(record)
+  redis.call('ZADD', 'fleet:retry', NOW + wait, id)
+  redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
+  return done('retrying')
+end

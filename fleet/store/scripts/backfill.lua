@@ -1,0 +1,58 @@
+-- Accept an event that was kept while this store was away, with what became of its dispatches meanwhile.
+--
+-- ARGV     1 what became of them (JSON): a list of objects with id, attempt, losses, holder,
+--          started_ago (ms), elapsed (ms), steps (journal key -> entry) and, where it ended, ending:
+--          what `commit.lua` is given from its fifth argument on, as strings;
+--          then those of one event as `accept.lua` takes them
+-- With     _busy, _caps, _history, _chain, _delivery, _accept, _ending
+-- Keys     those of `accept.lua` and `commit.lua`, of which here: fleet:deadlines; and fleet:journal:
+-- Returns  {what `accept.lua` answers for it, how many of the reports came too late,
+--          `id agent` to ring for, ...}
+-- Invariants
+--   In one step: nobody claims a dispatch between its acceptance and its outcome.
+--   A report changes only a dispatch that nobody has begun here; one that was begun is counted as too
+--   late. A repeated call (its reply was lost) answers the same of the event and writes nothing.
+--   The bus has what happened in its order, and each outcome once.
+
+local TOKEN = 'spool'
+
+local function begun(record, report)
+  redis.call('ZREM', due_key(record.agent), record.id)
+  redis.call('ZREM', 'fleet:deadlines', record.id)
+  for key, entry in pairs(report.steps) do
+    redis.call('HSET', 'fleet:journal:' .. record.id, key, entry)
+  end
+  record.attempt, record.losses = tostring(report.attempt), tostring(report.losses)
+  record.started_ms = string.format('%.0f', NOW - report.started_ago)
+  move(record, 'active', {'attempt', report.attempt, 'losses', report.losses, 'fence', TOKEN,
+    'started_ms', record.started_ms, 'holder', report.holder})
+  tally(record.agent, 'attempts', report.attempt)
+  emit('dispatch_started', who(record))
+end
+
+-- It was cut short: it goes on from its journal, before any other of its agent, and no attempt of its
+-- is used up.
+local function hand_back(record, report)
+  redis.call('HSET', dispatch_key(record.id), 'attempt_base', report.attempt - report.losses)
+  move(record, 'queued', {})
+  redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, record.id)
+  offer(record, tonumber(record.order) - 2 ^ 50)
+  emit('dispatch_queued', plus(who(record), {'reason', 'its turn was cut short and goes on'}))
+end
+
+local answer = accept(2, last_of(2))
+local late, made = 0, {}
+for _, report in ipairs(cjson.decode(ARGV[1])) do
+  local record = read_hash(dispatch_key(report.id))
+  if record.state ~= 'queued' or record.attempt ~= '0' then
+    if record.fence ~= TOKEN then late = late + 1 end
+  else
+    begun(record, report)
+    if report.ending then
+      plus(made, {unpack(end_attempt(record, TOKEN, report.elapsed, report.ending), 3)})
+    else
+      hand_back(record, report)
+    end
+  end
+end
+return plus({answer, late}, made)

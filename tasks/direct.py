@@ -1,0 +1,198 @@
+"""Runs kept events while the broker is away: `python -m tasks.direct`, which the keeper starts.
+
+The same turns as a worker's, from the spool's ledger (`fleet.spool.runs`): one at a time for each
+agent, with soft and hard limit, journalled. This process imports what the agents need, stays
+single-threaded and forks a child for each agent that has work, so a hung one blocks no other. It
+stops when the broker is back or its standard input ends: what runs then has `drain_s` to end.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from fleet import alive, context
+from fleet.errors import BrokerUnavailable, Fenced, FleetError
+from fleet.ledger import Ending, Failure, Stage
+from fleet.local import TurnLock
+from fleet.marks import Mark, kill_marked, leave
+from fleet.orphans import die_with_parent
+from fleet.spool.direct import take
+from fleet.spool.runs import Running, SpoolLedger
+from fleet.spool.shelter import Shelter
+from tasks import turns
+from tasks.limits import until_the_worker_says
+
+logger = logging.getLogger(__name__)
+
+#: How soon a new event is begun, an ended child seen, and the end of the outage.
+LOOK_S = 0.1
+#: A child that found the agent's lock taken, or failed: not before this again.
+PAUSE_S = 0.5
+KILL_PATIENCE_S = 2.0
+
+
+@dataclass(slots=True)
+class Runner:
+    """One child for each agent that has work."""
+
+    shelter: Shelter
+    _children: dict[int, str] = field(default_factory=dict)  #: pid -> agent
+    _not_before: dict[str, float] = field(default_factory=dict)
+    _told: bool = False
+    _kill_at: float = 0.0
+
+    def run(self) -> None:
+        """Until there is nothing to do here any more."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        while not self._is_over():
+            self._reap()
+            self._end_what_runs_on()
+            if not self._kill_at:
+                self._start_what_waits()
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._told = True
+
+    def _is_over(self) -> bool:
+        """Wait a moment; True when it was told to stop and every child has ended."""
+        if not self._told:
+            readable, _, _ = select.select([sys.stdin], [], [], LOOK_S)
+            self._told = bool(readable) or self.shelter.breaker.closed
+        else:
+            time.sleep(LOOK_S)
+        if self._told and not self._kill_at:
+            self._kill_at = time.monotonic() + context.settings().drain_s
+        if self._kill_at and time.monotonic() > self._kill_at:
+            for pid in list(self._children):
+                self._kill(pid)
+        return bool(self._kill_at) and not self._children
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            agent = self._children.pop(pid, "")
+            _clear_up(pid)
+            if status:
+                self._not_before[agent] = time.monotonic() + PAUSE_S
+
+    def _start_what_waits(self) -> None:
+        now = time.monotonic()
+        for agent in _runs(self.shelter).waiting():
+            if agent in self._children.values() or self._not_before.get(agent, 0.0) > now:
+                continue
+            pid = os.fork()
+            if not pid:
+                _serve(agent)
+            self._children[pid] = agent
+
+    def _end_what_runs_on(self) -> None:
+        """The hard limit: the child is killed, and its outcome written here."""
+        if not self._children:
+            return
+        for running in _runs(self.shelter).running():
+            limit_s = context.settings().hard_limit_s(running.agent)
+            pids = [pid for pid, agent in self._children.items() if agent == running.agent]
+            if running.for_s > limit_s and pids:
+                self._kill(pids[0])
+                _runs(self.shelter).end_active(running, _past(running, limit_s))
+
+    def _kill(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        alive.await_end(pid, KILL_PATIENCE_S)
+        _clear_up(pid)
+
+
+def main() -> int:
+    """Serve the spool of this process's configuration; the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    context.guard()
+    # Not this process's own, which a child is to open anew: SQLite and locks do not outlive a fork.
+    shelter = Shelter.of(context.settings())
+    if shelter.runs is None:
+        logger.error("spool.direct is off: nothing runs from the spool")
+        return 1
+    lock = take(shelter.spool.folder)
+    if lock is None:
+        logger.warning("another process runs what is kept here")
+        return 0
+    if any(agent.runner == "llm" for agent in context.settings().agents.values()):
+        # Before the forks: seconds of imports, on pages that the children share.
+        from tasks.warm import preload
+
+        preload()
+    Runner(shelter).run()
+    return 0
+
+
+def _runs(shelter: Shelter) -> SpoolLedger:
+    assert shelter.runs is not None  # noqa: S101 - `main` looked
+    return shelter.runs
+
+
+def _serve(agent: str) -> NoReturn:
+    """In a child: run what waits for one agent, then end."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        die_with_parent()
+        leave(Mark.CHILD)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        code = _turns(agent)
+    except FleetError as error:
+        logger.warning("a turn of %s is left for later: %s", agent, error)
+    except BaseException:
+        logger.exception("the child that runs %s failed", agent)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _turns(agent: str) -> int:
+    settings = context.settings()
+    runs = _runs(context.shelter())
+    if not TurnLock(settings.data_dir, agent).take():
+        return 1
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    while (claim := runs.claim(agent, os.getpid(), holder)) is not None:
+        with until_the_worker_says(), turns.traced(claim) as span:
+            try:
+                state = turns.commit(claim, runs, turns.run(claim, runs, alarm=True))
+            except (Fenced, BrokerUnavailable) as error:
+                logger.warning("the turn of %s goes on later: %s", claim.dispatch_id, error)
+                return 1
+            span.note(state=state or "refused")
+    return 0
+
+
+def _past(running: Running, limit_s: float) -> Ending:
+    return Ending(
+        failure=Failure(
+            stage=Stage.TIMEOUT,
+            reason=f"the turn ran on past its hard limit of {limit_s:g} s and was killed",
+            retryable=True,
+            kind="TimeLimitExceeded",
+        )
+    )
+
+
+def _clear_up(pid: int) -> None:
+    """What the tools of a dead child started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    kill_marked(Mark.CHILD, pid)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
