@@ -4,6 +4,10 @@ The same turns as a worker's, from the spool's ledger (`fleet.spool.runs`): one 
 agent, with soft and hard limit, journalled. This process imports what the agents need, stays
 single-threaded and forks a child for each agent that has work, so a hung one blocks no other. It
 stops when the broker is back or its standard input ends: what runs then has `drain_s` to end.
+
+It holds the locks of the agents that it ran (`fleet.local`), and keeps them until the ledger knows
+what became of their events: so no worker begins another before. It says on its standard output
+when no turn runs any more, and then waits to be ended.
 """
 
 import contextlib
@@ -23,7 +27,7 @@ from fleet.ledger import Ending, Failure, Stage
 from fleet.local import TurnLock
 from fleet.marks import Mark, kill_marked, leave
 from fleet.orphans import die_with_parent
-from fleet.spool.direct import take
+from fleet.spool.direct import DRAINED, take
 from fleet.spool.runs import Running, SpoolLedger
 from fleet.spool.shelter import Shelter
 from tasks import turns
@@ -36,6 +40,8 @@ LOOK_S = 0.1
 #: A child that found the agent's lock taken, or failed: not before this again.
 PAUSE_S = 0.5
 KILL_PATIENCE_S = 2.0
+#: To hand over ten thousand events takes seconds; after this the agents are let go in any case.
+HAND_OVER_S = 120.0
 
 
 @dataclass(slots=True)
@@ -45,6 +51,7 @@ class Runner:
     shelter: Shelter
     _children: dict[int, str] = field(default_factory=dict)  #: pid -> agent
     _not_before: dict[str, float] = field(default_factory=dict)
+    _locks: dict[str, TurnLock] = field(default_factory=dict)
     _told: bool = False
     _kill_at: float = 0.0
 
@@ -57,6 +64,7 @@ class Runner:
             self._end_what_runs_on()
             if not self._kill_at:
                 self._start_what_waits()
+        _wait_to_be_ended()
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._told = True
@@ -90,10 +98,19 @@ class Runner:
         for agent in _runs(self.shelter).waiting():
             if agent in self._children.values() or self._not_before.get(agent, 0.0) > now:
                 continue
+            if not self._is_ours(agent):
+                self._not_before[agent] = now + PAUSE_S
+                continue
             pid = os.fork()
             if not pid:
                 _serve(agent)
             self._children[pid] = agent
+
+    def _is_ours(self, agent: str) -> bool:
+        """Whether no worker of this machine runs its turns; from then on none does."""
+        if agent not in self._locks:
+            self._locks[agent] = TurnLock(context.settings().data_dir, agent)
+        return self._locks[agent].take()
 
     def _end_what_runs_on(self) -> None:
         """The hard limit: the child is killed, and its outcome written here."""
@@ -160,10 +177,7 @@ def _serve(agent: str) -> NoReturn:
 
 
 def _turns(agent: str) -> int:
-    settings = context.settings()
     runs = _runs(context.shelter())
-    if not TurnLock(settings.data_dir, agent).take():
-        return 1
     holder = f"{socket.gethostname()}:{os.getpid()}"
     while (claim := runs.claim(agent, os.getpid(), holder)) is not None:
         with until_the_worker_says(), turns.traced(claim) as span:
@@ -174,6 +188,15 @@ def _turns(agent: str) -> int:
                 return 1
             span.note(state=state or "refused")
     return 0
+
+
+def _wait_to_be_ended() -> None:
+    """Until what became of the turns is handed over, or nobody is there to do it."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), DRAINED)
+    reader = select.poll()
+    reader.register(sys.stdout.fileno(), 0)  # its other end is closed: that is always told
+    reader.poll(HAND_OVER_S * 1000)
 
 
 def _past(running: Running, limit_s: float) -> Ending:

@@ -1,13 +1,14 @@
 """Starts and ends the process that runs kept events while the broker is away (`tasks.direct`).
 
 One process for a data folder, told by a lock that it and all that it forked hold: an event is not
-handed over before the last of them has ended. It ends with the keeper that started it, by the pipe
+handed over before the last turn has ended. It ends with the keeper that started it, by the pipe
 that is its standard input; what it was in the middle of then goes on from its journal elsewhere.
 """
 
 import fcntl
 import logging
 import os
+import select
 import subprocess
 import sys
 import time
@@ -23,8 +24,13 @@ logger = logging.getLogger(__name__)
 
 #: What it is called; `fleet` knows nothing of `tasks`.
 MODULE = "tasks.direct"
+#: What it says when no turn runs any more.
+DRAINED = b"drained\n"
 #: Between two starts of a process that ended by itself.
 AGAIN_S = 5.0
+#: How long turns may go on when this process ends, which has little time itself.
+CLOSE_S = 5.0
+LOOK_S = 0.05
 #: Beyond drain_s: to kill what did not end, and to write that down.
 STOP_MARGIN_S = 5.0
 
@@ -65,10 +71,9 @@ class Direct:
     def tend(self) -> None:
         """While the broker is away: have the process run if there is anything for it to do."""
         if self._process is not None:
-            code = self._process.poll()
-            if code is None:
+            if self._is_at_work():
                 return
-            self._bury(code)
+            self._bury()
         if time.monotonic() < self._due or not self._is_time() or not self._runs.waiting():
             return
         lock = take(self._folder)
@@ -78,21 +83,25 @@ class Direct:
         self._due = time.monotonic() + AGAIN_S
         self._kill_at = 0.0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-m", MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         logger.warning("the broker is away: kept events run here, by process %d", self._process.pid)
 
     def over(self) -> bool:
-        """The broker is back: True once no turn runs from the spool any more; ask again else."""
+        """The broker is back: True once no turn runs from the spool any more; ask again else.
+
+        The agents whose events ran here are held until `end`.
+        """
         if self._process is not None:
             self._tell()
-            code = self._process.poll()
-            if code is None:
-                if time.monotonic() < self._kill_at:
-                    return False
-                kill_session(self._process.pid)
-                code = self._process.wait()
-            self._bury(code)
+            if self._is_at_work():
+                return False
+            if self._process.poll() is None and self._is_drained():
+                return True
+            self._bury()
         if not lock_of(self._folder).exists():
             return True
         lock = take(self._folder)
@@ -101,10 +110,20 @@ class Direct:
         os.close(lock)
         return True
 
-    def close(self) -> None:
-        """Have it end; what it has in hand goes on from the journal."""
+    def end(self) -> None:
+        """What became of the turns is handed over: let the agents go."""
         if self._process is not None:
-            self._tell()
+            self._bury()
+
+    def close(self) -> None:
+        """Have it end soon; what it has in hand goes on from the journal."""
+        if self._process is None:
+            return
+        self._tell()
+        until = time.monotonic() + CLOSE_S
+        while self._is_at_work() and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        self._bury()
 
     def _tell(self) -> None:
         """Ask it, once, to end its turns."""
@@ -113,14 +132,33 @@ class Direct:
             self._process.stdin.close()
             self._kill_at = time.monotonic() + self._drain_s + STOP_MARGIN_S
 
-    def _bury(self, code: int) -> None:
+    def _is_at_work(self) -> bool:
+        """Whether it runs turns, or may begin some, and has time left for that."""
         assert self._process is not None  # noqa: S101 - the callers looked
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        if self._process.poll() is not None or self._is_drained():
+            return False
+        return not self._kill_at or time.monotonic() < self._kill_at
+
+    def _is_drained(self) -> bool:
+        assert self._process is not None  # noqa: S101 - the caller looked
+        told = self._process.stdout
+        return told is not None and bool(select.select([told], [], [], 0)[0])
+
+    def _bury(self) -> None:
+        """Leave nothing of it."""
+        assert self._process is not None  # noqa: S101 - the callers looked
+        code = self._process.poll()
         kill_session(self._process.pid)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         if code:
             logger.error("the process that ran kept events ended with %d", code)
         self._process = None
+        if self._kill_at:
+            # Else it died of what it ran, and that counts.
+            self._runs.hand_back()
 
     def _is_time(self) -> bool:
         state, _ = self._breaker.look()

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.5
 #: After a hand-over that failed; five of them open the breaker.
 PAUSE_S = 1.0
+#: For what it does just now, and for turns that run from the spool; then it ends with its process.
+CLOSE_S = 8.0
 #: Events in one round trip.
 BATCH = 100
 
@@ -51,6 +53,7 @@ class Keeper:
         self._runs = runs
         self._look = threading.Event()
         self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
         self._lock: int | None = None
         self._told = ""
         self._unclean = True
@@ -66,7 +69,8 @@ class Keeper:
                 logger.warning("%d events that were put aside are tried again", again)
         except SpoolFull as error:
             self._tell(str(error))
-        threading.Thread(target=self._run, name="spool-keeper", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="spool-keeper", daemon=True)
+        self._thread.start()
 
     def wake(self) -> None:
         """There is something to do."""
@@ -76,6 +80,8 @@ class Keeper:
         """End within moments; what is in the spool waits for the next keeper."""
         self._stopped.set()
         self._look.set()
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         wait_s = 0.0
@@ -116,6 +122,8 @@ class Keeper:
         if self._direct is not None and not self._direct.over():
             return 0
         done = self._hand_over() if self._spool.holds else 0
+        if self._direct is not None:
+            self._direct.end()
         self._tell_refused()
         self._tell_damaged()
         if self._unclean and self._spool.exists:

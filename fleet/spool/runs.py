@@ -33,7 +33,7 @@ _ENDING = TypeAdapter(Ending)
 _NEXT = """
 SELECT run.dispatch, run.state, run.attempt, run.losses, kept.event FROM run JOIN kept USING (seq)
 WHERE run.agent = ? AND kept.seq > ? AND run.state IN ('waiting', 'active') AND kept.at > ?
-ORDER BY run.state = 'waiting', run.priority DESC, run.seq LIMIT 1
+ORDER BY run.attempt = 0, run.priority DESC, run.seq LIMIT 1
 """
 
 
@@ -159,6 +159,12 @@ class SpoolLedger:
             ).fetchone()
             if row is not None:
                 self._end(db, row[0], row[1], _ENDING.dump_json(ending).decode())
+
+    def hand_back(self) -> None:
+        """Every turn was cut short, and that is nobody's fault: it goes on before any other."""
+        if self._file.exists:
+            with self._file.changing() as db:
+                db.execute("UPDATE run SET state = 'waiting' WHERE state = 'active'")
 
     def running(self) -> list[Running]:
         """The turns that run now, or were cut off."""

@@ -193,6 +193,46 @@ def test_a_spool_that_cannot_be_used_says_so(
         spool_in(tmp_path).keep([(event(1), plan())])
 
 
+def test_a_damaged_file_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
+    one, other = spool_in(tmp_path), spool_in(tmp_path)
+    one.keep([(event(1), plan())])
+    other.keep([(event(2), plan())])
+    one.close()
+    for file in one.folder.glob("spool.db*"):
+        size = file.stat().st_size
+        with file.open("r+b") as open_file:
+            open_file.write(b"\xff" * size)
+    with pytest.raises(SpoolFull, match="set aside as spool"):
+        spool_in(tmp_path).size()
+    assert isinstance(other.keep([(event(3), plan())])[0], Accepted)
+    assert [kept.event.id for kept in one.first(9)] == ["e3"]
+    (name,) = [name for name in one.file.damaged() if not name.endswith(("-wal", "-shm"))]
+    assert b"\xff" * 100 in (one.folder / name).read_bytes()
+
+
+def test_what_the_ledger_cannot_take_is_put_aside_and_tried_again(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    spool.keep([(event(number), plan()) for number in (1, 2, 3)])
+    spool.put_aside(spool.first(9)[1].seq, "no such chain")
+    assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3"]
+    assert spool.aside() == ["no such chain"]
+    assert spool.take_back() == 1
+    assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3", "e2"]
+    assert spool.aside() == []
+    spool.handed_over(spool.first(9)[-1].seq)
+    spool.clear()
+    assert spool.size().events == 0
+
+
+def test_what_cannot_be_read_any_more_does_not_stop_the_others(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    spool.keep([(event(1), plan()), (event(2), plan())])
+    with spool.file.changing() as db:
+        db.execute("UPDATE kept SET event = '{}' WHERE seq = 1")
+    assert [kept.event.id for kept in spool.first(9)] == ["e2"]
+    assert "cannot be read" in spool.aside()[0]
+
+
 def test_a_power_loss_before_the_commit_keeps_nothing(tmp_path: Path) -> None:
     """Another process dies in the middle of its transaction."""
     spool = spool_in(tmp_path)

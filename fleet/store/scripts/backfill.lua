@@ -24,16 +24,16 @@ local function begun(record, report)
   end
   record.attempt, record.losses = tostring(report.attempt), tostring(report.losses)
   record.started_ms = string.format('%.0f', NOW - report.started_ago)
+  -- Of those that were cut short none is used up.
+  record.attempt_base = math.max(0, report.attempt - report.losses - (report.ending and 1 or 0))
   move(record, 'active', {'attempt', report.attempt, 'losses', report.losses, 'fence', TOKEN,
-    'started_ms', record.started_ms, 'holder', report.holder})
+    'attempt_base', record.attempt_base, 'started_ms', record.started_ms, 'holder', report.holder})
   tally(record.agent, 'attempts', report.attempt)
   emit('dispatch_started', who(record))
 end
 
--- It was cut short: it goes on from its journal, before any other of its agent, and no attempt of its
--- is used up.
+-- It was cut short: it goes on from its journal, before any other of its agent.
 local function hand_back(record, report)
-  redis.call('HSET', dispatch_key(record.id), 'attempt_base', report.attempt - report.losses)
   move(record, 'queued', {})
   redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, record.id)
   offer(record, tonumber(record.order) - 2 ^ 50)

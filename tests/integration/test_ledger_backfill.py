@@ -1,0 +1,127 @@
+"""What ran while the store was away comes into the ledger: each outcome once, and counted."""
+
+import json
+from typing import Any
+
+import pytest
+
+from fleet import keys
+from fleet.ledger import Ending, Failure, HandOver, Report, Stage
+from fleet.ledger.views import spend
+from fleet.store import Store
+from routing import Event, decide
+from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, settings_for
+
+RETRY = {"attempts": 3, "backoff_s": 30, "min_age_s": 0}
+ANSWER = Ending(answer="done", facts={"model": "m", "tokens_in": 7, "tokens_out": 3, "usd": "0.5"})
+
+
+@pytest.fixture
+def books(store: Store) -> Books:
+    return Books(store, settings_for("a", "b", retry=RETRY))
+
+
+def kept(books: Books, number: int, *reports: Report, age_s: float = 60.0) -> HandOver:
+    event = Event.parse(
+        {"to": "a", "text": f"t{number}"}, new_id=f"e{number}", now="2026-01-01T00:00:00Z"
+    )
+    plan = decide(event, books.settings.rules())
+    return HandOver(event=event, plan=plan, age_s=age_s, reports=reports)
+
+
+def id_of(number: int) -> str:
+    event = Event.parse({"to": "a", "text": "any"}, new_id=f"e{number}", now="2026-01-01T00:00:00Z")
+    return keys.dispatch_id(event.key, "a")
+
+
+def report(number: int, ending: Ending | None, **fields: Any) -> Report:
+    told = {"attempt": 1, "losses": 0, "steps": {"1": json.dumps({"result": "one"})}, **fields}
+    return Report(
+        dispatch_id=id_of(number),
+        agent="a",
+        holder="host:1",
+        started_ago_s=50.0,
+        elapsed_s=2.0,
+        ending=ending,
+        **told,
+    )
+
+
+def types(books: Books) -> list[str]:
+    return [entry.type for entry in books.bus() if entry.type.startswith(("event_", "dispatch_"))]
+
+
+def test_an_answer_is_in_the_books_and_nobody_runs_it(books: Books) -> None:
+    assert books.ledger.hand_over([kept(books, 1, report(1, ANSWER)), kept(books, 2)]) == 0
+    record = books.record(id_of(1))
+    assert (record["state"], record["attempt"], record["elapsed_ms"]) == ("completed", "1", "2000")
+    assert books.store.client.get(keys.outcome(id_of(1))) == "done"
+    assert types(books) == [
+        *("event_accepted", "dispatch_queued", "dispatch_started", "dispatch_completed"),
+        *("event_accepted", "dispatch_queued"),
+    ]
+    row = spend(books.store, ["a"])["a"]
+    assert (row["tokens_in"], row["tokens_out"], row["usd"]) == (7, 3, 0.5)
+    lease = books.held()
+    assert books.claimed(lease).dispatch_id == id_of(2)
+
+
+def test_told_again_it_is_the_same_and_counted_once(books: Books) -> None:
+    batch = [kept(books, 1, report(1, ANSWER))]
+    assert [books.ledger.hand_over(batch) for _ in range(3)] == [0, 0, 0]
+    assert books.ends(id_of(1)) == ["dispatch_completed"]
+    assert spend(books.store, ["a"])["a"]["tokens_in"] == 7
+
+
+@pytest.mark.parametrize(("failure", "state"), [(OUTAGE, "retrying"), (FOR_GOOD, "dead")])
+def test_a_failure_is_judged_by_the_ledger(books: Books, failure: Failure, state: str) -> None:
+    books.ledger.hand_over([kept(books, 1, report(1, Ending(failure=failure)))])
+    assert books.state(id_of(1)) == state
+    (failed,) = books.bus("dispatch_failed")
+    assert failed.fields["will_retry"] is (state == "retrying")
+
+
+def test_one_that_was_cut_short_goes_on_first_with_its_steps(books: Books) -> None:
+    cut = report(2, None, attempt=2)
+    books.ledger.hand_over([kept(books, 1), kept(books, 2, cut)])
+    claim = books.claimed(books.held())
+    assert (claim.dispatch_id, claim.attempt) == (id_of(2), 3)
+    assert json.loads(books.ledger.steps(id_of(2))["1"])["result"] == "one"
+    books.fail(claim)
+    assert books.state(id_of(2)) == "retrying", "attempts that were cut short are not used up"
+
+
+def test_lost_processes_count(books: Books) -> None:
+    lost = Failure(stage=Stage.WORKER_LOST, reason="three died", retryable=False)
+    books.ledger.hand_over([kept(books, 1, report(1, Ending(failure=lost), attempt=3, losses=3))])
+    record = books.record(id_of(1))
+    assert (record["state"], record["stage"], record["losses"]) == ("dead", "worker_lost", "3")
+
+
+def test_a_turn_that_runs_now_is_left_alone(books: Books) -> None:
+    lease = books.held()
+    books.accept("a", id="other")
+    running = books.claimed(lease)
+    books.ledger.hand_over(
+        [
+            kept(books, 1, report(1, ANSWER)),
+            kept(books, 2, report(2, Ending(failure=OUTAGE))),
+            kept(books, 3, report(3, None)),
+        ]
+    )
+    assert books.store.client.hget(keys.agent("a"), "active") == running.dispatch_id
+    assert books.complete(running) == "completed"
+
+
+def test_one_that_the_ledger_began_itself_keeps_its_own_outcome(books: Books) -> None:
+    books.ledger.hand_over([kept(books, 1)])
+    books.complete(books.claimed(books.held()), "the first")
+    assert books.ledger.hand_over([kept(books, 1, report(1, ANSWER))]) == 1
+    assert books.store.client.get(keys.outcome(id_of(1))) == "the first"
+    assert books.ends(id_of(1)) == ["dispatch_completed"]
+
+
+def test_one_whose_deadline_passed_meanwhile_still_has_its_answer(books: Books) -> None:
+    books.ledger.hand_over([kept(books, 1, report(1, ANSWER), age_s=100_000)])
+    books.reclaim()
+    assert books.ends(id_of(1)) == ["dispatch_completed"]

@@ -1,0 +1,221 @@
+"""Kept events as a ledger: who may run from the spool, one at a time, and what is told of it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import keys
+from fleet.errors import ConfigError, Fenced
+from fleet.ledger import Claim, Ending, Failure, Stage, State
+from fleet.local import TurnLock, note_paused
+from fleet.settings import Settings, parse
+from fleet.spool.runs import SpoolLedger
+from fleet.spool.shelter import Shelter
+from routing import Event, decide
+
+AGENT = {"runner": "python", "python": "nobody:nothing"}
+FAILED = Ending(failure=Failure(stage=Stage.LLM, reason="away", retryable=True))
+
+
+def settings_in(folder: Path, **spool: Any) -> Settings:
+    agents = {"a": AGENT, "b": AGENT, "poor": {**AGENT, "budget": {"tokens_per_day": 9}}}
+    chains = {"c": {"stages": ["a"]}}
+    fleet = {"data_dir": str(folder)}
+    return parse({"fleet": fleet, "agents": agents, "chains": chains, "spool": spool})
+
+
+class Kept:
+    """A spool of a fleet whose broker is away."""
+
+    def __init__(self, folder: Path, **spool: Any) -> None:
+        self.settings = settings_in(folder, **spool)
+        self.shelter = Shelter.of(self.settings)
+        for _ in range(5):
+            self.shelter.breaker.failed("test")
+
+    @property
+    def runs(self) -> SpoolLedger:
+        assert self.shelter.runs is not None
+        return self.shelter.runs
+
+    def send(self, number: int, to: str | list[str] = "a", **fields: Any) -> str:
+        raw = {"to": to, "text": f"text {number}", **fields}
+        event = Event.parse(raw, new_id=f"e{number}", now="2026-01-01T00:00:00Z")
+        self.shelter.spool.keep([(event, decide(event, self.settings.rules()))])
+        return keys.dispatch_id(event.key, to if isinstance(to, str) else to[0])
+
+    def claim(self, agent: str = "a", fence: int = 1) -> Claim | None:
+        return self.runs.claim(agent, fence, "host:1")
+
+    def claimed(self, agent: str = "a", fence: int = 1) -> Claim:
+        claim = self.claim(agent, fence)
+        assert claim is not None
+        return claim
+
+    def reports(self) -> dict[str, Any]:
+        found = self.runs.reports(one.seq for one in self.shelter.spool.first(100))
+        return {one.dispatch_id: one for reports in found.values() for one in reports}
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path)
+
+
+def test_the_more_urgent_first_then_the_oldest_and_each_once(kept: Kept) -> None:
+    first, second = kept.send(1), kept.send(2)
+    urgent = kept.send(3, priority=9)
+    ran = []
+    while (claim := kept.claim()) is not None:
+        ran.append(claim.dispatch_id)
+        assert claim.attempt == 1
+        kept.runs.commit(claim, Ending(answer="ok"))
+    assert ran == [urgent, first, second]
+    assert kept.runs.waiting() == []
+    assert {one.ending.answer for one in kept.reports().values()} == {"ok"}
+
+
+def test_what_needs_the_store_waits_for_it(kept: Kept) -> None:
+    kept.send(1, session="talk")
+    kept.send(2, to="chain:c")
+    kept.send(3, to="poor")
+    kept.send(4, to=["b", "poor"])
+    assert kept.shelter.offered is not None
+    offered = Event.parse({"to": "a", "text": "x"}, new_id="e5", now="2026-01-01T00:00:00Z")
+    kept.shelter.offered.note([keys.event_digest(offered.key)])
+    kept.send(5)
+    assert [kept.claim(agent) for agent in ("a", "b", "poor")] == [None, None, None]
+    assert kept.shelter.spool.size().events == 5
+
+
+def test_a_paused_agent_runs_nothing(kept: Kept) -> None:
+    kept.send(1)
+    note_paused(kept.settings.data_dir, "a", True)
+    assert kept.claim() is None
+    assert kept.runs.waiting() == []
+    note_paused(kept.settings.data_dir, "a", False)
+    assert kept.runs.waiting() == ["a"]
+    assert kept.claim() is not None
+
+
+def test_nothing_begins_when_the_broker_is_back(kept: Kept) -> None:
+    kept.send(1)
+    assert kept.runs.waiting() == ["a"]
+    kept.shelter.breaker._change(lambda _state, _now: type(_state)())
+    assert kept.shelter.breaker.closed
+    assert kept.runs.waiting() == []
+    assert kept.claim() is None
+
+
+def test_a_turn_that_died_goes_on_from_its_journal_and_then_is_given_up(kept: Kept) -> None:
+    dispatch_id = kept.send(1)
+    first = kept.claimed(fence=1)
+    assert kept.runs.step(first, "1", "entry") == ""
+    second = kept.claimed(fence=2)
+    assert (second.dispatch_id, second.attempt) == (dispatch_id, 2)
+    assert kept.runs.steps(dispatch_id) == {"1": "entry"}
+    with pytest.raises(Fenced):
+        kept.runs.step(first, "2", "late")
+    with pytest.raises(Fenced):
+        kept.runs.commit(first, Ending(answer="late"))
+    kept.claimed(fence=3)
+    assert kept.claim(fence=4) is None, "three processes died of it"
+    report = kept.reports()[dispatch_id]
+    assert report.ending.failure.stage == Stage.WORKER_LOST
+    assert report.losses == 3
+
+
+def test_a_turn_that_was_cut_short_is_next_and_has_lost_nothing(kept: Kept) -> None:
+    first = kept.send(1)
+    kept.send(2, priority=9)
+    kept.runs.commit(kept.claimed(), Ending(answer="ok"))
+    kept.claimed()
+    kept.runs.hand_back()
+    kept.send(3, priority=9)
+    again = kept.claimed(fence=2)
+    assert (again.dispatch_id, again.attempt) == (first, 2)
+    assert kept.reports()[first].losses == 0
+
+
+def test_the_same_outcome_twice_is_one_and_another_is_refused(kept: Kept) -> None:
+    kept.send(1)
+    claim = kept.claimed()
+    assert kept.runs.commit(claim, Ending(answer="ok")) is State.COMPLETED
+    assert kept.runs.commit(claim, Ending(answer="ok")) is State.COMPLETED
+    with pytest.raises(Fenced):
+        kept.runs.commit(claim, Ending(answer="other"))
+
+
+def test_a_failure_is_for_the_ledger_to_judge(kept: Kept) -> None:
+    dispatch_id = kept.send(1)
+    kept.runs.commit(kept.claimed(), FAILED)
+    assert kept.claim() is None
+    assert kept.reports()[dispatch_id].ending == FAILED
+
+
+def test_one_that_no_provider_takes_is_left_for_later(kept: Kept) -> None:
+    dispatch_id = kept.send(1)
+    held = Failure(stage=Stage.LLM, reason="all are away", retryable=True, hold=True)
+    assert kept.runs.commit(kept.claimed(), Ending(failure=held)) is State.QUEUED
+    assert kept.claim() is None
+    assert kept.reports()[dispatch_id].ending is None
+
+
+def test_what_has_ended_makes_room_for_others(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    settings = kept.settings.agents["a"].model_copy(update={"max_pending": 2})
+    kept.settings.agents["a"] = settings
+    for number in range(6):
+        kept.send(number)
+        if claim := kept.claim():
+            kept.runs.commit(claim, Ending(answer="ok"))
+    assert kept.shelter.spool.size().events == 6
+    spool = kept.shelter.spool
+    spool.handed_over(spool.first(10)[-1].seq)
+    spool.clear()
+    assert kept.reports() == {}
+    with spool.file.reading() as db:
+        for count in COUNTS:
+            assert db.execute(count).fetchone()[0] == 0, count
+
+
+COUNTS = [
+    *("SELECT count(*) FROM kept", "SELECT count(*) FROM waiting", "SELECT count(*) FROM run"),
+    *("SELECT count(*) FROM step", "SELECT count(*) FROM aside"),
+]
+
+
+def test_without_it_events_are_only_kept(tmp_path: Path) -> None:
+    shelter = Shelter.of(settings_in(tmp_path, direct=False))
+    assert shelter.runs is None
+    assert shelter.offered is None
+
+
+def test_a_broker_that_others_reach_is_not_replaced_unless_it_is_said(tmp_path: Path) -> None:
+    tables: dict[str, Any] = {"agents": {"a": AGENT}}
+    fleet = {"data_dir": str(tmp_path), "broker_url": "redis://10.0.0.1/0"}
+    assert not parse({**tables, "fleet": fleet}).runs_direct
+    assert parse({**tables, "fleet": fleet, "spool": {"direct": True}}).runs_direct
+    assert not parse({**tables, "spool": {"max_events": 0}}).runs_direct
+    with pytest.raises(ConfigError, match=r"spool\.direct"):
+        parse({**tables, "spool": {"direct": "perhaps"}})
+
+
+def test_one_process_of_a_machine_runs_an_agent(tmp_path: Path) -> None:
+    worker, other = TurnLock(tmp_path, "a"), TurnLock(tmp_path, "a")
+    assert worker.take()
+    assert worker.take(), "still ours"
+    assert not other.take()
+    assert TurnLock(tmp_path, "b").take()
+    worker.give_back()
+    assert other.take()
+
+
+def test_an_event_whose_deadline_has_passed_is_not_begun(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    kept.send(1)
+    with kept.shelter.spool.file.changing() as db:
+        db.execute("UPDATE kept SET at = ?", (time.time() - 86401,))
+    assert kept.claim() is None
