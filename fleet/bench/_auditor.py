@@ -271,9 +271,11 @@ def _judge_tokens(history: History, verdict: Verdict) -> None:
         elif entry.type in OUTCOMES:
             record = history.records.get(str(entry.fields["dispatch_id"]), {})
             attempt, _, fence_of = record.get("committed", "").partition("/")
-            # Without a commit nobody's turn ended it: expired, cancelled, buried by a claim.
-            if entry.type == "dispatch_completed" and (
-                int(fence_of or 0) != newest.get(agent) or attempt != record.get("attempt")
+            # Without a commit nobody's turn ended it: expired, cancelled, buried by a claim. What
+            # ran from the spool did so under the lock of its machine, see `backfill.lua`.
+            held = fence_of == "spool" or int(fence_of or 0) == newest.get(agent)
+            if entry.type == "dispatch_completed" and not (
+                held and attempt == record.get("attempt")
             ):
                 verdict.stale_writes.append(
                     f"{record.get('id')} was ended by {attempt}/{fence_of} "

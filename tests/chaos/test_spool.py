@@ -1,16 +1,13 @@
 """The broker is gone in five ways while events come in over HTTP: each accepted one runs once."""
 
-import itertools
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 
@@ -21,60 +18,15 @@ from fleet.broker.binary import find_server
 from fleet.store import Store, open_store
 from tests.chaos.arena import END_S, START_S, Arena, arena_of, pause
 from tests.chaos.netns import machines
+from tests.chaos.sender import AGENTS, Sender
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import free_port
 from tests.integration.api.conftest import Api
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
-AGENTS = ("a1", "a2")
 #: Longer than it takes until the breaker is open, and than a lease.
 AWAY_S = 6.0
-
-
-class Sender:
-    """Sends one event after the other, some of them twice, some of one session."""
-
-    def __init__(self, arena: Arena, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False)
-        self.in_session: list[str] = []  #: ids of its dispatches, as they were accepted
-        self._arena = arena
-        self._numbers = itertools.count()
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.refused: list[int] = []
-
-    @contextmanager
-    def sending(self) -> Iterator[None]:
-        self._over.clear()
-        self._thread = threading.Thread(target=self._send)
-        self._thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            self._thread.join()
-
-    def gate(self) -> dict[str, Any]:
-        return dict(self.http.get("/health").json()["g4"])
-
-    def _send(self) -> None:
-        while not self._over.wait(0.1):
-            number = next(self._numbers)
-            event = {"id": f"n{number}", "to": AGENTS[number % 2], "text": "1 0.01"}
-            if number % 3 == 0:
-                event["session"] = "talk"
-            first = self.http.post("/events", json=event)
-            if first.status_code != 202:
-                self.refused.append(first.status_code)
-                continue
-            (dispatch_id,) = (one["dispatch_id"] for one in first.json()["dispatches"])
-            self._arena.note(dispatch_id)
-            if "session" in event:
-                self.in_session.append(dispatch_id)
-            if number % 5 == 0:
-                again = self.http.post("/events", json=event)
-                assert again.json()["dispatches"] == first.json()["dispatches"]
 
 
 @pytest.fixture(scope="module")
