@@ -13,8 +13,10 @@ from fleet.api.backend import Backend
 from fleet.api.body import check_media_type, parse_json, read_body
 from fleet.api.parameters import choices, flag, number
 from fleet.api.problems import Problem, bad_parameter
+from fleet.errors import BrokerUnavailable
 from fleet.ledger import State, operations, views
 from fleet.ledger.operations import Unknown
+from fleet.spool.look import look
 from routing import Verdict
 
 LIMIT_DEFAULT = 20
@@ -124,12 +126,20 @@ class Dispatches:
         return _moved(request, state, HTTPStatus.OK)
 
     async def _read(self, request: Request, content: bool) -> dict[str, Any]:
-        record = await self._backend.reads.run(
-            lambda: views.get(self._backend.store(), _id(request), content=content)
-        )
+        record = await self._backend.reads.run(lambda: self._look(_id(request), content))
         if record is None:
             raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")
         return record
+
+    def _look(self, dispatch_id: str, content: bool) -> dict[str, Any] | None:
+        try:
+            return views.get(self._backend.store(), dispatch_id, content=content)
+        except BrokerUnavailable:
+            # It may have run from the spool meanwhile.
+            record = look(self._backend.shelter.spool.file, dispatch_id, content=content)
+            if record is None:
+                raise
+            return record
 
     async def _operate(self, call: Callable[[], State]) -> State:
         return await self._backend.reads.run(call)

@@ -19,6 +19,7 @@ from fleet.intake import Intake
 from fleet.ledger import Accepted, State
 from fleet.settings import load
 from fleet.spool.keeper import has_keeper
+from fleet.spool.look import look
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 
@@ -57,7 +58,7 @@ def send(
     raw = read_event(text, file, {**options, "id": idempotency_key})
     kept = _keeps()
     # Taken before the send: whatever happens to the event comes after it.
-    after = bus.last_id(context.store()) if wait else ""
+    after = _now() if wait else ""
     accepted = _accept(raw, context.sheltered_intake if kept else context.intake)
     if not wait:
         _show_accepted(accepted)
@@ -67,7 +68,10 @@ def send(
         chain = WatchedChain(accepted.chain, str(accepted.chain_id))
         _follow(watch(connect, watched, after, timeout, chain), watched)
         return _show_chain(accepted, chain, watched)
-    _follow(watch(connect, watched, after, timeout), watched)
+    try:
+        _follow(watch(connect, watched, after, timeout, elsewhere=_kept), watched)
+    except BrokerUnavailable as error:
+        raise BrokerUnavailable(f"{error} The event was accepted and goes on.") from error
     return _show_outcomes(accepted, watched)
 
 
@@ -75,6 +79,20 @@ def connect() -> Store:
     """A store of its own, so that a broken one can be thrown away."""
     settings = load()
     return open_store(store_url(settings), bus_max_length=settings.bus.max_length)
+
+
+def _now() -> str:
+    """The newest id of the bus; empty while the broker is away, and this machine keeps events."""
+    try:
+        return bus.last_id(context.store())
+    except BrokerUnavailable:
+        if not has_keeper(context.shelter().spool.folder):
+            raise
+        return ""
+
+
+def _kept(dispatch_id: str) -> dict[str, Any] | None:
+    return look(context.shelter().spool.file, dispatch_id, content=True)
 
 
 def _keeps() -> bool:

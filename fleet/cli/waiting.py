@@ -53,7 +53,10 @@ class Watched:
     def look(self, store: Store) -> None:
         """Learn the truth from the ledger. Raises BrokerUnavailable."""
         record = views.get(store, self.dispatch_id, content=True)
-        record = record or {"dispatch_id": self.dispatch_id, "agent": self.agent, **_FORGOTTEN}
+        self.learn(record or {"dispatch_id": self.dispatch_id, "agent": self.agent, **_FORGOTTEN})
+
+    def learn(self, record: dict[str, Any]) -> None:
+        """Take over what a ledger says of it."""
         self.state = State(record["state"])
         self.note = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
         if self.state is State.PARKED:
@@ -94,12 +97,14 @@ def watch(
     after: str,
     timeout_s: float | None,
     chain: WatchedChain | None = None,
+    elsewhere: Callable[[str], dict[str, Any] | None] = lambda _dispatch_id: None,
 ) -> Iterator[BusEvent | None]:
     """Keep `watched` true until all have ended; yields each bus event of theirs, None in between.
 
     With a `chain` until that has ended; what its further stages make is added to `watched`.
-    `connect` opens a store, again after a failure. Raises StillRunning after `timeout_s`, and
-    BrokerUnavailable when the broker was away for BROKER_PATIENCE_S.
+    `connect` opens a store, again after a failure; meanwhile `elsewhere` may know how one ended.
+    An empty `after` is the bus as it is when the broker answers. Raises StillRunning after
+    `timeout_s`, and BrokerUnavailable when the broker was away for BROKER_PATIENCE_S.
     """
     ends = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
     store: Store | None = None
@@ -107,12 +112,9 @@ def watch(
     while True:
         try:
             store = store or connect()
+            after = after or bus.last_id(store)
             if time.monotonic() >= look_at:
-                if chain and not chain.ended:
-                    chain.look(store, watched)
-                for one in watched:
-                    if not one.ended:
-                        one.look(store)
+                _look(store, watched, chain)
                 look_at = time.monotonic() + LOOK_S
             if chain.ended if chain else all(one.ended for one in watched):
                 return
@@ -124,6 +126,8 @@ def watch(
             if time.monotonic() - away_since > BROKER_PATIENCE_S:
                 raise
             store, news, look_at = None, [], 0.0
+            if _have_ended(watched, elsewhere) and not chain:
+                return
             time.sleep(RETRY_S)
         for event in news:
             after = event.id
@@ -137,6 +141,25 @@ def watch(
             yield None
         if time.monotonic() > ends:
             raise _too_late(watched, timeout_s)
+
+
+def _look(store: Store, watched: list[Watched], chain: WatchedChain | None) -> None:
+    if chain and not chain.ended:
+        chain.look(store, watched)
+    for one in watched:
+        if not one.ended:
+            one.look(store)
+
+
+def _have_ended(
+    watched: Iterable[Watched], elsewhere: Callable[[str], dict[str, Any] | None]
+) -> bool:
+    """Learn what is known without the broker; True when nothing is open any more."""
+    for one in watched:
+        record = None if one.ended else elsewhere(one.dispatch_id)
+        if record is not None:
+            one.learn(record)
+    return all(one.ended for one in watched)
 
 
 def _learn(mine: dict[str, Watched], event: BusEvent) -> bool:

@@ -80,10 +80,13 @@ class Behind:
     BrokerUnavailable while the spool is not empty.
     """
 
-    def __init__(self, ledger: Acceptor, spool: Spool, offered: Offered) -> None:
+    def __init__(
+        self, ledger: Acceptor, spool: Spool, offered: Offered, patience_s: float = PATIENCE_S
+    ) -> None:
         self._ledger = ledger
         self._spool = spool
         self._offered = offered
+        self._patience_s = patience_s
 
     def accept(self, event: Event, plan: Plan) -> Accepted:
         """As `Acceptor.accept`."""
@@ -96,7 +99,7 @@ class Behind:
         """As `Acceptor.accept_many`."""
         # First noted, then looked: whoever keeps the same event now does it the other way round.
         self._offered.note(_digests(batch))
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self._patience_s
         while self._spool.holds:
             if time.monotonic() > until:
                 raise BrokerUnavailable(

@@ -133,6 +133,8 @@ def test_a_long_turn_is_cut_short_by_the_end_and_goes_on_elsewhere(outage: Outag
     (dispatch_id,) = (one["dispatch_id"] for one in sent.json()["dispatches"])
     arena.note(dispatch_id, *(one["dispatch_id"] for one in opened.json()["dispatches"]))
     arena.started(dispatch_id, step=3)
+    told = sender.http.get(f"/dispatches/{dispatch_id}").json()
+    assert (told["state"], told["attempt"]) == ("active", 1)
     arena.where.endpoint = arena.where.broker.start()
     verdict = outage.all_ends()
     assert broken(verdict) == []

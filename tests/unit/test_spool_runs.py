@@ -1,19 +1,23 @@
 """Kept events as a ledger: who may run from the spool, one at a time, and what is told of it."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet import keys
-from fleet.errors import ConfigError, Fenced
-from fleet.ledger import Claim, Ending, Failure, Stage, State
+from fleet.errors import BrokerUnavailable, ConfigError, Fenced, Refused
+from fleet.ledger import Accepted, Claim, Ending, Failure, Stage, State
 from fleet.local import TurnLock, note_paused
+from fleet.redact import HIDDEN
 from fleet.settings import Settings, parse
+from fleet.spool.door import Behind
+from fleet.spool.look import look
 from fleet.spool.runs import SpoolLedger
 from fleet.spool.shelter import Shelter
-from routing import Event, decide
+from routing import Event, Plan, decide
 
 AGENT = {"runner": "python", "python": "nobody:nothing"}
 FAILED = Ending(failure=Failure(stage=Stage.LLM, reason="away", retryable=True))
@@ -161,6 +165,52 @@ def test_one_that_no_provider_takes_is_left_for_later(kept: Kept) -> None:
     assert kept.runs.commit(kept.claimed(), Ending(failure=held)) is State.QUEUED
     assert kept.claim() is None
     assert kept.reports()[dispatch_id].ending is None
+
+
+def test_what_can_be_told_before_the_ledger_knows(kept: Kept) -> None:
+    done, failed, waits = kept.send(1), kept.send(2), kept.send(3)
+    kept.runs.commit(kept.claimed(), Ending(answer="the answer"))
+    kept.runs.commit(kept.claimed(), FAILED)
+    file = kept.shelter.spool.file
+
+    def told(dispatch_id: str, *, content: bool = False) -> dict[str, Any]:
+        record = look(file, dispatch_id, content=content)
+        assert record is not None
+        return record
+
+    assert (told(done)["state"], told(done)["answer"]) == ("completed", HIDDEN)
+    assert told(done, content=True)["answer"] == "the answer"
+    assert (told(failed)["state"], told(failed)["stage"]) == ("queued", "llm")
+    assert told(waits)["waiting_for"] == "the broker to be back"
+    assert look(file, "unknown", content=True) is None
+
+
+def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
+    spool, offered = kept.shelter.spool, kept.shelter.offered
+    assert offered is not None
+    event = Event.parse({"to": "a", "text": "x"}, new_id="e9", now="2026-01-01T00:00:00Z")
+    plan = decide(event, kept.settings.rules())
+    asked: list[Event] = []
+
+    class Ledger:
+        def accept(self, event: Event, plan: Plan) -> Accepted:
+            raise NotImplementedError
+
+        def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+            asked.extend(event for event, _ in batch)
+            return [Refused("test")]
+
+    behind = Behind(Ledger(), spool, offered, patience_s=0.05)
+    behind.accept_many([(event, plan)])
+    assert asked == [event]
+    kept.send(1)
+    with pytest.raises(BrokerUnavailable, match="not handed over"):
+        behind.accept_many([(event, plan)])
+    assert asked == [event]
+    # It was offered: perhaps the ledger has it.
+    kept.send(9)
+    kept.runs.commit(kept.claimed(), Ending(answer="ok"))
+    assert kept.claim() is None
 
 
 def test_what_has_ended_makes_room_for_others(tmp_path: Path) -> None:
