@@ -7,15 +7,14 @@ and handed over later, the event must not run twice.
     sender -> intake -> breaker closed, spool empty -> ledger -> 202
                      `-> else: spool.db, synced ----------------> 202
     keeper:  breaker closed, spool not empty -> ledger, in order -> out of the spool
+             breaker open, for longer than a lease -> tasks.direct: claim, turn, commit, in spool.db
 
-What makes it exact:
+What makes keeping exact:
 
 - An event is told by its digest (source and id), in the spool and in the ledger alike, and the ids
   of its dispatches follow from it. So the sender is answered with the ids that the ledger will use.
-- Nothing runs from the spool. Only the ledger hands out work, to the holder of the agent's lease.
-  So whether a write that timed out has landed need not be known: handing the event over again
-  answers `duplicate`, and it has run or will run once. The same holds for one that was handed over
-  just when the keeper was killed, and for a duplicate sent meanwhile through another door.
+- Handing an event over again answers `duplicate`, and it has run or will run once. So whether a
+  write that timed out has landed need not be known, nor whether the keeper was killed just then.
 - An event leaves the spool after the ledger has it, never before.
 - The order is kept: while the spool holds anything, every event that comes through this machine's
   API or `fleet send` goes through it, also when the broker is back already. The last step out of
@@ -25,13 +24,20 @@ What makes it exact:
   store can judge is not judged: `caps`, and whether a session is busy.
 - It is bounded, in events and in bytes, and refuses what goes beyond with 503. What it refuses, for
   a bound or for a full disk, is said to the sender, in the log, and on the bus when that is back.
+- A damaged file is set aside, and an event that the ledger cannot take is put aside; both are told.
+
+What makes running exact, where it is allowed (`runs.py` is the ledger of that time):
+
+- One turn at a time rests on the lease, which is in the store. Here it rests on a lock of this
+  machine (`fleet.local`), which workers hold beside their lease. So it is for fleets of one
+  machine: another one's workers may still reach the store.
+- Only what the ledger cannot have runs here (`offered.py`): an event that was ever offered to it
+  from this machine is kept for it, also a repeated one. While the spool holds anything, nobody of
+  this machine offers the ledger an event past it (`door.py`).
+- How a dispatch ended is handed over with its event in one step (`scripts/backfill.lua`), when no
+  turn runs here any more. A turn that was cut short goes on from its journal, by a worker.
 
 One process of all that share a data folder is the keeper: the API that holds the spool's lock.
 `fleet send` spools only where a keeper lives, so that nothing waits for somebody who may never
 come. The spool holds content, as the ledger's payloads do; its files are closed to other users.
-
-Why nothing is dispatched from the spool while the broker is away: one turn at a time rests on the
-lease, and the lease is in the store. A worker that lost the store may be in the middle of a turn
-until its lease runs out, and an event that came before the outage, sent again during it, looks new
-to a spool that cannot ask the ledger.
 """
