@@ -8,9 +8,10 @@
 --          then for each of these: id, agent, deadline (ms from now), max_pending, how long to keep
 --          the one that is dropped when it is reached (ms) or '' where the new one is refused, and
 --          what to do when its session is busy: '' | 'reject' | 'interrupt <keep ended, ms>' |
---          'coalesce <quiet window, ms> <longest wait, ms>'. With a plan they are its first
---          stage's, and named only to see whether there is room.
--- With     _busy, _caps, _chain
+--          'coalesce <quiet window, ms> <longest wait, ms>', and who is told of its outcome, as
+--          `_announce.lua` has it, or ''. With a plan they are its first stage's, and named only to
+--          see whether there is room.
+-- With     _busy, _caps, _announce, _chain
 -- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:deadlines,
 --          fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
 --          fleet:ended, fleet:pressure, fleet:sender:, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>
@@ -24,7 +25,7 @@
 --   its session; or, where events are coalesced, in `fleet:quiet` or part of one that is.
 
 -- Arguments of an event before those of its dispatches, and of each of these.
-local HEAD, EACH = 12, 6
+local HEAD, EACH = 12, 7
 
 -- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
 local function place(record, deadline, bytes, window_ms, most_ms)
@@ -65,10 +66,10 @@ local function answer(verdict, chain, ids)
 end
 
 -- A dispatch of its own for one agent, and what that does to its session.
-local function send(of, id, agent, within_ms, how, bytes)
+local function send(of, id, agent, within_ms, how, deliver, bytes)
   local busy, first, second = string.match(of.session ~= '' and how or '', '(%a*) ?(%d*) ?(%d*)')
   if busy == 'interrupt' then interrupt(of.session, agent, first) end
-  local record, deadline = create(of, id, agent, within_ms, {})
+  local record, deadline = create(of, id, agent, within_ms, deliver ~= '' and {'deliver', deliver} or {})
   if busy == 'coalesce' then
     place(record, deadline, bytes, tonumber(first), tonumber(second))
   else
@@ -111,7 +112,7 @@ local function accept(at, last)
     made, name = begin_chain(of, plan, text), plan.name
   else
     for i = at + HEAD, last, EACH do
-      send(of, ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 5], #payload)
+      send(of, ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 5], ARGV[i + 6], #payload)
       made[#made + 1] = ARGV[i] .. ' ' .. ARGV[i + 1]
     end
   end

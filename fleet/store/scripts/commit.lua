@@ -7,9 +7,8 @@
 --          13 first wait before a retry (ms), 14 jitter, from 0 to 1, 15 never before (ms),
 --          16 keep dead (ms), 17 keep ended (ms),
 --          18 what was said, as a message of its session's history ('' for none), 19 what was
---          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms),
---          23 where an answer is delivered: names and times (ms), see `announce`, or ''
--- With     _history, _chain, _delivery
+--          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms)
+-- With     _history, _announce, _chain
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:, fleet:bus
@@ -68,7 +67,7 @@ local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
 for name, value in pairs(cjson.decode(fields)) do
   if per_unit[name] then value = spend(name, value) end
   set[#set + 1] = name; set[#set + 1] = tostring(value)
-  if name == 'verdict' then record.verdict = value end
+  if name == 'verdict' or name == 'injected' then record[name] = value end
   if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end
 end
 if stage ~= '' then
@@ -82,17 +81,11 @@ local function done(state)
 end
 
 if verdict == 'completed' then
-  local announces = ARGV[23] ~= '' and not record.chain_id
-  -- Longer where it waits for a receiver, whose longest deadline is a day.
-  redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX',
-    string.format('%.0f', tonumber(keep_ended) + (announces and 172800000 or 0)))
+  redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX', keep_ended)
   if record.session ~= '' and ARGV[18] ~= '' then
     remember(record.session, ARGV[18], ARGV[19], tonumber(ARGV[20]), tonumber(ARGV[21]), ARGV[22])
   end
-  if announces then
-    announce(record, set, ARGV[23])
-    return done('announcing')
-  end
+  if announces(record, set, keep_ended) then return done('announcing') end
   finish(record, 'completed', set, timing, keep_ended)
   return done('completed')
 end
