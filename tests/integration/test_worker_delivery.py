@@ -18,7 +18,9 @@ WINDOW_S = 1.5
 
 
 @contextmanager
-def delivering(folder: Path, url: str, **more: Any) -> Iterator[Fleet]:
+def delivering(
+    folder: Path, url: str, served: tuple[str, ...] = ("a",), **more: Any
+) -> Iterator[Fleet]:
     target = {
         "webhook": url,
         "secret": SECRET,
@@ -26,9 +28,10 @@ def delivering(folder: Path, url: str, **more: Any) -> Iterator[Fleet]:
         "allow_private": True,
         **more,
     }
-    agents = {"a": {"deliver": ["crm"]}}
-    with fleet_of(folder, agents, sections={"deliveries.crm": target}) as fleet:
-        fleet.ready("a")
+    agents = {"a": {"deliver": ["crm"]}, "b": {"deliver": ["to_a"]}}
+    sections = {"deliveries.crm": target, "deliveries.to_a": {"agent": "a"}}
+    with fleet_of(folder, agents, sections=sections) as fleet:
+        fleet.ready(*served)
         beat = (str(CELERY), "-A", "fleet", "beat", "--pidfile=", "-l", "WARNING")
         fleet.start("beat", *beat)
         courier(fleet).wait_said(READY)
@@ -51,7 +54,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Fleet]:
-    with delivering(tmp_path_factory.mktemp("fleet"), f"{receiver.url}hook?of=us") as fleet:
+    folder = tmp_path_factory.mktemp("fleet")
+    with delivering(folder, f"{receiver.url}hook?of=us", ("a", "b")) as fleet:
         yield fleet
 
 
@@ -88,6 +92,33 @@ def test_a_refusal_is_followed_by_another_try(code: int, fleet: Fleet, receiver:
     assert receiver.ids()[before:] == [f"{dispatch_id}.1.crm"] * 2
     assert receiver.seen[-1][1] == receiver.seen[-2][1], "the same body at each try"
     assert told(fleet, dispatch_id) == ["ack"]
+
+
+def test_a_bad_end_is_told_too(fleet: Fleet, receiver: Receiver) -> None:
+    dispatch_id = fleet.send("a", "fail permanently")
+    fleet.wait_state(dispatch_id, "dead")
+    wait_until(lambda: told(fleet, dispatch_id) == ["ack"])
+    message = receiver.message()
+    assert (message["type"], message["data"]["dispatch_id"]) == ("dispatch_dead", dispatch_id)
+    assert (message["data"]["stage"], message["data"]["reason"]) == ("tool", "it failed")
+    assert "answer" not in message["data"]
+
+
+def test_a_receiver_that_asks_for_time_gets_it(fleet: Fleet, receiver: Receiver) -> None:
+    receiver.answers[:], receiver.retry_after = [503], "2"
+    dispatch_id = fleet.send("a", "say later")
+    assert fleet.wait_state(dispatch_id, "completed")["verification"] == "ack"
+    first, second = (int(headers["webhook-timestamp"]) for headers, _ in receiver.seen[-2:])
+    assert second - first >= 2
+
+
+def test_an_agent_gets_an_answer_and_confirms_it(fleet: Fleet, receiver: Receiver) -> None:
+    dispatch_id = fleet.send("b", "repeat say thanks", session="s")
+    assert fleet.wait_state(dispatch_id, "completed")["verification"] == "ack"
+    wait_until(lambda: receiver.message()["data"].get("answer") == "you said thanks")
+    data = receiver.message()["data"]
+    assert (data["agent"], data["session"], data["source"]) == ("a", "s", "agent:b")
+    assert data["event_id"] == f"{dispatch_id}.1.to_a"
 
 
 def test_one_that_confirms_too_late_is_unverified_and_not_asked_again(
