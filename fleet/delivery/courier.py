@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from fleet import keys, signature
-from fleet.delivery.claims import Announced, Sample, claim, report
+from fleet.delivery.claims import LEASE_MARGIN_S, Announced, Sample, claim, report
 from fleet.delivery.handover import hand_over
 from fleet.delivery.message import body
 from fleet.delivery.section import UPSTREAM, Delivery
 from fleet.delivery.webhook import post
+from fleet.errors import BrokerUnavailable
 from fleet.intake import Intake
 from fleet.settings import Settings
 from fleet.store import Store
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: The sender itself waits for the next try when it is not later than this; beat rings for others.
 WAIT_HERE_MS = 500
+#: Between attempts to report while the store is away.
+REPORT_PAUSE_S = 0.2
 #: Beat rings again for what nobody took.
 RING_AGAIN_MS = 5_000
 #: Messages in the queue, above which beat adds none.
@@ -68,12 +71,23 @@ class Courier:
         if told is None:
             return False
         sample = self._sample(told, receiver)
-        wait_ms = report(self._store, told, sample, self._keep_ms)
+        wait_ms = self._report(told, sample)
         logger.info("outcome of %s to %s: %s", dispatch_id, target, sample.reason)
         if wait_ms is None or wait_ms > WAIT_HERE_MS:
             return False
         time.sleep(wait_ms / 1000)
         return True
+
+    def _report(self, told: Announced, sample: Sample) -> int | None:
+        """As `report`; what a receiver said is worth waiting for the store."""
+        patience = time.monotonic() + LEASE_MARGIN_S
+        while True:
+            try:
+                return report(self._store, told, sample, self._keep_ms)
+            except BrokerUnavailable:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(REPORT_PAUSE_S)
 
     def _sample(self, told: Announced, receiver: Delivery | None) -> Sample:
         if receiver is None:

@@ -106,8 +106,21 @@ class Teller:
         if told is None:
             return
         sample = await self._sample(http, told)
-        await asyncio.to_thread(report, self._store, told, sample, self._keep_ms)
+        await self._report(told, sample)
         logger.info("outcome of %s to %s: %s", dispatch_id, self._gateway.name, sample.reason)
+
+    async def _report(self, told: Announced, sample: Sample) -> None:
+        """What the gateway said is worth waiting for the store."""
+        patience = time.monotonic() + LEASE_MARGIN_S
+        while True:
+            try:
+                await asyncio.to_thread(report, self._store, told, sample, self._keep_ms)
+            except BrokerUnavailable:
+                if time.monotonic() > patience:
+                    raise
+                await asyncio.sleep(LOOK_S)
+            else:
+                return
 
     async def _sample(self, http: httpx.AsyncClient, told: Announced) -> Sample:
         text = json.dumps(cloud_event(told), ensure_ascii=False)

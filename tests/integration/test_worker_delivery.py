@@ -1,5 +1,6 @@
 """Outcomes on their way to a real receiver, by real workers."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from fleet.delivery.courier import Courier
 from fleet.delivery.section import Delivery
 from fleet.delivery.webhook import post
+from fleet.errors import BrokerUnavailable
+from fleet.store import Store
 from tests.fixtures.fleet import CELERY, READY, Fleet, Process, fleet_of
 from tests.fixtures.processes import wait_until
 from tests.fixtures.receiver import SECRET, Receiver, receiving
@@ -174,6 +178,56 @@ def test_one_that_never_takes_it_ends_unverified(tmp_path: Path) -> None:
         assert record["verification"] == "timeout_fallback"
         assert told(fleet, dispatch_id) == ["timeout_fallback"]
         assert int(str(fleet.books.store.client.hget("fleet:target:crm", "failures"))) >= 3
+
+
+class Watched(Store):
+    """Counts the calls that found no server."""
+
+    failures = 0
+
+    def run(self, name: str, *args: Any) -> Any:
+        try:
+            return super().run(name, *args)
+        except BrokerUnavailable:
+            self.failures += 1
+            raise
+
+
+def test_a_store_that_was_away_when_the_receiver_confirmed(tmp_path: Path) -> None:
+    """What it said is not forgotten, and it is not told again."""
+    with (
+        receiving() as receiver,
+        fleet_of(
+            tmp_path,
+            {"a": {"deliver": ["crm"]}},
+            durable=True,
+            sections={
+                "deliveries.crm": {
+                    "webhook": receiver.url,
+                    "secret": SECRET,
+                    "window_s": 30,
+                    "allow_private": True,
+                }
+            },
+        ) as fleet,
+    ):
+        books = fleet.books
+        dispatch_id = fleet.send("a", "say hello")
+        books.complete(books.claimed(books.held("a")))
+        receiver.answers[:] = [0]
+        store = Watched(books.store.client, 10_000, rings=True)
+        sender = Courier(store, fleet.settings, lambda: books.intake)
+        sending = threading.Thread(target=sender.deliver, args=(dispatch_id,))
+        sending.start()
+        wait_until(lambda: bool(receiver.seen))
+        fleet.server.kill()
+        receiver.go.set()
+        wait_until(lambda: store.failures > 0)
+        fleet.server.start()
+        sending.join(30)
+        assert books.record(dispatch_id)["verification"] == "ack"
+        sender.deliver(dispatch_id)
+        assert receiver.ids() == [f"{dispatch_id}.1.crm"]
 
 
 def target(url: str, **more: Any) -> Delivery:
