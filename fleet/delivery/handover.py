@@ -50,5 +50,7 @@ def hand_over(store: Store, intake: Callable[[], Intake], told: Announced, agent
         return Sample(kind="failed", reason=str(error), retry_after_s=error.retry_after_s)
     except RoutingError as error:
         return Sample(kind="unverified", reason=f"{agent} cannot be given it: {error}")
-    ((placed, _),) = accepted.dispatches
+    placed = next((one for one, name in accepted.dispatches if name == agent), "")
+    if not placed:
+        return Sample(kind="unverified", reason="another event has its source and its id")
     return Sample(kind="placed", reason=f"{agent} has it as {placed}", placed=placed)

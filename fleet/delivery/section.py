@@ -6,13 +6,14 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from fleet.delivery.address import is_public, literal
-from fleet.sections import Section, is_url, number
+from fleet.sections import Section, is_url, number, one_or_more
 from fleet.signature import check_secret
 
 #: The receiver that needs no table: the gateway, of the events that came from it.
 UPSTREAM = "upstream"
 
 WindowSeconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=60)]
+Outcome = Literal["completed", "dead", "cancelled", "dropped", "expired"]
 DeadlineSeconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=86400)]
 
 
@@ -25,7 +26,7 @@ class Delivery(Section):
     #: This agent gets each outcome as an event, and confirms it by having its turn.
     agent: str | None = None
     #: The outcomes it is told of; none: all.
-    on: tuple[Literal["completed", "dead", "cancelled", "dropped", "expired"], ...] = ()
+    on: Annotated[tuple[Outcome, ...], BeforeValidator(one_or_more)] = ()
     #: A receiver has so long to confirm what it was sent.
     window_s: WindowSeconds = 5.0
     #: What was not taken is sent again until this long after the end.
