@@ -72,10 +72,13 @@ local function settle(record, target, verification, reason, keep_ms)
   tally(record.agent, 'delivery.' .. verification)
   emit('delivery_verified', plus(who(record), {'name', target, 'verification', verification,
     'reason', reason}))
-  if verification == 'timeout_fallback' or not record.verification then
-    record.verification = verification
+  -- A chain's end is not the end of the dispatch that it came with.
+  if redis.call('HEXISTS', key, '|chain') == 0 then
+    if verification == 'timeout_fallback' or not record.verification then
+      record.verification = verification
+    end
+    redis.call('HSET', dispatch_key(record.id), 'verification', record.verification)
   end
-  redis.call('HSET', dispatch_key(record.id), 'verification', record.verification)
   if redis.call('HINCRBY', key, '|open', -1) > 0 then return end
   if record.state == 'announcing' then
     finish(record, 'completed', {}, {'elapsed_s', tonumber(record.elapsed_ms or 0) / 1000,
