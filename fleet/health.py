@@ -79,6 +79,7 @@ def _document(
             "failed": totals[State.RETRYING] + totals[State.DEAD],
             "retrying": totals[State.RETRYING],
             "dead": totals[State.DEAD],
+            "unverified": sum(row["unverified"] for row in counts.values()),
         },
         "g4": {
             "intake": signs.intake,

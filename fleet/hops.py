@@ -16,3 +16,8 @@ def of_next() -> int | str | None:
     """
     told = os.environ.get(VARIABLE)
     return int(told) + 1 if told and told.isascii() and told.isdecimal() else told
+
+
+def source_of(agent: str) -> str:
+    """The `source` of every event that is made in an agent's name."""
+    return f"agent:{agent}"

@@ -29,13 +29,14 @@ class Intake:
         self._rules = rules
         self._chains = chains or {}
 
-    def accept(self, raw: object) -> Accepted:
-        """Accept one event in either wire form.
+    def accept(self, raw: object, *, upstream: bool = False) -> Accepted:
+        """Accept one event in either wire form; `upstream` says that it came from the gateway.
 
         Raises InvalidEvent or UnknownTarget (nothing was kept), Refused (the sender keeps it) or
         BrokerUnavailable (nothing is known; the same event may be sent again).
         """
-        return self._ledger.accept(*self._plan(raw))
+        event, plan = self._plan(raw)
+        return self._ledger.accept(event, replace(plan, upstream=upstream))
 
     def accept_batch(
         self, raws: Sequence[object], may: Sequence[MaySend | None] = ()

@@ -14,7 +14,8 @@
 | fleet:retry             | zset   | retrying ones by due time               | while live         |
 | fleet:deadlines         | zset   | waiting ones by deadline                | while live         |
 | fleet:quiet             | zset   | waiting for quiet, by when it is over   | while live         |
-| fleet:deliveries        | zset   | announced ones and targets, by due time | while live         |
+| fleet:deliveries        | zset   | outcomes and targets, by due time       | while live         |
+| fleet:deliveries:upstream | zset | the same of what goes back upstream     | while live         |
 | fleet:due:<agent>       | zset   | runnable ones by lane and age           | while live         |
 | fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
 | fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
@@ -25,7 +26,7 @@
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
 | fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
-| fleet:delivery:<id>     | hash   | who confirmed an outcome, who not yet   | as the record      |
+| fleet:delivery:<id>     | hash   | who was told of an outcome, who not yet | as the record      |
 | fleet:target:<name>     | hash   | how a receiver did lately, its delay    | a day              |
 | fleet:speech:<id>       | stream | what a turn says meanwhile (content)    | minutes            |
 | fleet:event:<hash>      | hash   | parent of its dispatches: ids, outcomes | after the last end |

@@ -31,7 +31,8 @@ TURN_BOUNDS_MS = (
 )
 #: States that a dispatch can be found in now; ended ones are counted as outcomes.
 _LIVE = tuple(str(state) for state in State if not state.terminal)
-_OUTCOMES = tuple(str(state) for state in State if state.terminal)
+#: `unverified` completed without the word of a receiver, and are not in `completed`.
+_OUTCOMES = (*(str(state) for state in State if state.terminal), "unverified")
 
 #: The values of a metric's labels, as a tuple, and the figure.
 Samples = Mapping[Any, float]
@@ -176,7 +177,7 @@ def _of_turns(reading: Reading) -> Iterator[Metric]:
 
     ended = split("outcome.", _OUTCOMES)
     yield _counter("outcomes", "Dispatches that ended.", ended, "agent", "outcome")
-    verified = split("delivery.", ("ack", "timeout_fallback"))
+    verified = split("delivery.", ("ack", "echo", "timeout_fallback"))
     told = "Receivers that confirmed an outcome, or did not in time."
     yield _counter("deliveries", told, verified, "agent", "verification")
     yield _counter("attempts", "Turns that were started.", totals("attempts"), "agent")

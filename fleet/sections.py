@@ -256,6 +256,8 @@ class Chain(Section):
     #: How often a stage may send the work back, over the whole chain.
     max_revisions: Annotated[int, BeforeValidator(number), Field(ge=0, le=100)] = 3
     human_deadline_s: Seconds = 7 * 86400
+    #: Names of [deliveries.NAME] that its end goes to; what its stages answer goes nowhere else.
+    deliver: tuple[str, ...] = ()
 
 
 class Caps(Section):

@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from fleet import sections
-from fleet.delivery.section import Delivery
+from fleet.delivery.section import UPSTREAM, Delivery
 from fleet.errors import ConfigError
 from fleet.sections import (
     Agent,
@@ -161,26 +161,24 @@ class Settings(BaseSettings):
         return self
 
     def _check_deliveries(self) -> None:
-        for name in self.deliveries:
-            if not _NAME.match(name):
+        for name, delivery in self.deliveries.items():
+            if not _NAME.match(name) or name == UPSTREAM:
                 raise ConfigError(
                     f"deliveries.{_shown(name)}: a name is letters, digits, '-' and '_', "
-                    "64 at most."
+                    f"64 at most, not '{UPSTREAM}'."
                 )
-        for name, agent in self.agents.items():
-            for target in agent.deliver:
+            if delivery.agent is not None and delivery.agent not in self.agents:
+                raise ConfigError(
+                    f"deliveries.{name}.agent: {_shown(delivery.agent)} is no agent of this fleet."
+                )
+        asked = {f"agents.{name}": agent.deliver for name, agent in self.agents.items()}
+        asked |= {f"chains.{_shown(name)}": chain.deliver for name, chain in self.chains.items()}
+        for key, names in asked.items():
+            for target in names:
                 if target not in self.deliveries:
-                    raise ConfigError(
-                        f"agents.{name}.deliver: there is no [deliveries.{_shown(target)}]."
-                    )
-            if len(set(agent.deliver)) < len(agent.deliver):
-                raise ConfigError(f"agents.{name}.deliver: names a receiver twice.")
-
-    def targets_of(self, agent: str) -> str:
-        """Where an agent's outcomes go, as `commit.lua` wants it: names and times in ms."""
-        names = self.agents[agent].deliver if agent in self.agents else ()
-        times = ((name, int(self.deliveries[name].deadline_s * 1000)) for name in names)
-        return " ".join(f"{name} {most_ms}" for name, most_ms in times)
+                    raise ConfigError(f"{key}.deliver: there is no [deliveries.{_shown(target)}].")
+            if len(set(names)) < len(names):
+                raise ConfigError(f"{key}.deliver: names a receiver twice.")
 
     def _check_tools(self) -> None:
         if sections.OWN_TOOLS in self.tools:

@@ -22,6 +22,7 @@ class Plan:
     reason: str
     chain: str | None = None  #: the chain's name, without `chain:`
     picks: tuple[tuple[str, str], ...] = ()  #: (why, target), in the order of the decision
+    upstream: bool = False  #: the event's outcomes go back to the gateway it came from
 
 
 def decide(event: Event, rules: Rules) -> Plan:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def deliver(dispatch_id: str) -> None:
     """Try what is open and due of one announced outcome."""
     try:
-        Courier(context.store(), context.settings()).deliver(dispatch_id)
+        Courier(context.store(), context.settings(), context.intake).deliver(dispatch_id)
     except BrokerUnavailable as error:
         # What was not reported stays open: beat rings for it when the broker is back.
         logger.warning("delivery of %s is interrupted: %s", dispatch_id, error)

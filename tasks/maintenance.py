@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from fleet import context
-from fleet.delivery.courier import Courier
+from fleet.delivery.courier import due
 from fleet.maintenance import (
     RECLAIM_PERIOD_S,
     SWEEP_PERIOD_S,
@@ -21,7 +21,7 @@ def reclaim() -> None:
     """Due retries, passed deadlines, lost doorbells, vanished holders, open deliveries."""
     if my_turn(context.store(), "reclaim", RECLAIM_PERIOD_S):
         reclaim_all(context.ledger(), context.settings())
-        for dispatch_id in Courier(context.store(), context.settings()).due():
+        for dispatch_id in due(context.store(), context.settings()):
             ring(reclaim.app, dispatch_id)
 
 

@@ -191,7 +191,8 @@ SCHEMAS: Json = {
     ),
     "Moved": _object("dispatch_id state", dispatch_id=_TEXT, state=_STATE),
     "Agent": _object(
-        "agent status online holder held_s fence queued active paused tier states oldest_s spend",
+        "agent status online holder held_s fence queued active paused tier states unverified "
+        "oldest_s spend",
         agent=_TEXT,
         status={"type": "string", "enum": ["paused", "offline", "busy", "idle"]},
         runner=_TEXT,
@@ -205,6 +206,7 @@ SCHEMAS: Json = {
         paused={"type": "boolean"},
         tier=_COUNT,
         states={"type": "object", "additionalProperties": _COUNT},
+        unverified=_COUNT,
         oldest_s=_NUMBER,
         spend=_object("usd tokens_in tokens_out", usd=_NUMBER, tokens_in=_COUNT, tokens_out=_COUNT),
     ),
@@ -268,7 +270,13 @@ SCHEMAS: Json = {
             "dispatch_timeout_s semaphores agents",
             agents={"type": "object", "additionalProperties": _SEMAPHORE},
         ),
-        g3=_object("failed retrying dead", failed=_COUNT, retrying=_COUNT, dead=_COUNT),
+        g3=_object(
+            "failed retrying dead unverified",
+            failed=_COUNT,
+            retrying=_COUNT,
+            dead=_COUNT,
+            unverified=_COUNT,
+        ),
         g4=_object("intake breaker tier providers spooled"),
         beat=_object("last_tick_s"),
         bus=_object(

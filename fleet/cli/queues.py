@@ -33,12 +33,14 @@ def stats(agent: str | None) -> None:
         return
     others = sorted({state for row in found.values() for state in row["states"]} - {*_IN_STATS})
     columns = [*_IN_STATS, *others]
+    unverified = any(row["unverified"] for row in found.values())
     print_table(
-        ["agent", *columns, "oldest"],
+        ["agent", *columns, *(["unverified"] if unverified else []), "oldest"],
         [
             (
                 row["agent"],
                 *(row["states"].get(state, 0) for state in columns),
+                *([row["unverified"]] if unverified else []),
                 duration(row["oldest_s"]),
             )
             for row in rows

@@ -152,6 +152,7 @@ def _show_chain(accepted: Accepted, chain: WatchedChain, watched: Iterable[Watch
         # A person who just approved said nothing.
         _print_answers((row for row in records if row.get("answer")), named=True)
     _note_failed(row for row in records if row["state"] not in _FINE_IN_A_CHAIN)
+    _note_unverified(records)
     if chain.outcome == State.COMPLETED:
         return 0
     note(f"fleet: chain {chain.name}: {chain.outcome} ({chain.reason})")
@@ -170,6 +171,7 @@ def _show_outcomes(accepted: Accepted, watched: Iterable[Watched]) -> int:
     if bad and len(records) > 1:
         note(f"fleet: {len(records) - len(bad)} of {len(records)} completed")
     _note_failed(bad)
+    _note_unverified(records)
     return int(bool(bad))
 
 
@@ -189,3 +191,12 @@ def _note_failed(records: Iterable[dict[str, Any]]) -> None:
     for record in records:
         why = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
         note(f"fleet: {record['agent']}: {record['state']}{f' ({printable(why)})' if why else ''}")
+
+
+def _note_unverified(records: Iterable[dict[str, Any]]) -> None:
+    """What completed, and of which a receiver never said that it has it."""
+    for record in records:
+        for one in record.get("deliveries", ()):
+            if record["state"] == State.COMPLETED and one["verification"] == "timeout_fallback":
+                why = printable(f"{one['name']}: {one['reason']}")
+                note(f"fleet: {record['agent']}: completed, but unverified ({why})")

@@ -1,1 +1,1 @@
-"""Outcomes go to whoever wants them: by webhook, signed, until the receiver has confirmed."""
+"""Outcomes go to whoever asked for them: by webhook, to an agent, or back to the gateway."""

@@ -1,31 +1,44 @@
 """`[deliveries.NAME]` of `fleet.toml`: one receiver of outcomes."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from fleet.delivery.address import is_public, literal
-from fleet.sections import Section, is_url, number
+from fleet.sections import Section, is_url, number, one_or_more
 from fleet.signature import check_secret
+
+#: The receiver that needs no table: the gateway, of the events that came from it.
+UPSTREAM = "upstream"
+
+WindowSeconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=60)]
+Outcome = Literal["completed", "dead", "cancelled", "dropped", "expired"]
+DeadlineSeconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=86400)]
 
 
 class Delivery(Section):
-    """A receiver that outcomes are posted to, signed after Standard Webhooks."""
+    """A receiver of outcomes: an address they are posted to, or another agent."""
 
-    #: May hold a token, so it is shown nowhere.
-    webhook: SecretStr
-    secret: SecretStr
+    #: Signed with `secret`, after Standard Webhooks. May hold a token, so it is shown nowhere.
+    webhook: SecretStr | None = None
+    secret: SecretStr | None = None
+    #: This agent gets each outcome as an event, and confirms it by having its turn.
+    agent: str | None = None
+    #: The outcomes it is told of; none: all.
+    on: Annotated[tuple[Outcome, ...], BeforeValidator(one_or_more)] = ()
     #: A receiver has so long to confirm what it was sent.
-    window_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=60)] = 5.0
-    #: What was not taken is sent again until this long after the turn.
-    deadline_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=86400)] = 3600.0
+    window_s: WindowSeconds = 5.0
+    #: What was not taken is sent again until this long after the end.
+    deadline_s: DeadlineSeconds = 3600.0
     #: Allow an address that is not on the internet.
     allow_private: bool = False
 
     @field_validator("webhook")
     @classmethod
-    def _is_address(cls, value: SecretStr) -> SecretStr:
+    def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         text = value.get_secret_value()
         try:
             fits = is_url(text) and urlsplit(text).port != 0
@@ -40,13 +53,26 @@ class Delivery(Section):
 
     @field_validator("secret")
     @classmethod
-    def _is_secret(cls, value: SecretStr) -> SecretStr:
-        check_secret(value.get_secret_value())
+    def _is_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_secret(value.get_secret_value())
         return value
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.webhook is None) == (self.agent is None):
+            raise ValueError("needs a `webhook` or an `agent`, one of them")
+        if self.webhook is not None and self.secret is None:
+            raise ValueError("has no `secret`, with which what is posted is signed")
+        if self.agent is not None and self.secret is not None:
+            raise ValueError("has a `secret`, but an agent is posted nothing: take it out")
+        return self
 
     @model_validator(mode="after")
     def _is_allowed(self) -> Self:
         """What is written out is refused at the start; a name, when it is looked up."""
+        if self.webhook is None:
+            return self
         host = urlsplit(self.webhook.get_secret_value()).hostname or ""
         address = literal(host)
         private = host == "localhost" or (address is not None and not is_public(address))

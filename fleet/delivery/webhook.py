@@ -6,29 +6,24 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from ssl import SSLContext
-from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
 
+from fleet import retry_after
 from fleet.delivery.address import Forbidden, resolve
+from fleet.delivery.claims import Sample
 from fleet.delivery.section import Delivery
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """How a try ended. `unverified`: all of it was sent, and no answer came in time."""
-
-    kind: Literal["ack", "unverified", "failed"]
-    reason: str  #: without content, path or secret
+#: As the longest deadline.
+RETRY_AFTER_MAX_S = 86_400.0
 
 
 def post(target: Delivery, body: bytes, headers: Mapping[str, str]) -> Sample:
     """Post once; only a 2xx within `window_s` confirms."""
-    place = urlsplit(target.webhook.get_secret_value())
+    place = urlsplit(target.webhook.get_secret_value() if target.webhook else "")
     host, tls = str(place.hostname), place.scheme == "https"
     port = place.port or (443 if tls else 80)
     try:
@@ -50,7 +45,8 @@ def _exchange(connection: "_Pinned", path: str, body: bytes, headers: Mapping[st
             doing = "sending"
             connection.request("POST", path, body, dict(headers))
             doing = "its answer"
-            status = connection.getresponse().status
+            response = connection.getresponse()
+            status = response.status
         if connection.late.is_set():  # the headers ended because the line was cut
             raise TimeoutError
     # ValueError: what a TLS socket raises that was shut while it was read.
@@ -64,7 +60,16 @@ def _exchange(connection: "_Pinned", path: str, body: bytes, headers: Mapping[st
         return Sample(kind="failed", reason=f"{doing} {why}")
     finally:
         connection.close()
-    return Sample(kind="ack" if 200 <= status <= 299 else "failed", reason=f"HTTP {status}")
+    return sample_of(status, dict(response.headers.items()))
+
+
+def sample_of(status: int, headers: Mapping[str, str]) -> Sample:
+    """What a receiver's answer says."""
+    if 200 <= status <= 299:
+        return Sample(kind="ack", reason=f"HTTP {status}")
+    asked_s = retry_after.seconds(headers) if status in (429, 503) else None
+    wait_s = min(asked_s or 0.0, RETRY_AFTER_MAX_S)
+    return Sample(kind="failed", reason=f"HTTP {status}", retry_after_s=wait_s)
 
 
 @cache

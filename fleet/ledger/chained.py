@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet import keys
+from fleet.delivery import receivers
 from fleet.settings import Settings
-from routing import Chain, Event, Verdict
+from routing import Chain, Event, Plan, Verdict
 from routing.chains import Stage
 
 
@@ -74,17 +75,18 @@ def read_trail(entries: Sequence[str]) -> list[Earlier]:
     ]
 
 
-def plan_text(chain: Chain, event: Event, settings: Settings) -> str:
+def plan_text(chain: Chain, event: Event, plan: Plan, settings: Settings) -> str:
     """A chain's plan for `accept.lua`: every name resolved and every limit given."""
-    plan = {
+    told = {
         "id": keys.chain_id(event.key, chain.name),
         "name": chain.name,
         "skip": chain.on_failure == "skip",
         "silence": chain.on_silence,
         "max_revisions": chain.max_revisions,
         "stages": [_stage(stage, settings) for stage in chain.stages],
+        "deliver": receivers.of_chain(settings, chain.name, plan),
     }
-    return json.dumps(plan, separators=(",", ":"))
+    return json.dumps(told, separators=(",", ":"))
 
 
 def first_dispatches(chain: Chain, event: Event) -> tuple[tuple[str, str], ...]:

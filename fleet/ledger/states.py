@@ -11,8 +11,9 @@
 
 Who moves: `accept.lua` creates; `claim.lua` queued -> active, and active -> active when a worker
 died; `commit.lua` active -> completed, retrying, dead, cancelled, and announcing where the outcome
-is delivered; `deliver_end.lua` announcing -> completed when every receiver has ended, and like
-`deliver_claim.lua` and `deliver_due.lua` when the last one's time is over; `reclaim.lua` retrying
+is delivered, with it those whose turn it was too; `deliver_end.lua` announcing -> completed when
+every receiver has ended, like `deliver_claim.lua` and `deliver_due.lua` when the last one's time is
+over, and whichever script ends the turn of an agent that was told; `reclaim.lua` retrying
 -> queued and waiting ones -> expired; `cancel.lua` waiting ones -> cancelled; `replay.lua` dead ->
 queued; `release.lua` active -> queued, when a stopping worker hands a turn back; `decide.lua`
 parked -> completed and cancelled. Whichever script ends a stage of a chain makes the next one

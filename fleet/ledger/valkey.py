@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from fleet import keys
+from fleet.delivery import receivers
 from fleet.errors import ConfigError, Fenced, Refused, SessionBusy
 from fleet.ledger.chained import plan_text, read_place
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
@@ -19,7 +20,7 @@ from fleet.settings import Settings
 from fleet.store import Store
 from fleet.store.connection import reachable
 from fleet.store.wire import Arg
-from routing import Chain, Event, Plan, read_verdict
+from routing import Event, Plan, read_verdict
 from routing.chains import HUMAN_MARK
 
 #: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
@@ -189,7 +190,6 @@ class ValkeyLedger:
             *(self._keep_dead_ms, self._keep_ended_ms),
             *(said if self.settings.sessions.history_messages else ("", "")),
             *self._history_bounds,
-            self.settings.targets_of(agent),
         ]
 
     def ring_stage(self, made: Sequence[str]) -> None:
@@ -258,7 +258,7 @@ class ValkeyLedger:
         if plan.chain is not None:
             if plan.chain not in self._chains:
                 raise ConfigError(f"chains.{plan.chain}: an accepted event needs it: put it back.")
-            return args + self._chain_args(event, self._chains[plan.chain], kept=kept)
+            return args + self._chain_args(event, plan, kept=kept)
         args += ["", *(_NO_CAPS if kept else self._caps), len(plan.agents)]
         for name in plan.agents:
             # One that is no agent any more has no worker either: its dispatch will expire.
@@ -269,20 +269,21 @@ class ValkeyLedger:
             # Accepted is accepted: a busy session makes it wait.
             busy = "enqueue" if kept and agent.on_busy == "reject" else agent.on_busy
             args += [_NO_MAX if kept else agent.max_pending, self._keep_ended_ms if drops else ""]
-            args.append(self._on_busy[busy])
+            args += [self._on_busy[busy], receivers.of_agent(self.settings, name, plan)]
         return args
 
-    def _chain_args(self, event: Event, chain: Chain, *, kept: bool) -> list[Arg]:
+    def _chain_args(self, event: Event, plan: Plan, *, kept: bool) -> list[Arg]:
         """The rest of `accept_args`; nothing refuses an event that the spool has `kept`."""
+        chain = self._chains[str(plan.chain)]
         first = [name for name in chain.stages[0].members if not chain.stages[0].person]
         args: list[Arg] = [
-            *(plan_text(chain, event, self.settings), *(_NO_CAPS if kept else self._caps)),
+            *(plan_text(chain, event, plan, self.settings), *(_NO_CAPS if kept else self._caps)),
             len(first),
         ]
         for name in first:
             agent = self.settings.agents[name]
             busy = "reject" if agent.on_busy == "reject" and not kept else ""
-            args += ["", name, 0, _NO_MAX if kept else agent.max_pending, "", busy]
+            args += ["", name, 0, _NO_MAX if kept else agent.max_pending, "", busy, ""]
         return args
 
 

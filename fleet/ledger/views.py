@@ -41,8 +41,12 @@ _MILLIS = (
 )
 _INTERNAL = frozenset(
     {"event", "order", "seq", "call", "committed", "attempt_base", "fence", "decided_call"}
-    | {"joined", "quiet_ms", "quiet_bytes"}
+    | {"joined", "quiet_ms", "quiet_bytes", "deliver", "confirms"}
 )
+
+
+#: Of the counts, the one that is no state.
+_UNVERIFIED = "unverified"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +200,10 @@ def _read(store: Store, hits: Sequence[Scored]) -> list[tuple[float, dict[str, s
 
 
 def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Per agent: dispatches in each state that has any, and the age of the oldest waiting one."""
+    """Per agent: dispatches in each state that has any, and the age of the oldest waiting one.
+
+    `unverified` are those of the completed whose receivers never confirmed it.
+    """
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.COUNTS)
@@ -212,10 +219,12 @@ def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, queued_ms in zip(agents, since, strict=True):
         age = max(0.0, (now_ms - float(queued_ms)) / 1000) if queued_ms else 0.0
-        found[name] = {"states": {}, "oldest_s": round(age, 3)}
+        found[name] = {"states": {}, "unverified": 0, "oldest_s": round(age, 3)}
     for field, value in flat.items():
         name, _, state = field.partition("|")
-        if name in found and int(value):
+        if name in found and state == _UNVERIFIED:
+            found[name]["unverified"] = max(0, int(value))
+        elif name in found and int(value):
             found[name]["states"][state] = int(value)
     return found
 
@@ -227,7 +236,7 @@ def totals(store: Store) -> dict[str, int]:
     found: Counter[str] = Counter()
     for field, value in flat.items():
         found[field.partition("|")[2]] += int(value)
-    return {state: number for state, number in found.items() if number > 0}
+    return {state: number for state, number in found.items() if number > 0 and state != _UNVERIFIED}
 
 
 def spend(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:

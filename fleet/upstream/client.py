@@ -1,4 +1,4 @@
-"""The two ways to the gateway: the socket, and polling while that is down."""
+"""The two ways from the gateway: the socket, and polling while that is down."""
 
 import asyncio
 import logging
@@ -14,6 +14,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.upstream.desk import Desk, Mode
 from fleet.upstream.gateway import Gateway, after
 from fleet.upstream.taker import Taker, parse
+from fleet.upstream.teller import Teller
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,11 @@ class BadAnswer(Exception):
 class Client:
     """Takes events until it is cancelled."""
 
-    def __init__(self, gateway: Gateway, taker: Taker, desk: Desk) -> None:
+    def __init__(self, gateway: Gateway, taker: Taker, desk: Desk, teller: Teller) -> None:
         self._gateway = gateway
         self._taker = taker
         self._desk = desk
+        self._teller = teller
         self._down = asyncio.Event()
         self._changed = asyncio.Event()
         self._mode: Mode | None = None
@@ -54,6 +56,7 @@ class Client:
         """Raises Fenced, in a group, when another client has taken over."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_telling())
+            tasks.create_task(self._teller.run())
             if self._gateway.ws is None:
                 self._goes_by_poll()
             else:
@@ -91,8 +94,13 @@ class Client:
             self._is("ws")
             self._down.clear()
             self._tell("socket", "")
-            async for frame in socket:
-                await self._taker.take_frame(frame)
+            self._teller.connected(socket)
+            try:
+                async for frame in socket:
+                    if not self._teller.hears(frame):
+                        await self._taker.take_frame(frame)
+            finally:
+                self._teller.connected(None)
 
     async def _keep_polling(self, url: str) -> None:
         async with httpx.AsyncClient(timeout=OPEN_WITHIN_S, headers=self._gateway.headers) as http:

@@ -1,4 +1,5 @@
-"""The process `fleet upstream`: waits for its turn, takes events, and gives its place back.
+"""The process `fleet upstream`: waits for its turn, takes events, tells what became of them, and
+gives its place back.
 
 The lock only spares the gateway a crowd of clients. That no event runs twice does not rest on it:
 the intake knows an event by source and id, whoever brings it.
@@ -21,6 +22,7 @@ from fleet.upstream.client import Client
 from fleet.upstream.desk import Desk
 from fleet.upstream.gateway import Gateway
 from fleet.upstream.taker import Taker
+from fleet.upstream.teller import Teller
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +96,8 @@ async def _lead(store: Store, gateway: Gateway, hold: Hold) -> None:
     desk = Desk(store, gateway.digest, hold.token)
     cursor = await asyncio.to_thread(desk.cursor)
     taker = Taker(context.sheltered_intake(), desk, gateway.name, cursor)
-    taking = asyncio.create_task(Client(gateway, taker, desk).run())
+    teller = Teller(store, context.settings(), gateway, lambda: taker.is_held_up)
+    taking = asyncio.create_task(Client(gateway, taker, desk, teller).run())
     try:
         while not hold.lost and not taking.done():
             await asyncio.wait((taking,), timeout=LOOK_S)

@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr, field_validator
 
+from fleet.delivery.section import DeadlineSeconds, WindowSeconds
 from fleet.sections import Section
 
 
@@ -16,6 +17,12 @@ class Upstream(Section):
     poll: str | None = None
     #: Sent to both as `Authorization: Bearer`.
     token: SecretStr | None = None
+    #: Send back there what became of its events.
+    outcomes: bool = True
+    #: It has so long to confirm an outcome.
+    window_s: WindowSeconds = 5.0
+    #: An outcome that it does not take is sent again until this long after the end.
+    deadline_s: DeadlineSeconds = 3600.0
 
     @field_validator("ws")
     @classmethod

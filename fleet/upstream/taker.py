@@ -43,6 +43,11 @@ class Taker:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._waiting = ""
 
+    @property
+    def is_held_up(self) -> bool:
+        """True while an event cannot be handed over, and the next one waits."""
+        return bool(self._waiting)
+
     async def take_frame(self, frame: str | bytes) -> None:
         """As `take`, of an event as JSON text."""
         try:
@@ -78,7 +83,7 @@ class Taker:
             await self._refuse(event_id, reason)
             return
         try:
-            await self._persist(lambda: self._intake.accept(named))
+            await self._persist(lambda: self._intake.accept(named, upstream=True))
         except RoutingError as error:
             await self._refuse(event_id, str(error))
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fleet import context, keys
 from fleet.errors import FleetError, Forbidden
+from fleet.hops import source_of
 from fleet.ledger import State, operations, views
 from fleet.ledger.protocol import Accepted
 from fleet.turn import Turn
@@ -34,11 +35,6 @@ _SHOWN = (
 )
 
 Known = dict[str, Any]
-
-
-def source_of(agent: str) -> str:
-    """The `source` of every event that an agent's model sends."""
-    return f"agent:{agent}"
 
 
 class QueueToolbox:

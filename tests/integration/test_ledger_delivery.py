@@ -13,6 +13,7 @@ from tests.fixtures.ledger import Books, Twice
 from tests.fixtures.processes import wait_until
 
 KEEP_MS = 60_000
+COMPLETED = "dispatch_completed"
 RECEIVER = {"webhook": "https://crm.example/", "secret": "sixteen bytes or more"}
 
 
@@ -43,11 +44,11 @@ def claim(books: Books, dispatch_id: str, target: str = "crm", lease_ms: int = 6
 
 
 def report(books: Books, dispatch_id: str, call: str, sample: str, target: str = "crm") -> Any:
-    return books.store.run("deliver_end", dispatch_id, target, call, sample, "why", KEEP_MS)
+    return books.store.run("deliver_end", dispatch_id, target, call, sample, "why", KEEP_MS, 0, "")
 
 
 def due(books: Books) -> Any:
-    return books.store.run("deliver_due", 100, 5000, 500, KEEP_MS)
+    return books.store.run("deliver_due", 100, 5000, 500, KEEP_MS, "")
 
 
 def test_an_answer_is_announced_until_it_is_confirmed(books: Books) -> None:
@@ -204,7 +205,7 @@ def test_an_outcome_that_is_refused_alone_is_tried_ever_later(store: Store) -> N
     assert waits == [100, 200, 500, 1000]
 
 
-def test_events_that_share_a_turn_end_when_its_answer_is_confirmed(store: Store) -> None:
+def test_events_that_share_a_turn_each_have_their_own_delivery(store: Store) -> None:
     agent = {
         "runner": "python",
         "python": "nobody:nothing",
@@ -229,8 +230,10 @@ def test_events_that_share_a_turn_end_when_its_answer_is_confirmed(store: Store)
     assert books.complete(claims[-1]) == State.ANNOUNCING
     assert books.ends(second) == []
     report(books, first, claim(books, first), "ack")
-    assert (books.state(first), books.state(second)) == ("completed", "completed")
-    assert books.ends(second) == ["dispatch_completed"]
+    assert (books.state(first), books.state(second)) == ("completed", "announcing")
+    report(books, second, claim(books, second), "unverified")
+    assert (books.ends(first), books.ends(second)) == ([COMPLETED], [COMPLETED])
+    assert books.record(second)["verification"] == "timeout_fallback"
 
 
 def test_a_person_cannot_cancel_what_is_announced(store: Store) -> None:

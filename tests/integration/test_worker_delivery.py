@@ -1,5 +1,6 @@
 """Outcomes on their way to a real receiver, by real workers."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from fleet.delivery.courier import Courier
 from fleet.delivery.section import Delivery
 from fleet.delivery.webhook import post
+from fleet.errors import BrokerUnavailable
+from fleet.store import Store
 from tests.fixtures.fleet import CELERY, READY, Fleet, Process, fleet_of
 from tests.fixtures.processes import wait_until
 from tests.fixtures.receiver import SECRET, Receiver, receiving
@@ -18,7 +22,9 @@ WINDOW_S = 1.5
 
 
 @contextmanager
-def delivering(folder: Path, url: str, **more: Any) -> Iterator[Fleet]:
+def delivering(
+    folder: Path, url: str, served: tuple[str, ...] = ("a",), **more: Any
+) -> Iterator[Fleet]:
     target = {
         "webhook": url,
         "secret": SECRET,
@@ -26,9 +32,10 @@ def delivering(folder: Path, url: str, **more: Any) -> Iterator[Fleet]:
         "allow_private": True,
         **more,
     }
-    agents = {"a": {"deliver": ["crm"]}}
-    with fleet_of(folder, agents, sections={"deliveries.crm": target}) as fleet:
-        fleet.ready("a")
+    agents = {"a": {"deliver": ["crm"]}, "b": {"deliver": ["to_a"]}}
+    sections = {"deliveries.crm": target, "deliveries.to_a": {"agent": "a"}}
+    with fleet_of(folder, agents, sections=sections) as fleet:
+        fleet.ready(*served)
         beat = (str(CELERY), "-A", "fleet", "beat", "--pidfile=", "-l", "WARNING")
         fleet.start("beat", *beat)
         courier(fleet).wait_said(READY)
@@ -51,7 +58,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Fleet]:
-    with delivering(tmp_path_factory.mktemp("fleet"), f"{receiver.url}hook?of=us") as fleet:
+    folder = tmp_path_factory.mktemp("fleet")
+    with delivering(folder, f"{receiver.url}hook?of=us", ("a", "b")) as fleet:
         yield fleet
 
 
@@ -88,6 +96,33 @@ def test_a_refusal_is_followed_by_another_try(code: int, fleet: Fleet, receiver:
     assert receiver.ids()[before:] == [f"{dispatch_id}.1.crm"] * 2
     assert receiver.seen[-1][1] == receiver.seen[-2][1], "the same body at each try"
     assert told(fleet, dispatch_id) == ["ack"]
+
+
+def test_a_bad_end_is_told_too(fleet: Fleet, receiver: Receiver) -> None:
+    dispatch_id = fleet.send("a", "fail permanently")
+    fleet.wait_state(dispatch_id, "dead")
+    wait_until(lambda: told(fleet, dispatch_id) == ["ack"])
+    message = receiver.message()
+    assert (message["type"], message["data"]["dispatch_id"]) == ("dispatch_dead", dispatch_id)
+    assert (message["data"]["stage"], message["data"]["reason"]) == ("tool", "it failed")
+    assert "answer" not in message["data"]
+
+
+def test_a_receiver_that_asks_for_time_gets_it(fleet: Fleet, receiver: Receiver) -> None:
+    receiver.answers[:], receiver.retry_after = [503], "2"
+    dispatch_id = fleet.send("a", "say later")
+    assert fleet.wait_state(dispatch_id, "completed")["verification"] == "ack"
+    first, second = (int(headers["webhook-timestamp"]) for headers, _ in receiver.seen[-2:])
+    assert second - first >= 2
+
+
+def test_an_agent_gets_an_answer_and_confirms_it(fleet: Fleet, receiver: Receiver) -> None:
+    dispatch_id = fleet.send("b", "repeat say thanks", session="s")
+    assert fleet.wait_state(dispatch_id, "completed")["verification"] == "ack"
+    wait_until(lambda: receiver.message()["data"].get("answer") == "you said thanks")
+    data = receiver.message()["data"]
+    assert (data["agent"], data["session"], data["source"]) == ("a", "s", "agent:b")
+    assert data["event_id"] == f"{dispatch_id}.1.to_a"
 
 
 def test_one_that_confirms_too_late_is_unverified_and_not_asked_again(
@@ -143,6 +178,56 @@ def test_one_that_never_takes_it_ends_unverified(tmp_path: Path) -> None:
         assert record["verification"] == "timeout_fallback"
         assert told(fleet, dispatch_id) == ["timeout_fallback"]
         assert int(str(fleet.books.store.client.hget("fleet:target:crm", "failures"))) >= 3
+
+
+class Watched(Store):
+    """Counts the calls that found no server."""
+
+    failures = 0
+
+    def run(self, name: str, *args: Any) -> Any:
+        try:
+            return super().run(name, *args)
+        except BrokerUnavailable:
+            self.failures += 1
+            raise
+
+
+def test_a_store_that_was_away_when_the_receiver_confirmed(tmp_path: Path) -> None:
+    """What it said is not forgotten, and it is not told again."""
+    with (
+        receiving() as receiver,
+        fleet_of(
+            tmp_path,
+            {"a": {"deliver": ["crm"]}},
+            durable=True,
+            sections={
+                "deliveries.crm": {
+                    "webhook": receiver.url,
+                    "secret": SECRET,
+                    "window_s": 30,
+                    "allow_private": True,
+                }
+            },
+        ) as fleet,
+    ):
+        books = fleet.books
+        dispatch_id = fleet.send("a", "say hello")
+        books.complete(books.claimed(books.held("a")))
+        receiver.answers[:] = [0]
+        store = Watched(books.store.client, 10_000, rings=True)
+        sender = Courier(store, fleet.settings, lambda: books.intake)
+        sending = threading.Thread(target=sender.deliver, args=(dispatch_id,))
+        sending.start()
+        wait_until(lambda: bool(receiver.seen))
+        fleet.server.kill()
+        receiver.go.set()
+        wait_until(lambda: store.failures > 0)
+        fleet.server.start()
+        sending.join(30)
+        assert books.record(dispatch_id)["verification"] == "ack"
+        sender.deliver(dispatch_id)
+        assert receiver.ids() == [f"{dispatch_id}.1.crm"]
 
 
 def target(url: str, **more: Any) -> Delivery:

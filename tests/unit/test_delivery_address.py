@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from fleet.delivery import receivers
 from fleet.delivery.address import Forbidden, is_public, literal, resolve
 from fleet.errors import ConfigError
 from fleet.settings import Settings, parse
+from routing import Plan
 
+AGENT = {"runner": "python", "python": "nobody:nothing"}
 SECRET = "whsec_c2l4dGVlbiBieXRlcyBvciBtb3Jl"
 
 FORBIDDEN = [
@@ -51,17 +54,24 @@ def test_a_private_address_may_be_allowed() -> None:
 
 
 def settings(receiver: Any, deliver: Any = ("crm",), name: str = "crm") -> Settings:
-    agent = {"runner": "python", "python": "nobody:nothing", "deliver": deliver}
-    return parse({"agents": {"a": agent}, "deliveries": {name: receiver}})
+    return parse({"agents": {"a": {**AGENT, "deliver": deliver}}, "deliveries": {name: receiver}})
 
 
 def receiver(**more: Any) -> dict[str, Any]:
     return {"webhook": "https://crm.example/hook?k=token", "secret": SECRET, **more}
 
 
-def test_the_receivers_of_an_agent() -> None:
-    assert settings(receiver(deadline_s=60)).targets_of("a") == "crm 60000"
-    assert settings(receiver()).targets_of("somebody else") == ""
+def test_the_receivers_of_an_agent_and_of_a_chain() -> None:
+    plan, back = Plan(agents=("a",), reason=""), Plan(agents=(), reason="", upstream=True)
+    found = settings(receiver(deadline_s=60, on=["dead", "expired"]))
+    assert receivers.of_agent(found, "a", plan) == "crm 60000 dead,expired"
+    assert receivers.of_agent(found, "a", back) == "crm 60000 dead,expired upstream 3600000 *"
+    assert receivers.of_agent(found, "somebody else", plan) == ""
+    tables = {"agents": {"a": AGENT}, "chains": {"c": {"stages": ["a"], "deliver": ["b"]}}}
+    chained = parse({**tables, "deliveries": {"b": {"agent": "a"}}})
+    assert receivers.of_chain(chained, "c", plan) == "b 3600000 *"
+    silent = parse({**tables, "deliveries": {"b": {"agent": "a"}}, "upstream": {"outcomes": False}})
+    assert receivers.of_agent(silent, "a", back) == ""
 
 
 @pytest.mark.parametrize(
@@ -98,5 +108,17 @@ def test_a_receiver_must_be_there_once() -> None:
         settings(receiver(), deliver=["crm", "crm"])
     with pytest.raises(ConfigError, match=r"deliveries\.a b: a name is"):
         settings(receiver(), deliver=[], name="a b")
-    with pytest.raises(ConfigError, match=r"deliveries\.crm\.secret: "):
+    with pytest.raises(ConfigError, match=r"deliveries\.upstream: a name is .* not 'upstream'"):
+        settings(receiver(), deliver=[], name="upstream")
+    with pytest.raises(ConfigError, match=r"deliveries\.crm: has no `secret`"):
         settings({"webhook": "https://crm.example/"})
+    with pytest.raises(ConfigError, match=r"deliveries\.crm: needs a `webhook` or an `agent`"):
+        settings(receiver(agent="a"))
+    with pytest.raises(ConfigError, match=r"deliveries\.crm: needs a `webhook` or an `agent`"):
+        settings({"window_s": 1})
+    with pytest.raises(ConfigError, match=r"deliveries\.crm: has a `secret`"):
+        settings({"agent": "a", "secret": SECRET})
+    with pytest.raises(ConfigError, match=r"deliveries\.crm\.agent: b is no agent"):
+        settings({"agent": "b"})
+    with pytest.raises(ConfigError, match=r"deliveries\.crm\.on\.0: "):
+        settings(receiver(on=["done"]))

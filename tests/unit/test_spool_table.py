@@ -4,6 +4,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ def holds(spool: Spool) -> bool:
 def test_it_answers_with_the_ids_that_the_ledger_will_use(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     assert not holds(spool)
-    (answer,) = spool.keep([(event(1), plan("a", "b"))])
+    back = replace(plan("a", "b"), upstream=True)
+    (answer,) = spool.keep([(event(1), back)])
     assert answer == Accepted(
         event_id="e1",
         dispatches=tuple((keys.dispatch_id(event(1).key, agent), agent) for agent in "ab"),
@@ -47,7 +49,7 @@ def test_it_answers_with_the_ids_that_the_ledger_will_use(tmp_path: Path) -> Non
     )
     assert holds(spool)
     (kept,) = spool.first(10)
-    assert (kept.event, kept.plan) == (event(1), plan("a", "b"))
+    assert (kept.event, kept.plan) == (event(1), back)
     assert kept.age_s >= 0
 
 

@@ -5,7 +5,7 @@
 --          fleet:counts, fleet:deadlines, fleet:quiet
 
 -- Arguments of an event before those of its dispatches, and of each of these.
-local HEAD, EACH = 12, 6
+local HEAD, EACH = 12, 7
 
 -- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
 local function place(record, deadline, bytes, window_ms, most_ms)
@@ -46,10 +46,10 @@ local function answer(verdict, chain, ids)
 end
 
 -- A dispatch of its own for one agent, and what that does to its session.
-local function send(of, id, agent, within_ms, how, bytes)
+local function send(of, id, agent, within_ms, how, deliver, bytes)
   local busy, first, second = string.match(of.session ~= '' and how or '', '(%a*) ?(%d*) ?(%d*)')
   if busy == 'interrupt' then interrupt(of.session, agent, first) end
-  local record, deadline = create(of, id, agent, within_ms, {})
+  local record, deadline = create(of, id, agent, within_ms, deliver ~= '' and {'deliver', deliver} or {})
   if busy == 'coalesce' then
     place(record, deadline, bytes, tonumber(first), tonumber(second))
   else
@@ -92,7 +92,7 @@ local function accept(at, last)
     made, name = begin_chain(of, plan, text), plan.name
   else
     for i = at + HEAD, last, EACH do
-      send(of, ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 5], #payload)
+      send(of, ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 5], ARGV[i + 6], #payload)
       made[#made + 1] = ARGV[i] .. ' ' .. ARGV[i + 1]
     end
   end

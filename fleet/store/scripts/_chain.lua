@@ -1,4 +1,4 @@
--- Chains, and how a dispatch is made. Put after `_lib.lua` in the scripts that make dispatches or end
+-- Chains, and how a dispatch is made. Put after `_announce.lua` in the scripts that make dispatches or end
 -- them, whose legend says `With`.
 --
 -- Keys     fleet:seq, fleet:index, fleet:deadlines, fleet:event:, fleet:outcome:, fleet:chain:,
@@ -105,6 +105,7 @@ local function note_ended(chain, rule, record, to)
 end
 
 local function end_chain(chain, outcome, reason, keep_ms)
+  chain.state, chain.reason = outcome, reason
   redis.call('HSET', chain_key(chain.id), 'state', outcome, 'reason', reason, 'ended_ms', NOW)
   redis.call('PEXPIRE', chain_key(chain.id), keep_ms + RECORD_GRACE_MS)
   redis.call('PEXPIRE', trail_key(chain.id), keep_ms)
@@ -200,6 +201,7 @@ advance = function(record, to, keep_ms)
     end_chain(chain, 'expired', what .. 'was not done in time', keep_ms)
   end
   if open > 0 then dismiss(chain, rule, stage, round, keep_ms) end
+  if chain.state ~= 'running' then tell_chain(record, chain, plan.deliver, keep_ms) end
 end
 
 -- What a turn is told of its chain, and of each stage before it, in no order.

@@ -1,4 +1,4 @@
--- How an attempt ends. Put after `_lib.lua`, `_history.lua`, `_chain.lua` and `_delivery.lua` in the
+-- How an attempt ends. Put after `_lib.lua`, `_history.lua`, `_announce.lua` and `_chain.lua` in the
 -- scripts whose legend says `With`.
 --
 -- Keys     those of `commit.lua`, of which here: fleet:outcome:, fleet:retry, fleet:deadlines,
@@ -8,8 +8,8 @@
 -- work lists, at once. `elapsed` (ms) is how long it ran, `v` what `commit.lua` is given from its
 -- fifth argument on: 1 verdict, 2 record fields (JSON), 3 answer, 4 stage, 5 reason, 6 retryable,
 -- 7 attempts allowed, 8 minimum age, 9 first wait, 10 jitter, 11 never before, 12 keep dead, 13 keep
--- ended, 14 what was said, 15 what was answered, 16 most messages, 17 most bytes, 18 keep a history,
--- 19 receivers. Answers as `commit.lua`.
+-- ended, 14 what was said, 15 what was answered, 16 most messages, 17 most bytes, 18 keep a history.
+-- Answers as `commit.lua`.
 local function end_attempt(record, fence, elapsed, v)
   local id, agent, attempt = record.id, record.agent, record.attempt
   local verdict, fields, answer, stage, reason = unpack(v, 1, 5)
@@ -42,7 +42,7 @@ local function end_attempt(record, fence, elapsed, v)
   for name, value in pairs(cjson.decode(fields)) do
     if per_unit[name] then value = spend(name, value) end
     set[#set + 1] = name; set[#set + 1] = tostring(value)
-    if name == 'verdict' then record.verdict = value end
+    if name == 'verdict' or name == 'injected' then record[name] = value end
     if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end
   end
   if stage ~= '' then
@@ -56,17 +56,11 @@ local function end_attempt(record, fence, elapsed, v)
   end
 
   if verdict == 'completed' then
-    local announces = v[19] ~= '' and not record.chain_id
-    -- Longer where it waits for a receiver, whose longest deadline is a day.
-    redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX',
-      string.format('%.0f', tonumber(keep_ended) + (announces and 172800000 or 0)))
+    redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX', keep_ended)
     if record.session ~= '' and v[14] ~= '' then
       remember(record.session, v[14], v[15], tonumber(v[16]), tonumber(v[17]), v[18])
     end
-    if announces then
-      announce(record, set, v[19])
-      return done('announcing')
-    end
+    if announces(record, set, keep_ended) then return done('announcing') end
     finish(record, 'completed', set, timing, keep_ended)
     return done('completed')
   end

@@ -222,18 +222,30 @@ local function hand_on_turn(first)
   if tonumber(first.quiet_ms) > NOW then redis.call('ZADD', 'fleet:quiet', first.quiet_ms, id) end
 end
 
--- The turn has ended: so have all that it was about, each by itself.
-local function end_joined(first, to, extra, keep_ms, finish)
+-- What those that share a turn have in common when it is over.
+local function of_turn(first)
   local fields = {}
   for _, name in ipairs({'stage', 'error', 'retryable', 'model', 'tier', 'elapsed_ms'}) do
     local value = redis.call('HGET', dispatch_key(first.id), name)
     if value then fields[#fields + 1] = name; fields[#fields + 1] = value end
   end
+  return fields
+end
+
+-- To whom an end is told, and whether it waits for their word; `_announce.lua` says both.
+local announces, tell
+
+-- The turn has ended: so have all that it was about, each by itself.
+local function end_joined(first, to, extra, keep_ms, finish)
+  local fields = of_turn(first)
   for id in string.gmatch(first.joined, '%S+') do
+    local record = read_hash(dispatch_key(id))
     if to == 'completed' then
       redis.call('COPY', 'fleet:outcome:' .. first.id, 'fleet:outcome:' .. id)
     end
-    finish(read_hash(dispatch_key(id)), to, fields, extra, keep_ms)
+    if not (to == 'completed' and announces(record, fields, keep_ms)) then
+      finish(record, to, fields, extra, keep_ms)
+    end
   end
 end
 
@@ -269,7 +281,10 @@ local function finish(record, to, fields, extra, keep_ms)
   leave_queue(record)
   leave_agent(record)
   move(record, to, plus({'ended_ms', NOW}, fields))
-  tally(record.agent, 'outcome.' .. to)
+  -- Completed without anybody's word that it arrived is a count of its own.
+  local unverified = to == 'completed' and record.verification == 'timeout_fallback'
+  tally(record.agent, 'outcome.' .. (unverified and 'unverified' or to))
+  if unverified then count(record.agent, 'unverified', 1) end
   redis.call('ZADD', to == 'dead' and 'fleet:dead' or 'fleet:ended', NOW, record.id)
   emit('dispatch_' .. to, plus(who(record), extra))
   -- Before the session goes on and the event is closed: the next stage takes this one's place.
@@ -304,12 +319,16 @@ local function finish(record, to, fields, extra, keep_ms)
     redis.call('PEXPIRE', 'fleet:payload:' .. record.event, keep)
   end
   if record.joined and not record.joined_to then end_joined(record, to, extra, keep_ms, finish) end
+  if not announced then tell(record, to, extra, keep_ms) end
 end
 
 -- An ended dispatch out of the books. Its event goes on telling duplicates until its own time, but
 -- the payload leaves with the last dispatch.
 local function forget(record)
   count(record.agent, record.state, -1)
+  if record.state == 'completed' and record.verification == 'timeout_fallback' then
+    count(record.agent, 'unverified', -1)
+  end
   redis.call('ZREM', 'fleet:index', record.id)
   redis.call('ZREM', 'fleet:ended', record.id)
   redis.call('ZREM', 'fleet:dead', record.id)

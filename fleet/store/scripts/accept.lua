@@ -8,9 +8,10 @@
 --          then for each of these: id, agent, deadline (ms from now), max_pending, how long to keep
 --          the one that is dropped when it is reached (ms) or '' where the new one is refused, and
 --          what to do when its session is busy: '' | 'reject' | 'interrupt <keep ended, ms>' |
---          'coalesce <quiet window, ms> <longest wait, ms>'. With a plan they are its first
---          stage's, and named only to see whether there is room.
--- With     _busy, _caps, _chain, _accept
+--          'coalesce <quiet window, ms> <longest wait, ms>', and who is told of its outcome, as
+--          `_announce.lua` has it, or ''. With a plan they are its first stage's, and named only to
+--          see whether there is room.
+-- With     _busy, _caps, _announce, _chain, _accept
 -- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:deadlines,
 --          fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
 --          fleet:ended, fleet:pressure, fleet:sender:, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>

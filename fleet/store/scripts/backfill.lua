@@ -4,7 +4,7 @@
 --          started_ago (ms), elapsed (ms), steps (journal key -> entry) and, where it ended, ending:
 --          what `commit.lua` is given from its fifth argument on, as strings;
 --          then those of one event as `accept.lua` takes them
--- With     _busy, _caps, _history, _chain, _delivery, _accept, _ending
+-- With     _busy, _caps, _history, _announce, _chain, _accept, _ending
 -- Keys     those of `accept.lua` and `commit.lua`, of which here: fleet:deadlines; and fleet:journal:
 -- Returns  {what `accept.lua` answers for it, how many of the reports came too late,
 --          `id agent` to ring for, ...}

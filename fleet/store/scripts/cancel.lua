@@ -2,7 +2,7 @@
 --
 -- ARGV     1 dispatch id, 2 reason, 3 keep ended (ms),
 --          4 '1' to stop a running turn at once, else '0'
--- With     _busy, _chain
+-- With     _busy, _announce, _chain
 -- Keys     fleet:dispatch:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines, fleet:counts,
 --          fleet:session:, fleet:sessions, fleet:ended, fleet:event:, fleet:bus, fleet:orders:
 -- Returns  the state after the call ('active' means it was asked to stop), or 'unknown'

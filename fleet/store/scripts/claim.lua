@@ -3,7 +3,7 @@
 -- ARGV     1 agent, 2 fence, 3 holder, 4 most losses, 5 keep dead (ms),
 --          6 keep ended (ms), 7 a name of this call, 8 most messages of its session to hand out,
 --          9 time of ageing (ms)
--- With     _history, _chain, _lanes
+-- With     _history, _announce, _chain, _lanes
 -- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
 --          fleet:dead, fleet:event:, fleet:history:, fleet:totals, fleet:bus

@@ -7,9 +7,8 @@
 --          13 first wait before a retry (ms), 14 jitter, from 0 to 1, 15 never before (ms),
 --          16 keep dead (ms), 17 keep ended (ms),
 --          18 what was said, as a message of its session's history ('' for none), 19 what was
---          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms),
---          23 where an answer is delivered: names and times (ms), see `announce`, or ''
--- With     _history, _chain, _delivery, _ending
+--          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms)
+-- With     _history, _announce, _chain, _ending
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:, fleet:bus

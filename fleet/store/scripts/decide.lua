@@ -2,7 +2,7 @@
 --
 -- ARGV     1 dispatch id, 2 'approve' | 'reject', 3 who decides, 4 what they say (content of an
 --          approval, reason of a rejection) or '', 5 a name of this call, 6 keep ended (ms)
--- With     _chain
+-- With     _announce, _chain
 -- Keys     fleet:dispatch:, fleet:deadlines, fleet:counts, fleet:session:, fleet:sessions,
 --          fleet:outcome:, fleet:ended, fleet:event:, fleet:chain:, fleet:trail:, fleet:bus
 -- Returns  {'done', state, `id agent` to ring for, ...} | {'unknown'} |

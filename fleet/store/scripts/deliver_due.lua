@@ -1,8 +1,9 @@
--- Which announced outcomes to ring for now; those whose deadline passed are given up.
+-- Which outcomes to ring for now; those whose deadline passed are given up.
 --
--- ARGV     1 most to look at in this call, 2 when to ring again for what nobody took (ms),
---          3 most messages that may hang in the queue, 4 keep ended (ms)
--- With     _chain, _delivery
+-- ARGV     1 most to look at in this call, 2 when to ring again for what nobody took (ms), or '' to
+--          only give up, 3 most messages that may hang in the queue, 4 keep ended (ms),
+--          5 'upstream' for what goes back there, else ''
+-- With     _announce, _chain, _delivery
 -- Keys     fleet:deliveries, fleet:delivery:, fleet:dispatch:, fleet:outcome:, fleet:counts,
 --          fleet:totals, fleet:ended, fleet:event:, fleet:bus, delivery
 -- Returns  {given up, dispatch id to ring for, ...}
@@ -12,23 +13,25 @@
 
 local limit, again_ms, most, keep_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local given_up, ring, seen = 0, {}, {}
-local room = redis.call('LLEN', 'delivery') < most
+local room = ARGV[5] == 'upstream' or redis.call('LLEN', 'delivery') < most
+local list = deliveries_key(ARGV[5])
 
-for _, place in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:deliveries', '-inf', NOW,
-  'LIMIT', 0, limit)) do
+for _, place in ipairs(redis.call('ZRANGEBYSCORE', list, '-inf', NOW, 'LIMIT', 0, limit)) do
   local id, target = string.match(place, '(%S+) (%S+)')
   local found = redis.call('HMGET', delivery_key(id), target .. '|state', target .. '|deadline_ms',
-    target .. '|until_ms', target .. '|reason')
+    target .. '|until_ms', target .. '|reason', target .. '|placed')
   local record = read_hash(dispatch_key(id))
-  if found[1] ~= 'open' or record.state ~= 'announcing' then
-    redis.call('ZREM', 'fleet:deliveries', place)
+  if found[1] ~= 'open' or not record.id then
+    redis.call('ZREM', list, place)
   elseif tonumber(found[3] or 0) > NOW then
-    redis.call('ZADD', 'fleet:deliveries', found[3], place)
+    redis.call('ZADD', list, found[3], place)
   elseif NOW >= tonumber(found[2]) then
     give_up(record, target, found[4], keep_ms)
     given_up = given_up + 1
-  else
-    redis.call('ZADD', 'fleet:deliveries', math.min(NOW + again_ms, tonumber(found[2])), place)
+  elseif found[5] then
+    redis.call('ZADD', list, found[2], place)
+  elseif again_ms then
+    redis.call('ZADD', list, math.min(NOW + again_ms, tonumber(found[2])), place)
     if room and not seen[id] then
       seen[id] = true
       ring[#ring + 1] = id

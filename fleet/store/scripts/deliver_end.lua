@@ -1,45 +1,65 @@
 -- Report how a try to deliver an outcome ended.
 --
 -- ARGV     1 dispatch id, 2 target, 3 the name under which it was claimed,
---          4 'ack' | 'unverified' (sent, but not confirmed in time) | 'failed', 5 reason,
---          6 keep ended (ms)
--- With     _chain, _delivery
+--          4 'ack' | 'unverified' (sent, but not confirmed in time, or never to be taken) | 'failed' |
+--          'placed' (an agent has it as a dispatch), 5 reason, 6 keep ended (ms),
+--          7 not again before (ms), 8 of 'placed' the id of that dispatch, else ''
+-- With     _announce, _chain, _delivery
 -- Keys     fleet:deliveries, fleet:delivery:, fleet:target:, fleet:dispatch:, fleet:outcome:,
 --          fleet:counts, fleet:totals, fleet:ended, fleet:event:, fleet:bus
--- Returns  {'again', ms} | {'ended', state of the dispatch} | {'fenced'}
+-- Returns  {'again', ms} | {'placed'} | {'ended', state of the dispatch} | {'fenced'}
 -- Invariants
 --   Only the sender that has the target reports; another's word changes nothing.
 --   What was sent and not confirmed is not sent again. What failed is, until its deadline,
 --   later each time, also where the receiver takes others meanwhile.
+--   What an agent was given is confirmed by that dispatch, in the step that ends its turn.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 
 local id, target, call, sample, reason, keep_ms = unpack(ARGV)
+local wished, placed = tonumber(ARGV[7]), ARGV[8]
 local found = read_hash(delivery_key(id))
 local function of(name) return found[target .. '|' .. name] end
 local record = read_hash(dispatch_key(id))
 
 if of('last') == call then
-  if of('state') == 'open' then return {'again', tonumber(of('rest_ms'))} end
-  return {'ended', record.state}
+  if of('state') ~= 'open' then return {'ended', record.state} end
+  return of('placed') and {'placed'} or {'again', tonumber(of('rest_ms'))}
 end
 if of('state') ~= 'open' or of('token') ~= call then return {'fenced'} end
 
-local rest = throttle(target, sample)
+-- It may wish for more time than there is; then it is tried once more at the end of it.
+local deadline = tonumber(of('deadline_ms'))
+wished = math.max(0, math.min(wished, deadline - NOW - DELAY_MOST_MS))
+local rest = throttle(target, sample == 'placed' and 'ack' or sample, wished)
 -- A receiver that takes every other outcome is well, and still not to be pressed with this one.
 if sample == 'failed' then
   rest = math.max(rest, DELAYS_MS[tonumber(of('tries'))] or DELAY_MOST_MS)
 end
 redis.call('HSET', delivery_key(id), target .. '|last', call, target .. '|rest_ms', rest,
   target .. '|reason', reason)
+redis.call('HDEL', delivery_key(id), target .. '|token', target .. '|until_ms')
 if sample == 'ack' then
   settle(record, target, 'ack', reason, keep_ms)
 elseif sample == 'unverified' then
   settle(record, target, 'timeout_fallback', reason, keep_ms)
-elseif NOW + rest >= tonumber(of('deadline_ms')) then
+elseif sample == 'placed' then
+  redis.call('HSET', delivery_key(id), target .. '|placed', placed)
+  redis.call('ZADD', deliveries_key(target), deadline, id .. ' ' .. target)
+  local there = read_hash(dispatch_key(placed))
+  if not there.id then
+    settle(record, target, 'timeout_fallback', reason .. ', which is no longer known', keep_ms)
+    return {'ended', record.state}
+  end
+  there.confirms = id .. ' ' .. target
+  redis.call('HSET', dispatch_key(placed), 'confirms', there.confirms)
+  local over = there.state == 'announcing' and 'completed' or there.state
+  if not there.ended_ms and over ~= 'completed' then return {'placed'} end
+  confirm(there, over, there.error, keep_ms)
+  record.state = redis.call('HGET', dispatch_key(id), 'state')
+elseif NOW + rest >= deadline then
   give_up(record, target, reason, keep_ms)
 else
-  redis.call('HDEL', delivery_key(id), target .. '|token', target .. '|until_ms')
-  redis.call('ZADD', 'fleet:deliveries', NOW + rest, id .. ' ' .. target)
+  redis.call('ZADD', deliveries_key(target), NOW + rest, id .. ' ' .. target)
   return {'again', rest}
 end
 return {'ended', record.state}

@@ -3,7 +3,7 @@
 -- ARGV     1 agent ('' for the fleet-wide part),
 --          2 keep ended (ms), 3 most dispatches to move in this call,
 --          4 how long work may lie untouched before an alert (ms)
--- With     _chain
+-- With     _announce, _chain
 -- Keys     fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:bus

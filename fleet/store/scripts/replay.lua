@@ -1,10 +1,10 @@
 -- Take a dead letter up again as a new generation of the same dispatch, in its old place.
 --
 -- ARGV     1 dispatch id, 2 deadline (ms from now)
--- With     _chain
+-- With     _announce, _chain
 -- Keys     fleet:dispatch:, fleet:journal:, fleet:outcome:, fleet:event:, fleet:payload:, fleet:dead,
 --          fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts, fleet:chain:,
---          fleet:trail:, agent.<agent>, fleet:bus
+--          fleet:trail:, fleet:delivery:, fleet:deliveries, agent.<agent>, fleet:bus
 -- Returns  the state after the call, 'unknown', 'gone' when the event itself is no longer kept, or
 --          'passed' when the chain it is a stage of went on, or ended, without it
 -- Invariants
@@ -27,7 +27,9 @@ redis.call('HINCRBY', 'fleet:event:' .. record.event, 'open', 1)
 redis.call('HDEL', 'fleet:event:' .. record.event, 'ended_ms', 'end:' .. id)
 redis.call('ZREM', 'fleet:dead', id)
 redis.call('HDEL', dispatch_key(id), 'ended_ms', 'stage', 'error', 'retryable', 'committed', 'cancel',
-  'joined', 'joined_to')
+  'joined', 'joined_to', 'confirms', 'verification', 'announced_ms')
+-- Who was not told of this end is told of the next.
+drop_delivery(id)
 redis.call('HINCRBY', dispatch_key(id), 'generation', 1)
 -- Attempts are counted from this base, so that the new generation has all of its own again.
 redis.call('HSET', dispatch_key(id), 'losses', 0, 'attempt_base', record.attempt,

@@ -7,7 +7,8 @@
 -- Returns  {forgotten ended, forgotten dead, trimmed bus entries}
 -- Invariants
 --   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by
---   newer ones is announced as dropped.
+--   newer ones is announced as dropped. One of which somebody is still to be told is kept, as if it
+--   had ended now.
 
 local keep = {['fleet:ended'] = tonumber(ARGV[1]), ['fleet:dead'] = tonumber(ARGV[2])}
 local most, limit = tonumber(ARGV[3]), tonumber(ARGV[5])
@@ -19,18 +20,24 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
   if over > 0 then
     old = redis.call('ZRANGE', list, 0, math.min(#old + over, limit) - 1)
   end
+  local kept = 0
   for _, id in ipairs(old) do
     local record = read_hash(dispatch_key(id))
-    if record.id then
-      if list == 'fleet:dead' then
-        emit('dispatch_dropped', plus(who(record), {'reason', 'retention of dead letters'}))
+    if record.id and tonumber(redis.call('HGET', 'fleet:delivery:' .. id, '|open') or 0) > 0 then
+      redis.call('ZADD', list, NOW, id)
+      kept = kept + 1
+    else
+      if record.id then
+        if list == 'fleet:dead' then
+          emit('dispatch_dropped', plus(who(record), {'reason', 'retention of dead letters'}))
+        end
+        forget(record)
       end
-      forget(record)
+      redis.call('ZREM', list, id)
+      redis.call('ZREM', 'fleet:index', id)
     end
-    redis.call('ZREM', list, id)
-    redis.call('ZREM', 'fleet:index', id)
   end
-  forgotten[#forgotten + 1] = #old
+  forgotten[#forgotten + 1] = #old - kept
 end
 
 local cut = string.format('%.0f', math.max(NOW - tonumber(ARGV[4]), 0)) .. '-0'
