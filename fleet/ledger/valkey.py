@@ -109,11 +109,12 @@ class ValkeyLedger:
             place=read_place(place),
         )
 
-    def step(self, claim: Claim, key: str, entry: str) -> str:
+    def step(
+        self, claim: Claim, key: str, entry: str, verification: str = "", reason: str = ""
+    ) -> str:
         """Journal a finished step; answers why to cancel, or an empty string."""
-        verdict, cancel = self.store.run(
-            "step", claim.dispatch_id, claim.fence, claim.attempt, key, entry
-        )
+        who = (claim.dispatch_id, claim.fence, claim.attempt)
+        verdict, cancel = self.store.run("step", *who, key, entry, verification, reason)
         if verdict == "fenced":
             raise Fenced(
                 f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
