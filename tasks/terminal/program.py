@@ -19,6 +19,8 @@ from tasks.terminal.screen import COLUMNS, ROWS
 TERM_PATIENCE_S = 2.0
 #: After SIGKILL only the kernel's own work is left.
 KILL_PATIENCE_S = 5.0
+#: Between the end of its output and its own.
+END_PATIENCE_S = 0.5
 #: An interpreter that becomes the program takes a fiftieth of a second on an idle core.
 START_PATIENCE_S = 20.0
 CHUNK = 65536
@@ -103,7 +105,11 @@ class Program:
             return b""
         except OSError:  # Linux says that all of its ends are closed by EIO
             piece = b""
-        self._open = bool(piece)
+        if not piece:
+            self._open = False
+            # Most close it by ending, which takes the kernel another moment.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_PATIENCE_S)
         return piece
 
     def write(self, data: bytes) -> int:
@@ -119,8 +125,9 @@ class Program:
     def end(self) -> None:
         """Leave nothing of it: asked first, then killed, and so is all that it has started."""
         if self._process.poll() is None:
-            self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)
+            # The first is what a terminal that is closed sends; interactive shells heed no other.
+            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
+                self._signal(number)
             # It may be stuck in printing.
             until = time.monotonic() + TERM_PATIENCE_S
             while self._process.poll() is None and time.monotonic() < until:

@@ -218,10 +218,10 @@ class Terminal:
         return None
 
     def _said(self, handed: Handed) -> str:
-        prompt = handed.mark.prompt if self._ready is None else self._prompt(handed.mark.prompt)
-        lines = self.screen.since(handed.mark)
-        text = handed.text if handed.echoed else ""
-        return answer_of(lines, text, prompt or "", redrawn=self.screen.redrawn)
+        before = handed.mark.prompt
+        now = self._prompt(before) if self._ready else None
+        lines, text = self.screen.since(handed.mark), handed.text if handed.echoed else ""
+        return answer_of(lines, text, (before, now or ""), redrawn=self.screen.redrawn)
 
 
 def _go_on() -> None:

@@ -58,18 +58,17 @@ def echoes(output: str, text: str) -> bool:
     return False
 
 
-def answer_of(lines: Sequence[str], text: str, prompt: str, *, redrawn: bool = False) -> str:
+def answer_of(
+    lines: Sequence[str], text: str, prompts: Sequence[str], *, redrawn: bool = False
+) -> str:
     """What of a program's output is the answer: neither the echo of the text nor the next prompt.
 
-    `prompt` is the end of the output that says that the program waits again, or an empty string.
+    `prompts` are texts of which the first that ends the output says that the program waits again.
     The echo comes first, unless the program has `redrawn` its screen.
     """
-    kept = list(lines)
-    while kept and not kept[-1].strip():
-        kept.pop()
-    if kept and prompt.strip() and kept[-1].endswith(prompt.strip()):
-        kept[-1] = kept[-1].removesuffix(prompt.strip())
-    body = "\n".join(kept)
+    body = "\n".join(lines).rstrip()
+    found = (prompt.strip() for prompt in prompts)
+    body = body.removesuffix(next((one for one in found if one and body.endswith(one)), ""))
     # Once: a program may well answer with the same words.
     body = body[_echo_end(body, text, _ECHO_LINES if redrawn else 1) :]
     return "\n".join(line.rstrip() for line in body.split("\n")).strip("\n")
@@ -102,7 +101,9 @@ def _behind(output: str, at: int, wanted: str, *, fresh: bool = False) -> int | 
         while at < len(output) and output[at] != char:
             other = output[at]
             fresh = fresh or other == "\n"
-            if not (_blank(other) or (fresh and not other.isalnum())):
+            # Python's prompt ends the rows of a long line by a backslash.
+            goes_on = other == "\\" and output[at + 1 : at + 2] == "\n"
+            if not (_blank(other) or goes_on or (fresh and not other.isalnum())):
                 return None
             at += 1
         if at == len(output):
