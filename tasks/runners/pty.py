@@ -65,7 +65,8 @@ class PtyRunner:
 
     def __init__(self) -> None:
         self._life: _Life | None = None
-        self._throttle = Throttle()
+        #: Of its terminal; what was learnt outlasts a program's life.
+        self.throttle = Throttle()
         self._tried_at = 0.0
         signals.worker_process_shutdown.connect(self._shutdown, weak=False)
 
@@ -102,7 +103,7 @@ class PtyRunner:
                 Failure(stage=Stage.TIMEOUT, reason=reason, retryable=True, kind="Deadline")
             ) from None
         except HandOffFailed as error:
-            self._throttle = self._throttle.after("failed")
+            self.throttle = self.throttle.after("failed")
             self._tried_at = time.monotonic()
             self._end(turn, str(error))
             raise _failed(f"the program did not take the event: {error}", retryable=True) from None
@@ -138,7 +139,7 @@ class PtyRunner:
 
     def _wait_a_moment(self, check: Callable[[], None]) -> None:
         """The throttle: the worse it went, the longer the program is left in peace."""
-        until = self._tried_at + self._throttle.delay_ms / 1000
+        until = self._tried_at + self.throttle.delay_ms / 1000
         while time.monotonic() < until:
             check()
             time.sleep(min(0.05, max(0.0, until - time.monotonic())))
@@ -154,7 +155,7 @@ class PtyRunner:
                 life.busy_with = ""
                 raise _failed(str(error), retryable=False) from None
             echoed = life.handed.echoed
-            self._throttle = self._throttle.after("ack" if echoed else "unverified")
+            self.throttle = self.throttle.after("ack" if echoed else "unverified")
             self._tried_at = time.monotonic()
         return _verification(life.handed, turn)
 
