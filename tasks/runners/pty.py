@@ -30,8 +30,15 @@ from fleet.turn import Cancelled, Deadline, Turn
 from tasks.limits import noted_limit
 from tasks.runners.briefing import briefed
 from tasks.runners.environment import of_agent
-from tasks.terminal.program import Program
-from tasks.terminal.terminal import Handed, HandOffFailed, NeverTypeable, Terminal, Unanswered
+from tasks.terminal.program import PASSING, Program
+from tasks.terminal.terminal import (
+    Handed,
+    HandOffFailed,
+    NeverTypeable,
+    Terminal,
+    TooMuch,
+    Unanswered,
+)
 from tasks.terminal.text import typeable
 
 logger = logging.getLogger(__name__)
@@ -109,8 +116,8 @@ class PtyRunner:
             raise _failed(f"the program did not take the event: {error}", retryable=True) from None
         except Unanswered as error:
             self._end(turn, str(error))
-            too_much = "max_output_bytes" in str(error)
-            raise _failed(f"the program failed: {error}", retryable=not too_much) from None
+            again = not isinstance(error, TooMuch)
+            raise _failed(f"the program failed: {error}", retryable=again) from None
         result = {"text": said, "injected": how["verification"]}
         life.busy_with, life.answered = "", (dispatch_id, result)
         return result
@@ -134,7 +141,7 @@ class PtyRunner:
                 self._life = _Life(_start(turn))
                 program = self._life.terminal.program
                 logger.info("started the program of %s: %d", turn.claim.agent, program.pid)
-            self._life.terminal.await_input(check, turn.agent.max_output_bytes)
+            self._life.terminal.await_input(check)
         return self._life
 
     def _wait_a_moment(self, check: Callable[[], None]) -> None:
@@ -164,8 +171,7 @@ class PtyRunner:
         voice = _Voice(turn) if turn.agent.stream else None
         say = voice.say if voice else None
         with noted_limit() as passed:
-            check = _check(turn, passed)
-            said = life.terminal.answer(life.handed, check, turn.agent.max_output_bytes, say)
+            said = life.terminal.answer(life.handed, _check(turn, passed), say)
         if voice:
             voice.end(said)
         return said
@@ -225,8 +231,9 @@ def _start(turn: Turn) -> Terminal:
     except OSError as error:
         what = agent.cwd if agent.cwd and not Path(agent.cwd).is_dir() else agent.command[0]
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise _failed(f"{what} cannot be used: {why}", retryable=False) from error
-    return Terminal(program, agent.terminal or Terms())
+        passing = error.errno in PASSING
+        raise _failed(f"{what} cannot be used: {why}", retryable=passing) from error
+    return Terminal(program, agent.terminal or Terms(), agent.max_output_bytes)
 
 
 def _check(turn: Turn, passed: Callable[[], bool]) -> Callable[[], None]:

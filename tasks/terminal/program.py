@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -17,6 +17,10 @@ from tasks.terminal.screen import COLUMNS, ROWS
 
 #: Between SIGTERM and SIGKILL; with a moment to stop by Ctrl-C it is below the hard limit's margin.
 TERM_PATIENCE_S = 2.0
+#: Why a program cannot be run now, and perhaps can be later.
+PASSING = frozenset(
+    {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ETIMEDOUT}
+)
 #: After SIGKILL only the kernel's own work is left.
 KILL_PATIENCE_S = 5.0
 #: Between the end of its output and its own.
@@ -62,6 +66,8 @@ class Program:
             os.close(slave)
             os.close(tell)
         os.set_blocking(self._master, False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._master, selectors.EVENT_READ)
         self._open = True
         try:
             if number := _told(told):
@@ -97,7 +103,7 @@ class Program:
         if not self._open:
             time.sleep(min(wait_s, 0.01))
             return b""
-        if not select.select([self._master], [], [], wait_s)[0]:
+        if not self._selector.select(wait_s):
             return b""
         try:
             piece = os.read(self._master, CHUNK)
@@ -136,6 +142,7 @@ class Program:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(KILL_PATIENCE_S)
         if self._master >= 0:
+            self._selector.close()
             os.close(self._master)  # the rest of its session hears that the terminal is gone
         self._master, self._open = -1, False
         kill_marked(Mark.TERMINAL, os.getpid())
@@ -148,8 +155,10 @@ class Program:
 def _told(told: int) -> int:
     """The error number that came instead of the program; 0 when it runs. Closes the descriptor."""
     try:
-        if not select.select([told], [], [], START_PATIENCE_S)[0]:
-            return errno.ETIMEDOUT
+        with selectors.DefaultSelector() as selector:
+            selector.register(told, selectors.EVENT_READ)
+            if not selector.select(START_PATIENCE_S):
+                return errno.ETIMEDOUT
         return int(os.read(told, 16) or 0)
     finally:
         os.close(told)

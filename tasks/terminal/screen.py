@@ -121,8 +121,8 @@ class Screen:
 
     def last_line(self) -> str:
         """The last line that is not blank."""
-        lines = ("".join(row.cells).rstrip() for row in reversed(self._rows))
-        return next(filter(None, lines), "")
+        rows = [("".join(row.cells), row.wrapped) for row in self._rows]
+        return next(filter(None, reversed([*_lines(rows)])), "")
 
     def _all(self) -> list[tuple[str, bool]]:
         return self._gone + [("".join(row.cells), row.wrapped) for row in self._rows]

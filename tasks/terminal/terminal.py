@@ -8,17 +8,19 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleet.terminal import Terminal as Terms
 from tasks.terminal.plain import CODES
 from tasks.terminal.program import LINE_BYTES_MAX, Program
 from tasks.terminal.screen import Mark, Screen
-from tasks.terminal.text import answer_of, echoes, keystrokes
+from tasks.terminal.text import answer_of, begins, echoes, keystrokes
 
 LOOK_S = 0.05
 #: What looks like a prompt is one when nothing follows it for so long.
 SETTLE_S = 0.15
+#: Or when it is seen for so long, whatever else the program draws.
+STEADY_S = 1.0
 #: Text and Enter that come together may be taken for one paste, of which the Enter is a part.
 ENTER_PAUSE_S = 0.2
 #: A program that reads nothing for so long has not taken what was typed.
@@ -30,8 +32,14 @@ _RECENT_CHARS = 16_000
 #: How often what was said so far is told.
 SAY_EVERY_S = 0.2
 
+#: Lines of the screen in which an echo is looked for.
+_ECHO_LINES = 200
+
 _CTRL_C = b"\x03"
 _ENTER = b"\r"
+
+#: Called between looks.
+Check = Callable[[], None]
 
 
 class HandOffFailed(Exception):
@@ -40,6 +48,10 @@ class HandOffFailed(Exception):
 
 class Unanswered(Exception):
     """The program took the event and then failed; the text says how, as the end of a sentence."""
+
+
+class TooMuch(Unanswered):
+    """It printed more than it may."""
 
 
 class NeverTypeable(Exception):
@@ -52,44 +64,46 @@ class Handed:
 
     mark: Mark
     text: str
-    at: float
     echoed: bool
-    #: Bytes heard before Enter.
-    heard: int
+    heard: int  #: bytes before Enter
 
 
 class Terminal:
-    """A running program and its screen. `check` raises when the turn must not go on."""
+    """A running program and its screen.
 
-    def __init__(self, program: Program, terms: Terms) -> None:
+    It may print `limit` bytes for each event. `check` raises when the turn must not go on.
+    """
+
+    def __init__(self, program: Program, terms: Terms, limit: int) -> None:
         self.life = uuid.uuid4().hex
         self.program = program
         self.screen = Screen()
         self._terms = terms
+        self._limit = limit
         self._ready = re.compile(terms.ready) if terms.ready else None
         self._heard = 0  #: bytes since the last event was typed
         self._heard_at = time.monotonic()
+        self._shown_at = 0.0  #: since when each look has seen what says that it waits; 0: it is not
         self._recent = ""
 
-    def await_input(self, check: Callable[[], None], limit: int) -> None:
+    def await_input(self, check: Check) -> None:
         """Return when the program waits for input. Raises HandOffFailed when it does not."""
         until = time.monotonic() + self._terms.start_s
-        self._heard = 0
-        self.screen.mark()
+        self._begin()
+        wait_s = 0.0  # it has waited for long, where nothing was printed meanwhile
         while True:
-            self._hear(0.0 if self._heard == 0 else LOOK_S, check)
+            self._hear(wait_s, check)
+            wait_s = LOOK_S
             if (ending := self.program.ending) is not None:
                 raise HandOffFailed(f"{ending} before it was ready for input")
-            if self._heard > limit:
-                raise HandOffFailed(f"it printed more than {limit} bytes before it was ready")
+            if self._heard > self._limit:
+                raise HandOffFailed(f"it printed more than {self._limit} bytes before it was ready")
             if self._listens():
                 return
             if time.monotonic() > until:
                 raise HandOffFailed(f"it was not ready for input within {self._terms.start_s:g} s")
-            if self._heard == 0:
-                self._hear(LOOK_S, check)
 
-    def hand_over(self, text: str, check: Callable[[], None]) -> Handed:
+    def hand_over(self, text: str, check: Check) -> Handed:
         """Type the text and Enter, and look for its echo.
 
         Raises HandOffFailed, NeverTypeable.
@@ -100,32 +114,23 @@ class Terminal:
                 f"the event is {len(keys)} bytes on one line, and the program reads lines, of which"
                 f" a terminal holds {LINE_BYTES_MAX} bytes"
             )
-        mark = self.screen.mark()
-        self._recent, self._heard = "", 0
-        at = time.monotonic()
+        mark, at = self._begin(), time.monotonic()
         self._type(keys, check)
         while not (echoed := self._echoed(mark, text)) and time.monotonic() < at + ENTER_PAUSE_S:
             self._hear(LOOK_S, check)
             self._must_live()
-        heard = self._heard
+        handed = Handed(mark, text, echoed, self._heard)
         self._type(_ENTER, check)
-        handed = Handed(mark, text, at, echoed, heard)
         while not echoed and time.monotonic() < at + self._terms.echo_s:
-            if self._done(handed):
+            if self._heard > self._limit or self._done(handed):
                 break
             self._hear(LOOK_S, check)
             echoed = self._echoed(mark, text)
             if not echoed:
                 self._must_live()
-        return Handed(mark, text, at, echoed, heard)
+        return replace(handed, echoed=echoed)
 
-    def answer(
-        self,
-        handed: Handed,
-        check: Callable[[], None],
-        limit: int,
-        say: Callable[[str], None] | None = None,
-    ) -> str:
+    def answer(self, handed: Handed, check: Check, say: Callable[[str], None] | None = None) -> str:
         """What the program answers; `say` is told what that is so far, again and again.
 
         Raises Unanswered.
@@ -133,8 +138,8 @@ class Terminal:
         told_at = time.monotonic()
         while not self._done(handed):
             self._hear(LOOK_S, check)
-            if self._heard > limit:
-                raise Unanswered(f"it printed more than {limit} bytes (max_output_bytes)")
+            if self._heard > self._limit:
+                raise TooMuch(f"it printed more than {self._limit} bytes (max_output_bytes)")
             if (ending := self.program.ending) is not None:
                 raise Unanswered(f"{ending} while it had the event")
             if say is not None and time.monotonic() > told_at + SAY_EVERY_S:
@@ -145,7 +150,7 @@ class Terminal:
 
     def interrupt(self) -> bool:
         """Ctrl-C; True when the program shows in time that it waits for input again."""
-        self._heard = 0
+        self._heard, self._shown_at = 0, 0.0
         self.program.write(_CTRL_C)
         until = time.monotonic() + INTERRUPT_S
         while self._ready and self.program.ending is None and time.monotonic() < until:
@@ -154,7 +159,11 @@ class Terminal:
                 return True
         return False
 
-    def _hear(self, wait_s: float, check: Callable[[], None]) -> None:
+    def _begin(self) -> Mark:
+        self._recent, self._heard, self._shown_at = "", 0, 0.0
+        return self.screen.mark()
+
+    def _hear(self, wait_s: float, check: Check) -> None:
         check()
         data = self.program.read(wait_s)
         if not data:
@@ -169,12 +178,15 @@ class Terminal:
                 self.program.write(self.screen.replies)
             self.screen.replies = b""
 
-    def _type(self, keys: bytes, check: Callable[[], None]) -> None:
+    def _type(self, keys: bytes, check: Check) -> None:
         until = time.monotonic() + WRITE_S
         while keys:
-            keys = keys[self.program.write(keys) :]
+            taken = self.program.write(keys)
+            keys = keys[taken:]
             self._must_live()
-            if keys and time.monotonic() > until:
+            if taken:
+                until = time.monotonic() + WRITE_S
+            elif time.monotonic() > until:
                 raise HandOffFailed(f"it took no input for {WRITE_S:g} s")
             # What it prints meanwhile would else fill up, and it would stop to read.
             self._hear(LOOK_S if keys else 0.0, check)
@@ -184,44 +196,50 @@ class Terminal:
             raise HandOffFailed(f"{ending} when the event was typed")
 
     def _echoed(self, mark: Mark, text: str) -> bool:
-        return echoes(CODES.sub("", self._recent), text) or echoes(
-            "\n".join(self.screen.since(mark)[:_RECENT_CHARS]), text
-        )
+        if echoes(CODES.sub("", self._recent), text):
+            return True
+        return echoes("\n".join(self.screen.since(mark)[:_ECHO_LINES]), text)
 
-    def _listens(self) -> bool:
-        quiet_s = time.monotonic() - self._heard_at
+    def _listens(self, handed: Handed | None = None) -> bool:
+        """True when the program waits for input, as far as can be told."""
+        now = time.monotonic()
         if self._ready is None:
-            return quiet_s >= self._terms.quiet_s
-        return quiet_s >= SETTLE_S and self._prompt() is not None
+            return now - self._heard_at >= self._terms.quiet_s
+        if self._prompt(handed) is None:
+            self._shown_at = 0.0
+            return False
+        self._shown_at = self._shown_at or now
+        return now - self._heard_at >= SETTLE_S or now - self._shown_at >= STEADY_S
 
     def _done(self, handed: Handed) -> bool:
-        """True when the program has answered, as far as can be told."""
-        quiet_s = time.monotonic() - self._heard_at
-        if self._heard == handed.heard:
+        """True when it does so again, and has answered."""
+        if self._heard == handed.heard or not self._listens(handed):
             return False
         if self._ready is not None:
-            return quiet_s >= SETTLE_S and self._prompt(handed.mark.prompt) is not None
-        if quiet_s < self._terms.quiet_s:
-            return False
+            return True
         prompt = handed.mark.prompt.rstrip()
         again = bool(prompt) and self.screen.cursor_line().rstrip() == prompt
         return again or bool(self._said(handed))
 
-    def _prompt(self, before: str = "") -> str | None:
-        """What says that the program waits, up to the end of its line; None where nothing does."""
+    def _prompt(self, handed: Handed | None) -> str | None:
+        """What says that the program waits, to the end of its line; None where nothing does.
+
+        All of the line, where the event was typed behind the same. The line with what was typed says nothing, although it begins with the prompt.
+        """
         assert self._ready is not None  # noqa: S101 - callers have looked
-        typed_at = before.rstrip()
         for line in (self.screen.cursor_line(), self.screen.last_line()):
-            typed = typed_at and line.startswith(typed_at) and len(line.rstrip()) > len(typed_at)
-            if not typed and (found := self._ready.search(line)):
-                return line[found.start() :]
+            if handed and begins(handed.text, line.removeprefix(handed.mark.prompt.rstrip())):
+                continue
+            if found := self._ready.search(line):
+                same = handed and handed.mark.prompt.rstrip().endswith(line.rstrip())
+                return line if same else line[found.start() :]
         return None
 
     def _said(self, handed: Handed) -> str:
-        before = handed.mark.prompt
-        now = self._prompt(before) if self._ready else None
+        now = self._prompt(handed) if self._ready else None
+        prompts = (handed.mark.prompt, now or "")
         lines, text = self.screen.since(handed.mark), handed.text if handed.echoed else ""
-        return answer_of(lines, text, (before, now or ""), redrawn=self.screen.redrawn)
+        return answer_of(lines, text, prompts, redrawn=self.screen.redrawn)
 
 
 def _go_on() -> None:

@@ -58,6 +58,12 @@ def echoes(output: str, text: str) -> bool:
     return False
 
 
+def begins(text: str, shown: str) -> bool:
+    """True when what is shown is no more than the text, or a beginning of it."""
+    significant = "".join(shown.split())
+    return bool(significant) and "".join(text.split()).startswith(significant)
+
+
 def answer_of(
     lines: Sequence[str], text: str, prompts: Sequence[str], *, redrawn: bool = False
 ) -> str:

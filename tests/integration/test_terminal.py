@@ -47,7 +47,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
         environment = {**os.environ, "TERM": "xterm-256color"}
         command = [sys.executable, PATH, mode]
         programs.append(Program(command, cwd=str(tmp_path), environment=environment))
-        return Terminal(programs[-1], Terms(**terms))
+        return Terminal(programs[-1], Terms(**terms), LIMIT)
 
     yield make
     for program in programs:
@@ -60,9 +60,9 @@ def go_on() -> None:
 
 
 def ask(terminal: Terminal, text: str) -> tuple[Handed, str]:
-    terminal.await_input(go_on, LIMIT)
+    terminal.await_input(go_on)
     handed = terminal.hand_over(text, go_on)
-    return handed, terminal.answer(handed, go_on, LIMIT)
+    return handed, terminal.answer(handed, go_on)
 
 
 def test_nothing_is_typed_before_it_is_ready(opened: Open) -> None:
@@ -96,7 +96,7 @@ def test_a_program_that_is_never_ready(
     opened: Open, mode: str, terms: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(HandOffFailed) as failed:
-        opened(mode, quiet_s=0.2, **terms).await_input(go_on, LIMIT)
+        opened(mode, quiet_s=0.2, **terms).await_input(go_on)
     assert str(failed.value) == why
 
 
@@ -105,7 +105,7 @@ def test_a_program_that_reads_nothing_does_not_block(
 ) -> None:
     monkeypatch.setattr(terminals, "WRITE_S", 0.2)
     terminal = opened("deaf", ready=READY)
-    terminal.await_input(go_on, LIMIT)
+    terminal.await_input(go_on)
     with pytest.raises(HandOffFailed, match=r"it took no input for 0\.2 s"):
         terminal.hand_over("x" * 200_000, go_on)
 
