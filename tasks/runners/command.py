@@ -26,6 +26,7 @@ from fleet.ledger import Failure, Stage
 from fleet.marks import Mark, kill_marked
 from fleet.runner import TurnFailed
 from fleet.turn import Deadline, Turn
+from tasks.limits import noted_limit
 from tasks.runners.briefing import briefed
 from tasks.runners.environment import of_turn
 from tasks.terminal.plain import plain
@@ -87,13 +88,8 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
         yield program
     finally:
         # The soft limit may pass just now, and must not interrupt what it asks for.
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        finally:  # blocking it runs the handler of one that came a moment ago
-            try:
-                _end(program)
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+        with noted_limit():
+            _end(program)
 
 
 def _end(program: "subprocess.Popen[bytes]") -> None:

@@ -224,7 +224,8 @@ class Terminal:
     def _prompt(self, handed: Handed | None) -> str | None:
         """What says that the program waits, to the end of its line; None where nothing does.
 
-        All of the line, where the event was typed behind the same. The line with what was typed says nothing, although it begins with the prompt.
+        It is all of the line, where the event was typed behind the same. The line with what was
+        typed says nothing, although it begins with the prompt.
         """
         assert self._ready is not None  # noqa: S101 - callers have looked
         for line in (self.screen.cursor_line(), self.screen.last_line()):
