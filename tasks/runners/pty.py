@@ -190,11 +190,11 @@ class PtyRunner:
         return f"the program {asked} and was killed"
 
     def _end(self, turn: Turn, why: str) -> None:
-        life, self._life = self._life, None
-        if life is not None:
+        if self._life is not None:
             logger.warning("the program of %s is at its end: %s", turn.claim.agent, why)
             with noted_limit():
-                life.terminal.program.end()
+                self._life.terminal.program.end()
+                self._life = None
 
     def _shutdown(self, **_: Any) -> None:
         """The process that runs turns is about to end."""

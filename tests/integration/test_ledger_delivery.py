@@ -143,6 +143,23 @@ def test_what_nobody_took_is_rung_for(books: Books) -> None:
     assert due(found) == [0], "not again at once"
 
 
+def test_a_step_tells_once_how_what_it_handed_over_was_verified(books: Books) -> None:
+    lease = books.held()
+    (dispatch_id,) = books.accept()
+    claim = books.claimed(lease)
+    for entry, how in (("{}", "echo"), ("{}", "echo"), ('{"other": 1}', "timeout_fallback")):
+        books.ledger.step(claim, "2", entry, how, "why")
+    told = [entry.fields for entry in books.bus("delivery_verified")]
+    assert [(one["verification"], one["reason"]) for one in told] == [
+        ("echo", "why"),
+        ("timeout_fallback", "why"),
+    ]
+    assert {one["dispatch_id"] for one in told} == {dispatch_id}
+    assert books.record(dispatch_id)["injected"] == "timeout_fallback"
+    totals: Any = books.store.client.hgetall(keys.TOTALS)
+    assert (totals["a|injected.echo"], totals["a|injected.timeout_fallback"]) == ("1", "1")
+
+
 def samples(books: Books, kinds: Sequence[str]) -> list[tuple[int, int, int]]:
     """(delay, failures, streak) after each."""
     found = []

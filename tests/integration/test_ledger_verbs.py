@@ -1,7 +1,6 @@
 """The verbs of the ledger, one by one; and each as when its reply was lost and it is repeated."""
 
 import threading
-from typing import Any
 
 import pytest
 
@@ -188,22 +187,6 @@ class TestStep:
         operations.cancel(books.ledger, books.settings, dispatch_id, "enough")
         assert books.ledger.step(claim, "2", '{"b": 1}') == "enough"
         assert books.ledger.steps(dispatch_id) == {"1": '{"a": 1}', "2": '{"b": 1}'}
-
-    def test_tells_once_how_what_it_handed_over_was_verified(self, books: Books) -> None:
-        lease = books.held()
-        (dispatch_id,) = books.accept()
-        claim = books.claimed(lease)
-        for entry, how in (("{}", "echo"), ("{}", "echo"), ('{"other": 1}', "timeout_fallback")):
-            books.ledger.step(claim, "2", entry, how, "why")
-        told = [entry.fields for entry in books.bus("delivery_verified")]
-        assert [(one["verification"], one["reason"]) for one in told] == [
-            ("echo", "why"),
-            ("timeout_fallback", "why"),
-        ]
-        assert {one["dispatch_id"] for one in told} == {dispatch_id}
-        assert books.record(dispatch_id)["injected"] == "timeout_fallback"
-        totals: Any = books.store.client.hgetall(keys.TOTALS)
-        assert (totals["a|injected.echo"], totals["a|injected.timeout_fallback"]) == ("1", "1")
 
     def test_is_refused_to_an_old_attempt(self, books: Books) -> None:
         lease = books.held()

@@ -92,6 +92,11 @@ def test_does_nothing_after_a_turn_that_ran_out_of_time() -> None:
 
 def test_where_it_is_only_noted_it_raises_nothing() -> None:
     """Also when another thread is there to take the signal, as in every worker."""
+
+    def asked_to_stop() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.01)
+
     ended = threading.Event()
     other = threading.Thread(target=ended.wait)
     other.start()
@@ -99,12 +104,10 @@ def test_where_it_is_only_noted_it_raises_nothing() -> None:
         with soft_limit():
             with noted_limit() as passed:
                 assert not passed()
-                os.kill(os.getpid(), signal.SIGUSR1)
-                time.sleep(0.01)
+                asked_to_stop()
                 assert passed()
             with pytest.raises(Deadline):
-                os.kill(os.getpid(), signal.SIGUSR1)
-                time.sleep(0.01)
+                asked_to_stop()
     finally:
         ended.set()
         other.join()
