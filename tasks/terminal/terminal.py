@@ -32,7 +32,7 @@ _RECENT_CHARS = 16_000
 #: How often what was said so far is told.
 SAY_EVERY_S = 0.2
 
-#: Lines of the screen in which an echo is looked for.
+#: Lines at both ends of the output in which an echo is looked for.
 _ECHO_LINES = 200
 
 _CTRL_C = b"\x03"
@@ -198,7 +198,11 @@ class Terminal:
     def _echoed(self, mark: Mark, text: str) -> bool:
         if echoes(CODES.sub("", self._recent), text):
             return True
-        return echoes("\n".join(self.screen.since(mark)[:_ECHO_LINES]), text)
+        lines = self.screen.since(mark)
+        seen = (
+            lines if len(lines) <= 2 * _ECHO_LINES else lines[:_ECHO_LINES] + lines[-_ECHO_LINES:]
+        )
+        return echoes("\n".join(seen), text)
 
     def _listens(self, handed: Handed | None = None) -> bool:
         """True when the program waits for input, as far as can be told."""

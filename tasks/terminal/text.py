@@ -16,6 +16,8 @@ _NEVER_TYPED = frozenset({"Cc", "Cs"})
 _PROOF_CHARS = 120
 #: An echo is looked for in the first lines of what a program drew anew.
 _ECHO_LINES = 200
+#: And in so many characters, prompts and blank ends of rows included.
+_ECHO_CHARS, _ECHO_CHARS_MAX = 4000, 100_000
 
 
 def typeable(text: str) -> str:
@@ -46,16 +48,7 @@ def keystrokes(text: str, *, brackets_pastes: bool) -> bytes:
 
 def echoes(output: str, text: str) -> bool:
     """True when the output shows the text, or the end of a long one."""
-    significant = "".join(text.split())
-    proof = significant[-_PROOF_CHARS:]
-    at = output.find(proof[0]) if proof else -1
-    while at >= 0:
-        inside = len(proof) == len(significant) and at > 0 and _joined(output[at - 1], proof[0])
-        end = None if inside else _behind(output, at, proof)
-        if end is not None and not (end < len(output) and _joined(proof[-1], output[end])):
-            return True
-        at = output.find(proof[0], at + 1)
-    return False
+    return _shown(output, "".join(text.split())) is not None
 
 
 def begins(text: str, shown: str) -> bool:
@@ -95,7 +88,23 @@ def _echo_end(body: str, text: str, lines: int) -> int:
         begin = body.find("\n", begin) + 1
         if not begin:
             break
-    return 0
+    # Of a long one perhaps no more than the end can be seen.
+    if len(significant) <= _PROOF_CHARS:
+        return 0
+    return _shown(body[: min(4 * len(text) + _ECHO_CHARS, _ECHO_CHARS_MAX)], significant) or 0
+
+
+def _shown(output: str, significant: str) -> int | None:
+    """The place behind the text, or behind the end of a long one; None where it is not shown."""
+    proof = significant[-_PROOF_CHARS:]
+    at = output.find(proof[0]) if proof else -1
+    while at >= 0:
+        inside = len(proof) == len(significant) and at > 0 and _joined(output[at - 1], proof[0])
+        end = None if inside else _behind(output, at, proof)
+        if end is not None and not (end < len(output) and _joined(proof[-1], output[end])):
+            return end
+        at = output.find(proof[0], at + 1)
+    return None
 
 
 def _behind(output: str, at: int, wanted: str, *, fresh: bool = False) -> int | None:

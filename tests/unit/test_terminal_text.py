@@ -85,6 +85,7 @@ def test_what_counts_as_an_echo(output: str, text: str, seen: bool) -> None:
         (["say no more", "said>"], "say no more", "> ", "said"),
         (["x = 1", ">>>"], "x = 1", ">>> ", ""),
         (["hi there"], "hi", "", "hi there"),
+        (["b" * 80, "b" * 80, "seen"], "a" * 90 + "b" * 160, "", "seen"),
     ],
 )
 def test_the_answer_is_neither_echo_nor_prompt(
