@@ -43,7 +43,8 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     """All findings, the worst first; `opened` gives the store, or raises BrokerUnavailable."""
     found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        *(_certificate, _times, _files_open, _disk, _secrets, _exposure, _models, _tools),
+        *(_certificate, _times, _files_open, _disk, _secrets, _exposure),
+        *(_models, _programs, _tools),
     )
     for check in checks:
         found += check(settings)
@@ -201,6 +202,23 @@ def _models(settings: Settings) -> Iterator[Finding]:
             if known[key]:
                 what = f"{name} cannot call {tier}: {known[key]}"
                 yield Finding("warning", what, "correct the model, its key or its address")
+
+
+def _programs(settings: Settings) -> Iterator[Finding]:
+    for name, agent in settings.agents.items():
+        if agent.runner not in ("command", "pty"):
+            continue
+        where = Path(agent.cwd or ".")
+        if not where.is_dir():
+            what = f"agents.{name}.cwd: there is no folder {agent.cwd}"
+            yield Finding("warning", what, "make it, or correct its path")
+            continue
+        program, path = agent.command[0], agent.env.get("PATH")
+        # A relative path is one in the folder that the program runs in.
+        found = where / program if "/" in program else program
+        if shutil.which(found, path=path) is None:
+            what = f"agents.{name}.command: there is no program {program!r}"
+            yield Finding("warning", what, "install it where the fleet runs, or correct its name")
 
 
 def _tools(settings: Settings) -> Iterator[Finding]:

@@ -22,11 +22,18 @@ class Mark(StrEnum):
 
     WORKER = "FLEET_MARK_WORKER"
     CHILD = "FLEET_MARK_CHILD"
+    #: Of a child, for one that it starts to stay over turns; left in that one's environment only.
+    TERMINAL = "FLEET_MARK_TERMINAL"
 
 
 def leave(mark: Mark) -> None:
     """From now on whatever this process starts can be found by its pid."""
-    os.environ[mark] = f"{_TOKEN}.{os.getpid()}"
+    os.environ[mark] = of_this_process()
+
+
+def of_this_process() -> str:
+    """What a mark of this process holds."""
+    return f"{_TOKEN}.{os.getpid()}"
 
 
 def kill_marked(mark: Mark, pid: int) -> None:

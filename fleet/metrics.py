@@ -180,6 +180,9 @@ def _of_turns(reading: Reading) -> Iterator[Metric]:
     verified = split("delivery.", ("ack", "echo", "timeout_fallback"))
     told = "Receivers that confirmed an outcome, or did not in time."
     yield _counter("deliveries", told, verified, "agent", "verification")
+    typed = split("injected.", ("echo", "timeout_fallback"))
+    told = "Events typed into terminals that echoed them, or did not in time."
+    yield _counter("injections", told, typed, "agent", "verification")
     yield _counter("attempts", "Turns that were started.", totals("attempts"), "agent")
     failed = split("failed.", map(str, Stage))
     yield _counter("failures", "Attempts that failed.", failed, "agent", "stage")

@@ -14,28 +14,20 @@ from pydantic import (
     model_validator,
 )
 
+from fleet.fields import Count as Count
+from fleet.fields import Priority as Priority
+from fleet.fields import Seconds as Seconds
+from fleet.fields import number as number
 from fleet.signature import check_secret
+from fleet.terminal import Terminal
 from routing import Rule
 from routing.event import HOPS_MAX
 from routing.rules import MAX_HOPS_DEFAULT
 
-
-def number(value: Any) -> Any:
-    """A bool is an int to Python; in a configuration file it is a mistake."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=10 * 365 * 86400)]
-Priority = Annotated[int, BeforeValidator(number), Field(ge=0, le=9)]
-Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=10_000_000)]
-
-
 #: The tool set that the fleet brings along.
 OWN_TOOLS = "queue"
 #: The built-in runners.
-RUNNERS = ("llm", "python", "http", "command")
+RUNNERS = ("llm", "python", "http", "command", "pty")
 
 
 def is_url(text: str) -> bool:
@@ -89,7 +81,7 @@ class Agent(Section):
     params: dict[str, Any] = {}
     #: `package.module:callable`, for the `python` runner.
     python: str | None = None
-    #: Program and arguments, for the `command` runner; no shell reads them.
+    #: Program and arguments, for the runners `command` and `pty`; no shell reads them.
     command: tuple[str, ...] = ()
     #: The folder that a command runs in; else the one that the fleet runs in.
     cwd: str | None = None
@@ -97,6 +89,8 @@ class Agent(Section):
     env: dict[str, str] = {}
     #: A command's standard error goes to the worker's log, whatever it repeats of the prompt.
     log_stderr: bool = False
+    #: How the `pty` runner tells what its program is doing.
+    terminal: Terminal | None = None
     #: Where the `http` runner posts events, what it adds to each, and what signs them.
     url: str | None = None
     headers: dict[str, str] = {}
@@ -129,8 +123,10 @@ class Agent(Section):
             raise ValueError('has no model: set `model = "provider/name"`')
         if self.runner == "python" and (not self.python or ":" not in self.python):
             raise ValueError('has no callable: set `python = "package.module:callable"`')
-        if self.runner == "command" and not (self.command and self.command[0]):
+        if self.runner in ("command", "pty") and not (self.command and self.command[0]):
             raise ValueError('has no program: set `command = ["program", "argument"]`')
+        if self.terminal is not None and self.runner in RUNNERS and self.runner != "pty":
+            raise ValueError("has a terminal, but only the runner pty uses one: take it out")
         if self.tools and self.runner in RUNNERS and self.runner != "llm":
             raise ValueError("has tools, but only the runner llm calls them: take `tools` out")
         if self.runner == "http" and not is_url(self.url or ""):

@@ -122,6 +122,23 @@ class Turn:
         request that is no JSON value, Cancelled between steps, Fenced when this attempt is no
         longer the current one.
         """
+        return self._step(name, request, call)
+
+    def hand_over(
+        self, name: str, request: Any, call: Callable[[], Mapping[str, str]]
+    ) -> Mapping[str, str]:
+        """As `step`, for one that gives the event to somebody who may not confirm it.
+
+        The result says by its `verification` (`echo` or `timeout_fallback`) and `reason` whether
+        that one did. Both are told on the bus and counted when the step is journalled, in the same
+        move.
+        """
+        result: Mapping[str, str] = self._step(name, request, call, tells=True)
+        return result
+
+    def _step(
+        self, name: str, request: Any, call: Callable[[], Any], *, tells: bool = False
+    ) -> Any:
         self.steps += 1
         number = str(self.steps)
         digest = _digest(name, request)
@@ -133,7 +150,8 @@ class Turn:
         with tracing.span(f"fleet.step {name}", step=self.steps) as span:
             result = call()
             span.note(**_figures(result))
-        self._finish(number, name, digest, started, result)
+        told = (result["verification"], result["reason"]) if tells else ()
+        self._finish(number, name, digest, started, result, told)
         return result
 
     def together(
@@ -166,7 +184,15 @@ class Turn:
                     results[place] = result
         return [results[place] for place in range(len(wanted))]
 
-    def _finish(self, number: str, name: str, digest: str, started: float, result: Any) -> None:
+    def _finish(
+        self,
+        number: str,
+        name: str,
+        digest: str,
+        started: float,
+        result: Any,
+        told: tuple[str, ...] = (),
+    ) -> None:
         entry = {
             "name": name,
             "hash": digest,
@@ -174,8 +200,10 @@ class Turn:
             "elapsed_s": round(time.monotonic() - started, 3),
             "result": result,
         }
+        if told:
+            entry["handed_over"] = True
         self.usage.add(result)
-        self._keep(number, json.dumps(entry, ensure_ascii=False))
+        self._keep(number, json.dumps(entry, ensure_ascii=False), told)
 
     def _finished(self, number: str, digest: str) -> dict[str, Any] | None:
         if self._journal is None:
@@ -194,11 +222,11 @@ class Turn:
         self._keep(f"{number}.aside.{entry['attempt']}", text)
         return None
 
-    def _keep(self, key: str, entry: str) -> None:
+    def _keep(self, key: str, entry: str, told: tuple[str, ...] = ()) -> None:
         patience = time.monotonic() + JOURNAL_PATIENCE_S
         while True:
             try:
-                if cancel := self.ledger.step(self.claim, key, entry):
+                if cancel := self.ledger.step(self.claim, key, entry, *told):
                     raise Cancelled(cancel)
                 return
             except BrokerUnavailable:

@@ -6,7 +6,7 @@ Billiard installs its own handlers after `worker_process_init`, hence one per tu
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -40,6 +40,27 @@ def soft_limit(sooner_s: float | None = None) -> Iterator[None]:
         # Disarmed, but not replaced by billiard's handler, which raises too: the limit may pass
         # while the outcome is written, and must not undo it.
         armed = False
+
+
+@contextmanager
+def noted_limit() -> Iterator[Callable[[], bool]]:
+    """Within this block the soft limit raises nothing; ask the function whether it has passed.
+
+    For code that must not be left between any two instructions. It asks often, and ends by itself.
+    """
+    passed = False
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal passed
+        passed = True
+
+    # To block the signal would not do: a thread that does not block it takes it, and Python runs
+    # the handler in this one.
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        yield lambda: passed
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @contextmanager

@@ -19,7 +19,10 @@ _VERDICT: Json = {"type": "string", "enum": [str(verdict) for verdict in Verdict
 _VERIFICATION: Json = {
     "type": "string",
     "enum": ["ack", "echo", "timeout_fallback"],
-    "description": "Whether a receiver confirmed the outcome; `timeout_fallback` did not.",
+    "description": (
+        "Whether a receiver confirmed the outcome (`ack`), or a terminal the event (`echo`); "
+        "`timeout_fallback`: not in time."
+    ),
 }
 _STATE: Json = {"type": "string", "enum": [str(state) for state in State]}
 
@@ -175,6 +178,7 @@ SCHEMAS: Json = {
         decided_by=_TEXT,
         announced_at=_TIME,
         verification=_VERIFICATION,
+        injected=_VERIFICATION,
         deliveries=_list(
             _object(
                 "name verification tries reason",

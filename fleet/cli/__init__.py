@@ -30,7 +30,7 @@ COMMANDS = {
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
     "doctor": (
         "fleet.cli.doctor:doctor",
-        "Check broker, clock, limits, models and files; exit 1 when data would be lost.",
+        "Check broker, clock, limits, models, programs and files; exit 1 when data would be lost.",
     ),
     "host": (
         "fleet.cli.parts:host",

@@ -13,7 +13,7 @@ from fleet.settings import load
 
 @click.command(cls=Command)
 def doctor() -> int:
-    """Check broker, clock, limits, models and files; exit 1 when data would be lost."""
+    """Check broker, clock, limits, models, programs and files; exit 1 when data would be lost."""
     settings = load()
     findings = examination.examine(settings, context.store)
     grave = [finding for finding in findings if finding.level == "error" or finding.loses_data]

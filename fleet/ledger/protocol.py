@@ -128,8 +128,14 @@ class Runs(Protocol):
         """The agent's next dispatch, or None when nothing is runnable."""
         ...
 
-    def step(self, claim: Claim, key: str, entry: str) -> str:
-        """Journal a finished step; answers why to cancel, or an empty string."""
+    def step(
+        self, claim: Claim, key: str, entry: str, verification: str = "", reason: str = ""
+    ) -> str:
+        """Journal a finished step; answers why to cancel, or an empty string.
+
+        Where the step handed the event over, `verification` says how that was confirmed and
+        `reason` why: told on the bus and counted, once for each entry.
+        """
         ...
 
     def steps(self, dispatch_id: str) -> dict[str, str]:

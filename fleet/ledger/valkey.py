@@ -110,11 +110,12 @@ class ValkeyLedger:
             place=read_place(place),
         )
 
-    def step(self, claim: Claim, key: str, entry: str) -> str:
+    def step(
+        self, claim: Claim, key: str, entry: str, verification: str = "", reason: str = ""
+    ) -> str:
         """Journal a finished step; answers why to cancel, or an empty string."""
-        verdict, cancel = self.store.run(
-            "step", claim.dispatch_id, claim.fence, claim.attempt, key, entry
-        )
+        who = (claim.dispatch_id, claim.fence, claim.attempt)
+        verdict, cancel = self.store.run("step", *who, key, entry, verification, reason)
         if verdict == "fenced":
             raise Fenced(
                 f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
@@ -235,6 +236,7 @@ class ValkeyLedger:
                 "started_ago": int(report.started_ago_s * 1000),
                 "elapsed": int(report.elapsed_s * 1000),
                 "steps": report.steps,
+                "verified": [word for step in report.steps.values() for word in _verified(step)],
                 **(
                     {"ending": [str(arg) for arg in self._ending_args(report.agent, report.ending)]}
                     if report.ending
@@ -313,6 +315,15 @@ def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]
             size = len(plan.agents) or 1
         parts[-1].append((event, plan))
     return parts
+
+
+def _verified(step: str) -> tuple[str, ...]:
+    """How what a step handed over was verified, and why; nothing of any other step."""
+    entry = json.loads(step)
+    result = entry["result"]
+    if "handed_over" not in entry:
+        return ()
+    return str(result["verification"]), str(result["reason"])
 
 
 def payload_of(event: Event) -> str:

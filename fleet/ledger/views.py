@@ -379,7 +379,7 @@ def _step(number: str, text: str, content: bool) -> dict[str, Any]:
         "result": result if content else HIDDEN,
     }
     if isinstance(result, dict):
-        for name in ("model", "tier", "tokens_in", "tokens_out", "usd"):
+        for name in ("model", "tier", "tokens_in", "tokens_out", "usd", "verification"):
             if name in result:
                 step[name] = result[name]
     return step

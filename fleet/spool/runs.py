@@ -109,8 +109,13 @@ class SpoolLedger:
                     event=read_payload(payload),
                 )
 
-    def step(self, claim: Claim, key: str, entry: str) -> str:
-        """Journal a finished step; nobody can ask to cancel it here."""
+    def step(
+        self, claim: Claim, key: str, entry: str, verification: str = "", reason: str = ""
+    ) -> str:
+        """Journal a finished step; nobody can ask to cancel it here.
+
+        How what it handed over was verified is in the entry, and told with it later.
+        """
         with self._file.changing() as db:
             row = db.execute(
                 "SELECT 1 FROM run WHERE dispatch = ? AND state = 'active' AND fence = ? "

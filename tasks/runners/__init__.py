@@ -27,6 +27,10 @@ def _load(kind: str) -> Runner:
         from tasks.runners.command import CommandRunner
 
         return CommandRunner()
+    if kind == "pty":
+        from tasks.runners.pty import PtyRunner
+
+        return PtyRunner()
     if kind == "http":
         from tasks.runners.http import HttpRunner
 

@@ -13,7 +13,6 @@ session of its own, and when it ends, or its turn does, whatever it started is k
 
 import contextlib
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -23,12 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from fleet import hops
 from fleet.ledger import Failure, Stage
 from fleet.marks import Mark, kill_marked
 from fleet.runner import TurnFailed
 from fleet.turn import Deadline, Turn
+from tasks.limits import noted_limit
 from tasks.runners.briefing import briefed
+from tasks.runners.environment import of_turn
+from tasks.terminal.plain import plain
 
 #: Between SIGTERM and SIGKILL when a turn is over and its program is not; below the hard limit's
 #: margin.
@@ -41,13 +42,6 @@ DRAIN_S = 0.2
 #: How late, at most, the end of the program is noticed when others hold its output open.
 POLL_S = 0.05
 CHUNK = 65536
-
-#: What moves a terminal's cursor, colours or title: CSI, OSC and the short sequences (ECMA-48).
-_TERMINAL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
-    r"|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-~]"
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class CommandRunner:
@@ -79,7 +73,7 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
         program = subprocess.Popen(
             agent.command,
             cwd=agent.cwd,
-            env=_environment(turn),
+            env=of_turn(turn),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # It may repeat the prompt, and a worker's log holds none.
@@ -94,33 +88,8 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
         yield program
     finally:
         # The soft limit may pass just now, and must not interrupt what it asks for.
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        finally:  # blocking it runs the handler of one that came a moment ago
-            try:
-                _end(program)
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-
-
-def _environment(turn: Turn) -> dict[str, str]:
-    """The worker's own, without what is the fleet's (a broker's password); what is run, besides."""
-    marks = tuple(Mark)
-    mine = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("FLEET_") or name in marks
-    }
-    return {
-        **mine,
-        **turn.agent.env,
-        "TURN_AGENT": turn.claim.agent,
-        "TURN_DISPATCH_ID": turn.claim.dispatch_id,
-        "TURN_ATTEMPT": str(turn.claim.attempt),
-        hops.VARIABLE: str(turn.event.hops),
-        "TURN_SESSION": turn.event.session or "",
-        "TURN_INSTRUCTIONS": turn.agent.instructions,
-    }
+        with noted_limit():
+            _end(program)
 
 
 def _end(program: "subprocess.Popen[bytes]") -> None:
@@ -207,14 +176,6 @@ class _Exchange:
                 retryable=False,
             )
         return bool(piece)
-
-
-def plain(text: str) -> str:
-    """Text as a person reads it: no terminal codes, no control characters, no blank end."""
-    lines = _TERMINAL.sub("", text).replace("\r\n", "\n").split("\n")
-    # A carriage return starts the line again: a progress bar's last state is what stays.
-    kept = (_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)
-    return "\n".join(kept).rstrip()
 
 
 def _ending(code: int) -> str:

@@ -50,10 +50,10 @@ def _around_step(turn: Turn, moment: str, who: str) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(ledger, name)
 
-        def step(self, claim: Claim, key: str, entry: str) -> str:
+        def step(self, claim: Claim, key: str, entry: str, *told: str) -> str:
             if moment == "answered" and key == "2":
                 _die(who)
-            cancel = ledger.step(claim, key, entry)
+            cancel = ledger.step(claim, key, entry, *told)
             if moment == "kept" and key == "2":
                 _die(who)
             return cancel

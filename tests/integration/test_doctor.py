@@ -116,6 +116,20 @@ def test_a_model_that_could_not_be_called_is_named(
     assert level(found(there, store), "cannot be reached") == "warning"
 
 
+@pytest.mark.parametrize("runner", ["command", "pty"])
+def test_a_program_that_is_not_there_is_named(store: Store, tmp_path: Path, runner: str) -> None:
+    def says(*command: str, **more: Any) -> dict[str, str]:
+        agent = {"runner": runner, "command": list(command), **more}
+        return found(parse({"agents": {"a": agent}}), store)
+
+    (tmp_path / "mine").touch(0o755)
+    assert level(says("sh", "-i"), "no program") is None
+    assert level(says("./mine", cwd=str(tmp_path)), "no program") is None
+    assert level(says("./mine"), "there is no program './mine'") == "warning"
+    assert level(says("sh", env={"PATH": str(tmp_path)}), "there is no program 'sh'") == "warning"
+    assert level(says("sh", cwd=str(tmp_path / "x")), "agents.a.cwd: there is no") == "warning"
+
+
 def test_a_tool_that_is_not_installed_is_named(store: Store) -> None:
     settings = parse({"agents": {"a": PYTHON}, "tools": {"x": {"python": "no_such.mod:t"}}})
     assert level(found(settings, store), "no module 'no_such'") == "warning"

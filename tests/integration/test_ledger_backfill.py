@@ -35,7 +35,12 @@ def id_of(number: int) -> str:
 
 
 def report(number: int, ending: Ending | None, **fields: Any) -> Report:
-    told = {"attempt": 1, "losses": 0, "steps": {"1": json.dumps({"result": "one"})}, **fields}
+    told = {
+        "attempt": 1,
+        "losses": 0,
+        "steps": {"1": json.dumps({"name": "one", "result": "one"})},
+        **fields,
+    }
     return Report(
         dispatch_id=id_of(number),
         agent="a",
@@ -89,6 +94,15 @@ def test_one_that_was_cut_short_goes_on_first_with_its_steps(books: Books) -> No
     assert json.loads(books.ledger.steps(id_of(2))["1"])["result"] == "one"
     books.fail(claim)
     assert books.state(id_of(2)) == "retrying", "attempts that were cut short are not used up"
+
+
+def test_how_an_event_was_typed_is_told(books: Books) -> None:
+    result = {"verification": "timeout_fallback", "reason": "no echo"}
+    typed = json.dumps({"name": "inject", "handed_over": True, "result": result})
+    books.ledger.hand_over([kept(books, 1, report(1, ANSWER, steps={"1": typed}))])
+    assert books.record(id_of(1))["injected"] == "timeout_fallback"
+    (told,) = books.bus("delivery_verified")
+    assert (told.fields["verification"], told.fields["reason"]) == ("timeout_fallback", "no echo")
 
 
 def test_lost_processes_count(books: Books) -> None:

@@ -1,11 +1,15 @@
 """What the ledger knows of an announced outcome, without its processes."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fleet import keys
+from fleet.delivery.throttle import Sample, Throttle
 from fleet.ledger import State, views
 from fleet.settings import parse
 from fleet.store import Store
@@ -140,7 +144,24 @@ def test_what_nobody_took_is_rung_for(books: Books) -> None:
     assert due(found) == [0], "not again at once"
 
 
-def samples(books: Books, kinds: list[str]) -> list[tuple[int, int, int]]:
+def test_a_step_tells_once_how_what_it_handed_over_was_verified(books: Books) -> None:
+    lease = books.held()
+    (dispatch_id,) = books.accept()
+    claim = books.claimed(lease)
+    for entry, how in (("{}", "echo"), ("{}", "echo"), ('{"other": 1}', "timeout_fallback")):
+        books.ledger.step(claim, "2", entry, how, "why")
+    told = [entry.fields for entry in books.bus("delivery_verified")]
+    assert [(one["verification"], one["reason"]) for one in told] == [
+        ("echo", "why"),
+        ("timeout_fallback", "why"),
+    ]
+    assert {one["dispatch_id"] for one in told} == {dispatch_id}
+    assert books.record(dispatch_id)["injected"] == "timeout_fallback"
+    totals: Any = books.store.client.hgetall(keys.TOTALS)
+    assert (totals["a|injected.echo"], totals["a|injected.timeout_fallback"]) == ("1", "1")
+
+
+def samples(books: Books, kinds: Sequence[str]) -> list[tuple[int, int, int]]:
     """(delay, failures, streak) after each."""
     found = []
     for kind in kinds:
@@ -176,6 +197,17 @@ def test_three_successes_in_a_row_halve_the_delay(store: Store) -> None:
         *((250, 0, 1), (250, 0, 2), (125, 0, 0)),
         *((125, 0, 1), (125, 0, 2), (100, 0, 0)),
     ]
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kinds=st.lists(st.sampled_from(["ack", "unverified", "failed", "failed"]), max_size=12))
+def test_the_same_throttle_as_for_terminals(store: Store, kinds: list[Sample]) -> None:
+    store.client.flushall()
+    throttle, wanted = Throttle(), []
+    for kind in kinds:
+        throttle = throttle.after(kind)
+        wanted.append((throttle.delay_ms, throttle.failures, throttle.streak))
+    assert samples(make(store), kinds) == wanted
 
 
 def test_a_receiver_that_fails_holds_all_its_deliveries_and_heals(store: Store) -> None:

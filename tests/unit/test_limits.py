@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from fleet.turn import Deadline
-from tasks.limits import soft_limit
+from tasks.limits import noted_limit, soft_limit
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +88,29 @@ def test_does_nothing_after_a_turn_that_ran_out_of_time() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR1)
     time.sleep(0)
+
+
+def test_where_it_is_only_noted_it_raises_nothing() -> None:
+    """Also when another thread is there to take the signal, as in every worker."""
+
+    def asked_to_stop() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.01)
+
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)
+    other.start()
+    try:
+        with soft_limit():
+            with noted_limit() as passed:
+                assert not passed()
+                asked_to_stop()
+                assert passed()
+            with pytest.raises(Deadline):
+                asked_to_stop()
+    finally:
+        ended.set()
+        other.join()
 
 
 def test_each_turn_has_its_own() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.runners.command import plain
+from tasks.terminal.plain import plain
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ Config = Callable[[str], Settings]
 SECRET = "sk-canary-4711"
 
 ONE = '[agents.a]\nrunner = "python"\npython = "m:f"\n'
+TALK = '[agents.a]\nrunner = "pty"\ncommand = ["x"]\n'
 
 LLM = "[agents.a]\nmodel = 'x/y'\n"
 
@@ -145,6 +146,18 @@ MISTAKES = {
     "more than all memory": (f"{ONE}[caps]\nstore_memory = 2", "caps.store_memory: "),
     "an unknown overflow": (f"{ONE}overflow = 'drop'", "agents.a.overflow: "),
     "no program": ("[agents.a]\nrunner = 'command'", "agents.a: has no program"),
+    "no program for a terminal": ("[agents.a]\nrunner = 'pty'", "agents.a: has no program"),
+    "a terminal of another runner": (f"{ONE}terminal = {{}}", "agents.a: has a terminal, but only"),
+    "a prompt that is no pattern": (
+        f"{TALK}terminal = {{ ready = '(' }}",
+        "agents.a.terminal.ready: is no regular expression",
+    ),
+    "a prompt that says nothing": (
+        f"{TALK}terminal = {{ ready = '>*' }}",
+        "agents.a.terminal.ready: matches an empty line",
+    ),
+    "no quiet at all": (f"{TALK}terminal = {{ quiet_s = 0 }}", "agents.a.terminal.quiet_s: "),
+    "a typo in a terminal": (f"{TALK}terminal = {{ redy = 'x' }}", "agents.a.terminal.redy: "),
     "no address": ("[agents.a]\nrunner = 'http'\nurl = 'x.example'", "agents.a: has no address"),
     "a weak secret": (f"{ONE}secret = 'short'", "agents.a.secret: is shorter than 16 bytes"),
     "a name with a space": ("[agents.'a b']\nmodel = 'x/y'", "agents.a b: a name is"),

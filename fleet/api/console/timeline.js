@@ -92,6 +92,7 @@ function steps(record, attempt) {
         ? `${count(step.tokens_in)} + ${count(step.tokens_out)} tokens`
         : null,
       step.usd ? usd(step.usd) : null,
+      step.verification === "timeout_fallback" ? "unverified" : step.verification,
     ].filter(Boolean);
     return el(
       "li",

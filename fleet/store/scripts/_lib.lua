@@ -179,6 +179,15 @@ local function next_in_session(record)
   end
 end
 
+-- A turn has handed its event to a program, and says how that was verified.
+local function tell_injected(record, verification, reason)
+  redis.call('HSET', dispatch_key(record.id), 'injected', verification)
+  record.injected = verification
+  tally(record.agent, 'injected.' .. verification)
+  emit('delivery_verified', plus(who(record), {'name', 'terminal', 'verification', verification,
+    'reason', reason}))
+end
+
 -- True while `fence` is the newest token of the agent: the test behind every write of a holder.
 local function newest(agent, fence)
   return redis.call('HGET', 'fleet:fences', agent) == fence

@@ -1,8 +1,9 @@
 -- Accept an event that was kept while this store was away, with what became of its dispatches meanwhile.
 --
 -- ARGV     1 what became of them (JSON): a list of objects with id, attempt, losses, holder,
---          started_ago (ms), elapsed (ms), steps (journal key -> entry) and, where it ended, ending:
---          what `commit.lua` is given from its fifth argument on, as strings;
+--          started_ago (ms), elapsed (ms), steps (journal key -> entry), verified (how what they
+--          handed over was, and why) and, where it ended, ending: what `commit.lua` is given from its
+--          fifth argument on, as strings;
 --          then those of one event as `accept.lua` takes them
 -- With     _busy, _caps, _history, _announce, _chain, _accept, _ending
 -- Keys     those of `accept.lua` and `commit.lua`, of which here: fleet:deadlines; and fleet:journal:
@@ -30,6 +31,9 @@ local function begun(record, report)
     'attempt_base', record.attempt_base, 'started_ms', record.started_ms, 'holder', report.holder})
   tally(record.agent, 'attempts', report.attempt)
   emit('dispatch_started', who(record))
+  for i = 1, #report.verified, 2 do
+    tell_injected(record, report.verified[i], report.verified[i + 1])
+  end
 end
 
 -- It was cut short: it goes on from its journal, before any other of its agent.

@@ -1,0 +1,35 @@
+"""What a program that is an agent finds in its environment."""
+
+import os
+
+from fleet import hops
+from fleet.marks import Mark
+from fleet.turn import Turn
+
+
+def of_agent(turn: Turn) -> dict[str, str]:
+    """The worker's own, without what is the fleet's (a broker's password); which agent it is."""
+    # What finds the program again when its worker has died is the worker's; it holds no secret.
+    marks = tuple(Mark)
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FLEET_") or name in marks
+    }
+    return {
+        **mine,
+        **turn.agent.env,
+        "TURN_AGENT": turn.claim.agent,
+        "TURN_INSTRUCTIONS": turn.agent.instructions,
+    }
+
+
+def of_turn(turn: Turn) -> dict[str, str]:
+    """And which turn it is, for a program that runs for this one only."""
+    return {
+        **of_agent(turn),
+        "TURN_DISPATCH_ID": turn.claim.dispatch_id,
+        "TURN_ATTEMPT": str(turn.claim.attempt),
+        hops.VARIABLE: str(turn.event.hops),
+        "TURN_SESSION": turn.event.session or "",
+    }

@@ -1,0 +1,258 @@
+"""Runner `pty`: an interactive program is an agent, and stays in a terminal over its turns.
+
+    [agents.pair]
+    runner = "pty"
+    command = ["python3", "-q", "-i"]
+    terminal = { ready = ">>> $" }
+
+Each event is typed to it, as a person would, and what it prints until it waits for input again is
+the answer. An event is typed once into one life of the program, whatever becomes of it: where its
+echo is not seen in time it counts as handed over, unverified. A program that has died is started
+anew by the next turn.
+"""
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from celery import signals
+
+from fleet.delivery.throttle import Throttle
+from fleet.ledger import Failure, Stage
+from fleet.runner import TurnFailed
+from fleet.terminal import Terminal as Terms
+from fleet.turn import Cancelled, Deadline, Turn
+from tasks.limits import noted_limit
+from tasks.runners.briefing import briefed
+from tasks.runners.environment import of_agent
+from tasks.terminal.program import PASSING, Program
+from tasks.terminal.terminal import (
+    Handed,
+    HandOffFailed,
+    NeverTypeable,
+    Terminal,
+    TooMuch,
+    Unanswered,
+)
+from tasks.terminal.text import typeable
+
+logger = logging.getLogger(__name__)
+
+#: What `tasks.terminal.screen` can stand in for.
+TERM = "xterm-256color"
+#: Of how many events a terminal knows that they were typed to it.
+_TYPED_MAX = 10_000
+
+
+@dataclass(slots=True)
+class _Life:
+    """A program that runs, and what became of the events that were typed to it."""
+
+    terminal: Terminal
+    typed: deque[str] = field(default_factory=lambda: deque(maxlen=_TYPED_MAX))
+    #: The dispatch whose event it has now.
+    busy_with: str = ""
+    handed: Handed | None = None
+    #: The newest dispatch with its answer: its turn may be run again when the answer was not kept.
+    answered: tuple[str, dict[str, Any]] = ("", {})
+
+    def has(self, dispatch_id: str) -> bool:
+        """True when the event of this dispatch was typed, and nothing has gone wrong since."""
+        typed = self.busy_with == dispatch_id and self.handed is not None
+        return typed or self.answered[0] == dispatch_id
+
+
+class PtyRunner:
+    """Keeps the agent's one terminal, in the process that runs its turns."""
+
+    def __init__(self) -> None:
+        self._life: _Life | None = None
+        #: Of its terminal; what was learnt outlasts a program's life.
+        self.throttle = Throttle()
+        self._tried_at = 0.0
+        signals.worker_process_shutdown.connect(self._shutdown, weak=False)
+
+    def run(self, turn: Turn) -> str:
+        """What the program answered.
+
+        Raises TurnFailed when it cannot be started, does not take the event, ends, is not done in
+        time, or prints more than it may.
+        """
+        text = typeable(briefed(turn.text, turn.place))
+        if not text:
+            raise _failed("the event has no text that can be typed", retryable=False)
+        request = {"command": list(turn.agent.command), "text": text}
+        result = turn.step("terminal", request, lambda: self._exchange(turn, text))
+        turn.facts["injected"] = result["injected"]
+        return str(result["text"])
+
+    def _exchange(self, turn: Turn, text: str) -> dict[str, Any]:
+        dispatch_id = turn.claim.dispatch_id
+        try:
+            life = self._life_for(turn)
+            if life.answered[0] == dispatch_id:
+                return life.answered[1]
+            request = {"terminal": life.terminal.life, "text": text}
+            how = turn.hand_over("inject", request, lambda: self._inject(turn, life, text))
+            turn.facts["injected"] = how["verification"]
+            said = self._answer(turn, life)
+        except (Deadline, Cancelled) as error:
+            how_it_ended = self._stop(turn)
+            if isinstance(error, Cancelled):
+                raise
+            reason = f"the turn passed its time limit: {how_it_ended}"
+            raise TurnFailed(
+                Failure(stage=Stage.TIMEOUT, reason=reason, retryable=True, kind="Deadline")
+            ) from None
+        except HandOffFailed as error:
+            self.throttle = self.throttle.after("failed")
+            self._tried_at = time.monotonic()
+            self._end(turn, str(error))
+            raise _failed(f"the program did not take the event: {error}", retryable=True) from None
+        except Unanswered as error:
+            self._end(turn, str(error))
+            again = not isinstance(error, TooMuch)
+            raise _failed(f"the program failed: {error}", retryable=again) from None
+        result = {"text": said, "injected": how["verification"]}
+        life.busy_with, life.answered = "", (dispatch_id, result)
+        return result
+
+    def _life_for(self, turn: Turn) -> _Life:
+        """The program, ready for this turn's event or busy with it."""
+        life, dispatch_id = self._life, turn.claim.dispatch_id
+        if life is not None:
+            if life.has(dispatch_id):
+                return life
+            if (ending := life.terminal.program.ending) is not None:
+                self._end(turn, ending)
+            elif life.busy_with:
+                self._end(turn, "an earlier turn was left in the middle")
+            elif dispatch_id in life.typed:
+                self._end(turn, "it was given this event before, and none is typed to it twice")
+        with noted_limit() as passed:
+            check = _check(turn, passed)
+            self._wait_a_moment(check)
+            if self._life is None:
+                self._life = _Life(_start(turn))
+                program = self._life.terminal.program
+                logger.info("started the program of %s: %d", turn.claim.agent, program.pid)
+            self._life.terminal.await_input(check)
+        return self._life
+
+    def _wait_a_moment(self, check: Callable[[], None]) -> None:
+        """The throttle: the worse it went, the longer the program is left in peace."""
+        until = self._tried_at + self.throttle.delay_ms / 1000
+        while time.monotonic() < until:
+            check()
+            time.sleep(min(0.05, max(0.0, until - time.monotonic())))
+
+    def _inject(self, turn: Turn, life: _Life, text: str) -> Mapping[str, str]:
+        if life.busy_with != turn.claim.dispatch_id or life.handed is None:
+            life.busy_with, life.handed = turn.claim.dispatch_id, None
+            life.typed.append(turn.claim.dispatch_id)
+            try:
+                with noted_limit() as passed:
+                    life.handed = life.terminal.hand_over(text, _check(turn, passed))
+            except NeverTypeable as error:
+                life.busy_with = ""
+                raise _failed(str(error), retryable=False) from None
+            echoed = life.handed.echoed
+            self.throttle = self.throttle.after("ack" if echoed else "unverified")
+            self._tried_at = time.monotonic()
+        return _verification(life.handed, turn)
+
+    def _answer(self, turn: Turn, life: _Life) -> str:
+        assert life.handed is not None  # noqa: S101 - it has just been typed
+        voice = _Voice(turn) if turn.agent.stream else None
+        say = voice.say if voice else None
+        with noted_limit() as passed:
+            said = life.terminal.answer(life.handed, _check(turn, passed), say)
+        if voice:
+            voice.end(said)
+        return said
+
+    def _stop(self, turn: Turn) -> str:
+        """The turn must not go on: what the program did about it, as a sentence's end."""
+        life = self._life
+        if life is None:
+            return "its program was not running yet"
+        with noted_limit():
+            if life.busy_with and life.terminal.interrupt():
+                life.busy_with = ""
+                return "the program was interrupted (Ctrl-C) and is ready again"
+        asked = "did not become ready again after Ctrl-C" if life.busy_with else "was not ready"
+        self._end(turn, asked)
+        return f"the program {asked} and was killed"
+
+    def _end(self, turn: Turn, why: str) -> None:
+        if self._life is not None:
+            logger.warning("the program of %s is at its end: %s", turn.claim.agent, why)
+            with noted_limit():
+                self._life.terminal.program.end()
+                self._life = None
+
+    def _shutdown(self, **_: Any) -> None:
+        """The process that runs turns is about to end."""
+        if self._life is not None:
+            self._life.terminal.program.end()
+            self._life = None
+
+
+class _Voice:
+    """Says an answer while it grows; takes it back when the program drew something else."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._said = ""
+
+    def say(self, text: str) -> None:
+        if len(text) > len(self._said) and text.startswith(self._said):
+            self._turn.say(text[len(self._said) :])
+            self._said = text
+
+    def end(self, text: str) -> None:
+        if not text.startswith(self._said):
+            self._turn.say_again()
+            self._said = ""
+        self._turn.say(text[len(self._said) :])
+
+
+def _start(turn: Turn) -> Terminal:
+    agent = turn.agent
+    # The worker's own terminal, if it has one, is another.
+    environment = {**of_agent(turn), "TERM": agent.env.get("TERM", TERM)}
+    try:
+        program = Program(agent.command, cwd=agent.cwd, environment=environment)
+    except OSError as error:
+        what = agent.cwd if agent.cwd and not Path(agent.cwd).is_dir() else agent.command[0]
+        why = os.strerror(error.errno) if error.errno else str(error)
+        passing = error.errno in PASSING
+        raise _failed(f"{what} cannot be used: {why}", retryable=passing) from error
+    return Terminal(program, agent.terminal or Terms(), agent.max_output_bytes)
+
+
+def _check(turn: Turn, passed: Callable[[], bool]) -> Callable[[], None]:
+    def check() -> None:
+        if passed() or time.monotonic() >= turn.deadline:
+            raise Deadline
+
+    return check
+
+
+def _verification(handed: Handed, turn: Turn) -> Mapping[str, str]:
+    if handed.echoed:
+        return {"verification": "echo", "reason": "the terminal shows what was typed"}
+    echo_s = (turn.agent.terminal or Terms()).echo_s
+    reason = f"the terminal did not show within {echo_s:g} s what was typed"
+    return {"verification": "timeout_fallback", "reason": reason}
+
+
+def _failed(reason: str, *, retryable: bool) -> TurnFailed:
+    return TurnFailed(
+        Failure(stage=Stage.TOOL, reason=reason, retryable=retryable, kind="TerminalFailed")
+    )

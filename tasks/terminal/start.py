@@ -1,0 +1,39 @@
+"""`python -I -S start.py FD PARENT PROGRAM ARGUMENT...`: becomes the program of a terminal.
+
+Run with the terminal as its standard input, in a session of its own. What must be done between fork
+and exec is done here, in a process of one thread. Needs the standard library only. Why the program
+cannot be run goes to the descriptor FD, as an error number; that it closes empty says that it runs.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import termios
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(told: int, parent: int, command: list[str]) -> None:
+    """Never returns."""
+    os.set_inheritable(told, False)
+    if sys.platform == "linux":
+        # It ends with the process that types to it, though it ignores that its terminal is gone.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # A worker ignores Ctrl-C, and what is ignored stays so in a program that is run.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        os.write(told, str(error.errno).encode())
+        os._exit(127)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

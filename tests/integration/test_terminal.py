@@ -1,0 +1,201 @@
+"""Real programs in real terminals, and the runner that types to them, without a worker."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.signals import worker_process_shutdown
+
+from fleet.delivery.throttle import Throttle
+from fleet.errors import BrokerUnavailable
+from fleet.ledger import Claim, Runs
+from fleet.runner import TurnFailed
+from fleet.speech import BEGINNING, Speech, listen
+from fleet.store import Store
+from fleet.terminal import Terminal as Terms
+from fleet.turn import Turn
+from tasks.runners.pty import PtyRunner
+from tasks.terminal import terminal as terminals
+from tasks.terminal.program import Program
+from tasks.terminal.terminal import Handed, HandOffFailed, Terminal
+from tests.fixtures import interactive
+from tests.fixtures.ledger import Books, settings_for
+from tests.fixtures.processes import gone, no_leftovers
+
+__all__ = ["no_leftovers"]
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+PATH = str(Path(interactive.__file__))
+READY = "ready> $"
+LIMIT = 100_000
+
+Open = Callable[..., Terminal]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    """Opens a terminal with the program in some mode; its programs end with the test."""
+    programs: list[Program] = []
+
+    def make(mode: str, **terms: Any) -> Terminal:
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        command = [sys.executable, PATH, mode]
+        programs.append(Program(command, cwd=str(tmp_path), environment=environment))
+        return Terminal(programs[-1], Terms(**terms), LIMIT)
+
+    yield make
+    for program in programs:
+        program.end()
+        assert gone(program.pid)
+
+
+def go_on() -> None:
+    pass
+
+
+def ask(terminal: Terminal, text: str) -> tuple[Handed, str]:
+    terminal.await_input(go_on)
+    handed = terminal.hand_over(text, go_on)
+    return handed, terminal.answer(handed, go_on)
+
+
+def test_nothing_is_typed_before_it_is_ready(opened: Open) -> None:
+    handed, answer = ask(opened("slow", ready=READY), "measure this")
+    assert (handed.echoed, answer) == (True, "MEASURE: 4")
+
+
+def test_without_a_pattern_it_waits_for_silence(opened: Open) -> None:
+    terminal = opened("slow", quiet_s=0.8)
+    assert ask(terminal, "measure this")[1] == "MEASURE: 4"
+    # Silence before the first word of an answer ends nothing.
+    assert ask(terminal, "after 1.2")[1] == "waited"
+
+
+def test_a_full_screen_is_read_and_several_lines_are_one_paste(opened: Open) -> None:
+    terminal = opened("screen", ready="idle, type away$")
+    handed, answer = ask(terminal, "count")
+    assert (handed.echoed, answer.split(" in ")[0]) == (True, "1")
+    handed, answer = ask(terminal, "measure\nthis twice")
+    assert (handed.echoed, answer) == (True, "MEASURE: 10")
+
+
+@pytest.mark.parametrize(
+    ("mode", "terms", "why"),
+    [
+        ("restless", {"start_s": 0.5}, "it was not ready for input within 0.5 s"),
+        ("unknown", {}, "it ended with exit code 1 before it was ready for input"),
+    ],
+)
+def test_a_program_that_is_never_ready(
+    opened: Open, mode: str, terms: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(HandOffFailed) as failed:
+        opened(mode, quiet_s=0.2, **terms).await_input(go_on)
+    assert str(failed.value) == why
+
+
+def test_a_program_that_reads_nothing_does_not_block(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminals, "WRITE_S", 0.2)
+    terminal = opened("deaf", ready=READY)
+    terminal.await_input(go_on)
+    with pytest.raises(HandOffFailed, match=r"it took no input for 0\.2 s"):
+        terminal.hand_over("x" * 200_000, go_on)
+
+
+class Turns:
+    """Turns of an agent `a`, one after the other, on a real ledger."""
+
+    def __init__(self, store: Store, **options: Any) -> None:
+        agent = {"runner": "pty", "command": [sys.executable, PATH, "lines"], **options}
+        self.books = Books(store, settings_for("a", **agent))
+        self.lease = self.books.held()
+        self.runner = PtyRunner()
+
+    def next(self, text: str = "") -> Turn:
+        """The turn of a new event; without a text, of the one whose turn was lost."""
+        if text:
+            self.books.accept(text=text)
+        claim = self.books.claimed(self.lease)
+        agent = self.books.settings.agents["a"]
+        speech = Speech(self.books.store, claim) if agent.stream else None
+        deadline = time.monotonic() + 30
+        return Turn(
+            claim=claim, agent=agent, deadline=deadline, ledger=self.books.ledger, speech=speech
+        )
+
+
+@pytest.fixture
+def turns(store: Store, tmp_path: Path) -> Iterator[Callable[..., Turns]]:
+    made: list[Turns] = []
+
+    def make(**options: Any) -> Turns:
+        made.append(Turns(store, cwd=str(tmp_path), terminal={"ready": READY}, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        worker_process_shutdown.send(sender=None)
+        worker_process_shutdown.disconnect(one.runner._shutdown)
+
+
+def test_the_throttle_learns_from_each_hand_over(turns: Callable[..., Turns]) -> None:
+    mine, began = turns(command=["false"]), time.monotonic()
+    for _ in range(3):
+        turn = mine.next("hello")
+        with pytest.raises(TurnFailed, match="did not take the event: it ended with exit code 1"):
+            mine.runner.run(turn)
+        mine.books.complete(turn.claim)
+    assert mine.runner.throttle == Throttle(500, 3)
+    assert time.monotonic() - began >= 0.1 + 0.2
+
+
+class Away:
+    """A ledger whose store goes away just before a step is kept."""
+
+    def __init__(self, ledger: Runs, key: str) -> None:
+        self._ledger, self._key = ledger, key
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def step(self, claim: Claim, key: str, *entry: str) -> str:
+        if key == self._key:
+            raise BrokerUnavailable("away")
+        return self._ledger.step(claim, key, *entry)
+
+
+@pytest.mark.parametrize("step", ["2", "1"])
+def test_an_event_is_typed_once_though_its_step_was_not_kept(
+    turns: Callable[..., Turns], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """`2` is that it was typed, `1` the answer."""
+    monkeypatch.setattr("fleet.turn.JOURNAL_PATIENCE_S", 0)
+    mine = turns()
+    first = mine.next("measure this")
+    first.ledger = Away(first.ledger, step)
+    with pytest.raises(BrokerUnavailable):
+        mine.runner.run(first)
+    second = mine.next()
+    assert (second.claim.attempt, mine.runner.run(second)) == (2, "MEASURE: 4")
+    mine.books.complete(second.claim)
+    assert len((tmp_path / interactive.TYPED).read_text().splitlines()) == 1
+    assert mine.runner.run(mine.next("measure more")) == "MEASURE: 4"
+
+
+def test_what_it_says_is_heard_while_it_says_it(turns: Callable[..., Turns]) -> None:
+    mine = turns(stream=True)
+    turn = mine.next("recite")
+    assert turn.speech
+    with closing(turn.speech):
+        assert mine.runner.run(turn) == "one\ntwo\nthree"
+    heard = listen(mine.books.store, {turn.claim.dispatch_id: BEGINNING})[turn.claim.dispatch_id]
+    assert "".join(piece.text for piece in heard.pieces) == "one\ntwo\nthree"
+    assert heard.pieces[0].text in ("one\n", "one\ntwo\n")
