@@ -96,7 +96,7 @@ def _all_dead() -> list[str]:
 @dlq.command()
 @click.option("--confirm", is_flag=True, help="Needed: what is purged does not come back.")
 def purge(confirm: bool) -> None:
-    """Forget every dead letter."""
+    """Forget every dead letter, but those of which a receiver is still to be told."""
     if not confirm:
         raise click.UsageError("This forgets every dead letter: add --confirm.")
     purged = operations.purge(context.ledger(), load())

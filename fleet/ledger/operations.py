@@ -146,7 +146,10 @@ def drain(ledger: ValkeyLedger, settings: Settings, agent: str, reason: str) -> 
 
 
 def purge(ledger: ValkeyLedger, settings: Settings) -> int:
-    """Forget every dead letter there is now; how many. Each is announced as dropped."""
+    """Forget every dead letter there is now; how many. Each is announced as dropped.
+
+    One of which a receiver is still to be told stays.
+    """
     keep = settings.retention
     with reachable():
         left = int(ledger.store.client.zcard(keys.DEAD))

@@ -223,7 +223,7 @@ def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
     for field, value in flat.items():
         name, _, state = field.partition("|")
         if name in found and state == _UNVERIFIED:
-            found[name]["unverified"] = max(0, int(value))
+            found[name]["unverified"] = int(value)
         elif name in found and int(value):
             found[name]["states"][state] = int(value)
     return found

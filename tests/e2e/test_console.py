@@ -9,7 +9,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from fleet import tokens
+from fleet.delivery.claims import Sample, report
+from fleet.settings import parse
 from tests.e2e.console import CHROMIUM, NEEDED, Backstage, chromium, watched
+from tests.fixtures.ledger import Books
+from tests.fixtures.outcomes import KEEP_MS, RECEIVER, taken
 from tests.fixtures.valkey import Valkey
 
 pytestmark = [
@@ -100,6 +104,26 @@ def test_what_happens_is_shown_while_it_happens(stage: Backstage, page: Page) ->
     stage.books.complete(claim)
     expect(row(page, dispatch_id)).to_contain_text("completed")
     expect(page.locator("#throughput")).to_have_attribute("title", re.compile(r"[0-9.]+/s ended"))
+
+
+def test_what_nobody_confirmed_is_no_success(stage: Backstage, page: Page) -> None:
+    watched(page, stage.url)
+    agent = {"runner": "python", "python": "nobody:nothing", "deliver": ["crm"]}
+    told = Books(
+        stage.books.store, parse({"agents": {"gem": agent}, "deliveries": {"crm": RECEIVER}})
+    )
+    (dispatch_id,) = told.accept("gem")
+    told.complete(stage.run("gem", dispatch_id))
+    sent = taken(told, dispatch_id)
+    assert sent
+    report(told.store, sent, Sample(kind="unverified", reason="no answer"), KEEP_MS)
+    entry = page.locator(
+        f'#feed-list [data-kind="delivery_verified"][data-dispatch="{dispatch_id}"]'
+    )
+    expect(entry).to_contain_text("delivery unverified")
+    expect(entry).to_have_attribute("data-trouble", "1")
+    entry.click()
+    expect(page.locator(".lead", has_text="completed")).to_contain_text("unverified")
 
 
 def test_nothing_is_missed_while_the_api_is_away(stage: Backstage, page: Page) -> None:

@@ -6,49 +6,14 @@ from typing import Any
 import pytest
 
 from fleet import keys
-from fleet.delivery.claims import Announced, Sample, claim, report
+from fleet.delivery.claims import Sample, report
 from fleet.delivery.courier import Courier, due
-from fleet.delivery.handover import hand_over
 from fleet.delivery.message import message
 from fleet.ledger import Claim, Ending, State, operations, views
-from fleet.settings import parse
 from fleet.store import Store
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice
+from tests.fixtures.outcomes import ACK, KEEP_MS, RECEIVER, end, make, taken, told
 from tests.fixtures.processes import wait_until
-
-KEEP_MS = 60_000
-ACK = Sample(kind="ack", reason="HTTP 204")
-RECEIVER = {"webhook": "https://crm.example/", "secret": "sixteen bytes or more"}
-
-
-def make(store: Store, *, receiver: Any = RECEIVER, **tables: Any) -> Books:
-    """An agent `a` whose outcomes are told, and others whose are not."""
-    agent = {"runner": "python", "python": "nobody:nothing", "retry": {"min_age_s": 0}}
-    agents = {name: {**agent, **tables.pop(name, {})} for name in ("a", "b", "c")}
-    agents["a"] = {"deliver": ["crm"], **agents["a"]}
-    return Books(store, parse({"agents": agents, "deliveries": {"crm": receiver}, **tables}))
-
-
-def taken(books: Books, dispatch_id: str, target: str = "crm") -> Announced | None:
-    return claim(books.store, dispatch_id, target, 5.0, KEEP_MS)
-
-
-def told(books: Books, dispatch_id: str, target: str = "crm") -> dict[str, Any]:
-    """What its receiver is told, which then confirms it."""
-    found = taken(books, dispatch_id, target)
-    assert found, "it is not told"
-    said = message(found)
-    assert report(books.store, found, ACK, KEEP_MS) is None
-    assert taken(books, dispatch_id, target) is None, "it is told once"
-    return said
-
-
-def end(books: Books, ending: Ending, agent: str = "a") -> State:
-    lease = books.held(agent)
-    try:
-        return books.ledger.commit(books.claimed(lease), ending)
-    finally:
-        lease.release()
 
 
 def die(books: Books) -> str:
@@ -299,123 +264,6 @@ def test_a_gateway_that_nobody_asks_any_more_ends_at_its_deadline(store: Store) 
 
     wait_until(ended)
     assert books.record(dispatch_id)["verification"] == "timeout_fallback"
-
-
-TO_B = {"agent": "b"}
-
-
-def courier(books: Books) -> Courier:
-    return Courier(books.store, books.settings, lambda: books.intake)
-
-
-def handed(books: Books, **fields: Any) -> tuple[str, str]:
-    """An answer of `a`, and the dispatch of `b` that it became."""
-    (dispatch_id,) = books.accept("a", **fields)
-    assert end(books, Ending(answer="the answer")) == State.ANNOUNCING
-    courier(books).deliver(dispatch_id)
-    courier(books).deliver(dispatch_id)
-    (placed,) = {row["dispatch_id"] for row in views.find(books.store, agent="b").dispatches}
-    return dispatch_id, placed
-
-
-def test_an_agent_confirms_by_its_turn(store: Store) -> None:
-    repeated = Twice(store.client, 10_000, rings=True)
-    books = make(repeated, receiver=TO_B)
-    dispatch_id, placed = handed(books, session="s", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
-    assert books.state(dispatch_id) == "announcing", "queued is not delivered"
-    assert due(books.store, books.settings) == []
-    claim = books.claimed(books.held("b"))
-    assert (claim.dispatch_id, claim.text) == (placed, "the answer")
-    event = claim.event
-    assert (event.source, event.hops, event.session) == ("agent:a", 1, "s")
-    assert event.data["outcome"]["dispatch_id"] == dispatch_id
-    assert books.complete(claim) == State.COMPLETED
-    assert books.record(dispatch_id)["verification"] == "ack"
-    assert books.ends(dispatch_id) == ["dispatch_completed"]
-
-
-def test_an_agent_that_fails_has_not_got_it(store: Store) -> None:
-    books = make(Twice(store.client, 10_000, rings=True), receiver=TO_B)
-    dispatch_id, placed = handed(books)
-    assert end(books, Ending(failure=FOR_GOOD), "b") == State.DEAD
-    record = books.record(dispatch_id)
-    assert (record["state"], record["verification"]) == ("completed", "timeout_fallback")
-    (verified,) = books.bus("delivery_verified")
-    assert verified.fields["reason"] == f"b had it as {placed}, which is dead (no such model)"
-
-
-@pytest.mark.parametrize("injected", ["echo", "timeout_fallback"])
-def test_a_terminal_says_itself_what_it_saw(store: Store, injected: str) -> None:
-    books = make(store, receiver=TO_B)
-    dispatch_id, _ = handed(books)
-    end(books, Ending(answer="ok", facts={"injected": injected}), "b")
-    assert books.record(dispatch_id)["verification"] == injected
-
-
-def test_a_courier_that_died_after_it_handed_over(store: Store) -> None:
-    """The other one's turn is over before the next courier comes, and it has no second one."""
-    books = make(store, receiver=TO_B)
-    (dispatch_id,) = books.accept("a")
-    end(books, Ending(answer="the answer"))
-    lost = claim(store, dispatch_id, "crm", 0.0, KEEP_MS)
-    assert lost
-    assert hand_over(store, lambda: books.intake, lost, "b").kind == "placed"
-    end(books, Ending(answer="ok"), "b")
-    assert books.state(dispatch_id) == "announcing"
-    store.client.hset(keys.delivery(dispatch_id), "crm|until_ms", "0")
-    courier(books).deliver(dispatch_id)
-    assert books.record(dispatch_id)["verification"] == "ack"
-    assert len(views.find(store, agent="b").dispatches) == 1
-
-
-def test_a_full_queue_is_a_failed_try(store: Store) -> None:
-    books = make(store, receiver=TO_B, b={"max_pending": 1})
-    books.accept("b")
-    (dispatch_id,) = books.accept("a")
-    end(books, Ending(answer="the answer"))
-    courier(books).deliver(dispatch_id)
-    seen = views.get(store, dispatch_id)
-    assert seen
-    assert seen["deliveries"][0]["reason"].startswith("b has 1 events waiting")
-    end(books, Ending(answer="ok"), "b")
-    store.client.hset("fleet:target:crm", "next_ms", "0")
-    courier(books).deliver(dispatch_id)
-    end(books, Ending(answer="ok"), "b")
-    assert books.record(dispatch_id)["verification"] == "ack"
-
-
-def test_a_deadline_bounds_what_an_agent_has(store: Store) -> None:
-    books = make(store, receiver={**TO_B, "deadline_s": 0.5})
-    dispatch_id, placed = handed(books)
-
-    def ended() -> bool:
-        due(store, books.settings)
-        return books.state(dispatch_id) == "completed"
-
-    wait_until(ended)
-    assert books.record(dispatch_id)["verification"] == "timeout_fallback"
-    end(books, Ending(answer="ok"), "b")
-    assert books.state(placed) == "completed"
-    assert len(books.bus("delivery_verified")) == 1, "a late word changes nothing"
-
-
-def test_agents_that_tell_each_other_come_to_an_end(store: Store) -> None:
-    agents = {
-        name: {"runner": "python", "python": "nobody:nothing", "deliver": [f"to_{other}"]}
-        for name, other in (("a", "b"), ("b", "a"))
-    }
-    deliveries = {"to_a": {"agent": "a"}, "to_b": {"agent": "b"}}
-    settings = {"agents": agents, "deliveries": deliveries, "routes": {"max_hops": 3}}
-    books = Books(store, parse(settings))
-    books.accept("a")
-    for agent in ("a", "b", "a", "b"):
-        assert end(books, Ending(answer="and you?"), agent) == State.ANNOUNCING
-        for row in views.find(store, states=["announcing"]).dispatches:
-            courier(books).deliver(row["dispatch_id"])
-    rows = views.find(store).dispatches
-    assert {row["state"] for row in rows} == {"completed"}
-    verified = sorted(row["verification"] for row in rows)
-    assert verified == ["ack", "ack", "ack", "timeout_fallback"]
 
 
 def test_a_receiver_asks_for_peace(store: Store) -> None:

@@ -25,7 +25,8 @@ def gateway() -> Iterator[Gateway]:
 @pytest.fixture
 def fleet(tmp_path: Path, gateway: Gateway) -> Iterator[Fleet]:
     tables = {"upstream": {**gateway.table, "window_s": WINDOW_S}}
-    with fleet_of(tmp_path, {"a": {}}, sections=tables) as fleet:
+    agents = {"a": {}, "full": {"max_pending": 1}}
+    with fleet_of(tmp_path, agents, sections=tables) as fleet:
         fleet.ready("a")
         client(fleet)
         wait_until(lambda: mode(fleet) == "ws")
@@ -82,6 +83,17 @@ def test_outcomes_go_back_by_whatever_way(fleet: Fleet, gateway: Gateway) -> Non
     assert verified(fleet, posted) == "ack"
     assert [way for way, _, _ in heard(gateway, posted)] == ["post"] * 3
     assert verified(fleet, silent) == "timeout_fallback", "a late word changes nothing"
+
+
+def test_a_socket_that_is_not_read_is_not_told_by(fleet: Fleet, gateway: Gateway) -> None:
+    """An event that waits for room must not keep a confirmation from being heard."""
+    dispatch_id = publish(gateway, 1, "gate open")
+    for number in (2, 3):
+        gateway.publish(event(number, to="full"))
+    fleet.processes[-1].wait_said("wait: ")
+    fleet.open_gate("open")
+    assert verified(fleet, dispatch_id) == "ack"
+    assert [way for way, _, _ in heard(gateway, dispatch_id)] == ["post"]
 
 
 def test_a_client_that_was_killed_before_it_heard(fleet: Fleet, gateway: Gateway) -> None:

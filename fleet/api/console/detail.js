@@ -154,6 +154,7 @@ export class Detail {
         "p",
         { className: "lead" },
         el("span", { className: "badge", data: { state: record.state } }, `${stateSign(record.state)} ${record.state}`),
+        record.verification === "timeout_fallback" ? el("span", { className: "waiting" }, " unverified") : null,
         record.waiting_for ? el("span", { className: "waiting" }, ` waits for: ${record.waiting_for}`) : null,
       ),
       record.error

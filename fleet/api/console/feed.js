@@ -89,18 +89,20 @@ export class Feed {
 
   #entry(event) {
     const kind = event.type.replace(/^dispatch_/, "");
-    const sign = SIGNS[event.type] ?? stateSign(FEED_STATES[kind] ?? kind);
+    // Nobody's word that an outcome arrived is no success.
+    const unverified = event.type === "delivery_verified" && event.verification === "timeout_fallback";
+    const sign = unverified ? "?" : SIGNS[event.type] ?? stateSign(FEED_STATES[kind] ?? kind);
     const children = [
       el("time", { dateTime: event.time }, clock(event.time)),
       el("span", { className: "sign-of", "aria-hidden": "true" }, sign),
-      el("span", { className: "kind" }, words(kind)),
+      el("span", { className: "kind" }, unverified ? "delivery unverified" : words(kind)),
       el("span", { className: "who" }, event.agent ?? "", took(event)),
       el("span", { className: "why" }, why(event)),
       event.dispatch_id
         ? el("span", { className: "id", title: event.dispatch_id }, shortId(event.dispatch_id))
         : null,
     ];
-    const data = { kind: event.type, trouble: TROUBLE.has(event.type) ? "1" : "0" };
+    const data = { kind: event.type, trouble: unverified || TROUBLE.has(event.type) ? "1" : "0" };
     if (!event.dispatch_id) return el("li", { data }, ...children);
     const item = el("li", { className: "opens", data }, ...children);
     item.addEventListener("click", () => this.open(event));
