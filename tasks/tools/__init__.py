@@ -11,8 +11,10 @@ from functools import cache, partial
 from typing import Any
 
 from fleet import context
+from fleet.functions import NAME, FunctionToolbox, ToolError
 from fleet.ledger import Failure, Stage
 from fleet.locks import OperationClassifier
+from fleet.queue_tools import CLASSES
 from fleet.runner import TurnFailed
 from fleet.sections import OWN_TOOLS
 from fleet.sections import Tool as Terms
@@ -20,9 +22,8 @@ from fleet.turn import Turn
 from tasks.imports import imported
 from tasks.tools import calls
 from tasks.tools.calls import Job
-from tasks.tools.functions import FunctionToolbox
-from tasks.tools.queue import CLASSES, QueueToolbox
-from tasks.tools.toolbox import NAME, Tool, ToolError, tools_of
+from tasks.tools.queue import QueueToolbox
+from tasks.tools.toolbox import Tool, tools_of
 
 #: Calls of one message; the others are answered with an error.
 CALLS_MAX = 32

@@ -14,7 +14,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from tasks.tools.toolbox import ToolError
+from fleet.functions import ToolError
 
 logger = logging.getLogger(__name__)
 

@@ -9,15 +9,36 @@ tools = [get_price]                                      # or an instance, for i
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_call
 from pydantic_core import to_json
 
-from tasks.tools.toolbox import NAME, Spec, ToolError
+#: What providers take for the name of a function.
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 Function = Callable[..., Any]
+
+
+class ToolError(Exception):
+    """A call that cannot be done; its text is for the model, and says what to do instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One tool as the model is told of it; `parameters` is the JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    def wire(self) -> dict[str, Any]:
+        """As the chat completions protocol says it."""
+        told = {"description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": {"name": self.name, **told}}
 
 
 class FunctionToolbox:
