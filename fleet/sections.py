@@ -308,7 +308,7 @@ class Spool(Section):
 
 
 class Locks(Section):
-    """Session locks."""
+    """The locks in front of tool servers that are passed on over `/mcp`; see `fleet.locks`."""
 
     session_ttl_s: Seconds = 60.0
     acquire_timeout_s: Seconds = 5.0

@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from fleet import sections
+from fleet.api.mcp.section import Mcp
 from fleet.delivery.section import Delivery
 from fleet.errors import ConfigError
 from fleet.sections import (
@@ -113,6 +114,7 @@ class Settings(BaseSettings):
     deliveries: dict[str, Delivery] = {}
     alerts: Alerts = Alerts()
     api: Api = Api()
+    mcp: Mcp = Mcp()
     flower: Flower = Flower()
 
     @classmethod
@@ -198,6 +200,11 @@ class Settings(BaseSettings):
                     raise ConfigError(
                         f"agents.{name}.dispatch_to: {_shown(other)} is no agent of this fleet."
                     )
+        for name in self.mcp.tools:
+            if name not in self.tools or self.tools[name].python is not None:
+                raise ConfigError(
+                    f"mcp.tools: [tools.{_shown(name)}] is no server of tools: name one that is."
+                )
 
     def timeout_s(self, agent: str) -> float:
         """The soft limit of one agent's turns, in seconds."""
@@ -319,7 +326,7 @@ _SECTIONS = tuple(
     if name
     in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
     | {"sessions", "lanes", "caps", "alerts", "deliveries"}
-    | {"api", "flower", "spool"}
+    | {"api", "flower", "mcp", "spool"}
 )
 _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)
 

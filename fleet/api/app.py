@@ -21,6 +21,7 @@ from fleet.api.events import EventsRoute
 from fleet.api.guard import Guard
 from fleet.api.hub import Hub
 from fleet.api.listening import Listening
+from fleet.api.mcp.route import McpRoute
 from fleet.api.openapi import document
 from fleet.api.parents import Parents
 from fleet.api.problems import HANDLERS
@@ -46,6 +47,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     access = Access(unguarded, closed=closed, rate_per_s=settings.api.token_rate_per_s)
     hub = Hub(unguarded, backend.reads, settings.bus.client_queue, access)
     listening = Listening(backend.store, access)
+    mcp = McpRoute(backend)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -62,9 +64,13 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
             backend.keeper.close()
             hub.close()
             listening.close()
+            await mcp.close()
 
     app = Starlette(
-        routes=_routes(backend, hub, listening, access),
+        routes=[
+            *_routes(backend, hub, listening, access),
+            Route("/mcp", mcp, methods=["POST"]),
+        ],
         middleware=[Middleware(Guard, host=host, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,

@@ -25,6 +25,7 @@ ONLY_IN = {
     "openai": ("tasks.model",),
     "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
+    "mcp": ("fleet.api.mcp.passed", "fleet.api.mcp.server"),
     "click": ("fleet.bench", "fleet.cli"),
     "opentelemetry": ("fleet.tracing",),
     "prometheus_client": ("fleet.metrics",),

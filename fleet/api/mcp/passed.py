@@ -1,0 +1,167 @@
+"""The tools of the tool servers that `[mcp]` names, called under the locks of session and turn.
+
+A session is busy with one turn at a time; within a turn, reads run beside each other and writes
+alone. A client says which it works for, by header or in `_meta`; one that names no session is a
+session with a single turn, so that its reads need not wait for each other. One that names a session
+only is a turn by each request.
+"""
+
+import logging
+import uuid
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mcp import types
+from mcp.shared.exceptions import MCPError
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from fleet.api.access import caller_of
+from fleet.api.backend import Backend
+from fleet.api.lanes import Lane
+from fleet.api.mcp import SESSION_HEADER, TURN_HEADER
+from fleet.api.mcp.own import id_of
+from fleet.errors import BrokerUnavailable, FleetError
+from fleet.locks import ConcurrencyGuard, OperationClassifier, SessionLock, StoreDown, TurnRWLock
+from fleet.locks.errors import LockLost
+from fleet.locks.guard import let_through
+from fleet.sections import Tool
+from fleet.tokens import Rights
+from routing.event import NAME_CHARS_MAX
+
+#: Between the name of a set and the name of its tool.
+MARK = "__"
+SESSION_META, TURN_META = "fleet/session", "fleet/turn"
+
+_log = logging.getLogger(__name__)
+
+
+class ToolServer(Protocol):
+    """A server of tools, begun when it is first asked."""
+
+    async def list_tools(self) -> list[types.Tool]:
+        """Its tools. Raises FleetError when it cannot be asked."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], *, timeout_s: float
+    ) -> types.CallToolResult:
+        """What a tool answers. Raises FleetError, MCPError."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One tool of a set."""
+
+    tools: str  #: the set
+    name: str  #: as its server calls it
+
+
+class Passed:
+    """The tool servers of one API process."""
+
+    def __init__(self, backend: Backend, lane: Lane, servers: Mapping[str, ToolServer]) -> None:
+        """`servers` by the names of their sets."""
+        self._backend, self._lane, self._servers = backend, lane, servers
+        settings = backend.settings
+        self._terms: dict[str, Tool] = {name: settings.tools[name] for name in settings.mcp.tools}
+        self._classifiers = {
+            name: OperationClassifier(terms.classes, f"tools.{name}.classes")
+            for name, terms in self._terms.items()
+        }
+
+    async def tools(self, rights: Rights) -> list[types.Tool]:
+        """What a caller may use; a server that does not answer is left out, and logged."""
+        found: list[types.Tool] = []
+        for name, server in self._servers.items():
+            if not rights.uses(name):
+                continue
+            try:
+                told = await server.list_tools()
+            except FleetError as error:
+                _log.warning("The tools of %s are not listed: %s", name, error)
+                continue
+            found += [one.model_copy(update={"name": f"{name}{MARK}{one.name}"}) for one in told]
+        return found
+
+    def find(self, name: str) -> Found | None:
+        """Whose tool this is; None for a name that no set begins."""
+        # A set's name may hold the mark itself: the longest that fits is meant.
+        for tools in sorted(self._servers, key=len, reverse=True):
+            if name.startswith(f"{tools}{MARK}"):
+                return Found(tools, name.removeprefix(f"{tools}{MARK}"))
+        return None
+
+    async def call(
+        self, found: Found, arguments: Mapping[str, Any], scope: Scope, meta: Mapping[str, Any]
+    ) -> types.CallToolResult:
+        """Call a tool under its locks. Raises locks.Busy, StoreDown, and what its server raises."""
+        server, terms = self._servers[found.tools], self._terms[found.tools]
+        result: types.CallToolResult | None = None
+        try:
+            async with await self._locks(found, scope, meta):
+                result = await server.call_tool(
+                    found.name, dict(arguments), timeout_s=terms.timeout_s
+                )
+        except LockLost as lost:
+            if result is None:
+                raise
+            return _unprotected(result, lost)
+        return result
+
+    async def close(self) -> None:
+        """End the servers."""
+        for server in self._servers.values():
+            await server.close()
+
+    async def _locks(
+        self, found: Found, scope: Scope, meta: Mapping[str, Any]
+    ) -> AbstractAsyncContextManager[object]:
+        session, turn = _place(scope, meta)
+        terms = self._backend.settings.locks
+        times = (terms.session_ttl_s, terms.acquire_timeout_s)
+        try:
+            store = await self._lane.run(self._backend.unguarded or self._backend.store)
+        except BrokerUnavailable as error:
+            if terms.on_store_down == "closed":
+                raise StoreDown(f"{found.name} was not called: {error}") from error
+            let_through(found.name, error)
+            return nullcontext()
+        guard = ConcurrencyGuard(
+            SessionLock(store, session, turn, *times),
+            TurnRWLock(store, turn, *times),
+            self._classifiers[found.tools],
+            terms.on_store_down,
+        )
+        return guard.operation(found.name)
+
+
+def _place(scope: Scope, meta: Mapping[str, Any]) -> tuple[str, str]:
+    """The session and the turn that a request is of."""
+    headers, mine = Headers(scope=scope), f"mcp:{id_of(caller_of(scope).token)}"
+    session = _name(headers, SESSION_HEADER, meta, SESSION_META)
+    turn = _name(headers, TURN_HEADER, meta, TURN_META)
+    if session is None:
+        return mine, turn or mine
+    return session, turn or uuid.uuid4().hex
+
+
+def _name(headers: Headers, header: str, meta: Mapping[str, Any], key: str) -> str | None:
+    name = headers.get(header) or meta.get(key)
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= NAME_CHARS_MAX:
+        sentence = f"`{header}` must be 1 to {NAME_CHARS_MAX} printable characters."
+        raise MCPError(types.INVALID_PARAMS, sentence)
+    return name
+
+
+def _unprotected(result: types.CallToolResult, lost: LockLost) -> types.CallToolResult:
+    """What was done while others may have been let in."""
+    sentence = f"The tool was called, but others may have been called beside it: {lost}"
+    note = types.TextContent(type="text", text=sentence)
+    return result.model_copy(update={"content": [note, *result.content], "is_error": True})
