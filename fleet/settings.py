@@ -37,9 +37,9 @@ from fleet.sections import (
     Seconds,
     Sessions,
     Spool,
-    Tool,
     number,
 )
+from fleet.toolservers.section import Tool
 from fleet.upstream.section import Upstream
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES

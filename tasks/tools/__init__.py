@@ -15,7 +15,7 @@ from fleet.ledger import Failure, Stage
 from fleet.locks import OperationClassifier
 from fleet.runner import TurnFailed
 from fleet.sections import OWN_TOOLS
-from fleet.sections import Tool as Terms
+from fleet.toolservers.section import Tool as Terms
 from fleet.turn import Turn
 from tasks.imports import imported
 from tasks.tools import calls
