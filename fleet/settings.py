@@ -38,9 +38,9 @@ from fleet.sections import (
     Seconds,
     Sessions,
     Spool,
-    Tool,
     number,
 )
+from fleet.toolservers.section import Tool
 from fleet.upstream.section import Upstream
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
@@ -201,7 +201,7 @@ class Settings(BaseSettings):
                         f"agents.{name}.dispatch_to: {_shown(other)} is no agent of this fleet."
                     )
         for name in self.mcp.tools:
-            if name not in self.tools or self.tools[name].python is not None:
+            if name not in self.tools or not self.tools[name].is_server:
                 raise ConfigError(
                     f"mcp.tools: [tools.{_shown(name)}] is no server of tools: name one that is."
                 )

@@ -17,7 +17,7 @@ from fleet.locks import OperationClassifier
 from fleet.queue_tools import CLASSES
 from fleet.runner import TurnFailed
 from fleet.sections import OWN_TOOLS
-from fleet.sections import Tool as Terms
+from fleet.toolservers.section import Tool as Terms
 from fleet.turn import Turn
 from tasks.imports import imported
 from tasks.tools import calls

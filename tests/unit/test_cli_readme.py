@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from fleet.cli import cli
 from fleet.delivery.section import Delivery
 from fleet.ledger import State
-from fleet.sections import Agent, Chain, Tool
+from fleet.sections import Agent, Chain
 from fleet.settings import Settings
+from fleet.toolservers.section import Tool
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 #: Sections that are tables of their own in the file; the other keys belong to `[fleet]`.

@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Which of our packages a package may import besides itself. Imports never point back.
 MAY_IMPORT = {"routing": set(), "fleet": {"routing"}, "tasks": {"fleet", "routing"}}
 
+MCP_SERVER = ("fleet.api.mcp.passed", "fleet.api.mcp.server")
+MCP_WAYS = ("fleet.toolservers.program", "fleet.toolservers.web")
+
 #: Packages that only these modules, and those below them, may import: a slow or a risky import
 #: stays where it is needed.
 ONLY_IN = {
@@ -25,7 +28,9 @@ ONLY_IN = {
     "openai": ("tasks.model",),
     "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
-    "mcp": ("fleet.api.mcp.passed", "fleet.api.mcp.server"),
+    "mcp": (*MCP_SERVER, "fleet.toolservers.connection", "fleet.toolservers.server", *MCP_WAYS),
+    "httpx2": ("fleet.toolservers.web",),
+    "anyio": ("fleet.toolservers",),
     "click": ("fleet.bench", "fleet.cli"),
     "opentelemetry": ("fleet.tracing",),
     "prometheus_client": ("fleet.metrics",),

@@ -27,8 +27,8 @@ from fleet.errors import BrokerUnavailable, FleetError
 from fleet.locks import ConcurrencyGuard, OperationClassifier, SessionLock, StoreDown, TurnRWLock
 from fleet.locks.errors import LockLost
 from fleet.locks.guard import let_through
-from fleet.sections import Tool
 from fleet.tokens import Rights
+from fleet.toolservers.section import Tool
 from routing.event import NAME_CHARS_MAX
 
 #: Between the name of a set and the name of its tool.
