@@ -85,7 +85,7 @@ class QueueTools:
         return self._dispatch(raw)
 
     def queue_status(self, dispatch_id: str) -> Known:
-        """The state of one dispatch; its answer too, where you dispatched it."""
+        """The state of one dispatch; its answer too, where you dispatched it or may read it."""
         record = self._record(dispatch_id)
         self._caller.rights.need_read(record["agent"])
         shown = _shown(record)

@@ -36,8 +36,8 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     """The application; without a backend, on the fleet that this process's configuration names.
 
     `host` is where it will listen, if not where the configuration says: on an address that others
-    can reach every request needs a token. Its `state.hub` and `state.listening` must be closed
-    for their clients to leave in order. Raises ConfigError.
+    can reach every request needs a token. Its `state.hub` and `state.listening` must be closed, and
+    its `state.mcp` ended, for their clients to leave in order. Raises ConfigError.
     """
     backend = backend or backends.of_this_process()
     settings = backend.settings
@@ -78,6 +78,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     app.router.redirect_slashes = False  # a redirect is no problem document
     app.state.hub = hub
     app.state.listening = listening
+    app.state.mcp = mcp
     return app
 
 

@@ -6,12 +6,13 @@ session with a single turn, so that its reads need not wait for each other. One 
 only is a turn by each request.
 """
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from mcp import types
 from mcp.shared.exceptions import MCPError
@@ -23,12 +24,15 @@ from fleet.api.backend import Backend
 from fleet.api.lanes import Lane
 from fleet.api.mcp import SESSION_HEADER, TURN_HEADER
 from fleet.api.mcp.own import id_of
-from fleet.errors import BrokerUnavailable, FleetError
+from fleet.errors import BrokerUnavailable
 from fleet.locks import ConcurrencyGuard, OperationClassifier, SessionLock, StoreDown, TurnRWLock
 from fleet.locks.errors import LockLost
 from fleet.locks.guard import let_through
+from fleet.store import Store
 from fleet.tokens import Rights
+from fleet.toolservers.errors import ToolServerError
 from fleet.toolservers.section import Tool
+from fleet.toolservers.server import ToolServer
 from routing.event import NAME_CHARS_MAX
 
 #: Between the name of a set and the name of its tool.
@@ -36,21 +40,6 @@ MARK = "__"
 SESSION_META, TURN_META = "fleet/session", "fleet/turn"
 
 _log = logging.getLogger(__name__)
-
-
-class ToolServer(Protocol):
-    """A server of tools, begun when it is first asked."""
-
-    async def list_tools(self) -> list[types.Tool]:
-        """Its tools. Raises FleetError when it cannot be asked."""
-
-    async def call_tool(
-        self, name: str, arguments: dict[str, Any], *, timeout_s: float
-    ) -> types.CallToolResult:
-        """What a tool answers. Raises FleetError, MCPError."""
-
-    async def close(self) -> None:
-        """End it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +53,12 @@ class Found:
 class Passed:
     """The tool servers of one API process."""
 
-    def __init__(self, backend: Backend, lane: Lane, servers: Mapping[str, ToolServer]) -> None:
-        """`servers` by the names of their sets."""
-        self._backend, self._lane, self._servers = backend, lane, servers
+    def __init__(self, backend: Backend, lane: Lane) -> None:
+        self._backend, self._lane = backend, lane
+        self._store: Store | None = None
         settings = backend.settings
         self._terms: dict[str, Tool] = {name: settings.tools[name] for name in settings.mcp.tools}
+        self._servers = {name: ToolServer(name, terms) for name, terms in self._terms.items()}
         self._classifiers = {
             name: OperationClassifier(terms.classes, f"tools.{name}.classes")
             for name, terms in self._terms.items()
@@ -76,17 +66,9 @@ class Passed:
 
     async def tools(self, rights: Rights) -> list[types.Tool]:
         """What a caller may use; a server that does not answer is left out, and logged."""
-        found: list[types.Tool] = []
-        for name, server in self._servers.items():
-            if not rights.uses(name):
-                continue
-            try:
-                told = await server.list_tools()
-            except FleetError as error:
-                _log.warning("The tools of %s are not listed: %s", name, error)
-                continue
-            found += [one.model_copy(update={"name": f"{name}{MARK}{one.name}"}) for one in told]
-        return found
+        names = [name for name in self._servers if rights.uses(name)]
+        listed = await asyncio.gather(*map(self._listed, names))
+        return [tool for tools in listed for tool in tools]
 
     def find(self, name: str) -> Found | None:
         """Whose tool this is; None for a name that no set begins."""
@@ -99,7 +81,7 @@ class Passed:
     async def call(
         self, found: Found, arguments: Mapping[str, Any], scope: Scope, meta: Mapping[str, Any]
     ) -> types.CallToolResult:
-        """Call a tool under its locks. Raises locks.Busy, StoreDown, and what its server raises."""
+        """Call a tool under its locks. Raises locks.Busy, StoreDown and ToolServerError."""
         server, terms = self._servers[found.tools], self._terms[found.tools]
         result: types.CallToolResult | None = None
         try:
@@ -115,8 +97,15 @@ class Passed:
 
     async def close(self) -> None:
         """End the servers."""
-        for server in self._servers.values():
-            await server.close()
+        await asyncio.gather(*(server.close() for server in self._servers.values()))
+
+    async def _listed(self, name: str) -> list[types.Tool]:
+        try:
+            told = await self._servers[name].list_tools()
+        except ToolServerError as error:
+            _log.warning("mcp.tools: %s is left out of a list: %s", name, error)
+            return []
+        return [one.model_copy(update={"name": f"{name}{MARK}{one.name}"}) for one in told]
 
     async def _locks(
         self, found: Found, scope: Scope, meta: Mapping[str, Any]
@@ -125,7 +114,7 @@ class Passed:
         terms = self._backend.settings.locks
         times = (terms.session_ttl_s, terms.acquire_timeout_s)
         try:
-            store = await self._lane.run(self._backend.unguarded or self._backend.store)
+            store = await self._opened()
         except BrokerUnavailable as error:
             if terms.on_store_down == "closed":
                 raise StoreDown(f"{found.name} was not called: {error}") from error
@@ -138,6 +127,12 @@ class Passed:
             terms.on_store_down,
         )
         return guard.operation(found.name)
+
+    async def _opened(self) -> Store:
+        if self._store is None:
+            # Not behind the breaker: locks have a way of their own to be refused.
+            self._store = await self._lane.run(self._backend.unguarded or self._backend.store)
+        return self._store
 
 
 def _place(scope: Scope, meta: Mapping[str, Any]) -> tuple[str, str]:

@@ -5,7 +5,7 @@ of several can answer.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from fleet.api.access import caller_of
 from fleet.api.backend import Backend
 from fleet.api.body import ClientGone, check_media_type, parse_json, read_body
 from fleet.api.lanes import Lane
-from fleet.api.problems import Problem
+from fleet.api.problems import RETRY_AFTER_S, Problem
 from routing.event import EVENT_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: An event of the greatest size fits into a call.
 BODY_BYTES_MAX = EVENT_BYTES_MAX + 64 * 1024
 MEDIA_TYPE = "application/json"
+
+#: A call may go on for so long when the API ends; the API waits for a second.
+END_S = 0.6
 
 _THREADS = 4
 _WAITING_MAX = 1024
@@ -39,6 +42,7 @@ class McpRoute:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._lane = Lane("mcp", _THREADS, _WAITING_MAX)
+        self._ending = asyncio.Event()
         self._starting: asyncio.Task[McpServer] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +59,19 @@ class McpRoute:
             await refusal(scope, receive, send)
             return
         server = await self._server()
-        await _until_gone(server.handle(scope, _replay(body), send), receive)
+        work = asyncio.ensure_future(server.handle(scope, _replay(body), send))
+        await _first(work, _gone(receive), self._over())
+        if not work.cancelled():
+            work.result()
+        elif self._ending.is_set():
+            detail = "The API is ending: call again, which another one may answer."
+            wait_s = RETRY_AFTER_S
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            raise Problem(status, "unavailable", detail, retry_after_s=wait_s)
+
+    def end(self) -> None:
+        """Let nobody wait for what takes longer than the end of the API may."""
+        self._ending.set()
 
     async def close(self) -> None:
         """End the server, and the tool servers that it has begun."""
@@ -64,6 +80,10 @@ class McpRoute:
             await asyncio.wait((starting,))
         if self._starting is not None:  # else it failed, and was forgotten
             await self._starting.result().close()
+
+    async def _over(self) -> None:
+        await self._ending.wait()
+        await asyncio.sleep(END_S)
 
     async def _server(self) -> "McpServer":
         if self._starting is None:
@@ -96,18 +116,15 @@ def _replay(body: bytes) -> Receive:
     return receive
 
 
-async def _until_gone(answering: Awaitable[None], receive: Receive) -> None:
-    """Answer, unless the client goes: then what is done for it is cancelled."""
-    work = asyncio.ensure_future(answering)
-    gone = asyncio.ensure_future(_gone(receive))
+async def _first(work: "asyncio.Future[None]", *others: Coroutine[Any, Any, None]) -> None:
+    """Wait for the first of these, and cancel the rest. The others are why to give the work up."""
+    waits = {work, *map(asyncio.ensure_future, others)}
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        gone.cancel()
-        work.cancel()
-        await asyncio.wait((work, gone))
-    if not work.cancelled():
-        work.result()
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)
 
 
 async def _gone(receive: Receive) -> None:

@@ -6,6 +6,7 @@ model.
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
@@ -29,6 +30,7 @@ from fleet.api.problems import Problem, as_problem
 from fleet.errors import SessionBusy
 from fleet.functions import Spec, ToolError
 from fleet.queue_tools import CLASSES
+from fleet.toolservers.errors import ToolServerError
 from fleet.version import VERSION
 
 #: The session, or the turn, is busy: ask again after `retry_after_s`.
@@ -40,6 +42,9 @@ INSTRUCTIONS = (
 
 Context = ServerRequestContext[Any]
 
+# It would repeat what was said in calls and results.
+logging.getLogger("mcp.server").setLevel(logging.CRITICAL)
+
 
 class McpServer:
     """Answers requests until it is closed. Used in one event loop."""
@@ -47,7 +52,8 @@ class McpServer:
     def __init__(self, backend: Backend, lane: Lane) -> None:
         """`lane` has the threads for calls of the fleet's own tools."""
         self._backend, self._lane = backend, lane
-        self._passed = Passed(backend, lane, {})
+        self._specs: list[Spec] = []  #: the same for everybody
+        self._passed = Passed(backend, lane)
         # Each request is complete in itself, its answer one JSON document.
         self._manager = StreamableHTTPSessionManager(
             Server(
@@ -91,9 +97,10 @@ class McpServer:
         self, context: Context, _: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         scope = _scope(context)
-        specs = await self._lane.run(lambda: own.specs(self._backend, scope))
+        if not self._specs:
+            self._specs = await self._lane.run(lambda: own.specs(self._backend, scope))
         passed = await self._passed.tools(rights_of(scope))
-        return types.ListToolsResult(tools=[*map(_described, specs), *passed])
+        return types.ListToolsResult(tools=[*map(_described, self._specs), *passed])
 
     async def _call(
         self, context: Context, params: types.CallToolRequestParams
@@ -143,7 +150,7 @@ def _said(text: str, *, is_error: bool = False) -> types.CallToolResult:
 
 def _refused(error: Exception) -> types.CallToolResult:
     """A refusal as a result. Raises MCPError for what its client should come back after."""
-    if isinstance(error, ToolError):
+    if isinstance(error, ToolError | ToolServerError):
         return _said(str(error), is_error=True)
     if isinstance(error, SessionBusy | locks.Busy):
         raise MCPError(BUSY, str(error), {"retry_after_s": error.retry_after_s}) from error
