@@ -131,8 +131,8 @@ class QueueTools:
         mine = self._is_mine(self._record(dispatch_id))
         if not mine and not self._caller.rights.operates:
             raise Forbidden(f"{dispatch_id} was not dispatched by you: you may not cancel it.")
-        me = self._caller.name
-        why = f"{me}: {reason[:200]}" if reason else f"cancelled by {me}"
+        me, said = self._caller.name, _line(reason)
+        why = f"{me}: {said}" if said else f"cancelled by {me}"
         state = operations.cancel(self._doors.ledger(), self._doors.settings, dispatch_id, why)
         return {"dispatch_id": dispatch_id, "state": state}
 
@@ -177,6 +177,11 @@ class QueueTools:
     def _is_mine(self, record: Known) -> bool:
         event = record["event"]
         return isinstance(event, dict) and event.get("source") == self._caller.source
+
+
+def _line(text: str) -> str:
+    """A model's words, as one short line."""
+    return "".join(char if char.isprintable() else " " for char in text[:200]).strip()
 
 
 def _shown(record: Known) -> Known:

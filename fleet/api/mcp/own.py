@@ -62,14 +62,9 @@ class _Queue(QueueTools):
 
     def _complete(self, raw: Known) -> Known:
         told = self._headers.get(HOPS_HEADER)
-        # What is no number is left for the event's parser to refuse.
-        number = told is not None and told.isascii() and told.isdecimal()
-        hops = int(told) + 1 if told is not None and number else told
-        return {**raw, **_without_none({"hops": hops, "traceparent": self._trace})}
-
-    @property
-    def _trace(self) -> str | None:
-        return self._headers.get("traceparent")
+        hops = None if told is None else _next(told)
+        trace = self._headers.get("traceparent")
+        return {**raw, **_without_none({"hops": hops, "traceparent": trace})}
 
 
 def _caller(asker: Asker, per_minute: int) -> Caller:
@@ -83,6 +78,12 @@ def _caller(asker: Asker, per_minute: int) -> Caller:
         rights=asker.rights,
         foreign_answers=True,
     )
+
+
+def _next(hops: str) -> int | str:
+    """One hop more; what is no number is left for the event's parser to refuse."""
+    number = hops.isascii() and hops.isdecimal() and len(hops) < 9
+    return int(hops) + 1 if number else hops
 
 
 def _without_none(given: Known) -> Known:

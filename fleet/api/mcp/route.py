@@ -10,6 +10,7 @@ from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -136,8 +137,13 @@ def _refusal(body: bytes) -> JSONResponse | None:
     """What a body is refused with that is no message at all."""
     try:
         message = parse_json(body)
+        # Stricter where Python is generous: lone surrogates, and what is nested deeper than others
+        # can say again.
+        from_json(body)
     except Problem as problem:
         return _error(_PARSE_ERROR, str(problem))
+    except ValueError as error:
+        return _error(_PARSE_ERROR, f"The body cannot be read: {error}.")
     if not isinstance(message, dict):
         return _error(_INVALID_REQUEST, "The body must be one JSON-RPC message; send no batch.")
     return None

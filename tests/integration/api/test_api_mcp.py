@@ -127,6 +127,7 @@ def test_what_is_no_message_is_refused(url: str, make: Any) -> None:
 
     assert code("{nonsense") == (400, -32700)
     assert code("[" * 100_000) == (400, -32700)
+    assert code(PING.replace("ping", "\\ud800")) == (400, -32700)
     assert code(f"[{PING}]") == (400, -32600)
     assert code(PING.replace("2.0", "1.0"))[0] == 400
     assert code(PING.replace("ping", "no/such")) == (200, -32601)
