@@ -9,12 +9,14 @@ tools = [get_price]                                      # or an instance, for i
 
 import asyncio
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_call
 from pydantic_core import to_json
 
+from fleet.plain import harmless_value
 from tasks.tools.toolbox import NAME, Spec, ToolError
 
 Function = Callable[..., Any]
@@ -40,7 +42,11 @@ class FunctionToolbox:
             raise ToolError(_wrong(error)) from error
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-        return result if isinstance(result, str) else to_json(result, fallback=str).decode()
+        if isinstance(result, str):
+            return result
+        text = to_json(result, fallback=str).decode()
+        # There a terminal's codes are written out, and would come to life where it is read.
+        return text if "\\u00" not in text else json.dumps(harmless_value(json.loads(text)))
 
 
 def _functions(target: object) -> list[Function]:
