@@ -9,6 +9,7 @@ tools = [get_price]                                      # or an instance, for i
 
 import asyncio
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_call
 from pydantic_core import to_json
+
+from fleet.plain import harmless_value
 
 #: What providers take for the name of a function.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -34,6 +37,13 @@ class Spec:
     name: str
     description: str
     parameters: Mapping[str, Any]
+    #: What its set calls it, where that is no name that providers take.
+    called: str = ""
+
+    @property
+    def own_name(self) -> str:
+        """What its set calls it."""
+        return self.called or self.name
 
     def wire(self) -> dict[str, Any]:
         """As the chat completions protocol says it."""
@@ -61,7 +71,11 @@ class FunctionToolbox:
             raise ToolError(_wrong(error)) from error
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-        return result if isinstance(result, str) else to_json(result, fallback=str).decode()
+        if isinstance(result, str):
+            return result
+        text = to_json(result, fallback=str).decode()
+        # There a terminal's codes are written out, and would come to life where it is read.
+        return text if "\\u00" not in text else json.dumps(harmless_value(json.loads(text)))
 
 
 def _functions(target: object) -> list[Function]:

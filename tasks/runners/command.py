@@ -13,7 +13,6 @@ session of its own, and when it ends, or its turn does, whatever it started is k
 
 import contextlib
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from typing import IO, Any
 from fleet import hops
 from fleet.ledger import Failure, Stage
 from fleet.marks import Mark, kill_marked
+from fleet.plain import plain
 from fleet.runner import TurnFailed
 from fleet.turn import Deadline, Turn
 from tasks.runners.briefing import briefed
@@ -41,13 +41,6 @@ DRAIN_S = 0.2
 #: How late, at most, the end of the program is noticed when others hold its output open.
 POLL_S = 0.05
 CHUNK = 65536
-
-#: What moves a terminal's cursor, colours or title: CSI, OSC and the short sequences (ECMA-48).
-_TERMINAL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
-    r"|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-~]"
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class CommandRunner:
@@ -207,14 +200,6 @@ class _Exchange:
                 retryable=False,
             )
         return bool(piece)
-
-
-def plain(text: str) -> str:
-    """Text as a person reads it: no terminal codes, no control characters, no blank end."""
-    lines = _TERMINAL.sub("", text).replace("\r\n", "\n").split("\n")
-    # A carriage return starts the line again: a progress bar's last state is what stays.
-    kept = (_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)
-    return "\n".join(kept).rstrip()
 
 
 def _ending(code: int) -> str:

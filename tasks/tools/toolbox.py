@@ -17,7 +17,7 @@ class Toolbox(Protocol):
         ...
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """The answer of one tool, as text for the model.
+        """The answer of one tool, by the name of its own, as text for the model.
 
         Runs in a thread of its own, perhaps beside others. Whatever it raises is told to the model.
         """
@@ -28,6 +28,7 @@ class Toolbox(Protocol):
 class Tool:
     """One tool with its set's terms."""
 
+    set_name: str
     box: Toolbox
     spec: Spec
     #: Reads run beside each other, a write alone.
@@ -37,14 +38,19 @@ class Tool:
 
 
 def tools_of(
-    box: Toolbox, classes: OperationClassifier, timeout_s: float, max_result_bytes: int
+    set_name: str,
+    box: Toolbox,
+    classes: OperationClassifier,
+    timeout_s: float,
+    max_result_bytes: int,
 ) -> list[Tool]:
     """Every tool of a set, under the same terms."""
     return [
         Tool(
+            set_name=set_name,
             box=box,
             spec=spec,
-            writes=classes.classify(spec.name) == "write",
+            writes=classes.classify(spec.own_name) == "write",
             timeout_s=timeout_s,
             max_result_bytes=max_result_bytes,
         )
