@@ -85,7 +85,7 @@ class Operation(Section):
             if not self._go_on:
                 self._back_out()
                 raise StoreDown(f"{self.name} was not called: {error}") from error
-            let_through(self.name, error)
+            _OPEN.passed(self.name, error)
         except Busy as error:
             self._back_out()
             logger.warning("%s was not called: %s", self.name, error)
@@ -144,8 +144,3 @@ class _OpenCalls:
 
 
 _OPEN = _OpenCalls()
-
-
-def let_through(name: str, error: BrokerUnavailable) -> None:
-    """Say that a call of `name` goes on without locks, under `on_store_down = "open"`."""
-    _OPEN.passed(name, error)

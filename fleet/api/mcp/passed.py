@@ -10,7 +10,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +20,11 @@ from starlette.types import Scope
 
 from fleet.api.access import caller_of
 from fleet.api.backend import Backend
-from fleet.api.lanes import Lane
 from fleet.api.mcp import SESSION_HEADER, TURN_HEADER
 from fleet.api.mcp.own import id_of
-from fleet.errors import BrokerUnavailable
-from fleet.locks import ConcurrencyGuard, OperationClassifier, SessionLock, StoreDown, TurnRWLock
+from fleet.locks import ConcurrencyGuard, OperationClassifier, SessionLock, TurnRWLock
 from fleet.locks.errors import LockLost
-from fleet.locks.guard import let_through
-from fleet.store import Store
+from fleet.locks.guard import Operation
 from fleet.tokens import Rights
 from fleet.toolservers.errors import ToolServerError
 from fleet.toolservers.section import Tool
@@ -53,10 +49,8 @@ class Found:
 class Passed:
     """The tool servers of one API process."""
 
-    def __init__(self, backend: Backend, lane: Lane) -> None:
-        self._backend, self._lane = backend, lane
-        self._store: Store | None = None
-        settings = backend.settings
+    def __init__(self, backend: Backend) -> None:
+        self._backend, settings = backend, backend.settings
         self._terms: dict[str, Tool] = {name: settings.tools[name] for name in settings.mcp.tools}
         self._servers = {name: ToolServer(name, terms) for name, terms in self._terms.items()}
         self._classifiers = {
@@ -85,7 +79,7 @@ class Passed:
         server, terms = self._servers[found.tools], self._terms[found.tools]
         result: types.CallToolResult | None = None
         try:
-            async with await self._locks(found, scope, meta):
+            async with self._locks(found, scope, meta):
                 result = await server.call_tool(
                     found.name, dict(arguments), timeout_s=terms.timeout_s
                 )
@@ -107,19 +101,12 @@ class Passed:
             return []
         return [one.model_copy(update={"name": f"{name}{MARK}{one.name}"}) for one in told]
 
-    async def _locks(
-        self, found: Found, scope: Scope, meta: Mapping[str, Any]
-    ) -> AbstractAsyncContextManager[object]:
+    def _locks(self, found: Found, scope: Scope, meta: Mapping[str, Any]) -> Operation:
         session, turn = _place(scope, meta)
         terms = self._backend.settings.locks
         times = (terms.session_ttl_s, terms.acquire_timeout_s)
-        try:
-            store = await self._opened()
-        except BrokerUnavailable as error:
-            if terms.on_store_down == "closed":
-                raise StoreDown(f"{found.name} was not called: {error}") from error
-            let_through(found.name, error)
-            return nullcontext()
+        # Not behind the breaker: locks have a way of their own to be refused.
+        store = (self._backend.unguarded or self._backend.store)()
         guard = ConcurrencyGuard(
             SessionLock(store, session, turn, *times),
             TurnRWLock(store, turn, *times),
@@ -127,12 +114,6 @@ class Passed:
             terms.on_store_down,
         )
         return guard.operation(found.name)
-
-    async def _opened(self) -> Store:
-        if self._store is None:
-            # Not behind the breaker: locks have a way of their own to be refused.
-            self._store = await self._lane.run(self._backend.unguarded or self._backend.store)
-        return self._store
 
 
 def _place(scope: Scope, meta: Mapping[str, Any]) -> tuple[str, str]:

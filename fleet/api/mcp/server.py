@@ -53,7 +53,7 @@ class McpServer:
         """`lane` has the threads for calls of the fleet's own tools."""
         self._backend, self._lane = backend, lane
         self._specs: list[Spec] = []  #: the same for everybody
-        self._passed = Passed(backend, lane)
+        self._passed = Passed(backend)
         # Each request is complete in itself, its answer one JSON document.
         self._manager = StreamableHTTPSessionManager(
             Server(
