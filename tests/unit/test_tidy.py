@@ -18,8 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Which of our packages a package may import besides itself. Imports never point back.
 MAY_IMPORT = {"routing": set(), "fleet": {"routing"}, "tasks": {"fleet", "routing"}}
 
-MCP_WAYS = ("fleet.toolservers.program", "fleet.toolservers.web")
-
 #: Packages that only these modules, and those below them, may import: a slow or a risky import
 #: stays where it is needed.
 ONLY_IN = {
@@ -27,7 +25,7 @@ ONLY_IN = {
     "openai": ("tasks.model",),
     "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
-    "mcp": ("fleet.toolservers.connection", "fleet.toolservers.server", *MCP_WAYS),
+    "mcp": tuple(f"fleet.toolservers.{one}" for one in ("connection", "program", "server", "web")),
     "httpx2": ("fleet.toolservers.web",),
     "anyio": ("fleet.toolservers",),
     "click": ("fleet.bench", "fleet.cli"),
