@@ -206,6 +206,11 @@ class Settings(BaseSettings):
                     f"mcp.tools: [tools.{_shown(name)}] is no server of tools: name one that is."
                 )
 
+    def asks_servers(self, agent: str) -> bool:
+        """Whether an agent's model may call tools of a Model Context Protocol server."""
+        sets = (self.tools.get(name) for name in self.agents[agent].tools)
+        return any(tool is not None and tool.is_server for tool in sets)
+
     def timeout_s(self, agent: str) -> float:
         """The soft limit of one agent's turns, in seconds."""
         return self.agents[agent].timeout_s or self.dispatch_timeout_s

@@ -1,6 +1,7 @@
 """What can go wrong with a server of tools."""
 
 from fleet.errors import FleetError
+from fleet.plain import harmless
 
 
 class ToolServerError(FleetError):
@@ -10,5 +11,6 @@ class ToolServerError(FleetError):
     """
 
     def __init__(self, sentence: str, *, code: int | None = None) -> None:
-        super().__init__(sentence)
+        # It may hold a server's own words.
+        super().__init__(harmless(sentence))
         self.code = code

@@ -21,6 +21,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 #: A program that forks faster than it can be killed is given up after this.
 _SWEEP_S = 5.0
 NOT_FOUND_EXIT = 127
+#: Begins the names of variables that the program gets without it, and the keeper does not have: a
+#: mark by which the program is killed must not have its keeper killed, who finds more.
+KEPT = "KEPT_"
 
 
 def main(lifeline: int, patience_s: float, command: list[str]) -> int:
@@ -55,8 +58,11 @@ def _become(command: list[str]) -> None:
     try:
         os.setsid()
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.execvp(command[0], command)  # noqa: S606 - no shell: that is what is wanted
+        # Python ignores SIGPIPE, and a program would inherit that.
+        for number in (signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        env = {name.removeprefix(KEPT): value for name, value in os.environ.items()}
+        os.execvpe(command[0], command, env)  # noqa: S606 - no shell: that is what is wanted
     except OSError as error:
         code = NOT_FOUND_EXIT if isinstance(error, FileNotFoundError) else NOT_FOUND_EXIT - 1
     finally:

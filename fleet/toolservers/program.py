@@ -29,7 +29,7 @@ from fleet.toolservers.section import Tool
 logger = logging.getLogger(__name__)
 
 #: One message, hence one result; a longer one ends the program, so that it cannot fill the memory.
-MESSAGE_BYTES_MAX = 128 << 20
+MESSAGE_BYTES_MAX = 64 << 20
 #: How long a program may take to end by itself when its input has ended, and then on SIGTERM.
 STOP_S = 1.0
 #: The keeper needs so long beyond that, and then it is killed as well.
@@ -122,9 +122,11 @@ class Program:
         assert stdout is not None  # noqa: S101 - it was asked for
         async with incoming:
             try:
-                while line := await stdout.readuntil(b"\n"):
-                    if (message := self._message(line)) is not None:
+                while True:
+                    message = self._message(await stdout.readuntil(b"\n"))
+                    if message is not None:
                         await incoming.send(SessionMessage(message))
+                    del message  # the next one may be long in coming, and this one large
             except asyncio.IncompleteReadError:
                 self.trouble = "" if self._stopping else await self._ending()
             except asyncio.LimitOverrunError:

@@ -35,6 +35,8 @@ BACKSTOP_S = 5.0
 #: Characters of a long name; the rest of 64 is a hash of the whole.
 NAME_KEPT = 55
 DESCRIPTION_MAX = 8192
+#: A server's own words may be part of it.
+REASON_MAX = 500
 
 
 class ServerToolbox:
@@ -53,8 +55,9 @@ class ServerToolbox:
         except TimeoutError as error:
             raise Deadline from error
         except ToolServerError as error:
+            reason = str(error)[:REASON_MAX]
             raise TurnFailed(
-                Failure(stage=Stage.TOOL, reason=str(error), retryable=True, kind="ToolServer")
+                Failure(stage=Stage.TOOL, reason=reason, retryable=True, kind="ToolServer")
             ) from error
         self._specs = _specs(tools)
 

@@ -72,8 +72,8 @@ def test_the_example_of_the_interface_is_understood(config: Config) -> None:
         runner = "python"
         python = "mine:gem"
         [tools.files]
-        python = "mine:tools"
-        classes = { read_file = "read" }
+        command = ["uvx", "mcp-server-filesystem", "/srv/docs"]
+        classes = { read_file = "read", write_file = "write" }
         [routes]
         default = ["archie"]
         groups = { reviewers = ["gem"] }

@@ -18,8 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Which of our packages a package may import besides itself. Imports never point back.
 MAY_IMPORT = {"routing": set(), "fleet": {"routing"}, "tasks": {"fleet", "routing"}}
 
-MCP_SERVER = ("fleet.api.mcp.passed", "fleet.api.mcp.server")
-MCP_WAYS = ("fleet.toolservers.program", "fleet.toolservers.web")
+#: What speaks the Model Context Protocol: its server, and the client of tool servers.
+MCP = (
+    *(f"fleet.api.mcp.{one}" for one in ("passed", "server")),
+    *(f"fleet.toolservers.{one}" for one in ("connection", "program", "server", "web")),
+)
 
 #: Packages that only these modules, and those below them, may import: a slow or a risky import
 #: stays where it is needed.
@@ -28,7 +31,7 @@ ONLY_IN = {
     "openai": ("tasks.model",),
     "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
-    "mcp": (*MCP_SERVER, "fleet.toolservers.connection", "fleet.toolservers.server", *MCP_WAYS),
+    "mcp": MCP,
     "httpx2": ("fleet.toolservers.web",),
     "anyio": ("fleet.toolservers",),
     "click": ("fleet.bench", "fleet.cli"),
