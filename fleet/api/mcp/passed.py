@@ -20,6 +20,7 @@ from starlette.types import Scope
 
 from fleet.api.access import caller_of
 from fleet.api.backend import Backend
+from fleet.api.lanes import Busy
 from fleet.api.mcp import SESSION_HEADER, TURN_HEADER
 from fleet.api.mcp.own import id_of
 from fleet.locks import ConcurrencyGuard, OperationClassifier, SessionLock, TurnRWLock
@@ -33,6 +34,10 @@ from routing.event import NAME_CHARS_MAX
 
 #: Between the name of a set and the name of its tool.
 MARK = "__"
+#: Calls of one process that wait for their locks or their servers; each may cost a thread.
+CALLS_MAX = 256
+#: Of a session that its client does not name.
+ONE_TURN = "all calls"
 SESSION_META, TURN_META = "fleet/session", "fleet/turn"
 
 _log = logging.getLogger(__name__)
@@ -51,6 +56,7 @@ class Passed:
 
     def __init__(self, backend: Backend) -> None:
         self._backend, settings = backend, backend.settings
+        self._calls = 0  #: under way
         self._terms: dict[str, Tool] = {name: settings.tools[name] for name in settings.mcp.tools}
         self._servers = {name: ToolServer(name, terms) for name, terms in self._terms.items()}
         self._classifiers = {
@@ -75,9 +81,12 @@ class Passed:
     async def call(
         self, found: Found, arguments: Mapping[str, Any], scope: Scope, meta: Mapping[str, Any]
     ) -> types.CallToolResult:
-        """Call a tool under its locks. Raises locks.Busy, StoreDown and ToolServerError."""
+        """Call a tool under its locks. Raises Busy, locks.Busy, StoreDown, ToolServerError."""
+        if self._calls >= CALLS_MAX:
+            raise Busy(f"{CALLS_MAX} tools are being called already: try again.")
         server, terms = self._servers[found.tools], self._terms[found.tools]
         result: types.CallToolResult | None = None
+        self._calls += 1
         try:
             async with self._locks(found, scope, meta):
                 result = await server.call_tool(
@@ -87,6 +96,8 @@ class Passed:
             if result is None:
                 raise
             return _unprotected(result, lost)
+        finally:
+            self._calls -= 1
         return result
 
     async def close(self) -> None:
@@ -109,7 +120,8 @@ class Passed:
         store = (self._backend.unguarded or self._backend.store)()
         guard = ConcurrencyGuard(
             SessionLock(store, session, turn, *times),
-            TurnRWLock(store, turn, *times),
+            # Turns of two sessions may have the same name.
+            TurnRWLock(store, f"{turn} of {session}", *times),
             self._classifiers[found.tools],
             terms.on_store_down,
         )
@@ -122,7 +134,7 @@ def _place(scope: Scope, meta: Mapping[str, Any]) -> tuple[str, str]:
     session = _name(headers, SESSION_HEADER, meta, SESSION_META)
     turn = _name(headers, TURN_HEADER, meta, TURN_META)
     if session is None:
-        return mine, turn or mine
+        return mine, turn or ONE_TURN
     return session, turn or uuid.uuid4().hex
 
 

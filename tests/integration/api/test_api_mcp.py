@@ -33,7 +33,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def url(fleet: Fleet) -> str:
-    api = fleet.start("api", sys.executable, "-c", _SERVE, FLEET_API__PORT="0")
+    api = fleet.start(
+        "api",
+        sys.executable,
+        "-c",
+        _SERVE,
+        FLEET_API__PORT="0",
+        FLEET_BREAKER__RESET_TIMEOUT_S="0.5",
+    )
     api.wait_said(".\n")
     return api.said().split()[-1].rstrip(".")
 
