@@ -15,6 +15,7 @@ from fleet.ledger import Failure, Stage
 from fleet.locks import OperationClassifier
 from fleet.runner import TurnFailed
 from fleet.sections import OWN_TOOLS
+from fleet.toolservers.names import NAME
 from fleet.toolservers.section import Tool as Terms
 from fleet.turn import Turn
 from tasks.imports import imported
@@ -23,7 +24,7 @@ from tasks.tools.calls import Job
 from tasks.tools.functions import FunctionToolbox
 from tasks.tools.queue import CLASSES, QueueToolbox
 from tasks.tools.servers import GRACE_S, ServerToolbox
-from tasks.tools.toolbox import NAME, Tool, ToolError, tools_of
+from tasks.tools.toolbox import Tool, ToolError, tools_of
 
 #: Calls of one message; the others are answered with an error.
 CALLS_MAX = 32

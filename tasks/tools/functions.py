@@ -17,7 +17,8 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_c
 from pydantic_core import to_json
 
 from fleet.plain import harmless_value
-from tasks.tools.toolbox import NAME, Spec, ToolError
+from fleet.toolservers.names import NAME
+from tasks.tools.toolbox import Spec, ToolError
 
 Function = Callable[..., Any]
 

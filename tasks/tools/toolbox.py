@@ -1,14 +1,10 @@
 """What a model may call, and what every set of tools must answer."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fleet.locks import OperationClassifier
-
-#: What providers take for the name of a function.
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 class ToolError(Exception):
