@@ -207,7 +207,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 def _tools(settings: Settings) -> Iterator[Finding]:
     if any(tool.is_server for tool in settings.tools.values()):
         # Only then, because the SDK is slow to load.
-        yield from import_module("fleet.toolservers.check").examine(settings.tools)
+        yield from import_module("fleet.toolservers.check").examine(settings)
     for name, tool in settings.tools.items():
         if tool.is_server:
             continue

@@ -10,7 +10,6 @@ tools = [get_price]                                      # or an instance, for i
 import asyncio
 import inspect
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_c
 from pydantic_core import to_json
 
 from fleet.plain import harmless_value
-
-#: What providers take for the name of a function.
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+from fleet.toolservers.names import NAME
 
 Function = Callable[..., Any]
 

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Iterator, Mapping
 
 from fleet.broker.audit import Finding
+from fleet.settings import Settings
 from fleet.toolservers.errors import ToolServerError
+from fleet.toolservers.names import told_names
 from fleet.toolservers.section import Tool
 from fleet.toolservers.server import ToolServer
 
@@ -12,11 +14,14 @@ from fleet.toolservers.server import ToolServer
 SHOWN = 10
 
 
-def examine(tools: Mapping[str, Tool]) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[Finding]:
     """What stands between each server and the agents that are to use it; all are asked at once."""
-    servers = {name: tool for name, tool in tools.items() if tool.is_server}
-    for name, offered in asyncio.run(_offered(servers)).items():
+    servers = {name: tool for name, tool in settings.tools.items() if tool.is_server}
+    found = asyncio.run(_offered(servers))
+    for name, offered in found.items():
         yield from _findings(name, servers[name], offered)
+    for agent, terms in settings.agents.items():
+        yield from _doubled(agent, {one: found[one] for one in terms.tools if one in found})
 
 
 async def _offered(servers: Mapping[str, Tool]) -> dict[str, list[str] | ToolServerError]:
@@ -51,3 +56,15 @@ def _findings(name: str, tool: Tool, offered: list[str] | ToolServerError) -> It
         known = ", ".join(offered[:SHOWN]) + (" ..." if len(offered) > SHOWN else "")
         what = f"tools.{name}.classes.{unknown}: the server has no such tool"
         yield Finding("warning", what, f"correct the name; it has {known}")
+
+
+def _doubled(agent: str, offered: Mapping[str, list[str] | ToolServerError]) -> Iterator[Finding]:
+    """Names that two servers of an agent have: each of its turns would fail."""
+    seen: dict[str, str] = {}
+    for name, tools in offered.items():
+        for told in told_names(() if isinstance(tools, ToolServerError) else tools):
+            other = seen.setdefault(told, name)
+            if other != name:
+                what = f"agents.{agent}.tools: {other} and {name} both have a tool {told}"
+                yield Finding("warning", what, "take one of the two out: a model cannot tell them")
+                return

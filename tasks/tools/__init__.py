@@ -11,12 +11,13 @@ from functools import cache, partial
 from typing import Any
 
 from fleet import context
-from fleet.functions import NAME, FunctionToolbox, ToolError
+from fleet.functions import FunctionToolbox, ToolError
 from fleet.ledger import Failure, Stage
 from fleet.locks import OperationClassifier
 from fleet.queue_tools import CLASSES
 from fleet.runner import TurnFailed
 from fleet.sections import OWN_TOOLS
+from fleet.toolservers.names import NAME
 from fleet.toolservers.section import Tool as Terms
 from fleet.turn import Turn
 from tasks.imports import imported

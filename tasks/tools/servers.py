@@ -6,9 +6,7 @@ seconds. Turns wait for that thread in a way that their time limit interrupts.
 """
 
 import asyncio
-import hashlib
 import os
-import re
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,11 +14,12 @@ from functools import cache
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from fleet.functions import NAME, Spec, ToolError
+from fleet.functions import Spec, ToolError
 from fleet.ledger import Failure, Stage
 from fleet.plain import harmless
 from fleet.runner import TurnFailed
 from fleet.toolservers.errors import ToolServerError
+from fleet.toolservers.names import told_names
 from fleet.toolservers.section import Tool as Terms
 from fleet.turn import Deadline, Turn
 from tasks.tools.content import told
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 GRACE_S = 10.0
 #: The soft limit interrupts the wait for a server; that it does not come is noticed after this.
 BACKSTOP_S = 5.0
-#: Characters of a long name; the rest of 64 is a hash of the whole.
-NAME_KEPT = 55
 DESCRIPTION_MAX = 8192
 #: A server's own words may be part of it.
 REASON_MAX = 500
@@ -133,24 +130,14 @@ def _wait(asked: "Future[Any]", until: float) -> Any:
 
 
 def _specs(tools: Iterable[Any]) -> list[Spec]:
-    found: dict[str, Spec] = {}
-    # Names that stay as they are first, so that no changed one takes their place.
-    for tool in sorted(tools, key=lambda one: (not NAME.match(one.name), one.name)):
-        name = _name(tool.name, found)
-        found[name] = Spec(
-            name=name,
-            description=harmless(tool.description or tool.title or "")[:DESCRIPTION_MAX],
-            parameters={"type": "object", "properties": {}, **tool.input_schema},
-            called=tool.name,
-        )
-    return list(found.values())
+    known = {str(tool.name): tool for tool in tools}
+    return [_spec(told_name, known[own]) for told_name, own in told_names(known).items()]
 
 
-def _name(own: str, taken: Mapping[str, Spec]) -> str:
-    """A name that providers take, and that no other tool of the set has."""
-    if NAME.match(own) and own not in taken:
-        return own
-    changed = re.sub(r"[^A-Za-z0-9_-]", "_", own) or "_"
-    if len(changed) <= 64 and changed not in taken:
-        return changed
-    return f"{changed[:NAME_KEPT]}_{hashlib.sha256(own.encode()).hexdigest()[:8]}"
+def _spec(told_name: str, tool: Any) -> Spec:
+    return Spec(
+        name=told_name,
+        description=harmless(tool.description or tool.title or "")[:DESCRIPTION_MAX],
+        parameters={"type": "object", "properties": {}, **tool.input_schema},
+        called=tool.name,
+    )

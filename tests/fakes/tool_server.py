@@ -1,6 +1,6 @@
 """A Model Context Protocol server that misbehaves as told, by its arguments and by its tools.
 
-    python tool_server.py [never | garbage | stubborn | broken | empty] ...
+    python tool_server.py [never | garbage | stubborn | broken | empty | newer] ...
 
 Speaks on its standard input and output, and uses the standard library only: it is up in no time.
 What it does is written down in `served.jsonl`, in the folder that it runs in.
@@ -59,6 +59,11 @@ def say(**message: Any) -> None:
 
 def text(words: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": words}]}
+
+
+def complete(result: dict[str, Any]) -> dict[str, Any]:
+    """With what newer versions of the protocol want, and older ones pass over."""
+    return {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", **result}
 
 
 def kinds() -> dict[str, Any]:
@@ -131,13 +136,17 @@ def call(number: Any, params: dict[str, Any]) -> None:
     if name == "read_refused":
         say(id=number, error={"code": -32602, "message": "no such thing"})
     else:
-        say(id=number, result=answer(name, given))
+        say(id=number, result={"resultType": "complete", **answer(name, given)})
 
 
 def serve(message: dict[str, Any]) -> None:
     number, params = message.get("id"), message.get("params") or {}
     match message["method"]:
-        case "initialize" if "never" not in modes:
+        case "server/discover" if "newer" in modes:
+            ability: dict[str, Any] = {"tools": {}}
+            known = {"supportedVersions": ["2026-07-28"], "capabilities": ability}
+            say(id=number, result=complete(known))
+        case "initialize" if not {"never", "newer"} & set(modes):
             info = {"name": "fake", "version": "1"}
             version = params["protocolVersion"]
             ability = {"tools": {"listChanged": True}}
@@ -150,7 +159,7 @@ def serve(message: dict[str, Any]) -> None:
             half = names[: len(names) // 2] if first else names[len(names) // 2 :]
             told = [{"name": n, "description": tools[n], "inputSchema": SCHEMA} for n in half]
             more = {"nextCursor": "2"} if first and names else {}
-            say(id=number, result={"tools": told, **more})
+            say(id=number, result=complete({"tools": told, **more}))
         case "tools/call" if params["name"] == "read_stuck":
             call(number, params)
         case "tools/call":

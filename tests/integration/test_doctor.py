@@ -136,8 +136,10 @@ def test_a_tool_server_that_cannot_be_had_is_named(store: Store, tmp_path: Path)
         "absent": {"command": ["no-such-program"]},
         "away": {"url": f"http://127.0.0.1:{free_port()}/mcp"},
     }
-    findings = found(parse({"agents": {"a": PYTHON}, "tools": tools}), store)
+    agents = {"a": {"model": "echo/brief", "tools": ["good", "empty", "misnamed"]}}
+    findings = found(parse({"agents": agents, "tools": tools}), store)
     for words in (
+        "agents.a.tools: good and misnamed both have a tool odd_name_of_a_tool",
         "tools.misnamed.classes.read_ehco: the server has no such tool",
         "tools.broken: the server ended with exit code 1",
         "tools.empty: the server offers no tools",

@@ -117,6 +117,18 @@ def test_a_call_that_takes_too_long_is_cancelled_and_the_others_go_on(tmp_path: 
     using(fake(tmp_path), use)
 
 
+def test_a_server_of_the_newer_protocol_alone(tmp_path: Path) -> None:
+    async def use(server: ToolServer) -> None:
+        assert await said(server, "read_echo", "hello") == "read_echo: hello"
+        late = await said(server, "read_slow", "5", 0.1)
+        assert late == "tools.kit: the server took longer than 0.1 s for read_slow."
+        await said(server, "write_more")
+        assert "read_more" in await names(server)
+        assert served(tmp_path).count('"start"') == 1
+
+    using(fake(tmp_path, "newer"), use)
+
+
 def test_nothing_of_a_hung_program_stays(tmp_path: Path) -> None:
     async def use(server: ToolServer) -> None:
         left = [int(pid) for pid in (await said(server, "write_fork")).split()]

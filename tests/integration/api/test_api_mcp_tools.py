@@ -151,7 +151,7 @@ def test_a_client_that_goes_frees_its_session_at_once(
         calling.cancel()
 
     with_client(leave, api.url, make("admin"), mode=mode, fleet_session="short")
-    wait_until(lambda: not locks.held_by(store, locks.session("short")))
+    wait_until(lambda: not locks.held_by(store, locks.session("short")), 5)
 
 
 def test_a_lock_that_was_lost_is_told(
