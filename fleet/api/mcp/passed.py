@@ -10,7 +10,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mcp import types
@@ -28,6 +27,7 @@ from fleet.locks.errors import LockLost
 from fleet.locks.guard import Operation
 from fleet.tokens import Rights
 from fleet.toolservers.errors import ToolServerError
+from fleet.toolservers.names import told_names
 from fleet.toolservers.section import Tool
 from fleet.toolservers.server import ToolServer
 from routing.event import NAME_CHARS_MAX
@@ -43,20 +43,14 @@ SESSION_META, TURN_META = "fleet/session", "fleet/turn"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One tool of a set."""
-
-    tools: str  #: the set
-    name: str  #: as its server calls it
-
-
 class Passed:
     """The tool servers of one API process."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend, settings = backend, backend.settings
         self._calls = 0  #: under way
+        #: By set: the names that clients are told, and its server's own.
+        self._own: dict[str, dict[str, str]] = {}
         self._terms: dict[str, Tool] = {name: settings.tools[name] for name in settings.mcp.tools}
         self._servers = {name: ToolServer(name, terms) for name, terms in self._terms.items()}
         self._classifiers = {
@@ -70,27 +64,33 @@ class Passed:
         listed = await asyncio.gather(*map(self._listed, names))
         return [tool for tools in listed for tool in tools]
 
-    def find(self, name: str) -> Found | None:
-        """Whose tool this is; None for a name that no set begins."""
+    def set_of(self, name: str) -> str | None:
+        """Whose tool this is, if it is any; None for a name that no set begins."""
         # A set's name may hold the mark itself: the longest that fits is meant.
-        for tools in sorted(self._servers, key=len, reverse=True):
-            if name.startswith(f"{tools}{MARK}"):
-                return Found(tools, name.removeprefix(f"{tools}{MARK}"))
-        return None
+        sets = sorted(self._servers, key=len, reverse=True)
+        return next((one for one in sets if name.startswith(f"{one}{MARK}")), None)
 
     async def call(
-        self, found: Found, arguments: Mapping[str, Any], scope: Scope, meta: Mapping[str, Any]
+        self,
+        tools: str,
+        name: str,
+        arguments: Mapping[str, Any],
+        scope: Scope,
+        meta: Mapping[str, Any],
     ) -> types.CallToolResult:
-        """Call a tool under its locks. Raises Busy, locks.Busy, StoreDown, ToolServerError."""
+        """Call a tool of a set under its locks, by the name that clients are told.
+
+        Raises Busy, locks.Busy, StoreDown, ToolServerError.
+        """
         if self._calls >= CALLS_MAX:
             raise Busy(f"{CALLS_MAX} tools are being called already: try again.")
-        server, terms = self._servers[found.tools], self._terms[found.tools]
-        result: types.CallToolResult | None = None
         self._calls += 1
+        result: types.CallToolResult | None = None
         try:
-            async with self._locks(found, scope, meta):
-                result = await server.call_tool(
-                    found.name, dict(arguments), timeout_s=terms.timeout_s
+            own = await self._own_name(tools, name)
+            async with self._locks(tools, own, scope, meta):
+                result = await self._servers[tools].call_tool(
+                    own, dict(arguments), timeout_s=self._terms[tools].timeout_s
                 )
         except LockLost as lost:
             if result is None:
@@ -106,13 +106,25 @@ class Passed:
 
     async def _listed(self, name: str) -> list[types.Tool]:
         try:
-            told = await self._servers[name].list_tools()
+            return await self._told(name)
         except ToolServerError as error:
             _log.warning("mcp.tools: %s is left out of a list: %s", name, error)
             return []
-        return [one.model_copy(update={"name": f"{name}{MARK}{one.name}"}) for one in told]
 
-    def _locks(self, found: Found, scope: Scope, meta: Mapping[str, Any]) -> Operation:
+    async def _told(self, tools: str) -> list[types.Tool]:
+        """A set's tools, by the names that clients are told. Raises ToolServerError."""
+        found = {f"{tools}{MARK}{one.name}": one for one in await self._servers[tools].list_tools()}
+        told = told_names(found)
+        self._own[tools] = {name: found[full].name for name, full in told.items()}
+        return [found[full].model_copy(update={"name": name}) for name, full in told.items()]
+
+    async def _own_name(self, tools: str, name: str) -> str:
+        if tools not in self._own:
+            await self._told(tools)
+        # A tool may be newer than the list, and may have gone: its server knows.
+        return self._own[tools].get(name, name.removeprefix(f"{tools}{MARK}"))
+
+    def _locks(self, tools: str, own: str, scope: Scope, meta: Mapping[str, Any]) -> Operation:
         session, turn = _place(scope, meta)
         terms = self._backend.settings.locks
         times = (terms.session_ttl_s, terms.acquire_timeout_s)
@@ -122,10 +134,10 @@ class Passed:
             SessionLock(store, session, turn, *times),
             # Turns of two sessions may have the same name.
             TurnRWLock(store, f"{turn} of {session}", *times),
-            self._classifiers[found.tools],
+            self._classifiers[tools],
             terms.on_store_down,
         )
-        return guard.operation(found.name)
+        return guard.operation(own)
 
 
 def _place(scope: Scope, meta: Mapping[str, Any]) -> tuple[str, str]:

@@ -119,12 +119,12 @@ class McpServer:
         if name in CLASSES:
             work = partial(own.call, self._backend, scope, name, arguments)
             return _said(await self._lane.run(work))
-        found = self._passed.find(name)
-        if found is None:
+        tools = self._passed.set_of(name)
+        if tools is None:
             sentence = f"There is no tool {name[:64]!r}; tools/list has those that there are."
             raise MCPError(types.INVALID_PARAMS, sentence)
-        rights_of(scope).need_tools(found.tools)
-        return await self._passed.call(found, arguments, scope, context.meta or {})
+        rights_of(scope).need_tools(tools)
+        return await self._passed.call(tools, name, arguments, scope, context.meta or {})
 
 
 def _scope(context: Context) -> Scope:

@@ -73,9 +73,10 @@ async def names(client: Client) -> list[str]:
 def test_a_set_is_offered_to_who_may_use_it(api: Api, make: Any) -> None:
     user, other = make("tools:notes"), make("send:*", "read:*", "operate")
     offered = with_client(names, api.url, user)
-    assert {f"notes__{tool}" for tool in tool_server.TOOLS} == {
-        name for name in offered if "__" in name
-    }
+    plain = {f"notes__{tool}" for tool in tool_server.TOOLS if " " not in tool}
+    odd = "notes__odd_name_of_a_tool"
+    assert {name for name in offered if "__" in name} == {*plain, odd}
+    assert call(api.url, odd, user, text="a").text == "odd.name of a tool: a"
     assert with_client(names, api.url, user, mode="legacy") == offered
     assert len(with_client(names, api.url, make("tools:*"))) > len(offered)
     assert [name for name in with_client(names, api.url, other) if "__" in name] == []
