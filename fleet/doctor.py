@@ -162,6 +162,7 @@ def _holds_secret(settings: Settings) -> bool:
         settings.alerts.webhook is not None
         or any(url is not None and mask_url(url) != url for url in urls)
         or any("api_key" in agent.params for agent in settings.agents.values())
+        or any(tool.headers or tool.env for tool in settings.tools.values())
     )
 
 
@@ -222,7 +223,12 @@ def _programs(settings: Settings) -> Iterator[Finding]:
 
 
 def _tools(settings: Settings) -> Iterator[Finding]:
+    if any(tool.is_server for tool in settings.tools.values()):
+        # Only then, because the SDK is slow to load.
+        yield from import_module("fleet.toolservers.check").examine(settings)
     for name, tool in settings.tools.items():
+        if tool.is_server:
+            continue
         # Looked for, not imported: that would run it. Workers find it where the fleet runs.
         package = str(tool.python).partition(":")[0].partition(".")[0]
         if PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is None:

@@ -35,7 +35,7 @@
 | fleet:trail:<id>        | hash   | what its stages ended with (content)    | as its event       |
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
 | fleet:providers         | hash   | breakers of the models' providers       | a day              |
-| fleet:asked:<agent>     | string | dispatches its model asked for lately    | 60 s               |
+| fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
 | fleet:pressure          | string | the store's memory is nearly full       | 15 s               |
 | fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |

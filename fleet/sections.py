@@ -148,31 +148,6 @@ class Agent(Section):
         return value
 
 
-class Tool(Section):
-    """A set of tools: Python functions; servers of the Model Context Protocol are yet to come."""
-
-    command: tuple[str, ...] = ()
-    #: `package.module:tools`, a list of functions or an instance.
-    python: str | None = None
-    #: Reads run beside each other, writes alone; what is not named here goes by its name.
-    classes: dict[str, Literal["read", "write"]] = {}
-    #: One call; then the model is told that it took too long.
-    timeout_s: Seconds = 30.0
-    #: One result; the rest is cut off.
-    max_result_bytes: Annotated[int, BeforeValidator(number), Field(ge=256, le=1 << 20)] = 64 << 10
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.command:
-            raise ValueError(
-                "has a `command`: servers of the Model Context Protocol are not possible in this "
-                'version; set `python = "package.module:tools"`'
-            )
-        if not self.python or not all(self.python.partition(":")):
-            raise ValueError('has no tools: set `python = "package.module:tools"`')
-        return self
-
-
 def one_or_more(value: Any) -> Any:
     """A single string stands for a list of it."""
     if not isinstance(value, str | list | tuple):
@@ -287,7 +262,7 @@ class Breaker(Section):
 
 
 class Locks(Section):
-    """Session locks."""
+    """The locks in front of tool servers that are passed on over `/mcp`; see `fleet.locks`."""
 
     session_ttl_s: Seconds = 60.0
     acquire_timeout_s: Seconds = 5.0

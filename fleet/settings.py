@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from fleet import sections
+from fleet.api.mcp.section import Mcp
 from fleet.delivery.section import UPSTREAM, Delivery
 from fleet.errors import ConfigError
 from fleet.sections import (
@@ -36,10 +37,10 @@ from fleet.sections import (
     Routes,
     Seconds,
     Sessions,
-    Tool,
     number,
 )
 from fleet.spool.section import Spool
+from fleet.toolservers.section import Tool
 from fleet.upstream.section import Upstream
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
@@ -113,6 +114,7 @@ class Settings(BaseSettings):
     deliveries: dict[str, Delivery] = {}
     alerts: Alerts = Alerts()
     api: Api = Api()
+    mcp: Mcp = Mcp()
     flower: Flower = Flower()
 
     @classmethod
@@ -196,6 +198,16 @@ class Settings(BaseSettings):
                     raise ConfigError(
                         f"agents.{name}.dispatch_to: {_shown(other)} is no agent of this fleet."
                     )
+        for name in self.mcp.tools:
+            if name not in self.tools or not self.tools[name].is_server:
+                raise ConfigError(
+                    f"mcp.tools: [tools.{_shown(name)}] is no server of tools: name one that is."
+                )
+
+    def asks_servers(self, agent: str) -> bool:
+        """Whether an agent's model may call tools of a Model Context Protocol server."""
+        sets = (self.tools.get(name) for name in self.agents[agent].tools)
+        return any(tool is not None and tool.is_server for tool in sets)
 
     def timeout_s(self, agent: str) -> float:
         """The soft limit of one agent's turns, in seconds."""
@@ -327,7 +339,7 @@ _SECTIONS = tuple(
     if name
     in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
     | {"sessions", "lanes", "caps", "alerts", "deliveries"}
-    | {"api", "flower", "spool"}
+    | {"api", "flower", "mcp", "spool"}
 )
 _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)
 

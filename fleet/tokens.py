@@ -94,6 +94,15 @@ class Rights:
         if not self.reads(agent):
             raise _lacks(f"read:{agent}")
 
+    def uses(self, tools: str) -> bool:
+        """May it call the tools of this set?"""
+        return self._has("tools", tools)
+
+    def need_tools(self, tools: str) -> None:
+        """It must be allowed to call the tools of this set."""
+        if not self.uses(tools):
+            raise _lacks(f"tools:{tools}")
+
     def need_operate(self) -> None:
         """It must be allowed to operate."""
         if not self.operates:
@@ -104,9 +113,9 @@ class Rights:
         if not self.admin:
             raise _lacks("admin")
 
-    def _has(self, verb: str, agent: str) -> bool:
+    def _has(self, verb: str, name: str) -> bool:
         mine = self.scopes
-        return f"{verb}:{EVERYONE}" in mine or f"{verb}:{agent}" in mine or "admin" in mine
+        return f"{verb}:{EVERYONE}" in mine or f"{verb}:{name}" in mine or "admin" in mine
 
 
 #: Where no token is asked for, everybody may do everything.
@@ -117,20 +126,28 @@ def _lacks(scope: str) -> Forbidden:
     return Forbidden(f"Your token does not have the scope {scope}.")
 
 
-def checked_scopes(scopes: Sequence[str], agents: Iterable[str]) -> tuple[str, ...]:
+def checked_scopes(
+    scopes: Sequence[str], agents: Iterable[str], tools: Iterable[str] = ()
+) -> tuple[str, ...]:
     """The scopes, each once. Raises TokenError for one that is none."""
     known = {EVERYONE, *agents}
+    named = {"send": known, "read": known, "tools": {EVERYONE, *tools}}
     for scope in scopes:
-        verb, mark, agent = scope.partition(":")
-        if scope in _PLAIN_SCOPES or (mark and verb in ("send", "read") and agent in known):
+        verb, mark, name = scope.partition(":")
+        if scope in _PLAIN_SCOPES or (mark and name in named.get(verb, ())):
             continue
         raise TokenError(
             f"{scope[:80]!r} is no scope here: write send:AGENT, read:AGENT ('*' is every agent; "
-            f"there are {', '.join(sorted(known - {EVERYONE})[:20])}), operate or admin."
+            f"there are {_listed(known)}), tools:SET ('*' is every set; there are "
+            f"{_listed(named['tools'])}), operate or admin."
         )
     if not scopes:
         raise TokenError("A token without a scope opens nothing: give it one, such as send:archie.")
     return tuple(dict.fromkeys(scopes))
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names - {EVERYONE})[:20]) or "none"
 
 
 def create(

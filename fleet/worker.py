@@ -68,8 +68,10 @@ class Refusals(bootsteps.Step):
         settings = context.settings()
         if settings.agents[agent].runner == "llm":
             # Before the fork: a soft limit in mid-import would leave a half-imported module. By
-            # name, because `fleet` never imports `tasks`.
+            # name, because `fleet` never imports `tasks`, and because it is slow.
             import_module("tasks.warm").preload()
+        if settings.asks_servers(agent):
+            import_module("fleet.toolservers.server")
         task = parent.app.tasks[DISPATCH_TASK]
         task.soft_time_limit = settings.timeout_s(agent)
         task.time_limit = settings.hard_limit_s(agent)

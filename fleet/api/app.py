@@ -21,6 +21,7 @@ from fleet.api.events import EventsRoute
 from fleet.api.guard import Guard
 from fleet.api.hub import Hub
 from fleet.api.listening import Listening
+from fleet.api.mcp.route import McpRoute
 from fleet.api.openapi import document
 from fleet.api.parents import Parents
 from fleet.api.problems import HANDLERS
@@ -35,8 +36,8 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     """The application; without a backend, on the fleet that this process's configuration names.
 
     `host` is where it will listen, if not where the configuration says: on an address that others
-    can reach every request needs a token. Its `state.hub` and `state.listening` must be closed
-    for their clients to leave in order. Raises ConfigError.
+    can reach every request needs a token. Its `state.hub` and `state.listening` must be closed, and
+    its `state.mcp` ended, for their clients to leave in order. Raises ConfigError.
     """
     backend = backend or backends.of_this_process()
     settings = backend.settings
@@ -46,6 +47,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     access = Access(unguarded, closed=closed, rate_per_s=settings.api.token_rate_per_s)
     hub = Hub(unguarded, backend.reads, settings.bus.client_queue, access)
     listening = Listening(backend.store, access)
+    mcp = McpRoute(backend)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -62,9 +64,13 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
             backend.keeper.close()
             hub.close()
             listening.close()
+            await mcp.close()
 
     app = Starlette(
-        routes=_routes(backend, hub, listening, access),
+        routes=[
+            *_routes(backend, hub, listening, access),
+            Route("/mcp", mcp, methods=["POST"]),
+        ],
         middleware=[Middleware(Guard, host=host, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
@@ -72,6 +78,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     app.router.redirect_slashes = False  # a redirect is no problem document
     app.state.hub = hub
     app.state.listening = listening
+    app.state.mcp = mcp
     return app
 
 

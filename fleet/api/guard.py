@@ -27,7 +27,7 @@ _UNSURE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 #: What any token opens, or checks its scopes by itself. Everything else is for admins, so that a
 #: path nobody thought of is closed.
 _ANY_TOKEN = re.compile(
-    r"/health|/metrics|/tickets|/events(/.+)?|/bus|/ws"
+    r"/health|/metrics|/mcp|/tickets|/events(/.+)?|/bus|/ws"
     r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
     r"|/agents(/[^/]+(/(pause|resume|drain))?)?"
 )

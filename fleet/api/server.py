@@ -81,6 +81,7 @@ class _Server(uvicorn.Server):
         self._started = started
         self._hub = app.state.hub
         self._listening = app.state.listening
+        self._mcp = app.state.mcp
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's."""
@@ -92,6 +93,7 @@ class _Server(uvicorn.Server):
         """As uvicorn's, but a follower or a listener would not end by itself."""
         self._hub.close()
         self._listening.close()
+        self._mcp.end()
         await super().shutdown(sockets)
 
     def end(self, _number: int, _frame: FrameType | None) -> None:

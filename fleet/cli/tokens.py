@@ -27,7 +27,7 @@ def token() -> None:
     metavar="SCOPE",
     multiple=True,
     required=True,
-    help="send:AGENT, read:AGENT ('*' is every agent), operate or admin; may be repeated.",
+    help="send:AGENT, read:AGENT, tools:SET ('*' is every), operate or admin; may be repeated.",
 )
 @click.option("--rate", metavar="N", type=click.FloatRange(0, 1e6, min_open=True), help="A second.")
 @click.option("--max-body", metavar="BYTES", type=click.IntRange(1, EVENT_BYTES_MAX))
@@ -37,7 +37,9 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
     From the first token on every request needs one, on loopback too. --rate is how many requests
     and events a second it may send, --max-body how large one request may be.
     """
-    checked = tokens.checked_scopes(scopes, [*load().agents, *load().people()])
+    settings = load()
+    names = [*settings.agents, *settings.people()]
+    checked = tokens.checked_scopes(scopes, names, settings.mcp.tools)
     store = context.store()
     first = not tokens.read_all(store)
     made, text = tokens.create(store, name, checked, rate_per_s=rate, body_bytes=max_body)

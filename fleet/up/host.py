@@ -288,6 +288,8 @@ def _preload(agents: Sequence[str]) -> None:
     # Seconds of imports, which only agents with a model need.
     if any(load().agents[name].runner == "llm" for name in agents):
         importlib.import_module("tasks.warm").warm()
+    if any(load().asks_servers(name) for name in agents):
+        importlib.import_module("fleet.toolservers.server")
     if threading.active_count() > 1:
         raise FleetError(f"A host must fork from one thread; running are {threading.enumerate()}.")
     gc.collect()

@@ -24,12 +24,12 @@ from typing import IO, Any
 
 from fleet.ledger import Failure, Stage
 from fleet.marks import Mark, kill_marked
+from fleet.plain import plain
 from fleet.runner import TurnFailed
 from fleet.turn import Deadline, Turn
 from tasks.limits import noted_limit
 from tasks.runners.briefing import briefed
 from tasks.runners.environment import of_turn
-from tasks.terminal.plain import plain
 
 #: Between SIGTERM and SIGKILL when a turn is over and its program is not; below the hard limit's
 #: margin.

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fleet.terminal import Terminal as Terms
-from tasks.terminal.plain import CODES
 from tasks.terminal.program import LINE_BYTES_MAX, Program
 from tasks.terminal.screen import Mark, Screen
 from tasks.terminal.text import answer_of, begins, echoes, keystrokes

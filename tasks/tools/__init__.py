@@ -11,18 +11,21 @@ from functools import cache, partial
 from typing import Any
 
 from fleet import context
+from fleet.functions import FunctionToolbox, ToolError
 from fleet.ledger import Failure, Stage
 from fleet.locks import OperationClassifier
+from fleet.queue_tools import CLASSES
 from fleet.runner import TurnFailed
 from fleet.sections import OWN_TOOLS
-from fleet.sections import Tool as Terms
+from fleet.toolservers.names import NAME
+from fleet.toolservers.section import Tool as Terms
 from fleet.turn import Turn
 from tasks.imports import imported
 from tasks.tools import calls
 from tasks.tools.calls import Job
-from tasks.tools.functions import FunctionToolbox
-from tasks.tools.queue import CLASSES, QueueToolbox
-from tasks.tools.toolbox import NAME, Tool, ToolError, tools_of
+from tasks.tools.queue import QueueToolbox
+from tasks.tools.servers import GRACE_S, ServerToolbox
+from tasks.tools.toolbox import Tool, tools_of
 
 #: Calls of one message; the others are answered with an error.
 CALLS_MAX = 32
@@ -40,16 +43,31 @@ class Toolset:
         self._turn, self._left = turn, TURN_BYTES_MAX
         self._tools: dict[str, Tool] = {}
         for tool in tools:
-            if tool.spec.name in self._tools:
-                raise _misconfigured(f"two of the agent's tools are named {tool.spec.name}")
-            self._tools[tool.spec.name] = tool
+            other = self._tools.setdefault(tool.spec.name, tool)
+            if other is not tool:
+                raise _misconfigured(_twice(tool, other))
 
     @classmethod
     def of(cls, turn: Turn) -> "Toolset":
-        """What the configuration gives the turn's agent. Raises TurnFailed for what is wrong."""
+        """What the configuration gives the turn's agent.
+
+        Raises TurnFailed for what is wrong, and for a server that cannot be had.
+        """
+        configured = context.settings().tools
+        # All servers start at once; each may take seconds.
+        servers = {
+            name: ServerToolbox(turn, name, configured[name])
+            for name in turn.agent.tools
+            if name != OWN_TOOLS and configured[name].is_server
+        }
         found: list[Tool] = []
         for name in turn.agent.tools:
-            found += _own(turn) if name == OWN_TOOLS else _configured(name)
+            if name == OWN_TOOLS:
+                found += _own(turn)
+            elif name in servers:
+                found += _served(name, servers[name], configured[name])
+            else:
+                found += _configured(name, configured[name])
         return cls(turn, found)
 
     @property
@@ -90,7 +108,7 @@ class Toolset:
             writes=tool.writes,
             timeout_s=tool.timeout_s,
             max_result_bytes=tool.max_result_bytes,
-            call=partial(tool.box.call, name, given),
+            call=partial(tool.box.call, tool.spec.own_name, given),
         )
 
 
@@ -117,26 +135,48 @@ def declined(asked: Sequence[Mapping[str, Any]], why: str) -> list[Message]:
 
 def _own(turn: Turn) -> list[Tool]:
     terms = Terms.model_fields
-    classes = OperationClassifier(CLASSES)
     return tools_of(
-        QueueToolbox(turn), classes, terms["timeout_s"].default, terms["max_result_bytes"].default
+        OWN_TOOLS,
+        QueueToolbox(turn),
+        OperationClassifier(CLASSES),
+        terms["timeout_s"].default,
+        terms["max_result_bytes"].default,
     )
 
 
-def _configured(name: str) -> list[Tool]:
-    terms = context.settings().tools[name]
-    classes = OperationClassifier(terms.classes, f"tools.{name}.classes")
+def _configured(name: str, terms: Terms) -> list[Tool]:
     try:
         box = _functions(str(terms.python))
     except ValueError as error:
         raise _misconfigured(f"tools.{name}.python: {terms.python} {error}") from error
-    return tools_of(box, classes, terms.timeout_s, terms.max_result_bytes)
+    return tools_of(name, box, _classes(name, terms), terms.timeout_s, terms.max_result_bytes)
+
+
+def _served(name: str, box: ServerToolbox, terms: Terms) -> list[Tool]:
+    box.ready()
+    # It keeps to its timeout itself, and no call of it is ever left behind.
+    limit_s = terms.timeout_s + 2 * GRACE_S
+    return tools_of(name, box, _classes(name, terms), limit_s, terms.max_result_bytes)
+
+
+def _classes(name: str, terms: Terms) -> OperationClassifier:
+    return OperationClassifier(terms.classes, f"tools.{name}.classes")
 
 
 @cache
 def _functions(path: str) -> FunctionToolbox:
     """Made once in a process: the schemas take longer than most calls."""
     return FunctionToolbox(imported(path))
+
+
+def _twice(tool: Tool, other: Tool) -> str:
+    name = tool.spec.name
+    if tool.set_name == other.set_name:
+        return f"tools.{tool.set_name}: two of its tools are named {name}"
+    return (
+        f"two of the agent's tools are named {name}, in tools.{other.set_name} and "
+        f"tools.{tool.set_name}: take one of these out of the agent's `tools`"
+    )
 
 
 def _misconfigured(reason: str) -> TurnFailed:

@@ -14,7 +14,8 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from tasks.tools.toolbox import ToolError
+from fleet.functions import ToolError
+from fleet.plain import harmless
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Job:
 
 def failed(sentence: str) -> str:
     """An error, as the model is told of it."""
-    return json.dumps({"error": sentence}, ensure_ascii=False)
+    return json.dumps({"error": harmless(sentence)}, ensure_ascii=False)
 
 
 def run(jobs: Sequence[Job]) -> Iterator[tuple[int, str]]:
@@ -86,9 +87,9 @@ def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8, with a note where something is missing."""
-    # A character has a byte at least, so the rest need not be encoded.
-    whole = text[: limit + 1].encode("utf-8", "replace")
+    """At most `limit` bytes of UTF-8, without a terminal's codes; a note says what is missing."""
+    # A character has a byte at least, so the rest need not be looked at.
+    whole = harmless(text[: limit + 1]).encode("utf-8", "replace")
     if len(text) <= limit and len(whole) <= limit:
         return whole.decode()
     note = f"\n[cut: the result had {len(text)} characters, {limit} bytes are allowed]"

@@ -1,32 +1,11 @@
 """What a model may call, and what every set of tools must answer."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fleet.functions import Spec
 from fleet.locks import OperationClassifier
-
-#: What providers take for the name of a function.
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-
-
-class ToolError(Exception):
-    """A call that cannot be done; its text is for the model, and says what to do instead."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """One tool as the model is told of it; `parameters` is the JSON schema of an object."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
-
-    def wire(self) -> dict[str, Any]:
-        """As the chat completions protocol says it."""
-        told = {"description": self.description, "parameters": dict(self.parameters)}
-        return {"type": "function", "function": {"name": self.name, **told}}
 
 
 class Toolbox(Protocol):
@@ -38,7 +17,7 @@ class Toolbox(Protocol):
         ...
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """The answer of one tool, as text for the model.
+        """The answer of one tool, by the name of its own, as text for the model.
 
         Runs in a thread of its own, perhaps beside others. Whatever it raises is told to the model.
         """
@@ -49,6 +28,7 @@ class Toolbox(Protocol):
 class Tool:
     """One tool with its set's terms."""
 
+    set_name: str
     box: Toolbox
     spec: Spec
     #: Reads run beside each other, a write alone.
@@ -58,14 +38,19 @@ class Tool:
 
 
 def tools_of(
-    box: Toolbox, classes: OperationClassifier, timeout_s: float, max_result_bytes: int
+    set_name: str,
+    box: Toolbox,
+    classes: OperationClassifier,
+    timeout_s: float,
+    max_result_bytes: int,
 ) -> list[Tool]:
     """Every tool of a set, under the same terms."""
     return [
         Tool(
+            set_name=set_name,
             box=box,
             spec=spec,
-            writes=classes.classify(spec.name) == "write",
+            writes=classes.classify(spec.own_name) == "write",
             timeout_s=timeout_s,
             max_result_bytes=max_result_bytes,
         )

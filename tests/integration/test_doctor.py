@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from fleet.doctor import examine
 from fleet.errors import BrokerUnavailable
 from fleet.settings import Settings, parse
 from fleet.store import Store
+from tests.fakes import tool_server
 from tests.fixtures.ledger import settings_for
-from tests.fixtures.valkey import Valkey
+from tests.fixtures.valkey import Valkey, free_port
 
 PYTHON = {"runner": "python", "python": "a:b"}
 
@@ -133,6 +135,33 @@ def test_a_program_that_is_not_there_is_named(store: Store, tmp_path: Path, runn
 def test_a_tool_that_is_not_installed_is_named(store: Store) -> None:
     settings = parse({"agents": {"a": PYTHON}, "tools": {"x": {"python": "no_such.mod:t"}}})
     assert level(found(settings, store), "no module 'no_such'") == "warning"
+
+
+def test_a_tool_server_that_cannot_be_had_is_named(store: Store, tmp_path: Path) -> None:
+    server: dict[str, Any] = {
+        "command": [sys.executable, "-S", tool_server.__file__],
+        "cwd": str(tmp_path),
+    }
+    tools = {
+        "good": server,
+        "misnamed": {**server, "classes": {"read_ehco": "read"}},
+        "broken": {**server, "command": [*server["command"], "broken"]},
+        "empty": {**server, "command": [*server["command"], "empty"]},
+        "absent": {"command": ["no-such-program"]},
+        "away": {"url": f"http://127.0.0.1:{free_port()}/mcp"},
+    }
+    agents = {"a": {"model": "echo/brief", "tools": ["good", "empty", "misnamed"]}}
+    findings = found(parse({"agents": agents, "tools": tools}), store)
+    for words in (
+        "agents.a.tools: good and misnamed both have a tool odd_name_of_a_tool",
+        "tools.misnamed.classes.read_ehco: the server has no such tool",
+        "tools.broken: the server ended with exit code 1",
+        "tools.empty: the server offers no tools",
+        "tools.absent.command: there is no program 'no-such-program'",
+        "tools.away: the server cannot be reached",
+    ):
+        assert level(findings, words) == "warning"
+    assert level(findings, "tools.good") is None
 
 
 def test_the_command_exits_with_1_and_says_why(

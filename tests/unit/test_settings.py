@@ -73,8 +73,8 @@ def test_the_example_of_the_interface_is_understood(config: Config) -> None:
         runner = "python"
         python = "mine:gem"
         [tools.files]
-        python = "mine:tools"
-        classes = { read_file = "read" }
+        command = ["uvx", "mcp-server-filesystem", "/srv/docs"]
+        classes = { read_file = "read", write_file = "write" }
         [routes]
         default = ["archie"]
         groups = { reviewers = ["gem"] }
@@ -171,7 +171,22 @@ MISTAKES = {
     "tools of another runner": (f"{ONE}tools = ['queue']", "agents.a: has tools, but only"),
     "no tool rounds": (f"{LLM}max_tool_rounds = 0", "agents.a.max_tool_rounds: "),
     "work for nobody": (f"{LLM}dispatch_to = ['b']", "agents.a.dispatch_to: b is no agent"),
-    "a tool server": (f"{ONE}[tools.x]\ncommand = ['y']", "tools.x: has a `command`"),
+    "two kinds of tools": (f"{ONE}[tools.x]\npython = 'm:t'\nurl = 'http://a'", "tools.x: has `py"),
+    "no kind of tools": (f"{ONE}[tools.x]\ntimeout_s = 5", "tools.x: has no tools"),
+    "a tool server of no address": (f"{ONE}[tools.x]\nurl = 'ftp://a'", "tools.x.url: must be a U"),
+    "a tool server's password": (f"{ONE}[tools.x]\nurl = 'http://u:p@a'", "tools.x.url: must hold"),
+    "headers for a program": (
+        f"{ONE}[tools.x]\ncommand = ['y']\nheaders = {{ a = 'b' }}",
+        "tools.x: has `headers`",
+    ),
+    "a header of two lines": (
+        f"{ONE}[tools.x]\nurl = 'http://a'\nheaders = {{ a = \"b\\nc\" }}",
+        "tools.x.headers: must hold no line break",
+    ),
+    "an environment for an address": (
+        f"{ONE}[tools.x]\nurl = 'http://a'\nenv = {{ a = 'b' }}",
+        "tools.x: has `env`",
+    ),
     "a tool set without tools": (f"{ONE}[tools.x]\npython = 'm:'", "tools.x: has no tools"),
     "the fleet's own tools": (f"{ONE}[tools.queue]\npython = 'm:t'", "tools.queue: this name"),
     "a third class": (f"{ONE}[tools.x]\npython = 'm:t'\nclasses.f = 'x'", "tools.x.classes.f: "),

@@ -18,6 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Which of our packages a package may import besides itself. Imports never point back.
 MAY_IMPORT = {"routing": set(), "fleet": {"routing"}, "tasks": {"fleet", "routing"}}
 
+#: What speaks the Model Context Protocol: its server, and the client of tool servers.
+MCP = (
+    *(f"fleet.api.mcp.{one}" for one in ("passed", "server")),
+    *(f"fleet.toolservers.{one}" for one in ("connection", "program", "server", "web")),
+)
+
 #: Packages that only these modules, and those below them, may import: a slow or a risky import
 #: stays where it is needed.
 ONLY_IN = {
@@ -25,6 +31,9 @@ ONLY_IN = {
     "openai": ("tasks.model",),
     "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
+    "mcp": MCP,
+    "httpx2": ("fleet.toolservers.web",),
+    "anyio": ("fleet.toolservers",),
     "click": ("fleet.bench", "fleet.cli"),
     "opentelemetry": ("fleet.tracing",),
     "prometheus_client": ("fleet.metrics",),

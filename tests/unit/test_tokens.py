@@ -46,25 +46,33 @@ def test_what_is_missing_is_named() -> None:
     for need, scope in (
         (lambda: nothing.need_send("gem"), "send:gem"),
         (lambda: nothing.need_read("gem"), "read:gem"),
+        (lambda: nothing.need_tools("files"), "tools:files"),
         (nothing.need_operate, "operate"),
         (nothing.need_admin, "admin"),
     ):
         with pytest.raises(Forbidden, match=scope):
             need()
     ANYTHING.need_send("gem")
+    ANYTHING.need_tools("files")
     ANYTHING.need_admin()
 
 
 @pytest.mark.parametrize(
-    "scope", ["", "send", "send:", "send:nobody", "read: gem", "operate:gem", "Admin", "*", "a:gem"]
+    "scope",
+    [
+        *("", "send", "send:", "send:nobody", "read: gem", "operate:gem", "Admin", "*", "a:gem"),
+        *("tools", "tools:gem", "send:files"),
+    ],
 )
 def test_a_scope_that_is_none_is_refused(scope: str) -> None:
-    with pytest.raises(TokenError, match="gem"):
-        checked_scopes([scope], ["gem"])
+    with pytest.raises(TokenError, match=r"gem.*files"):
+        checked_scopes([scope], ["gem"], ["files"])
 
 
 def test_scopes_are_kept_once() -> None:
     assert checked_scopes(["send:gem", "read:*", "send:gem"], ["gem"]) == ("send:gem", "read:*")
+    tools = ("tools:files", "tools:*")
+    assert checked_scopes(tools, ["gem"], ["files"]) == tools
     with pytest.raises(TokenError, match="without a scope"):
         checked_scopes([], ["gem"])
 

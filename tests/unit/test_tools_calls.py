@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.plain import harmless
 from tasks.tools import calls
 from tasks.tools.calls import LEFT_BEHIND_MAX, PARALLEL, Job, cut, groups, run
 from tests.fixtures.processes import wait_until
@@ -99,7 +100,7 @@ def test_too_many_that_hang_stop_all_calls(gate: Event) -> None:
 @given(st.text(), st.integers(min_value=256, max_value=1000))
 def test_what_is_short_stays_whole(text: str, limit: int) -> None:
     short = text[: limit // 4]
-    assert cut(short, limit) == short
+    assert cut(short, limit) == harmless(short)
 
 
 @pytest.mark.parametrize("char", ["x", "é", "😀", "\ud800"])

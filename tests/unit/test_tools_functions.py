@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.tools.functions import FunctionToolbox
-from tasks.tools.toolbox import ToolError
+from fleet.functions import FunctionToolbox, ToolError
 
 
 def price(item: str, *, amount: int = 1, tags: list[str] | None = None) -> dict[str, Any]:

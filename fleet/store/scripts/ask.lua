@@ -1,6 +1,6 @@
--- Count one dispatch that an agent's model asks for, and say whether it may: so many in a minute.
+-- Count one dispatch that is asked for by a tool, and say whether it may be: so many in a minute.
 --
--- ARGV     1 agent, 2 how many in a minute
+-- ARGV     1 caller: an agent, or `token:` and an id; 2 how many in a minute
 -- Keys     fleet:asked:
 -- Returns  0 when it may | milliseconds until it may ask again
 -- Invariants

@@ -9,15 +9,43 @@ tools = [get_price]                                      # or an instance, for i
 
 import asyncio
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_call
 from pydantic_core import to_json
 
-from tasks.tools.toolbox import NAME, Spec, ToolError
+from fleet.plain import harmless_value
+from fleet.toolservers.names import NAME
 
 Function = Callable[..., Any]
+
+
+class ToolError(Exception):
+    """A call that cannot be done; its text is for the model, and says what to do instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One tool as the model is told of it; `parameters` is the JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    #: What its set calls it, where that is no name that providers take.
+    called: str = ""
+
+    @property
+    def own_name(self) -> str:
+        """What its set calls it."""
+        return self.called or self.name
+
+    def wire(self) -> dict[str, Any]:
+        """As the chat completions protocol says it."""
+        told = {"description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": {"name": self.name, **told}}
 
 
 class FunctionToolbox:
@@ -40,7 +68,11 @@ class FunctionToolbox:
             raise ToolError(_wrong(error)) from error
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-        return result if isinstance(result, str) else to_json(result, fallback=str).decode()
+        if isinstance(result, str):
+            return result
+        text = to_json(result, fallback=str).decode()
+        # There a terminal's codes are written out, and would come to life where it is read.
+        return text if "\\u00" not in text else json.dumps(harmless_value(json.loads(text)))
 
 
 def _functions(target: object) -> list[Function]:

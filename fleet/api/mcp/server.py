@@ -1,0 +1,162 @@
+"""What speaks the protocol: the library's server over Streamable HTTP, and what its tools answer.
+
+A refusal of a tool is a result that says so, for the model to read. That a session is busy, or that
+nobody can say whether it is, is an error of the protocol: its client should come back, not its
+model.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from mcp import types
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.exceptions import MCPError
+from starlette.types import Receive, Scope, Send
+
+from fleet import locks
+from fleet.api.access import rights_of
+from fleet.api.backend import Backend
+from fleet.api.lanes import Lane
+from fleet.api.mcp import own
+from fleet.api.mcp.passed import Passed
+from fleet.api.mcp.route import BODY_BYTES_MAX
+from fleet.api.problems import Problem, as_problem
+from fleet.errors import SessionBusy
+from fleet.functions import Spec, ToolError
+from fleet.queue_tools import CLASSES
+from fleet.toolservers.errors import ToolServerError
+from fleet.version import VERSION
+
+#: The session, or the turn, is busy: ask again after `retry_after_s`.
+BUSY = -32002
+INSTRUCTIONS = (
+    "Gives work to the agents of this fleet: queue_activity shows who there is, queue_dispatch "
+    "sends work and returns at once, queue_status has the answer when the state is completed."
+)
+
+Context = ServerRequestContext[Any]
+
+# It would repeat what was said in calls and results.
+logging.getLogger("mcp.server").setLevel(logging.CRITICAL)
+
+
+class McpServer:
+    """Answers requests until it is closed. Used in one event loop."""
+
+    def __init__(self, backend: Backend, lane: Lane) -> None:
+        """`lane` has the threads for calls of the fleet's own tools."""
+        self._backend, self._lane = backend, lane
+        self._specs: list[Spec] = []  #: the same for everybody
+        self._passed = Passed(backend)
+        # Each request is complete in itself, its answer one JSON document.
+        self._manager = StreamableHTTPSessionManager(
+            Server(
+                "fleet",
+                version=VERSION,
+                instructions=INSTRUCTIONS,
+                on_list_tools=self._list,
+                on_call_tool=self._call,
+                get_tool_input_schema=lambda _: None,
+            ),
+            json_response=True,
+            stateless=True,
+            max_request_body_size=BODY_BYTES_MAX,
+        )
+        self._running: asyncio.Task[None] | None = None
+        self._ready, self._closing = asyncio.Event(), asyncio.Event()
+
+    async def start(self) -> None:
+        """Be ready for requests."""
+        self._running = asyncio.create_task(self._run())
+        await self._ready.wait()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whose caller was admitted."""
+        await self._manager.handle_request(scope, receive, send)
+
+    async def close(self) -> None:
+        """End what is under way, and the tool servers."""
+        self._closing.set()
+        if self._running is not None:
+            await self._running
+        await self._passed.close()
+
+    async def _run(self) -> None:
+        # The library wants to be left in the task in which it was entered.
+        async with self._manager.run():
+            self._ready.set()
+            await self._closing.wait()
+
+    async def _list(
+        self, context: Context, _: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        scope = _scope(context)
+        if not self._specs:
+            self._specs = await self._lane.run(lambda: own.specs(self._backend, scope))
+        passed = await self._passed.tools(rights_of(scope))
+        return types.ListToolsResult(tools=[*map(_described, self._specs), *passed])
+
+    async def _call(
+        self, context: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        try:
+            return await self._answer(context, params.name, params.arguments or {})
+        except MCPError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each has its answer, and a fault is logged
+            return _refused(error)
+
+    async def _answer(
+        self, context: Context, name: str, arguments: Mapping[str, Any]
+    ) -> types.CallToolResult:
+        scope = _scope(context)
+        if name in CLASSES:
+            work = partial(own.call, self._backend, scope, name, arguments)
+            return _said(await self._lane.run(work))
+        tools = self._passed.set_of(name)
+        if tools is None:
+            sentence = f"There is no tool {name[:64]!r}; tools/list has those that there are."
+            raise MCPError(types.INVALID_PARAMS, sentence)
+        rights_of(scope).need_tools(tools)
+        return await self._passed.call(tools, name, arguments, scope, context.meta or {})
+
+
+def _scope(context: Context) -> Scope:
+    request: Any = context.request  # of Starlette: nothing else is served
+    scope: Scope = request.scope
+    return scope
+
+
+def _described(spec: Spec) -> types.Tool:
+    return types.Tool(
+        name=spec.name,
+        description=spec.description,
+        input_schema=dict(spec.parameters),
+        annotations=types.ToolAnnotations(read_only_hint=CLASSES[spec.name] == "read"),
+    )
+
+
+def _said(text: str, *, is_error: bool = False) -> types.CallToolResult:
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=text)], is_error=is_error
+    )
+
+
+def _refused(error: Exception) -> types.CallToolResult:
+    """A refusal as a result. Raises MCPError for what its client should come back after."""
+    if isinstance(error, ToolError | ToolServerError):
+        return _said(str(error), is_error=True)
+    if isinstance(error, SessionBusy | locks.Busy):
+        raise MCPError(BUSY, str(error), {"retry_after_s": error.retry_after_s}) from error
+    problem: Problem = as_problem(error)
+    if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _said(str(problem), is_error=True)
+    wait_s = problem.retry_after_s
+    hint = None if wait_s is None else {"retry_after_s": wait_s}
+    raise MCPError(types.INTERNAL_ERROR, str(problem), hint) from error
