@@ -25,6 +25,8 @@
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
 | fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
+| fleet:callback:<id>     | hash   | what a service called back (content)    | as the record      |
+| fleet:called:<id>       | list   | wakes the turn that waits for that      | 10 s               |
 | fleet:delivery:<id>     | hash   | who confirmed an outcome, who not yet   | as the record      |
 | fleet:target:<name>     | hash   | how a receiver did lately, its delay    | a day              |
 | fleet:speech:<id>       | stream | what a turn says meanwhile (content)    | minutes            |
@@ -136,6 +138,11 @@ def journal(dispatch_id: str) -> str:
 def outcome(dispatch_id: str) -> str:
     """The answer of one dispatch."""
     return f"fleet:outcome:{dispatch_id}"
+
+
+def called(dispatch_id: str) -> str:
+    """The list on which a turn waits for what a service calls back."""
+    return f"fleet:called:{dispatch_id}"
 
 
 def delivery(dispatch_id: str) -> str:

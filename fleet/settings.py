@@ -20,12 +20,12 @@ from pydantic_settings import (
 )
 
 from fleet import sections
+from fleet.api.section import Api
 from fleet.delivery.section import Delivery
 from fleet.errors import ConfigError
 from fleet.sections import (
     Agent,
     Alerts,
-    Api,
     Breaker,
     Bus,
     Caps,
@@ -147,6 +147,7 @@ class Settings(BaseSettings):
             if url is not None and url.partition("://")[0] not in _SCHEMES:
                 raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
         self._check_deliveries()
+        self._check_callbacks()
         for name in self.lanes:
             if not _NAME.match(name):
                 raise ConfigError(
@@ -175,6 +176,14 @@ class Settings(BaseSettings):
                     )
             if len(set(agent.deliver)) < len(agent.deliver):
                 raise ConfigError(f"agents.{name}.deliver: names a receiver twice.")
+
+    def _check_callbacks(self) -> None:
+        callers = [name for name, agent in self.agents.items() if agent.callback]
+        if callers and self.api.host in ("0.0.0.0", "::") and not self.api.public_url:  # noqa: S104
+            raise ConfigError(
+                f"api.public_url: agents.{callers[0]}.callback needs it, since api.host is no "
+                "address that a service can call."
+            )
 
     def targets_of(self, agent: str) -> str:
         """Where an agent's outcomes go, as `commit.lua` wants it: names and times in ms."""
