@@ -17,6 +17,7 @@ from fleet.publish import DISPATCH_TASK
 from fleet.runner import TurnFailed
 from fleet.speech import Speech
 from fleet.turn import Cancelled, Deadline, Turn
+from tasks import lingering
 from tasks.deliver import ring
 from tasks.limits import soft_limit, until_the_worker_says
 from tasks.runners import runner_for
@@ -50,9 +51,13 @@ def dispatch(dispatch_id: str) -> None:
     if claim is None:
         logger.info("nothing to do for %s", dispatch_id)
         return
-    with until_the_worker_says(), _traced(claim) as span:
-        state = _commit(claim, _run(claim))
-        span.note(state=state or "refused")
+    try:
+        with until_the_worker_says(), _traced(claim) as span:
+            state = _commit(claim, _run(claim))
+            span.note(state=state or "refused")
+    finally:
+        # What a turn has left behind would be in the way of the next one, perhaps for ever.
+        HOLDER.page.spent = lingering.running() > 0
     if state == State.ANNOUNCING:
         ring(dispatch.app, claim.dispatch_id)
     logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)
