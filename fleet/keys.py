@@ -34,7 +34,7 @@
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
 | fleet:chain:<id>        | hash   | where a chain is; its plan and votes    | as its event       |
 | fleet:trail:<id>        | hash   | what its stages ended with (content)    | as its event       |
-| fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
+| fleet:alerted:<name>    | string | an alert was given lately               | 60 s, or a day     |
 | fleet:providers         | hash   | breakers of the models' providers       | a day              |
 | fleet:asked:<agent>     | string | dispatches its model asked for lately    | 60 s               |
 | fleet:pressure          | string | the store's memory is nearly full       | 15 s               |

@@ -2,14 +2,25 @@
 
 from fleet.ledger.chained import Earlier, Place
 from fleet.ledger.history import Said
-from fleet.ledger.protocol import Accepted, Acceptor, Claim, Ending, Failure, Ledger
+from fleet.ledger.protocol import (
+    NOTHING,
+    Accepted,
+    Acceptor,
+    Claim,
+    Cost,
+    Ending,
+    Failure,
+    Ledger,
+)
 from fleet.ledger.states import Stage, State
 from fleet.ledger.valkey import ValkeyLedger
 
 __all__ = [
+    "NOTHING",
     "Accepted",
     "Acceptor",
     "Claim",
+    "Cost",
     "Earlier",
     "Ending",
     "Failure",

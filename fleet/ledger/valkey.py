@@ -11,7 +11,7 @@ from fleet import keys
 from fleet.errors import ConfigError, Fenced, Refused, SessionBusy
 from fleet.ledger.chained import plan_text, read_place
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
-from fleet.ledger.protocol import Accepted, Claim, Ending
+from fleet.ledger.protocol import NOTHING, Accepted, Claim, Cost, Ending
 from fleet.ledger.states import State
 from fleet.publish import Bell
 from fleet.sections import Agent, Retry
@@ -109,10 +109,12 @@ class ValkeyLedger:
             place=read_place(place),
         )
 
-    def step(self, claim: Claim, key: str, entry: str) -> str:
-        """Journal a finished step; answers why to cancel, or an empty string."""
+    def step(self, claim: Claim, key: str, entry: str, cost: Cost = NOTHING) -> str:
+        """Journal a finished step and count its cost; answers why to cancel, or an empty string."""
         verdict, cancel = self.store.run(
-            "step", claim.dispatch_id, claim.fence, claim.attempt, key, entry
+            "step",
+            *(claim.dispatch_id, claim.fence, claim.attempt, key, entry),
+            *(cost.tokens_in, cost.tokens_out, f"{cost.usd:.9f}"),
         )
         if verdict == "fenced":
             raise Fenced(

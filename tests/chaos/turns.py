@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet import context
 from fleet.bench import _chaos_turns
-from fleet.ledger import Claim, Ending, State
+from fleet.ledger import NOTHING, Claim, Cost, Ending, State
 from fleet.turn import Turn
 from tests.fixtures.agents import wait_for_gate
 
@@ -53,10 +53,10 @@ def die_around_step(turn: Turn, moment: str, who: str, step: str) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(ledger, name)
 
-        def step(self, claim: Claim, key: str, entry: str) -> str:
+        def step(self, claim: Claim, key: str, entry: str, cost: Cost = NOTHING) -> str:
             if moment == "answered" and key == step:
                 _die(who)
-            cancel = ledger.step(claim, key, entry)
+            cancel = ledger.step(claim, key, entry, cost)
             if moment == "kept" and key == step:
                 _die(who)
             return cancel

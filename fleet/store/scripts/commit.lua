@@ -9,7 +9,7 @@
 --          18 what was said, as a message of its session's history ('' for none), 19 what was
 --          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms),
 --          23 where an answer is delivered: names and times (ms), see `announce`, or ''
--- With     _history, _chain, _delivery
+-- With     _history, _chain, _delivery, _spend
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:, fleet:bus
@@ -53,15 +53,10 @@ tally(agent, 'turn.' .. bound)
 tally(agent, 'turn_ms', elapsed)
 -- A later attempt's figures hold those of the journalled steps again, or, when it got less far, not
 -- yet: what a dispatch has cost never shrinks, and only what is more than before is counted.
-local per_unit = {tokens_in = 1, tokens_out = 1, usd = 1e6}
-local day = 'fleet:spend:' .. math.floor(NOW / 86400000)
 local function spend(name, value)
-  local before, now, unit = tonumber(record[name] or 0), tonumber(value), per_unit[name]
-  if now <= before then return record[name] or value end
-  tally(agent, name, math.floor(now * unit + 0.5) - math.floor(before * unit + 0.5))
-  redis.call(name == 'usd' and 'HINCRBYFLOAT' or 'HINCRBY', day, agent .. '|' .. name, now - before)
-  redis.call('PEXPIRE', day, 259200000)
-  return value
+  local before, now = tonumber(record[name] or 0), tonumber(value)
+  charge(agent, name, before, now)
+  return now > before and value or record[name] or value
 end
 
 local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
