@@ -6,6 +6,7 @@ Everything hangs on Celery's extension points: bootsteps, signals, and the Reque
 `fleet.requests`. A worker of the shared queues passes through untouched.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -70,6 +71,8 @@ class Refusals(bootsteps.Step):
             # Before the fork: a soft limit in mid-import would leave a half-imported module. By
             # name, because `fleet` never imports `tasks`.
             import_module("tasks.warm").preload()
+            # A child that looks through all of it for garbage would copy it.
+            gc.freeze()
         task = parent.app.tasks[DISPATCH_TASK]
         task.soft_time_limit = settings.timeout_s(agent)
         task.time_limit = settings.hard_limit_s(agent)
