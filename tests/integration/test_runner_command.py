@@ -61,6 +61,11 @@ elif what == "daemon":
     while not os.path.exists(rest):
         time.sleep(0.01)
     print("a daemon holds the pipe")
+elif what == "hide":
+    hidden = "(setsid env -i sleep 600 </dev/null >/dev/null 2>&1 & echo $!)"
+    found = subprocess.run(["sh", "-c", hidden], capture_output=True, text=True)
+    open(rest, "w").write(found.stdout)
+    print("it has no mark")
 elif what == "leave":
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     open(rest, "w").write(str(child.pid))
@@ -161,7 +166,12 @@ def test_cancelling_at_once_ends_the_program(fleet: Fleet, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("how", "said"), [("leave", "left one behind"), ("daemon", "a daemon holds the pipe")]
+    ("how", "said"),
+    [
+        ("leave", "left one behind"),
+        ("daemon", "a daemon holds the pipe"),
+        ("hide", "it has no mark"),
+    ],
 )
 def test_what_it_leaves_behind_is_killed(fleet: Fleet, tmp_path: Path, how: str, said: str) -> None:
     note = tmp_path / "pid"
