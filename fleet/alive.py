@@ -67,7 +67,7 @@ def children_of(pid: int) -> list[int]:
     found = []
     with suppress(FileNotFoundError):
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
+            with suppress(ValueError, PermissionError):  # /proc may hide those of other users
                 stat = _stat(int(entry.name))
                 if stat and stat[_PARENT] == str(pid):
                     found.append(int(entry.name))
