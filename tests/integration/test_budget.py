@@ -95,7 +95,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Itera
         "params": {"api_base": provider.url, "api_key": "k"},
         "tools": ["kit"],
         "budget": {"tokens_per_day": 2 * CALL_TOKENS, "usd_per_day": 5.0},
-        "retry": {"attempts": 3, "deadline_s": 9 * DAY_S},
+        "retry": {"attempts": 1, "min_age_s": 0, "deadline_s": 9 * DAY_S},
     }
     sections: Tables = {"tools.kit": {"python": "tests.fixtures.tools:kit"}}
     folder = tmp_path_factory.mktemp("fleet")

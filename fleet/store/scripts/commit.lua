@@ -19,6 +19,7 @@
 --   While the agent has work there is a doorbell: more are used up than rung when workers die.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 --   Totals count each turn once, and of what a turn has cost only what earlier attempts had not.
+--   One that its agent's budget stopped waits for it as long as its deadline allows.
 --   A held one has used up no attempt and is the agent's next; the agent claims none before its time.
 --   A session's history is written with the outcome, once, or not at all.
 --   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline
@@ -115,7 +116,10 @@ local ceiling = math.min(tonumber(ARGV[13]) * 2 ^ math.min(math.max(failures, 1)
 local wait = math.floor(math.max(ceiling * tonumber(ARGV[14]), tonumber(ARGV[15])))
 local young = NOW - tonumber(record.accepted_ms) < min_age
 local in_time = NOW + wait < tonumber(record.deadline_ms)
-local retry = retryable and in_time and (failures < attempts_max or young) and not record.cancel
+-- To wait for money is no fault of the event's, and uses up none of its attempts.
+local waits = stage == 'budget'
+local retry = retryable and in_time and (failures < attempts_max or young or waits)
+  and not record.cancel
 local failed = plus(timing, {'stage', stage, 'reason', reason, 'will_retry', tostring(retry)})
 if retry then plus(failed, {'retry_at', string.format('%.3f', (NOW + wait) / 1000)}) end
 emit('dispatch_failed', plus(who(record), failed))
@@ -129,6 +133,7 @@ if not retry then
   return done('dead')
 end
 redis.call('HDEL', agent_key(agent), 'active')
+if waits then redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1) end
 move(record, 'retrying', plus(set, {'retry_at_ms', string.format('%.0f', NOW + wait)}))
 next_in_session(record)
 redis.call('ZADD', 'fleet:retry', NOW + wait, id)
