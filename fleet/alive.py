@@ -12,8 +12,9 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-#: Of /proc/PID/stat, counted from behind the command's name: the state, and the start in ticks.
-_STATE, _START = 0, 19
+#: Of /proc/PID/stat, counted from behind the command's name: the state, the parent, the start in
+#: ticks.
+_STATE, _PARENT, _START = 0, 1, 19
 _GONE = ("Z", "X")
 
 
@@ -56,9 +57,21 @@ def await_end(pid: int, timeout_s: float) -> bool:
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        return bool(poll.poll(timeout_s * 1000))
+        return bool(poll.poll(max(0.0, timeout_s) * 1000))
     finally:
         os.close(fd)
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of a process, ended but not reaped ones included; none where /proc is not."""
+    found = []
+    with suppress(FileNotFoundError):
+        for entry in Path("/proc").iterdir():
+            with suppress(ValueError, PermissionError):  # /proc may hide those of other users
+                stat = _stat(int(entry.name))
+                if stat and stat[_PARENT] == str(pid):
+                    found.append(int(entry.name))
+    return found
 
 
 def _place() -> str:

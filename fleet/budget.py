@@ -1,7 +1,7 @@
 """What an agent may still spend today. The day is UTC's, by the store's clock.
 
-The ledger adds up what turns have cost when they end; what the running turn has cost comes on top.
-So an agent, which runs one turn at a time, passes its budget by at most one model call.
+The ledger counts what a call has cost when its result is kept, for the day on which that is. So an
+agent, which runs one turn at a time, passes its budget by at most one model call.
 """
 
 from collections.abc import Mapping
@@ -48,18 +48,14 @@ def of_today(budget: Budget, row: Mapping[str, Any]) -> Standing | None:
     return standing(budget, row["usd"], row["tokens_in"] + row["tokens_out"])
 
 
-def used_up(
-    store: Store, agent: str, budget: Budget, usd: float, tokens: int
-) -> tuple[Standing, float] | None:
+def used_up(store: Store, agent: str, budget: Budget) -> tuple[Standing, float] | None:
     """Why `agent` may make no further call, and for how many seconds; None when it may.
 
-    `usd` and `tokens` are those of the running turn. Raises BrokerUnavailable: a budget that
-    cannot be looked up allows nothing.
+    Raises BrokerUnavailable: a budget that cannot be looked up allows nothing.
     """
     if budget.usd_per_day is None and budget.tokens_per_day is None:
         return None
-    row = views.spend(store, [agent])[agent]
-    found = standing(budget, row["usd"] + usd, row["tokens_in"] + row["tokens_out"] + tokens)
+    found = of_today(budget, views.spend(store, [agent])[agent])
     if found is None or not found.spent:
         return None
     with reachable():

@@ -167,9 +167,12 @@ def follow(store: Store, after: str) -> Iterator[BusEvent | None]:
             yield entry
 
 
-def alert(store: Store, name: str, reason: str) -> None:
-    """Put an `alert` on the bus; `reason` holds no content."""
-    store.run("alert", name, reason)
+def alert(store: Store, name: str, reason: str, *, once_in_s: float = 0.0) -> None:
+    """Put an `alert` on the bus; `reason` holds no content.
+
+    With `once_in_s` the same is said only once in that time, whoever says it.
+    """
+    store.run("alert", name, reason, int(once_in_s * 1000))
 
 
 def refused(store: Store, carrier: str, reason: str, sender: str) -> None:

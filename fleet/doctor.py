@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 import redis
 
 from fleet import grace, health
+from fleet.api.reach import others_can_reach
 from fleet.broker.audit import Finding, audit
-from fleet.errors import BrokerUnavailable
+from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.redact import mask_url
 from fleet.settings import Settings, find_file
 from fleet.spool.shelter import Shelter
@@ -43,7 +44,7 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     """All findings, the worst first; `opened` gives the store, or raises BrokerUnavailable."""
     found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        *(_certificate, _times, _files_open, _disk, _secrets, _exposure),
+        *(_certificate, _times, _files_open, _disk, _secrets, _exposure, _callbacks),
         *(_models, _programs, _tools),
     )
     for check in checks:
@@ -161,8 +162,10 @@ def _holds_secret(settings: Settings) -> bool:
     return (
         settings.alerts.webhook is not None
         or any(url is not None and mask_url(url) != url for url in urls)
-        or any("api_key" in agent.params for agent in settings.agents.values())
+        or any("api_key" in agent.params or agent.secret for agent in settings.agents.values())
         or any(tool.headers or tool.env for tool in settings.tools.values())
+        or bool(settings.deliveries)
+        or settings.upstream.token is not None
     )
 
 
@@ -186,6 +189,24 @@ def _reachable_from_outside(port: int) -> str | None:
     except OSError:
         return None
     return None if own.startswith("127.") else f"{own}:{port}"
+
+
+def _callbacks(settings: Settings) -> Iterator[Finding]:
+    """A service of another machine that is told to call this machine's loopback."""
+    if settings.api.public_url or _is_elsewhere(settings.api.host):
+        return
+    for name, agent in settings.agents.items():
+        host = urlsplit(agent.url or "").hostname or ""
+        if agent.callback and _is_elsewhere(host):
+            what = f"agents.{name}.callback: {host} is told to call back at {settings.api.host}"
+            yield Finding("warning", what, "set api.public_url to where it reaches the API")
+
+
+def _is_elsewhere(host: str) -> bool:
+    try:
+        return others_can_reach(host)
+    except ConfigError:  # nobody knows the name here: it is none of this machine's
+        return True
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

@@ -26,6 +26,8 @@
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
 | fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
+| fleet:callback:<id>     | hash   | what a service called back (content)    | as the record      |
+| fleet:called:<id>       | list   | wakes the turn that waits for that      | 10 s               |
 | fleet:delivery:<id>     | hash   | who was told of an outcome, who not yet | as the record      |
 | fleet:target:<name>     | hash   | how a receiver did lately, its delay    | a day              |
 | fleet:speech:<id>       | stream | what a turn says meanwhile (content)    | minutes            |
@@ -33,7 +35,7 @@
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
 | fleet:chain:<id>        | hash   | where a chain is; its plan and votes    | as its event       |
 | fleet:trail:<id>        | hash   | what its stages ended with (content)    | as its event       |
-| fleet:alerted:<name>    | string | an alert was given lately               | 60 s               |
+| fleet:alerted:<name>    | string | an alert was given lately               | 60 s, or a day     |
 | fleet:providers         | hash   | breakers of the models' providers       | a day              |
 | fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
 | fleet:pressure          | string | the store's memory is nearly full       | 15 s               |
@@ -137,6 +139,11 @@ def journal(dispatch_id: str) -> str:
 def outcome(dispatch_id: str) -> str:
     """The answer of one dispatch."""
     return f"fleet:outcome:{dispatch_id}"
+
+
+def called(dispatch_id: str) -> str:
+    """The list on which a turn waits for what a service calls back."""
+    return f"fleet:called:{dispatch_id}"
 
 
 def delivery(dispatch_id: str) -> str:

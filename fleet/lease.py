@@ -33,8 +33,8 @@ from fleet.publish import Bell
 from fleet.store import Store
 from fleet.store.connection import reachable
 
-#: The end of the lease's validity, and the id of a dispatch.
-_PAGE = struct.Struct("d64s")
+#: The end of the lease's validity, the id of a dispatch, and whether the child is spent.
+_PAGE = struct.Struct("d64s?")
 
 
 #: A holder ends by itself this share of the time to live before the server gives the lease away:
@@ -58,7 +58,7 @@ class SharedPage:
     """A few bytes that a worker and the children it forks later both see.
 
     Holds until when the lease is certainly the worker's, by a clock that is one for all processes
-    and never set; and which dispatch the child runs.
+    and never set; which dispatch the child runs; and whether that is the last one it may run.
     """
 
     def __init__(self) -> None:
@@ -87,6 +87,15 @@ class SharedPage:
     @running.setter
     def running(self, dispatch_id: str) -> None:
         struct.pack_into("64s", self._memory, 8, dispatch_id.encode())
+
+    @property
+    def spent(self) -> bool:
+        """True when the child asks to be replaced before it runs another turn."""
+        return bool(_PAGE.unpack_from(self._memory)[2])
+
+    @spent.setter
+    def spent(self, spent: bool) -> None:
+        struct.pack_into("?", self._memory, 72, spent)
 
     def left_s(self) -> float:
         """Seconds left; negative when the lease may already belong to another."""

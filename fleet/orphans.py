@@ -6,10 +6,16 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
-#: Linux' prctl(2): the signal a process gets when its parent dies.
+from fleet import alive
+
+#: Linux' prctl(2): the signal a process gets when its parent dies, and who is told of orphans.
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.5
+#: After SIGKILL only the kernel's own work is left; what goes on forking is not waited for.
+_KILL_PATIENCE_S = 2.0
 
 
 def die_with_parent() -> None:
@@ -21,6 +27,28 @@ def die_with_parent() -> None:
             os._exit(0)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def adopt_orphans() -> None:
+    """From now on a program whose parent dies, of those that this process started, is its child.
+
+    So a daemon cannot hide, in whatever session and with whatever environment. Linux only.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_children() -> None:
+    """SIGKILL every child of this process, and what becomes its child by that."""
+    until = time.monotonic() + _KILL_PATIENCE_S
+    while (found := alive.children_of(os.getpid())) and time.monotonic() < until:
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in found:
+            alive.await_end(pid, until - time.monotonic())
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
 
 
 def _watch(parent: int) -> None:

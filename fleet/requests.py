@@ -35,6 +35,7 @@ class DispatchRequest(Request):
 
     def acknowledge(self) -> None:
         """Nothing to tell the broker where the queue is `no_ack`."""
+        self._replace_spent()
         if rings_in_store(context.settings()):
             self.acknowledged = True
         else:
@@ -42,6 +43,7 @@ class DispatchRequest(Request):
 
     def reject(self, requeue: bool = False) -> None:
         """The dispatch is still in the ledger: ring again instead of requeueing the message."""
+        self._replace_spent()
         if rings_in_store(context.settings()):
             self.acknowledged = True
             HOLDER.look.set()
@@ -58,6 +60,18 @@ class DispatchRequest(Request):
             with suppress(ProcessLookupError):
                 os.killpg(int(self.worker_pid), SIGKILL)
         super().cancel(pool, signal=SIGKILL, emit_retry=emit_retry)
+
+    def _replace_spent(self) -> None:
+        """A message is settled when its child has answered, and before that gets another one.
+
+        So here a child that is spent can be killed, with all that its tools started, and nothing is
+        lost with it: the pool forks the next at once.
+        """
+        if HOLDER.page.spent and self.worker_pid:
+            HOLDER.page.spent = False
+            logger.warning("the child of %s is replaced: calls of its turn go on", self.id)
+            with suppress(ProcessLookupError):
+                os.killpg(int(self.worker_pid), SIGKILL)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The hard limit: the child is being killed, so the outcome is written here, once."""

@@ -95,6 +95,8 @@ class Agent(Section):
     url: str | None = None
     headers: dict[str, str] = {}
     secret: SecretStr | None = None
+    #: The service may answer 202 and give its answer by a signed call of the fleet's API.
+    callback: bool = False
     #: A command or a service that says more than this fails the turn.
     max_output_bytes: Annotated[int, BeforeValidator(number), Field(ge=1, le=64 << 20)] = 1 << 20
     timeout_s: Seconds | None = None
@@ -131,6 +133,8 @@ class Agent(Section):
             raise ValueError("has tools, but only the runner llm calls them: take `tools` out")
         if self.runner == "http" and not is_url(self.url or ""):
             raise ValueError('has no address: set `url = "https://..."`')
+        if self.callback and (self.runner != "http" or self.secret is None):
+            raise ValueError("has a callback, which needs the runner http and a `secret`")
         return self
 
     @field_validator("runner")
@@ -303,18 +307,6 @@ class Alerts(Section):
         if not is_url(value.get_secret_value()):
             raise ValueError("must be a URL that begins with https:// or http://")
         return value
-
-
-class Api(Section):
-    """The HTTP side; port 0 takes a free one."""
-
-    host: str = "127.0.0.1"
-    #: Serve without tokens on an address that others can reach: only where the network lets nobody
-    #: but the operator in, as a container published on loopback does.
-    trusted_network: bool = False
-    #: Requests, and events of a batch, that one token may send each second to one API process.
-    token_rate_per_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=1e6)] = 200.0
-    port: Annotated[int, BeforeValidator(number), Field(ge=0, le=65535)] = 8700
 
 
 class Flower(Section):

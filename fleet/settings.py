@@ -21,12 +21,12 @@ from pydantic_settings import (
 
 from fleet import sections
 from fleet.api.mcp.section import Mcp
+from fleet.api.section import Api
 from fleet.delivery.section import UPSTREAM, Delivery
 from fleet.errors import ConfigError
 from fleet.sections import (
     Agent,
     Alerts,
-    Api,
     Breaker,
     Bus,
     Caps,
@@ -149,6 +149,7 @@ class Settings(BaseSettings):
             if url is not None and url.partition("://")[0] not in _SCHEMES:
                 raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
         self._check_deliveries()
+        self._check_callbacks()
         for name in self.lanes:
             if not _NAME.match(name):
                 raise ConfigError(
@@ -181,6 +182,14 @@ class Settings(BaseSettings):
                     raise ConfigError(f"{key}.deliver: there is no [deliveries.{_shown(target)}].")
             if len(set(names)) < len(names):
                 raise ConfigError(f"{key}.deliver: names a receiver twice.")
+
+    def _check_callbacks(self) -> None:
+        callers = [name for name, agent in self.agents.items() if agent.callback]
+        if callers and self.api.host in ("0.0.0.0", "::") and not self.api.public_url:  # noqa: S104
+            raise ConfigError(
+                f"api.public_url: agents.{callers[0]}.callback needs it, since api.host is no "
+                "address that a service can call."
+            )
 
     def _check_tools(self) -> None:
         if sections.OWN_TOOLS in self.tools:

@@ -18,7 +18,7 @@ from typing import Any
 
 from fleet import tracing
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Claim, Earlier, Place, Runs, Said
+from fleet.ledger import NOTHING, Claim, Cost, Earlier, Place, Runs, Said
 from fleet.sections import Agent
 from fleet.speech import Speech
 from routing import Event
@@ -49,12 +49,13 @@ class Usage:
     tokens_out: int = 0
     usd: float = 0.0
 
-    def add(self, result: Any) -> None:
+    def add(self, result: Any) -> Cost:
         """Count a step's result, when it is an object with `tokens_in`, `tokens_out` or `usd`."""
-        if isinstance(result, Mapping):
-            self.tokens_in += int(result.get("tokens_in") or 0)
-            self.tokens_out += int(result.get("tokens_out") or 0)
-            self.usd += float(result.get("usd") or 0.0)
+        cost = Cost.of(result)
+        self.tokens_in += cost.tokens_in
+        self.tokens_out += cost.tokens_out
+        self.usd += cost.usd
+        return cost
 
 
 @dataclass(slots=True)
@@ -202,8 +203,8 @@ class Turn:
         }
         if told:
             entry["handed_over"] = True
-        self.usage.add(result)
-        self._keep(number, json.dumps(entry, ensure_ascii=False), told)
+        cost = self.usage.add(result)
+        self._keep(number, json.dumps(entry, ensure_ascii=False), cost, told)
 
     def _finished(self, number: str, digest: str) -> dict[str, Any] | None:
         if self._journal is None:
@@ -222,11 +223,11 @@ class Turn:
         self._keep(f"{number}.aside.{entry['attempt']}", text)
         return None
 
-    def _keep(self, key: str, entry: str, told: tuple[str, ...] = ()) -> None:
+    def _keep(self, key: str, entry: str, cost: Cost = NOTHING, told: tuple[str, ...] = ()) -> None:
         patience = time.monotonic() + JOURNAL_PATIENCE_S
         while True:
             try:
-                if cancel := self.ledger.step(self.claim, key, entry, *told):
+                if cancel := self.ledger.step(self.claim, key, entry, cost, *told):
                     raise Cancelled(cancel)
                 return
             except BrokerUnavailable:

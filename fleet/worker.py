@@ -6,6 +6,7 @@ Everything hangs on Celery's extension points: bootsteps, signals, and the Reque
 `fleet.requests`. A worker of the shared queues passes through untouched.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.holder import HOLDER
 from fleet.lease import LOOK_S, SAFETY, Lease, SharedPage
 from fleet.local import TurnLock
-from fleet.marks import Mark, leave
+from fleet.marks import Mark, kill_marked, leave
 from fleet.orders import follow_orders
 from fleet.orphans import die_with_parent
 from fleet.publish import DISPATCH_TASK
@@ -62,6 +63,7 @@ class Refusals(bootsteps.Step):
                 "fleet: an agent runs one dispatch at a time; start the worker with -c 1."
             )
         HOLDER.prepare()
+        leave(Mark.WORKER)
         # One list a queue: a doorbell's priority is the ledger's business. The shared queues keep
         # all of kombu's, or an event that a producer sent with a priority would wait for ever.
         parent.app.conf.broker_transport_options["priority_steps"] = [0]
@@ -72,6 +74,8 @@ class Refusals(bootsteps.Step):
             import_module("tasks.warm").preload()
         if settings.asks_servers(agent):
             import_module("fleet.toolservers.server")
+        # A child that looks through all of it for garbage would copy it.
+        gc.freeze()
         task = parent.app.tasks[DISPATCH_TASK]
         task.soft_time_limit = settings.timeout_s(agent)
         task.time_limit = settings.hard_limit_s(agent)
@@ -129,6 +133,8 @@ class LeaseStep(bootsteps.StartStopStep):
 
     def shutdown(self, consumer: Any) -> None:
         """After the pool has ended: give the lease, and an unfinished turn, back."""
+        if self.enabled:
+            _leave_nothing()
         if HOLDER.lease is not None:
             _release(HOLDER.lease)
 
@@ -200,6 +206,7 @@ def _stop_at_once(lease: Lease) -> None:
     """Another may run the agent now: this process and its turn end here, nothing is written."""
     logger.critical("the lease of %s is lost: this worker stops", lease.agent)
     _kill_turn()
+    _leave_nothing()
     try:
         if lease.data_is_gone():
             logger.critical("the store was emptied: what was accepted before is lost")
@@ -226,6 +233,11 @@ def _kill_turn() -> None:
             with suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
             alive.await_end(child, KILL_PATIENCE_S)
+
+
+def _leave_nothing() -> None:
+    """What tools have started ends with their worker, in whatever session it hides."""
+    kill_marked(Mark.WORKER, os.getpid())
 
 
 def _release(lease: Lease) -> None:
@@ -258,6 +270,7 @@ def _hand_back(lease: Lease, patience_s: float) -> None:
     logger.warning("the turn of %s did not end in %g s and is handed back", lease.agent, patience_s)
     # First dead, then handed back: else another worker could run it beside this one.
     _kill_turn()
+    _leave_nothing()
     _release(lease)
     os._exit(0)
 
@@ -269,6 +282,7 @@ def _in_child(**_: Any) -> None:
     # A group of its own, so that what its tools started can be killed with it.
     os.setpgid(0, 0)
     leave(Mark.CHILD)
+    HOLDER.page.spent = False
     if HOLDER.lease is not None:
         HOLDER.lease.forget_beacon()
     # A stopped process that goes on runs this before anything else of its main thread.

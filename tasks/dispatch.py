@@ -8,10 +8,11 @@ from celery.exceptions import Ignore, Reject
 
 from fleet import context
 from fleet.errors import BrokerUnavailable, Fenced
+from fleet.holder import HOLDER
 from fleet.lease import Hold
 from fleet.ledger import State
 from fleet.publish import DISPATCH_TASK
-from tasks import turns
+from tasks import lingering, turns
 from tasks.deliver import ring
 from tasks.limits import until_the_worker_says
 
@@ -47,6 +48,9 @@ def dispatch(dispatch_id: str) -> None:
         raise Ignore from error
     except BrokerUnavailable as error:
         raise Reject(str(error), requeue=True) from error
+    finally:
+        # What a turn has left behind would be in the way of the next one, perhaps for ever.
+        HOLDER.page.spent = lingering.running() > 0
     if state == State.ANNOUNCING:
         ring(dispatch.app, claim.dispatch_id)
     logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)

@@ -16,6 +16,7 @@ from fleet.api import page
 from fleet.api.access import Access
 from fleet.api.agents import Agents
 from fleet.api.backend import Backend
+from fleet.api.callbacks import Callbacks
 from fleet.api.dispatches import Dispatches
 from fleet.api.events import EventsRoute
 from fleet.api.guard import Guard
@@ -99,6 +100,7 @@ def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) ->
         Route(f"{one}/approve", dispatches.approve, methods=["POST"]),
         Route(f"{one}/reject", dispatches.reject, methods=["POST"]),
         Route(f"{one}/stream", SpeechRoute(backend, listening), methods=["GET"]),
+        Route("/callbacks/{dispatch_id}", Callbacks(backend).take, methods=["POST"]),
         Route("/agents", agents.find),
         Route("/agents/{agent}", agents.get),
         Route("/agents/{agent}/pause", agents.pause, methods=["POST"]),

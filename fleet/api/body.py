@@ -65,13 +65,25 @@ def check_media_type(scope: Scope) -> str:
     """
     headers = Headers(scope=scope)
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type and media_type != "application/json" and not _is_json(media_type):
+    if media_type and not is_json(media_type):
         detail = "`Content-Type` must be application/json or application/cloudevents+json."
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", detail)
+    check_encoding(headers)
+    return media_type
+
+
+def check_encoding(headers: Headers) -> None:
+    """Raises Problem 415 for a body that is compressed."""
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         detail = "`Content-Encoding` must be identity: send the body uncompressed."
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", detail)
-    return media_type
+
+
+def is_json(media_type: str) -> bool:
+    """True for JSON, under its own name or as the syntax of another type."""
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
 
 
 def parse_json(body: bytes) -> Any:
@@ -119,7 +131,3 @@ def _finite(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
-
-
-def _is_json(media_type: str) -> bool:
-    return media_type.startswith("application/") and media_type.endswith("+json")

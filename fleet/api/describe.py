@@ -10,14 +10,14 @@ Json = dict[str, Any]
 
 _PROBLEMS = {
     400: "Malformed; the problem names what is wrong.",
-    401: "No good token, where one is needed.",
+    401: "No good token or signature, where one is needed.",
     403: "Another site's page, a public host name, or a scope that the token does not have.",
     404: "Not known here.",
     405: "Not for this method.",
     408: "The body did not arrive in time.",
     409: "The dispatch is in a state that does not allow it, or the session is busy.",
-    413: f"Larger than {EVENT_BYTES_MAX} bytes, or more than {BATCH_MAX} events.",
-    415: "Not JSON.",
+    413: f"Larger than {EVENT_BYTES_MAX} bytes or an agent's answer, or over {BATCH_MAX} events.",
+    415: "Not JSON, or compressed.",
     429: "A limit refuses it; the sender keeps it. See `Retry-After`.",
     503: "Nothing can accept or answer it now. See `Retry-After`.",
 }

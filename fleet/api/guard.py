@@ -22,6 +22,8 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What anybody may see who reaches the port: probes, the description, and the page that asks for a
 #: token.
 _PUBLIC = re.compile(r"/|/livez|/readyz|/openapi\.json|/console/.*")
+#: What is let in by its signature: no page can make one, and no token is needed.
+_SIGNED = re.compile(r"/callbacks/[^/]+")
 #: What admits people before the store has said whether there are tokens: it shows nothing then.
 _UNSURE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 #: What any token opens, or checks its scopes by itself. Everything else is for admins, so that a
@@ -44,7 +46,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on or refuse it."""
-        if scope["type"] in ("http", "websocket"):
+        if scope["type"] in ("http", "websocket") and not _SIGNED.fullmatch(scope["path"]):
             try:
                 self._check_page(scope)
                 await self._check_caller(scope)

@@ -13,6 +13,7 @@ from fleet.api.dispatches import REASON_CHARS_MAX
 from fleet.api.events import BATCH_MAX, BATCH_MEDIA_TYPE
 from fleet.api.mcp.description import MCP_PATHS
 from fleet.api.openapi_agents import AGENT_PATHS
+from fleet.api.openapi_callbacks import CALLBACK_PATHS
 from fleet.api.schemas import SCHEMAS
 from fleet.ledger import State
 from fleet.ledger.operations import BY_CHARS_MAX
@@ -45,6 +46,7 @@ def document() -> Json:
             "/tickets": {"post": _ticket()},
             **AGENT_PATHS,
             **MCP_PATHS,
+            **CALLBACK_PATHS,
             "/bus": {"get": _bus()},
             "/ws": {"get": _ws()},
             "/health": {"get": _health()},

@@ -194,6 +194,9 @@ SCHEMAS: Json = {
         "dispatches cursor", dispatches=_list(_ref("Dispatch")), cursor=_or_null(_TEXT)
     ),
     "Moved": _object("dispatch_id state", dispatch_id=_TEXT, state=_STATE),
+    "CalledBack": _object(
+        "dispatch_id duplicate", dispatch_id=_TEXT, duplicate={"type": "boolean"}
+    ),
     "Agent": _object(
         "agent status online holder held_s fence queued active paused tier states unverified "
         "oldest_s spend",

@@ -3,9 +3,11 @@
 from fleet.ledger.chained import Earlier, Place
 from fleet.ledger.history import Said
 from fleet.ledger.protocol import (
+    NOTHING,
     Accepted,
     Acceptor,
     Claim,
+    Cost,
     Ending,
     Failure,
     HandOver,
@@ -17,9 +19,11 @@ from fleet.ledger.states import Stage, State
 from fleet.ledger.valkey import ValkeyLedger
 
 __all__ = [
+    "NOTHING",
     "Accepted",
     "Acceptor",
     "Claim",
+    "Cost",
     "Earlier",
     "Ending",
     "Failure",

@@ -10,6 +10,9 @@ from fleet.ledger.history import Said
 from fleet.ledger.states import Stage, State
 from routing import Event, Plan
 
+#: Of tokens or dollars in one step; more is a mistake of who says so.
+AMOUNT_MAX = 1e12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
@@ -63,6 +66,34 @@ class Failure:
     #: Nothing was tried, and nothing of this agent can be until `retry_after_s` has passed: the
     #: dispatch keeps its place and its attempts, and the agent claims none before.
     hold: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one step has cost."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+
+    @classmethod
+    def of(cls, result: Any) -> "Cost":
+        """What a step's result says, when it is an object with `tokens_in`, `tokens_out`, `usd`."""
+        if not isinstance(result, Mapping):
+            return NOTHING
+        tokens_in, tokens_out, usd = (
+            _amount(result.get(name)) for name in ("tokens_in", "tokens_out", "usd")
+        )
+        return cls(tokens_in=int(tokens_in), tokens_out=int(tokens_out), usd=usd)
+
+
+NOTHING = Cost()
+
+
+def _amount(value: Any) -> float:
+    """What can be added up: agents' own code says it, and counters have their bounds."""
+    amount = float(value or 0)
+    return amount if 0 < amount < AMOUNT_MAX else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +160,15 @@ class Runs(Protocol):
         ...
 
     def step(
-        self, claim: Claim, key: str, entry: str, verification: str = "", reason: str = ""
+        self,
+        claim: Claim,
+        key: str,
+        entry: str,
+        cost: Cost = NOTHING,
+        verification: str = "",
+        reason: str = "",
     ) -> str:
-        """Journal a finished step; answers why to cancel, or an empty string.
+        """Journal a finished step and count its cost; answers why to cancel, or an empty string.
 
         Where the step handed the event over, `verification` says how that was confirmed and
         `reason` why: told on the bus and counted, once for each entry.

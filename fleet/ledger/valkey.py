@@ -12,7 +12,7 @@ from fleet.delivery import receivers
 from fleet.errors import ConfigError, Fenced, Refused, SessionBusy
 from fleet.ledger.chained import plan_text, read_place
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
-from fleet.ledger.protocol import Accepted, Claim, Ending, HandOver, Report
+from fleet.ledger.protocol import NOTHING, Accepted, Claim, Cost, Ending, HandOver, Report
 from fleet.ledger.states import State
 from fleet.publish import Bell
 from fleet.sections import Agent, Retry
@@ -111,11 +111,20 @@ class ValkeyLedger:
         )
 
     def step(
-        self, claim: Claim, key: str, entry: str, verification: str = "", reason: str = ""
+        self,
+        claim: Claim,
+        key: str,
+        entry: str,
+        cost: Cost = NOTHING,
+        verification: str = "",
+        reason: str = "",
     ) -> str:
-        """Journal a finished step; answers why to cancel, or an empty string."""
-        who = (claim.dispatch_id, claim.fence, claim.attempt)
-        verdict, cancel = self.store.run("step", *who, key, entry, verification, reason)
+        """Journal a finished step and count its cost; answers why to cancel, or an empty string."""
+        verdict, cancel = self.store.run(
+            "step",
+            *(claim.dispatch_id, claim.fence, claim.attempt, key, entry),
+            *(*_amounts(cost), verification, reason),
+        )
         if verdict == "fenced":
             raise Fenced(
                 f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
@@ -237,6 +246,9 @@ class ValkeyLedger:
                 "elapsed": int(report.elapsed_s * 1000),
                 "steps": report.steps,
                 "verified": [word for step in report.steps.values() for word in _verified(step)],
+                "costs": [
+                    _amounts(Cost.of(json.loads(s)["result"])) for s in report.steps.values()
+                ],
                 **(
                     {"ending": [str(arg) for arg in self._ending_args(report.agent, report.ending)]}
                     if report.ending
@@ -315,6 +327,10 @@ def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]
             size = len(plan.agents) or 1
         parts[-1].append((event, plan))
     return parts
+
+
+def _amounts(cost: Cost) -> tuple[int, int, str]:
+    return cost.tokens_in, cost.tokens_out, f"{cost.usd:.9f}"
 
 
 def _verified(step: str) -> tuple[str, ...]:

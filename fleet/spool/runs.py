@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fleet.errors import Fenced
-from fleet.ledger.protocol import Claim, Ending, Failure, Report
+from fleet.ledger.protocol import NOTHING, Claim, Cost, Ending, Failure, Report
 from fleet.ledger.states import Stage, State
 from fleet.ledger.valkey import LOSSES_MAX, read_payload
 from fleet.local import is_paused
@@ -110,11 +110,17 @@ class SpoolLedger:
                 )
 
     def step(
-        self, claim: Claim, key: str, entry: str, verification: str = "", reason: str = ""
+        self,
+        claim: Claim,
+        key: str,
+        entry: str,
+        cost: Cost = NOTHING,
+        verification: str = "",
+        reason: str = "",
     ) -> str:
         """Journal a finished step; nobody can ask to cancel it here.
 
-        How what it handed over was verified is in the entry, and told with it later.
+        What it has cost, and how what it handed over was verified, is in the entry and told later.
         """
         with self._file.changing() as db:
             row = db.execute(

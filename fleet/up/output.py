@@ -1,6 +1,7 @@
 """What a child process prints: as lines of bounded length, and into a log of bounded size."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ LINE_BYTES_MAX = 8192
 LOG_BYTES_MAX = 5_000_000
 
 _CHUNK_BYTES = 65536
+#: What would move the cursor of an operator's terminal, or worse: tools print whatever they like.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[str]:
@@ -54,4 +57,4 @@ def _pieces(line: bytes) -> list[str]:
 
 
 def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\r").decode(errors="replace")
+    return _CONTROL.sub("", raw.rstrip(b"\r").decode(errors="replace"))

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from fleet.ledger import Failure, Stage
 from fleet.marks import Mark, kill_marked
+from fleet.orphans import adopt_orphans, kill_children
 from fleet.plain import plain
 from fleet.runner import TurnFailed
 from fleet.turn import Deadline, Turn
@@ -69,6 +70,7 @@ def _answer(turn: Turn, text: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
     agent = turn.agent
+    adopt_orphans()
     try:
         program = subprocess.Popen(
             agent.command,
@@ -106,8 +108,10 @@ def _end(program: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(program.pid, signal.SIGKILL)
     program.wait()
-    # What left its session carries this process's mark; nothing else of it runs between steps.
+    # What left its session carries this process's mark, and what has taken that off has become its
+    # child; nothing else of it runs between steps.
     kill_marked(Mark.CHILD, os.getpid())
+    kill_children()
 
 
 @dataclass(slots=True)

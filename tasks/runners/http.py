@@ -8,11 +8,14 @@
 The body is the event as CloudEvents JSON; in a chain its `data.chain` says which stage this is and
 what earlier ones ended with. `webhook-id` is the dispatch's id: it stays the same when
 an attempt is repeated, so a service that keeps the ids it has seen need not do the work twice.
+
+With `callback = true` the service may answer later instead: see `tasks.runners.callback`.
 """
 
 import json
 import time
 from dataclasses import asdict
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -21,6 +24,8 @@ from fleet import signature
 from fleet.ledger import Failure, Stage
 from fleet.runner import TurnFailed
 from fleet.turn import Turn
+from tasks.runners import callback
+from tasks.runners.said import answer_in
 
 #: Of the 4xx these mean "not now"; the rest mean "not like this".
 _PASSING = frozenset({408, 409, 425, 429})
@@ -33,12 +38,16 @@ class HttpRunner:
     def run(self, turn: Turn) -> str:
         """The service's reply: `text` of a JSON object, else the body as it is.
 
+        With `callback` set, a reply of 202 says that the answer will be called back.
+
         Raises TurnFailed when there is none; a server's trouble is retried, a refusal is not.
         """
         event = turn.event.to_wire()
         if turn.place is not None:
             event["data"]["chain"] = asdict(turn.place)
         request = {"url": turn.agent.url, "event": event}
+        if turn.agent.callback:
+            return callback.answered(turn, request, lambda more: _post(turn, {**event, **more}))
         return str(turn.step("http", request, lambda: _post(turn, event))["text"])
 
 
@@ -73,7 +82,9 @@ def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
     if not answer.is_success:
         passing = answer.status_code in _PASSING or answer.is_server_error
         raise _failed(f"the service answered {answer.status_code}", passing, _retry_after(answer))
-    return {"text": _text(answer, said), "status": answer.status_code}
+    # What a 202 says beside that the answer comes later is no answer.
+    later = agent.callback and answer.status_code == HTTPStatus.ACCEPTED
+    return {"text": "" if later else _text(answer, said), "status": answer.status_code}
 
 
 def _read(answer: httpx.Response, limit: int, deadline: float) -> bytes:
@@ -89,14 +100,10 @@ def _read(answer: httpx.Response, limit: int, deadline: float) -> bytes:
 
 def _text(answer: httpx.Response, said: bytes) -> str:
     text = said.decode(answer.encoding or "utf-8", errors="replace")
-    if "json" not in answer.headers.get("content-type", ""):
-        return text
     try:
-        value = json.loads(text)
+        return answer_in(text, answer.headers.get("content-type", ""))
     except ValueError as error:
         raise _failed("the service's answer is no JSON although it says so", True) from error
-    found = value.get("text") if isinstance(value, dict) else value
-    return found if isinstance(found, str) else text
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

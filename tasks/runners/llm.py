@@ -5,11 +5,12 @@ it answers. Each call of the model and each of a tool is a journalled step.
 """
 
 import logging
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from fleet import bus, context
-from fleet.budget import used_up
+from fleet.budget import DAY_S, used_up
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import Failure, Said, Stage
 from fleet.providers import Providers
@@ -82,10 +83,8 @@ def _step(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]
 
 def _afford(turn: Turn) -> None:
     """Raises TurnFailed with stage `budget` when the agent has spent what it may today."""
-    usage, budget = turn.usage, turn.agent.budget
-    tokens = usage.tokens_in + usage.tokens_out
     try:
-        found = used_up(context.store(), turn.claim.agent, budget, usage.usd, tokens)
+        found = used_up(context.store(), turn.claim.agent, turn.agent.budget)
     except BrokerUnavailable as error:
         raise _stopped("the budget cannot be looked up", BUDGET_PAUSE_S) from error
     if found is not None:
@@ -145,4 +144,6 @@ def _unpriced(name: str) -> None:
     """Say once that a model's calls count for nothing against a budget in dollars."""
     reason = f"{name} has no price: its dollars are not counted, only its tokens are"
     logger.warning(reason)
-    bus.alert(context.store(), "unpriced_model", reason)
+    # The answer is paid for, and must reach the journal whether or not this can be told.
+    with suppress(BrokerUnavailable):
+        bus.alert(context.store(), "unpriced_model", reason, once_in_s=DAY_S)

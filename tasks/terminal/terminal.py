@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from fleet.plain import CODES
 from fleet.terminal import Terminal as Terms
 from tasks.terminal.program import LINE_BYTES_MAX, Program
 from tasks.terminal.screen import Mark, Screen

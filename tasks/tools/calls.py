@@ -1,7 +1,8 @@
 """Running the calls of one message: reads beside each other, a write alone, none for ever.
 
 Python cannot end a thread. A call that passes its timeout is answered in its place and left behind;
-while it goes on no write begins if it was one, and too many such calls are refused.
+while it goes on no write begins if it was one, and too many such calls are refused. It ends with
+its process at the latest, and that with the turn: see `tasks.dispatch`.
 """
 
 import json
@@ -10,23 +11,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Thread
 
 from fleet.functions import ToolError
 from fleet.plain import harmless
+from tasks import lingering
 
 logger = logging.getLogger(__name__)
 
 #: Reads that run beside each other.
 PARALLEL = 4
-#: Calls that were left behind and still go on, in one process.
+#: Calls that a turn left behind and that still go on.
 LEFT_BEHIND_MAX = 8
-
-_tokens = count()
-#: What runs now, and whether it writes; what is in here when a batch begins was left behind.
-_running: dict[int, bool] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +95,16 @@ def cut(text: str, limit: int) -> str:
 
 
 def _refusal(job: Job, mine: int) -> str:
-    left_behind = len(_running) - mine
+    left_behind = lingering.running() - mine
     if left_behind >= LEFT_BEHIND_MAX:
         return f"{left_behind} earlier calls took too long and still run: {job.name} was not begun"
-    if job.writes and any(list(_running.values())):
+    if job.writes and lingering.writing():
         return f"an earlier write took too long and still runs: {job.name} was not begun"
     return ""
 
 
 def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
-    token = next(_tokens)
+    token = lingering.begin(writes=job.writes)
 
     def work() -> None:
         try:
@@ -116,8 +113,7 @@ def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
             text = cut(failed(str(error)), job.max_result_bytes)
         except BaseException as error:  # noqa: BLE001 - whatever a tool raises, the model is told
             text = cut(failed(f"{type(error).__name__}: {error}"), job.max_result_bytes)
-        _running.pop(token, None)
+        lingering.end(token)
         done.put((place, text))
 
-    _running[token] = job.writes
     Thread(target=work, name=f"tool {job.name}", daemon=True).start()

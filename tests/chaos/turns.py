@@ -27,7 +27,7 @@ def calls(turn: Turn) -> str:
     if moment == "claimed":
         _die(who)
     if moment in ("answered", "kept"):
-        _around_step(turn, moment, who)
+        die_around_step(turn, moment, who, "2")
     if moment in ("before_commit", "committed"):
         _around_commit(moment, who)
     return _chaos_turns.calls(turn)
@@ -40,25 +40,40 @@ def gate(turn: Turn) -> str:
     return turn.text
 
 
-def _around_step(turn: Turn, moment: str, who: str) -> None:
-    """The journal of a turn is the ledger it was given."""
+def die_around_step(turn: Turn, moment: str, who: str, step: str) -> None:
+    """Let the turn die when a step is `answered`, but not kept, or `kept`, and nothing else begun.
+
+    The journal of a turn is the ledger it was given.
+    """
     ledger = turn.ledger
 
     class Dying:
-        """The ledger, for a turn that dies before or after the second step is kept."""
+        """That ledger, for a turn that dies."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(ledger, name)
 
-        def step(self, claim: Claim, key: str, entry: str, *told: str) -> str:
-            if moment == "answered" and key == "2":
+        def step(self, claim: Claim, key: str, entry: str, *more: Any) -> str:
+            if moment == "answered" and key == step:
                 _die(who)
-            cancel = ledger.step(claim, key, entry, *told)
-            if moment == "kept" and key == "2":
+            cancel = ledger.step(claim, key, entry, *more)
+            if moment == "kept" and key == step:
                 _die(who)
             return cancel
 
     turn.ledger = Dying()
+
+
+class DyingLlm:
+    """Runner `dying`: as `llm`, up to the `<moment> <who> <step>` that is the event's subject."""
+
+    def run(self, turn: Turn) -> str:
+        from tasks.runners.llm import LlmRunner  # the other turns here need no model
+
+        if turn.claim.attempt == 1:
+            moment, who, step = str(turn.event.subject).split()
+            die_around_step(turn, moment, who, step)
+        return LlmRunner().run(turn)
 
 
 def _around_commit(moment: str, who: str) -> None:

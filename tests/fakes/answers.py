@@ -37,6 +37,9 @@ def _tool_calls(kind: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     wanted: list[list[Any]] = []
     if kind == "script":
         wanted = _scripted(body["messages"])
+    elif kind == "loop" and body["messages"][-1]["role"] != "tool":
+        text = body["messages"][-1]["content"]
+        wanted = [["queue_dispatch", {"to": to, "text": text}] for to in json.loads(text)]
     elif kind == "tools" and body["messages"][-1]["role"] != "tool":
         offered = body.get("tools") or [{"function": {"name": "lookup"}}]
         wanted = [[offered[0]["function"]["name"], {"q": "x"}]]

@@ -132,6 +132,17 @@ def test_a_program_that_is_not_there_is_named(store: Store, tmp_path: Path, runn
     assert level(says("sh", cwd=str(tmp_path / "x")), "agents.a.cwd: there is no") == "warning"
 
 
+def test_a_service_that_could_not_call_back_is_named(store: Store) -> None:
+    def service(url: str, **api: str) -> Settings:
+        agent = {"runner": "http", "url": url, "secret": "0123456789abcdef", "callback": True}
+        return parse({"agents": {"a": agent}, "api": api})
+
+    words = "is told to call back at 127.0.0.1"
+    assert level(found(service("http://192.0.2.7/"), store), words) == "warning"
+    assert level(found(service("http://127.0.0.1:1/"), store), words) is None
+    assert level(found(service("http://192.0.2.7/", public_url="http://x"), store), words) is None
+
+
 def test_a_tool_that_is_not_installed_is_named(store: Store) -> None:
     settings = parse({"agents": {"a": PYTHON}, "tools": {"x": {"python": "no_such.mod:t"}}})
     assert level(found(settings, store), "no module 'no_such'") == "warning"

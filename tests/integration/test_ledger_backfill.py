@@ -96,6 +96,16 @@ def test_one_that_was_cut_short_goes_on_first_with_its_steps(books: Books) -> No
     assert books.state(id_of(2)) == "retrying", "attempts that were cut short are not used up"
 
 
+def test_what_was_paid_counts_once_though_its_turn_was_cut_short(books: Books) -> None:
+    paid = {"name": "llm", "result": {"tokens_in": 7, "tokens_out": 3, "usd": 0.5}}
+    steps = {"1": json.dumps(paid), "2": json.dumps({"name": "tool", "result": "text"})}
+    cut, done = report(1, None, steps=steps), report(2, ANSWER, steps=steps)
+    books.ledger.hand_over([kept(books, 1, cut), kept(books, 2, done)])
+    row = spend(books.store, ["a"])["a"]
+    assert (row["tokens_in"], row["tokens_out"], row["usd"]) == (14, 6, 1.0)
+    assert books.record(id_of(1))["tokens_in"] == "7"
+
+
 def test_how_an_event_was_typed_is_told(books: Books) -> None:
     result = {"verification": "timeout_fallback", "reason": "no echo"}
     typed = json.dumps({"name": "inject", "handed_over": True, "result": result})

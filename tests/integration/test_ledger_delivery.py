@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet import keys
 from fleet.delivery.throttle import Sample, Throttle
-from fleet.ledger import State, views
+from fleet.ledger import NOTHING, State, views
 from fleet.settings import parse
 from fleet.store import Store
 from tests.fixtures.ledger import Books, Twice
@@ -149,7 +149,7 @@ def test_a_step_tells_once_how_what_it_handed_over_was_verified(books: Books) ->
     (dispatch_id,) = books.accept()
     claim = books.claimed(lease)
     for entry, how in (("{}", "echo"), ("{}", "echo"), ('{"other": 1}', "timeout_fallback")):
-        books.ledger.step(claim, "2", entry, how, "why")
+        books.ledger.step(claim, "2", entry, NOTHING, how, "why")
     told = [entry.fields for entry in books.bus("delivery_verified")]
     assert [(one["verification"], one["reason"]) for one in told] == [
         ("echo", "why"),

@@ -16,7 +16,11 @@ from tests.fixtures.processes import gone, wait_until
 #: What the text on its standard input tells it to do.
 PROGRAM = r"""
 import os, signal, subprocess, sys, time
-text = sys.stdin.read()
+first = sys.stdin.readline()
+if first == "deaf\n":
+    print("heard enough")
+    sys.exit(0)
+text = first + sys.stdin.read()
 what, _, rest = text.partition(" ")
 print("\x1b[1m", end="")
 if what == "say":
@@ -35,6 +39,33 @@ elif what == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     open(rest, "w").write(str(os.getpid()))
     time.sleep(600)
+elif what == "mute":
+    open(rest, "w").write(str(os.getpid()))
+    os.close(1)
+    time.sleep(600)
+elif what == "hush":
+    print("all there is to say", flush=True)
+    os.close(1)
+    time.sleep(0.5)
+    open(rest, "w").write(str(os.getpid()))
+    os._exit(0)
+elif what == "daemon":
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            open(rest, "w").write(str(os.getpid()))
+            time.sleep(600)
+        os._exit(0)
+    os.wait()
+    while not os.path.exists(rest):
+        time.sleep(0.01)
+    print("a daemon holds the pipe")
+elif what == "hide":
+    hidden = "(setsid env -i sleep 600 </dev/null >/dev/null 2>&1 & echo $!)"
+    found = subprocess.run(["sh", "-c", hidden], capture_output=True, text=True)
+    open(rest, "w").write(found.stdout)
+    print("it has no mark")
 elif what == "leave":
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     open(rest, "w").write(str(child.pid))
@@ -107,7 +138,17 @@ def test_a_program_that_never_stops_printing_is_cut_off(fleet: Fleet) -> None:
     )
 
 
-@pytest.mark.parametrize("how", ["sleep", "stubborn"])
+def test_one_that_reads_little_of_its_input_may(fleet: Fleet) -> None:
+    assert answer(fleet, "deaf\n" + "x" * 500_000) == "heard enough"
+
+
+def test_one_that_closes_its_output_may_go_on(fleet: Fleet, tmp_path: Path) -> None:
+    note = tmp_path / "end"
+    assert answer(fleet, f"hush {note}") == "all there is to say"
+    assert note.exists()
+
+
+@pytest.mark.parametrize("how", ["sleep", "stubborn", "mute"])
 def test_the_time_limit_ends_the_program(fleet: Fleet, tmp_path: Path, how: str) -> None:
     note = tmp_path / "pid"
     stage, _ = failure(fleet, "quick", f"{how} {note}")
@@ -124,9 +165,17 @@ def test_cancelling_at_once_ends_the_program(fleet: Fleet, tmp_path: Path) -> No
     wait_until(lambda: gone(pid), 20)
 
 
-def test_what_it_leaves_behind_is_killed(fleet: Fleet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("leave", "left one behind"),
+        ("daemon", "a daemon holds the pipe"),
+        ("hide", "it has no mark"),
+    ],
+)
+def test_what_it_leaves_behind_is_killed(fleet: Fleet, tmp_path: Path, how: str, said: str) -> None:
     note = tmp_path / "pid"
-    assert answer(fleet, f"leave {note}") == "left one behind"
+    assert answer(fleet, f"{how} {note}") == said
     wait_until(lambda: gone(pid_in(note)))
 
 

@@ -192,14 +192,16 @@ def test_lines_are_cut_kept_in_a_log_and_the_log_is_turned_over(
 ) -> None:
     monkeypatch.setattr(output, "LINE_BYTES_MAX", 10)
     monkeypatch.setattr(output, "LOG_BYTES_MAX", 100)
-    program = "import sys; sys.stdout.buffer.write(b'a' * 25 + b'\\n' + b'\\xff\\n' + b'b' * 200)"
+    program = (
+        "import sys; sys.stdout.buffer.write(b'a' * 25 + b'\\n' + b'\\xff\\x1b[2J\\n' + b'b' * 200)"
+    )
 
     async def act(scene: Scene) -> None:
         await scene.until_said("one", "^ended")
 
     scene.play([spec("one", program, restart=False)], act)
     printed = [line for _, line in scene.lines][1:-1]
-    assert printed == ["a" * 10, "a" * 10, "a" * 5, "\ufffd", *["b" * 10] * 20]
+    assert printed == ["a" * 10, "a" * 10, "a" * 5, "\ufffd[2J", *["b" * 10] * 20]
     kept = [(tmp_path / "log" / name).stat().st_size for name in ("one.log", "one.log.1")]
     assert all(0 < size <= 100 + 40 for size in kept)
 

@@ -166,10 +166,10 @@ class Away:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    def step(self, claim: Claim, key: str, *entry: str) -> str:
+    def step(self, claim: Claim, key: str, entry: str, *more: Any, **named: Any) -> str:
         if key == self._key:
             raise BrokerUnavailable("away")
-        return self._ledger.step(claim, key, *entry)
+        return self._ledger.step(claim, key, entry, *more, **named)
 
 
 @pytest.mark.parametrize("step", ["2", "1"])

@@ -115,6 +115,8 @@ def test_with_no_file_there_is_a_demo_fleet(
     load.cache_clear()
 
 
+SIGNED = "[agents.a]\nrunner = 'http'\nurl = 'http://x'\nsecret = '0123456789abcdef'\n"
+
 MISTAKES = {
     "no TOML": ("[fleet", "is not valid TOML"),
     "unknown section": (f"{ONE}[agent.b]", "agent: unknown section"),
@@ -160,6 +162,15 @@ MISTAKES = {
     "a typo in a terminal": (f"{TALK}terminal = {{ redy = 'x' }}", "agents.a.terminal.redy: "),
     "no address": ("[agents.a]\nrunner = 'http'\nurl = 'x.example'", "agents.a: has no address"),
     "a weak secret": (f"{ONE}secret = 'short'", "agents.a.secret: is shorter than 16 bytes"),
+    "a callback that nobody signs": (f"{ONE}callback = true", "agents.a: has a callback, which"),
+    "a callback to nowhere": (
+        f"{SIGNED}callback = true\n[api]\nhost = '0.0.0.0'",
+        "api.public_url: agents.a.callback needs it",
+    ),
+    "an address with a password": (
+        f"{ONE}[api]\npublic_url = 'https://a:b@x'",
+        "api.public_url: must be a URL",
+    ),
     "a name with a space": ("[agents.'a b']\nmodel = 'x/y'", "agents.a b: a name is"),
     "a name with a newline": ('[agents."a\\nb"]\nmodel = "x/y"', "a name is"),
     "the name of all": ("[agents.all]\nmodel = 'x/y'", "agents.all: a name is"),

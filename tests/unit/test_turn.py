@@ -13,7 +13,7 @@ import pytest
 
 from fleet.errors import Fenced
 from fleet.lease import Lease
-from fleet.ledger import Claim, operations
+from fleet.ledger import Claim, Cost, operations
 from fleet.speech import BEGINNING, Speech, listen
 from fleet.store import Store, open_store
 from fleet.turn import Cancelled, Turn
@@ -240,3 +240,9 @@ def test_what_a_turn_says_belongs_to_its_step_and_needs_no_listener(books: Books
         (1, "fallback", ""),
         (1, "text", "let me see"),
     ]
+
+
+@pytest.mark.parametrize("amount", [float("inf"), float("nan"), -5, 10**30, None])
+def test_a_cost_that_cannot_be_added_up_is_none(amount: Any) -> None:
+    cost = Cost.of({"tokens_in": amount, "tokens_out": 3, "usd": amount})
+    assert cost == Cost(tokens_out=3)

@@ -1,8 +1,7 @@
--- How an attempt ends. Put after `_lib.lua`, `_history.lua`, `_announce.lua` and `_chain.lua` in the
+-- How an attempt ends. Put after `_lib.lua`, `_history.lua`, `_announce.lua`, `_chain.lua` and `_spend.lua` in the
 -- scripts whose legend says `With`.
 --
--- Keys     those of `commit.lua`, of which here: fleet:outcome:, fleet:retry, fleet:deadlines,
---          fleet:spend:
+-- Keys     those of `commit.lua`, of which here: fleet:outcome:, fleet:retry, fleet:deadlines
 
 -- End the attempt that `record` is active with: the outcome, the bus entries and the removal from the
 -- work lists, at once. `elapsed` (ms) is how long it ran, `v` what `commit.lua` is given from its
@@ -27,15 +26,10 @@ local function end_attempt(record, fence, elapsed, v)
   tally(agent, 'turn_ms', elapsed)
   -- A later attempt's figures hold those of the journalled steps again, or, when it got less far, not
   -- yet: what a dispatch has cost never shrinks, and only what is more than before is counted.
-  local per_unit = {tokens_in = 1, tokens_out = 1, usd = 1e6}
-  local day = 'fleet:spend:' .. math.floor(NOW / 86400000)
   local function spend(name, value)
-    local before, now, unit = tonumber(record[name] or 0), tonumber(value), per_unit[name]
-    if now <= before then return record[name] or value end
-    tally(agent, name, math.floor(now * unit + 0.5) - math.floor(before * unit + 0.5))
-    redis.call(name == 'usd' and 'HINCRBYFLOAT' or 'HINCRBY', day, agent .. '|' .. name, now - before)
-    redis.call('PEXPIRE', day, 259200000)
-    return value
+    local before, now = tonumber(record[name] or 0), tonumber(value)
+    charge(agent, name, before, now)
+    return now > before and value or record[name] or value
   end
 
   local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
@@ -88,7 +82,10 @@ local function end_attempt(record, fence, elapsed, v)
   local wait = math.floor(math.max(ceiling * tonumber(v[10]), tonumber(v[11])))
   local young = NOW - tonumber(record.accepted_ms) < min_age
   local in_time = NOW + wait < tonumber(record.deadline_ms)
-  local retry = retryable and in_time and (failures < attempts_max or young) and not record.cancel
+  -- To wait for money is no fault of the event's, and uses up none of its attempts.
+  local waits = stage == 'budget'
+  local retry = retryable and in_time and (failures < attempts_max or young or waits)
+    and not record.cancel
   local failed = plus(timing, {'stage', stage, 'reason', reason, 'will_retry', tostring(retry)})
   if retry then plus(failed, {'retry_at', string.format('%.3f', (NOW + wait) / 1000)}) end
   emit('dispatch_failed', plus(who(record), failed))
@@ -102,6 +99,7 @@ local function end_attempt(record, fence, elapsed, v)
     return done('dead')
   end
   leave_agent(record)
+  if waits then redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1) end
   move(record, 'retrying', plus(set, {'retry_at_ms', string.format('%.0f', NOW + wait)}))
   next_in_session(record)
   redis.call('ZADD', 'fleet:retry', NOW + wait, id)

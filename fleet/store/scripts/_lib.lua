@@ -310,6 +310,7 @@ local function finish(record, to, fields, extra, keep_ms)
     if not announced then next_in_session(record) end
   end
   redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
+  redis.call('PEXPIRE', 'fleet:callback:' .. record.id, keep_ms)
   redis.call('PEXPIRE', 'fleet:speech:' .. record.id, SPEECH_GRACE_MS)
   redis.call('PEXPIRE', dispatch_key(record.id), keep_ms + RECORD_GRACE_MS)
   -- Its event stays as long as any of its dispatches.
@@ -342,7 +343,8 @@ local function forget(record)
   redis.call('ZREM', 'fleet:ended', record.id)
   redis.call('ZREM', 'fleet:dead', record.id)
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
-    'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id)
+    'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
+    'fleet:callback:' .. record.id)
   local event = 'fleet:event:' .. record.event
   if redis.call('EXISTS', event) == 1 and redis.call('HINCRBY', event, 'kept', -1) <= 0 then
     redis.call('DEL', 'fleet:payload:' .. record.event)

@@ -1,11 +1,11 @@
 -- Accept an event that was kept while this store was away, with what became of its dispatches meanwhile.
 --
 -- ARGV     1 what became of them (JSON): a list of objects with id, attempt, losses, holder,
---          started_ago (ms), elapsed (ms), steps (journal key -> entry), verified (how what they
---          handed over was, and why) and, where it ended, ending: what `commit.lua` is given from its
+--          started_ago (ms), elapsed (ms), steps (journal key -> entry), costs (of each step:
+--          tokens in, tokens out, dollars), verified (how what they handed over was, and why) and, where it ended, ending: what `commit.lua` is given from its
 --          fifth argument on, as strings;
 --          then those of one event as `accept.lua` takes them
--- With     _busy, _caps, _history, _announce, _chain, _accept, _ending
+-- With     _busy, _caps, _history, _announce, _chain, _spend, _accept, _ending
 -- Keys     those of `accept.lua` and `commit.lua`, of which here: fleet:deadlines; and fleet:journal:
 -- Returns  {what `accept.lua` answers for it, how many of the reports came too late,
 --          `id agent` to ring for, ...}
@@ -18,6 +18,10 @@
 local TOKEN = 'spool'
 
 local function begun(record, report)
+  for _, costs in ipairs(report.costs) do pay(record.id, record.agent, costs) end
+  for _, name in ipairs({'tokens_in', 'tokens_out', 'usd'}) do
+    record[name] = redis.call('HGET', dispatch_key(record.id), name) or nil
+  end
   redis.call('ZREM', due_key(record.agent), record.id)
   redis.call('ZREM', 'fleet:deadlines', record.id)
   for key, entry in pairs(report.steps) do

@@ -8,7 +8,7 @@
 --          16 keep dead (ms), 17 keep ended (ms),
 --          18 what was said, as a message of its session's history ('' for none), 19 what was
 --          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms)
--- With     _history, _announce, _chain, _ending
+-- With     _history, _announce, _chain, _spend, _ending
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:, fleet:bus
@@ -18,6 +18,7 @@
 --   While the agent has work there is a doorbell: more are used up than rung when workers die.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 --   Totals count each turn once, and of what a turn has cost only what earlier attempts had not.
+--   One that its agent's budget stopped waits for it as long as its deadline allows.
 --   A held one has used up no attempt and is the agent's next; the agent claims none before its time.
 --   A session's history is written with the outcome, once, or not at all.
 --   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline

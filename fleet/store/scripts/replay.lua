@@ -3,8 +3,8 @@
 -- ARGV     1 dispatch id, 2 deadline (ms from now)
 -- With     _announce, _chain
 -- Keys     fleet:dispatch:, fleet:journal:, fleet:outcome:, fleet:event:, fleet:payload:, fleet:dead,
---          fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts, fleet:chain:,
---          fleet:trail:, fleet:delivery:, fleet:deliveries, agent.<agent>, fleet:bus
+--          fleet:callback:, fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts,
+--          fleet:chain:, fleet:trail:, fleet:delivery:, fleet:deliveries, agent.<agent>, fleet:bus
 -- Returns  the state after the call, 'unknown', 'gone' when the event itself is no longer kept, or
 --          'passed' when the chain it is a stage of went on, or ended, without it
 -- Invariants
@@ -19,8 +19,8 @@ if redis.call('EXISTS', 'fleet:payload:' .. record.event) == 0 then return 'gone
 if record.chain_id and not rejoin(record) then return 'passed' end
 
 local deadline = string.format('%.0f', NOW + tonumber(ARGV[2]))
-for _, key in ipairs({dispatch_key(id), 'fleet:journal:' .. id, 'fleet:event:' .. record.event,
-  'fleet:payload:' .. record.event}) do
+for _, key in ipairs({dispatch_key(id), 'fleet:journal:' .. id, 'fleet:callback:' .. id,
+  'fleet:event:' .. record.event, 'fleet:payload:' .. record.event}) do
   redis.call('PERSIST', key)
 end
 redis.call('HINCRBY', 'fleet:event:' .. record.event, 'open', 1)

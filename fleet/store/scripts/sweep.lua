@@ -3,7 +3,7 @@
 -- ARGV     1 keep ended (ms), 2 keep dead (ms), 3 most of each kind kept,
 --          4 keep bus entries (ms), 5 most dispatches to forget in this call
 -- Keys     fleet:ended, fleet:dead, fleet:index, fleet:dispatch:, fleet:journal:, fleet:outcome:,
---          fleet:delivery:, fleet:event:, fleet:payload:, fleet:counts, fleet:bus
+--          fleet:callback:, fleet:delivery:, fleet:event:, fleet:payload:, fleet:counts, fleet:bus
 -- Returns  {forgotten ended, forgotten dead, trimmed bus entries}
 -- Invariants
 --   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by

@@ -1,0 +1,90 @@
+"""A service that answers later: it replies 202, and calls the fleet back.
+
+The event that is posted carries `fleetcallback`, a CloudEvents attribute: the URL to call. That it
+was posted is a journalled step, what is called back another. So a turn whose worker is killed while
+it waits posts nothing again, and finds what came meanwhile.
+
+What does not come within the turn's limit fails the attempt, as a failure that is called back does.
+Both are journalled too, with their attempt: a later one knows that it has to post the event again.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from fleet import callbacks, context
+from fleet.ledger import Failure, Stage
+from fleet.runner import TurnFailed
+from fleet.turn import Turn
+from tasks.runners.said import answer_in, value_of
+
+#: Before the turn's limit, to write down that nothing came.
+SPARE_S = 0.5
+
+#: Posts the event with these attributes added; the reply's `status` and `text`.
+Post = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def answered(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
+    """The service's answer: its reply, unless that is 202, else what it calls back.
+
+    Raises TurnFailed; every round but the last was ended by an earlier attempt.
+    """
+    anew, number = False, 0
+    while True:
+        number += 1
+        asked = turn.step(
+            "post", {**request, "round": number}, partial(_ask, turn, number, anew, post)
+        )
+        if asked["status"] != HTTPStatus.ACCEPTED:
+            return str(asked["text"])
+        called = turn.step("callback", {"round": number}, partial(_wait, turn, number))
+        if "text" in called:
+            return str(called["text"])
+        if called["attempt"] == turn.claim.attempt:
+            raise _failure_of(called)
+        anew = "error" in called
+
+
+def _ask(turn: Turn, number: int, anew: bool, post: Post) -> dict[str, Any]:
+    settings = context.settings()
+    url = callbacks.address(settings, turn.claim.dispatch_id)
+    if url is None:
+        reason = "no API of this fleet is known here: set api.public_url"
+        raise _failed(Stage.TOOL, reason, retryable=True)
+    # First, so that a call that overtakes the reply finds its place.
+    if callbacks.look(context.store(), turn.claim, number, anew=anew) is not None:
+        return {"status": int(HTTPStatus.ACCEPTED), "text": ""}  # it came after all
+    return post({"fleetcallback": url})
+
+
+def _wait(turn: Turn, number: int) -> dict[str, Any]:
+    until = turn.deadline - SPARE_S
+    called = callbacks.wait(context.store(), turn.claim, number, until)
+    attempt = turn.claim.attempt
+    if called is None:
+        return {"late": True, "attempt": attempt}
+    try:
+        value = value_of(called.body, called.media_type)
+        text = answer_in(called.body, called.media_type)
+    except ValueError:  # the API took it for JSON
+        return {"error": "unreadable", "retryable": False, "attempt": attempt}
+    if isinstance(value, dict) and "text" not in value and isinstance(value.get("error"), str):
+        again = value.get("retryable") is True
+        return {"error": value["error"], "retryable": again, "attempt": attempt}
+    return {"text": text}
+
+
+def _failure_of(called: Mapping[str, Any]) -> TurnFailed:
+    if "late" in called:
+        reason = "the service did not call back within the turn's limit"
+        return _failed(Stage.TIMEOUT, reason, retryable=True)
+    # Not in the service's own words: they are content.
+    return _failed(Stage.TOOL, "the service called back a failure", retryable=called["retryable"])
+
+
+def _failed(stage: Stage, reason: str, *, retryable: bool) -> TurnFailed:
+    return TurnFailed(
+        Failure(stage=stage, reason=reason, retryable=retryable, kind="ServiceFailed")
+    )
