@@ -121,7 +121,7 @@ class Connection:
     async def _greet(self, session: ClientSession) -> None:
         with anyio.move_on_after(self._start_s) as self._patience:
             if self._way.ended.is_set():  # closed before there was anything to interrupt
-                raise ConnectionError
+                self._patience.cancel()
             try:
                 await session.initialize()
             except MCPError as error:
@@ -130,8 +130,11 @@ class Connection:
                 # One of the newer protocol alone knows no greeting, and says what it knows.
                 await session.discover()
             return
+        closed = self._way.ended.is_set()
         self._way.hurry()
-        self._why = f"did not answer `initialize` within {self._start_s:g} s"
+        self._why = (
+            "was ended" if closed else f"did not answer `initialize` within {self._start_s:g} s"
+        )
         raise ConnectionError
 
     async def _heard(self, message: IncomingMessage) -> None:
