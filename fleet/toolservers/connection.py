@@ -6,6 +6,7 @@ own. When that ends, nothing of the connection is left: no program, no socket.
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -86,6 +87,7 @@ class Connection:
         self, name: str, arguments: dict[str, Any], timeout_s: float
     ) -> mcp_types.CallToolResult:
         """The result of one tool. One that takes too long is cancelled at the server."""
+        name, arguments = _encodable(name), _encodable(arguments)
         params = mcp_types.CallToolRequestParams(name=name, arguments=arguments)
         request = mcp_types.CallToolRequest(params=params)
         asked = self._ask(request, mcp_types.CallToolResult, timeout_s)
@@ -118,6 +120,8 @@ class Connection:
 
     async def _greet(self, session: ClientSession) -> None:
         with anyio.move_on_after(self._start_s) as self._patience:
+            if self._way.ended.is_set():  # closed before there was anything to interrupt
+                self._patience.cancel()
             try:
                 await session.initialize()
             except MCPError as error:
@@ -126,8 +130,11 @@ class Connection:
                 # One of the newer protocol alone knows no greeting, and says what it knows.
                 await session.discover()
             return
+        closed = self._way.ended.is_set()
         self._way.hurry()
-        self._why = f"did not answer `initialize` within {self._start_s:g} s"
+        self._why = (
+            "was ended" if closed else f"did not answer `initialize` within {self._start_s:g} s"
+        )
         raise ConnectionError
 
     async def _heard(self, message: IncomingMessage) -> None:
@@ -148,7 +155,7 @@ class Connection:
                 raise
             found += page.tools
             cursor = page.next_cursor
-            if not cursor or (not page.tools and len(found) < TOOLS_MAX):
+            if not cursor or not page.tools:
                 return found
             if len(found) >= TOOLS_MAX:
                 raise self._error(f"offers more than {TOOLS_MAX} tools")
@@ -219,6 +226,13 @@ async def _done(task: asyncio.Task[Any], seconds: float) -> bool:
         return bool((await asyncio.wait([task], timeout=seconds))[0])
     finally:
         task.cancel()
+
+
+def _encodable(value: Whatever) -> Whatever:
+    """Without halves of characters, which a model may write and no transport can send."""
+    text = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+    same: Whatever = json.loads(text)
+    return same
 
 
 def _cause(error: BaseException) -> str:

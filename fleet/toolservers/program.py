@@ -111,9 +111,12 @@ class Program:
                 pass_fds=(reading,),
                 limit=MESSAGE_BYTES_MAX,
             )
-        except OSError as error:
+        except BaseException as error:
             os.close(self._lifeline)
-            raise ToolServerError(f"tools.{self._name}.command: {error.strerror}.") from error
+            if isinstance(error, OSError):
+                what = f"tools.{self._name}.command: {error.strerror or error}."
+                raise ToolServerError(what) from error
+            raise
         finally:
             os.close(reading)
 

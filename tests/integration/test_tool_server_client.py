@@ -119,7 +119,7 @@ def test_a_call_that_takes_too_long_is_cancelled_and_the_others_go_on(tmp_path: 
 
 def test_a_server_of_the_newer_protocol_alone(tmp_path: Path) -> None:
     async def use(server: ToolServer) -> None:
-        assert await said(server, "read_echo", "hello") == "read_echo: hello"
+        assert await said(server, "read_echo", "half \ud800") == "read_echo: half ?"
         late = await said(server, "read_slow", "5", 0.1)
         assert late == "tools.kit: the server took longer than 0.1 s for read_slow."
         await said(server, "write_more")
@@ -237,9 +237,9 @@ def test_a_server_on_http_comes_and_goes(kind: str, monkeypatch: pytest.MonkeyPa
         with listening(port, kind) as process:
             await asyncio.sleep(1.1)  # the pause before the next try
             assert await names(server) == ["read_echo", "read_slow", "read_big", "write_more"]
-            calls = ("read_echo", "hello", 5), ("read_slow", "9", 0.2), ("read_big", "1", 20)
+            calls = ("read_echo", "hello \ud800", 5), ("read_slow", "9", 0.2), ("read_big", "1", 20)
             echo, late, big = await asyncio.gather(*(said(server, *call) for call in calls))
-            assert (echo, len(big)) == ("hello", 1 << 20)
+            assert (echo, len(big)) == ("hello ?", 1 << 20)
             assert late == "tools.kit: the server took longer than 0.2 s for read_slow."
             assert "more than 4 MiB" in await said(server, "read_big", "5")
             assert await said(server, "write_more") == "more"
