@@ -108,6 +108,7 @@ def test_no_event_sends_more_than_text(fleet: Fleet) -> None:
 def test_a_program_that_was_killed_is_started_anew_by_the_next_turn(fleet: Fleet) -> None:
     pid = int(answer(fleet, "count").split(" in ")[1])
     os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: gone(pid), 10)
     assert answer(fleet, "count").startswith("1 in ")
     assert "its end: it ended with SIGKILL" in fleet.processes[0].said()
 
