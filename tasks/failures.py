@@ -4,13 +4,11 @@ No text of a prompt, an answer or a provider's error gets past here: a provider'
 the prompt or the key.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from fleet import retry_after
 from tasks.adapter import load
 from tasks.reply import Verdict
 
@@ -65,7 +63,7 @@ def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
     if headers := _headers(exc):
         status = _status(exc)
         sentence = f"{model}: {kind} (HTTP {status})"
-        return CallFailure(kind, verdict, sentence, _retry_after_s(headers), status)
+        return CallFailure(kind, verdict, sentence, retry_after.seconds(headers), status)
     if not provider_of(model):
         return CallFailure(kind, verdict, f"{model}: {kind}, LiteLLM knows no such provider")
     unset = _unset_keys(call)
@@ -117,16 +115,3 @@ def _status(exc: Exception) -> int | None:
 def _headers(exc: Exception) -> Mapping[str, str]:
     """The provider's headers; empty when it sent no answer."""
     return getattr(exc, "litellm_response_headers", None) or {}
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds, from either of its forms; None where absent or unreadable."""
-    value = headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from fleet import bus, keys
+from fleet import bus, keys, retry_after
 from fleet.alerts.conditions import current, last_words, news
 from fleet.alerts.message import Message, body
 from fleet.budget import Standing, of_today
@@ -36,6 +36,8 @@ SENDING_MS = 20_000
 #: An alert that could not be sent for so long helps nobody any more.
 STALE_MS = 3_600_000
 BACKOFF_MAX_S = 60.0
+#: A receiver that asks for longer is tried again after this.
+PAUSE_MAX_S = 600.0
 #: How long the store must be silent before that is told: a restart takes less.
 OUTAGE_AFTER_S = 5.0
 
@@ -150,7 +152,7 @@ class Alerter:
             self._reachable, self._backoff_s = True, 1.0
             return True
         if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-            return self._failed(f"HTTP {answer.status_code}", _retry_after(answer, self._backoff_s))
+            return self._failed(f"HTTP {answer.status_code}", _pause_s(answer, self._backoff_s))
         logger.error(
             "alerts: %s refuses a message with HTTP %d: check alerts.webhook",
             *(urlsplit(self._url).hostname, answer.status_code),
@@ -190,6 +192,6 @@ class Alerter:
         )
 
 
-def _retry_after(answer: httpx.Response, otherwise_s: float) -> float:
-    text = answer.headers.get("retry-after", "")
-    return min(float(text), BACKOFF_MAX_S * 10) if text.isdigit() else otherwise_s
+def _pause_s(answer: httpx.Response, otherwise_s: float) -> float:
+    wait_s = retry_after.seconds(answer.headers)
+    return otherwise_s if wait_s is None else min(wait_s, PAUSE_MAX_S)

@@ -49,6 +49,8 @@ def files(*suffixes: str, under: Path = ROOT) -> list[Path]:
     found = []
     for folder, folders, names in os.walk(under):
         folders[:] = [name for name in folders if name not in NOT_OURS and "_cache" not in name]
+        # In a worktree `.git` is a file.
+        names = [name for name in names if name not in NOT_OURS]
         found += [Path(folder, name) for name in names if not suffixes or name.endswith(suffixes)]
     return sorted(found)
 
