@@ -4,7 +4,9 @@ No text of a prompt, an answer or a provider's error gets past here: a provider'
 the prompt or the key.
 """
 
-from collections.abc import Mapping
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,14 @@ from tasks.reply import Verdict
 #: The request is refused as it is; of the other 4xx these mean "not now", the rest "not here".
 _OUR_FAULT_STATUS = frozenset({400, 413, 422})
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
+
+#: Why no connection came about, without the address: it may hold a password.
+_OBSTACLES: Mapping[type[BaseException], str] = {
+    ssl.SSLCertVerificationError: "its certificate is not valid for this machine",
+    ssl.SSLError: "it does not speak TLS as it should",
+    socket.gaierror: "its name is not known",
+    ConnectionRefusedError: "nobody listens at its address",
+}
 
 #: An exception's chain of causes is followed no further.
 _CAUSES_MAX = 20
@@ -70,8 +80,8 @@ def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
     if unset and not _was_sent(exc):
         # With most providers LiteLLM calls this a server's or a connection's error.
         kind, verdict = "AuthenticationError", Verdict.NEXT_TIER
-    hint = f", {' or '.join(unset)} is not set" if unset else ""
-    return CallFailure(kind, verdict, f"{model}: {kind}{hint}")
+    hint = f"{' or '.join(unset)} is not set" if unset else _obstacle(exc)
+    return CallFailure(kind, verdict, f"{model}: {kind}{', ' if hint else ''}{hint}")
 
 
 def provider_of(model: str) -> str | None:
@@ -95,14 +105,25 @@ def _was_sent(exc: Exception) -> bool:
     """True when the network was tried: only then may waiting help."""
     import httpx
 
+    return any(isinstance(cause, OSError | httpx.HTTPError) for cause in _causes(exc))
+
+
+def _obstacle(exc: Exception) -> str:
+    """What was in the way of a request that got no answer, where the system says it; else ''."""
+    for cause in _causes(exc):
+        for kind, words in _OBSTACLES.items():
+            if isinstance(cause, kind):
+                return words
+    return ""
+
+
+def _causes(exc: Exception) -> Iterator[BaseException]:
     cause: BaseException | None = exc
     for _ in range(_CAUSES_MAX):
         if cause is None:
-            return False
-        if isinstance(cause, OSError | httpx.HTTPError):
-            return True
+            return
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
 
 
 def _status(exc: Exception) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from fleet.turn import Deadline
-from tasks.limits import soft_limit
+from tasks.limits import Overtime, call_limit, soft_limit
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +101,32 @@ def test_what_a_turn_starts_does_not_inherit_it() -> None:
     with soft_limit():
         pass
     assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_IGN
+
+
+def test_a_call_is_limited_and_the_turn_around_it_too() -> None:
+    def turn() -> None:
+        with pytest.raises(Overtime), call_limit(0.1):
+            retry_for_ever()
+        with call_limit(60):
+            pass
+        with call_limit(60):
+            retry_for_ever()
+
+    with pytest.raises(Deadline), soft_limit(0.4):
+        turn()
+
+
+def test_a_call_that_ended_in_time_is_not_disturbed_later() -> None:
+    with call_limit(0.1):
+        pass
+    time.sleep(0.2)
+
+
+def test_a_call_in_another_thread_has_no_limit_and_disturbs_no_turn() -> None:
+    def call() -> None:
+        with call_limit(0.01):
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()

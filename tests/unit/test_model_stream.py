@@ -65,8 +65,10 @@ def test_tool_calls_come_whole(provider: Provider) -> None:
     ("fault", "kind"),
     [
         ("cut", "MidStreamFallbackError"),
-        ("stall", "MidStreamFallbackError"),
+        ("stall", "Timeout"),
         ("slow", "Timeout"),
+        ("trickle", "Timeout"),
+        ("withheld", "ContentPolicyViolationError"),
         ("hang", "Timeout"),
         ("e503", "ServiceUnavailableError"),
         ("empty", "MidStreamFallbackError"),
