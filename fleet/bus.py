@@ -167,9 +167,9 @@ def follow(store: Store, after: str) -> Iterator[BusEvent | None]:
             yield entry
 
 
-def alert(store: Store, name: str, reason: str) -> None:
-    """Put an `alert` on the bus; `reason` holds no content."""
-    store.run("alert", name, reason)
+def alert(store: Store, name: str, reason: str, state: str = "") -> None:
+    """Put an `alert` on the bus; `reason` holds no content, `state` is `open` or `closed`."""
+    store.run("alert", name, reason, *([state] if state else []))
 
 
 def refused(store: Store, carrier: str, reason: str, sender: str) -> None:

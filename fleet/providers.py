@@ -61,7 +61,7 @@ class Providers:
 
 
 def states(store: Store) -> dict[str, dict[str, Any]]:
-    """The breakers that are not closed: name -> `open` or `half_open`, and for how long still."""
+    """The breakers that are not closed: name -> `open` or `half_open`, how long still, and why."""
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.PROVIDERS)
@@ -74,5 +74,9 @@ def states(store: Store) -> dict[str, dict[str, Any]]:
         if breaker["wait"]:
             left_s = max(0.0, (breaker["till"] - now_ms) / 1000)
             state = "open" if left_s else "half_open"
-            open_ones[name] = {"state": state, "tried_in_s": round(left_s, 3)}
+            open_ones[name] = {
+                "state": state,
+                "tried_in_s": round(left_s, 3),
+                "reason": breaker.get("reason", ""),
+            }
     return open_ones

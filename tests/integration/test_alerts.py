@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fleet import bus, keys
-from fleet.alerts import Alerter, watch
+from fleet.alerts import Alerter, sender, watch
 from fleet.ledger import operations
 from fleet.store import Store
 from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
@@ -194,7 +194,7 @@ def test_a_refused_message_does_not_hold_up_the_next(desk: Desk, receiver: Recei
 def test_a_hanging_receiver_costs_one_request_and_loses_nothing(
     desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SEND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sender, "SEND_TIMEOUT_S", 0.2)
     hasty = desk.another()
     receiver.hang = Event()
     desk.die()

@@ -69,7 +69,10 @@ for name, value in pairs(cjson.decode(fields)) do
   if per_unit[name] then value = spend(name, value) end
   set[#set + 1] = name; set[#set + 1] = tostring(value)
   if name == 'verdict' then record.verdict = value end
-  if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end
+  if name == 'tier' then
+    redis.call('HSET', agent_key(agent), 'tier', value)
+    tally(agent, 'tier.' .. value)
+  end
 end
 if stage ~= '' then
   tally(agent, 'failed.' .. stage)

@@ -73,7 +73,7 @@ end
 if NOW - breaker.since > tonumber(ARGV[8]) then breaker.failures, breaker.since = 0, NOW end
 breaker.failures = breaker.failures + 1
 if verdict == 'denied' or breaker.failures >= tonumber(ARGV[7]) then
-  breaker.wait = tonumber(ARGV[9])
+  breaker.wait, breaker.reason = tonumber(ARGV[9]), reason
   breaker.till = NOW + math.max(breaker.wait, asked)
   announce('breaker_opened', name, reason)
 end
