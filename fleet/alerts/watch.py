@@ -12,7 +12,7 @@ from fleet.alerts.message import Message
 from fleet.alerts.reading import conditions
 from fleet.alerts.sender import PER_MINUTE, Sender
 from fleet.errors import BrokerUnavailable
-from fleet.maintenance import my_turn
+from fleet.maintenance import SILENCE_MS, my_turn
 from fleet.settings import Settings
 from fleet.store import Store
 from fleet.store.connection import reachable
@@ -97,7 +97,7 @@ class Alerter:
             json.dumps([condition.to_wire() for condition in found]),
             json.dumps(news(entries)),
             entries[-1].id if entries else after,
-            *(AGAIN_MS, PER_MINUTE, OUTBOX_MAX, int(self._sender.wanted)),
+            *(AGAIN_MS, PER_MINUTE, OUTBOX_MAX, int(self._sender.wanted), SILENCE_MS),
         )
 
     def _send_waiting(self, store: Store) -> None:
