@@ -18,12 +18,14 @@ from urllib.parse import urlsplit
 import redis
 
 from fleet import endpoints, grace
+from fleet.alerts.machine import of_spool
 from fleet.alerts.reading import conditions
 from fleet.broker.audit import Finding, audit
 from fleet.errors import BrokerUnavailable
 from fleet.exposed import secret_files
 from fleet.redact import mask_url
 from fleet.settings import Settings
+from fleet.spool.shelter import Shelter
 from fleet.store import Store
 from fleet.store.address import broker_url
 from fleet.version import VERSION
@@ -41,7 +43,7 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         *(_encryption, endpoints.look, _times, _files_open, _disk),
-        *(secret_files, _exposure, _models, _tools),
+        *(_spool, secret_files, _exposure, _models, _tools),
     )
     for check in checks:
         found += check(settings)
@@ -54,6 +56,7 @@ def _store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]
         before = time.monotonic()
         seconds, micros = store.client.time()
         first_s = time.monotonic() - before
+        skew_s = abs(datetime.now(UTC).timestamp() - seconds - micros / 1e6)
         # The first one connects; the second tells how long the way is.
         store.client.ping()
         rtt_s = time.monotonic() - before - first_s
@@ -62,7 +65,6 @@ def _store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
         yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
         return
-    skew_s = abs(datetime.now(UTC).timestamp() - seconds - micros / 1e6)
     if skew_s > SKEW_MAX_S + first_s:
         what = f"this machine's clock and the store's differ by {skew_s:.1f} s"
         yield Finding("warning", what, "run NTP on both: times in logs and on the bus disagree")
@@ -100,6 +102,11 @@ def _life(store: Store, settings: Settings) -> Iterator[Finding]:
         more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
         what = f"nobody works for {', '.join(offline[:5])}{more}"
         yield Finding("warning", what, "start `fleet host`, or resume them")
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    for condition in of_spool(Shelter.of(settings), settings.spool):
+        yield Finding("warning", condition.reason, condition.remedy)
 
 
 def _times(settings: Settings) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from fleet import bus, files
 from fleet.alerts.conditions import Condition
 from fleet.alerts.message import Message
 from fleet.alerts.sender import Sender
+from fleet.sections import Spool as Limits
 from fleet.settings import Settings
 from fleet.spool.shelter import Shelter
 from fleet.spool.table import SpoolFull
@@ -99,23 +100,7 @@ class Machine:
             cause = breaker.look()[0].cause
             what = f"{host} does not ask the broker any more, after {cause}: events are spooled"
             yield Condition(name="breaker_open", reason=what)
-        try:
-            size = self._shelter.spool.size()
-        except SpoolFull as error:
-            yield Condition(name="spool_unreadable", reason=f"{host}: {error}")
-            return
-        if not size.events:
-            return
-        reason = f"{size.events} events wait on the disk of {host} for the broker"
-        yield Condition(name="spool_holds", reason=reason, for_s=SPOOLED_AFTER_S, count=size.events)
-        limits = self._limits
-        part = max(size.events / max(limits.max_events, 1), size.bytes / limits.max_bytes)
-        if part >= FULL:
-            what = f"the spool of {host} is full: events are refused"
-            yield Condition(name="spool_full", reason=what)
-        if part >= NEARLY_FULL:
-            what = f"the spool of {host} is nearly full: then events are refused"
-            yield Condition(name="spool_nearly_full", reason=what)
+        yield from of_spool(self._shelter, self._limits)
 
     def _compare(self, found: list[Condition], store: Store | None) -> None:
         now = self._now()
@@ -183,6 +168,33 @@ class Machine:
         except OSError as error:
             # In memory it is right; a restart would tell it once more.
             logger.warning("alerts: %s cannot be written (%s)", self._path, error.strerror)
+
+
+def of_spool(shelter: Shelter, limits: Limits) -> Iterator[Condition]:
+    """What is to be said of this machine's spool."""
+    host = socket.gethostname()
+    try:
+        size = shelter.spool.size()
+    except SpoolFull as error:
+        yield Condition(name="spool_unreadable", reason=f"{host}: {error}")
+        return
+    if not size.events:
+        return
+    yield Condition(
+        name="spool_holds",
+        reason=f"{size.events} events wait on the disk of {host} for the broker",
+        remedy="a running API hands them over once the broker answers",
+        for_s=SPOOLED_AFTER_S,
+        count=size.events,
+    )
+    part = max(size.events / max(limits.max_events, 1), size.bytes / limits.max_bytes)
+    remedy = "bring the broker back, or raise spool.max_events and spool.max_bytes"
+    if part >= FULL:
+        what = f"the spool of {host} is full: events are refused"
+        yield Condition(name="spool_full", reason=what, remedy=remedy)
+    if part >= NEARLY_FULL:
+        what = f"the spool of {host} is nearly full: then events are refused"
+        yield Condition(name="spool_nearly_full", reason=what, remedy=remedy)
 
 
 def _take(path: Path) -> int | None:
