@@ -14,6 +14,9 @@ from types import FrameType
 
 from fleet.turn import Deadline
 
+#: How soon a limit that waits for an import looks again.
+IMPORT_LOOK_S = 0.05
+
 
 class Overtime(BaseException):
     """A call took too long. No Exception, so that no library retries or swallows it."""
@@ -24,16 +27,19 @@ def call_limit(seconds: float) -> Iterator[None]:
     """Within this block Overtime is raised, once, when it has lasted `seconds`, above 0.
 
     Libraries bound each wait for data; one byte a second meets that for ever. Only in the main
-    thread, which is where turns run; in another nothing is raised. A limit around this one holds.
+    thread, which is where turns run; in another nothing is raised. A limit around this one holds,
+    and an import is waited for: the first call of a process makes many.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     armed, began = True, time.monotonic()
 
-    def on_alarm(_number: int, _frame: FrameType | None) -> None:
+    def on_alarm(_number: int, frame: FrameType | None) -> None:
         nonlocal armed
-        if armed:
+        if armed and _imports(frame):
+            signal.setitimer(signal.ITIMER_REAL, IMPORT_LOOK_S)
+        elif armed:
             armed = False
             raise Overtime
 
@@ -55,6 +61,15 @@ def call_limit(seconds: float) -> Iterator[None]:
         if around_s:
             left_s = around_s - (time.monotonic() - began)
             signal.setitimer(signal.ITIMER_REAL, max(left_s, 0.001))
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """True within an import: one cut short leaves a half-made module to the whole process."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

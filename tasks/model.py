@@ -33,6 +33,9 @@ __all__ = [
 
 #: Less than this cannot hold a request and its answer, so no tier is called.
 MIN_CALL_S = 0.5
+#: A call's own limit comes after those of its parts, which say better what was wrong, and after the
+#: turn's where that is the nearer one.
+OVERTIME_S = 0.5
 #: Kept for each tier that is still to come, or its equal share where there is less: a short answer.
 RESERVE_S = 10.0
 
@@ -160,7 +163,7 @@ def _place(call: Mapping[str, Any]) -> str:
 
 def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
     """LiteLLM's response, or why there is none."""
-    response = _guarded(call, call["timeout"], lambda: load().completion(**call))
+    response = _guarded(call, call["timeout"] + OVERTIME_S, lambda: load().completion(**call))
     if isinstance(response, CallFailure):
         return response
     return _judged(call, response)
@@ -168,9 +171,11 @@ def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
 
 def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | CallFailure:
     """The same from a stream, whose pieces of text go to `on_token` as they come."""
-    ends_at = time.monotonic() + call["timeout"]
+    ends_at = time.monotonic() + call["timeout"] + OVERTIME_S
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
-    stream = _guarded(call, call["timeout"], lambda: load().completion(**call, **streaming))
+    stream = _guarded(
+        call, ends_at - time.monotonic(), lambda: load().completion(**call, **streaming)
+    )
     if isinstance(stream, CallFailure):
         return stream
     try:

@@ -1,11 +1,14 @@
 """The soft limit: gets through whatever a library catches, once, and never after the turn."""
 
+import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +133,16 @@ def test_a_call_in_another_thread_has_no_limit_and_disturbs_no_turn() -> None:
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
+
+
+def test_an_import_is_not_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_to_load.py").write_text("import time\ntime.sleep(0.4)\nwhole = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def call() -> None:
+        importlib.import_module("slow_to_load")
+        retry_for_ever()
+
+    with pytest.raises(Overtime), call_limit(0.1):
+        call()
+    assert sys.modules.pop("slow_to_load").whole

@@ -65,7 +65,7 @@ def test_tool_calls_come_whole(provider: Provider) -> None:
     ("fault", "kind"),
     [
         ("cut", "MidStreamFallbackError"),
-        ("stall", "Timeout"),
+        ("stall", "MidStreamFallbackError"),
         ("slow", "Timeout"),
         ("trickle", "Timeout"),
         ("withheld", "ContentPolicyViolationError"),
