@@ -70,6 +70,8 @@ class Machine:
         self._path = settings.data_dir.absolute() / "alerts.lock"
         self._lock: int | None = None
         self._known: dict[str, Known] = {}
+        self._written = b"{}"
+        self._writable = True
 
     def look(self, store: Store | None, away: str = "") -> None:
         """Compare and tell. `store` is None while it is away, and `away` says why.
@@ -78,12 +80,10 @@ class Machine:
         """
         if not self._mine():
             return
-        before = self._text()
         try:
             self._compare(list(self._conditions(away)), store)
         finally:
-            if self._text() != before:
-                self._write()
+            self._write()
 
     def close(self) -> None:
         """Let another process of the machine tell."""
@@ -155,19 +155,19 @@ class Machine:
             self._known = _read(self._path)
         return self._lock is not None
 
-    def _text(self) -> str:
-        return json.dumps({key: asdict(known) for key, known in self._known.items()})
-
     def _write(self) -> None:
-        if self._lock is None:
+        text = json.dumps({key: asdict(known) for key, known in self._known.items()}).encode()
+        if self._lock is None or text == self._written:
             return
-        text = self._text().encode()
         try:
             os.pwrite(self._lock, text, 0)
             os.ftruncate(self._lock, len(text))
+            self._written, self._writable = text, True
         except OSError as error:
-            # In memory it is right; a restart would tell it once more.
-            logger.warning("alerts: %s cannot be written (%s)", self._path, error.strerror)
+            # In memory it is right, and the next look tries again.
+            if self._writable:
+                logger.warning("alerts: %s cannot be written (%s)", self._path, error.strerror)
+            self._writable = False
 
 
 def of_spool(shelter: Shelter, limits: Limits) -> Iterator[Condition]:
