@@ -43,7 +43,7 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         *(_encryption, endpoints.look, _times, _files_open, _disk),
-        *(_spool, secret_files, _exposure, _models, _tools),
+        *(_spool, secret_files, _exposure, _models, _programs, _tools),
     )
     for check in checks:
         found += check(settings)
@@ -194,6 +194,25 @@ def _models(settings: Settings) -> Iterator[Finding]:
             if known[key]:
                 what = f"{name} cannot call {tier}: {known[key]}"
                 yield Finding("warning", what, "correct the model, its key or its address")
+
+
+def _programs(settings: Settings) -> Iterator[Finding]:
+    for name, agent in settings.agents.items():
+        if agent.runner == "command":
+            program = agent.command[0]
+            beside = Path(agent.cwd or ".", program)
+            if not shutil.which(program, path=agent.env.get("PATH")) and not beside.exists():
+                what = f"agents.{name}.command: there is no program {program!r}"
+                yield Finding("warning", what, "install it, or write its whole path")
+        elif agent.runner == "python" and not _is_installed(str(agent.python)):
+            what = f"agents.{name}.python: there is no module {agent.python!r}"
+            yield Finding("warning", what, "install it, or start the fleet in its folder")
+
+
+def _is_installed(place: str) -> bool:
+    """Whether `package.module:name` could be found. Not imported: that would run it."""
+    package = place.partition(":")[0].partition(".")[0]
+    return PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is not None
 
 
 def _tools(settings: Settings) -> Iterator[Finding]:

@@ -201,6 +201,19 @@ def test_what_waits_in_the_spool_and_what_the_alerts_tell_is_found(
     assert level(findings, "a: acme is not called any more after HTTP 401") == "warning"
 
 
+def test_a_program_that_is_not_there_is_named(store: Store) -> None:
+    agents = {
+        "a": {"runner": "command", "command": ["no-such-program"]},
+        "b": {"runner": "command", "command": ["sh", "-c", "cat"]},
+        "c": {"runner": "python", "python": "no_such.module:f"},
+        "d": {"runner": "python", "python": "tests.fixtures.agents:play"},
+    }
+    findings = found(parse({"agents": agents}), store)
+    assert level(findings, "agents.a.command: there is no program 'no-such-program'") == "warning"
+    assert level(findings, "agents.c.python: there is no module") == "warning"
+    assert level(findings, "agents.b") is level(findings, "agents.d") is None
+
+
 def test_a_tool_that_is_not_installed_is_named(store: Store) -> None:
     settings = parse({"agents": {"a": PYTHON}, "tools": {"x": {"python": "no_such.mod:t"}}})
     assert level(found(settings, store), "no module 'no_such'") == "warning"
