@@ -46,11 +46,14 @@ class Providers:
 
     def tell(
         self, provider: str, outcome: Outcome, reason: str = "", retry_after_s: float | None = None
-    ) -> None:
-        """How a call ended; `reason` is shown to operators and holds no content."""
+    ) -> float:
+        """How a call ended; `reason` is shown to operators and holds no content.
+
+        0.0, or where it was the trial of a provider that stays left alone, for how many seconds.
+        """
         first_ms = int(self._settings.reset_timeout_s * 1000)
         try:
-            self._opened().run(
+            wait_ms = self._opened().run(
                 "provider",
                 *("tell", self._agent, provider, outcome, reason),
                 *(int((retry_after_s or 0.0) * 1000), self._settings.failure_threshold),
@@ -58,6 +61,8 @@ class Providers:
             )
         except BrokerUnavailable as error:
             logger.warning("the breaker of %s is not told: %s", provider, error)
+            return 0.0
+        return int(wait_ms) / 1000
 
 
 def states(store: Store) -> dict[str, dict[str, Any]]:

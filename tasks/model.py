@@ -49,8 +49,10 @@ RESERVED_PARAMS = frozenset(
 
 #: No tier was called: the providers of all are left alone.
 HELD = "ProvidersOpen"
-#: The key is wrong, or not paid for: no other call with it will do better.
-_DENIED = frozenset({401, 402, 403})
+#: The key is wrong, or not paid for: no other call with it will do better. Some say 403 of what is
+#: asked, too.
+_KEY_DENIED = frozenset({401, 402})
+_DENIED = _KEY_DENIED | {403}
 
 
 def complete(
@@ -138,20 +140,30 @@ def _ask(
     started = time.monotonic()
     answer = _whole(call) if on_token is None else _streamed(call, on_token)
     error = answer.kind if isinstance(answer, CallFailure) else None
-    if gate is not None:
-        _tell(gate, place, answer)
-    return Attempt(model=name, seconds=time.monotonic() - started, error=error), answer
+    attempt = Attempt(model=name, seconds=time.monotonic() - started, error=error)
+    if gate is not None and (wait_s := _tell(gate, place, answer)) > 0:
+        # The key is still wrong: what was tried with it waits like the rest, and does not die.
+        sentence = f"{answer.sentence}; {place} stays left alone"
+        return attempt, CallFailure(HELD, Verdict.RETRY, sentence, wait_s)
+    return attempt, answer
 
 
-def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> None:
-    """What this answer says of the provider: one that refuses a request is well itself."""
+def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> float:
+    """What this answer says of the provider: one that refuses a request is well itself.
+
+    Above 0 where it was tried again and denied the agent's key again: for how many seconds none is
+    tried.
+    """
     if not isinstance(answer, CallFailure):
         gate.tell(place, "ok")
     elif answer.kind == "AuthenticationError" or answer.status in _DENIED:
-        gate.tell(place, "denied", answer.sentence, answer.retry_after_s)
+        wait_s = gate.tell(place, "denied", answer.sentence, answer.retry_after_s)
+        key = answer.kind == "AuthenticationError" or answer.status in _KEY_DENIED
+        return wait_s if key else 0.0
     else:
         failed = answer.verdict is Verdict.RETRY
         gate.tell(place, "failed" if failed else "ok", answer.sentence, answer.retry_after_s)
+    return 0.0
 
 
 def _place(call: Mapping[str, Any]) -> str:
