@@ -167,12 +167,12 @@ def follow(store: Store, after: str) -> Iterator[BusEvent | None]:
             yield entry
 
 
-def alert(store: Store, name: str, reason: str, *, once_in_s: float = 0.0) -> None:
-    """Put an `alert` on the bus; `reason` holds no content.
+def alert(store: Store, name: str, reason: str, state: str = "", *, once_in_s: float = 0.0) -> None:
+    """Put an `alert` on the bus; `reason` holds no content, `state` is `open` or `closed`.
 
     With `once_in_s` the same is said only once in that time, whoever says it.
     """
-    store.run("alert", name, reason, int(once_in_s * 1000))
+    store.run("alert", name, reason, state, int(once_in_s * 1000))
 
 
 def refused(store: Store, carrier: str, reason: str, sender: str) -> None:

@@ -6,8 +6,6 @@ Looks and changes nothing. `fleet.broker.audit` looks at the server; this module
 import resource
 import shutil
 import socket
-import ssl
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +17,15 @@ from urllib.parse import urlsplit
 
 import redis
 
-from fleet import grace, health
+from fleet import endpoints, grace
+from fleet.alerts.machine import of_spool
+from fleet.alerts.reading import conditions
 from fleet.api.reach import others_can_reach
 from fleet.broker.audit import Finding, audit
 from fleet.errors import BrokerUnavailable, ConfigError
+from fleet.exposed import secret_files
 from fleet.redact import mask_url
-from fleet.settings import Settings, find_file
+from fleet.settings import Settings
 from fleet.spool.shelter import Shelter
 from fleet.store import Store
 from fleet.store.address import broker_url
@@ -35,8 +36,6 @@ SKEW_MAX_S = 2.0
 #: A worker has about 40 files open, the API one for each client.
 FILES_MIN = 1024
 DISK_MIN_BYTES = 1 << 30
-CERTIFICATE_DAYS_MIN = 14
-CONNECT_TIMEOUT_S = 3.0
 _ORDER = ("error", "warning", "info")
 
 
@@ -44,8 +43,8 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     """All findings, the worst first; `opened` gives the store, or raises BrokerUnavailable."""
     found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        *(_certificate, _times, _files_open, _disk, _secrets, _exposure, _callbacks),
-        *(_models, _programs, _tools),
+        *(_encryption, endpoints.look, _times, _files_open, _disk),
+        *(_spool, secret_files, _exposure, _callbacks, _models, _programs, _tools),
     )
     for check in checks:
         found += check(settings)
@@ -57,58 +56,58 @@ def _store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]
         store = opened()
         before = time.monotonic()
         seconds, micros = store.client.time()
-        rtt_s = time.monotonic() - before
+        first_s = time.monotonic() - before
+        skew_s = abs(datetime.now(UTC).timestamp() - seconds - micros / 1e6)
+        # The first one connects; the second tells how long the way is.
+        store.client.ping()
+        rtt_s = time.monotonic() - before - first_s
         yield from audit(store.client)
-        document = health.document(lambda: store, settings, Shelter.of(settings))
+        yield from _life(store, settings)
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
         yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
         return
-    skew_s = abs(datetime.now(UTC).timestamp() - seconds - micros / 1e6)
-    if skew_s > SKEW_MAX_S + rtt_s:
+    if skew_s > SKEW_MAX_S + first_s:
         what = f"this machine's clock and the store's differ by {skew_s:.1f} s"
         yield Finding("warning", what, "run NTP on both: times in logs and on the bus disagree")
-    yield from _life(document)
+    yield from _link(settings, rtt_s)
 
 
-def _life(document: dict[str, object]) -> Iterator[Finding]:
-    if document["status"] == "down":
-        yield Finding("error", str(document["reason"]), "start the broker")
-        return
-    tick = document["beat"]["last_tick_s"]  # type: ignore[index]
-    if tick is None or tick > health.BEAT_LATE_S:
-        what = "beat does not run: no retry, deadline or lost doorbell is looked after"
-        yield Finding("warning", what, "start `fleet up`, or `celery -A fleet beat`")
-    agents = document["g2"]["agents"]  # type: ignore[index]
-    idle = [name for name, row in agents.items() if not row["consuming"]]
-    if idle:
-        shown = ", ".join(idle[:5]) + (f" and {len(idle) - 5} more" if len(idle) > 5 else "")
-        yield Finding("warning", f"nobody works for {shown}", "start `fleet host`, or resume them")
-
-
-def _certificate(settings: Settings) -> Iterator[Finding]:
+def _encryption(settings: Settings) -> Iterator[Finding]:
     url = urlsplit(settings.broker_url or "")
-    if url.scheme not in ("rediss", "valkeys", "amqps") or not url.hostname:
-        if url.scheme and url.hostname not in (None, "localhost", "127.0.0.1", "::1"):
-            what = f"the connection to {url.hostname} is not encrypted"
-            yield Finding("warning", what, "use rediss:// unless the network is private")
+    if url.scheme in ("rediss", "valkeys", "amqps", "unix"):
         return
-    try:
-        plain = ssl.create_default_context()
-        address = (url.hostname, url.port or 6379)
-        with (
-            socket.create_connection(address, CONNECT_TIMEOUT_S) as raw,
-            plain.wrap_socket(raw, server_hostname=url.hostname) as secured,
-        ):
-            certificate = secured.getpeercert() or {}
-    except (OSError, ssl.SSLError) as error:
-        what = f"the certificate of {url.hostname} cannot be checked ({error})"
-        yield Finding("warning", what, "make its authority known to this machine")
-        return
-    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    days = (ends - datetime.now(UTC).timestamp()) / 86400
-    if days < CERTIFICATE_DAYS_MIN:
-        what = f"the certificate of {url.hostname} ends in {days:.0f} days"
-        yield Finding("warning", what, "renew it")
+    if url.scheme and url.hostname not in (None, "localhost", "127.0.0.1", "::1"):
+        what = f"the connection to {url.hostname} is not encrypted"
+        yield Finding("warning", what, "use rediss:// unless the network is private")
+
+
+def _link(settings: Settings, rtt_s: float) -> Iterator[Finding]:
+    # A renewal gives up after a sixth of the lease, and needs a round trip or two.
+    if rtt_s > settings.lease_ttl_s / 18:
+        what = (
+            f"the store answered after {rtt_s * 1000:.0f} ms: with fleet.lease_ttl_s = "
+            f"{settings.lease_ttl_s:g} agents would lose their leases"
+        )
+        yield Finding("warning", what, f"set it to {max(10, round(rtt_s * 40))} or more")
+
+
+def _life(store: Store, settings: Settings) -> Iterator[Finding]:
+    """As alerts judge it, but at once: beat, agents, dead letters, providers, budgets."""
+    found = conditions(store, settings)
+    offline = [condition.agent for condition in found if condition.name == "agent_offline"]
+    for condition in found:
+        if condition.name != "agent_offline":
+            of = f"{condition.agent}: " if condition.agent else ""
+            yield Finding("warning", f"{of}{condition.reason}", condition.remedy)
+    if offline:
+        more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
+        what = f"nobody works for {', '.join(offline[:5])}{more}"
+        yield Finding("warning", what, "start `fleet host`, or resume them")
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    for condition in of_spool(Shelter.of(settings), settings.spool):
+        yield Finding("warning", condition.reason, condition.remedy)
 
 
 def _times(settings: Settings) -> Iterator[Finding]:
@@ -119,7 +118,7 @@ def _times(settings: Settings) -> Iterator[Finding]:
         if agent.runner == "llm" and agent.call_timeout_s > settings.timeout_s(name):
             what = (
                 f"agents.{name}.call_timeout_s ({agent.call_timeout_s:g} s) is longer than "
-                f"its turn ({settings.timeout_s(name):g} s): a hung model leaves the next no time"
+                f"its turn ({settings.timeout_s(name):g} s): a hung one leaves others 10 s each"
             )
             if agent.fallbacks:
                 yield Finding("warning", what, "lower it: each tier needs its share of the turn")
@@ -133,40 +132,30 @@ def _files_open(settings: Settings) -> Iterator[Finding]:
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
-    if settings.broker_url is not None or not settings.data_dir.exists():
+    folder = settings.data_dir
+    if not folder.exists():
         return
-    free = shutil.disk_usage(settings.data_dir).free
-    if free < DISK_MIN_BYTES:
-        what = f"{settings.data_dir} has {free / 2**20:.0f} MiB left: a full disk stops the broker"
+    if (kind := _kind_of_disk(folder)) in ("tmpfs", "ramfs"):
+        what = f"{folder} is in memory ({kind}): a restart of the machine forgets what it holds"
+        remedy = "set fleet.data_dir to a folder on a disk"
+        # Elsewhere it is what was spooled while the broker was away.
+        yield Finding("warning", what, remedy, settings.broker_url is None)
+    free = shutil.disk_usage(folder).free
+    if settings.broker_url is None and free < DISK_MIN_BYTES:
+        what = f"{folder} has {free / 2**20:.0f} MiB left: a full disk stops the broker"
         yield Finding("warning", what, "make room, or set fleet.data_dir to another disk")
 
 
-def _secrets(settings: Settings) -> Iterator[Finding]:
-    """Files that hold a password or a key and that other users of the machine can read."""
-    path = find_file()
-    files = [path] if path is not None and _holds_secret(settings) else []
-    files += [settings.data_dir / "broker" / "password"]
-    for file in files:
-        if file.exists() and file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH) and _open(file):
-            what = f"{file} holds a secret and every user of this machine can read it"
-            yield Finding("warning", what, f"chmod 600 {file}")
-
-
-def _open(file: Path) -> bool:
-    """False when a folder above is closed to other users."""
-    return all(folder.stat().st_mode & stat.S_IXOTH for folder in file.absolute().parents)
-
-
-def _holds_secret(settings: Settings) -> bool:
-    urls = (settings.broker_url, settings.store_url)
-    return (
-        settings.alerts.webhook is not None
-        or any(url is not None and mask_url(url) != url for url in urls)
-        or any("api_key" in agent.params or agent.secret for agent in settings.agents.values())
-        or any(tool.headers or tool.env for tool in settings.tools.values())
-        or bool(settings.deliveries)
-        or settings.upstream.token is not None
-    )
+def _kind_of_disk(folder: Path) -> str:
+    """The kind of file system that `folder` is on; empty where the system does not say."""
+    try:
+        lines = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    whole = folder.resolve()
+    mounts = [line.split()[1:3] for line in lines]
+    above = [(place, kind) for place, kind in mounts if whole.is_relative_to(place)]
+    return max(above, key=lambda mount: len(mount[0]), default=("", ""))[1]
 
 
 def _exposure(settings: Settings) -> Iterator[Finding]:
@@ -228,6 +217,9 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 def _programs(settings: Settings) -> Iterator[Finding]:
     for name, agent in settings.agents.items():
+        if agent.runner == "python" and not _is_installed(str(agent.python)):
+            what = f"agents.{name}.python: there is no module {agent.python!r}"
+            yield Finding("warning", what, "install it, or start the fleet in its folder")
         if agent.runner not in ("command", "pty"):
             continue
         where = Path(agent.cwd or ".")
@@ -241,6 +233,12 @@ def _programs(settings: Settings) -> Iterator[Finding]:
         if shutil.which(found, path=path) is None:
             what = f"agents.{name}.command: there is no program {program!r}"
             yield Finding("warning", what, "install it where the fleet runs, or correct its name")
+
+
+def _is_installed(place: str) -> bool:
+    """Whether `package.module:name` could be found. Not imported: that would run it."""
+    package = place.partition(":")[0].partition(".")[0]
+    return PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is not None
 
 
 def _tools(settings: Settings) -> Iterator[Finding]:

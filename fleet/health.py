@@ -21,6 +21,11 @@ from fleet.version import VERSION
 BEAT_LATE_S = 15.0
 
 
+def beat_is_late(beat_s: float | None) -> bool:
+    """Whether nobody does beat's work: `beat_s` is the time since its last tick, None for never."""
+    return beat_s is None or beat_s > BEAT_LATE_S
+
+
 def document(
     opened: Callable[[], Store],
     settings: Settings,
@@ -59,11 +64,10 @@ def _document(
     totals = _totals(counts)
     oldest_s = max((row["oldest_s"] for row in counts.values()), default=0.0)
     signs = _signs(store)
-    beating = signs.beat_s is not None and signs.beat_s < BEAT_LATE_S
     consuming = all(row["online"] for row in agents.values())
     direct = standing["breaker"] == "closed" and standing["spooled"] == 0
     return {
-        "status": "ok" if consuming and beating and direct else "degraded",
+        "status": "ok" if consuming and direct and not beat_is_late(signs.beat_s) else "degraded",
         "version": VERSION,
         "epoch": signs.epoch,
         "g1": {

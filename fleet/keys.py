@@ -39,9 +39,11 @@
 | fleet:providers         | hash   | breakers of the models' providers       | a day              |
 | fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
 | fleet:pressure          | string | the store's memory is nearly full       | 15 s               |
+| fleet:grace             | string | agents are given time to come back      | 30 s               |
 | fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
 | fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
+| fleet:alerts:looked     | string | when was compared last                  | a day              |
 | fleet:alerts:outbox     | list   | messages that wait to be sent           | a day              |
 | fleet:alerts:sending    | string | a message is being sent                 | 20 s               |
 | fleet:alerts:rate       | string | messages in this minute                 | 60 s               |

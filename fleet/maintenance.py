@@ -11,6 +11,10 @@ HEALTH_PERIOD_S = 5.0
 SWEEP_PERIOD_S = 30.0
 #: Longer than any worker takes to come back or to pop a doorbell.
 UNTOUCHED_MS = 15_000
+#: A beat that was silent for so long was down, and with it the fleet or its store ...
+SILENCE_MS = 15_000
+#: ... and then agents have so long to come back before anything is given up for want of them.
+GRACE_MS = 30_000
 #: Most dispatches moved in one call, so that a script never holds the server for long.
 BATCH = 500
 
@@ -18,7 +22,8 @@ BATCH = 500
 def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
     """Repair the whole fleet once; answers what was done. Raises BrokerUnavailable."""
     keep_ms = int(settings.retention.completed_s * 1000)
-    calls = [(agent, keep_ms, BATCH, UNTOUCHED_MS) for agent in ("", *settings.agents)]
+    rest = (keep_ms, BATCH, UNTOUCHED_MS, SILENCE_MS, GRACE_MS)
+    calls = [(agent, *rest) for agent in ("", *settings.agents)]
     answers = ledger.store.run_many("reclaim", calls)
     record_tick(ledger.store, "reclaim")
     retried, expired = answers[0]

@@ -188,6 +188,10 @@ def _of_turns(reading: Reading) -> Iterator[Metric]:
     yield _counter("failures", "Attempts that failed.", failed, "agent", "stage")
     spoken = split("tokens_", ("in", "out"))
     yield _counter("tokens", "Tokens of finished model calls.", spoken, "agent", "direction")
+    text = (
+        "Turns by the tier of models that spoke last in them: 1 is the agent's own, then fallbacks."
+    )
+    yield _counter("turns_by_tier", text, _tiers(reading), "agent", "tier")
     usd = totals("usd", 1e6)
     yield _counter("dollars", "US dollars spent on finished model calls.", usd, "agent")
     turns = HistogramMetricFamily("fleet_turn_seconds", "How long turns took.", labels=["agent"])
@@ -200,6 +204,16 @@ def _of_turns(reading: Reading) -> Iterator[Metric]:
         buckets.append(("+Inf", float(seen)))
         turns.add_metric([agent], buckets, _total(reading, agent, "turn_ms") / 1000)
     yield turns
+
+
+def _tiers(reading: Reading) -> dict[tuple[str, ...], float]:
+    """The first tier of each agent, and of the others those that were ever used."""
+    found: dict[tuple[str, ...], float] = {(agent, "1"): 0 for agent in reading.agents}
+    for name, number in reading.totals.items():
+        agent, _, measure = name.partition("|")
+        if agent in reading.agents and measure.startswith("tier."):
+            found[agent, measure.removeprefix("tier.")] = number
+    return found
 
 
 def _gauge(name: str, text: str, values: Samples, *labels: str) -> GaugeMetricFamily:

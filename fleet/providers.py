@@ -46,11 +46,14 @@ class Providers:
 
     def tell(
         self, provider: str, outcome: Outcome, reason: str = "", retry_after_s: float | None = None
-    ) -> None:
-        """How a call ended; `reason` is shown to operators and holds no content."""
+    ) -> float:
+        """How a call ended; `reason` is shown to operators and holds no content.
+
+        0.0, or where it was the trial of a provider that stays left alone, for how many seconds.
+        """
         first_ms = int(self._settings.reset_timeout_s * 1000)
         try:
-            self._opened().run(
+            wait_ms = self._opened().run(
                 "provider",
                 *("tell", self._agent, provider, outcome, reason),
                 *(int((retry_after_s or 0.0) * 1000), self._settings.failure_threshold),
@@ -58,10 +61,12 @@ class Providers:
             )
         except BrokerUnavailable as error:
             logger.warning("the breaker of %s is not told: %s", provider, error)
+            return 0.0
+        return int(wait_ms) / 1000
 
 
 def states(store: Store) -> dict[str, dict[str, Any]]:
-    """The breakers that are not closed: name -> `open` or `half_open`, and for how long still."""
+    """The breakers that are not closed: name -> `open` or `half_open`, how long still, and why."""
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.PROVIDERS)
@@ -74,5 +79,9 @@ def states(store: Store) -> dict[str, dict[str, Any]]:
         if breaker["wait"]:
             left_s = max(0.0, (breaker["till"] - now_ms) / 1000)
             state = "open" if left_s else "half_open"
-            open_ones[name] = {"state": state, "tried_in_s": round(left_s, 3)}
+            open_ones[name] = {
+                "state": state,
+                "tried_in_s": round(left_s, 3),
+                "reason": breaker.get("reason", ""),
+            }
     return open_ones

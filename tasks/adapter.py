@@ -26,6 +26,8 @@ def load() -> ModuleType:
 
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
+    # Else each piece of a stream starts an event loop in a thread, for callbacks nobody has set.
+    litellm.disable_streaming_logging = True
     litellm.disable_hf_tokenizer_download = True
     litellm.custom_provider_map = [{"provider": PROVIDER, "custom_handler": Echo()}]
     # One for all calls: LiteLLM's cache makes a client, and so a connection, for each new timeout.

@@ -4,19 +4,27 @@ No text of a prompt, an answer or a provider's error gets past here: a provider'
 the prompt or the key.
 """
 
-import math
-from collections.abc import Mapping
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from fleet import retry_after
 from tasks.adapter import load
 from tasks.reply import Verdict
 
 #: The request is refused as it is; of the other 4xx these mean "not now", the rest "not here".
 _OUR_FAULT_STATUS = frozenset({400, 413, 422})
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
+
+#: Why no connection came about, without the address: it may hold a password.
+_OBSTACLES: Mapping[type[BaseException], str] = {
+    ssl.SSLCertVerificationError: "its certificate is not valid for this machine",
+    ssl.SSLError: "it does not speak TLS as it should",
+    socket.gaierror: "its name is not known",
+    ConnectionRefusedError: "nobody listens at its address",
+}
 
 #: An exception's chain of causes is followed no further.
 _CAUSES_MAX = 20
@@ -65,15 +73,15 @@ def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
     if headers := _headers(exc):
         status = _status(exc)
         sentence = f"{model}: {kind} (HTTP {status})"
-        return CallFailure(kind, verdict, sentence, _retry_after_s(headers), status)
+        return CallFailure(kind, verdict, sentence, retry_after.seconds(headers), status)
     if not provider_of(model):
         return CallFailure(kind, verdict, f"{model}: {kind}, LiteLLM knows no such provider")
     unset = _unset_keys(call)
     if unset and not _was_sent(exc):
         # With most providers LiteLLM calls this a server's or a connection's error.
         kind, verdict = "AuthenticationError", Verdict.NEXT_TIER
-    hint = f", {' or '.join(unset)} is not set" if unset else ""
-    return CallFailure(kind, verdict, f"{model}: {kind}{hint}")
+    hint = f"{' or '.join(unset)} is not set" if unset else _obstacle(exc)
+    return CallFailure(kind, verdict, f"{model}: {kind}{', ' if hint else ''}{hint}")
 
 
 def provider_of(model: str) -> str | None:
@@ -97,14 +105,25 @@ def _was_sent(exc: Exception) -> bool:
     """True when the network was tried: only then may waiting help."""
     import httpx
 
+    return any(isinstance(cause, OSError | httpx.HTTPError) for cause in _causes(exc))
+
+
+def _obstacle(exc: Exception) -> str:
+    """What was in the way of a request that got no answer, where the system says it; else ''."""
+    for cause in _causes(exc):
+        for kind, words in _OBSTACLES.items():
+            if isinstance(cause, kind):
+                return words
+    return ""
+
+
+def _causes(exc: Exception) -> Iterator[BaseException]:
     cause: BaseException | None = exc
     for _ in range(_CAUSES_MAX):
         if cause is None:
-            return False
-        if isinstance(cause, OSError | httpx.HTTPError):
-            return True
+            return
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
 
 
 def _status(exc: Exception) -> int | None:
@@ -117,16 +136,3 @@ def _status(exc: Exception) -> int | None:
 def _headers(exc: Exception) -> Mapping[str, str]:
     """The provider's headers; empty when it sent no answer."""
     return getattr(exc, "litellm_response_headers", None) or {}
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds, from either of its forms; None where absent or unreadable."""
-    value = headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None

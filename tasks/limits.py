@@ -1,4 +1,4 @@
-"""What signals may do to a turn: the soft time limit gets through, SIGTERM does not.
+"""What signals may do to a turn: the time limits get through, SIGTERM does not.
 
 Celery raises SoftTimeLimitExceeded, an Exception, and LiteLLM and the OpenAI client catch it and
 try again (openai/openai-python#2737). So during a turn the signal raises a BaseException instead.
@@ -6,11 +6,70 @@ Billiard installs its own handlers after `worker_process_init`, hence one per tu
 """
 
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from fleet.turn import Deadline
+
+#: How soon a limit that waits for an import looks again.
+IMPORT_LOOK_S = 0.05
+
+
+class Overtime(BaseException):
+    """A call took too long. No Exception, so that no library retries or swallows it."""
+
+
+@contextmanager
+def call_limit(seconds: float) -> Iterator[None]:
+    """Within this block Overtime is raised, once, when it has lasted `seconds`, above 0.
+
+    Libraries bound each wait for data; one byte a second meets that for ever. Only in the main
+    thread, which is where turns run; in another nothing is raised. A limit around this one holds,
+    and an import is waited for: the first call of a process makes many.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    armed, began = True, time.monotonic()
+
+    def on_alarm(_number: int, frame: FrameType | None) -> None:
+        nonlocal armed
+        if armed and _imports(frame):
+            signal.setitimer(signal.ITIMER_REAL, IMPORT_LOOK_S)
+        elif armed:
+            armed = False
+            raise Overtime
+
+    around_s, _ = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < around_s <= seconds:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        try:
+            yield
+        finally:
+            armed = False
+    finally:
+        # In a block of its own: the alarm may come at the end of the other.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if around_s:
+            left_s = around_s - (time.monotonic() - began)
+            signal.setitimer(signal.ITIMER_REAL, max(left_s, 0.001))
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """True within an import: one cut short leaves a half-made module to the whole process."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

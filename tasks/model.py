@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from tasks.adapter import load
 from tasks.failures import CallFailure, classify, failure_of, provider_of
+from tasks.limits import Overtime, call_limit
 from tasks.reply import Attempt, Gate, Message, ModelError, Reply, Verdict
 
 __all__ = [
@@ -32,6 +33,11 @@ __all__ = [
 
 #: Less than this cannot hold a request and its answer, so no tier is called.
 MIN_CALL_S = 0.5
+#: A call's own limit comes after those of its parts, which say better what was wrong, and after the
+#: turn's where that is the nearer one.
+OVERTIME_S = 0.5
+#: Kept for each tier that is still to come, or its equal share where there is less: a short answer.
+RESERVE_S = 10.0
 
 #: What `complete` decides itself.
 RESERVED_PARAMS = frozenset(
@@ -43,8 +49,10 @@ RESERVED_PARAMS = frozenset(
 
 #: No tier was called: the providers of all are left alone.
 HELD = "ProvidersOpen"
-#: The key is wrong, or not paid for: no other call with it will do better.
-_DENIED = frozenset({401, 402, 403})
+#: The key is wrong, or not paid for: no other call with it will do better. Some say 403 of what is
+#: asked, too.
+_KEY_DENIED = frozenset({401, 402})
+_DENIED = _KEY_DENIED | {403}
 
 
 def complete(
@@ -62,10 +70,9 @@ def complete(
 ) -> Reply:
     """The answer of `model`, or else of the first fallback that gives one.
 
-    Each tier gets one request of at most `timeout_s` seconds, and none starts with less than
-    `MIN_CALL_S` left before `deadline` (of `time.monotonic`). `timeout_s` bounds each wait for
-    data, and a stream as a whole; a trickled answer that is not streamed is left to the turn's
-    time limit. `params` go to every tier.
+    Each tier gets one request of at most `timeout_s` seconds, from first to last, and less where
+    the tiers after it would have no time left before `deadline` (of `time.monotonic`). None starts
+    with less than `MIN_CALL_S`. `params` go to every tier.
 
     `on_token` asks for a stream and gets its pieces of text. When a stream breaks, the next tier
     starts from the beginning, and `on_restart` is called before; the Reply alone is the truth. An
@@ -79,12 +86,13 @@ def complete(
     call = _request(messages, tools, params or {})
     attempts: list[Attempt] = []
     failures: list[CallFailure] = []
-    for tier, name in enumerate((model, *fallbacks), start=1):
+    names = (model, *fallbacks)
+    for tier, name in enumerate(names, start=1):
         left_s = deadline - time.monotonic()
         if left_s < MIN_CALL_S:
             failures.append(CallFailure("Timeout", Verdict.RETRY, f"{name}: no time was left"))
             break
-        call |= {"model": name, "timeout": min(timeout_s, left_s)}
+        call |= {"model": name, "timeout": min(timeout_s, _share(left_s, len(names) - tier))}
         begin = on_restart if tier > 1 else None
         attempt, answer = _ask(call, gate, begin, on_token)
         attempts += [attempt] if attempt else []
@@ -94,6 +102,14 @@ def complete(
         if answer.verdict is Verdict.FAIL:
             break
     raise _no_answer(failures, tuple(attempts))
+
+
+def _share(left_s: float, to_come: int) -> float:
+    """What of the time left one tier may take, when `to_come` others may have to follow."""
+    each_s = left_s / (to_come + 1)
+    if each_s < 2 * MIN_CALL_S:
+        return left_s
+    return left_s - to_come * min(RESERVE_S, each_s)
 
 
 def _request(
@@ -124,20 +140,30 @@ def _ask(
     started = time.monotonic()
     answer = _whole(call) if on_token is None else _streamed(call, on_token)
     error = answer.kind if isinstance(answer, CallFailure) else None
-    if gate is not None:
-        _tell(gate, place, answer)
-    return Attempt(model=name, seconds=time.monotonic() - started, error=error), answer
+    attempt = Attempt(model=name, seconds=time.monotonic() - started, error=error)
+    if gate is not None and (wait_s := _tell(gate, place, answer)) > 0:
+        # The key is still wrong: what was tried with it waits like the rest, and does not die.
+        sentence = f"{answer.sentence}; {place} stays left alone"
+        return attempt, CallFailure(HELD, Verdict.RETRY, sentence, wait_s)
+    return attempt, answer
 
 
-def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> None:
-    """What this answer says of the provider: one that refuses a request is well itself."""
+def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> float:
+    """What this answer says of the provider: one that refuses a request is well itself.
+
+    Above 0 where it was tried again and denied the agent's key again: for how many seconds none is
+    tried.
+    """
     if not isinstance(answer, CallFailure):
         gate.tell(place, "ok")
     elif answer.kind == "AuthenticationError" or answer.status in _DENIED:
-        gate.tell(place, "denied", answer.sentence, answer.retry_after_s)
+        wait_s = gate.tell(place, "denied", answer.sentence, answer.retry_after_s)
+        key = answer.kind == "AuthenticationError" or answer.status in _KEY_DENIED
+        return wait_s if key else 0.0
     else:
         failed = answer.verdict is Verdict.RETRY
         gate.tell(place, "failed" if failed else "ok", answer.sentence, answer.retry_after_s)
+    return 0.0
 
 
 def _place(call: Mapping[str, Any]) -> str:
@@ -149,17 +175,19 @@ def _place(call: Mapping[str, Any]) -> str:
 
 def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
     """LiteLLM's response, or why there is none."""
-    response = _guarded(call, lambda: load().completion(**call))
+    response = _guarded(call, call["timeout"] + OVERTIME_S, lambda: load().completion(**call))
     if isinstance(response, CallFailure):
         return response
-    return response if getattr(response, "choices", None) else _malformed(call)
+    return _judged(call, response)
 
 
 def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | CallFailure:
     """The same from a stream, whose pieces of text go to `on_token` as they come."""
-    ends_at = time.monotonic() + call["timeout"]
+    ends_at = time.monotonic() + call["timeout"] + OVERTIME_S
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
-    stream = _guarded(call, lambda: load().completion(**call, **streaming))
+    stream = _guarded(
+        call, ends_at - time.monotonic(), lambda: load().completion(**call, **streaming)
+    )
     if isinstance(stream, CallFailure):
         return stream
     try:
@@ -169,24 +197,21 @@ def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any |
     if isinstance(chunks, CallFailure):
         return chunks
     response = load().stream_chunk_builder(chunks, messages=call["messages"])
-    return response if response and response.choices else _malformed(call)
+    return _judged(call, response)
 
 
 def _read(
     call: Mapping[str, Any], stream: Any, on_token: Callable[[str], None], ends_at: float
 ) -> list[Any] | CallFailure:
     chunks: list[Any] = []
-    while (chunk := _guarded(call, lambda: next(stream, None))) is not None:
+    while (
+        chunk := _guarded(call, ends_at - time.monotonic(), lambda: next(stream, None))
+    ) is not None:
         if isinstance(chunk, CallFailure):
             return chunk
         chunks.append(chunk)
         if chunk.choices and (text := chunk.choices[0].delta.content):
             on_token(_encodable(text))
-        if time.monotonic() > ends_at:
-            # The provider's timeout bounds each wait for data, not the stream.
-            return CallFailure(
-                "Timeout", Verdict.RETRY, f"{call['model']}: the stream took too long"
-            )
     if stream.received_finish_reason is None:
         # LiteLLM would report a cut connection as a normal end.
         cut = f"{call['model']}: the stream was cut"
@@ -209,18 +234,29 @@ def _hang_up(stream: Any) -> None:
         close()
 
 
-def _guarded(call: Mapping[str, Any], act: Callable[[], Any]) -> Any | CallFailure:
+def _guarded(call: Mapping[str, Any], within_s: float, act: Callable[[], Any]) -> Any | CallFailure:
     """What `act` answers, or its exception as a value: raising from it would chain its text."""
     try:
-        return act()
+        if within_s <= 0:
+            raise Overtime
+        with call_limit(within_s):
+            return act()
+    except Overtime:
+        return CallFailure("Timeout", Verdict.RETRY, f"{call['model']}: it took too long")
     except Exception as exc:  # noqa: BLE001 - LiteLLM has no common base class; all are classified
         return failure_of(call, exc)
 
 
-def _malformed(call: Mapping[str, Any]) -> CallFailure:
-    return CallFailure(
-        "APIResponseValidationError", Verdict.RETRY, f"{call['model']}: an answer without choices"
-    )
+def _judged(call: Mapping[str, Any], response: Any) -> Any | CallFailure:
+    """The response where it is an answer, whole and meant as one."""
+    name = call["model"]
+    if not getattr(response, "choices", None):
+        kind, what = "APIResponseValidationError", f"{name}: an answer without choices"
+        return CallFailure(kind, Verdict.RETRY, what)
+    if response.choices[0].finish_reason == "content_filter":
+        kind, what = "ContentPolicyViolationError", f"{name}: the provider withheld its answer"
+        return CallFailure(kind, Verdict.NEXT_TIER, what)
+    return response
 
 
 def _no_answer(failures: Sequence[CallFailure], attempts: tuple[Attempt, ...]) -> ModelError:

@@ -20,9 +20,7 @@ def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
     """Why calls of model `name` with `params` would fail, in a sentence, or None."""
     litellm = model.load()
     try:
-        _, provider, _, base = litellm.get_llm_provider(
-            model=name, api_base=params.get("api_base"), api_key=params.get("api_key")
-        )
+        provider = litellm.get_llm_provider(model=name, **_given(params))[1]
     except litellm.exceptions.BadRequestError:
         return "LiteLLM knows no provider of that name"
     if provider == "echo":
@@ -33,9 +31,7 @@ def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
         missing = [variable for variable in wanted if not variable.endswith("_BASE")]
         if missing:
             return f"{' and '.join(missing)} is not in the environment"
-    if provider.startswith("ollama"):
-        base = base or os.environ.get("OLLAMA_API_BASE", _OLLAMA)
-    place = urlsplit(params.get("api_base") or base or "")
+    place = urlsplit(address(name, params) or "")
     if not place.hostname:
         return None
     port = place.port or (80 if place.scheme == "http" else 443)
@@ -44,3 +40,20 @@ def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
     except OSError as error:
         return f"{place.hostname}:{port} cannot be reached ({error.strerror or error})"
     return None
+
+
+def address(name: str, params: Mapping[str, Any]) -> str | None:
+    """The URL that calls of model `name` go to, None where only LiteLLM knows."""
+    litellm = model.load()
+    try:
+        _, provider, _, base = litellm.get_llm_provider(model=name, **_given(params))
+    except litellm.exceptions.BadRequestError:
+        return None
+    if provider.startswith("ollama"):
+        base = base or os.environ.get("OLLAMA_API_BASE", _OLLAMA)
+    found = params.get("api_base") or base
+    return str(found) if found else None
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: params.get(name) for name in ("api_base", "api_key")}

@@ -32,8 +32,8 @@ class Gate(Protocol):
         outcome: Literal["ok", "failed", "denied"],
         reason: str = "",
         retry_after_s: float | None = None,
-    ) -> None:
-        """How a call ended."""
+    ) -> float:
+        """How a call ended; how long a provider that was tried again stays left alone."""
         ...
 
 
@@ -50,7 +50,7 @@ class Attempt:
 class Reply:
     """A whole answer; a cut one is never a Reply.
 
-    `finish_reason` may be `length` or `content_filter`: what to do then is the caller's decision.
+    `finish_reason` may be `length`: what to do then is the caller's decision.
     """
 
     text: str

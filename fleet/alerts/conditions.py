@@ -7,7 +7,7 @@ from typing import Any
 
 from fleet.budget import WARN_AT, Standing
 from fleet.bus import BusEvent
-from fleet.health import BEAT_LATE_S
+from fleet.health import BEAT_LATE_S, beat_is_late
 
 #: A worker that is replaced, or a host that is deployed, is back before this.
 OFFLINE_AFTER_S = 30.0
@@ -17,7 +17,7 @@ STUCK_AFTER_S = 30.0
 #: Also announced by the scripts themselves, so that they are on the bus without an alerter.
 _ON_BUS_ALREADY = frozenset({"beat_dead", "stuck_queue"})
 #: Entries of the bus that are news by themselves: they open nothing, and nothing closes them.
-NEWS = ("alert", "breaker_opened", "breaker_closed")
+NEWS = ("alert",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +26,21 @@ class Condition:
 
     name: str  #: what kind, as on the bus
     reason: str
+    remedy: str = ""
     agent: str = ""
+    of: str = ""  #: which, where there may be several of one kind
     for_s: float = 0.0  #: told when it has lasted so long
     count: int = 0  #: told again when it has grown
 
     @property
     def key(self) -> str:
         """What makes two readings the same condition."""
-        return f"{self.name}:{self.agent}"
+        return f"{self.name}:{self.agent}{':' if self.of else ''}{self.of}"
+
+    @property
+    def told(self) -> str:
+        """What is wrong, and what helps."""
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
 
     def to_wire(self) -> dict[str, Any]:
         """As `scripts/alerts.lua` takes it."""
@@ -41,7 +48,7 @@ class Condition:
             "key": self.key,
             "name": self.name,
             "agent": self.agent,
-            "reason": self.reason,
+            "reason": self.told,
             "for_ms": int(self.for_s * 1000),
             "count": self.count,
             "quiet": self.name in _ON_BUS_ALREADY,
@@ -56,12 +63,14 @@ def current(
     *,
     pressed: bool = False,
     budgets: Mapping[str, Standing] = MappingProxyType({}),
+    providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[Condition]:
     """The conditions that hold.
 
     `counts` and `agents` are those of `fleet.ledger.views`, `beat_s` is the time since beat's last
     tick (None before the first), `last_words` is why an agent's newest dead letter died, `pressed`
-    whether the store's memory is nearly full, `budgets` what agents have spent of theirs today.
+    whether the store's memory is nearly full, `budgets` what agents have spent of theirs today,
+    `providers` the breakers that are open, of `fleet.providers`.
     """
     found = [
         Condition(
@@ -77,18 +86,21 @@ def current(
         found.append(
             Condition(
                 name="memory",
-                reason="the store's memory is nearly full: no event is accepted; give it more",
+                reason="the store's memory is nearly full: no event is accepted",
+                remedy="raise its maxmemory",
             )
         )
-    if beat_s is None or beat_s > BEAT_LATE_S:
+    if beat_is_late(beat_s):
         since = "beat has never run" if beat_s is None else f"no beat for {beat_s:.0f} s"
         found.append(
             Condition(
                 name="beat_dead",
-                reason=f"{since}: retries, deadlines and repairs wait; start `celery beat`",
+                reason=f"{since}: retries, deadlines and repairs wait",
+                remedy="start `fleet up`, or `celery -A fleet beat`",
                 for_s=BEAT_LATE_S,
             )
         )
+    found += [_left_alone(name, breaker) for name, breaker in providers.items()]
     for name, agent in agents.items():
         found += _of_agent(name, agent, counts[name], last_words.get(name, ""))
     return found
@@ -103,13 +115,25 @@ def _of_agent(
     if agent["paused"]:
         return found
     if not agent["online"]:
-        reason = "no worker holds its lease"
         found.append(
-            Condition(name="agent_offline", agent=name, reason=reason, for_s=OFFLINE_AFTER_S)
+            Condition(
+                name="agent_offline",
+                agent=name,
+                reason="no worker holds its lease",
+                remedy="start `fleet host`",
+                for_s=OFFLINE_AFTER_S,
+            )
         )
     elif not agent["active"] and not agent["hold_s"] and row["oldest_s"] > STUCK_AFTER_S:
-        reason = "its worker holds the lease but takes no work"
-        found.append(Condition(name="stuck_queue", agent=name, reason=reason, for_s=10.0))
+        found.append(
+            Condition(
+                name="stuck_queue",
+                agent=name,
+                reason="its worker holds the lease but takes no work",
+                remedy="restart it",
+                for_s=10.0,
+            )
+        )
     return found
 
 
@@ -147,6 +171,19 @@ def _dead_letters(agent: str, count: int, words: str) -> Condition:
     return Condition(
         name="dead_letters",
         agent=agent,
-        reason=f"{letters}{last}; see `fleet dlq list`",
+        reason=f"{letters}{last}",
+        remedy="see `fleet dlq list`",
         count=count,
+    )
+
+
+def _left_alone(name: str, breaker: Mapping[str, Any]) -> Condition:
+    agent, _, provider = name.rpartition("/")
+    why = f" after {breaker['reason']}" if breaker.get("reason") else " after its failures"
+    return Condition(
+        name="provider_open",
+        agent=agent,
+        of=provider,
+        reason=f"{provider} is not called any more{why}",
+        remedy=f"`fleet agents resume {agent or 'NAME'}` tries it at once",
     )

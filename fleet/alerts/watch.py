@@ -3,20 +3,16 @@
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from urllib.parse import urlsplit
-
-import httpx
 
 from fleet import bus, keys
-from fleet.alerts.conditions import current, last_words, news
-from fleet.alerts.message import Message, body
-from fleet.budget import Standing, of_today
+from fleet.alerts.conditions import last_words, news
+from fleet.alerts.machine import Machine
+from fleet.alerts.message import Message
+from fleet.alerts.reading import conditions
+from fleet.alerts.sender import PER_MINUTE, Sender
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import views
-from fleet.maintenance import my_turn
+from fleet.maintenance import SILENCE_MS, my_turn
 from fleet.settings import Settings
 from fleet.store import Store
 from fleet.store.connection import reachable
@@ -26,41 +22,28 @@ logger = logging.getLogger(__name__)
 PERIOD_S = 3.0
 #: A growing condition is told again after this.
 AGAIN_MS = 300_000
-#: Discord takes 30 a minute for one webhook, Slack 60.
-PER_MINUTE = 20
 OUTBOX_MAX = 200
-#: One request; a receiver that hangs holds up nothing but the next message.
-SEND_TIMEOUT_S = 5.0
 #: Longer than a request takes, shorter than an operator's patience.
 SENDING_MS = 20_000
 #: An alert that could not be sent for so long helps nobody any more.
 STALE_MS = 3_600_000
-BACKOFF_MAX_S = 60.0
-#: How long the store must be silent before that is told: a restart takes less.
-OUTAGE_AFTER_S = 5.0
 
 
 class Alerter:
     """Looks every few seconds. Any number may run in a fleet; what one has told no other tells.
 
-    `tells_outage` for one process only: that the store is away cannot be agreed on through it.
+    `first`: see `Machine`; for one process of a machine only.
     """
 
     def __init__(
-        self, opened: Callable[[], Store], settings: Settings, *, tells_outage: bool = False
+        self, opened: Callable[[], Store], settings: Settings, *, first: bool = False
     ) -> None:
         webhook = settings.alerts.webhook
         self._opened = opened
         self._settings = settings
-        self._url = webhook.get_secret_value() if webhook else ""
-        self._tells_outage = tells_outage
+        self._sender = Sender(webhook.get_secret_value() if webhook else "")
+        self._machine = Machine(settings, self._sender, first=first)
         self._stop = threading.Event()
-        self._client = httpx.Client(timeout=SEND_TIMEOUT_S, follow_redirects=False)
-        self._away_since: float | None = None
-        self._outage_told = False
-        self._pause_until = 0.0
-        self._backoff_s = 1.0
-        self._reachable = True
         self._words: dict[str, str] = {}
 
     def start(self) -> None:
@@ -74,122 +57,54 @@ class Alerter:
     def _run(self) -> None:
         while not self._stop.wait(PERIOD_S):
             try:
-                self.look()
-            except BrokerUnavailable as error:
-                self._store_away(str(error))
-                continue
+                self.round()
             except Exception:
                 # An alerter that dies of one reading would be missed just when it is needed.
                 logger.exception("alerts: this look failed; the next one follows")
-                continue
-            self._store_back()
-        self._client.close()
+        self._machine.close()
+        self._sender.close()
+
+    def round(self) -> None:
+        """A look at the fleet, and one at this machine, which needs no store."""
+        store, away = None, ""
+        try:
+            self.look()
+            store = self._opened()
+        except BrokerUnavailable as error:
+            away = str(error)
+        try:
+            self._machine.look(store, away)
+        except BrokerUnavailable:
+            logger.debug("alerts: the store went away meanwhile; the next look tells")
 
     def look(self) -> None:
-        """One round: compare, tell, send. Raises BrokerUnavailable."""
+        """Compare the fleet with what was told of it, tell, send. Raises BrokerUnavailable."""
         store = self._opened()
         if my_turn(store, "alerts", PERIOD_S):
             self._compare(store)
-        if self._url:
+        if self._sender.wanted:
             self._send_waiting(store)
 
     def _compare(self, store: Store) -> None:
-        names = list(self._settings.agents)
         with reachable():
-            pipe = store.client.pipeline(transaction=False)
-            pipe.get(keys.ALERTS_CURSOR)
-            pipe.hgetall(keys.BEAT)
-            pipe.exists(keys.PRESSURE)
-            pipe.time()
-            cursor, ticks, pressed, (seconds, micros) = pipe.execute()
-        after = cursor or bus.last_id(store)
+            cursor = store.client.get(keys.ALERTS_CURSOR)
+        after = str(cursor or bus.last_id(store))
         entries = bus.read(store, after, count=1000)
         self._words.update(last_words(entries))
-        newest = max((float(tick) for tick in ticks.values()), default=None)
-        now = seconds + micros / 1e6
-        found = current(
-            views.counts(store, names),
-            views.agents(store, names),
-            None if newest is None else now - newest,
-            self._words,
-            pressed=bool(pressed),
-            budgets=self._budgets(store),
-        )
+        found = conditions(store, self._settings, self._words)
         store.run(
             "alerts",
             json.dumps([condition.to_wire() for condition in found]),
             json.dumps(news(entries)),
             entries[-1].id if entries else after,
-            *(AGAIN_MS, PER_MINUTE, OUTBOX_MAX, int(bool(self._url))),
+            *(AGAIN_MS, PER_MINUTE, OUTBOX_MAX, int(self._sender.wanted), SILENCE_MS),
         )
 
-    def _budgets(self, store: Store) -> dict[str, Standing]:
-        agents = self._settings.agents
-        found = {
-            name: of_today(agents[name].budget, row)
-            for name, row in views.spend(store, list(agents)).items()
-        }
-        return {name: standing for name, standing in found.items() if standing}
-
     def _send_waiting(self, store: Store) -> None:
-        while not self._stop.is_set() and time.monotonic() >= self._pause_until:
+        while not self._stop.is_set() and self._sender.ready:
             raw = store.run("alerts_outbox", "take", SENDING_MS, STALE_MS)
             if not raw:
                 return
             message = Message.of(json.loads(raw))
-            if self._send(message):
+            if self._sender.send(message):
                 store.run("alerts_outbox", "done", message.id)
-
-    def _send(self, message: Message) -> bool:
-        """True when it need not be sent again: the receiver took it, or never will."""
-        try:
-            answer = self._client.post(self._url, json=body(self._url, message))
-        except httpx.HTTPError as error:
-            return self._failed(type(error).__name__, self._backoff_s)
-        if answer.is_success:
-            self._reachable, self._backoff_s = True, 1.0
-            return True
-        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-            return self._failed(f"HTTP {answer.status_code}", _retry_after(answer, self._backoff_s))
-        logger.error(
-            "alerts: %s refuses a message with HTTP %d: check alerts.webhook",
-            *(urlsplit(self._url).hostname, answer.status_code),
-        )
-        return True
-
-    def _failed(self, why: str, pause_s: float) -> bool:
-        if self._reachable:
-            # Without the path: it is the receiver's secret.
-            logger.warning(
-                "alerts: %s does not take messages (%s); they wait",
-                urlsplit(self._url).hostname,
-                why,
-            )
-        self._reachable = False
-        self._pause_until = time.monotonic() + pause_s
-        self._backoff_s = min(self._backoff_s * 2, BACKOFF_MAX_S)
-        return False
-
-    def _store_away(self, why: str) -> None:
-        now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-        away = now - self._away_since > OUTAGE_AFTER_S
-        if self._tells_outage and self._url and away and not self._outage_told:
-            self._outage_told = self._send_outage(why, "open")
-
-    def _store_back(self) -> None:
-        self._away_since = None
-        if self._outage_told:
-            self._outage_told = not self._send_outage("it answers again", "closed")
-
-    def _send_outage(self, why: str, state: str) -> bool:
-        at_ms = int(datetime.now(UTC).timestamp() * 1000)
-        return self._send(
-            Message(id=f"{at_ms}-0", name="store_away", reason=why, state=state, at_ms=at_ms)
-        )
-
-
-def _retry_after(answer: httpx.Response, otherwise_s: float) -> float:
-    text = answer.headers.get("retry-after", "")
-    return min(float(text), BACKOFF_MAX_S * 10) if text.isdigit() else otherwise_s

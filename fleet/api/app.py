@@ -56,7 +56,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
         # Who may send must be known before the broker goes away, or nobody could send then.
         await access.current()
         backend.keeper.start()
-        alerter = Alerter(backend.store, settings, tells_outage=True)
+        alerter = Alerter(backend.store, settings, first=True)
         alerter.start()
         try:
             yield

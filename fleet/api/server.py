@@ -4,7 +4,9 @@ import errno
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -27,6 +29,7 @@ SEND_BUFFER_BYTES = 64 * 1024
 BACKLOG = 2048
 #: The kernel gives up on a peer that acknowledges nothing.
 PEER_TIMEOUT_MS = 30_000
+PUBLISH_AGAIN_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +62,8 @@ def serve(
         try:
             server.run([listener])
         finally:
-            forget_address(settings.data_dir)
+            with suppress(OSError):  # a reader finds nobody there
+                forget_address(settings.data_dir)
 
 
 class _Server(uvicorn.Server):
@@ -102,15 +106,23 @@ class _Server(uvicorn.Server):
 
 
 def _started(settings: Settings, url: str, announce: Callable[[str], None] | None) -> None:
+    _publish(settings, url)
+    if announce is not None:
+        announce(url)
+
+
+def _publish(settings: Settings, url: str) -> None:
+    """Say where the API is; on a full disk again and again, while it serves."""
     try:
         write_address(settings.data_dir, url)
     except OSError as error:
-        raise FleetError(
-            f"{settings.data_dir} cannot be written ({error.strerror}): "
-            "make it writable, or set fleet.data_dir to another folder."
-        ) from error
-    if announce is not None:
-        announce(url)
+        _log.warning(
+            "%s cannot be written (%s): the API serves, and its address is not told yet",
+            *(settings.data_dir, error.strerror),
+        )
+        again = threading.Timer(PUBLISH_AGAIN_S, _publish, (settings, url))
+        again.daemon = True
+        again.start()
 
 
 def _check_reach(host: str, settings: Settings) -> None:

@@ -163,6 +163,47 @@ def medians(rounds: Sequence[Figures]) -> Figures:
     return {name: rounded(statistics.median(r[name] for r in rounds)) for name in rounds[0]}
 
 
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One benchmark under way: its options, settled, and where it happens."""
+
+    name: str
+    of: str  #: the peer
+    options: dict[str, Option]
+    where: Lab
+
+    def number(self, name: str) -> int:
+        """An option that is a whole number."""
+        return int(self.options[name])
+
+    def in_turns(
+        self, contenders: Sequence[Any], measure: Callable[[Any], Figures], times: int = 1
+    ) -> Any:
+        """As the function, for `times` as many rounds as the option says."""
+        return in_turns(times * self.number("rounds"), contenders, measure)
+
+    def compare(
+        self, contenders: Sequence[Any], measure: Callable[[Any], Figures]
+    ) -> dict[str, Any]:
+        """The report of two contenders, by the medians of their rounds."""
+        ours, theirs = self.in_turns(contenders, measure)
+        return self.report(medians(ours), medians(theirs))
+
+    def report(self, ours: Figures, theirs: Figures) -> dict[str, Any]:
+        """The object that is printed."""
+        return report(self.name, self.where, self.options, ours, theirs, self.of)
+
+
+@contextmanager
+def bench(
+    name: str, of: str, defaults: Mapping[str, Option], given: Mapping[str, Option]
+) -> Iterator[Bench]:
+    """Settle the options and open a lab. Raises as `settle`."""
+    options = settle(defaults, given)
+    with lab(options) as where:
+        yield Bench(name, of, options, where)
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)

@@ -9,17 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from fleet.bench import _api_clients, _api_peer
-from fleet.bench._harness import (
-    Figures,
-    Option,
-    in_turns,
-    lab,
-    medians,
-    progress,
-    report,
-    rounded,
-    settle,
-)
+from fleet.bench._harness import Figures, Option, bench, progress, rounded
 from fleet.bench._servers import LOOPBACK, Helper, Server
 from fleet.errors import FleetError
 
@@ -37,25 +27,23 @@ TEXT = "x" * 200
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module. Raises FleetError when a server refuses an event."""
-    options = settle(OPTIONS, given)
-    with lab(options) as where, ExitStack() as stack:
-        servers = [Server.fleet(where), Server.peer("celery", _api_peer, where)]
+    with bench("api", OF, OPTIONS, given) as here, ExitStack() as stack:
+        servers = [Server.fleet(here.where), Server.peer("celery", _api_peer, here.where)]
         for server in servers:
             stack.callback(server.stop)
         clients = Helper(_api_clients)
         stack.callback(clients.stop)
         for server in servers:
             server.await_ready()
-            _round(server, clients, options | {"events": 200})
+            _round(server, clients, here.options | {"events": 200})
         progress("warmed up")
 
         def measure(server: Server) -> Figures:
-            with where.client() as client:
+            with here.where.client() as client:
                 client.flushall()
-            return _round(server, clients, options)
+            return _round(server, clients, here.options)
 
-        ours, theirs = in_turns(int(options["rounds"]), servers, measure)
-        return report("api", where, options, medians(ours), medians(theirs), OF)
+        return here.compare(servers, measure)
 
 
 def _round(server: Server, clients: Helper, options: dict[str, Option]) -> Figures:

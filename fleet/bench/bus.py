@@ -17,17 +17,7 @@ from typing import Any
 
 from fleet import bus as fleet_bus
 from fleet.bench import _bus_clients, _bus_peer
-from fleet.bench._harness import (
-    Figures,
-    Lab,
-    Option,
-    lab,
-    medians,
-    progress,
-    report,
-    rounded,
-    settle,
-)
+from fleet.bench._harness import Figures, Lab, Option, bench, medians, progress, rounded
 from fleet.bench._servers import LOOPBACK, Helper, Server
 from fleet.store import Store, open_store
 
@@ -85,13 +75,16 @@ class Publisher:
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module. Raises FleetError when a part fails."""
-    options = settle(OPTIONS, given)
-    counts = [int(count) for count in str(options["clients"]).split(",")]
-    with lab(options) as where, _parts(where) as (servers, crowd, others, publisher):
+    with (
+        bench("bus", OF, OPTIONS, given) as here,
+        _parts(here.where) as (servers, crowd, others, publisher),
+    ):
+        options = here.options
+        counts = [int(count) for count in str(options["clients"]).split(",")]
         found: list[Figures] = [{}, {}]
         for count in counts:
             rounds: list[list[Figures]] = [[], []]
-            for number in range(int(options["rounds"])):
+            for number in range(here.number("rounds")):
                 for place in (0, 1) if number % 2 == 0 else (1, 0):
                     figures = _round(servers[place], crowd, publisher, count, options)
                     said = " ".join(f"{k}={v:g}" for k, v in figures.items())
@@ -104,7 +97,7 @@ def run(**given: Option) -> dict[str, Any]:
             said = " ".join(f"{k}={v:g}" for k, v in figures.items())
             progress(f"replay, {servers[place].name}: {said}")
             found[place]["replay"] = figures
-        return report("bus", where, options, found[0], found[1], OF)
+        return here.report(*found)
 
 
 @contextmanager

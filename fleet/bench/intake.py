@@ -10,18 +10,7 @@ import time
 from typing import Any
 
 from fleet.bench._contenders import Bare, Fleet, names
-from fleet.bench._harness import (
-    Figures,
-    Lab,
-    Option,
-    in_turns,
-    lab,
-    medians,
-    progress,
-    report,
-    rounded,
-    settle,
-)
+from fleet.bench._harness import Bench, Figures, Option, bench, progress, rounded
 
 OPTIONS: dict[str, Option] = {
     "seed": 1,
@@ -38,28 +27,26 @@ PADDING = "x" * 200
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module."""
-    options = settle(OPTIONS, given)
-    agents = names(int(options["agents"]))
-    with lab(options) as where:
-        fleet, bare = Fleet(where, agents, "noop"), Bare(where, agents, "noop")
+    with bench("intake", OF, OPTIONS, given) as here:
+        agents = names(here.number("agents"))
+        fleet, bare = Fleet(here.where, agents, "noop"), Bare(here.where, agents, "noop")
         try:
             for side in (fleet, bare):
-                _round(where, side, options | {"events": int(options["batch"])})
+                _round(here, side, here.number("batch"))
             progress("warmed up")
-            ours, theirs = in_turns(
-                int(options["rounds"]), [fleet, bare], lambda side: _round(where, side, options)
+            return here.compare(
+                [fleet, bare], lambda side: _round(here, side, here.number("events"))
             )
-            return report("intake", where, options, medians(ours), medians(theirs), OF)
         finally:
             bare.stop()
             fleet.stop()
 
 
-def _round(where: Lab, side: Fleet | Bare, options: dict[str, Option]) -> Figures:
-    events, size = int(options["events"]), int(options["batch"])
+def _round(here: Bench, side: Fleet | Bare, events: int) -> Figures:
+    size = here.number("batch")
     figures = {}
     for kind in ("single", "batch"):
-        with where.client() as client:
+        with here.where.client() as client:
             client.flushall()
         started = time.perf_counter()
         if kind == "single":

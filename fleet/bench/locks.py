@@ -20,17 +20,7 @@ from itertools import cycle, islice, repeat
 from typing import IO, Any, cast
 
 from fleet.bench import _lock_clients
-from fleet.bench._harness import (
-    Figures,
-    Option,
-    in_turns,
-    lab,
-    medians,
-    progress,
-    report,
-    rounded,
-    settle,
-)
+from fleet.bench._harness import Figures, Option, bench, medians, progress, rounded
 from fleet.bench._lock_clients import Ours, Side, Theirs
 from fleet.errors import FleetError
 from fleet.locks import SessionLock, TurnRWLock
@@ -89,22 +79,19 @@ class Client:
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module. Raises FleetError when a client fails."""
-    options = settle(OPTIONS, given)
-    with lab(options) as where:
-        url = where.endpoint.url
+    with bench("locks", OF, OPTIONS, given) as here:
+        url = here.where.endpoint.url
         sides: list[Side] = [Ours(url), Theirs(url)]
-        with _clients(url, options) as clients:
+        with _clients(url, here.options) as clients:
             for side in sides:
                 _alone(side, 50)
                 _contended(side, clients)
             progress("warmed up")
-            rounds = int(options["rounds"])
-            alone = in_turns(5 * rounds, sides, lambda side: _alone(side, int(options["alone"])))
-            contended = in_turns(rounds, sides, lambda side: _contended(side, clients))
-        ours, theirs = (
-            {**medians(alone[place]), **medians(contended[place])} for place in range(2)
+            alone = here.in_turns(sides, lambda side: _alone(side, here.number("alone")), times=5)
+            contended = here.in_turns(sides, lambda side: _contended(side, clients))
+        return here.report(
+            *({**medians(alone[place]), **medians(contended[place])} for place in range(2))
         )
-        return report("locks", where, options, ours, theirs, OF)
 
 
 def _alone(side: Side, times: int) -> Figures:

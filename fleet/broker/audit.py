@@ -13,6 +13,9 @@ Level = Literal["error", "warning", "info"]
 #: Idle connections of Celery are pinged rarely; a server that cuts them makes workers reconnect.
 IDLE_TIMEOUT_MIN_S = 3600
 
+#: Intake stops at 90 % (`caps.store_memory`), so that what was accepted can end.
+MEMORY_MAX = 0.8
+
 _OPTIONS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "save", "timeout")
 
 
@@ -117,6 +120,10 @@ def _durability(info: dict[str, Any], options: dict[str, str]) -> Iterator[Findi
 
 
 def _memory(info: dict[str, Any], options: dict[str, str]) -> Iterator[Finding]:
+    most, used = int(info.get("maxmemory") or 0), int(info.get("used_memory") or 0)
+    if most and used > most * MEMORY_MAX:
+        what = f"{used / most:.0%} of the server's maxmemory is used: soon it takes no events"
+        yield Finding("warning", what, "CONFIG SET maxmemory higher, or give it a larger machine")
     policy = options.get("maxmemory-policy") or str(info.get("maxmemory_policy") or "unknown")
     if policy == "noeviction":
         return

@@ -40,6 +40,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from fleet import files
 from fleet.broker.circuit import Circuit, Limits, answered, asked, failed
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class Breaker:
         """Raises BreakerOpen instead of letting a call through."""
         if not self.closed:
             state, now = self.look()
+            if not state.open:  # closed meanwhile, or the file was damaged
+                return
             left_s = max(0.0, max(state.probe_at, state.probing_until) - now)
             raise BreakerOpen(
                 f"it is not asked any more since {state.cause}, {now - state.since:.0f} s ago; "
@@ -194,11 +197,19 @@ class Breaker:
 
     def _read(self) -> Circuit:
         assert self._memory is not None  # noqa: S101 - `_map` came before
-        with suppress(ValueError, TypeError, KeyError):
-            told = json.loads(self._memory[1:].rstrip(b"\0"))
-            if told.pop("boot") == _boot():
-                return Circuit(**{**told, "failures": tuple(told["failures"])})
-        return Circuit()
+        text = self._memory[1:].rstrip(b"\0")
+        if not text:
+            return Circuit()
+        try:
+            told = json.loads(text)
+            if told.pop("boot") != _boot():
+                return Circuit()
+            return Circuit(**{**told, "failures": tuple(told["failures"])})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            # A copy: other processes have the file itself in their memory.
+            files.set_aside(self._path, "it holds no breaker's state", copy=True)
+            self._write(Circuit())
+            return Circuit()
 
     def _write(self, state: Circuit) -> None:
         assert self._memory is not None  # noqa: S101 - `_map` came before

@@ -75,6 +75,11 @@ class EmbeddedBroker:
             return self._process.poll() is None
         return self._endpoint is not None and self._folder.is_held() and exists(self._endpoint.pid)
 
+    def republish(self) -> None:
+        """Say again where the living server answers, if that was lost. Raises OSError."""
+        if self._endpoint is not None and not self._folder.is_published:
+            self._folder.publish(self._endpoint.pid, self._endpoint.port)
+
     def start(self) -> Endpoint:
         """Return when the server answers with its data loaded; after its death, start it again.
 
@@ -131,6 +136,7 @@ class EmbeddedBroker:
     def _adopt(self, patience: Patience) -> Endpoint | None:
         """The living server of this folder, None while it does not answer yet."""
         pid, port = self._folder.published()
+        port = port or self._folder.port_in_log()
         # Port 0: another start has just taken the lock and not published its port yet.
         told = ask(self._folder.endpoint(pid, port).url) if port else {}
         if told and not told["loading"]:

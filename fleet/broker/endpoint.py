@@ -10,12 +10,19 @@ server answers; its pid is 0 from before the server is started until it has answ
 import fcntl
 import json
 import os
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fleet import files
 from fleet.errors import BrokerUnavailable
+
+_PASSWORD = re.compile(r"[A-Za-z0-9_-]{43}")
+#: Valkey says so at its start; enough of the log's end to hold it.
+_PORT_IN_LOG = re.compile(rb"\bport=(\d+)")
+_LOG_TAIL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +39,16 @@ def read_endpoint(data_dir: Path) -> Endpoint | None:
     """The embedded broker that runs on `data_dir`, or None.
 
     A broker that still starts, or still loads its data, counts as not running. Raises
-    BrokerUnavailable when the folder belongs to another user.
+    BrokerUnavailable when the folder belongs to another user, or a file of it is damaged.
     """
     folder = BrokerFolder(data_dir)
     try:
         pid, port = folder.published()
+        if not port and folder.is_held():
+            raise BrokerUnavailable(
+                f"The embedded broker of {data_dir} lives, but nothing says where: it has just "
+                "been started, or endpoint.json was damaged; `fleet up` finds it."
+            )
         if not pid or not folder.is_held() or not exists(pid):
             return None
         return folder.endpoint(pid, port)
@@ -95,14 +107,26 @@ class BrokerFolder:
     def ensure_password(self) -> None:
         """Make the password once for the life of the folder. Only for the holder of the lock."""
         with suppress(FileNotFoundError):
-            if self.password():
+            if self._password_read() is not None:
                 return
+            # Nobody needs the old one: no server lives, and the data is not locked with it.
+            files.set_aside(self._password, "it holds no password")
         # Synced: an empty file after a power loss would be a server without a password.
-        _replace(self._password, secrets.token_urlsafe(32), sync=True)
+        files.replace(self._password, secrets.token_urlsafe(32), sync=True)
 
     def password(self) -> str:
-        """The password of this folder's servers."""
-        return self._password.read_text()
+        """The password of this folder's servers. Raises BrokerUnavailable where it is damaged."""
+        found = self._password_read()
+        if found is None:
+            raise BrokerUnavailable(
+                f"{self._password} is damaged: end the server that was started with it (its log is "
+                f"{self.log}), which loses nothing, and start again."
+            )
+        return found
+
+    def _password_read(self) -> str | None:
+        text = self._password.read_bytes().decode("ascii", errors="replace")
+        return text if _PASSWORD.fullmatch(text) else None
 
     def endpoint(self, pid: int, port: int) -> Endpoint:
         """The endpoint of a server of this folder."""
@@ -110,18 +134,31 @@ class BrokerFolder:
 
     def publish(self, pid: int, port: int) -> None:
         """Tell everybody where the server answers; pid 0 while it does not answer yet."""
-        _replace(self._endpoint, json.dumps({"pid": pid, "port": port}))
+        files.replace(self._endpoint, json.dumps({"pid": pid, "port": port}))
 
     def published(self) -> tuple[int, int]:
         """The pid and the port of the last server, alive or not; zeros when there was none."""
         try:
-            told = json.loads(self._endpoint.read_text())
-            return int(told["pid"]), int(told["port"])
-        except (FileNotFoundError, NotADirectoryError):
+            told = files.read_json(self._endpoint)
+            return (int(told["pid"]), int(told["port"])) if told else (0, 0)
+        except NotADirectoryError:
             return 0, 0
         except (ValueError, KeyError, TypeError):
-            # Cut by a power loss, which no server survived; the next start writes it anew.
+            files.set_aside(self._endpoint, "it names no port")
             return 0, 0
+
+    @property
+    def is_published(self) -> bool:
+        """False when `endpoint.json` is gone, as one that was damaged."""
+        return self._endpoint.exists()
+
+    def port_in_log(self) -> int:
+        """The port of the last server by its own words; 0 where it said none."""
+        with suppress(FileNotFoundError), self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - _LOG_TAIL_BYTES))
+            said = _PORT_IN_LOG.findall(log.read())
+            return int(said[-1]) if said else 0
+        return 0
 
 
 def exists(pid: int) -> bool:
@@ -133,18 +170,3 @@ def exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _replace(path: Path, text: str, *, sync: bool = False) -> None:
-    """Readers see the old content or the new, never a part; writers may be several."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise

@@ -57,8 +57,6 @@ class Keeper:
         self._lock: int | None = None
         self._told = ""
         self._unclean = True
-        #: Names of damaged files that were told of.
-        self._reported: set[str] = set()
 
     def start(self) -> None:
         """Begin, in a daemon thread."""
@@ -125,7 +123,6 @@ class Keeper:
         if self._direct is not None:
             self._direct.end()
         self._tell_refused()
-        self._tell_damaged()
         if self._unclean and self._spool.exists:
             self._spool.clear()
         self._unclean = False
@@ -187,9 +184,7 @@ class Keeper:
                 ledger.accept_args(handed.event, handed.plan, age_s=handed.age_s)
             except ConfigError as error:
                 self._spool.put_aside(one.seq, str(error))
-                reason = f"an event is put aside: {error} It is tried again at the next start."
-                logger.error("%s", reason)
-                bus.alert(ledger.store, "spool_aside", reason)
+                logger.error("an event is put aside until the next start: %s", error)
 
     def _tell_refused(self) -> None:
         refused = self._spool.take_refused()
@@ -200,13 +195,6 @@ class Keeper:
             except BrokerUnavailable:
                 self._spool.count_refused(refused)
                 raise
-
-    def _tell_damaged(self) -> None:
-        for name in self._spool.file.damaged():
-            if name not in self._reported:
-                reason = f"the spool was damaged and is set aside as {name}: events may be in it"
-                bus.alert(self._ledger().store, "spool_damaged", reason)
-                self._reported.add(name)
 
     def _alone(self) -> bool:
         """True for the one keeper of the data folder."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from fleet.broker.embedded import EmbeddedBroker
 from fleet.errors import BrokerUnavailable
@@ -19,6 +20,9 @@ async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> Non
     while True:
         await asyncio.sleep(LOOK_S)
         if broker.alive():
+            # On a full disk it is tried again at the next look.
+            with suppress(OSError):
+                broker.republish()
             continue
         starting = asyncio.create_task(asyncio.to_thread(broker.start))
         try:

@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from fleet import signature
+from fleet import retry_after, signature
 from fleet.ledger import Failure, Stage
 from fleet.runner import TurnFailed
 from fleet.turn import Turn
@@ -107,8 +107,8 @@ def _text(answer: httpx.Response, said: bytes) -> str:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
-    text = answer.headers.get("retry-after", "")
-    return min(float(text), RETRY_AFTER_S_MAX) if text.isascii() and text.isdecimal() else None
+    wait_s = retry_after.seconds(answer.headers)
+    return None if wait_s is None else min(wait_s, RETRY_AFTER_S_MAX)
 
 
 def _failed(reason: str, retryable: bool, retry_after_s: float | None = None) -> TurnFailed:

@@ -21,9 +21,11 @@ from tests.fixtures.processes import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
+#: No model: each start would import LiteLLM for seconds, and other files have agents with one.
 AGENTS = """
 [agents.echo]
-model = "echo/brief"
+runner = "python"
+python = "my_agents:echo"
 [agents.slow]
 runner = "python"
 python = "my_agents:slow"
@@ -33,6 +35,9 @@ default = ["echo"]
 
 CODE = """
 import time
+
+def echo(turn):
+    return f"You said: {turn.text}"
 
 def slow(turn):
     time.sleep(float(turn.text))
@@ -44,9 +49,13 @@ KINDS = re.compile(r"valkey-server|fleet host|fleet api|fleet worker|fleet beat|
 LISTEN = socket.AF_INET, socket.SOCK_STREAM
 
 
+@pytest.fixture(autouse=True)
+def _code(tmp_path: Path) -> None:
+    (tmp_path / "my_agents.py").write_text(CODE)
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Place]:
-    (tmp_path / "my_agents.py").write_text(CODE)
     with place(tmp_path, HEAD + AGENTS) as found:
         yield found
 
@@ -58,15 +67,6 @@ def names(here: Place) -> set[str]:
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             found.update(KINDS.findall(" ".join(process.cmdline())))
     return found
-
-
-def test_a_second_one_on_the_same_data_folder_is_refused(here: Place) -> None:
-    here.up()
-    answer = here.fleet("up")
-    assert answer.code == 1
-    assert "already running" in answer.one_sentence()
-    assert here.fleet("send", "still there", "--wait").out == "You said: still there\n"
-    assert here.stop() == 0
 
 
 @pytest.mark.parametrize("key", ["api.port", "flower.port"])
@@ -139,7 +139,7 @@ def test_a_configured_broker_is_judged_and_used_as_it_is(tmp_path: Path, server:
     assert _listens(server), "it is not ours to stop"
 
 
-def test_it_says_where_everything_answers(tmp_path: Path) -> None:
+def test_it_says_where_everything_answers_and_is_the_only_one(tmp_path: Path) -> None:
     config = AGENTS + "[api]\nport = 0\n[flower]\nport = 0\n"
     with place(tmp_path, config) as here:
         here.up()
@@ -149,6 +149,10 @@ def test_it_says_where_everything_answers(tmp_path: Path) -> None:
         for url in (f"{line[2]}/readyz", f"{line[3]}/healthcheck"):
             assert httpx.get(url, timeout=10).status_code == 200
         assert names(here) >= {"fleet worker", "fleet beat", "fleet flower", "fleet api"}
+        second = here.fleet("up")
+        assert second.code == 1
+        assert "already running" in second.one_sentence()
+        assert here.fleet("send", "still there", "--wait").out == "You said: still there\n"
         assert here.stop(signal.SIGTERM) == 0
 
 

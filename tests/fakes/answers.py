@@ -75,6 +75,7 @@ def document(kind: str, body: dict[str, Any]) -> dict[str, Any]:
     reason = "stop"
     if tool_calls := _tool_calls(kind, body):
         message, reason = message | {"content": None, "tool_calls": tool_calls}, "tool_calls"
+    reason = "content_filter" if kind == "withheld" else reason
     choice = {"index": 0, "message": message, "finish_reason": reason}
     choices = [] if kind == "empty" else [choice]
     return _base(body, "chat.completion") | {"choices": choices, "usage": USAGE}
@@ -100,7 +101,8 @@ def events(kind: str, body: dict[str, Any]) -> Iterator[bytes]:
         for word in (*(f"{word} " for word in WORDS[:-1]), WORDS[-1]):
             yield event(choice({"role": "assistant", "content": word}))
     if kind != "empty":
-        yield event(choice({}, "tool_calls" if tool_calls else "stop"))
+        reason = "content_filter" if kind == "withheld" else "stop"
+        yield event(choice({}, "tool_calls" if tool_calls else reason))
     if (body.get("stream_options") or {}).get("include_usage"):
         yield event([], usage=USAGE)
     yield b"data: [DONE]\n\n"

@@ -12,7 +12,8 @@ The model's name says what happens:
     ctx           too long           badjson       half a document
     policy        refused content    nochoices     JSON of another kind
     badrequest    400                empty         no choice among the choices
-                                     garbage       some pieces, then half a document, then the rest
+    trickle       a byte every       garbage       some pieces, then half a document, then the rest
+                  0.05 s             withheld      an answer that the provider's filter has cut
 
     script        calls the tools that the last user message names, round by round: a JSON list of
                   rounds, each a list of [name, arguments], arguments an object or any string
@@ -49,6 +50,7 @@ from tests.fakes.answers import ERRORS, WORDS, document, error, events
 ID_HEADER = "x-fleet-request"
 
 PIECE_S = 0.3
+BYTE_S = 0.05
 HANG_S_MAX = 600.0
 #: How many pieces get through before `stall` and `cut`.
 PIECES_BEFORE_FAULT = 3
@@ -237,7 +239,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self._pieces(kind, pieces)
 
     def _pieces(self, kind: str, pieces: list[bytes]) -> bool:
+        if kind == "trickle":
+            pieces = [bytes([byte]) for byte in b"".join(pieces)]
         for number, piece in enumerate(pieces):
+            if kind == "trickle" and not self._pause(BYTE_S):
+                return False
             if kind in ("stall", "cut") and number == PIECES_BEFORE_FAULT:
                 self.close_connection = True
                 return kind == "stall" and self._pause(HANG_S_MAX)

@@ -5,16 +5,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from fleet import bus, keys
-from fleet.alerts import Alerter, watch
+from fleet.alerts import Alerter, sender, watch
+from fleet.alerts.machine import Machine
+from fleet.alerts.sender import Sender
 from fleet.ledger import operations
+from fleet.providers import Providers
+from fleet.settings import Settings
+from fleet.spool.shelter import Shelter
 from fleet.store import Store
+from routing import Event, decide
 from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
+
+NOW = "2026-01-01T00:00:00Z"
 
 
 @dataclass
@@ -24,7 +34,7 @@ class Receiver:
     url: str = ""
     status: int = 204
     seen: list[dict[str, Any]] = field(default_factory=list)
-    hang: Event | None = None
+    hang: Flag | None = None
 
 
 @pytest.fixture
@@ -161,6 +171,19 @@ def test_an_agent_that_stays_away_is_told(desk: Desk, receiver: Receiver) -> Non
     assert [(m["name"], m["agent"]) for m in receiver.seen] == [("agent_offline", "b")]
 
 
+def test_a_fleet_that_was_stopped_was_not_offline(desk: Desk, receiver: Receiver) -> None:
+    desk.leases[1].release()
+    desk.look()
+    client = desk.books.store.client
+    known = json.loads(str(client.hget("fleet:alerts", "agent_offline:b")))
+    known["since"] -= 60_000
+    client.hset("fleet:alerts", "agent_offline:b", json.dumps(known))
+    client.decrby("fleet:alerts:looked", 60_000)
+    desk.look()
+    desk.look()
+    assert receiver.seen == []
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_receiver_in_trouble_gets_it_later(desk: Desk, receiver: Receiver, status: int) -> None:
     receiver.status = status
@@ -194,9 +217,9 @@ def test_a_refused_message_does_not_hold_up_the_next(desk: Desk, receiver: Recei
 def test_a_hanging_receiver_costs_one_request_and_loses_nothing(
     desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SEND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sender, "SEND_TIMEOUT_S", 0.2)
     hasty = desk.another()
-    receiver.hang = Event()
+    receiver.hang = Flag()
     desk.die()
     desk.look(hasty)
     assert receiver.seen == []
@@ -220,3 +243,47 @@ def test_a_storm_is_cut_short_and_counted(
     desk.look()
     assert receiver.seen[-1]["suppressed"] == 5
     assert receiver.seen[-1]["text"].endswith("[5 more were not sent]")
+
+
+def test_a_provider_that_is_left_alone_is_told_and_so_is_its_end(
+    desk: Desk, receiver: Receiver
+) -> None:
+    gate = Providers(lambda: desk.books.store, desk.settings.breaker, "a")
+    gate.tell("acme", "denied", "acme/m: AuthenticationError (HTTP 401)")
+    desk.look()
+    gate.tell("acme", "ok")
+    desk.look()
+    assert names(receiver) == [("provider_open", "open"), ("provider_open", "closed")]
+    assert receiver.seen[0]["agent"] == "a"
+    assert "HTTP 401" in receiver.seen[0]["reason"]
+
+
+def test_a_spool_is_on_the_bus_once_the_store_answers(
+    desk: Desk, receiver: Receiver, tmp_path: Path
+) -> None:
+    hook = desk.settings.alerts.webhook
+    assert hook is not None
+    fleet = desk.settings.model_copy(update={"data_dir": tmp_path / "data"})
+    spool(fleet, 3)
+    clock = 1000.0
+    machine = Machine(fleet, Sender(hook.get_secret_value()), now=lambda: clock)
+    machine.look(None, "no answer")
+    clock += 60
+    machine.look(None, "no answer")
+    machine.look(desk.books.store)
+    machine.look(desk.books.store)
+    assert names(receiver) == [
+        ("store_away", "open"),
+        ("spool_holds", "open"),
+        ("store_away", "closed"),
+    ]
+    assert desk.said() == [("spool_holds", "open")]
+    assert "private" not in json.dumps(receiver.seen)
+    machine.close()
+
+
+def spool(settings: Settings, events: int) -> None:
+    kept = Shelter.of(settings).spool
+    for number in range(events):
+        event = Event.parse({"to": "a", "text": f"private {number}"}, new_id=str(number), now=NOW)
+        kept.keep([(event, decide(event, settings.rules()))])

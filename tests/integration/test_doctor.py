@@ -1,10 +1,15 @@
 """What stands between a configuration and its promises is found, with its remedy."""
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,8 +18,11 @@ from fleet import keys
 from fleet.cli import main
 from fleet.doctor import examine
 from fleet.errors import BrokerUnavailable
+from fleet.providers import Providers
 from fleet.settings import Settings, parse
+from fleet.spool.shelter import Shelter
 from fleet.store import Store
+from routing import Event, decide
 from tests.fakes import tool_server
 from tests.fixtures.ledger import settings_for
 from tests.fixtures.valkey import Valkey, free_port
@@ -62,10 +70,10 @@ def test_who_does_not_work_is_named(store: Store, valkey: Valkey) -> None:
     settings = settings_for("a", "b", fleet={"broker_url": valkey.url})
     findings = found(settings, store)
     assert level(findings, "nobody works for a, b") == "warning"
-    assert level(findings, "beat does not run") == "warning"
+    assert level(findings, "beat has never run") == "warning"
     seconds, _ = store.client.time()
     store.client.hset(keys.BEAT, "health", str(seconds))
-    assert level(found(settings, store), "beat does not run") is None
+    assert level(found(settings, store), "beat has never run") is None
 
 
 def test_a_broker_that_is_away_is_an_error_without_its_password() -> None:
@@ -141,6 +149,93 @@ def test_a_service_that_could_not_call_back_is_named(store: Store) -> None:
     assert level(found(service("http://192.0.2.7/"), store), words) == "warning"
     assert level(found(service("http://127.0.0.1:1/"), store), words) is None
     assert level(found(service("http://192.0.2.7/", public_url="http://x"), store), words) is None
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """A TLS server whose certificate ends in four days, and that certificate."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "5"),
+            *("-keyout", key, "-out", certificate, "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who looks hangs up
+    thread = Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server.server_port, certificate
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_every_end_s_certificate_is_looked_at(
+    store: Store, secured: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, certificate = secured
+    url = f"https://localhost:{port}"
+    webhook = parse({"agents": {"a": PYTHON}, "alerts": {"webhook": f"{url}/hush"}})
+    unknown = found(webhook, store)
+    assert level(unknown, "alerts.webhook: the certificate of localhost is not accepted")
+    assert not [what for what in unknown if "hush" in what]
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    rediss = f"rediss://:hush@localhost:{port}/0"
+    for settings, key in (
+        (webhook, "alerts.webhook"),
+        (agent("openai/m", api_base=f"{url}/v1", api_key="k"), "agents.a: openai/m"),
+        (parse({"agents": {"a": PYTHON}, "fleet": {"broker_url": rediss}}), "fleet.broker_url"),
+        (parse({"agents": {"a": {"runner": "http", "url": url}}}), "agents.a.url"),
+    ):
+        ends = f"{key}: the certificate of localhost ends in 5 days"
+        assert level(found(settings, store), ends) == "warning", key
+
+
+def test_an_end_that_does_not_answer_is_named(store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/hush"
+        settings = parse({"agents": {"a": PYTHON}, "alerts": {"webhook": url}})
+        assert level(found(settings, store), "alerts.webhook") is None
+    assert level(found(settings, store), "alerts.webhook: 127.0.0.1") == "warning"
+
+
+def test_data_in_memory_would_be_lost(store: Store) -> None:
+    folder = Path("/dev/shm")  # the one place that Linux keeps in memory
+    if not folder.is_dir():
+        pytest.skip("needs Linux")
+    settings = parse({"agents": {"a": PYTHON}, "fleet": {"data_dir": str(folder)}})
+    assert level(found(settings, store), "is in memory") == "loses data"
+
+
+def test_what_waits_in_the_spool_and_what_the_alerts_tell_is_found(
+    store: Store, tmp_path: Path
+) -> None:
+    settings = settings_for("a", fleet={"data_dir": str(tmp_path)})
+    event = Event.parse({"to": "a", "text": "x"}, new_id="1", now="2026-01-01T00:00:00Z")
+    Shelter.of(settings).spool.keep([(event, decide(event, settings.rules()))])
+    Providers(lambda: store, settings.breaker, "a").tell("acme", "denied", "HTTP 401")
+    findings = found(settings, store)
+    assert level(findings, "1 events wait on the disk") == "warning"
+    assert level(findings, "a: acme is not called any more after HTTP 401") == "warning"
+
+
+def test_a_module_that_is_not_there_is_named(store: Store) -> None:
+    agents = {
+        "c": {"runner": "python", "python": "no_such.module:f"},
+        "d": {"runner": "python", "python": "tests.fixtures.agents:play"},
+    }
+    findings = found(parse({"agents": agents}), store)
+    assert level(findings, "agents.c.python: there is no module") == "warning"
+    assert level(findings, "agents.d") is None
 
 
 def test_a_tool_that_is_not_installed_is_named(store: Store) -> None:

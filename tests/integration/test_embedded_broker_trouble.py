@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from fleet.broker import server
+from fleet.broker.embedded import read_endpoint
 from fleet.errors import BrokerUnavailable
 from tests.fixtures.brokers import Make, append_only_file, connect, make, orphan, sigkill
 from tests.fixtures.processes import no_leftovers, wait_until
@@ -32,6 +33,40 @@ def test_a_hung_server_is_named_and_not_joined_by_a_second(
     finally:
         os.kill(orphan, signal.SIGCONT)
     make().start()
+
+
+@pytest.mark.parametrize("damage", ["", "garbage", "[1]", '{"pid": "x"}'])
+def test_a_damaged_endpoint_file_is_set_aside_and_the_server_found(
+    orphan: int, make: Make, tmp_path: Path, damage: str
+) -> None:
+    (tmp_path / "broker" / "endpoint.json").write_text(damage)
+    with pytest.raises(BrokerUnavailable, match="nothing says where"):
+        read_endpoint(tmp_path)
+    (kept,) = (tmp_path / "broker").glob("endpoint.json.damaged-*")
+    assert kept.read_text() == damage
+    broker = make()
+    broker.start()
+    assert (broker.adopted, broker.pid) == (True, orphan)
+    # And when it is lost under a living fleet, that writes it again.
+    (tmp_path / "broker" / "endpoint.json").unlink()
+    broker.republish()
+    assert read_endpoint(tmp_path) == broker.start()
+
+
+def test_a_damaged_password_is_set_aside_and_costs_nothing(make: Make, tmp_path: Path) -> None:
+    broker = make()
+    broker.start()
+    with connect(tmp_path) as client:
+        client.set("kept", "yes")
+    password = tmp_path / "broker" / "password"
+    password.write_bytes(b"\xff\x00")
+    with pytest.raises(BrokerUnavailable, match="password is damaged"):
+        read_endpoint(tmp_path)
+    broker.stop()
+    make().start()
+    with connect(tmp_path) as client:
+        assert client.get("kept") == "yes"
+    assert len(list(tmp_path.glob("broker/password.damaged-*"))) == 1
 
 
 def test_a_torn_tail_costs_the_torn_command_only(make: Make, tmp_path: Path) -> None:

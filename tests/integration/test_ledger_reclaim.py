@@ -7,7 +7,7 @@ import pytest
 
 from fleet import keys
 from fleet.ledger import operations
-from fleet.maintenance import BATCH, UNTOUCHED_MS, my_turn
+from fleet.maintenance import BATCH, GRACE_MS, SILENCE_MS, UNTOUCHED_MS, my_turn
 from fleet.settings import Settings
 from fleet.store import Store
 from tests.fixtures.fleet import CELERY, READY, Fleet, fleet_of
@@ -88,6 +88,23 @@ def test_a_queue_that_nobody_empties_is_told_once(books: Books) -> None:
         books.reclaim()
     (alert,) = books.bus("alert")
     assert (alert.fields["name"], alert.fields["agent"]) == ("stuck_queue", "a")
+
+
+def test_after_a_silence_agents_have_time_to_come_back(books: Books) -> None:
+    """The whole fleet was down: nothing is given up, or called stuck, before anybody can work."""
+    (dispatch_id,) = books.accept("a")
+    books.reclaim()
+    client = books.store.client
+    client.hincrby(keys.dispatch(dispatch_id), "queued_ms", -UNTOUCHED_MS - 1000)
+    client.zadd(keys.DEADLINES, {dispatch_id: 1})
+    client.hincrbyfloat(keys.BEAT, "reclaim", -SILENCE_MS / 1000 - 1)
+    for _ in range(3):
+        assert books.reclaim()["expired"] == 0
+    assert not books.bus("alert")
+    assert 0 < client.pttl("fleet:grace") <= GRACE_MS
+    client.delete("fleet:grace")  # as when it is over, and nobody came
+    assert books.reclaim()["expired"] == 1
+    assert books.ends(dispatch_id) == ["dispatch_expired"]
 
 
 def test_a_holder_notices_that_beat_is_dead(books: Books) -> None:

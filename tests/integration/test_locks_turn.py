@@ -189,7 +189,7 @@ def test_a_crashed_holder_ends_by_itself(store: Store, kind: str) -> None:
 
 
 def test_a_crashed_reader_ends_for_itself_while_another_goes_on(store: Store) -> None:
-    lock = TurnRWLock(store, "t", ttl_s=0.4)
+    lock = TurnRWLock(store, "t", ttl_s=1.5)
     crashed, other = lock.read(), lock.read()
     crashed.enter()
     other.enter()

@@ -78,13 +78,15 @@ def test_a_turn_is_counted_once_with_what_it_cost(books: Books) -> None:
     assert running("dispatches", agent="a", state="active") == 1
     assert running("agent_online", agent="a") == 1
     assert running("attempts_total", agent="a") == 1
-    facts: dict[str, Any] = {"tokens_in": 11, "tokens_out": 7, "usd": "0.012345"}
+    facts: dict[str, Any] = {"tokens_in": 11, "tokens_out": 7, "usd": "0.012345", "tier": 2}
     books.ledger.commit(claim, Ending(answer="done", facts=facts))
     scrape = Scrape(books)
     assert scrape("outcomes_total", agent="a", outcome="completed") == 1
     assert scrape("tokens_total", agent="a", direction="in") == 11
     assert scrape("tokens_total", agent="a", direction="out") == 7
     assert scrape("dollars_total", agent="a") == pytest.approx(0.012345)
+    assert scrape("turns_by_tier_total", agent="a", tier="2") == 1
+    assert scrape("turns_by_tier_total", agent="a", tier="1") == 0
     assert scrape("turn_seconds_count", agent="a") == 1
     assert scrape("turn_seconds_bucket", agent="a", le="+Inf") == 1
     assert scrape("turn_seconds_bucket", agent="a", le="1800.0") == 1
@@ -160,7 +162,7 @@ def test_a_provider_that_is_left_alone_is_told(books: Books) -> None:
 
 
 def test_the_histogram_has_the_bounds_that_are_counted() -> None:
-    (bounds,) = re.findall(r"ipairs\(\{([\d,\s]+)\}\)", (SCRIPTS / "commit.lua").read_text())
+    (bounds,) = re.findall(r"ipairs\(\{([\d,\s]+)\}\)", (SCRIPTS / "_ending.lua").read_text())
     assert tuple(map(int, bounds.split(","))) == TURN_BOUNDS_MS
 
 

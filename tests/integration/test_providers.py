@@ -238,6 +238,22 @@ class TestCalls:
         assert refusal.value.kind == model.HELD
         assert self.ask(gem, provider, "ok").tier == 1
 
+    def test_a_key_that_stays_wrong_costs_the_one_that_tries_it_nothing(
+        self, store: Store, archie: Providers, provider: Provider
+    ) -> None:
+        with pytest.raises(model.ModelError):
+            self.ask(archie, provider, "auth")
+        (place,) = store.client.hkeys(keys.PROVIDERS)
+        for wait_s in (60, 120):
+            pass_time(store, str(place), 301)
+            before = len(provider.requests)
+            with pytest.raises(model.ModelError) as refusal:
+                self.ask(archie, provider, "auth")
+            assert len(provider.requests) == before + 1
+            assert (refusal.value.kind, refusal.value.retryable) == (model.HELD, True)
+            assert wait_s - 2 < (refusal.value.retry_after_s or 0) <= wait_s
+            assert len(refusal.value.attempts) == 1
+
     @pytest.mark.parametrize("name", ["ctx", "policy", "nomodel", "badrequest"])
     def test_a_refused_request_says_nothing_against_the_provider(
         self, archie: Providers, provider: Provider, name: str

@@ -87,6 +87,21 @@ def test_what_a_kill_or_an_earlier_boot_left_is_closed(tmp_path: Path, left: byt
     assert breaker.closed
 
 
+@pytest.mark.parametrize("damage", [b"\1{", b"\7garbage", b"\1[1]"])
+def test_a_file_that_is_damaged_while_it_is_used_keeps_nobody_out(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = Breaker(tmp_path, LIMITS)
+    breaker.prepare()
+    with (tmp_path / "breaker").open("r+b") as file:
+        file.write(damage.ljust(200, b"\0"))
+    breaker.check()
+    assert breaker.closed
+    (kept,) = tmp_path.glob("breaker.damaged-*")
+    assert kept.read_bytes().startswith(damage)
+    assert "set aside" in caplog.text
+
+
 def test_a_folder_that_cannot_be_used_leaves_a_breaker_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     breaker = Breaker(tmp_path / "data", LIMITS)

@@ -1,16 +1,19 @@
 """The soft limit: gets through whatever a library catches, once, and never after the turn."""
 
+import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from fleet.turn import Deadline
-from tasks.limits import noted_limit, soft_limit
+from tasks.limits import Overtime, call_limit, noted_limit, soft_limit
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +127,45 @@ def test_what_a_turn_starts_does_not_inherit_it() -> None:
     with soft_limit():
         pass
     assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_IGN
+
+
+def test_a_call_is_limited_and_the_turn_around_it_too() -> None:
+    def turn() -> None:
+        with pytest.raises(Overtime), call_limit(0.1):
+            retry_for_ever()
+        with call_limit(60):
+            pass
+        with call_limit(60):
+            retry_for_ever()
+
+    with pytest.raises(Deadline), soft_limit(0.4):
+        turn()
+
+
+def test_a_call_that_ended_in_time_is_not_disturbed_later() -> None:
+    with call_limit(0.1):
+        pass
+    time.sleep(0.2)
+
+
+def test_a_call_in_another_thread_has_no_limit_and_disturbs_no_turn() -> None:
+    def call() -> None:
+        with call_limit(0.01):
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+def test_an_import_is_not_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_to_load.py").write_text("import time\ntime.sleep(0.4)\nwhole = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def call() -> None:
+        importlib.import_module("slow_to_load")
+        retry_for_ever()
+
+    with pytest.raises(Overtime), call_limit(0.1):
+        call()
+    assert sys.modules.pop("slow_to_load").whole

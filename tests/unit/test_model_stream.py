@@ -67,6 +67,8 @@ def test_tool_calls_come_whole(provider: Provider) -> None:
         ("cut", "MidStreamFallbackError"),
         ("stall", "MidStreamFallbackError"),
         ("slow", "Timeout"),
+        ("trickle", "Timeout"),
+        ("withheld", "ContentPolicyViolationError"),
         ("hang", "Timeout"),
         ("e503", "ServiceUnavailableError"),
         ("empty", "MidStreamFallbackError"),

@@ -23,6 +23,7 @@ RETRYABLE = {
     "e503": "ServiceUnavailableError",
     "hang": "Timeout",
     "stall": "Timeout",
+    "trickle": "Timeout",
     "drop": "InternalServerError",
     "cut": "InternalServerError",
     "badjson": "InternalServerError",
@@ -35,6 +36,7 @@ NEVER_HERE = {
     "nomodel": "NotFoundError",
     "ctx": "ContextWindowExceededError",
     "policy": "ContentPolicyViolationError",
+    "withheld": "ContentPolicyViolationError",
 }
 
 
@@ -160,6 +162,27 @@ def test_the_deadline_bounds_a_call_and_stops_the_tiers(provider: Provider) -> N
 
 def test_time_for_the_next_tier_may_be_left_over(provider: Provider) -> None:
     assert ask(provider, "hang", "ok", within_s=15).tier == 2
+
+
+def test_a_tier_leaves_time_for_those_after_it(provider: Provider) -> None:
+    reply = ask(provider, "hang", "ok", within_s=2.4, timeout_s=60)
+    assert reply.tier == 2
+    assert 0.9 < reply.attempts[0].seconds < 1.5
+
+
+@pytest.mark.parametrize(
+    ("base", "why"),
+    [
+        ("https://127.0.0.1:{port}/v1", "it does not speak TLS as it should"),
+        ("http://no-such-host.invalid/v1", "its name is not known"),
+        ("http://127.0.0.1:1/v1", "nobody listens at its address"),
+    ],
+)
+def test_what_was_in_the_way_is_said(provider: Provider, base: str, why: str) -> None:
+    params = {"api_base": base.format(port=provider.server_port), "api_key": KEY}
+    error = refused(provider, "ok", params=params, timeout_s=10)
+    assert error.retryable
+    assert str(error).endswith(why)
 
 
 def test_the_calls_share_a_connection_whatever_their_timeouts(provider: Provider) -> None:

@@ -37,7 +37,10 @@ local function end_attempt(record, fence, elapsed, v)
     if per_unit[name] then value = spend(name, value) end
     set[#set + 1] = name; set[#set + 1] = tostring(value)
     if name == 'verdict' or name == 'injected' then record[name] = value end
-    if name == 'tier' then redis.call('HSET', agent_key(agent), 'tier', value) end
+    if name == 'tier' then
+      redis.call('HSET', agent_key(agent), 'tier', value)
+      tally(agent, 'tier.' .. value)
+    end
   end
   if stage ~= '' then
     tally(agent, 'failed.' .. stage)

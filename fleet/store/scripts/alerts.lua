@@ -4,8 +4,9 @@
 --            quiet), 2 news to pass on (JSON list of objects: name, agent, reason),
 --          3 the place on the bus up to which news were read, 4 pause before a growing condition is
 --            told again (ms), 5 most messages a minute, 6 most messages that wait,
---          7 '1' when messages are sent anywhere
--- Keys     fleet:alerts, fleet:alerts:cursor, fleet:alerts:outbox, fleet:alerts:rate,
+--          7 '1' when messages are sent anywhere, 8 silence of all who call this after which what was
+--            wrong before counts as new (ms)
+-- Keys     fleet:alerts, fleet:alerts:cursor, fleet:alerts:looked, fleet:alerts:outbox, fleet:alerts:rate,
 --          fleet:alerts:suppressed, fleet:alerted:, fleet:bus
 -- Returns  how many messages were put into the outbox
 -- Invariants
@@ -43,11 +44,16 @@ local function tell(what, state)
   send(what, state)
 end
 
+-- A fleet that was stopped had its agents offline all the time, and that is no news.
+local looked = tonumber(redis.call('GET', 'fleet:alerts:looked') or NOW)
+local resumed = NOW - looked > tonumber(ARGV[8])
+redis.call('SET', 'fleet:alerts:looked', NOW)
 local holding = {}
 for _, now in ipairs(conditions) do
   holding[now.key] = true
   local known = redis.call('HGET', 'fleet:alerts', now.key)
   known = known and cjson.decode(known) or {since = NOW, told = 0, count = 0}
+  if resumed and known.told == 0 then known.since = NOW end
   local due = known.told == 0 and NOW - known.since >= now.for_ms
   local grown = known.told > 0 and now.count > known.count and NOW - known.told >= again_ms
   if due or grown then
@@ -73,7 +79,7 @@ end
 redis.call('SET', 'fleet:alerts:cursor', ARGV[3])
 -- The memory of a fleet that was taken down is not kept for ever.
 for _, key in ipairs({'fleet:alerts', 'fleet:alerts:cursor', 'fleet:alerts:outbox',
-  'fleet:alerts:suppressed'}) do
+  'fleet:alerts:suppressed', 'fleet:alerts:looked'}) do
   redis.call('PEXPIRE', key, 86400000)
 end
 return queued

@@ -6,7 +6,8 @@
 --          6 the least wait the provider asked for (ms), 7 failures that open it, 8 within (ms),
 --          9 first wait (ms), 10 longest wait (ms)
 -- Keys     fleet:providers, fleet:bus
--- Returns  ask: 0 when the call may be made, else how long none may (ms); tell: 1
+-- Returns  ask: 0 when the call may be made, else how long none may (ms); tell: 0, or after a trial
+--          that failed how long it is left alone now (ms)
 -- Invariants
 --   A provider that denies an agent is open for that agent alone, and at once: its key is wrong.
 --   When a wait is over one call in the fleet tries; the others wait until it has ended, or for as
@@ -57,7 +58,7 @@ if verdict == 'ok' then
       redis.call('HDEL', 'fleet:providers', name)
     end
   end
-  return 1
+  return 0
 end
 
 local name = verdict == 'denied' and names[2] or provider
@@ -67,15 +68,16 @@ if breaker.wait > 0 then
     breaker.wait = math.min(breaker.wait * 2, tonumber(ARGV[10]))
     breaker.till, breaker.probe = NOW + math.max(breaker.wait, asked), 0
     write(name, breaker)
+    return breaker.till - NOW
   end
-  return 1
+  return 0
 end
 if NOW - breaker.since > tonumber(ARGV[8]) then breaker.failures, breaker.since = 0, NOW end
 breaker.failures = breaker.failures + 1
 if verdict == 'denied' or breaker.failures >= tonumber(ARGV[7]) then
-  breaker.wait = tonumber(ARGV[9])
+  breaker.wait, breaker.reason = tonumber(ARGV[9]), reason
   breaker.till = NOW + math.max(breaker.wait, asked)
   announce('breaker_opened', name, reason)
 end
 write(name, breaker)
-return 1
+return 0

@@ -2,22 +2,28 @@
 --
 -- ARGV     1 agent ('' for the fleet-wide part),
 --          2 keep ended (ms), 3 most dispatches to move in this call,
---          4 how long work may lie untouched before an alert (ms)
+--          4 how long work may lie untouched before an alert (ms),
+--          5 silence of beat after which everybody has to come back (ms), 6 time to do so (ms)
 -- With     _announce, _chain
 -- Keys     fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
---          fleet:session:, fleet:sessions, fleet:rang:, fleet:bus
+--          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:grace, fleet:bus
 -- Returns  fleet-wide: {retried, expired}; for an agent: {rung, offline, id to ring for or ''}
 -- Invariants
 --   Bounded per call. A dispatch that waits its turn or runs long under a live lease is not touched.
 --   Where the queue is not in this store, the caller is asked to ring for an agent that has work and
 --   does none, at most every 2 s.
+--   After a silence, in which the whole fleet or its store was away, no deadline passes and no queue is
+--   called stuck until agents had time to come back.
 --   A doorbell is rung only where fewer hang in the queue than there are runnable dispatches.
 
 local agent, keep_ended, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 if agent == '' then
   local retried, expired = 0, 0
+  local ticked = tonumber(redis.call('HGET', 'fleet:beat', 'reclaim') or NOW / 1000) * 1000
+  if NOW - ticked > tonumber(ARGV[5]) then redis.call('SET', 'fleet:grace', NOW, 'PX', ARGV[6]) end
+  local grace = redis.call('EXISTS', 'fleet:grace') == 1
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:retry', '-inf', NOW, 'LIMIT', 0, limit)) do
     local record = read_hash(dispatch_key(id))
     redis.call('ZREM', 'fleet:retry', id)
@@ -34,8 +40,9 @@ if agent == '' then
     local record = read_hash(dispatch_key(id))
     if record.state == 'queued' then offer(record) end
   end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
-    'LIMIT', 0, limit)) do
+  local over = grace and {} or redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
+    'LIMIT', 0, limit)
+  for _, id in ipairs(over) do
     local record = read_hash(dispatch_key(id))
     redis.call('ZREM', 'fleet:deadlines', id)
     local turn = record.joined_to and redis.call('HGET', dispatch_key(record.joined_to), 'state')
@@ -67,7 +74,7 @@ if not live and state[1] then table.insert(waiting, 1, state[1]) end
 local rung = rests and 0 or ring_for_all(agent, waiting)
 
 -- Consumption, not a ping: work is there, nothing runs, nothing was taken for too long.
-if first and not rests and not (live and state[1]) then
+if first and not rests and not (live and state[1]) and redis.call('EXISTS', 'fleet:grace') == 0 then
   local since = math.max(tonumber(redis.call('HGET', dispatch_key(first), 'queued_ms') or NOW),
     tonumber(state[3] or 0), hold)
   if NOW - since > tonumber(ARGV[4]) then

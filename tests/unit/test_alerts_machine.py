@@ -1,0 +1,157 @@
+"""What one machine tells without the store, once, whoever of its processes lives."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.alerts.machine import AGAIN_S, Machine
+from fleet.alerts.message import Message
+from fleet.alerts.sender import Sender
+from fleet.settings import Settings, parse
+from fleet.spool.shelter import Shelter
+from routing import Event, decide
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+class Receiver(Sender):
+    """Keeps what it is handed, while it works."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1/")
+        self.seen: list[tuple[str, str]] = []
+        self.reasons: list[str] = []
+        self.works = True
+
+    def send(self, message: Message) -> bool:
+        if self.works:
+            self.seen.append((message.name, message.state))
+            self.reasons.append(message.reason)
+        return self.works
+
+
+class Site:
+    """A data folder, with processes that tell, and a clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings: Settings = parse(
+            {
+                "agents": {"a": {"runner": "python", "python": "x:y"}},
+                "fleet": {"data_dir": str(folder)},
+                "spool": {"max_events": 10},
+                "breaker": {"failure_threshold": 1},
+            }
+        )
+        self.now = 1000.0
+        self.receiver = Receiver()
+        self.shelter = Shelter.of(self.settings)
+        self._machines: list[Machine] = []
+
+    def machine(self, **more: Any) -> Machine:
+        made = Machine(self.settings, self.receiver, now=lambda: self.now, **more)
+        self._machines.append(made)
+        return made
+
+    def spool(self, *numbers: int) -> None:
+        for number in numbers:
+            event = Event.parse(
+                {"to": "a", "text": "x"}, new_id=str(number), now="2026-01-01T00:00:00Z"
+            )
+            self.shelter.spool.keep([(event, decide(event, self.settings.rules()))])
+
+    def look(self, machine: Machine, away: str = "no answer", after_s: float = 60.0) -> list[Any]:
+        """What is told in two looks, `after_s` seconds apart."""
+        self.receiver.seen.clear()
+        machine.look(None, away)
+        self.now += after_s
+        machine.look(None, away)
+        return list(self.receiver.seen)
+
+    def close(self) -> None:
+        for machine in self._machines:
+            machine.close()
+        self.receiver.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "data")
+    yield site
+    site.close()
+
+
+def test_an_outage_is_told_when_it_lasts_and_so_is_its_end(site: Site) -> None:
+    machine = site.machine()
+    assert site.look(machine, after_s=1.0) == []
+    site.now += 10
+    assert site.look(machine) == [("store_away", "open")]
+    assert site.look(machine) == []
+    assert site.look(machine, away="") == [("store_away", "closed")]
+    assert site.look(machine, away="") == []
+
+
+def test_a_breaker_that_opens_is_told_at_once(site: Site) -> None:
+    machine = site.machine()
+    site.shelter.breaker.failed("TimeoutError")
+    machine.look(None)
+    assert site.receiver.seen == [("breaker_open", "open")]
+    assert "TimeoutError" in site.receiver.reasons[0]
+
+
+def test_a_spool_is_told_as_it_fills(site: Site) -> None:
+    machine = site.machine()
+    site.spool(1)
+    assert site.look(machine, away="") == [("spool_holds", "open")]
+    site.spool(2, 3, 4, 5, 6, 7, 8)
+    assert site.look(machine, away="", after_s=1) == [("spool_nearly_full", "open")]
+    site.spool(9, 10)
+    assert site.look(machine, away="", after_s=1) == [("spool_full", "open")]
+    site.now += AGAIN_S
+    assert site.look(machine, away="", after_s=1) == [("spool_holds", "open")]
+    assert "10 events" in site.receiver.reasons[-1]
+
+
+def test_a_spool_that_cannot_be_read_is_told(site: Site) -> None:
+    site.spool(1)
+    for file in (site.folder / "spool").glob("spool.db*"):
+        file.write_bytes(b"no database " * 1000)
+    site.shelter = Shelter.of(site.settings)
+    assert ("spool_unreadable", "open") in site.look(site.machine(), away="")
+
+
+def test_one_process_tells_and_its_successor_knows_of_it(site: Site) -> None:
+    first, second = site.machine(), site.machine()
+    assert site.look(first) == [("store_away", "open")]
+    assert site.look(second) == []
+    first.close()
+    assert site.look(second) == []
+    assert site.look(second, away="") == [("store_away", "closed")]
+
+
+def test_what_the_receiver_did_not_take_is_told_later(site: Site) -> None:
+    machine = site.machine()
+    site.receiver.works = False
+    assert site.look(machine) == []
+    site.receiver.works = True
+    assert site.look(machine) == [("store_away", "open")]
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b'{"a": 1}', b"\xff\x00"])
+def test_a_damaged_memory_is_set_aside(
+    site: Site, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.folder.mkdir()
+    (site.folder / "alerts.lock").write_bytes(damage)
+    assert site.look(site.machine()) == [("store_away", "open")]
+    (kept,) = site.folder.glob("alerts.lock.damaged-*")
+    assert kept.read_bytes() == damage
+    assert "set aside" in caplog.text
+
+
+def test_without_a_folder_one_process_tells(site: Site) -> None:
+    site.folder.write_text("in the way")
+    assert site.look(site.machine()) == []
+    assert site.look(site.machine(first=True)) == [("store_away", "open")]
