@@ -141,7 +141,10 @@ class Acceptor(Protocol):
         Raises Refused when an agent's `max_pending` is reached, SessionBusy when one takes no
         second event of a session.
         """
-        ...
+        (answer,) = self.accept_many([(event, plan)])
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
         """Accept each in turn, in one round trip; one refusal does not touch the others."""

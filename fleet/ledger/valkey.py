@@ -12,7 +12,7 @@ from fleet.delivery import receivers
 from fleet.errors import ConfigError, Fenced, Refused, SessionBusy
 from fleet.ledger.chained import plan_text, read_place
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
-from fleet.ledger.protocol import NOTHING, Accepted, Claim, Cost, Ending, HandOver, Report
+from fleet.ledger.protocol import NOTHING, Accepted, Claim, Cost, Ending, HandOver, Ledger, Report
 from fleet.ledger.states import State
 from fleet.publish import Bell
 from fleet.sections import Agent, Retry
@@ -37,7 +37,7 @@ _NO_AGENT = Agent(runner="python", python="nobody:nothing")
 LOSSES_MAX = 3
 
 
-class ValkeyLedger:
+class ValkeyLedger(Ledger):
     """Implements `Ledger`; see there for what each verb promises."""
 
     def __init__(self, store: Store, settings: Settings, bell: Bell | None = None) -> None:
@@ -65,13 +65,6 @@ class ValkeyLedger:
             "interrupt": f"interrupt {self._keep_ended_ms}",
             "coalesce": f"coalesce {window_ms} {most_ms}",
         }
-
-    def accept(self, event: Event, plan: Plan) -> Accepted:
-        """Write the event and its dispatches and ring; a known event answers its first ids."""
-        answer = self.accept_many([(event, plan)])[0]
-        if isinstance(answer, Refused):
-            raise answer
-        return answer
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
         """Accept each in turn, in one round trip."""

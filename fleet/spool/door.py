@@ -19,8 +19,8 @@ PATIENCE_S = 3.0
 LOOK_S = 0.05
 
 
-class Door:
-    """Implements `Acceptor`. Raises SpoolFull, a BrokerUnavailable, when neither takes the event.
+class Door(Acceptor):
+    """Raises SpoolFull, a BrokerUnavailable, when neither takes the event.
 
     A batch of which the ledger's answer was lost is kept as a whole, whatever part of it has
     landed: the keeper hands it over again, and nothing of it runs twice.
@@ -40,13 +40,6 @@ class Door:
         self._spool = spool
         self._wake = wake
         self._offered = offered
-
-    def accept(self, event: Event, plan: Plan) -> Accepted:
-        """As `Acceptor.accept`."""
-        answer = self.accept_many([(event, plan)])[0]
-        if isinstance(answer, Refused):
-            raise answer
-        return answer
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
         """As `Acceptor.accept_many`."""
@@ -72,8 +65,8 @@ class Door:
             raise SpoolFull(f"The broker is away, and {error}") from error
 
 
-class Behind:
-    """Implements `Acceptor` for those who keep nothing: they come after what the spool holds.
+class Behind(Acceptor):
+    """For those who keep nothing: they come after what the spool holds.
 
     For a process that only works while the broker is there, such as a worker. Where turns run from
     the spool it must not offer the ledger an event that may have run there. Raises
@@ -87,13 +80,6 @@ class Behind:
         self._spool = spool
         self._offered = offered
         self._patience_s = patience_s
-
-    def accept(self, event: Event, plan: Plan) -> Accepted:
-        """As `Acceptor.accept`."""
-        answer = self.accept_many([(event, plan)])[0]
-        if isinstance(answer, Refused):
-            raise answer
-        return answer
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
         """As `Acceptor.accept_many`."""

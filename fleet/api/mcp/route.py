@@ -95,7 +95,7 @@ class McpRoute:
 
     async def _start(self) -> "McpServer":
         module: Any = await self._lane.run(lambda: import_module("fleet.api.mcp.server"))
-        server: McpServer = module.McpServer(self._backend, self._lane)
+        server: McpServer = module.McpServer(self._backend, self._lane, BODY_BYTES_MAX)
         await server.start()
         return server
 

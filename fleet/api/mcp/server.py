@@ -25,7 +25,6 @@ from fleet.api.backend import Backend
 from fleet.api.lanes import Lane
 from fleet.api.mcp import own
 from fleet.api.mcp.passed import Passed
-from fleet.api.mcp.route import BODY_BYTES_MAX
 from fleet.api.problems import Problem, as_problem
 from fleet.errors import SessionBusy
 from fleet.functions import Spec, ToolError
@@ -49,8 +48,8 @@ logging.getLogger("mcp.server").setLevel(logging.CRITICAL)
 class McpServer:
     """Answers requests until it is closed. Used in one event loop."""
 
-    def __init__(self, backend: Backend, lane: Lane) -> None:
-        """`lane` has the threads for calls of the fleet's own tools."""
+    def __init__(self, backend: Backend, lane: Lane, body_bytes_max: int) -> None:
+        """`lane` has the threads for calls of the fleet's own tools; no body is larger than that."""
         self._backend, self._lane = backend, lane
         self._specs: list[Spec] = []  #: the same for everybody
         self._passed = Passed(backend)
@@ -66,7 +65,7 @@ class McpServer:
             ),
             json_response=True,
             stateless=True,
-            max_request_body_size=BODY_BYTES_MAX,
+            max_request_body_size=body_bytes_max,
         )
         self._running: asyncio.Task[None] | None = None
         self._ready, self._closing = asyncio.Event(), asyncio.Event()
