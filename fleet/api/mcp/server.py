@@ -49,7 +49,7 @@ class McpServer:
     """Answers requests until it is closed. Used in one event loop."""
 
     def __init__(self, backend: Backend, lane: Lane, body_bytes_max: int) -> None:
-        """`lane` has the threads for calls of the fleet's own tools; no body is larger than that."""
+        """`lane` has the threads for calls of the fleet's own tools."""
         self._backend, self._lane = backend, lane
         self._specs: list[Spec] = []  #: the same for everybody
         self._passed = Passed(backend)
