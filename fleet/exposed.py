@@ -46,7 +46,7 @@ def _holds_secret(settings: Settings) -> bool:
     return (
         settings.alerts.webhook is not None
         or settings.upstream.token is not None
-        or bool(settings.deliveries)
+        or any(delivery.secret for delivery in settings.deliveries.values())
         or any(url is not None and mask_url(url) != url for url in urls)
         or any(tool.headers or tool.env for tool in settings.tools.values())
         or any(_agent_holds_secret(agent) for agent in settings.agents.values())
