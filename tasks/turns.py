@@ -44,7 +44,7 @@ def run(claim: Claim, ledger: Runs, *, alarm: bool = False) -> Ending:
     sooner_s = claim.place.timeout_s if claim.place else None
     limit_s = sooner_s or settings.timeout_s(claim.agent)
     deadline = time.monotonic() + limit_s
-    speech = Speech(context.store(), claim) if agent.stream else None
+    speech = _speech(claim) if agent.stream else None
     speaking = closing(speech) if speech else nullcontext()
     turn = Turn(claim=claim, agent=agent, deadline=deadline, ledger=ledger, speech=speech)
     if claim.cancel:
@@ -79,6 +79,15 @@ def run(claim: Claim, ledger: Runs, *, alarm: bool = False) -> Ending:
     usage = {"tokens_in": turn.usage.tokens_in, "tokens_out": turn.usage.tokens_out}
     facts = {**usage, "usd": f"{turn.usage.usd:.6f}", "steps": turn.steps, **turn.facts}
     return Ending(answer=answer, failure=failure, cancelled=cancelled, facts=facts)
+
+
+def _speech(claim: Claim) -> Speech | None:
+    """Who listens is told through the store; without one the turn is silent, and goes on."""
+    try:
+        return Speech(context.store(), claim)
+    except BrokerUnavailable as error:
+        logger.warning("nobody hears the turn of %s: %s", claim.dispatch_id, error)
+        return None
 
 
 def commit(claim: Claim, ledger: Runs, ending: Ending) -> State | None:

@@ -6,7 +6,7 @@ What makes it exact: a dispatch runs from here only if the ledger cannot have it
 event, in one step.
 
 It gives out what needs nothing but this machine: no event of a session or of a chain, none of a
-paused agent, none of an agent with a budget. An attempt that failed is not repeated here: whether
+paused agent, none of an agent with a budget or whose service calls back. An attempt that failed is not repeated here: whether
 it is to be is decided when the ledger has it.
 """
 
@@ -48,7 +48,7 @@ class Running:
 
 def may_run_here(agent: Agent | None) -> bool:
     """Whether an agent's turns need nothing that only the store knows."""
-    if agent is None:
+    if agent is None or agent.callback:
         return False
     return agent.budget.usd_per_day is None and agent.budget.tokens_per_day is None
 
