@@ -6,8 +6,8 @@ What makes it exact: a dispatch runs from here only if the ledger cannot have it
 event, in one step.
 
 It gives out what needs nothing but this machine: no event of a session or of a chain, none of a
-paused agent, none of an agent with a budget or whose service calls back. An attempt that failed is not repeated here: whether
-it is to be is decided when the ledger has it.
+paused agent, none of an agent with a budget or whose service calls back. An attempt that failed is
+not repeated here: whether it is to be is decided when the ledger has it.
 """
 
 import json
