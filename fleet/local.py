@@ -3,8 +3,9 @@
 The lease is in the store. While that is away turns may run from the spool (`fleet.spool`), and a
 worker that comes back with the store must not run a second one beside such a turn. So where turns
 run from the spool, whoever runs an agent's turns on this machine holds the agent's file lock too:
-a worker, with its child, for as long as both live; else the process that runs kept events. The
-kernel gives it back when they have died, however that happened.
+workers, each with its child, share it for as long as they live, and the lease decides between
+them; the process that runs kept events has it alone. The kernel gives it back when its holder has
+died, however that happened.
 """
 
 import fcntl
@@ -21,8 +22,11 @@ class TurnLock:
         self._path = _folder(data_dir) / f"{agent}.lock"
         self._fd: int | None = None
 
-    def take(self) -> bool:
-        """True when it is ours, now or before. Raises FleetError where no lock can be kept."""
+    def take(self, *, shared: bool = False) -> bool:
+        """True when it is ours, now or before: alone, or `shared` with others who share it.
+
+        Raises FleetError where no lock can be kept.
+        """
         if self._fd is None:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -30,7 +34,7 @@ class TurnLock:
             except OSError as error:
                 raise _unusable(error) from error
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(fd)
                 return False

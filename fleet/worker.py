@@ -160,7 +160,7 @@ def _turn_lock(agent: str) -> TurnLock | None:
 
 def _try_take(lease: Lease, here: TurnLock | None) -> bool:
     """Take the lock of this machine, and then the lease; both or none."""
-    if here is not None and not here.take():
+    if here is not None and not here.take(shared=True):
         time.sleep(LOOK_S)
         return False
     try:

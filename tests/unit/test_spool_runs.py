@@ -253,14 +253,17 @@ def test_a_broker_that_others_reach_is_not_replaced_unless_it_is_said(tmp_path: 
         parse({**tables, "spool": {"direct": "perhaps"}})
 
 
-def test_one_process_of_a_machine_runs_an_agent(tmp_path: Path) -> None:
-    worker, other = TurnLock(tmp_path, "a"), TurnLock(tmp_path, "a")
-    assert worker.take()
-    assert worker.take(), "still ours"
-    assert not other.take()
+def test_workers_share_an_agent_and_the_spool_has_it_alone(tmp_path: Path) -> None:
+    worker, standby, spool = (TurnLock(tmp_path, "a") for _ in range(3))
+    assert worker.take(shared=True)
+    assert standby.take(shared=True), "the lease decides"
+    assert not spool.take()
     assert TurnLock(tmp_path, "b").take()
+    standby.give_back()
     worker.give_back()
-    assert other.take()
+    assert spool.take()
+    assert spool.take(), "still ours"
+    assert not worker.take(shared=True)
 
 
 def test_an_event_whose_deadline_has_passed_is_not_begun(tmp_path: Path) -> None:
