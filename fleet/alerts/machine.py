@@ -192,6 +192,13 @@ def of_spool(shelter: Shelter, limits: Limits) -> Iterator[Condition]:
             remedy="correct that, and start the API again",
             count=len(aside),
         )
+    if refused := shelter.spool.refused:
+        yield Condition(
+            name="spool_refuses",
+            reason=f"{host} has refused {refused} events: neither broker nor spool took them",
+            remedy="bring the broker back, or make room for the spool",
+            count=refused,
+        )
     if not size.events:
         return
     yield Condition(

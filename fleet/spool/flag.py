@@ -66,14 +66,16 @@ class Flag:
     def count_refused(self, events: int) -> None:
         """So many were refused; about, when several processes count at the same instant."""
         if self._memory is not None:
-            refused: int = _FLAG.unpack_from(self._memory)[1]
-            self._memory[_REFUSED] = struct.pack("=I", min(refused + events, 2**32 - 1))
+            self._memory[_REFUSED] = struct.pack("=I", min(self.refused + events, 2**32 - 1))
+
+    @property
+    def refused(self) -> int:
+        """How many were refused since they were last taken."""
+        return 0 if self._memory is None else int(_FLAG.unpack_from(self._memory)[1])
 
     def take_refused(self) -> int:
-        """How many were refused since the last time this was asked."""
-        if self._memory is None:
-            return 0
-        refused: int = _FLAG.unpack_from(self._memory)[1]
-        if refused:
+        """The same, which is then told."""
+        refused = self.refused
+        if refused and self._memory is not None:
             self._memory[_REFUSED] = bytes(4)
         return refused

@@ -85,12 +85,7 @@ class Spool:
     @property
     def holds(self) -> bool:
         """True while anything waits in it; costs next to nothing. False where there is no spool."""
-        flag = self.file.flag
-        if not flag.is_open:
-            if not flag.exists:
-                return False
-            self.file.open_flag()
-        return flag.holds
+        return self.file.flag.holds if self._is_flagged() else False
 
     def prepare(self) -> None:
         """Make its folder now, so that `holds` costs next to nothing."""
@@ -224,13 +219,25 @@ class Spool:
         """So many were refused; about, when several processes count at the same instant."""
         self.file.flag.count_refused(events)
 
+    @property
+    def refused(self) -> int:
+        """How many were refused since that was last told on the bus."""
+        return self.file.flag.refused if self._is_flagged() else 0
+
     def take_refused(self) -> int:
-        """How many were refused since the last time this was asked."""
+        """The same, which is then told."""
         return self.file.flag.take_refused()
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    def _is_flagged(self) -> bool:
+        """Whether some process has made the flag; this one then has it in its memory."""
+        flag = self.file.flag
+        if not flag.is_open and flag.exists:
+            self.file.open_flag()
+        return flag.is_open
 
     def _keep(self, db: Connection, event: Event, plan: Plan) -> Accepted | Refused:
         digest = keys.event_digest(event.key)

@@ -114,6 +114,25 @@ def test_a_spool_is_told_as_it_fills(site: Site) -> None:
     assert "10 events" in site.receiver.reasons[-1]
 
 
+def test_what_a_full_disk_refuses_is_told_while_it_lasts(site: Site) -> None:
+    machine, spool = site.machine(), site.shelter.spool
+    spool.prepare()
+    spool.count_refused(3)
+    assert site.look(machine, away="") == [("spool_refuses", "open")]
+    assert "refused 3 events" in site.receiver.reasons[-1]
+    assert spool.take_refused() == 3
+    assert site.look(machine, away="") == [("spool_refuses", "closed")]
+
+
+def test_what_is_aside_is_told_until_somebody_looked(site: Site) -> None:
+    machine, spool = site.machine(), site.shelter.spool
+    site.spool(1)
+    spool.put_aside(spool.first(1)[0].seq, "no such chain")
+    assert site.look(machine, away="") == [("spool_aside", "open")]
+    spool.take_back()
+    assert ("spool_aside", "closed") in site.look(machine, away="")
+
+
 def test_a_spool_that_cannot_be_read_is_told(site: Site) -> None:
     site.spool(1)
     for file in (site.folder / "spool").glob("spool.db*"):
