@@ -29,19 +29,24 @@ def die_with_parent() -> None:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
-def adopt_orphans() -> None:
+def adopt_orphans() -> frozenset[int]:
     """From now on a program whose parent dies, of those that this process started, is its child.
 
-    So a daemon cannot hide, in whatever session and with whatever environment. Linux only.
+    So a daemon cannot hide, in whatever session and with whatever environment. Linux only. Answers
+    the children that there are already.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return frozenset(alive.children_of(os.getpid()))
 
 
-def kill_children() -> None:
-    """SIGKILL every child of this process, and what becomes its child by that."""
+def kill_children(besides: frozenset[int]) -> None:
+    """SIGKILL every child of this process but these, and what becomes its child by that."""
     until = time.monotonic() + _KILL_PATIENCE_S
-    while (found := alive.children_of(os.getpid())) and time.monotonic() < until:
+    while time.monotonic() < until:
+        found = set(alive.children_of(os.getpid())) - besides
+        if not found:
+            return
         for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -70,7 +70,7 @@ def _answer(turn: Turn, text: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
     agent = turn.agent
-    adopt_orphans()
+    others = adopt_orphans()
     try:
         program = subprocess.Popen(
             agent.command,
@@ -91,11 +91,14 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
     finally:
         # The soft limit may pass just now, and must not interrupt what it asks for.
         with noted_limit():
-            _end(program)
+            _end(program, others)
 
 
-def _end(program: "subprocess.Popen[bytes]") -> None:
-    """Leave nothing of it: asked first, then killed, and so is what it started."""
+def _end(program: "subprocess.Popen[bytes]", others: frozenset[int]) -> None:
+    """Leave nothing of it: asked first, then killed, and so is what it started.
+
+    `others` were children of this process before it.
+    """
     for pipe in (program.stdin, program.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):
@@ -111,7 +114,7 @@ def _end(program: "subprocess.Popen[bytes]") -> None:
     # What left its session carries this process's mark, and what has taken that off has become its
     # child; nothing else of it runs between steps.
     kill_marked(Mark.CHILD, os.getpid())
-    kill_children()
+    kill_children(besides=others)
 
 
 @dataclass(slots=True)
