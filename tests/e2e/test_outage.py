@@ -1,0 +1,77 @@
+"""The embedded broker hangs: what is sent meanwhile is answered, and the ledger learns of it."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # ships no types
+import pytest
+
+from tests.e2e.running import HEAD, Place, place
+from tests.fixtures.processes import wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+CONFIG = (
+    HEAD.replace("[fleet]", "[fleet]\nlease_ttl_s = 1.5")
+    + """
+[breaker]
+failure_threshold = 1
+reset_timeout_s = 1
+[agents.echo]
+runner = "python"
+python = "my_agents:echo"
+[agents.frugal]
+runner = "python"
+python = "my_agents:echo"
+budget = { tokens_per_day = 1000 }
+[routes]
+default = ["echo"]
+"""
+)
+CODE = """
+def echo(turn):
+    return turn.step("echo", {}, lambda: f"You said: {turn.text}")
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Place]:
+    (tmp_path / "my_agents.py").write_text(CODE)
+    with place(tmp_path, CONFIG) as found:
+        found.up()
+        yield found
+        assert found.stop() == 0
+
+
+def broker_of(here: Place) -> psutil.Process:
+    (file,) = (here.folder / ".fleet" / "broker").glob("endpoint.json")
+    return psutil.Process(json.loads(file.read_text())["pid"])
+
+
+def test_what_is_sent_while_the_broker_hangs_is_answered_then(here: Place) -> None:
+    before = here.outcome("before")
+    assert (before["state"], before["answer"]) == ("completed", "You said: before")
+    broker = broker_of(here)
+    broker.send_signal(signal.SIGSTOP)
+    try:
+        # The first costs a timeout, and may have landed: it waits for the ledger.
+        first = here.send("first")
+        waits = here.send("waits", "--to", "frugal")
+        during = here.outcome("during")
+        assert (during["state"], during["answer"]) == ("completed", "You said: during")
+        told = here.fleet("health", "--json")
+        assert told.code == 1
+        assert told.json["g4"]["direct"] == {"running": 0, "ended": 1}
+    finally:
+        broker.send_signal(signal.SIGCONT)
+    wait_until(lambda: here.fleet("health", "--json").json["g4"]["spooled"] == 0, 60)
+    for dispatch_id in (first, waits, during["dispatch_id"]):
+        wait_until(lambda one=dispatch_id: here.state(one) == "completed", 30)  # type: ignore[misc]
+    types = [
+        json.loads(line)["type"]
+        for line in here.fleet("events", "--json").out.splitlines()
+        if during["dispatch_id"] in line
+    ]
+    assert types == ["dispatch_queued", "dispatch_started", "dispatch_completed"]
