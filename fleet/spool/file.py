@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -146,6 +147,7 @@ class SpoolFile:
         if self._db is not None:
             self._db.close()
             self._db = None
+            self._last_will.detach()
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is not None and self._inode != _inode(self._path):
@@ -156,6 +158,7 @@ class SpoolFile:
             self._inode = _inode(self._path)
             self.flag.open()
             self._db = self._connect()
+            self._last_will = weakref.finalize(self, self._db.close)
         return self._db
 
     def _connect(self) -> sqlite3.Connection:
