@@ -159,6 +159,8 @@ class SpoolFile:
             self.flag.open()
             self._db = self._connect()
             self._last_will = weakref.finalize(self, self._db.close)
+            # A forked process that ends must not close what is its parent's.
+            self._last_will.atexit = False
         return self._db
 
     def _connect(self) -> sqlite3.Connection:
