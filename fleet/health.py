@@ -65,9 +65,9 @@ def _document(
     oldest_s = max((row["oldest_s"] for row in counts.values()), default=0.0)
     signs = _signs(store)
     consuming = all(row["online"] for row in agents.values())
-    direct = standing["breaker"] == "closed" and standing["spooled"] == 0
+    sheltered = standing["breaker"] != "closed" or standing["spooled"] != 0
     return {
-        "status": "ok" if consuming and direct and not beat_is_late(signs.beat_s) else "degraded",
+        "status": "degraded" if sheltered or beat_is_late(signs.beat_s) or not consuming else "ok",
         "version": VERSION,
         "epoch": signs.epoch,
         "g1": {

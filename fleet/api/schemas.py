@@ -284,7 +284,10 @@ SCHEMAS: Json = {
             dead=_COUNT,
             unverified=_COUNT,
         ),
-        g4=_object("intake breaker tier providers spooled"),
+        g4=_object(
+            "intake breaker tier providers spooled",
+            direct=_object("running ended", running=_COUNT, ended=_COUNT),
+        ),
         beat=_object("last_tick_s"),
         bus=_object(
             "clients max_lag oldest_id retention_s",
