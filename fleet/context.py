@@ -56,8 +56,8 @@ def keeper() -> Keeper:
         return _open(guarded=False, timeout_s=DOOR_TIMEOUT_S)
 
     here = shelter()
-    direct = Direct(load(), here.breaker, here.runs) if here.runs else None
-    return Keeper(here.breaker, here.spool, _door_ledger, unguarded, direct, here.runs)
+    direct = Direct(load(), here.breaker, here.runs) if here.offered else None
+    return Keeper(here, _door_ledger, unguarded, direct)
 
 
 @cache

@@ -28,7 +28,7 @@ from fleet.local import TurnLock
 from fleet.marks import Mark, kill_marked, leave
 from fleet.orphans import die_with_parent
 from fleet.spool.direct import DRAINED, take
-from fleet.spool.runs import Running, SpoolLedger
+from fleet.spool.runs import Running
 from fleet.spool.shelter import Shelter
 from tasks import turns
 from tasks.limits import until_the_worker_says
@@ -95,7 +95,7 @@ class Runner:
 
     def _start_what_waits(self) -> None:
         now = time.monotonic()
-        for agent in _runs(self.shelter).waiting():
+        for agent in self.shelter.runs.waiting():
             if agent in self._children.values() or self._not_before.get(agent, 0.0) > now:
                 continue
             if not self._is_ours(agent):
@@ -116,12 +116,12 @@ class Runner:
         """The hard limit: the child is killed, and its outcome written here."""
         if not self._children:
             return
-        for running in _runs(self.shelter).running():
+        for running in self.shelter.runs.running():
             limit_s = context.settings().hard_limit_s(running.agent)
             pids = [pid for pid, agent in self._children.items() if agent == running.agent]
             if running.for_s > limit_s and pids:
                 self._kill(pids[0])
-                _runs(self.shelter).end_active(running, _past(running, limit_s))
+                self.shelter.runs.end_active(running, _past(running, limit_s))
 
     def _kill(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -136,7 +136,7 @@ def main() -> int:
     context.guard()
     # Not this process's own, which a child is to open anew: SQLite and locks do not outlive a fork.
     shelter = Shelter.of(context.settings())
-    if shelter.runs is None:
+    if shelter.offered is None:
         logger.error("spool.direct is off: nothing runs from the spool")
         return 1
     lock = take(shelter.spool.folder)
@@ -150,11 +150,6 @@ def main() -> int:
         preload()
     Runner(shelter).run()
     return 0
-
-
-def _runs(shelter: Shelter) -> SpoolLedger:
-    assert shelter.runs is not None  # noqa: S101 - `main` looked
-    return shelter.runs
 
 
 def _serve(agent: str) -> NoReturn:
@@ -177,7 +172,7 @@ def _serve(agent: str) -> NoReturn:
 
 
 def _turns(agent: str) -> int:
-    runs = _runs(context.shelter())
+    runs = context.shelter().runs
     holder = f"{socket.gethostname()}:{os.getpid()}"
     while (claim := runs.claim(agent, os.getpid(), holder)) is not None:
         with until_the_worker_says(), turns.traced(claim) as span:

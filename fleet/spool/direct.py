@@ -54,6 +54,17 @@ def take(folder: Path) -> int | None:
     return lock
 
 
+def at_work(folder: Path) -> bool:
+    """Whether a process of this spool, or a turn of it, lives. Raises SpoolFull."""
+    if not lock_of(folder).exists():
+        return False
+    lock = take(folder)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
 class Direct:
     """For the one keeper of a data folder; not safe to share between threads."""
 
@@ -76,10 +87,8 @@ class Direct:
             self._bury()
         if time.monotonic() < self._due or not self._is_time() or not self._runs.waiting():
             return
-        lock = take(self._folder)
-        if lock is None:
+        if at_work(self._folder):
             return  # that of an earlier keeper is still ending
-        os.close(lock)
         self._due = time.monotonic() + AGAIN_S
         self._kill_at = 0.0
         self._process = subprocess.Popen(
@@ -102,13 +111,7 @@ class Direct:
             if self._process.poll() is None and self._is_drained():
                 return True
             self._bury()
-        if not lock_of(self._folder).exists():
-            return True
-        lock = take(self._folder)
-        if lock is None:
-            return False
-        os.close(lock)
-        return True
+        return not at_work(self._folder)
 
     def end(self) -> None:
         """What became of the turns is handed over: let the agents go."""
@@ -148,6 +151,8 @@ class Direct:
         """Leave nothing of it."""
         assert self._process is not None  # noqa: S101 - the callers looked
         code = self._process.poll()
+        # Else it died of what it ran, and that counts.
+        cut_short = bool(self._kill_at) or (code is None and self._is_drained())
         kill_session(self._process.pid)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -156,8 +161,7 @@ class Direct:
         if code:
             logger.error("the process that ran kept events ended with %d", code)
         self._process = None
-        if self._kill_at:
-            # Else it died of what it ran, and that counts.
+        if cut_short:
             self._runs.hand_back()
 
     def _is_time(self) -> bool:

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fleet import bus
-from fleet.broker.breaker import Breaker
 from fleet.broker.probe import probe
 from fleet.errors import BrokerUnavailable, ConfigError, FleetError
-from fleet.ledger import HandOver, Report, ValkeyLedger
-from fleet.spool.direct import Direct
-from fleet.spool.runs import SpoolLedger
-from fleet.spool.table import Kept, Spool, SpoolFull
+from fleet.ledger import HandOver, Report, ValkeyLedger, views
+from fleet.local import note_paused
+from fleet.spool.direct import Direct, at_work
+from fleet.spool.shelter import Shelter
+from fleet.spool.table import Kept, SpoolFull
 from fleet.store import Store
 
 logger = logging.getLogger(__name__)
@@ -38,25 +38,24 @@ class Keeper:
 
     def __init__(
         self,
-        breaker: Breaker,
-        spool: Spool,
+        shelter: Shelter,
         ledger: Callable[[], ValkeyLedger],
         store: Callable[[], Store],
         direct: Direct | None = None,
-        runs: SpoolLedger | None = None,
     ) -> None:
-        self._breaker = breaker
-        self._spool = spool
+        self._breaker = shelter.breaker
+        self._spool = shelter.spool
         self._ledger = ledger
         self._store = store
         self._direct = direct
-        self._runs = runs
+        self._runs = shelter.runs
         self._look = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
         self._told = ""
         self._unclean = True
+        self._knows_paused = False
 
     def start(self) -> None:
         """Begin, in a daemon thread."""
@@ -117,12 +116,14 @@ class Keeper:
             if self._direct is not None:
                 self._direct.tend()
             return 0
-        if self._direct is not None and not self._direct.over():
+        # Also where nothing may run from here any more: what ran before may still be ending.
+        if not self._direct.over() if self._direct else at_work(self._spool.folder):
             return 0
         done = self._hand_over() if self._spool.holds else 0
         if self._direct is not None:
             self._direct.end()
         self._tell_refused()
+        self._learn_paused()
         if self._unclean and self._spool.exists:
             self._spool.clear()
         self._unclean = False
@@ -171,8 +172,6 @@ class Keeper:
         return done
 
     def _reports(self, kept: Sequence[Kept]) -> Mapping[int, Sequence[Report]]:
-        if self._runs is None or not kept:
-            return {}
         return self._runs.reports(one.seq for one in kept)
 
     def _put_aside_what_cannot_be(
@@ -195,6 +194,17 @@ class Keeper:
             except BrokerUnavailable:
                 self._spool.count_refused(refused)
                 raise
+
+    def _learn_paused(self) -> None:
+        """Once: an agent may have been paused while nothing was to run from here."""
+        if self._direct is None or self._knows_paused:
+            return
+        ledger = self._ledger()
+        names = list(ledger.settings.agents)
+        for agent, row in views.agents(ledger.store, names).items():
+            if row["paused"]:
+                note_paused(ledger.settings.data_dir, agent, True)
+        self._knows_paused = True
 
     def _alone(self) -> bool:
         """True for the one keeper of the data folder."""

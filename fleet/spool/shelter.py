@@ -15,12 +15,12 @@ from routing import Event, Plan
 
 @dataclass(frozen=True, slots=True)
 class Shelter:
-    """All of one data folder; `offered` and `runs` are None where nothing runs from the spool."""
+    """All of one data folder; `offered` is None where nothing may run from the spool."""
 
     breaker: Breaker
     spool: Spool
+    runs: SpoolLedger  #: also where nothing may: what has run before is to be handed over
     offered: Offered | None = None
-    runs: SpoolLedger | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "Shelter":
@@ -44,14 +44,14 @@ class Shelter:
         spool = Spool(
             settings.data_dir, settings.spool, pending_max, settings.governance(), may_run
         )
-        runs = SpoolLedger(spool.file, settings, lambda: breaker.closed) if offered else None
-        return cls(breaker, spool, offered, runs)
+        runs = SpoolLedger(spool.file, settings, lambda: breaker.closed)
+        return cls(breaker, spool, runs, offered)
 
     def standing(self) -> dict[str, Any]:
         """Its part of the health document; `spooled` is None where the spool cannot be read."""
         try:
             spooled: int | None = self.spool.size().events
-            direct = self.runs.counts() if self.runs else {}
+            direct = self.runs.counts() if self.offered else {}
         except SpoolFull:
             spooled, direct = None, {}
         return {

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -173,6 +173,7 @@ class Spool:
             )
             db.execute("DELETE FROM kept WHERE seq = ?", (seq,))
             db.execute("DELETE FROM run WHERE seq = ?", (seq,))
+            _count_down(db, Counter(_agents_of(row[1])))
             _shrink(db, 1, row[0])
 
     def take_back(self) -> int:
@@ -181,12 +182,14 @@ class Spool:
             rows = db.execute("SELECT digest, at, event, plan FROM aside").fetchall()
             for digest, at, event, plan in rows:
                 size = len(event.encode()) + len(plan) + _ROW_BYTES
-                db.execute(
+                # One that was sent again meanwhile is in the line already.
+                added = db.execute(
                     "INSERT OR IGNORE INTO kept (digest, at, size, event, plan) "
                     "VALUES (?, ?, ?, ?, ?)",
                     (digest, at, size, event, plan),
-                )
-                db.execute("UPDATE total SET events = events + 1, bytes = bytes + ?", (size,))
+                ).rowcount
+                _shrink(db, -added, -added * size)
+                _count_up(db, _agents_of(plan) if added else ())
             db.execute("DELETE FROM aside")
             self.file.flag.holds = self.file.waits(db)
         return len(rows)
@@ -257,11 +260,7 @@ class Spool:
             "INSERT INTO kept (digest, at, size, event, plan) VALUES (?, ?, ?, ?, ?)",
             (digest, time.time(), size, payload.encode(errors="replace").decode(), text),
         )
-        db.executemany(
-            "INSERT INTO waiting VALUES (?, 1) "
-            "ON CONFLICT (agent) DO UPDATE SET events = events + 1",
-            [(agent,) for agent in plan.agents],
-        )
+        _count_up(db, plan.agents)
         if self._may_run(event, plan):
             db.executemany(
                 "INSERT INTO run (dispatch, seq, agent, priority, state) "
@@ -294,6 +293,21 @@ class Spool:
 def read_plan(text: str) -> Plan:
     """A plan as it was kept."""
     return _PLAN.validate_json(text)
+
+
+def _agents_of(text: str) -> tuple[str, ...]:
+    """Those of a plan; none where it cannot be read any more."""
+    try:
+        return read_plan(text).agents
+    except ValueError:
+        return ()
+
+
+def _count_up(db: Connection, agents: Iterable[str]) -> None:
+    db.executemany(
+        "INSERT INTO waiting VALUES (?, 1) ON CONFLICT (agent) DO UPDATE SET events = events + 1",
+        [(agent,) for agent in agents],
+    )
 
 
 def _count_down(db: Connection, per_agent: Mapping[str, int]) -> None:

@@ -1,6 +1,7 @@
 """What ran while the store was away comes into the ledger: each outcome once, and counted."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,11 @@ import pytest
 from fleet import keys
 from fleet.ledger import Ending, Failure, HandOver, Report, Stage
 from fleet.ledger.views import spend
+from fleet.local import is_paused
+from fleet.settings import parse
+from fleet.spool.direct import Direct
+from fleet.spool.keeper import Keeper
+from fleet.spool.shelter import Shelter
 from fleet.store import Store
 from routing import Event, decide
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, settings_for
@@ -149,3 +155,34 @@ def test_one_whose_deadline_passed_meanwhile_still_has_its_answer(books: Books) 
     books.ledger.hand_over([kept(books, 1, report(1, ANSWER), age_s=100_000)])
     books.reclaim()
     assert books.ends(id_of(1)) == ["dispatch_completed"]
+
+
+def test_what_ran_is_handed_over_although_nothing_may_run_any_more(
+    store: Store, tmp_path: Path
+) -> None:
+    """The operator has switched it off since."""
+    agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
+    tables = {"fleet": {"data_dir": str(tmp_path)}, "agents": agents}
+    before, now = parse(tables), parse({**tables, "spool": {"direct": False}})
+    shelter, one = Shelter.of(before), kept(Books(store, before), 1)
+    shelter.breaker.failed("test", password=True)
+    shelter.spool.keep([(one.event, one.plan)])
+    claim = shelter.runs.claim("a", 1, "host:1")
+    assert claim is not None
+    shelter.runs.commit(claim, ANSWER)
+    (tmp_path / "breaker").unlink()  # closed again
+    books = Books(store, now)
+    keeper = Keeper(Shelter.of(now), lambda: books.ledger, lambda: store)
+    assert keeper.work() == 1
+    assert books.ends(id_of(1)) == ["dispatch_completed"]
+    assert books.claim(books.held()) is None
+
+
+def test_an_agent_that_was_paused_before_is_known_as_such(store: Store, tmp_path: Path) -> None:
+    agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
+    settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": agents})
+    books, shelter = Books(store, settings), Shelter.of(settings)
+    store.run("agent", "a", "pause")
+    direct = Direct(settings, shelter.breaker, shelter.runs)
+    Keeper(shelter, lambda: books.ledger, lambda: store, direct).work()
+    assert is_paused(tmp_path, "a")

@@ -41,7 +41,6 @@ def in_spool(folder: Path, texts: list[str]) -> tuple[Runs, Take]:
         )
         shelter.spool.keep([(event, decide(event, settings.rules()))])
     runs = shelter.runs
-    assert runs is not None
     fences = iter(range(1, 100))
     return runs, lambda: runs.claim("a", next(fences), "host:1")
 

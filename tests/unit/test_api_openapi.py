@@ -22,7 +22,7 @@ def nothing() -> Any:
 def test_every_route_is_described_and_nothing_else(tmp_path: Path) -> None:
     settings = parse({"fleet": {"data_dir": str(tmp_path)}}, demo=True)
     shelter = Shelter.of(settings)
-    keeper = Keeper(shelter.breaker, shelter.spool, nothing, nothing)
+    keeper = Keeper(shelter, nothing, nothing)
     app = create_api(Backend(settings, nothing, nothing, nothing, shelter, keeper))
     served = set()
     for route in app.routes:

@@ -221,9 +221,16 @@ def test_what_the_ledger_cannot_take_is_put_aside_and_tried_again(tmp_path: Path
     assert spool.take_back() == 1
     assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3", "e2"]
     assert spool.aside() == []
+    spool.put_aside(spool.first(9)[2].seq, "no such chain")
+    spool.keep([(event(2), plan())])
+    assert spool.take_back() == 1
+    assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3", "e2"], "sent again meanwhile"
     spool.handed_over(spool.first(9)[-1].seq)
     spool.clear()
     assert spool.size().events == 0
+    with spool.file.reading() as db:
+        assert db.execute("SELECT count(*) FROM waiting").fetchone()[0] == 0
+        assert db.execute("SELECT events, bytes FROM total").fetchone() == (0, 0)
 
 
 def test_what_cannot_be_read_any_more_does_not_stop_the_others(tmp_path: Path) -> None:
