@@ -55,4 +55,5 @@ class Sender:
                 self.in_session.append(dispatch_id)
             if number % 5 == 0:
                 again = self.http.post("/events", json=event)
+                assert again.status_code == 202, again.text
                 assert again.json()["dispatches"] == first.json()["dispatches"]
