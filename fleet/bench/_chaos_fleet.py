@@ -159,9 +159,9 @@ class Target:
 
     def _keep(self) -> None:
         while not self._stopping.wait(LOOK_S):
-            for name, process in list(self.processes.running.items()):
-                if process.poll() is not None:
-                    argv, env = self._commands[name]
+            # What a test has started beside them is its own to start again.
+            for name, (argv, env) in self._commands.items():
+                if self.processes.running[name].poll() is not None:
                     self.processes.start(name, argv, env)
 
 
