@@ -7,6 +7,7 @@ the file, section by section, is in `fleet.sections`.
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from fleet.api.mcp.section import Mcp
 from fleet.api.section import Api
 from fleet.delivery.section import UPSTREAM, Delivery
 from fleet.errors import ConfigError
+from fleet.foreign import is_of_service, nearest
 from fleet.sections import (
     Agent,
     Alerts,
@@ -354,12 +356,22 @@ _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTI
 
 
 def _check_environment() -> None:
-    for variable in os.environ:
+    for variable, value in os.environ.items():
         if not variable.startswith("FLEET_") or variable.startswith(_NOT_SETTINGS):
             continue
         field = variable.removeprefix("FLEET_").partition("__")[0].lower()
-        if field not in Settings.model_fields:
-            raise ConfigError(f"{variable}: no setting has this name; unset or correct it.")
+        if field not in Settings.model_fields and not is_of_service(variable, value):
+            meant = nearest(variable, _variables())
+            remedy = f"{meant} is near; unset or correct it" if meant else "unset or correct it"
+            raise ConfigError(f"{_shown(variable)}: no setting has this name; {remedy}.")
+
+
+def _variables() -> Iterator[str]:
+    """The settings as the environment names them, those of the sections one level down."""
+    for name, field in Settings.model_fields.items():
+        yield f"FLEET_{name.upper()}"
+        for key in getattr(field.annotation, "model_fields", ()):
+            yield f"FLEET_{name.upper()}__{key.upper()}"
 
 
 def _sentence(error: ValidationError) -> str:

@@ -1,0 +1,84 @@
+"""`FLEET_...` that sets nothing: the nearest name for a typo, and what others put there."""
+
+import os
+
+import pytest
+
+from fleet.errors import ConfigError
+from fleet.foreign import of_services
+from fleet.settings import parse
+
+ONE = {"agents": {"a": {"runner": "python", "python": "m:f"}}}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FLEET_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("FLEET_BROKER_ULR", "FLEET_BROKER_URL"),
+        ("FLEET_BROKERURL", "FLEET_BROKER_URL"),
+        ("FLEET_API_PORT", "FLEET_API__PORT"),
+        ("FLEET_BUS_MAX_LENGTH", "FLEET_BUS__MAX_LENGTH"),
+        ("FLEET_AGENT__A__MODEL", "FLEET_AGENTS"),
+    ],
+)
+def test_a_variable_that_is_nearly_ours_is_told_the_name(
+    variable: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "8700")
+    with pytest.raises(ConfigError) as refusal:
+        parse(ONE)
+    assert f"no setting has this name; {meant} is near" in str(refusal.value)
+
+
+#: What Kubernetes sets beside Services named `fleet`, `fleet-api` and `fleet-broker`.
+OF_SERVICES = {
+    "FLEET_SERVICE_HOST": "10.0.0.1",
+    "FLEET_SERVICE_PORT": "80",
+    "FLEET_SERVICE_PORT_HTTP": "80",
+    "FLEET_PORT": "tcp://10.0.0.1:80",
+    "FLEET_PORT_80_TCP": "tcp://10.0.0.1:80",
+    "FLEET_PORT_80_TCP_PROTO": "tcp",
+    "FLEET_PORT_80_TCP_PORT": "80",
+    "FLEET_PORT_80_TCP_ADDR": "10.0.0.1",
+    "FLEET_PORT_53_UDP": "udp://[fd00::1]:53",
+    "FLEET_API_SERVICE_HOST": "10.0.0.2",
+    "FLEET_API_SERVICE_PORT": "8700",
+    "FLEET_API_PORT": "tcp://10.0.0.2:8700",
+    "FLEET_API_PORT_8700_TCP": "tcp://10.0.0.2:8700",
+    "FLEET_API_PORT_8700_TCP_ADDR": "10.0.0.2",
+    "FLEET_BROKER_PORT": "sctp://10.0.0.3:6379",
+}
+
+
+def test_what_describes_a_service_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = parse(ONE)
+    for name, value in OF_SERVICES.items():
+        monkeypatch.setenv(name, value)
+    assert parse(ONE) == before
+    assert parse(ONE).api.port == 8700
+    assert of_services() == sorted(OF_SERVICES)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FLEET_PORT", "8700"),
+        ("FLEET_API_PORT", "http://10.0.0.2:8700"),
+        ("FLEET_SERVICE", "10.0.0.1"),
+        ("FLEET_PORT_80", "tcp://10.0.0.1:80"),
+        ("FLEET_BROKER_URL", "tcp://10.0.0.1:80"),
+        ("FLEET_API__PORT", "tcp://10.0.0.1:80"),
+    ],
+)
+def test_what_only_looks_like_a_service_is_a_mistake(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError):
+        parse(ONE)
