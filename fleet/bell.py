@@ -6,6 +6,7 @@ from functools import cached_property
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from fleet.isolated import celery_app
 from fleet.publish import DISPATCH_TASK
 from fleet.queues import agent_queue
 from fleet.settings import Settings
@@ -39,8 +40,9 @@ class CeleryBell:
 
     @cached_property
     def _app(self) -> Celery:
-        app = Celery("fleet-bell", broker=broker_url(self._settings), set_as_current=False)
-        app.conf.update(
+        return celery_app(
+            "fleet-bell",
+            broker=broker_url(self._settings),
             task_queues=[agent_queue(self._settings, name) for name in self._settings.agents],
             broker_connection_timeout=PUBLISH_TIMEOUT_S,
             broker_transport_options={
@@ -48,4 +50,3 @@ class CeleryBell:
                 "confirm_timeout": PUBLISH_TIMEOUT_S,
             },
         )
-        return app

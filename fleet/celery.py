@@ -6,6 +6,7 @@ from typing import Any
 from celery import Celery
 
 from fleet.errors import FleetError
+from fleet.isolated import celery_app, keep_command_line_out
 from fleet.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
 from fleet.publish import DELIVER_TASK, INTAKE_TASK
 from fleet.queues import SHARED_QUEUES, agent_queue, shared_queue
@@ -15,8 +16,7 @@ from fleet.store.address import broker_url, rings_in_store, store_url
 
 def create_app(settings: Settings) -> Celery:
     """A Celery app for one fleet. Raises BrokerUnavailable when its embedded broker is down."""
-    app = Celery("fleet", broker=broker_url(settings), set_as_current=False)
-    app.conf.update(_configuration(settings))
+    app = celery_app("fleet", broker=broker_url(settings), **_configuration(settings))
     app.steps["worker"].add("fleet.worker:Refusals")
     app.steps["worker"].add("fleet.reaper:PoolReaper")
     app.steps["worker"].add("fleet.alerts.step:AlertStep")
@@ -103,6 +103,7 @@ def _periodic(task: str, period_s: float) -> dict[str, Any]:
 
 
 try:
+    keep_command_line_out()
     app = create_app(load())
 except FleetError as error:
     sys.stderr.write(f"fleet: {error}\n")

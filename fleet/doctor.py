@@ -24,6 +24,7 @@ from fleet.api.reach import others_can_reach
 from fleet.broker.audit import Finding, audit
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.exposed import secret_files
+from fleet.foreign import of_celery, of_services
 from fleet.redact import mask_url
 from fleet.settings import Settings
 from fleet.spool.shelter import Shelter
@@ -44,7 +45,7 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         *(_encryption, endpoints.look, _times, _files_open, _disk),
-        *(_spool, secret_files, _exposure, _callbacks, _models, _programs, _tools),
+        *(_spool, secret_files, _exposure, _callbacks, _models, _programs, _tools, _foreign),
     )
     for check in checks:
         found += check(settings)
@@ -253,6 +254,16 @@ def _tools(settings: Settings) -> Iterator[Finding]:
         if PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is None:
             what = f"tools.{name}.python: there is no module {package!r}"
             yield Finding("warning", what, "install it, or start the fleet in its folder")
+
+
+def _foreign(_: Settings) -> Iterator[Finding]:
+    """Variables that are passed over, lest somebody waits for what they should do."""
+    if names := of_celery():
+        what = f"{', '.join(names)}: set, and without effect on the fleet"
+        yield Finding("info", what, "set fleet.broker_url where the fleet is to use another broker")
+    if names := of_services():
+        what = f"{', '.join(names)}: these describe a Service, and set nothing of the fleet"
+        yield Finding("info", what)
 
 
 def address(settings: Settings) -> str:

@@ -8,9 +8,10 @@ from fleet.up.lifeline import watch_lifeline
 def main() -> None:
     """`celery` with the arguments of this process."""
     watch_lifeline()
-    from celery.__main__ import main as celery
+    from celery.bin.celery import celery
 
-    sys.exit(celery())
+    # Not Celery's `main`, which takes options from the environment too.
+    sys.exit(celery(prog_name="celery"))
 
 
 if __name__ == "__main__":

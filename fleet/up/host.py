@@ -237,7 +237,8 @@ class Host:
             HOLDER.give(self._pages[worker.number])
             from fleet.celery import app
 
-            app.worker_main(worker_argv(worker.agent, self.log_level)[1:])
+            # Named, or `APP` in the environment would name another.
+            app.worker_main(["-A", "fleet", *worker_argv(worker.agent, self.log_level)[1:]])
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
             if isinstance(error.code, str):

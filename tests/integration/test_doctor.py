@@ -281,3 +281,16 @@ def test_the_command_exits_with_1_and_says_why(
     said = json.loads(capsys.readouterr().out)
     assert said["ok"] is False
     assert "fleet up" in said["findings"][0]["what"]
+
+
+def test_variables_that_are_passed_over_are_named_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CELERY_BROKER_URL", "RESULT_BACKEND", "FLEET_SERVICE_HOST"):
+        monkeypatch.setenv(name, "redis://u:hush@elsewhere:1/0")
+    told = [finding for finding in examine(settings_for("a"), lambda: store) if finding.what]
+    (celery,) = [one for one in told if "CELERY_BROKER_URL" in one.what]
+    (service,) = [one for one in told if "FLEET_SERVICE_HOST" in one.what]
+    assert "RESULT_BACKEND" in celery.what
+    assert celery.level == service.level == "info"
+    assert not any("hush" in one.what for one in told)

@@ -34,7 +34,7 @@ ONLY_IN = {
     "mcp": MCP,
     "httpx2": ("fleet.toolservers.web",),
     "anyio": ("fleet.toolservers",),
-    "click": ("fleet.bench", "fleet.cli"),
+    "click": ("fleet.bench", "fleet.cli", "fleet.isolated"),
     "opentelemetry": ("fleet.tracing",),
     "prometheus_client": ("fleet.metrics",),
     "rich": ("fleet.bench", "fleet.cli", "fleet.up"),
