@@ -64,7 +64,7 @@ def _document(
     totals = _totals(counts)
     oldest_s = max((row["oldest_s"] for row in counts.values()), default=0.0)
     signs = _signs(store)
-    consuming = all(row["online"] for row in agents.values())
+    consuming = all(row["consuming"] for row in agents.values())
     sheltered = standing["breaker"] != "closed" or standing["spooled"] != 0
     return {
         "status": "degraded" if sheltered or beat_is_late(signs.beat_s) or not consuming else "ok",
@@ -167,5 +167,6 @@ def _agent(row: dict[str, Any]) -> dict[str, Any]:
         "held_s": row["held_s"],
         "fence": row["fence"],
         "queued": row["queued"],
-        "consuming": row["online"] and not row["paused"],
+        "consuming": row["consuming"] and not row["paused"],
+        "reported_s": row["reported_s"],
     }

@@ -178,13 +178,14 @@ class Lease:
                 return
             time.sleep(LOOK_S)
 
-    def renew(self, *, busy: bool = True) -> bool:
+    def renew(self, *, busy: bool = True, consuming: bool = True) -> bool:
         """True while the lease is ours. After BrokerUnavailable it is until its page says so.
 
         Not `busy`: the worker has no doorbell in hand, and gets one if there is anything to do.
+        `consuming` is for people: the worker takes doorbells from its queue.
         """
         with self._lock:
-            return not self.fence or self._renew(busy)
+            return not self.fence or self._renew(busy, consuming)
 
     def release(self) -> None:
         """Give the lease back, and an unfinished turn with it. Raises BrokerUnavailable."""
@@ -204,12 +205,13 @@ class Lease:
         if self._beacon is not None:
             self._beacon.connection_pool.disconnect()
 
-    def _renew(self, busy: bool) -> bool:
+    def _renew(self, busy: bool, consuming: bool) -> bool:
         sent = _now()
         self._light_beacon()
         proof = (self._client, self._run, self._process, self.holder)
-        args = (self.agent, self.fence, int(self.ttl_s * 1000), *proof, int(busy))
-        ours, rung = self._store.run("renew", *args, BEAT_SILENCE_MS)
+        args = (self.agent, self.fence, int(self.ttl_s * 1000), *proof)
+        signs = (int(busy), int(consuming), BEAT_SILENCE_MS)
+        ours, rung = self._store.run("renew", *args, *signs)
         if not ours:
             return False
         if rung and self._bell:

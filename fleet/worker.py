@@ -19,7 +19,7 @@ from typing import Any
 from celery import bootsteps, signals
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
-from fleet import alive, bus, context, grace
+from fleet import alive, bus, context, grace, keys
 from fleet.broker.probe import probe
 from fleet.errors import BrokerUnavailable
 from fleet.holder import HOLDER
@@ -112,7 +112,7 @@ class LeaseStep(bootsteps.StartStopStep):
     def start(self, consumer: Any) -> None:
         """Block until the lease is ours; a second worker of the same agent stands by here."""
         if HOLDER.lease is not None:
-            if not _still_ours(HOLDER.lease):
+            if not _still_ours(HOLDER.lease, consumer):
                 _stop_at_once(HOLDER.lease)
             return
         lease = _open_lease(str(self.agent))
@@ -126,7 +126,7 @@ class LeaseStep(bootsteps.StartStopStep):
             lease.await_chance()
         HOLDER.lease = lease
         logger.info("holding the lease of %s under token %d", self.agent, lease.fence)
-        threading.Thread(target=_renew_for_ever, args=(lease,), daemon=True).start()
+        threading.Thread(target=_renew_for_ever, args=(lease, consumer), daemon=True).start()
         threading.Thread(target=_die_with_lease, args=(lease.page,), daemon=True).start()
         threading.Thread(target=_obey_for_ever, args=(lease,), daemon=True).start()
         _tell_breaker(lease)
@@ -175,22 +175,30 @@ def _try_take(lease: Lease, here: TurnLock | None) -> bool:
     return False
 
 
-def _still_ours(lease: Lease) -> bool:
+def _still_ours(lease: Lease, consumer: Any) -> bool:
     try:
-        return lease.renew(busy=bool(reserved_requests))
+        consuming = _consumes(consumer, lease.agent)
+        return lease.renew(busy=bool(reserved_requests), consuming=consuming)
     except BrokerUnavailable as error:
         logger.warning("the lease of %s was not renewed: %s", lease.agent, error)
         return lease.page.left_s() > 0
 
 
-def _renew_for_ever(lease: Lease) -> None:
+def _consumes(consumer: Any, agent: str) -> bool:
+    """Ask kombu, because remote control may have taken the queue away from the worker."""
+    tasks = consumer.task_consumer
+    return tasks is not None and bool(tasks.consuming_from(keys.queue(agent)))
+
+
+def _renew_for_ever(lease: Lease, consumer: Any) -> None:
     """In a thread, because Celery's main loop stands still while it reconnects."""
     while lease.fence:
         renewed_s = lease.ttl_s * (1 - SAFETY) - lease.page.left_s()
-        wait_s = lease.ttl_s / 3 - renewed_s
+        # Who does not consume yet says so as soon as it does.
+        wait_s = lease.ttl_s / 3 - renewed_s if _consumes(consumer, lease.agent) else 0.0
         HOLDER.look.wait(max(RETRY_S, wait_s))
         HOLDER.look.clear()
-        if not _still_ours(lease):
+        if not _still_ours(lease, consumer):
             _stop_at_once(lease)
         _tell_breaker(lease)
 

@@ -78,14 +78,21 @@ _ENVELOPE: Json = {
     "traceparent": {"description": "The trace it belongs to (W3C Trace Context).", **_TEXT},
 }
 
+_CONSUMING: Json = {
+    "consuming": {
+        "description": "Its worker said `reported_s` ago that it takes work.",
+        "type": "boolean",
+    },
+    "reported_s": _or_null(_NUMBER),
+}
 _SEMAPHORE = _object(
-    "semaphore_locked holder held_s fence queued consuming",
+    "semaphore_locked holder held_s fence queued consuming reported_s",
     semaphore_locked={"type": "boolean"},
     holder=_or_null(_TEXT),
     held_s=_NUMBER,
     fence=_COUNT,
     queued=_COUNT,
-    consuming={"type": "boolean"},
+    **_CONSUMING,
 )
 
 SCHEMAS: Json = {
@@ -198,13 +205,14 @@ SCHEMAS: Json = {
         "dispatch_id duplicate", dispatch_id=_TEXT, duplicate={"type": "boolean"}
     ),
     "Agent": _object(
-        "agent status online holder held_s fence queued active paused tier states unverified "
-        "oldest_s spend",
+        "agent status online consuming reported_s holder held_s fence queued active paused tier "
+        "states unverified oldest_s spend",
         agent=_TEXT,
         status={"type": "string", "enum": ["paused", "offline", "busy", "idle"]},
         runner=_TEXT,
         model=_or_null(_TEXT),
         online={"type": "boolean"},
+        **_CONSUMING,
         holder=_or_null(_TEXT),
         held_s=_NUMBER,
         fence=_COUNT,

@@ -112,11 +112,22 @@ def _show_all() -> None:
         print_json(rows)
         return
     print_table(
-        ["agent", "status", "model", "queued", "active", "holder", "held", "usd today"],
+        [
+            "agent",
+            "status",
+            "consuming",
+            "model",
+            "queued",
+            "active",
+            "holder",
+            "held",
+            "usd today",
+        ],
         [
             (
                 row["agent"],
                 row["status"],
+                row["consuming"],
                 row["model"] or row["runner"],
                 row["queued"],
                 row["active"],

@@ -255,7 +255,10 @@ def spend(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Per agent: who holds it and since when, what runs, how much waits, whether it is paused."""
+    """Per agent: who holds it and since when, what runs, how much waits, whether it is paused.
+
+    `consuming` is what its worker has said `reported_s` ago: that it takes work from its queue.
+    """
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.time()
@@ -269,8 +272,11 @@ def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     for place, name in enumerate(names):
         state, lease, queued = rows[3 * place : 3 * place + 3]
         held = (now_ms - float(lease["since_ms"])) / 1000 if lease.get("since_ms") else 0.0
+        told_ms = lease.get("reported_ms")
         found[name] = {
             "online": bool(lease),
+            "consuming": lease.get("consuming") == "1",
+            "reported_s": round(max(0.0, (now_ms - float(told_ms)) / 1000), 3) if told_ms else None,
             "holder": lease.get("holder"),
             "held_s": round(max(0.0, held), 3),
             "fence": int(lease.get("fence", 0)),

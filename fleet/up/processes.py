@@ -154,12 +154,12 @@ def _fleet(*args: str) -> list[str]:
 
 
 def _leased(store: Store, agents: list[str]) -> Ready:
-    """True when a living worker holds each agent, here or on another host."""
+    """True when a living worker serves each agent, here or on another host."""
     here = socket.gethostname()
 
     def look() -> bool:
         rows = views.agents(store, agents).values()
-        return all(row["online"] and _lives(str(row["holder"]), here) for row in rows)
+        return all(row["consuming"] and _lives(str(row["holder"]), here) for row in rows)
 
     return _asked(look)
 
