@@ -24,6 +24,10 @@ _VERIFICATION: Json = {
         "`timeout_fallback`: not in time."
     ),
 }
+_SENT_BY: Json = {
+    "description": "`token:ID`, `upstream` or `fleet`; none where it came from inside.",
+    **_TEXT,
+}
 _STATE: Json = {"type": "string", "enum": [str(state) for state in State]}
 
 
@@ -110,6 +114,7 @@ SCHEMAS: Json = {
         "event_id source state route on_member_failure accepted_at members",
         event_id=_NAME,
         source=_NAME,
+        sent_by=_SENT_BY,
         state={"type": "string", "enum": ["open", "ended"]},
         route={"description": "Why it went to these agents.", **_TEXT},
         on_member_failure={"type": "string", "enum": ["continue", "cancel"]},
@@ -147,6 +152,7 @@ SCHEMAS: Json = {
         dispatch_id=_TEXT,
         agent=_TEXT,
         event_id=_NAME,
+        sent_by=_SENT_BY,
         session=_NAME,
         state=_STATE,
         attempt=_COUNT,
@@ -245,6 +251,7 @@ SCHEMAS: Json = {
         type={"type": "string", "enum": list(bus.TYPES)},
         time=_TIME,
         event_id=_NAME,
+        sent_by=_SENT_BY,
         dispatch_id=_TEXT,
         agent=_TEXT,
         session=_NAME,
