@@ -4,6 +4,7 @@ FleetError                 one sentence for a person; exit code 1
  |- ConfigError            the configuration is wrong; the sentence names the key; exit code 2
  |- BrokerUnavailable      no broker answers: nothing was accepted, try again (HTTP 503)
  |- Forbidden              the caller's token does not allow it (HTTP 403)
+ |- IdempotencyConflict    a key stands for another event of its sender (HTTP 409)
  |- Refused                a limit says no; the sender keeps the event (HTTP 429)
  |   `- SessionBusy        its session has a turn, and the agent takes one only (HTTP 409)
  `- Fenced                 a newer holder has the agent's lease: stop, write nothing
@@ -28,6 +29,19 @@ class BrokerUnavailable(FleetError):
 
 class Forbidden(FleetError):
     """The caller is known and may not do this; the sentence names the scope that is missing."""
+
+
+class IdempotencyConflict(FleetError):
+    """The sender has used this id for an event with other content; nothing was kept."""
+
+    #: The one sentence; a producer's Celery makes the error anew from it.
+    SENTENCE = (
+        "This `id`, or idempotency key, stands for an event of yours with other content: send a "
+        "new event under a new one."
+    )
+
+    def __init__(self, message: str = SENTENCE) -> None:
+        super().__init__(message)
 
 
 class Refused(FleetError):

@@ -199,7 +199,7 @@ def lock_wake(hold_id: str) -> str:
 
 
 def event_digest(event_key: str) -> str:
-    """A fixed-length name for an event's source and id, whatever characters they hold."""
+    """A fixed-length name for an event's key, whatever characters it holds."""
     return hashlib.sha256(event_key.encode()).hexdigest()[:40]
 
 

@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 from fleet import keys
 from fleet.errors import BrokerUnavailable, FleetError, Forbidden, Refused
-from fleet.intake import Intake, MaySend
+from fleet.intake import Intake, MaySend, Sender
 from fleet.ledger import State, ValkeyLedger, operations, views
 from fleet.ledger.operations import Unknown
-from fleet.ledger.protocol import Accepted
 from fleet.settings import Settings
 from fleet.store import Store
 from fleet.tokens import Rights
@@ -47,6 +46,7 @@ class Caller:
 
     name: str  #: for people
     source: str  #: of every event they send
+    sent_by: str
     counted_as: str  #: whose dispatches are counted, see `ask.lua`
     per_minute: int  #: so many dispatches
     may_send: MaySend
@@ -143,9 +143,9 @@ class QueueTools:
     def _dispatch(self, raw: Known) -> Known:
         event = self._complete({**raw, "source": self._caller.source})
         self._within_rate()
-        (answer,) = self._doors.intake().accept_batch([event], [self._caller.may_send])
-        if not isinstance(answer, Accepted):
-            raise answer
+        me = self._caller
+        sender = Sender(sent_by=me.sent_by, may=me.may_send, own_source=True)
+        answer = self._doors.intake().accept(event, sender)
         return {
             "event_id": answer.event_id,
             "duplicate": answer.duplicate,

@@ -18,6 +18,7 @@ from fleet import keys
 from fleet.errors import FleetError, Forbidden
 from fleet.store import Store
 from fleet.store.connection import reachable
+from routing.event import SENT_BY_FLEET, SENT_BY_GATEWAY, SENT_LOCALLY
 
 TICKET_S = 30
 NAME_CHARS_MAX = 64
@@ -43,6 +44,11 @@ class Token:
     revoked_ms: int | None = None
     rate_per_s: float | None = None
     body_bytes: int | None = None
+
+    @property
+    def sent_by(self) -> str:
+        """The sender of every event that comes with this token."""
+        return f"token:{self.id}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -193,6 +199,12 @@ def read_all(store: Store) -> dict[str, Token]:
     with reachable():
         kept: Any = store.client.hgetall(keys.TOKENS)
     return {token_id: Token.parse(text) for token_id, text in kept.items()}
+
+
+def senders(store: Store) -> tuple[str, ...]:
+    """Every sender that an event can be of. Raises BrokerUnavailable."""
+    of_tokens = (token.sent_by for token in read_all(store).values())
+    return (SENT_LOCALLY, SENT_BY_GATEWAY, SENT_BY_FLEET, *of_tokens)
 
 
 def last_change(store: Store) -> str:

@@ -3,11 +3,13 @@
 Two wire forms come in. A CloudEvents structured JSON object carries the target and the text in
 `data` (`{"to": ..., "text": ...}`, or a bare string as the text); the shorthand is
 `{"to": ..., "text": ...}` itself. Both become the same `Event`, so whatever door an event comes
-through, the same `source` and `id` mean the same event.
+through, the same `source` and `id` of the same sender mean the same event.
 """
 
+import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,6 +38,13 @@ HOPS_MAX = 1000
 #: The source of an event whose sender named none: all doors share it, so `id` alone deduplicates.
 SOURCE_DEFAULT = "fleet"
 TYPE_DEFAULT = "fleet.message"
+#: Sources of the fleet's own events begin so.
+RESERVED_SOURCES = ("agent:", "chain:", "mcp:", "upstream:")
+
+#: Sender of every event that comes from inside: the command line, Celery, an API without tokens.
+SENT_LOCALLY = ""
+#: Sender of the fleet's own events, and of the gateway's.
+SENT_BY_FLEET, SENT_BY_GATEWAY = "fleet", "upstream"
 
 _CLOUD_FIELDS = frozenset(
     {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"}
@@ -68,11 +77,19 @@ class Event:
     hops: int = 0
     #: The trace it belongs to; empty without one.
     traceparent: str = ""
+    #: Its sender, as the door knows it. No wire form can say it.
+    sent_by: str = SENT_LOCALLY
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(
-        cls, raw: object, *, new_id: str, now: str, lanes: Mapping[str, int] = LANES
+        cls,
+        raw: object,
+        *,
+        new_id: str,
+        now: str,
+        lanes: Mapping[str, int] = LANES,
+        sent_by: str = SENT_LOCALLY,
     ) -> "Event":
         """Read either wire form. `new_id` and `now` (RFC 3339) fill what the sender left out.
 
@@ -96,6 +113,7 @@ class Event:
             priority=_priority(own.get("priority"), own.get("lane"), hops, lanes),
             hops=hops,
             traceparent=_traceparent(raw.get("traceparent")),
+            sent_by=sent_by,
             to=_targets(own.get("to")),
             text=_text(own.get("text"), data),
             data=data,
@@ -103,8 +121,24 @@ class Event:
 
     @property
     def key(self) -> str:
-        """What makes an event the same event: its source and its id, unambiguously joined."""
-        return event_key(self.source, self.id)
+        """Identity of the event: its source, id and sender, unambiguously joined."""
+        return event_key(self.source, self.id, self.sent_by)
+
+    @property
+    def content(self) -> str:
+        """Digest of the sender's words: `to`, `text`, `data`, `type`, `subject`, `session` and
+        `priority`.
+
+        `time`, `hops` and `traceparent` are left out: a door fills them in, or a repeated call
+        changes them. The order of the fields in `data` does not matter. Empty for the fleet's own
+        events, whose ids are exact.
+        """
+        if self.sent_by == SENT_BY_FLEET:
+            return ""
+        text = None if self.text == _as_text(self.data) else self.text
+        said = (self.to, text, self.type, self.subject, self.session, self.priority, self.data)
+        words = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(words.encode()).hexdigest()[:40]
 
     def pass_on(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """`raw`, an event that a turn of this one sends: one hop further, whatever it says itself.
@@ -138,9 +172,15 @@ class Event:
         return wire
 
 
-def event_key(source: str, event_id: str) -> str:
-    """The key of the event that has this source and id; neither may hold a newline."""
-    return f"{source}\n{event_id}"
+def event_key(source: str, event_id: str, sent_by: str = SENT_LOCALLY) -> str:
+    """The key of the event of this source, id and sender; none of them may hold a newline."""
+    return f"{source}\n{event_id}\n{sent_by}" if sent_by else f"{source}\n{event_id}"
+
+
+def is_reserved(source: str) -> bool:
+    """Report a source of the fleet's own, also in other letters or with spaces in it."""
+    plain = "".join(unicodedata.normalize("NFKC", source).casefold().split())
+    return plain.startswith(RESERVED_SOURCES)
 
 
 def _cloud_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -251,7 +291,7 @@ def _targets(value: object) -> tuple[str, ...]:
 
 def _text(value: object, data: Mapping[str, Any]) -> str:
     if value is None and data:
-        value = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        value = _as_text(data)
     if value is None:
         raise InvalidEvent("The event has no `text`.")
     if not isinstance(value, str):
@@ -269,6 +309,11 @@ def _text(value: object, data: Mapping[str, Any]) -> str:
             "The event holds a lone surrogate, which is not Unicode text: remove it."
         )
     return value
+
+
+def _as_text(data: Mapping[str, Any]) -> str:
+    """The text of an event that has none."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 def _check_depth(raw: object) -> None:

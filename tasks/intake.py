@@ -10,7 +10,7 @@ from celery import Task, current_task, shared_task
 from celery.exceptions import Reject
 
 from fleet import bus, context
-from fleet.errors import BrokerUnavailable, Refused
+from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
 from fleet.publish import INTAKE_TASK
 from routing import RoutingError
 
@@ -29,15 +29,15 @@ class IntakeTask(Task[Any, Any]):
     # A producer that has a result backend may ask for the answer; see `result_backend`.
     ignore_result=False,
     # What a producer sent wrong is its failure, not this worker's: no traceback in the log.
-    throws=(RoutingError, Refused),
+    throws=(RoutingError, Refused, IdempotencyConflict),
 )
 def intake(event: Any) -> dict[str, Any]:
     """Accept one event; the answer, or the refusal, is the task's result."""
     try:
         return context.intake().accept(event).to_wire()
-    except (RoutingError, Refused) as error:
+    except (RoutingError, Refused, IdempotencyConflict) as error:
         bus.alert(context.store(), "intake_refused", f"{current_task.request.id}: {error}")
-        if isinstance(error, Refused):
+        if not isinstance(error, RoutingError):
             # A producer without a result backend never learns of it: here it is counted.
             sender = event.get("source") if isinstance(event, dict) else ""
             carrier = str(current_task.request.id)

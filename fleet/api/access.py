@@ -26,6 +26,7 @@ from fleet.api.rates import Bucket
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.store import Store
 from fleet.tokens import ANYTHING, Rights, Token
+from routing.event import SENT_LOCALLY
 
 #: An open API notices its first token after so long, at the latest.
 OPEN_LOOK_S = 1.0
@@ -44,6 +45,11 @@ class Caller:
 
     token: Token | None  #: None where no token is asked for
     rights: Rights
+
+    @property
+    def sent_by(self) -> str:
+        """The sender of this caller's events."""
+        return self.token.sent_by if self.token else SENT_LOCALLY
 
     @property
     def body_bytes(self) -> int | None:

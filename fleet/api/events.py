@@ -19,7 +19,7 @@ from fleet.api.access import Access, caller_of
 from fleet.api.body import ClientGone, check_media_type, parse_json, read_body
 from fleet.api.lanes import Busy, Lane
 from fleet.api.problems import Problem, as_problem
-from fleet.intake import Answer, Intake, MaySend
+from fleet.intake import LOCAL, Answer, Intake, Sender
 from fleet.ledger import Accepted
 from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
 
@@ -37,7 +37,7 @@ _WAITING_MAX = 1024
 
 _JSON = [(b"content-type", b"application/json")]
 
-Waiting = tuple[object, MaySend | None, asyncio.Future[Answer]]
+Waiting = tuple[object, Sender, asyncio.Future[Answer]]
 
 
 class Grouped:
@@ -49,12 +49,12 @@ class Grouped:
         self._waiting: deque[Waiting] = deque()
         self._serving: asyncio.Task[None] | None = None
 
-    async def accept(self, raw: object, may: MaySend | None = None) -> Accepted:
+    async def accept(self, raw: object, sender: Sender = LOCAL) -> Accepted:
         """Accept one event, as `Intake.accept` does; Busy when too many wait already."""
         if len(self._waiting) >= _WAITING_MAX:
             raise Busy("Too many events wait to be accepted already: send it again.")
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((raw, may, answered))
+        self._waiting.append((raw, sender, answered))
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         answer = await answered
@@ -62,11 +62,9 @@ class Grouped:
             return answer
         raise answer
 
-    async def accept_batch(
-        self, raws: Sequence[object], may: Sequence[MaySend | None]
-    ) -> list[Answer]:
+    async def accept_batch(self, raws: Sequence[object], senders: Sequence[Sender]) -> list[Answer]:
         """Accept each event by itself, as `Intake.accept_batch` does."""
-        return await self._lane.run(lambda: self._intake().accept_batch(raws, may))
+        return await self._lane.run(lambda: self._intake().accept_batch(raws, senders))
 
     async def _serve(self) -> None:
         """One group after the other: two at once only take turns at the interpreter's lock."""
@@ -77,17 +75,17 @@ class Grouped:
         self._serving = None
 
     async def _serve_group(self, group: list[Waiting]) -> None:
-        raws, may, senders = zip(*group, strict=True)
+        raws, senders, waiting = zip(*group, strict=True)
         try:
-            answers = await self.accept_batch(raws, may)
-        except Exception as error:  # noqa: BLE001 - each sender gets it
-            for sender in senders:
-                if not sender.done():
-                    sender.set_exception(error)
+            answers = await self.accept_batch(raws, senders)
+        except Exception as error:  # noqa: BLE001 - each request gets it
+            for request in waiting:
+                if not request.done():
+                    request.set_exception(error)
             return
-        for sender, answer in zip(senders, answers, strict=True):
-            if not sender.done():  # else its client is gone, and the event is accepted
-                sender.set_result(answer)
+        for request, answer in zip(waiting, answers, strict=True):
+            if not request.done():  # else its client is gone, and the event is accepted
+                request.set_result(answer)
 
 
 class EventsRoute:
@@ -109,13 +107,14 @@ class EventsRoute:
         value = _with_trace(parse_json(body), Headers(scope=scope).get("traceparent"))
         key = _idempotency_key(scope)
         may = caller.rights.need_send if caller.token else None
+        sender = Sender(sent_by=caller.sent_by, may=may)
         if media_type == BATCH_MEDIA_TYPE or (isinstance(value, list) and media_type != MEDIA_TYPE):
             events = _batch(value, key)
             self._access.charge_batch(caller, len(events))
-            answers = await self._grouped.accept_batch(events, [may] * len(events))
+            answers = await self._grouped.accept_batch(events, [sender] * len(events))
             answer: Any = [_to_wire(one) for one in answers]
         else:
-            answer = (await self._grouped.accept(_with_id(value, key), may)).to_wire()
+            answer = (await self._grouped.accept(_with_id(value, key), sender)).to_wire()
         text = json.dumps(answer).encode()
         headers = [*_JSON, (b"content-length", str(len(text)).encode())]
         await send(

@@ -92,7 +92,10 @@ def _send() -> Json:
     return {
         "operationId": "send",
         "summary": "Send an event, or a batch of which each is accepted or refused by itself.",
-        "description": "The same `source` and `id` twice is one event: it gets the first answer.",
+        "description": (
+            "The same `source` and `id` twice, by one token, is one event: it gets the first "
+            "answer. With other content it is refused (409)."
+        ),
         "parameters": [
             _parameter(
                 "Idempotency-Key",
@@ -134,11 +137,16 @@ def _get_event() -> Json:
                 {"type": "string", "default": SOURCE_DEFAULT},
                 "Its `source`, where the sender named one: it and the id name the event together.",
             ),
+            _parameter(
+                "sent_by",
+                {"type": "string"},
+                "Its sender, where several have sent such an event and the caller has not.",
+            ),
             _parameter("content", _FLAG, "With the event itself and the members' answers."),
         ],
         "responses": {
             "200": _json("The event.", _ref("Event")),
-            **_problems(400, *_CALLER, 404, 503),
+            **_problems(400, *_CALLER, 404, 409, 503),
         },
     }
 

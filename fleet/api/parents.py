@@ -1,9 +1,12 @@
 """An event over HTTP: the parent record of its dispatches."""
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fleet.api.access import rights_of
+from fleet import tokens
+from fleet.api.access import caller_of
 from fleet.api.backend import Backend
 from fleet.api.parameters import flag
 from fleet.ledger import parents
@@ -21,15 +24,25 @@ class Parents:
         """One event with its members' outcomes; its content only with `?content=1`."""
         event_id = str(request.path_params["event_id"])
         source = request.query_params.get("source", SOURCE_DEFAULT)
+        sent_by = request.query_params.get("sent_by")
         content = flag(request.query_params, "content")
-        record = await self._backend.reads.run(
-            lambda: parents.get(self._backend.store(), event_id, source, content=content)
-        )
+        caller = caller_of(request.scope)
+
+        def get() -> dict[str, Any] | None:
+            store, who = self._backend.store(), sent_by
+            if who is None:
+                senders = tokens.senders(store)
+                who = parents.find(store, event_id, source, senders, caller.sent_by)
+            if who is None:
+                return None
+            return parents.get(store, event_id, source, who, content=content)
+
+        record = await self._backend.reads.run(get)
         if record is None:
             raise Unknown(
-                "There is no event of this id and `source`; one whose sender named no source is "
-                f"of {SOURCE_DEFAULT!r}."
+                "There is no event of this id, `source` and `sent_by`; one whose sender named no "
+                f"source is of {SOURCE_DEFAULT!r}."
             )
         for member in record["members"]:
-            rights_of(request.scope).need_read(member["agent"])
+            caller.rights.need_read(member["agent"])
         return JSONResponse(record)

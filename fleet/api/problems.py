@@ -15,7 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fleet.api.lanes import Busy
-from fleet.errors import BrokerUnavailable, FleetError, Forbidden, Refused, SessionBusy
+from fleet.errors import (
+    BrokerUnavailable,
+    FleetError,
+    Forbidden,
+    IdempotencyConflict,
+    Refused,
+    SessionBusy,
+)
 from fleet.ledger.operations import NotPossible, Unknown
 from routing import RoutingError, TooManyHops, UnknownTarget
 
@@ -83,6 +90,8 @@ def as_problem(error: Exception) -> Problem:
             return Problem(HTTPStatus.BAD_REQUEST, "invalid-event", text)
         case Forbidden():
             return Problem(HTTPStatus.FORBIDDEN, "missing-scope", text)
+        case IdempotencyConflict():
+            return Problem(HTTPStatus.CONFLICT, "idempotency-conflict", text)
         case SessionBusy():
             wait = error.retry_after_s
             return Problem(HTTPStatus.CONFLICT, "session-busy", text, retry_after_s=wait)

@@ -24,6 +24,10 @@ _VERIFICATION: Json = {
         "`timeout_fallback`: not in time."
     ),
 }
+_SENT_BY: Json = {
+    "description": "`token:ID`, `upstream` or `fleet`; none where it came from inside.",
+    **_TEXT,
+}
 _STATE: Json = {"type": "string", "enum": [str(state) for state in State]}
 
 
@@ -117,6 +121,7 @@ SCHEMAS: Json = {
         "event_id source state route on_member_failure accepted_at members",
         event_id=_NAME,
         source=_NAME,
+        sent_by=_SENT_BY,
         state={"type": "string", "enum": ["open", "ended"]},
         route={"description": "Why it went to these agents.", **_TEXT},
         on_member_failure={"type": "string", "enum": ["continue", "cancel"]},
@@ -154,6 +159,7 @@ SCHEMAS: Json = {
         dispatch_id=_TEXT,
         agent=_TEXT,
         event_id=_NAME,
+        sent_by=_SENT_BY,
         session=_NAME,
         state=_STATE,
         attempt=_COUNT,
@@ -253,6 +259,7 @@ SCHEMAS: Json = {
         type={"type": "string", "enum": list(bus.TYPES)},
         time=_TIME,
         event_id=_NAME,
+        sent_by=_SENT_BY,
         dispatch_id=_TEXT,
         agent=_TEXT,
         session=_NAME,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fleet import context
+from fleet import context, tokens
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import cell, duration, print_json, print_pairs, print_table
 from fleet.ledger import State, operations, parents, views
@@ -99,15 +99,20 @@ def _why(row: dict[str, Any]) -> str | None:
 @queue.command()
 @click.argument("id_", metavar="ID")
 @click.option("--source", default=SOURCE_DEFAULT, show_default=True, help="Of an event's id.")
+@click.option("--sent-by", metavar="SENDER", help="Of an event that several have sent.")
 @click.option("--show-content", is_flag=True, help="Show the event, the answer and step results.")
-def inspect(id_: str, source: str, show_content: bool) -> None:
+def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> None:
     """Show one dispatch with its steps and why it waits, or one event with its dispatches.
 
     No content unless asked.
     """
     store = context.store()
     record = views.get(store, id_, content=show_content)
-    event = None if record else parents.get(store, id_, source, content=show_content)
+    event = None
+    if record is None:
+        who = sent_by or parents.find(store, id_, source, tokens.senders(store))
+        if who is not None:
+            event = parents.get(store, id_, source, who, content=show_content)
     if record is None and event is None:
         raise operations.Unknown(
             f"There is no dispatch and no event {id_[:64]!r}; see `fleet queue list`, and --source."

@@ -9,7 +9,7 @@ from fleet.delivery.claims import Announced, Sample
 from fleet.delivery.message import in_words, message
 from fleet.errors import Refused
 from fleet.hops import source_of
-from fleet.intake import Intake
+from fleet.intake import FLEET, Intake
 from fleet.ledger.valkey import read_payload
 from fleet.store import Store
 from fleet.store.connection import reachable
@@ -45,7 +45,7 @@ def hand_over(store: Store, intake: Callable[[], Intake], told: Announced, agent
     if len(json.dumps(raw, ensure_ascii=False).encode(errors="replace")) > EVENT_BYTES_MAX:
         return Sample(kind="unverified", reason="it is larger than an event may be")
     try:
-        accepted = intake().accept(event.pass_on(raw))
+        accepted = intake().accept(event.pass_on(raw), FLEET)
     except Refused as error:
         return Sample(kind="failed", reason=str(error), retry_after_s=error.retry_after_s)
     except RoutingError as error:

@@ -79,6 +79,7 @@ def plan_text(chain: Chain, event: Event, plan: Plan, settings: Settings) -> str
     """A chain's plan for `accept.lua`: every name resolved and every limit given."""
     told = {
         "id": keys.chain_id(event.key, chain.name),
+        "key": event.key,
         "name": chain.name,
         "skip": chain.on_failure == "skip",
         "silence": chain.on_silence,

@@ -31,7 +31,7 @@ class Unknown(FleetError):
 
 
 class NotPossible(FleetError):
-    """The dispatch is in a state that does not allow it (HTTP 409)."""
+    """The state of a dispatch, or what else is known, does not allow it (HTTP 409)."""
 
 
 def known_agents(settings: Settings, name: str | None) -> list[str]:

@@ -5,26 +5,50 @@ The record is written by the scripts that move its members, so it can never say 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fleet import keys
+from fleet.ledger.operations import NotPossible
 from fleet.ledger.states import State
 from fleet.ledger.views import rfc3339
 from fleet.redact import HIDDEN
 from fleet.store import Store
 from fleet.store.connection import reachable
-from routing.event import SOURCE_DEFAULT, event_key
+from routing.event import SENT_LOCALLY, SOURCE_DEFAULT, event_key
+
+
+def find(
+    store: Store, event_id: str, source: str, senders: Iterable[str], mine: str = SENT_LOCALLY
+) -> str | None:
+    """The one of `senders` that has sent such an event; None where nobody has.
+
+    Of several it is `mine`. Raises NotPossible where that is none of them.
+    """
+    senders = list(dict.fromkeys((mine, *senders)))
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        for one in senders:
+            pipe.exists(keys.event(keys.event_digest(event_key(source, event_id, one))))
+        found = [one for one, known in zip(senders, pipe.execute(), strict=True) if known]
+    if len(found) > 1 and found[0] != mine:
+        raise NotPossible("Several senders have sent an event of this id: name its `sent_by`.")
+    return found[0] if found else None
 
 
 def get(
-    store: Store, event_id: str, source: str = SOURCE_DEFAULT, *, content: bool = False
+    store: Store,
+    event_id: str,
+    source: str = SOURCE_DEFAULT,
+    sent_by: str = SENT_LOCALLY,
+    *,
+    content: bool = False,
 ) -> dict[str, Any] | None:
     """One event with each member's state or outcome; None when it is not known.
 
     `content` adds the event itself and the members' answers; else they are hidden.
     """
-    digest = keys.event_digest(event_key(source, event_id))
+    digest = keys.event_digest(event_key(source, event_id, sent_by))
     with reachable():
         found: Any = store.client.hmget(keys.event(digest), "ids", "later")
         ids, later = found
@@ -64,6 +88,7 @@ def _event(raw: dict[str, str]) -> dict[str, Any]:
     return {
         "event_id": raw["event_id"],
         "source": raw["source"],
+        **({"sent_by": raw["sent_by"]} if "sent_by" in raw else {}),
         "state": "open" if int(raw["open"]) > 0 else "ended",
         "route": raw.get("route", ""),
         "on_member_failure": "cancel" if "cancel_keep_ms" in raw else "continue",

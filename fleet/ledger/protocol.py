@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fleet.errors import Refused
+from fleet.errors import IdempotencyConflict, Refused
 from fleet.ledger.chained import Place
 from fleet.ledger.history import Said
 from fleet.ledger.states import Stage, State
@@ -32,6 +32,10 @@ class Accepted:
             "duplicate": self.duplicate,
         }
         return wire | ({"chain": self.chain, "chain_id": self.chain_id} if self.chain else {})
+
+
+#: Of one event.
+Answer = Accepted | Refused | IdempotencyConflict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,14 +143,14 @@ class Acceptor(Protocol):
         """Write the event and its dispatches and ring; a known event answers its first ids.
 
         Raises Refused when an agent's `max_pending` is reached, SessionBusy when one takes no
-        second event of a session.
+        second event of a session, IdempotencyConflict when a known event has other content.
         """
         (answer,) = self.accept_many([(event, plan)])
-        if isinstance(answer, Refused):
-            raise answer
-        return answer
+        if isinstance(answer, Accepted):
+            return answer
+        raise answer
 
-    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Accept each in turn, in one round trip; one refusal does not touch the others."""
         ...
 

@@ -9,10 +9,21 @@ from itertools import chain
 
 from fleet import keys
 from fleet.delivery import receivers
-from fleet.errors import ConfigError, Fenced, Refused, SessionBusy
+from fleet.errors import ConfigError, Fenced, IdempotencyConflict, Refused
+from fleet.ledger.answers import old_digest, read_answer
 from fleet.ledger.chained import plan_text, read_place
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
-from fleet.ledger.protocol import NOTHING, Accepted, Claim, Cost, Ending, HandOver, Ledger, Report
+from fleet.ledger.protocol import (
+    NOTHING,
+    Accepted,
+    Answer,
+    Claim,
+    Cost,
+    Ending,
+    HandOver,
+    Ledger,
+    Report,
+)
 from fleet.ledger.states import State
 from fleet.publish import Bell
 from fleet.sections import Agent, Retry
@@ -22,17 +33,18 @@ from fleet.store.connection import reachable
 from fleet.store.wire import Arg
 from routing import Event, Plan, read_verdict
 from routing.chains import HUMAN_MARK
+from routing.event import SENT_LOCALLY
 
 #: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
 ACCEPTS_PER_CALL = 10
 #: Of a route, in its event's record: a list of a thousand targets would fill the store.
 REASON_CHARS_MAX = 200
-#: Memory is measured this often.
-PRESSURE_RETRY_S = 5.0
 #: More than can ever wait.
 _NO_MAX = 2**50
 _NO_CAPS: tuple[Arg, Arg] = (_NO_MAX, "")
 _NO_AGENT = Agent(runner="python", python="nobody:nothing")
+#: Of a stored event, beside what its sender sent. Only `payload_of` writes it.
+_SENT_BY = "sentby"
 #: A dispatch whose worker died this often is buried: it is more likely its cause than its victim.
 LOSSES_MAX = 3
 
@@ -66,11 +78,11 @@ class ValkeyLedger(Ledger):
             "coalesce": f"coalesce {window_ms} {most_ms}",
         }
 
-    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Accept each in turn, in one round trip."""
         answers = chain.from_iterable(self.store.run_many("accept", _Accepts(self, _parts(batch))))
         accepted = [
-            _accepted(event, answer) for (event, _), answer in zip(batch, answers, strict=True)
+            read_answer(event, answer) for (event, _), answer in zip(batch, answers, strict=True)
         ]
         if self.bell:
             for answer in accepted:
@@ -209,23 +221,28 @@ class ValkeyLedger(Ledger):
 
         None is refused, neither for `max_pending` nor for a busy session. Answers how many of the
         reports came too late: the ledger had begun that dispatch itself. Raises ConfigError for an
-        event that cannot be accepted any more, before any of the batch is.
+        event that cannot be accepted any more, before any of the batch is; IdempotencyConflict for
+        one whose id stands for another event, after the rest of the batch is.
         """
         calls = [
             [self._told(one.reports), *self.accept_args(one.event, one.plan, age_s=one.age_s)]
             for one in batch
         ]
-        late = 0
+        late, conflict = 0, None
         for one, (answer, too_late, *made) in zip(
             batch, self.store.run_many("backfill", calls), strict=True
         ):
-            accepted = _accepted(one.event, answer)
+            accepted = read_answer(one.event, answer)
             if isinstance(accepted, Refused):
                 raise accepted
+            if isinstance(accepted, IdempotencyConflict):
+                conflict = accepted
             if self.bell:
                 _ring(self.bell, accepted)
             self.ring_stage(made)
             late += int(too_late)
+        if conflict:
+            raise conflict
         return late
 
     def _told(self, reports: Sequence[Report]) -> str:
@@ -258,7 +275,8 @@ class ValkeyLedger(Ledger):
         payload = payload_of(event)
         cancels = self.settings.routes.on_member_failure == "cancel" and len(plan.agents) > 1
         args: list[Arg] = [
-            *(keys.event_digest(event.key), event.id, event.source, event.session or ""),
+            *(keys.event_digest(event.key), event.id, event.source, event.sent_by),
+            *(event.content, old_digest(event), event.session or ""),
             *(event.priority, payload, plan.reason[:REASON_CHARS_MAX]),
             self._keep_ended_ms if cancels else "",
         ]
@@ -337,43 +355,22 @@ def _verified(step: str) -> tuple[str, ...]:
 
 def payload_of(event: Event) -> str:
     """The event as it is stored."""
-    return json.dumps(event.to_wire(), ensure_ascii=False, separators=(",", ":"))
+    wire = event.to_wire()
+    if event.sent_by:
+        wire[_SENT_BY] = event.sent_by
+    return json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
 
 
 def read_payload(payload: str) -> Event:
     """The event as it was accepted."""
     wire = json.loads(payload)
-    return Event.parse(wire, new_id=wire["id"], now=wire["time"])
+    sent_by = wire.get(_SENT_BY, SENT_LOCALLY)
+    return Event.parse(wire, new_id=wire["id"], now=wire["time"], sent_by=sent_by)
 
 
-def _ring(bell: Bell, answer: Accepted | Refused) -> None:
+def _ring(bell: Bell, answer: Answer) -> None:
     if isinstance(answer, Accepted) and not answer.duplicate:
         for dispatch_id, agent in answer.dispatches:
             # A person has no queue.
             if not agent.startswith(HUMAN_MARK):
                 bell(agent, dispatch_id)
-
-
-def _accepted(event: Event, answer: list[str]) -> Accepted | Refused:
-    verdict, *rest = answer
-    if verdict == "full":
-        return Refused(f"{rest[0]} has {rest[1]} events waiting, its max_pending: send it later.")
-    if verdict == "busy":
-        return SessionBusy(f"The session is busy, and {rest[0]} takes one event of it at a time.")
-    if verdict == "crowded":
-        return Refused(f"{rest[0]} dispatches wait in this fleet, caps.max_waiting: send it later.")
-    if verdict == "sender":
-        wait_s = max(0.001, int(rest[0]) / 1000)
-        limit = "Its source has sent as many events as it may in a minute, caps.sender_per_minute"
-        return Refused(f"{limit}: send it later.", retry_after_s=wait_s)
-    if verdict == "memory":
-        what = "The store's memory is nearly full: send it later, or give it more."
-        return Refused(what, retry_after_s=PRESSURE_RETRY_S)
-    chain, *pairs = rest
-    return Accepted(
-        event_id=event.id,
-        dispatches=tuple(zip(pairs[::2], pairs[1::2], strict=True)),
-        duplicate=verdict == "duplicate",
-        chain=chain or None,
-        chain_id=keys.chain_id(event.key, chain) if chain else None,
-    )

@@ -11,8 +11,9 @@ and handed over later, the event must not run twice.
 
 What makes keeping exact:
 
-- An event is told by its digest (source and id), in the spool and in the ledger alike, and the ids
-  of its dispatches follow from it. So the sender is answered with the ids that the ledger will use.
+- An event is told by its digest (source, id and sender), in the spool and in the ledger alike, and
+  the ids of its dispatches follow from it. So the sender is answered with the ids that the ledger
+  will use.
 - Handing an event over again answers `duplicate`, and it has run or will run once. So whether a
   write that timed out has landed need not be known, nor whether the keeper was killed just then.
 - An event leaves the spool after the ledger has it, never before.
@@ -24,7 +25,8 @@ What makes keeping exact:
   store can judge is not judged: `caps`, and whether a session is busy.
 - It is bounded, in events and in bytes, and refuses what goes beyond with 503. What it refuses, for
   a bound or for a full disk, is said to the sender, in the log, and on the bus when that is back.
-- A damaged file is set aside, and an event that the ledger cannot take is put aside; both are told.
+- A damaged file is set aside, and an event that the ledger cannot take, or has with other content,
+  is put aside; both are told.
 
 What makes running exact, where it is allowed (`runs.py` is the ledger of that time):
 

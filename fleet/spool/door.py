@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from fleet import keys
 from fleet.broker.breaker import Breaker
-from fleet.errors import BrokerUnavailable, Refused
-from fleet.ledger.protocol import Accepted, Acceptor
+from fleet.errors import BrokerUnavailable
+from fleet.ledger.protocol import Acceptor, Answer
 from fleet.spool.offered import Offered
 from fleet.spool.table import Spool, SpoolFull
 from routing import Event, Plan
@@ -41,7 +41,7 @@ class Door(Acceptor):
         self._wake = wake
         self._offered = offered
 
-    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """As `Acceptor.accept_many`."""
         spool = self._spool
         if not spool.enabled or (self._breaker.closed and not spool.holds):
@@ -56,7 +56,7 @@ class Door(Acceptor):
         self._wake()
         return answers
 
-    def _keep(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+    def _keep(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         try:
             return self._spool.keep(batch)
         except SpoolFull as error:
@@ -81,7 +81,7 @@ class Behind(Acceptor):
         self._offered = offered
         self._patience_s = patience_s
 
-    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+    def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """As `Acceptor.accept_many`."""
         # First noted, then looked: whoever keeps the same event now does it the other way round.
         self._offered.note(_digests(batch))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fleet import bus
 from fleet.broker.probe import probe
-from fleet.errors import BrokerUnavailable, ConfigError, FleetError
+from fleet.errors import BrokerUnavailable, ConfigError, FleetError, IdempotencyConflict
 from fleet.ledger import HandOver, Report, ValkeyLedger, views
 from fleet.local import note_paused
 from fleet.spool.direct import Direct, at_work
@@ -156,7 +156,7 @@ class Keeper:
             ]
             try:
                 late += ledger.hand_over(batch)
-            except ConfigError:
+            except (ConfigError, IdempotencyConflict):
                 self._put_aside_what_cannot_be(ledger, kept, batch)
                 continue
             done += len(kept)
@@ -177,11 +177,13 @@ class Keeper:
     def _put_aside_what_cannot_be(
         self, ledger: ValkeyLedger, kept: Sequence[Kept], batch: Sequence[HandOver]
     ) -> None:
-        """An event that the configuration has no place for any more must not stop the others."""
+        """An event that the configuration has no place for any more must not stop the others, nor
+        one whose id the ledger has for another.
+        """
         for one, handed in zip(kept, batch, strict=True):
             try:
-                ledger.accept_args(handed.event, handed.plan, age_s=handed.age_s)
-            except ConfigError as error:
+                ledger.hand_over([handed])
+            except (ConfigError, IdempotencyConflict) as error:
                 self._spool.put_aside(one.seq, str(error))
                 logger.error("an event is put aside until the next start: %s", error)
 

@@ -46,6 +46,8 @@ def look(file: SpoolFile, dispatch_id: str, *, content: bool) -> dict[str, Any] 
         "waiting_for": None if state == "active" else _WAITS,
         "event": event.to_wire() if content else HIDDEN,
     }
+    if event.sent_by:
+        record["sent_by"] = event.sent_by
     if started:
         record["started_at"] = rfc3339(started * 1000)
     if text is not None:

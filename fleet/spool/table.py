@@ -10,9 +10,9 @@ from sqlite3 import Connection
 from pydantic import TypeAdapter
 
 from fleet import keys
-from fleet.errors import Refused
+from fleet.errors import IdempotencyConflict, Refused
 from fleet.ledger.chained import first_dispatches
-from fleet.ledger.protocol import Accepted
+from fleet.ledger.protocol import Accepted, Answer
 from fleet.ledger.valkey import payload_of, read_payload
 from fleet.spool.file import SpoolFile, SpoolFull
 from fleet.spool.section import Spool as Limits
@@ -91,10 +91,11 @@ class Spool:
         """Make its folder now, so that `holds` costs next to nothing."""
         self.file.prepare()
 
-    def keep(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+    def keep(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Keep each event, synced to disk when this returns; a known one is not kept twice.
 
-        All or nothing, but for those of which an agent has too many already.
+        All or nothing, but for those of which an agent has too many already, and those whose id
+        stands for other content.
         """
         with self.file.changing() as db:
             # Before it is asked who may run: from now on nobody offers the ledger an event past it.
@@ -242,8 +243,16 @@ class Spool:
             self.file.open_flag()
         return flag.is_open
 
-    def _keep(self, db: Connection, event: Event, plan: Plan) -> Accepted | Refused:
+    def _keep(self, db: Connection, event: Event, plan: Plan) -> Answer:
         digest = keys.event_digest(event.key)
+        # What is aside was accepted, too, and is tried again.
+        for (payload,) in db.execute(
+            "SELECT event FROM kept WHERE digest = ? "
+            "UNION ALL SELECT event FROM aside WHERE digest = ?",
+            (digest, digest),
+        ).fetchall():
+            if _is_other(payload, event):
+                return IdempotencyConflict()
         known = db.execute("SELECT plan FROM kept WHERE digest = ?", (digest,)).fetchone()
         if known:
             return self._accepted(event, read_plan(known[0]), duplicate=True)
@@ -293,6 +302,14 @@ class Spool:
 def read_plan(text: str) -> Plan:
     """A plan as it was kept."""
     return _PLAN.validate_json(text)
+
+
+def _is_other(payload: str, event: Event) -> bool:
+    """Whether a kept event of the same id has other content; what cannot be read has the same."""
+    try:
+        return read_payload(payload).content != event.content
+    except (ValueError, KeyError, RoutingError):
+        return False
 
 
 def _agents_of(text: str) -> tuple[str, ...]:

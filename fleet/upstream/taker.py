@@ -12,10 +12,11 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from fleet.errors import BrokerUnavailable, Refused
-from fleet.intake import Intake
+from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
+from fleet.intake import UPSTREAM, Intake
 from fleet.upstream.desk import Desk
 from routing import RoutingError
 from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
@@ -76,15 +77,18 @@ class Taker:
             self.cursor = event_id
 
     async def _take(self, raw: Mapping[str, Any], event_id: str) -> None:
-        named = raw if raw.get("source") is not None else {**raw, "source": self._source}
+        sender, named = UPSTREAM, raw
+        if raw.get("source") is None:
+            # A host may be called `agent`.
+            sender, named = replace(UPSTREAM, own_source=True), {**raw, "source": self._source}
         text = _text_of(raw)
         if not text or len(_bytes(text)) > EVENT_BYTES_MAX:
             reason = f"it is larger than {EVENT_BYTES_MAX} bytes, or nested too deeply"
             await self._refuse(event_id, reason)
             return
         try:
-            await self._persist(lambda: self._intake.accept(named, upstream=True))
-        except RoutingError as error:
+            await self._persist(lambda: self._intake.accept(named, sender))
+        except (RoutingError, IdempotencyConflict) as error:
             await self._refuse(event_id, str(error))
 
     async def _refuse_unnamed(self, text: str | bytes, reason: str) -> None:

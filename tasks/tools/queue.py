@@ -16,6 +16,7 @@ from fleet.hops import source_of
 from fleet.queue_tools import REFUSALS, Caller, Doors, Known, QueueTools
 from fleet.tokens import EVERYONE, Rights
 from fleet.turn import Turn
+from routing.event import SENT_BY_FLEET
 
 
 class QueueToolbox:
@@ -49,6 +50,7 @@ class _Queue(QueueTools):
         caller = Caller(
             name=me,
             source=source_of(me),
+            sent_by=SENT_BY_FLEET,
             counted_as=me,
             per_minute=turn.agent.dispatches_per_minute,
             may_send=self._may,

@@ -148,9 +148,14 @@ def test_sending_answers_like_the_api(fleet: Place) -> None:
 
 def test_the_same_idempotency_key_is_the_same_event(fleet: Place) -> None:
     first = fleet.fleet("send", "once", "--idempotency-key", "k-1", "--json").json
-    again = fleet.fleet("send", "twice", "--idempotency-key", "k-1", "--json").json
+    again = fleet.fleet("send", "once", "--idempotency-key", "k-1", "--json").json
     assert again == {**first, "duplicate": True}
-    assert fleet.fleet("send", "x", "--idempotency-key", "k-1", "--wait").out == "You said: once\n"
+    waited = fleet.fleet("send", "once", "--idempotency-key", "k-1", "--wait")
+    assert waited.out == "You said: once\n"
+    other = fleet.fleet("send", "twice", "--idempotency-key", "k-1")
+    assert (other.code, other.out) == (1, "")
+    assert other.err.count("\n") == 1
+    assert "other content" in other.err
 
 
 def test_a_cloud_event_from_standard_input_and_an_option_over_it(fleet: Place) -> None:
@@ -179,6 +184,7 @@ def test_a_cloud_event_from_standard_input_and_an_option_over_it(fleet: Place) -
         '{"text": "a\\ud800b"}',
         '{"text": "x", "id": "a\\nb"}',
         '{"text": "x", "time": "tomorrow"}',
+        '{"text": "x", "source": "agent:archie"}',
         '{"text": "x", "data": {"n": NaN}}',
         json.dumps({"text": "x", "to": [f"a{n}" for n in range(1001)]}),
         json.dumps({"text": "x" * 1024 * 1024}),

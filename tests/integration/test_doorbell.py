@@ -127,6 +127,7 @@ def test_a_bare_producer_gets_the_same_answer_as_anybody(fleet: Fleet, bare: Cel
         ({"to": "a", "text": ""}, "InvalidEvent", "`text` is empty"),
         ("junk", "InvalidEvent", "must be a JSON object"),
         (None, "InvalidEvent", "must be a JSON object"),
+        ({"to": "a", "text": "x", "source": "agent:a"}, "InvalidEvent", "must not begin with"),
     ],
 )
 def test_a_bare_producer_gets_the_same_refusal(
@@ -145,9 +146,23 @@ def test_a_full_agent_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) ->
             fleet.books.accept("a")
     with pytest.raises(Exception, match="max_pending"):
         ask(bare, {"to": "a", "text": "x", "source": "nightly"})
-    (told,) = fleet.books.bus("delivery_dropped")
+    told = fleet.books.bus("delivery_dropped")[-1]
     assert (told.fields["sender"], told.fields["count"]) == ("nightly", 1)
     assert "max_pending" in told.fields["reason"]
+
+
+def test_a_bare_producer_is_told_of_a_key_that_stands_for_another_event(
+    fleet: Fleet, bare: Celery
+) -> None:
+    event = {"id": "one", "source": "twice", "to": "one", "text": "canary-4711"}
+    first = ask(bare, event)
+    with pytest.raises(Exception, match="other content") as refusal:
+        ask(bare, {**event, "text": "other"})
+    assert type(refusal.value).__name__ == "IdempotencyConflict"
+    told = fleet.books.bus("delivery_dropped")[-1].fields
+    assert told["sender"] == "twice"
+    assert "other content" in told["reason"]
+    assert ask(bare, event) == {**first, "duplicate": True}
 
 
 def test_a_busy_session_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) -> None:
@@ -160,7 +175,7 @@ def test_a_busy_session_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) 
 
 def test_what_was_sent_is_not_shown(fleet: Fleet, bare: Celery) -> None:
     """Not in the log; what `celery inspect` and Flower are told is hidden by the same Request."""
-    ask(bare, {"id": "1", "source": "bare", "to": "a", "text": "canary-4711"})
+    ask(bare, {"id": "quiet", "source": "bare", "to": "one", "text": "canary-4711"})
     with pytest.raises(Exception, match="unknown field"):
         ask(bare, {"text": "canary-4711", "wrong": "canary-4711"})
     assert "canary" not in fleet.processes[0].said()
@@ -168,5 +183,5 @@ def test_what_was_sent_is_not_shown(fleet: Fleet, bare: Celery) -> None:
 
 def test_a_priority_of_celerys_own_does_not_hide_an_event(bare: Celery) -> None:
     """kombu keeps a list for each step of priority; one that nobody reads would swallow it."""
-    event = {"id": "1", "source": "bare", "to": "a", "text": "x"}
-    assert ask(bare, event, priority=9)["event_id"] == "1"
+    event = {"id": "urgent", "source": "bare", "to": "one", "text": "x"}
+    assert ask(bare, event, priority=9)["event_id"] == "urgent"

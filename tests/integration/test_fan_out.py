@@ -40,7 +40,7 @@ def test_each_member_ends_in_its_own_way_and_the_event_with_the_last(fleet: Flee
     first, second, third = ids = fleet.books.accept(TO, text, id="1")
     fleet.wait_state(first, "completed")
     fleet.wait_state(second, "dead")
-    assert fleet.books.accept("all", text, id="1") == ids  # a duplicate changes nothing
+    assert fleet.books.accept(TO, text, id="1") == ids  # a duplicate changes nothing
     assert (event(fleet, "1")["state"], states(fleet, "1")["c"]) == ("open", "queued")
     operations.cancel(fleet.books.ledger, fleet.settings, third, "enough")
     found = event(fleet, "1")

@@ -85,7 +85,7 @@ def test_the_fleet_has_a_ceiling(store: Store) -> None:
     books.accept("a", id="known", source="s")
     with pytest.raises(Refused, match=r"caps\.max_waiting"):
         books.accept("b")
-    assert books.intake.accept({"to": "a", "text": "x", "id": "known", "source": "s"}).duplicate
+    assert books.intake.accept({"to": "a", "text": "hello", "id": "known", "source": "s"}).duplicate
     claim = books.claimed(books.held("a"))
     assert books.accept("b")
     assert books.complete(claim) == "completed"

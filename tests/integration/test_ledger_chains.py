@@ -54,7 +54,7 @@ class TestStages:
         made = books("archie", "gem")
         run = Run(made, id="1")
         run.answer("archie", "x")
-        again = made.intake.accept({"id": "1", "to": "kim", "text": "changed"})
+        again = made.intake.accept({"id": "1", "to": "chain:release", "text": "ship it"})
         assert again.duplicate
         assert again.dispatches == ((run.dispatch(1, "archie"), "archie"),)
         assert (again.chain, again.chain_id) == ("release", run.id)

@@ -9,6 +9,7 @@ from fleet import keys
 from fleet.delivery.claims import Sample, report
 from fleet.delivery.courier import Courier, due
 from fleet.delivery.message import message
+from fleet.intake import UPSTREAM
 from fleet.ledger import Claim, Ending, State, operations, views
 from fleet.store import Store
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice
@@ -238,7 +239,7 @@ def test_only_what_came_from_the_gateway_goes_back_there(store: Store) -> None:
     forged = {"to": "a", "text": "x", "source": "upstream", "data": {"upstream": True}}
     books.intake.accept(forged)
     assert end(books, Ending(answer="done")) == State.COMPLETED
-    back = books.intake.accept({"to": "a", "text": "x", "id": "e1"}, upstream=True)
+    back = books.intake.accept({"to": "a", "text": "x", "id": "e1"}, UPSTREAM)
     assert end(books, Ending(answer="done")) == State.ANNOUNCING
     ((dispatch_id, _),) = back.dispatches
     Courier(store, books.settings, lambda: books.intake).deliver(dispatch_id)
@@ -246,7 +247,7 @@ def test_only_what_came_from_the_gateway_goes_back_there(store: Store) -> None:
     assert store.run("deliver_due", 9, 5000, 0, KEEP_MS, "upstream") == [0, dispatch_id]
     assert told(books, dispatch_id, "upstream")["data"]["answer"] == "done"
     assert books.state(dispatch_id) == "completed"
-    books.intake.accept({"to": "chain:c", "text": "x", "id": "e2"}, upstream=True)
+    books.intake.accept({"to": "chain:c", "text": "x", "id": "e2"}, UPSTREAM)
     end(books, Ending(failure=FOR_GOOD))
     _, of_chain = store.run("deliver_due", 9, 5000, 0, KEEP_MS, "upstream")
     assert told(books, of_chain, "upstream")["data"]["state"] == "dead"
@@ -254,7 +255,7 @@ def test_only_what_came_from_the_gateway_goes_back_there(store: Store) -> None:
 
 def test_a_gateway_that_nobody_asks_any_more_ends_at_its_deadline(store: Store) -> None:
     books = make(store, a={"deliver": []}, upstream={"deadline_s": 0.001})
-    back = books.intake.accept({"to": "a", "text": "x"}, upstream=True)
+    back = books.intake.accept({"to": "a", "text": "x"}, UPSTREAM)
     end(books, Ending(answer="done"))
     ((dispatch_id, _),) = back.dispatches
 

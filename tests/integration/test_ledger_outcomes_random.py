@@ -10,6 +10,7 @@ from fleet import keys
 from fleet.delivery.claims import Sample, claim, report
 from fleet.delivery.courier import Courier, due
 from fleet.errors import FleetError
+from fleet.intake import LOCAL, UPSTREAM
 from fleet.lease import Lease
 from fleet.ledger import Ending, State, operations
 from fleet.settings import Settings, parse
@@ -71,7 +72,7 @@ class Life:
         session = self.chance.choice([{}, {"session": "s"}, {"session": "t"}])
         event = {"to": to, "text": "hello", **session}
         try:
-            self.books.intake.accept(event, upstream=self.chance.random() < 0.3)
+            self.books.intake.accept(event, self.chance.choice([LOCAL, LOCAL, UPSTREAM]))
         except FleetError:
             return
 

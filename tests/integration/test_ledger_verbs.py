@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from fleet import keys
-from fleet.errors import Fenced, Refused
+from fleet.errors import Fenced, IdempotencyConflict, Refused
 from fleet.ledger import Claim, Ending, Failure, Stage, operations
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.store import Store
@@ -54,9 +54,11 @@ class TestAccept:
     def test_the_same_event_is_accepted_once(self, books: Books) -> None:
         first = books.intake.accept({"id": "1", "to": ["a", "b"], "text": "x"})
         before = contents(books.store)
-        second = books.intake.accept({"id": "1", "to": "c", "text": "changed"})
+        second = books.intake.accept({"id": "1", "to": ["a", "b"], "text": "x"})
         assert second.duplicate
         assert second.dispatches == first.dispatches
+        with pytest.raises(IdempotencyConflict):
+            books.intake.accept({"id": "1", "to": "c", "text": "changed"})
         assert contents(books.store) == before
 
     def test_the_same_id_of_another_source_is_another_event(self, books: Books) -> None:

@@ -131,6 +131,18 @@ def test_what_can_never_be_accepted_is_counted_and_passed(tmp_path: Path) -> Non
         assert SECRET not in str(dropped)
 
 
+def test_it_cannot_speak_in_the_fleets_own_name_nor_change_what_it_sent(tmp_path: Path) -> None:
+    with Gateway() as gateway, fleet_with(tmp_path, gateway) as fleet:
+        client(fleet)
+        gateway.publish(event(1), event(2, source="agent:a"), event(1, text="other"), event(3))
+        wait_accepted(fleet, 2)
+        assert accepted(fleet) == ["e1", "e3"]
+        dropped = [entry.fields for entry in fleet.books.bus("delivery_dropped")]
+        assert [fields["name"] for fields in dropped] == ["e2", "e1"]
+        assert "must not begin with" in dropped[0]["reason"]
+        assert "other content" in dropped[1]["reason"]
+
+
 def test_a_full_agent_makes_events_wait(tmp_path: Path) -> None:
     with Gateway() as gateway, fleet_with(tmp_path, gateway, max_pending=2) as fleet:
         running = client(fleet)

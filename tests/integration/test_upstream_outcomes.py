@@ -35,7 +35,7 @@ def fleet(tmp_path: Path, gateway: Gateway) -> Iterator[Fleet]:
 
 
 def of(number: int) -> str:
-    return keys.dispatch_id(f"gateway\ne{number}", "a")
+    return keys.dispatch_id(f"gateway\ne{number}\nupstream", "a")
 
 
 def publish(gateway: Gateway, number: int, text: str) -> str:

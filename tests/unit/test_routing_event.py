@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing import Event, InvalidEvent
-from routing.event import NAME_CHARS_MAX, PRIORITY_DEFAULT, SOURCE_DEFAULT, TARGETS_MAX
+from routing.event import (
+    NAME_CHARS_MAX,
+    PRIORITY_DEFAULT,
+    SENT_BY_FLEET,
+    SOURCE_DEFAULT,
+    TARGETS_MAX,
+    is_reserved,
+)
 
 NOW = "2026-11-21T10:00:00.000Z"
 #: Stands for a prompt or a key: no refusal may repeat it.
@@ -182,12 +189,78 @@ events = st.fixed_dictionaries(
 )
 
 
+SAID = {"to": ["a", "b"], "text": "hi", "type": "t", "subject": "s", "data": {"x": 1, "y": [2]}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"to": "a"},
+        {"text": "ho"},
+        {"type": "u"},
+        {"subject": None},
+        {"session": "s"},
+        {"priority": 9},
+        {"data": {"x": 1, "y": [3]}},
+    ],
+)
+def test_other_content_has_another_digest(change: dict[str, Any]) -> None:
+    assert parse({**SAID, **change}).content != parse(SAID).content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time": "2020-01-01T00:00:00Z"},
+        {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"},
+        {"hops": 1, "priority": PRIORITY_DEFAULT},
+        {"lane": "default"},
+        {"id": "2", "source": "other"},
+        {"data": {"y": [2], "x": 1}},
+    ],
+)
+def test_what_a_door_or_a_repeated_call_changes_is_no_content(change: dict[str, Any]) -> None:
+    assert parse({**SAID, **change}).content == parse(SAID).content
+
+
+def test_the_order_of_data_that_is_the_text_does_not_matter_either() -> None:
+    one, other = (
+        {"specversion": "1.0", "data": data} for data in ({"x": 1, "y": 2}, {"y": 2, "x": 1})
+    )
+    assert parse(one).content == parse(other).content
+    assert parse(one).text != parse(other).text
+
+
+def test_the_sender_is_part_of_the_key_and_in_no_wire_form() -> None:
+    raw = {"specversion": "1.0", "id": "1", "sent_by": "x", "sentby": "x", "data": {"text": "x"}}
+    local = parse(raw)
+    token = Event.parse(raw, new_id="", now=NOW, sent_by="token:1")
+    assert (local.sent_by, token.sent_by) == ("", "token:1")
+    assert len({local.key, token.key}) == 2
+    assert local.to_wire() == token.to_wire()
+    with pytest.raises(InvalidEvent, match="unknown field 'sent_by'"):
+        parse({"text": "x", "sent_by": "x"})
+    assert Event.parse(raw, new_id="", now=NOW, sent_by=SENT_BY_FLEET).content == ""
+
+
+@pytest.mark.parametrize("source", ["agent:a", "AGENT:a", " chain:x", "mcp :x", "ｕpstream：x"])
+def test_a_source_of_the_fleets_own_is_reserved_in_any_letters(source: str) -> None:
+    assert is_reserved(source)
+
+
+@pytest.mark.parametrize("source", ["fleet", "agents:a", "my/agent:a", "agent", "ci/main"])
+def test_any_other_source_is_free(source: str) -> None:
+    assert not is_reserved(source)
+
+
 @given(events)
 def test_an_event_survives_the_wire(raw: dict[str, Any]) -> None:
     """What the ledger keeps and a worker reads back is the event that came in."""
     event = parse(raw)
     wire = json.loads(json.dumps(event.to_wire()))
-    assert Event.parse(wire, new_id="other", now="never") == event
+    again = Event.parse(wire, new_id="other", now="never")
+    assert again == event
+    assert again.content == event.content
     assert wire["specversion"] == "1.0"
 
 

@@ -11,8 +11,10 @@ LANES = {"human": 8, "default": 4, "background": 1, "night": 0}
 
 
 def priority(lanes: dict[str, int] | None = None, **fields: Any) -> int:
-    known = {} if lanes is None else {"lanes": lanes}
-    return Event.parse({"text": "x", **fields}, new_id="1", now=NOW, **known).priority
+    raw = {"text": "x", **fields}
+    if lanes is None:
+        return Event.parse(raw, new_id="1", now=NOW).priority
+    return Event.parse(raw, new_id="1", now=NOW, lanes=lanes).priority
 
 
 @pytest.mark.parametrize(

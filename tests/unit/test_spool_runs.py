@@ -10,6 +10,7 @@ import pytest
 from fleet import keys
 from fleet.errors import BrokerUnavailable, ConfigError, Fenced, Refused
 from fleet.ledger import Accepted, Claim, Ending, Failure, Stage, State
+from fleet.ledger.protocol import Answer
 from fleet.local import TurnLock, note_paused
 from fleet.redact import HIDDEN
 from fleet.settings import Settings, parse
@@ -195,7 +196,7 @@ def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
         def accept(self, event: Event, plan: Plan) -> Accepted:
             raise NotImplementedError
 
-        def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Accepted | Refused]:
+        def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
             asked.extend(event for event, _ in batch)
             return [Refused("test")]
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet import keys
-from fleet.errors import BrokerUnavailable, Refused
+from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
 from fleet.ledger import Accepted
 from fleet.spool.section import Spool as Limits
 from fleet.spool.table import Spool, SpoolFull
@@ -55,12 +55,27 @@ def test_it_answers_with_the_ids_that_the_ledger_will_use(tmp_path: Path) -> Non
 
 def test_a_known_event_is_answered_and_not_kept_twice(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
-    first, again = spool.keep([(event(1), plan("a")), (event(1, "other"), plan("b"))])
+    first, again = spool.keep([(event(1), plan("a")), (event(1), plan("b"))])
     assert isinstance(first, Accepted)
     assert isinstance(again, Accepted)
     assert (first.duplicate, again.duplicate) == (False, True)
     assert again.dispatches == first.dispatches
     assert spool.size().events == 1
+
+
+def test_other_content_under_a_known_id_is_refused(tmp_path: Path) -> None:
+    spool, other = spool_in(tmp_path), event(1, "other")
+    spool.keep([(event(1), plan())])
+    (answer,) = spool.keep([(other, plan())])
+    assert isinstance(answer, IdempotencyConflict)
+    (theirs,) = spool.keep([(replace(other, sent_by="token:1"), plan())])
+    assert isinstance(theirs, Accepted)
+    assert not theirs.duplicate
+    assert [one.event.sent_by for one in spool.first(10)] == ["", "token:1"]
+    # Nor does one that is aside give its place to another.
+    spool.put_aside(1, "test")
+    assert isinstance(spool.keep([(other, plan())])[0], IdempotencyConflict)
+    assert isinstance(spool.keep([(event(1), plan())])[0], Accepted)
 
 
 def test_another_process_sees_what_is_in_it_and_what_has_left(tmp_path: Path) -> None:

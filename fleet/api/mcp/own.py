@@ -20,7 +20,7 @@ NOBODY = "api"
 
 def id_of(token: Token | None) -> str:
     """Tells callers apart; a token's name need not be unique."""
-    return f"token:{token.id}" if token else NOBODY
+    return token.sent_by if token else NOBODY
 
 
 def specs(backend: Backend, scope: Scope) -> list[Spec]:
@@ -55,7 +55,7 @@ class _Queue(QueueTools):
         """Give agents work. `to` is an agent's name, '@group', 'all' or 'chain:NAME'.
 
         Returns at once, with the ids of the dispatches; look for their outcome with queue_status.
-        The same `id` again is the same work: it is done once.
+        The same `id` again is the same work: it is done once, and with another text refused.
         """
         given = {"session": session, "id": id}
         return self._dispatch({"to": to, "text": text, **_without_none(given)})
@@ -72,6 +72,7 @@ def _caller(asker: Asker, per_minute: int) -> Caller:
     return Caller(
         name=asker.token.name if asker.token else NOBODY,
         source=f"mcp:{who}",
+        sent_by=asker.sent_by,
         counted_as=who,
         per_minute=per_minute,
         may_send=asker.rights.need_send,

@@ -5,7 +5,7 @@
 --          fleet:counts, fleet:deadlines, fleet:quiet
 
 -- Arguments of an event before those of its dispatches, and of each of these.
-local HEAD, EACH = 12, 7
+local HEAD, EACH = 15, 7
 
 -- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
 local function place(record, deadline, bytes, window_ms, most_ms)
@@ -31,10 +31,10 @@ local function begin_chain(of, plan, text)
   local widest = 1
   for _, rule in ipairs(plan.stages) do widest = math.max(widest, #rule.members) end
   redis.call('DEL', chain_key(plan.id), trail_key(plan.id))
-  redis.call('HSET', chain_key(plan.id), 'id', plan.id, 'name', plan.name, 'event', of.event,
-    'event_id', of.event_id, 'source', of.source, 'session', of.session, 'priority', of.priority,
-    'last_seq', redis.call('INCRBY', 'fleet:seq', widest), 'plan', text, 'state', 'running',
-    'revisions', 0, 'passed', 0, 'began_ms', NOW)
+  redis.call('HSET', chain_key(plan.id), 'id', plan.id, 'name', plan.name, 'key', plan.key,
+    'event', of.event, 'event_id', of.event_id, 'source', of.source, 'session', of.session,
+    'priority', of.priority, 'last_seq', redis.call('INCRBY', 'fleet:seq', widest), 'plan', text,
+    'state', 'running', 'revisions', 0, 'passed', 0, 'began_ms', NOW, unpack(sender(of)))
   return begin_stage(read_hash(chain_key(plan.id)), plan, 1, 1)
 end
 
@@ -57,16 +57,31 @@ local function send(of, id, agent, within_ms, how, deliver, bytes)
   end
 end
 
+local function record_of(digest)
+  return unpack(redis.call('HMGET', 'fleet:event:' .. digest, 'ids', 'chain', 'content'))
+end
+
+-- The answer for an event that is known already, or nil. A record without `content` is of a version
+-- before senders, which kept everybody's events under `old`.
+local function known_as(digest, old, content)
+  local ids, chain, kept = record_of(digest)
+  if ids and kept and kept ~= '' and kept ~= content then return {'conflict'} end
+  if ids then return answer('duplicate', chain or '', ids) end
+  if old == '' then return nil end
+  ids, chain, kept = record_of(old)
+  return ids and not kept and answer('old', chain or '', ids) or nil
+end
+
 -- The event whose arguments begin at `at` and end at `last`.
 local function accept(at, last)
-  local digest, event_id, source, session, priority, payload = unpack(ARGV, at, at + 5)
-  local route, cancel_keep_ms, text = unpack(ARGV, at + 6, at + 8)
+  local digest, event_id, source, sent_by, content, old = unpack(ARGV, at, at + 5)
+  local session, priority, payload, route, cancel_keep_ms, text = unpack(ARGV, at + 6, at + 11)
   local event = 'fleet:event:' .. digest
 
-  local known, chain = unpack(redis.call('HMGET', event, 'ids', 'chain'))
-  if known then return answer('duplicate', chain or '', known) end
+  local known = known_as(digest, old, content)
+  if known then return known end
 
-  local no = refusal(source, ARGV[at + 9], ARGV[at + 10])
+  local no = refusal(source, ARGV[at + 12], ARGV[at + 13])
   if no then return no end
   local full = {}
   for i = at + HEAD, last, EACH do
@@ -83,9 +98,9 @@ local function accept(at, last)
 
   for _, one in ipairs(full) do drop(one[1], one[2]) end
   redis.call('SET', 'fleet:payload:' .. digest, payload)
-  emit('event_accepted', {'event_id', event_id, 'source', source})
   local of = {event = digest, event_id = event_id, source = source, session = session,
-    priority = priority}
+    priority = priority, sent_by = sent_by ~= '' and sent_by or nil}
+  emit('event_accepted', plus({'event_id', event_id, 'source', source}, sender(of)))
   local made, name = {}, ''
   if text ~= '' then
     local plan = cjson.decode(text)
@@ -98,7 +113,8 @@ local function accept(at, last)
   end
   local ids = table.concat(made, ' ')
   redis.call('HSET', event, 'event_id', event_id, 'source', source, 'ids', ids, 'chain', name,
-    'open', #made, 'kept', #made, 'route', route, 'accepted_ms', NOW)
+    'open', #made, 'kept', #made, 'route', route, 'accepted_ms', NOW, 'content', content,
+    unpack(sender(of)))
   if cancel_keep_ms ~= '' then redis.call('HSET', event, 'cancel_keep_ms', cancel_keep_ms) end
   return answer('accepted', name, ids)
 end

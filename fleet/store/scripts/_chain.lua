@@ -15,8 +15,10 @@ local function trail_key(id) return 'fleet:trail:' .. id end
 -- The id of a stage's dispatch, as `keys.stage_dispatch_id` derives it: a UUID of version 5.
 local NAMESPACE = '\93\11\123\78\60\26\95\87\159\14\106\28\126\156\47\17'
 local function stage_dispatch_id(chain, stage, round, agent)
-  local hex = redis.sha1hex(NAMESPACE .. chain.source .. '\n' .. chain.event_id .. '\nchain:'
-    .. chain.name .. '\n' .. stage .. '\n' .. round .. '\n' .. agent)
+  -- A chain that an earlier version began has no `key`.
+  local key = chain.key or chain.source .. '\n' .. chain.event_id
+  local hex = redis.sha1hex(NAMESPACE .. key .. '\nchain:' .. chain.name .. '\n' .. stage .. '\n'
+    .. round .. '\n' .. agent)
   local variant = string.format('%x', tonumber(string.sub(hex, 17, 17), 16) % 4 + 8)
   return table.concat({string.sub(hex, 1, 8), string.sub(hex, 9, 12), '5' .. string.sub(hex, 14, 16),
     variant .. string.sub(hex, 18, 20), string.sub(hex, 21, 32)}, '-')
@@ -31,9 +33,12 @@ local function park(record, deadline)
   emit('alert', plus({'name', 'approval_needed', 'reason', how}, who(record)))
 end
 
+-- The sender of an event as fields; none for one that came from inside.
+local function sender(of) return of.sent_by and {'sent_by', of.sent_by} or {} end
+
 -- A new record, which waits nowhere yet, and its deadline. `of` holds what it shares with others of its
--- event: event, event_id, source, session, priority. `more` are further fields; with a `person` it
--- waits for that one. `seq` is its age in line, if not of now.
+-- event: event, event_id, source, sent_by, session, priority. `more` are further fields; with a
+-- `person` it waits for that one. `seq` is its age in line, if not of now.
 local function create(of, id, agent, within_ms, more, seq)
   -- The event was forgotten and comes again; a sweep has not yet been where its record is.
   local left = read_hash(dispatch_key(id))
@@ -54,7 +59,7 @@ local function create(of, id, agent, within_ms, more, seq)
     'event', of.event, 'event_id', of.event_id, 'source', of.source, 'session', of.session,
     'priority', of.priority, 'order', record.order, 'seq', record.seq, 'attempt', 0, 'losses', 0,
     'generation', 1, 'accepted_ms', NOW, 'queued_ms', NOW,
-    'deadline_ms', string.format('%.0f', deadline)}, more))
+    'deadline_ms', string.format('%.0f', deadline)}, plus(sender(of), more)))
   redis.call('ZADD', 'fleet:index', newest, id)
   return record, deadline
 end

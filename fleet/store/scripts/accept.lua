@@ -1,9 +1,10 @@
 -- Accept events, each by itself and at once: its payload, one record per dispatch, the doorbells and
 -- the bus entries.
 --
--- ARGV     for each event: digest, event id, source, session or '', priority, payload (JSON),
---          the route in words, how long to keep the members that are cancelled when one dies (ms),
---          or '' where none is, plan of a chain (JSON) or '', most dispatches that may wait in the
+-- ARGV     for each event: digest, event id, source, sender or '', digest of its content or '',
+--          digest that a version before senders gave it or '', session or '', priority,
+--          payload (JSON), the route in words, how long to keep the members that are cancelled when
+--          one dies (ms), or '' where none is, plan of a chain (JSON) or '', most dispatches that may wait in the
 --          fleet, most events a minute of one source or '', number of dispatches,
 --          then for each of these: id, agent, deadline (ms from now), max_pending, how long to keep
 --          the one that is dropped when it is reached (ms) or '' where the new one is refused, and
@@ -15,11 +16,13 @@
 -- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:deadlines,
 --          fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
 --          fleet:ended, fleet:pressure, fleet:sender:, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>
--- Returns  for each event {'accepted'|'duplicate', chain or '', id, agent, id, agent, ...} or
+-- Returns  for each event {'accepted'|'duplicate'|'old', chain or '', id, agent, id, agent, ...},
+--          where 'old' is a duplicate of what an earlier version accepted; or {'conflict'},
 --          {'full', agent, pending}, {'busy', agent}, {'crowded', waiting},
 --          {'sender', wait (ms)} or {'memory'}
 -- Invariants
 --   The same digest is accepted once: a second call answers the first one's ids and writes nothing.
+--   The same digest with other content is refused. Content that is not known counts as the same.
 --   All or nothing: a full agent, or a busy session, refuses the whole event, and no other of the same call.
 --   Accepted means due: each record is in its agent's due list before this returns, or in the line of
 --   its session; or, where events are coalesced, in `fleet:quiet` or part of one that is.

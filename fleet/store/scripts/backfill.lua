@@ -13,6 +13,7 @@
 --   In one step: nobody claims a dispatch between its acceptance and its outcome.
 --   A report changes only a dispatch that nobody has begun here; one that was begun is counted as too
 --   late. A repeated call (its reply was lost) answers the same of the event and writes nothing.
+--   With a conflict nothing is written.
 --   The bus has what happened in its order, and each outcome once.
 
 local TOKEN = 'spool'
@@ -50,6 +51,8 @@ end
 
 local answer = accept(2, last_of(2))
 local late, made = 0, {}
+-- The dispatches of that id are another event's.
+if answer[1] == 'conflict' then return {answer, 0} end
 for _, report in ipairs(cjson.decode(ARGV[1])) do
   local record = read_hash(dispatch_key(report.id))
   if record.state ~= 'queued' or record.attempt ~= '0' then
