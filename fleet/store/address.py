@@ -15,7 +15,7 @@ def broker_url(settings: Settings) -> str:
     Raises BrokerUnavailable when it is the embedded one and that is not running.
     """
     if settings.broker_url is not None:
-        return _spoken(settings.broker_url)
+        return kombu_url(settings.broker_url)
     endpoint = read_endpoint(settings.data_dir)
     if endpoint is None:
         raise BrokerUnavailable(
@@ -30,7 +30,7 @@ def store_url(settings: Settings) -> str:
 
     Raises ConfigError when neither setting names a Redis or Valkey, BrokerUnavailable as above.
     """
-    url = _spoken(settings.store_url) if settings.store_url else broker_url(settings)
+    url = kombu_url(settings.store_url) if settings.store_url else broker_url(settings)
     if url.startswith("redis+socket://"):
         url = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
     if url.partition("://")[0] not in _STORE_SCHEMES:
@@ -40,13 +40,21 @@ def store_url(settings: Settings) -> str:
     return url
 
 
+def results_url(settings: Settings) -> str:
+    """The URL of the store as Celery's result backend reads it. Raises as `store_url`."""
+    return kombu_url(store_url(settings))
+
+
 def rings_in_store(settings: Settings) -> bool:
     """True when the broker is the store, so that a script can ring the doorbell itself."""
-    return settings.store_url is None or _spoken(settings.store_url) == (
-        _spoken(settings.broker_url) if settings.broker_url else None
+    return settings.store_url is None or kombu_url(settings.store_url) == (
+        kombu_url(settings.broker_url) if settings.broker_url else None
     )
 
 
-def _spoken(url: str) -> str:
+def kombu_url(url: str) -> str:
+    """A URL in the words of kombu and Celery."""
     scheme, mark, rest = url.partition("://")
+    if scheme == "unix":
+        return "redis+socket://" + rest.replace("db=", "virtual_host=")
     return _ALIASES.get(scheme, scheme) + mark + rest
