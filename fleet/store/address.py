@@ -1,18 +1,52 @@
-"""Where broker and store are: as configured, or the server that `fleet up` started."""
+"""Where broker and store are: as configured, or the server that `fleet up` started.
+
+The embedded broker has a new password after each start of the fleet, and a client may have been
+there before: its URL says, in the words of kombu and Celery, who knows the password of now.
+"""
+
+import redis
 
 from fleet.broker.embedded import read_endpoint
+from fleet.broker.endpoint import BrokerFolder
 from fleet.errors import BrokerUnavailable, ConfigError
-from fleet.settings import Settings
+from fleet.settings import Settings, load
 
 #: kombu has no `valkey://` (celery/kombu#2245); the protocol is Redis's.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 _STORE_SCHEMES = ("redis", "rediss", "unix")
 
 
+class KeptPassword(redis.CredentialProvider):
+    """The embedded broker's password as its file holds it; asked for at each connect."""
+
+    def __init__(self) -> None:
+        """Of this process's fleet: whoever reads a URL passes no arguments."""
+        self._folder = BrokerFolder(load().data_dir)
+
+    def get_credentials(self) -> tuple[str]:
+        """The password alone. Raises redis-py's ConnectionError, so that it is tried again."""
+        try:
+            return (self._folder.password(),)
+        except (BrokerUnavailable, OSError) as error:
+            raise redis.ConnectionError(str(error)) from error
+
+
 def broker_url(settings: Settings) -> str:
-    """The broker's URL as kombu reads it.
+    """The broker's URL as kombu reads it, for clients that outlive the broker.
 
     Raises BrokerUnavailable when it is the embedded one and that is not running.
+    """
+    url = plain_url(settings)
+    if settings.broker_url is not None:
+        return url
+    # With the password all the same, since Flower looks nowhere else.
+    return f"{url}&credential_provider={__name__}:{KeptPassword.__name__}"
+
+
+def plain_url(settings: Settings) -> str:
+    """The broker's URL as kombu reads it, for other programs: with the password of now.
+
+    Raises BrokerUnavailable as above.
     """
     if settings.broker_url is not None:
         return kombu_url(settings.broker_url)
@@ -22,11 +56,11 @@ def broker_url(settings: Settings) -> str:
             f"No fleet is running on {settings.data_dir}: start one with `fleet up`, "
             "or set fleet.broker_url."
         )
-    return str(endpoint.url)
+    return kombu_url(endpoint.url)
 
 
 def store_url(settings: Settings) -> str:
-    """The URL of ledger, leases and bus as redis-py reads it.
+    """The URL of ledger, leases and bus as `open_store` reads it.
 
     Raises ConfigError when neither setting names a Redis or Valkey, BrokerUnavailable as above.
     """
