@@ -11,7 +11,7 @@ from fleet.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
 from fleet.publish import DELIVER_TASK, INTAKE_TASK
 from fleet.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.settings import Settings, load
-from fleet.store.address import broker_url, rings_in_store, store_url
+from fleet.store.address import broker_url, results_url, rings_in_store
 
 
 def create_app(settings: Settings) -> Celery:
@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> Celery:
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
-    backend = store_url(settings)
+    backend = results_url(settings)
     return {
         # By name: `fleet` never imports `tasks`.
         "imports": ["tasks.deliver", "tasks.dispatch", "tasks.intake", "tasks.maintenance"],

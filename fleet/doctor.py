@@ -29,7 +29,7 @@ from fleet.redact import mask_url
 from fleet.settings import Settings
 from fleet.spool.shelter import Shelter
 from fleet.store import Store
-from fleet.store.address import broker_url
+from fleet.store.address import plain_url
 from fleet.version import VERSION
 
 #: Leases and deadlines go by the server's clock; people compare its times with their own.
@@ -269,6 +269,6 @@ def _foreign(_: Settings) -> Iterator[Finding]:
 def address(settings: Settings) -> str:
     """Which broker was examined, without its password."""
     try:
-        return mask_url(broker_url(settings))
+        return mask_url(plain_url(settings))
     except BrokerUnavailable:
         return "embedded, not running"

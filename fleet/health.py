@@ -13,7 +13,7 @@ from fleet.redact import mask_url
 from fleet.settings import Settings
 from fleet.spool.shelter import Shelter
 from fleet.store import Store
-from fleet.store.address import broker_url
+from fleet.store.address import plain_url
 from fleet.store.connection import reachable
 from fleet.version import VERSION
 
@@ -72,7 +72,7 @@ def _document(
         "epoch": signs.epoch,
         "g1": {
             "enabled": True,
-            "redis_url": mask_url(broker_url(settings)),
+            "redis_url": mask_url(plain_url(settings)),
             "length": signs.length,
             "pending": sum(totals[state] for state in (*WAITING, State.ACTIVE, State.ANNOUNCING)),
             "last_id": bus.last_id(store),

@@ -89,8 +89,7 @@ class Target:
 
     def _write(self, port: int, ttl_s: float, turn: str, timeout_s: float) -> Path:
         path = self._where.folder / f"fleet-{port}.toml"
-        head, _, tail = self._where.endpoint.url.rpartition(":")
-        url = f"{head}:{port}/{tail.partition('/')[2]}"
+        url = self._where.through(port)
         text = _TOML.format(url=url, folder=self._where.folder, ttl_s=ttl_s)
         for agent in self.agents:
             text += _AGENT.format(name=agent, turn=turn, timeout_s=timeout_s)

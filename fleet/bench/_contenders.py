@@ -18,6 +18,7 @@ from fleet.intake import Intake
 from fleet.ledger import ValkeyLedger
 from fleet.settings import parse
 from fleet.store import open_store
+from fleet.store.address import kombu_url
 from fleet.up.lifeline import LIFELINE_FD
 from fleet.up.sessions import kill_session
 
@@ -149,8 +150,8 @@ class Bare:
         self.agents = list(agents)
         self._lab = where
         self._turn = turn
-        url = where.endpoint.url.removesuffix("/0") + "/1"
-        seen = url.replace(f":{where.endpoint.port}/", f":{port or where.endpoint.port}/")
+        url = kombu_url(where.endpoint.url).replace("virtual_host=0", "virtual_host=1")
+        seen = where.through(port, 1) if port else url
         self._env = {_bare.URL: seen, _bare.TIMEOUT_S: str(visibility_timeout_s)}
         if litellm:
             self._env[_bare.LITELLM] = "1"

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import redis
 
@@ -56,6 +57,12 @@ class Lab:
         self.log.touch()
         self.broker = EmbeddedBroker(folder, durability)
         self.endpoint: Endpoint = self.broker.start()
+        if not self.endpoint.socket.startswith(str(folder)):
+            self.broker.stop()
+            raise ConfigError(
+                f"fleet.data_dir: {folder.parent} is too deep for a benchmark, whose processes "
+                "share a socket in it: set another."
+            )
         self._read = 0
         self._part = b""
 
@@ -88,8 +95,12 @@ class Lab:
 
     def client(self, db: int = 0) -> "redis.Redis":
         """A plain connection to the broker."""
-        url = self.endpoint.url.removesuffix("/0") + f"/{db}"
+        url = self.endpoint.url.replace("?db=0", f"?db={db}")
         return redis.Redis.from_url(url, decode_responses=True)
+
+    def through(self, port: int, db: int = 0) -> str:
+        """The broker's URL behind a proxy on `port`."""
+        return f"redis://:{urlsplit(self.endpoint.url).password}@127.0.0.1:{port}/{db}"
 
 
 @contextmanager

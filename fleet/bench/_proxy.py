@@ -16,9 +16,9 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """From a port of its own to `target`, both on loopback. Lives in one event loop."""
+    """From a port of its own on loopback to the socket `target`. Lives in one event loop."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: str) -> None:
         self.port = 0
         self._target = target
         self._server: asyncio.Server | None = None
@@ -69,7 +69,7 @@ class Proxy:
         self._track(writer)
         try:
             await self._flowing.wait()
-            back, forth = await asyncio.open_connection("127.0.0.1", self._target)
+            back, forth = await asyncio.open_unix_connection(self._target)
         except OSError:  # the broker is away
             writer.close()
             self._open.discard(writer)
@@ -81,8 +81,10 @@ class Proxy:
             self._open -= {writer, forth}
 
     def _track(self, writer: asyncio.StreamWriter) -> None:
-        # Else small packets wait for acknowledgements, 40 ms each.
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire = writer.get_extra_info("socket")
+        if wire.family == socket.AF_INET:
+            # Else small packets wait for acknowledgements, 40 ms each.
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open.add(writer)
 
     async def _pump(

@@ -13,10 +13,10 @@ PATIENCE_S = 10.0
 
 
 class Wire:
-    """A proxy for each host, to the broker's `port`, and one provider for all."""
+    """A proxy for each host, to the broker's `socket`, and one provider for all."""
 
-    def __init__(self, port: int, hosts: int) -> None:
-        self.proxies = [Proxy(port) for _ in range(hosts)]
+    def __init__(self, socket: str, hosts: int) -> None:
+        self.proxies = [Proxy(socket) for _ in range(hosts)]
         self.provider = Provider()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)

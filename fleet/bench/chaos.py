@@ -92,7 +92,7 @@ def _torment(
 ) -> tuple[History, dict[str, Any]]:
     agents, hosts = names(int(options["agents"])), int(options["hosts"])
     ttl_s = float(options["lease_ttl_s"])
-    with Wire(where.endpoint.port, hosts) as wire:
+    with Wire(where.endpoint.socket, hosts) as wire:
         ports = [proxy.port for proxy in wire.proxies]
         target = Target(where, agents, ports=ports, provider=wire.provider.port, ttl_s=ttl_s)
         sender = _Sender(target, int(options["seed"]))

@@ -48,7 +48,7 @@ _TELL_S = 30.0
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module. Raises FleetError when a contender does not get ready."""
     options = settle(OPTIONS, given)
-    with lab(options) as where, Wire(where.endpoint.port, 2) as wire:
+    with lab(options) as where, Wire(where.endpoint.socket, 2) as wire:
         seconds = float(options["seconds"])
         target = Target(
             where,

@@ -5,18 +5,17 @@ next start takes the running server over. Two servers never share an append-only
 holds the folder's lock by inheritance (see `fleet.broker.endpoint`).
 
 Crash windows: killed before the server runs, the lock is free again. Killed between that and the
-end of `start`, the port is already published with pid 0, so the next start finds the server by its
-port and asks for its pid.
+end of `start`, the server answers at its socket, so the next start asks it there for its pid.
 """
 
 import os
-import secrets
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from fleet.broker.endpoint import BrokerFolder, Endpoint, exists, read_endpoint
 from fleet.broker.server import (
@@ -25,7 +24,6 @@ from fleet.broker.server import (
     POLL_S,
     Durability,
     Patience,
-    PortTaken,
     ask,
     configure,
     launch,
@@ -34,17 +32,13 @@ from fleet.errors import BrokerUnavailable
 
 __all__ = ["EmbeddedBroker", "Endpoint", "read_endpoint"]
 
-#: Below the ephemeral ports of Linux (32768) and macOS (49152): there, a client that reconnects
-#: while the server is away can be given the server's port and connect to itself.
-PORTS = range(20000, 30000)
-PORT_ATTEMPTS = 5
-
 
 class EmbeddedBroker:
-    """The server of one data folder: append-only file, no eviction, loopback, random password.
+    """The server of one data folder: append-only file, no eviction, private socket, password.
 
-    `port` 0 is the folder's last port, or a free one when that is taken. Once started, the object
-    keeps its port, because clients hold the URL. Used by one thread at a time.
+    `port` is one of loopback on which it listens besides, 0 for none. Its first start makes a new
+    password. Whatever it starts or adopts afterwards keeps the password, since Flower holds it.
+    Used by one thread at a time.
     """
 
     def __init__(self, data_dir: Path, durability: Durability = "always", port: int = 0) -> None:
@@ -78,7 +72,7 @@ class EmbeddedBroker:
     def republish(self) -> None:
         """Say again where the living server answers, if that was lost. Raises OSError."""
         if self._endpoint is not None and not self._folder.is_published:
-            self._folder.publish(self._endpoint.pid, self._endpoint.port)
+            self._folder.publish(self._endpoint.pid)
 
     def start(self) -> Endpoint:
         """Return when the server answers with its data loaded; after its death, start it again.
@@ -92,7 +86,6 @@ class EmbeddedBroker:
         with _in_one_sentence(self._folder.path):
             self._folder.create()
             self._endpoint = self._adopt_or_start()
-        self._port = self._endpoint.port
         return self._endpoint
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -126,7 +119,9 @@ class EmbeddedBroker:
             lock = self._folder.take()
             if lock is not None:
                 try:
-                    return self._start_on_a_port(lock)
+                    self._folder.ensure_password(renew=self._endpoint is None)
+                    self._process = launch(self._folder, self._port, self._durability, lock)
+                    return self._folder.endpoint(self._process.pid)
                 finally:
                     os.close(lock)
             if adopted := self._adopt(patience):
@@ -135,14 +130,14 @@ class EmbeddedBroker:
 
     def _adopt(self, patience: Patience) -> Endpoint | None:
         """The living server of this folder, None while it does not answer yet."""
-        pid, port = self._folder.published()
-        port = port or self._folder.port_in_log()
-        # Port 0: another start has just taken the lock and not published its port yet.
-        told = ask(self._folder.endpoint(pid, port).url) if port else {}
+        pid = self._folder.published() or 0
+        told: dict[str, Any] = {}
+        with suppress(FileNotFoundError):  # another start has just taken the lock
+            told = ask(self._folder.endpoint(pid).url)
         if told and not told["loading"]:
-            endpoint = self._folder.endpoint(told["process_id"], port)
+            endpoint = self._folder.endpoint(told["process_id"])
             if configure(endpoint.url, self._durability):
-                self._folder.publish(endpoint.pid, port)
+                self._folder.publish(endpoint.pid)
                 return endpoint
         if patience.left(told.get("loading_loaded_bytes", 0)):
             return None
@@ -150,28 +145,6 @@ class EmbeddedBroker:
             f"{self._folder.path} is held by a process{f' ({pid})' if pid else ''} that for "
             f"{PATIENCE_S:g} s has not answered as its broker: end it and start again."
         )
-
-    def _start_on_a_port(self, lock: int) -> Endpoint:
-        self._folder.ensure_password()
-        for port in self._ports():
-            with suppress(PortTaken):
-                self._process = launch(self._folder, port, self._durability, lock)
-                return self._folder.endpoint(self._process.pid, port)
-        raise BrokerUnavailable(
-            f"Port {self._port} of the embedded broker is in use by another program: end that one."
-            if self._port
-            else f"The embedded broker found no free port in {PORT_ATTEMPTS} attempts: try again."
-        )
-
-    def _ports(self) -> Iterator[int]:
-        if self._port:
-            yield self._port
-            return
-        _, last = self._folder.published()
-        if last:
-            yield last
-        for _ in range(PORT_ATTEMPTS):
-            yield PORTS[secrets.randbelow(len(PORTS))]
 
 
 @contextmanager

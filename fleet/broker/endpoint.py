@@ -1,12 +1,17 @@
-"""The files of an embedded broker: who holds the folder, under which password, on which port.
+"""The files of an embedded broker: who holds the folder, under which password, at which socket.
 
 Needs no Redis client, so that a command learns within a millisecond that no fleet is running.
 
 The lock is the truth about life: the server inherits it, so it is held exactly while a server of
-this folder lives, also when the fleet that started it was killed. `endpoint.json` says where that
-server answers; its pid is 0 from before the server is started until it has answered.
+this folder lives, also when the fleet that started it was killed. `endpoint.json` names that
+server's process; its pid is 0 from before the server is started until it has answered.
+
+The server listens on a socket inside the folder, which no other user may enter: while it is down
+nobody else can listen there, so a client never tells its password to another program. A port would
+not do: any user may listen on one that is free.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -14,15 +19,22 @@ import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from fleet import files
 from fleet.errors import BrokerUnavailable
 
 _PASSWORD = re.compile(r"[A-Za-z0-9_-]{43}")
-#: Valkey says so at its start; enough of the log's end to hold it.
-_PORT_IN_LOG = re.compile(rb"\bport=(\d+)")
-_LOG_TAIL_BYTES = 64 * 1024
+#: The server binds it by this name alone, since it runs in the folder.
+SOCKET = "server.sock"
+#: The longest address of a socket: 107 bytes on Linux, 103 on macOS.
+_SOCKET_BYTES_MAX = 103
+#: Open folders of this process, as paths.
+_OPENED = Path("/proc/self/fd")
+#: Left as it is in a URL: kombu and redis-py read it quoted or not, Flower only as it is.
+_PLAIN = "/ !$&'()*+,:@[]~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +42,9 @@ class Endpoint:
     """A running embedded broker."""
 
     pid: int
-    port: int
-    #: Holds the password, hence kept out of logs and tracebacks.
+    #: Where its socket is for this process and its forks; see `BrokerFolder.socket`.
+    socket: str
+    #: As redis-py reads it. Holds the password, hence kept out of logs and tracebacks.
     url: str = field(repr=False)
 
 
@@ -43,15 +56,15 @@ def read_endpoint(data_dir: Path) -> Endpoint | None:
     """
     folder = BrokerFolder(data_dir)
     try:
-        pid, port = folder.published()
-        if not port and folder.is_held():
+        pid = folder.published()
+        if pid is None and folder.is_held():
             raise BrokerUnavailable(
-                f"The embedded broker of {data_dir} lives, but nothing says where: it has just "
-                "been started, or endpoint.json was damaged; `fleet up` finds it."
+                f"The embedded broker of {data_dir} lives, but nothing says as which process: it "
+                "has just been started, or endpoint.json was damaged; `fleet up` finds it."
             )
         if not pid or not folder.is_held() or not exists(pid):
             return None
-        return folder.endpoint(pid, port)
+        return folder.endpoint(pid)
     except OSError as error:
         raise BrokerUnavailable(
             f"{error.filename} cannot be read: {error.strerror}; "
@@ -72,6 +85,8 @@ class BrokerFolder:
     def create(self) -> None:
         """Make the folder, closed to other users, where it is missing."""
         self.path.mkdir(parents=True, exist_ok=True)
+        if self.path.stat().st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(self.path))
         self.path.chmod(0o700)
 
     def take(self) -> int | None:
@@ -104,13 +119,14 @@ class BrokerFolder:
             os.close(probe)
         return False
 
-    def ensure_password(self) -> None:
-        """Make the password once for the life of the folder. Only for the holder of the lock."""
+    def ensure_password(self, *, renew: bool) -> None:
+        """Make a password where there is none, or another one. Only for the holder of the lock."""
         with suppress(FileNotFoundError):
-            if self._password_read() is not None:
+            if self._password_read() is None:
+                # Nobody needs the old one: no server lives, and the data is not locked with it.
+                files.set_aside(self._password, "it holds no password")
+            elif not renew:
                 return
-            # Nobody needs the old one: no server lives, and the data is not locked with it.
-            files.set_aside(self._password, "it holds no password")
         # Synced: an empty file after a power loss would be a server without a password.
         files.replace(self._password, secrets.token_urlsafe(32), sync=True)
 
@@ -128,37 +144,54 @@ class BrokerFolder:
         text = self._password.read_bytes().decode("ascii", errors="replace")
         return text if _PASSWORD.fullmatch(text) else None
 
-    def endpoint(self, pid: int, port: int) -> Endpoint:
+    def socket(self) -> str:
+        """A path to the server's socket that is short enough to connect to.
+
+        Below a deep folder it leads through the folder held open, so that it is of use to this
+        process and its forks only. Raises BrokerUnavailable where the system has no such path.
+        """
+        plain = self.path / SOCKET
+        if len(os.fsencode(plain)) <= _SOCKET_BYTES_MAX:
+            return str(plain)
+        if not _OPENED.is_dir():
+            raise BrokerUnavailable(
+                f"The path {plain} is longer than a socket's may be ({_SOCKET_BYTES_MAX} bytes): "
+                "set fleet.data_dir to another folder."
+            )
+        status = self.path.stat()
+        return str(_OPENED / str(_opened(self.path, status.st_dev, status.st_ino)) / SOCKET)
+
+    def endpoint(self, pid: int) -> Endpoint:
         """The endpoint of a server of this folder."""
-        return Endpoint(pid, port, f"redis://:{self.password()}@127.0.0.1:{port}/0")
+        socket = self.socket()
+        url = f"unix://:{self.password()}@{quote(socket, safe=_PLAIN)}?db=0"
+        return Endpoint(pid, socket, url)
 
-    def publish(self, pid: int, port: int) -> None:
-        """Tell everybody where the server answers; pid 0 while it does not answer yet."""
-        files.replace(self._endpoint, json.dumps({"pid": pid, "port": port}))
+    def publish(self, pid: int) -> None:
+        """Tell everybody which process the server is; pid 0 while it does not answer yet."""
+        files.replace(self._endpoint, json.dumps({"pid": pid}))
 
-    def published(self) -> tuple[int, int]:
-        """The pid and the port of the last server, alive or not; zeros when there was none."""
+    def published(self) -> int | None:
+        """The pid of the last server, alive or not; None when nothing tells."""
         try:
             told = files.read_json(self._endpoint)
-            return (int(told["pid"]), int(told["port"])) if told else (0, 0)
+            return int(told["pid"]) if told else None
         except NotADirectoryError:
-            return 0, 0
+            return None
         except (ValueError, KeyError, TypeError):
-            files.set_aside(self._endpoint, "it names no port")
-            return 0, 0
+            files.set_aside(self._endpoint, "it names no process")
+            return None
 
     @property
     def is_published(self) -> bool:
         """False when `endpoint.json` is gone, as one that was damaged."""
         return self._endpoint.exists()
 
-    def port_in_log(self) -> int:
-        """The port of the last server by its own words; 0 where it said none."""
-        with suppress(FileNotFoundError), self.log.open("rb") as log:
-            log.seek(max(0, self.log.stat().st_size - _LOG_TAIL_BYTES))
-            said = _PORT_IN_LOG.findall(log.read())
-            return int(said[-1]) if said else 0
-        return 0
+
+@cache
+def _opened(folder: Path, _device: int, _inode: int) -> int:
+    """The folder as an open file, once for each; never closed, since clients connect through it."""
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def exists(pid: int) -> bool:

@@ -1,10 +1,8 @@
 """One Valkey process of a broker folder: its configuration, its start, and why it ended."""
 
-import errno
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from fleet.broker.binary import find_server
-from fleet.broker.endpoint import BrokerFolder
+from fleet.broker.endpoint import SOCKET, BrokerFolder
 from fleet.errors import BrokerUnavailable
 
 Durability = Literal["always", "everysec"]
@@ -39,6 +37,8 @@ REASON_MAX = 200
 #: Read from standard input, so that neither the password nor the folder's path needs quoting in a
 #: file. "always" is the default because everysec lost acknowledged writes at a power loss.
 _CONFIG = """\
+unixsocket {socket}
+unixsocketperm 700
 bind 127.0.0.1
 port {port}
 protected-mode yes
@@ -58,10 +58,6 @@ tcp-keepalive 60
 
 #: "4711:M 21 Nov 2026 10:57:02.368 # " opens a line of level warning.
 _WARNING = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ # (?!WARNING )(.+)$", re.MULTILINE)
-
-
-class PortTaken(Exception):
-    """Another program listens on the chosen port."""
 
 
 class Patience:
@@ -84,14 +80,15 @@ def launch(
 ) -> "subprocess.Popen[bytes]":
     """A server that has inherited `lock`, answers with its data loaded, and is published.
 
-    Raises PortTaken, BrokerUnavailable with the server's own reason, or OSError; no server is left
-    then.
+    `port` 0 opens none. Raises BrokerUnavailable with the server's own reason, or OSError; no
+    server is left then.
     """
     binary = find_server().path.absolute()
-    _check_free(port)
-    config = _CONFIG.format(port=port, password=folder.password(), durability=durability)
-    # First, so that a server can be found by its port if we are killed before it answers.
-    folder.publish(0, port)
+    config = _CONFIG.format(
+        socket=SOCKET, port=port, password=folder.password(), durability=durability
+    )
+    # First: the last server's number may be another process's by now.
+    folder.publish(0)
     said_before = _rotate(folder.log)
     with folder.log.open("ab") as log, _as_input(config) as standard_input:
         process = subprocess.Popen(
@@ -105,8 +102,8 @@ def launch(
             pass_fds=[lock],
         )
     try:
-        _await_answer(process, folder, port, said_before)
-        folder.publish(process.pid, port)
+        _await_answer(process, folder, said_before)
+        folder.publish(process.pid)
     except BaseException:
         process.kill()
         process.wait(KILL_PATIENCE_S)
@@ -142,23 +139,11 @@ def _client(url: str) -> "redis.Redis":
     )
 
 
-def _check_free(port: int) -> None:
-    """Raise PortTaken early: what listens there now must not be sent our password."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise PortTaken from error
-
-
 def _await_answer(
-    process: "subprocess.Popen[bytes]", folder: BrokerFolder, port: int, said_before: int
+    process: "subprocess.Popen[bytes]", folder: BrokerFolder, said_before: int
 ) -> None:
     patience = Patience()
-    url = folder.endpoint(process.pid, port).url
+    url = folder.endpoint(process.pid).url
     while process.poll() is None:
         told = ask(url)
         if told and not told["loading"] and told["process_id"] == process.pid:
@@ -169,8 +154,6 @@ def _await_answer(
             )
         time.sleep(POLL_S)
     said = folder.log.read_bytes()[said_before:].decode(errors="replace")
-    if "Address already in use" in said:
-        raise PortTaken
     raise BrokerUnavailable(_why(process.returncode, said, folder))
 
 
@@ -179,12 +162,11 @@ def _why(code: int, said: str, folder: BrokerFolder) -> str:
     reason = next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")[
         :REASON_MAX
     ]
-    full = shutil.disk_usage(folder.path).free < DISK_FULL_BYTES or "No space left" in said
-    remedy = (
-        f"the disk is full, so make room under {folder.path}"
-        if full
-        else f"its log is {folder.log}"
-    )
+    remedy = f"its log is {folder.log}"
+    if "Address already in use" in said:
+        remedy = "end the program that listens there, or set fleet.broker_port to another"
+    if shutil.disk_usage(folder.path).free < DISK_FULL_BYTES or "No space left" in said:
+        remedy = f"the disk is full, so make room under {folder.path}"
     return f"The embedded broker ended at its start with exit code {code} ({reason}); {remedy}."
 
 

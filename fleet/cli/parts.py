@@ -13,7 +13,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.redact import mask_url
 from fleet.settings import Settings, load
 from fleet.store import Store, open_store
-from fleet.store.address import broker_url, store_url
+from fleet.store.address import plain_url, store_url
 from fleet.store.connection import reachable
 
 #: A Procfile's runner ends all processes at once, and workers hand their turns back through the
@@ -65,7 +65,7 @@ def broker(url: bool, wait: float | None) -> None:
         _await_broker(settings, wait)
         return
     if url:
-        print(broker_url(settings))
+        print(plain_url(settings))
         return
     asyncio.run(_run_embedded(settings) if settings.broker_url is None else _stand_in(settings))
 
@@ -97,10 +97,10 @@ async def _run_embedded(settings: Settings) -> None:
 
     told = _signals()
     with hold_data_dir(settings.data_dir):
-        embedded = EmbeddedBroker(settings.data_dir, settings.durability)
+        embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_port)
         endpoint = await asyncio.to_thread(embedded.start)
         try:
-            note(f"fleet: the broker is {mask_url(endpoint.url)}")
+            note(f"fleet: the broker is {mask_url(plain_url(settings))}")
             keeping = asyncio.create_task(keep_broker(embedded, note))
             await told.wait()
             keeping.cancel()

@@ -8,7 +8,7 @@ from fleet.cli.base import Command, wants_json
 from fleet.cli.output import note, print_json_line
 from fleet.redact import mask_url
 from fleet.settings import load
-from fleet.store.address import broker_url
+from fleet.store.address import plain_url
 from fleet.up.processes import Addresses
 from fleet.up.whole import run_fleet
 
@@ -24,7 +24,7 @@ def up() -> int:
 
     async def on_ready(addresses: Addresses) -> None:
         parts = {
-            "broker": mask_url(broker_url(settings)),
+            "broker": mask_url(plain_url(settings)),
             "api": addresses.api,
             "flower": addresses.flower,
             "data": str(settings.data_dir.absolute()),

@@ -1,36 +1,70 @@
-"""Where broker and store are: as configured, or the server that `fleet up` started."""
+"""Where broker and store are: as configured, or the server that `fleet up` started.
+
+The embedded broker has a new password after each start of the fleet, and a client may have been
+there before: its URL says, in the words of kombu and Celery, who knows the password of now.
+"""
+
+import redis
 
 from fleet.broker.embedded import read_endpoint
+from fleet.broker.endpoint import BrokerFolder
 from fleet.errors import BrokerUnavailable, ConfigError
-from fleet.settings import Settings
+from fleet.settings import Settings, load
 
 #: kombu has no `valkey://` (celery/kombu#2245); the protocol is Redis's.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 _STORE_SCHEMES = ("redis", "rediss", "unix")
 
 
+class KeptPassword(redis.CredentialProvider):
+    """The embedded broker's password as its file holds it; asked for at each connect."""
+
+    def __init__(self) -> None:
+        """Of this process's fleet: whoever reads a URL passes no arguments."""
+        self._folder = BrokerFolder(load().data_dir)
+
+    def get_credentials(self) -> tuple[str]:
+        """The password alone. Raises redis-py's ConnectionError, so that it is tried again."""
+        try:
+            return (self._folder.password(),)
+        except (BrokerUnavailable, OSError) as error:
+            raise redis.ConnectionError(str(error)) from error
+
+
 def broker_url(settings: Settings) -> str:
-    """The broker's URL as kombu reads it.
+    """The broker's URL as kombu reads it, for clients that outlive the broker.
 
     Raises BrokerUnavailable when it is the embedded one and that is not running.
     """
+    url = plain_url(settings)
     if settings.broker_url is not None:
-        return _spoken(settings.broker_url)
+        return url
+    # With the password all the same, since Flower looks nowhere else.
+    return f"{url}&credential_provider={__name__}:{KeptPassword.__name__}"
+
+
+def plain_url(settings: Settings) -> str:
+    """The broker's URL as kombu reads it, for other programs: with the password of now.
+
+    Raises BrokerUnavailable as above.
+    """
+    if settings.broker_url is not None:
+        return kombu_url(settings.broker_url)
     endpoint = read_endpoint(settings.data_dir)
     if endpoint is None:
         raise BrokerUnavailable(
             f"No fleet is running on {settings.data_dir}: start one with `fleet up`, "
             "or set fleet.broker_url."
         )
-    return str(endpoint.url)
+    return kombu_url(endpoint.url)
 
 
 def store_url(settings: Settings) -> str:
-    """The URL of ledger, leases and bus as redis-py reads it.
+    """The URL of ledger, leases and bus as `open_store` reads it.
 
     Raises ConfigError when neither setting names a Redis or Valkey, BrokerUnavailable as above.
     """
-    url = _spoken(settings.store_url) if settings.store_url else broker_url(settings)
+    url = kombu_url(settings.store_url) if settings.store_url else broker_url(settings)
     if url.startswith("redis+socket://"):
         url = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
     if url.partition("://")[0] not in _STORE_SCHEMES:
@@ -40,13 +74,21 @@ def store_url(settings: Settings) -> str:
     return url
 
 
+def results_url(settings: Settings) -> str:
+    """The URL of the store as Celery's result backend reads it. Raises as `store_url`."""
+    return kombu_url(store_url(settings))
+
+
 def rings_in_store(settings: Settings) -> bool:
     """True when the broker is the store, so that a script can ring the doorbell itself."""
-    return settings.store_url is None or _spoken(settings.store_url) == (
-        _spoken(settings.broker_url) if settings.broker_url else None
+    return settings.store_url is None or kombu_url(settings.store_url) == (
+        kombu_url(settings.broker_url) if settings.broker_url else None
     )
 
 
-def _spoken(url: str) -> str:
+def kombu_url(url: str) -> str:
+    """A URL in the words of kombu and Celery."""
     scheme, mark, rest = url.partition("://")
+    if scheme == "unix":
+        return "redis+socket://" + rest.replace("db=", "virtual_host=")
     return _ALIASES.get(scheme, scheme) + mark + rest

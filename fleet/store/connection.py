@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
+from pkgutil import resolve_name
 from typing import Any
 
 import redis
@@ -97,6 +98,7 @@ def open_store(
 ) -> Store:
     """A store for `url`; connects when first used. A blocking reader sets no socket timeout.
 
+    A `credential_provider=MODULE:CLASS` in the URL is asked for the password at each connect.
     `rings` False where the broker is elsewhere: the scripts then push no doorbells. `guard` stands
     before every call, and is told of every failure.
     """
@@ -118,8 +120,17 @@ def open_store(
         retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.1), 1, _again_after(guard)),
         **keepalive,
     )
+    _follow_password(pool.connection_kwargs)
     client = GuardedClient.behind(guard, pool) if guard else redis.Redis.from_pool(pool)
     return Store(client, bus_max_length, rings=rings, guard=guard)
+
+
+def _follow_password(options: dict[str, Any]) -> None:
+    """Read a URL's `credential_provider` as kombu and Celery do; redis-py takes the object only."""
+    if named := options.get("credential_provider"):
+        options["credential_provider"] = resolve_name(named)()
+        for word in ("username", "password"):
+            options.pop(word, None)
 
 
 def _again_after(guard: Guard | None) -> tuple[type[Exception], ...]:

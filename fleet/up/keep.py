@@ -15,7 +15,7 @@ BACKOFF_MAX_S = 15.0
 
 
 async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> None:
-    """Keep a started broker running, on its port, until cancelled; tell of starts and failures."""
+    """Keep a started broker running until cancelled; tell of starts and failures."""
     pause_s = BACKOFF_MIN_S
     while True:
         await asyncio.sleep(LOOK_S)

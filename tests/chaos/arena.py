@@ -123,7 +123,7 @@ def arena_of(
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     where = Lab(folder, "always", random.Random(1))
     try:
-        with Wire(where.endpoint.port, hosts) as wire:
+        with Wire(where.endpoint.socket, hosts) as wire:
             names = [f"a{number}" for number in range(1, agents + 1)]
             ports = [proxy.port for proxy in wire.proxies]
             target = Target(

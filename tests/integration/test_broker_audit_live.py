@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import redis
-
 from fleet.broker.audit import audit
-from tests.fixtures.brokers import Make, connect, make
+from tests.fixtures.brokers import Make, connect, make, stranger
 from tests.fixtures.processes import no_leftovers
 
 __all__ = ["make", "no_leftovers"]
@@ -32,9 +30,8 @@ def test_the_audit_reads_a_real_server_and_changes_nothing(make: Make, tmp_path:
 def test_a_server_that_hides_its_options_is_audited_without_them(
     make: Make, tmp_path: Path
 ) -> None:
-    endpoint = make().start()
+    make().start()
     with connect(tmp_path) as client:
         client.acl_setuser("guest", enabled=True, nopass=True, commands=["+info"])
-    guest = redis.Redis(port=endpoint.port, username="guest", password="")
-    with guest as client:
+    with stranger(tmp_path, "guest") as client:
         assert [finding.level for finding in audit(client)] == ["warning", "info"]

@@ -8,6 +8,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 import redis
 
@@ -15,13 +16,18 @@ from fleet.broker.embedded import EmbeddedBroker, read_endpoint
 from fleet.up.keep import keep_broker
 from tests.fixtures.brokers import Make, connect, make, orphan, sigkill, stranger
 from tests.fixtures.processes import gone, no_leftovers
+from tests.fixtures.valkey import free_port
 
 __all__ = ["make", "no_leftovers", "orphan"]
 
 
-def test_it_is_durable_evicts_nothing_and_listens_on_loopback_only(
-    make: Make, tmp_path: Path
-) -> None:
+def listens(pid: int) -> list[tuple[str, int]]:
+    """The addresses at which a process takes connections from a network."""
+    wires = psutil.Process(pid).net_connections("inet")
+    return [tuple(wire.laddr) for wire in wires if wire.status == psutil.CONN_LISTEN]
+
+
+def test_it_is_durable_and_evicts_nothing(make: Make, tmp_path: Path) -> None:
     endpoint = make().start()
 
     with connect(tmp_path) as client:
@@ -29,11 +35,29 @@ def test_it_is_durable_evicts_nothing_and_listens_on_loopback_only(
             "appendonly": "yes",
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",
-            "bind": "127.0.0.1",
             "save": "",
         } == client.config_get("*")
     assert endpoint == read_endpoint(tmp_path)
-    assert endpoint.port < 32768, "an ephemeral port can be taken by a client that reconnects"
+
+
+def test_it_listens_on_its_private_socket_only(make: Make, tmp_path: Path) -> None:
+    """Where another user could listen while it is down, clients would tell him the password."""
+    endpoint = make().start()
+
+    assert listens(endpoint.pid) == []
+    folder = tmp_path / "broker"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "server.sock").stat().st_mode) == 0o700
+
+
+def test_a_port_is_opened_where_it_is_configured(make: Make) -> None:
+    port = free_port()
+    endpoint = make(port=port).start()
+
+    assert listens(endpoint.pid) == [("127.0.0.1", port)]
+    with pytest.raises(redis.AuthenticationError), redis.Redis(port=port) as client:
+        client.ping()
+    assert str(port) not in endpoint.url
 
 
 def test_durability_is_the_operators_choice(make: Make, tmp_path: Path) -> None:
@@ -45,12 +69,23 @@ def test_durability_is_the_operators_choice(make: Make, tmp_path: Path) -> None:
 def test_the_password_is_demanded_and_private(make: Make, tmp_path: Path) -> None:
     endpoint = make().start()
 
-    with pytest.raises(redis.AuthenticationError), stranger(endpoint.port) as client:
+    with pytest.raises(redis.AuthenticationError), stranger(tmp_path) as client:
         client.ping()
     assert endpoint.url not in repr(endpoint)
-    folder = tmp_path / "broker"
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "broker" / "password").stat().st_mode) == 0o600
+
+
+def test_each_start_has_a_password_of_its_own(make: Make, tmp_path: Path) -> None:
+    broker = make()
+    known = broker.start().url
+    broker.stop()
+
+    make().start()
+
+    with pytest.raises(redis.AuthenticationError), redis.Redis.from_url(known) as client:
+        client.ping()
+    with connect(tmp_path) as client:
+        assert client.ping()
 
 
 def test_sigkill_of_the_server_loses_nothing_and_keeps_the_address(
@@ -73,13 +108,13 @@ def test_sigkill_of_the_server_loses_nothing_and_keeps_the_address(
 
 def test_a_clean_stop_loses_nothing_either(make: Make, tmp_path: Path) -> None:
     broker = make()
-    before = broker.start()
+    broker.start()
     with connect(tmp_path) as client:
         client.set("kept", "yes")
     broker.stop()
     assert (broker.alive(), broker.pid, read_endpoint(tmp_path)) == (False, None, None)
 
-    assert make().start().port == before.port
+    make().start()
     with connect(tmp_path) as client:
         assert client.get("kept") == "yes"
 
