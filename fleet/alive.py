@@ -18,9 +18,9 @@ _STATE, _PARENT, _START = 0, 1, 19
 _GONE = ("Z", "X")
 
 
-def identity() -> str:
-    """The name of this process: no other process has it, now or later, here or elsewhere."""
-    pid = os.getpid()
+def identity(pid: int | None = None) -> str:
+    """The name of a process, or of this one: no other has it, now or later, here or elsewhere."""
+    pid = os.getpid() if pid is None else pid
     stat = _stat(pid)
     return f"{_place()}/{pid}/{stat[_START] if stat else ''}"
 

@@ -113,6 +113,7 @@ class Hold:
     agent: str
     fence: int
     holder: str
+    epoch: str
 
 
 @dataclass(frozen=True, slots=True)

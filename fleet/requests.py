@@ -31,7 +31,8 @@ class DispatchRequest(Request):
         super().__init__(*args, **kwargs)
         lease = HOLDER.lease
         if lease is not None:
-            self.request_dict["hold"] = asdict(Hold(lease.agent, lease.fence, lease.holder))
+            hold = Hold(lease.agent, lease.fence, lease.holder, lease.epoch)
+            self.request_dict["hold"] = asdict(hold)
 
     def acknowledge(self) -> None:
         """Nothing to tell the broker where the queue is `no_ack`."""

@@ -174,6 +174,8 @@ def _serve(agent: str) -> NoReturn:
 def _turns(agent: str) -> int:
     runs = context.shelter().runs
     holder = f"{socket.gethostname()}:{os.getpid()}"
+    if not turns.alone(agent):
+        return 1
     while (claim := runs.claim(agent, os.getpid(), holder)) is not None:
         with until_the_worker_says(), turns.traced(claim) as span:
             try:

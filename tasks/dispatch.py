@@ -29,6 +29,8 @@ class DispatchTask(Task[Any, Any]):
 def dispatch(dispatch_id: str) -> None:
     """Run the agent's next dispatch: `dispatch_id` rang, the ledger decides which is next."""
     hold, ledger = Hold(**current_task.request.get("hold")), context.ledger()
+    if not turns.alone(hold.agent, hold.epoch, hold.fence):
+        raise Reject("something of an earlier turn may still run", requeue=True)
     try:
         claim = ledger.claim(hold.agent, hold.fence, hold.holder)
     except Fenced as error:

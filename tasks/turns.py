@@ -8,10 +8,11 @@ from fleet import context, tracing
 from fleet.errors import BrokerUnavailable, Fenced
 from fleet.holder import HOLDER
 from fleet.ledger import Claim, Ending, Failure, Runs, Stage, State
+from fleet.marks import Owner, take_over
 from fleet.runner import TurnFailed
 from fleet.speech import Speech
 from fleet.turn import Cancelled, Deadline, Turn
-from tasks.limits import soft_limit
+from tasks.limits import noted_limit, soft_limit
 from tasks.runners import runner_for
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,30 @@ logger = logging.getLogger(__name__)
 COMMIT_PATIENCE_S = 60.0
 #: Between attempts; each costs a millisecond where nobody listens.
 COMMIT_PAUSE_S = 0.05
+
+#: By what right this process has made sure that it is alone.
+_alone: tuple[str, str, int] | None = None
+
+
+def alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
+    """Make sure that nothing of an earlier turn of the agent runs on here; before the first claim.
+
+    False when that is not certain: then nothing may be claimed. Costs nothing once it is.
+    """
+    global _alone
+    right = (agent, epoch, fence)
+    if _alone == right:
+        return True
+    with noted_limit() as passed:
+        left = take_over(Owner.here(context.settings().data_dir, agent, epoch, fence))
+    if left:
+        logger.error(
+            "no turn of %s begins: processes %s of an earlier one cannot be killed; end them",
+            *(agent, ", ".join(map(str, left))),
+        )
+        return False
+    _alone = right
+    return not passed()
 
 
 def traced(claim: Claim) -> AbstractContextManager[tracing.Span]:

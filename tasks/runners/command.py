@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fleet.ledger import Failure, Stage
-from fleet.marks import Mark, kill_marked
+from fleet.marks import Mark, kill_marked, signs
 from fleet.orphans import adopt_orphans, kill_children
 from fleet.plain import plain
 from fleet.runner import TurnFailed
@@ -81,6 +81,7 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
             # It may repeat the prompt, and a worker's log holds none.
             stderr=None if agent.log_stderr else subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=signs(),
         )
     except OSError as error:
         what = agent.cwd if agent.cwd and not Path(agent.cwd).is_dir() else agent.command[0]

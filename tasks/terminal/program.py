@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fleet.marks import Mark, kill_marked, of_this_process
+from fleet.marks import Mark, kill_marked, of_this_process, signs
 from tasks.terminal.screen import COLUMNS, ROWS
 
 #: Between SIGTERM and SIGKILL; with a moment to stop by Ctrl-C it is below the hard limit's margin.
@@ -56,7 +56,7 @@ class Program:
                 cwd=cwd,
                 env=marked,
                 start_new_session=True,
-                pass_fds=(tell,),
+                pass_fds=(tell, *signs()),
             )
         except BaseException:
             os.close(told)
