@@ -3,19 +3,35 @@
 import sys
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
+from celery.app.log import Logging
 
 from fleet.errors import FleetError
 from fleet.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
 from fleet.publish import DELIVER_TASK, INTAKE_TASK
 from fleet.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.settings import Settings, load
+from fleet.stdio import guard_output
 from fleet.store.address import broker_url, rings_in_store, store_url
+
+
+@signals.celeryd_init.connect
+def _guard_worker(**_: Any) -> None:
+    # It warns of the superuser before it asks for its logging.
+    guard_output()
+
+
+class GuardedLogging(Logging):
+    """Celery's logging. Beat asks for it before it prints anything; a producer never does."""
+
+    def __init__(self, app: Celery) -> None:
+        guard_output()
+        super().__init__(app)
 
 
 def create_app(settings: Settings) -> Celery:
     """A Celery app for one fleet. Raises BrokerUnavailable when its embedded broker is down."""
-    app = Celery("fleet", broker=broker_url(settings), set_as_current=False)
+    app = Celery("fleet", broker=broker_url(settings), log=GuardedLogging, set_as_current=False)
     app.conf.update(_configuration(settings))
     app.steps["worker"].add("fleet.worker:Refusals")
     app.steps["worker"].add("fleet.reaper:PoolReaper")

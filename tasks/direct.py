@@ -30,6 +30,7 @@ from fleet.orphans import die_with_parent
 from fleet.spool.direct import DRAINED, take
 from fleet.spool.runs import Running
 from fleet.spool.shelter import Shelter
+from fleet.stdio import guard_output
 from tasks import turns
 from tasks.limits import until_the_worker_says
 
@@ -132,6 +133,7 @@ class Runner:
 
 def main() -> int:
     """Serve the spool of this process's configuration; the exit code."""
+    guard_output()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     context.guard()
     # Not this process's own, which a child is to open anew: SQLite and locks do not outlive a fork.
