@@ -31,7 +31,7 @@ from fleet.spool.direct import DRAINED, take
 from fleet.spool.runs import Running
 from fleet.spool.shelter import Shelter
 from fleet.stdio import guard_output
-from tasks import turns
+from tasks import lingering, turns
 from tasks.limits import until_the_worker_says
 
 logger = logging.getLogger(__name__)
@@ -184,6 +184,8 @@ def _turns(agent: str) -> int:
                 logger.warning("the turn of %s goes on later: %s", claim.dispatch_id, error)
                 return 1
             span.note(state=state or "refused")
+        if lingering.running():  # it ends with this process
+            return 0
     return 0
 
 
