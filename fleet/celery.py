@@ -3,7 +3,8 @@
 import sys
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
+from celery.app.log import Logging
 
 from fleet.errors import FleetError
 from fleet.isolated import celery_app, keep_command_line_out
@@ -11,12 +12,29 @@ from fleet.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
 from fleet.publish import DELIVER_TASK, INTAKE_TASK
 from fleet.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.settings import Settings, load
+from fleet.stdio import guard_output
 from fleet.store.address import broker_url, results_url, rings_in_store
+
+
+@signals.celeryd_init.connect
+def _guard_worker(**_: Any) -> None:
+    # It warns of the superuser before it asks for its logging.
+    guard_output()
+
+
+class GuardedLogging(Logging):
+    """Celery's logging. Beat asks for it before it prints anything; a producer never does."""
+
+    def __init__(self, app: Celery) -> None:
+        guard_output()
+        super().__init__(app)
 
 
 def create_app(settings: Settings) -> Celery:
     """A Celery app for one fleet. Raises BrokerUnavailable when its embedded broker is down."""
-    app = celery_app("fleet", broker=broker_url(settings), **_configuration(settings))
+    app = celery_app(
+        "fleet", broker=broker_url(settings), log=GuardedLogging, **_configuration(settings)
+    )
     app.steps["worker"].add("fleet.worker:Refusals")
     app.steps["worker"].add("fleet.reaper:PoolReaper")
     app.steps["worker"].add("fleet.alerts.step:AlertStep")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from celery import Celery
+from celery.app.log import Logging
 from celery.app.utils import Settings as CelerySettings
 from celery.loaders.app import AppLoader
 from click.core import ParameterSource
@@ -41,11 +42,11 @@ class OwnLoader(AppLoader):
         return {}
 
 
-def celery_app(name: str, *, broker: str, **settings: Any) -> Celery:
+def celery_app(name: str, *, broker: str, log: type[Logging] = Logging, **settings: Any) -> Celery:
     """A new app under `settings`, which are Celery's."""
     # By name, because Celery looks into it.
     loader = f"{OwnLoader.__module__}:{OwnLoader.__name__}"
-    app = Celery(name, broker=broker, loader=loader, set_as_current=False)
+    app = Celery(name, broker=broker, loader=loader, log=log, set_as_current=False)
     # Celery makes them itself, and takes a plain assignment for a setting of that name.
     object.__setattr__(app.conf, "__class__", OwnSettings)
     app.conf.update(settings)

@@ -8,11 +8,13 @@ Steps are known by their number in the turn and by a hash of their request; when
 changed since, the old entry is set aside and the step runs anew.
 """
 
+import asyncio
 import hashlib
+import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,9 +121,12 @@ class Turn:
     def step(self, name: str, request: Any, call: Callable[[], Any]) -> Any:
         """The result of `call`, run at most once over all attempts; results are JSON values.
 
+        Where `call` gives an awaitable, so does this: `await turn.step(...)` in an async agent.
+        Steps are numbered in the order of these calls, which must be the same in every attempt.
+
         Raises what `call` raises (the step is not journalled then), TypeError for a result or
-        request that is no JSON value, Cancelled between steps, Fenced when this attempt is no
-        longer the current one.
+        request that is no JSON value and for an awaitable where no event loop runs, Cancelled
+        between steps, Fenced when this attempt is no longer the current one.
         """
         return self._step(name, request, call)
 
@@ -146,13 +151,25 @@ class Turn:
         found = self._finished(number, digest)
         if found is not None:
             self.usage.add(found["result"])
-            return found["result"]
+            return _awaitable(found["result"]) if found.get("awaited") else found["result"]
         started = time.monotonic()
         with tracing.span(f"fleet.step {name}", step=self.steps) as span:
             result = call()
+            if inspect.isawaitable(result):
+                _refuse_without_loop(name, result)
+                return self._awaited(number, name, digest, started, result)
             span.note(**_figures(result))
         told = (result["verification"], result["reason"]) if tells else ()
         self._finish(number, name, digest, started, result, told)
+        return result
+
+    async def _awaited(
+        self, number: str, name: str, digest: str, started: float, call: Awaitable[Any]
+    ) -> Any:
+        with tracing.span(f"fleet.step {name} awaited", step=int(number)) as span:
+            result = await call
+            span.note(**_figures(result))
+        self._finish(number, name, digest, started, result, awaited=True)
         return result
 
     def together(
@@ -193,6 +210,8 @@ class Turn:
         started: float,
         result: Any,
         told: tuple[str, ...] = (),
+        *,
+        awaited: bool = False,
     ) -> None:
         entry = {
             "name": name,
@@ -203,6 +222,8 @@ class Turn:
         }
         if told:
             entry["handed_over"] = True
+        if awaited:
+            entry["awaited"] = True
         cost = self.usage.add(result)
         self._keep(number, json.dumps(entry, ensure_ascii=False), cost, told)
 
@@ -234,6 +255,22 @@ class Turn:
                 if time.monotonic() > patience:
                     raise
                 time.sleep(0.2)
+
+
+async def _awaitable(result: Any) -> Any:
+    return result
+
+
+def _refuse_without_loop(name: str, result: Any) -> None:
+    """Raises TypeError where nobody could await `result`."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"step {name!r}: its call is async, so `await` the step, in an `async def` agent"
+        ) from None
 
 
 def _figures(result: Any) -> dict[str, str | int | float]:

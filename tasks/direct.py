@@ -30,7 +30,8 @@ from fleet.orphans import die_with_parent
 from fleet.spool.direct import DRAINED, take
 from fleet.spool.runs import Running
 from fleet.spool.shelter import Shelter
-from tasks import turns
+from fleet.stdio import guard_output
+from tasks import lingering, turns
 from tasks.limits import until_the_worker_says
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class Runner:
 
 def main() -> int:
     """Serve the spool of this process's configuration; the exit code."""
+    guard_output()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     context.guard()
     # Not this process's own, which a child is to open anew: SQLite and locks do not outlive a fork.
@@ -184,6 +186,8 @@ def _turns(agent: str) -> int:
                 logger.warning("the turn of %s goes on later: %s", claim.dispatch_id, error)
                 return 1
             span.note(state=state or "refused")
+        if lingering.running():  # it ends with this process
+            return 0
     return 0
 
 

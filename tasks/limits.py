@@ -5,17 +5,21 @@ try again (openai/openai-python#2737). So during a turn the signal raises a Base
 Billiard installs its own handlers after `worker_process_init`, hence one per turn.
 """
 
+import asyncio
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from fleet.turn import Deadline
 
 #: How soon a limit that waits for an import looks again.
 IMPORT_LOOK_S = 0.05
+#: How long a coroutine may go on without awaiting anything when the soft limit has passed.
+BLOCKED_S = 1.0
 
 
 class Overtime(BaseException):
@@ -120,6 +124,49 @@ def noted_limit() -> Iterator[Callable[[], bool]]:
         yield lambda: passed
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@contextmanager
+def loop_limit(
+    loop: asyncio.AbstractEventLoop, running: "Callable[[], asyncio.Task[Any] | None]"
+) -> Iterator[Callable[[], bool]]:
+    """Within this block the soft limit cancels a task; ask the function whether it has passed.
+
+    An exception raised within the loop itself would be lost, or leave it half done. Only a
+    coroutine that blocks the loop for BLOCKED_S more gets Deadline raised where it is.
+    """
+    passed: list[asyncio.Handle] = []
+
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if (task := running()) is not None:
+            task.cancel()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if passed:
+            return
+        passed.append(loop.call_soon_threadsafe(cancel))
+        signal.setitimer(signal.ITIMER_REAL, BLOCKED_S)
+
+    def on_alarm(_number: int, _frame: FrameType | None) -> None:
+        if not passed:
+            signal.raise_signal(signal.SIGUSR1)
+        elif (blocking := asyncio.current_task(loop)) is not None:
+            if blocking is running():
+                passed[0].cancel()  # or it would be told twice, the second time while it cleans up
+            raise Deadline
+
+    alarm_before = signal.signal(signal.SIGALRM, on_alarm)
+    limit_before = signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        yield lambda: bool(passed)
+    finally:
+        signal.signal(signal.SIGUSR1, limit_before)
+        if passed:
+            # The loop goes on to the next turn, and must not find this one's there.
+            passed[0].cancel()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm_before)
 
 
 @contextmanager

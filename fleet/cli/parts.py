@@ -12,6 +12,7 @@ from fleet.cli.output import note
 from fleet.errors import BrokerUnavailable
 from fleet.redact import mask_url
 from fleet.settings import Settings, load
+from fleet.stdio import guard_output
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
 from fleet.store.connection import reachable
@@ -26,6 +27,7 @@ def api() -> None:
     """Serve the HTTP API in the foreground."""
     from fleet.api.server import serve
 
+    guard_output()
     serve(announce=lambda url: print(f"The API is {url}", flush=True))
 
 
@@ -35,6 +37,7 @@ def host(agents: str) -> int:
     """Run the agents' workers of this machine, and nothing else."""
     from fleet.up.host import serve
 
+    guard_output()
     return serve([name.strip() for name in agents.split(",") if name.strip()])
 
 
@@ -47,6 +50,7 @@ def upstream() -> None:
     """
     from fleet.upstream.runner import serve
 
+    guard_output()
     serve()
 
 
@@ -67,6 +71,7 @@ def broker(url: bool, wait: float | None) -> None:
     if url:
         print(plain_url(settings))
         return
+    guard_output()
     asyncio.run(_run_embedded(settings) if settings.broker_url is None else _stand_in(settings))
 
 

@@ -8,6 +8,7 @@ from fleet.cli.base import Command, wants_json
 from fleet.cli.output import note, print_json_line
 from fleet.redact import mask_url
 from fleet.settings import load
+from fleet.stdio import guard_output
 from fleet.store.address import plain_url
 from fleet.up.processes import Addresses
 from fleet.up.whole import run_fleet
@@ -20,6 +21,7 @@ def up() -> int:
     Broker (embedded when none is configured), agent workers, intake, beat, API and Flower. Ctrl-C
     lets running turns end, up to fleet.drain_s, and stops everything; a second one does so at once.
     """
+    guard_output()
     settings = load()
 
     async def on_ready(addresses: Addresses) -> None:

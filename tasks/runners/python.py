@@ -2,19 +2,76 @@
 
 def answer(turn):            # agents.NAME.python = "my_agents:answer"
     return "you said " + turn.text
+
+It may be async, or a generator, whose strings are said as they come and together are the answer.
 """
 
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from typing import Any
+
+from pydantic_core import to_json
+
+from fleet.ledger import Failure, Stage
+from fleet.runner import TurnFailed
 from fleet.turn import Turn
+from tasks.coroutines import TurnLoop
 from tasks.imports import imported
+
+_ANSWERS = "an answer is text, bytes in UTF-8, None, or a value that has a JSON form"
 
 
 class PythonRunner:
-    """Calls the configured callable with the turn; what it returns is the answer."""
+    """Calls the configured callable with the turn; what it returns, or yields, is the answer."""
+
+    def __init__(self) -> None:
+        #: From the first async turn of this process until its end.
+        self._loop: TurnLoop | None = None
 
     def run(self, turn: Turn) -> str:
-        """The callable's answer; None is an empty one, and what is no string becomes one.
+        """The callable's answer: text as it is, None as an empty one, anything else as JSON.
 
-        Raises TurnFailed when the callable cannot be imported; what it raises itself passes.
+        Raises TurnFailed when the callable cannot be imported or what it returns is no answer; what
+        it raises itself passes.
         """
-        answer = imported(str(turn.agent.python))(turn)
-        return "" if answer is None else str(answer)
+        value = imported(str(turn.agent.python))(turn)
+        if inspect.isawaitable(value) or isinstance(value, AsyncIterable):
+            self._loop = self._loop or TurnLoop()
+            value = self._loop.run(_awaited(turn, value))
+        return _answer(turn, value)
+
+
+async def _awaited(turn: Turn, value: Any) -> Any:
+    while inspect.isawaitable(value):
+        value = await value
+    if not isinstance(value, AsyncIterable):
+        return value
+    closing: AbstractAsyncContextManager[Any] = (
+        aclosing(value) if isinstance(value, AsyncGenerator) else nullcontext()
+    )
+    async with closing:
+        return "".join([_said(turn, piece) async for piece in value])
+
+
+def _answer(turn: Turn, value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, Iterator):
+        return "".join(_said(turn, piece) for piece in value)
+    try:
+        return value.decode() if isinstance(value, bytes) else to_json(value).decode()
+    except ValueError as error:
+        raise _refused(turn, f"returned {type(value).__name__}: {_ANSWERS}") from error
+
+
+def _said(turn: Turn, piece: Any) -> str:
+    if not isinstance(piece, str):
+        raise _refused(turn, f"yielded {type(piece).__name__}: a generator yields text")
+    turn.say(piece)
+    return piece
+
+
+def _refused(turn: Turn, fault: str) -> TurnFailed:
+    reason = f"agents.{turn.claim.agent}.python: {turn.agent.python} {fault}"
+    return TurnFailed(Failure(stage=Stage.TOOL, reason=reason, retryable=False, kind="NoAnswer"))
