@@ -24,7 +24,8 @@ What makes keeping exact:
   store can judge is not judged: `caps`, and whether a session is busy.
 - It is bounded, in events and in bytes, and refuses what goes beyond with 503. What it refuses, for
   a bound or for a full disk, is said to the sender, in the log, and on the bus when that is back.
-- A damaged file is set aside, and an event that the ledger cannot take is put aside; both are told.
+- A damaged file is set aside while nobody writes to it (`file.py`), and an event that the ledger
+  cannot take is put aside; both are told.
 
 What makes running exact, where it is allowed (`runs.py` is the ledger of that time):
 
