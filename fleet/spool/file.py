@@ -102,6 +102,11 @@ class SpoolFile:
         """Up to where the ledger has what is in it."""
         return self.flag.done(self._name)
 
+    @property
+    def offered(self) -> int:
+        """Up to where the ledger may have what is in it."""
+        return max(self.done, self.flag.offered(self._name))
+
     def open_flag(self) -> None:
         """Map the flag, once."""
         with self._lock:

@@ -130,6 +130,14 @@ class Spool:
                 self.put_aside(seq, f"it cannot be read any more ({type(error).__name__})")
         return found
 
+    def offering(self, last: int) -> None:
+        """The ledger is asked to take the events up to `last`, of those that `first` has told.
+
+        Whether it has them is not known from then on, and none of them is run from here any more.
+        Needs no room on the disk.
+        """
+        self.file.flag.set_offered(last, self._from)
+
     def handed_over(self, last: int) -> bool:
         """The ledger has the events up to `last`, of those that `first` has told.
 

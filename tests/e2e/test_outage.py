@@ -35,6 +35,8 @@ default = ["echo"]
 )
 CODE = """
 def echo(turn):
+    with open("diary", "a") as diary:
+        diary.write(turn.text + "\\n")
     return turn.step("echo", {}, lambda: f"You said: {turn.text}")
 """
 TWO = ("echo", "frugal")
@@ -75,6 +77,10 @@ def all_handed_over(here: Place) -> None:
     wait_until(lambda: here.fleet("health", "--json").json["g4"]["spooled"] == 0, 60)
 
 
+def runs(here: Place, text: str) -> int:
+    return (here.folder / "diary").read_text().splitlines().count(text)
+
+
 def test_what_is_sent_while_the_broker_hangs_is_answered_then(here: Place) -> None:
     before = here.outcome("before")
     assert (before["state"], before["answer"]) == ("completed", "You said: before")
@@ -112,3 +118,20 @@ def test_what_was_accepted_outlives_commands_that_come_and_go_and_a_kill_of_ever
     all_handed_over(here)
     for dispatch_id in accepted:
         wait_until(lambda one=dispatch_id: here.state(one) == "completed", 30)  # type: ignore[misc]
+
+
+def test_an_event_that_ran_in_one_outage_does_not_run_in_the_next(here: Place) -> None:
+    broker = broker_of(here)
+    for outage in ("first", "second"):
+        with hanging(broker):
+            # It costs a timeout, and may have landed.
+            post(here, f"opens the {outage}", "frugal")
+            repeated = post(here, "repeated")
+            # Whatever may run before it has run by then.
+            assert here.outcome(f"the {outage}")["state"] == "completed"
+            assert runs(here, "repeated") == 1
+        all_handed_over(here)
+    wait_until(lambda: here.state(repeated) == "completed", 30)
+    assert runs(here, "repeated") == 1
+    alerts = [line for line in here.fleet("events", "--json").out.splitlines() if '"alert"' in line]
+    assert not [line for line in alerts if "ran_twice" in line]

@@ -156,6 +156,7 @@ def test_what_the_ledger_has_of_an_old_file_says_nothing_of_the_new_one(tmp_path
     with pytest.raises(SpoolFull, match="set aside as"):
         other.aside()
     other.keep([(event(4), plan())])
+    spool.offering(last)
     assert not spool.handed_over(last)
     assert ids(spool) == ["e4"]
     assert spool.holds
