@@ -102,6 +102,8 @@ class Runner:
             if not self._is_ours(agent):
                 self._not_before[agent] = now + PAUSE_S
                 continue
+            # No child may inherit an open file of SQLite, nor what it believes to have locked.
+            self.shelter.spool.close()
             pid = os.fork()
             if not pid:
                 _serve(agent)
@@ -136,7 +138,7 @@ def main() -> int:
     guard_output()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     context.guard()
-    # Not this process's own, which a child is to open anew: SQLite and locks do not outlive a fork.
+    # Not this process's own, which a child is to open anew.
     shelter = Shelter.of(context.settings())
     if shelter.offered is None:
         logger.error("spool.direct is off: nothing runs from the spool")

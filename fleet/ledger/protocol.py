@@ -116,6 +116,7 @@ class Report:
 
     dispatch_id: str
     agent: str
+    run: str  #: the same whenever this run is told; another run of the dispatch has another
     attempt: int
     losses: int
     holder: str

@@ -220,9 +220,9 @@ class ValkeyLedger(Ledger):
         """Accept events that the spool accepted, with what became of them; a known one is skipped.
 
         None is refused, neither for `max_pending` nor for a busy session. Answers how many of the
-        reports came too late: the ledger had begun that dispatch itself. Raises ConfigError for an
-        event that cannot be accepted any more, before any of the batch is; IdempotencyConflict for
-        one whose id stands for another event, after the rest of the batch is.
+        reports came too late: the ledger has another run of that dispatch. Raises ConfigError for
+        an event that cannot be accepted any more, before any of the batch is; IdempotencyConflict
+        for one whose id stands for another event, after the rest of the batch is.
         """
         calls = [
             [self._told(one.reports), *self.accept_args(one.event, one.plan, age_s=one.age_s)]
@@ -242,6 +242,7 @@ class ValkeyLedger(Ledger):
             self.ring_stage(made)
             late += int(too_late)
         if conflict:
+            conflict.late = late
             raise conflict
         return late
 
@@ -249,6 +250,7 @@ class ValkeyLedger(Ledger):
         told = [
             {
                 "id": report.dispatch_id,
+                "run": report.run,
                 "attempt": report.attempt,
                 "losses": report.losses,
                 "holder": report.holder,

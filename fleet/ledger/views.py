@@ -40,7 +40,7 @@ _MILLIS = (
     "retry_at_ms",
 )
 _INTERNAL = frozenset(
-    {"event", "order", "seq", "call", "committed", "attempt_base", "fence", "decided_call"}
+    {"event", "order", "seq", "call", "committed", "attempt_base", "fence", "decided_call", "run"}
     | {"joined", "quiet_ms", "quiet_bytes", "deliver", "confirms"}
 )
 

@@ -25,8 +25,8 @@ What makes keeping exact:
   store can judge is not judged: `caps`, and whether a session is busy.
 - It is bounded, in events and in bytes, and refuses what goes beyond with 503. What it refuses, for
   a bound or for a full disk, is said to the sender, in the log, and on the bus when that is back.
-- A damaged file is set aside, and an event that the ledger cannot take, or has with other content,
-  is put aside; both are told.
+- A damaged file is set aside while nobody writes to it (`file.py`), and an event that the ledger
+  cannot take, or has with other content, is put aside; both are told.
 
 What makes running exact, where it is allowed (`runs.py` is the ledger of that time):
 
@@ -34,8 +34,9 @@ What makes running exact, where it is allowed (`runs.py` is the ledger of that t
   machine (`fleet.local`), which workers hold beside their lease. So it is for fleets of one
   machine: another one's workers may still reach the store.
 - Only what the ledger cannot have runs here (`offered.py`): an event that was ever offered to it
-  from this machine is kept for it, also a repeated one. While the spool holds anything, nobody of
-  this machine offers the ledger an event past it (`door.py`).
+  from this machine is kept for it, also a repeated one. The keeper's hand-over is such an offer,
+  and what was kept here once counts too. While the spool holds anything, nobody of this machine
+  offers the ledger an event past it (`door.py`).
 - How a dispatch ended is handed over with its event in one step (`scripts/backfill.lua`), when no
   turn runs here any more. A turn that was cut short goes on from its journal, by a worker.
 

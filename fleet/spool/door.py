@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fleet import keys
 from fleet.broker.breaker import Breaker
 from fleet.errors import BrokerUnavailable
-from fleet.ledger.protocol import Acceptor, Answer
+from fleet.ledger.protocol import Accepted, Acceptor, Answer
 from fleet.spool.offered import Offered
 from fleet.spool.table import Spool, SpoolFull
 from routing import Event, Plan
@@ -58,11 +58,16 @@ class Door(Acceptor):
 
     def _keep(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         try:
-            return self._spool.keep(batch)
+            answers = self._spool.keep(batch)
         except SpoolFull as error:
             logger.warning("refused %d events: %s", len(batch), error)
             self._spool.count_refused(len(batch))
             raise SpoolFull(f"The broker is away, and {error}") from error
+        if self._offered is not None:
+            # It may run now: sent again when the spool knows it no more, it has perhaps run.
+            pairs = zip(batch, answers, strict=True)
+            self._offered.note(_digests([event for event, answer in pairs if _is_new(answer)]))
+        return answers
 
 
 class Behind(Acceptor):
@@ -93,6 +98,10 @@ class Behind(Acceptor):
                 )
             time.sleep(LOOK_S)
         return self._ledger.accept_many(batch)
+
+
+def _is_new(answer: Answer) -> bool:
+    return isinstance(answer, Accepted) and not answer.duplicate
 
 
 def _digests(batch: Sequence[tuple[Event, Plan]]) -> Iterator[str]:

@@ -1,4 +1,10 @@
-"""The spool's file: SQLite, synced with each change; one that is damaged is set aside."""
+"""The spool's file: SQLite, synced with each change; one that is damaged is set aside.
+
+Two rules keep the processes apart that share it. Only SQLite opens and closes the file: its locks
+belong to a process, and the kernel drops them all when that process closes any descriptor of it.
+Its journal is a rollback journal, of which nothing outlives a transaction. A write-ahead log is
+deleted by a process that believes to be the last, also under those who still write to it.
+"""
 
 import logging
 import os
@@ -7,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from fleet.errors import BrokerUnavailable
@@ -18,6 +24,7 @@ logger = logging.getLogger(__name__)
 #: `kept` are the events in order. `run` are the dispatches of those that may run before the ledger
 #: has them, `step` is their journal. `aside` holds events that the ledger cannot take as they are.
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS kept (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at REAL NOT NULL,
   size INTEGER NOT NULL, event TEXT NOT NULL, plan TEXT NOT NULL
@@ -44,12 +51,16 @@ CREATE TABLE IF NOT EXISTS aside (
   reason TEXT NOT NULL
 ) STRICT;
 PRAGMA user_version = 2;
+COMMIT;
 """
 _VERSION = 2
 #: Another process is in the middle of a batch; it needs milliseconds.
 _LOCKED_S = 5.0
 #: What a damaged file is called from then on, before the time.
 DAMAGED = "spool.db.damaged-"
+_JUST_SET_ASIDE = "the spool in fleet.data_dir was just set aside as damaged: send it again."
+#: What lies beside it while it is written to, or was when a process died; a log only of old files.
+_TAILS = ("-journal", "-wal", "-shm")
 
 
 class SpoolFull(BrokerUnavailable):
@@ -82,13 +93,19 @@ class SpoolFile:
         return self._db is not None
 
     @property
+    def name(self) -> bytes:
+        """The mark of this file, known once it is open; a file that follows it has another."""
+        return self._name
+
+    @property
     def done(self) -> int:
         """Up to where the ledger has what is in it."""
         return self.flag.done(self._name)
 
-    def set_done(self, last: int) -> None:
-        """The ledger has everything up to `last`."""
-        self.flag.set_done(last, self._name)
+    @property
+    def offered(self) -> int:
+        """Up to where the ledger may have what is in it."""
+        return max(self.done, self.flag.offered(self._name))
 
     def open_flag(self) -> None:
         """Map the flag, once."""
@@ -106,15 +123,23 @@ class SpoolFile:
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """One transaction, alone of all processes; synced when the block has ended well."""
+        with self.alone() as db:
+            yield db
+            db.execute("COMMIT")
+
+    @contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """The open file, while no other process changes it; what is not committed is undone."""
         with self.reading() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
+                # Who sets it aside holds the same lock: from here on it keeps its name.
+                if self._inode != _inode(self._path):
+                    raise SpoolFull(_JUST_SET_ASIDE)
                 yield db
-                db.execute("COMMIT")
-            except BaseException:
+            finally:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-                raise
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -154,7 +179,9 @@ class SpoolFile:
             self._close()  # another process has set it aside
         if self._db is None:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with suppress(FileExistsError):
+                # Closed to other users. Never closed again: see the head of this module.
+                os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             self._inode = _inode(self._path)
             self.flag.open()
             self._db = self._connect()
@@ -164,13 +191,11 @@ class SpoolFile:
         return self._db
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            self._path, timeout=_LOCKED_S, isolation_level=None, check_same_thread=False
-        )
+        db = _connect(self._path)
         try:
-            db.execute("PRAGMA journal_mode = WAL").fetchall()
-            # Each commit is synced before it returns; without this only each checkpoint is.
-            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA journal_mode = DELETE").fetchall()
+            # Each commit is synced before it returns, with the removal of its journal.
+            db.execute("PRAGMA synchronous = EXTRA")
             db.execute("PRAGMA secure_delete = ON").fetchall()
             if db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
                 db.executescript(_SCHEMA)
@@ -184,16 +209,25 @@ class SpoolFile:
         return db
 
     def _set_aside(self) -> str:
-        """Give a damaged file another name, for a person to look at; answers what happened."""
+        """Give a damaged file another name, for a person to look at; answers what happened.
+
+        Only what a fresh look finds damaged too, and while nobody writes to it.
+        """
         self._close()
-        name = f"{DAMAGED}{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
         try:
-            # Not one that another process has begun meanwhile.
-            if _inode(self._path) == self._inode:
-                self._path.rename(self.folder / name)
-                for tail in ("-wal", "-shm"):
+            with closing(_connect(self._path)) as db:
+                if not _is_damaged(db):
+                    return "the spool in fleet.data_dir could not be read: send it again."
+                # Not one that another process has begun since.
+                if _inode(self._path) != self._inode:
+                    return _JUST_SET_ASIDE
+                name = f"{DAMAGED}{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+                # The file itself last: no new one may find a journal that is not its own.
+                for tail in (*_TAILS, ""):
                     with suppress(FileNotFoundError):
                         (self.folder / f"spool.db{tail}").rename(self.folder / f"{name}{tail}")
+        except sqlite3.Error as error:
+            return f"the spool in fleet.data_dir is damaged, and {_sentence(error)}"
         except OSError as error:
             return f"the spool in fleet.data_dir is damaged, and {unusable(error)}"
         sentence = (
@@ -225,6 +259,28 @@ def _inode(path: Path) -> int:
         return 0
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open a file that is there. Raises sqlite3.Error."""
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=_LOCKED_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _is_damaged(db: sqlite3.Connection) -> bool:
+    """Look through the whole file. Nobody else writes to it until `db` is closed."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        return bool(db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",))
+    except sqlite3.DatabaseError as error:
+        if _is_damage(error):
+            return True
+        raise
+
+
 def _is_damage(error: sqlite3.Error) -> bool:
     # What the file holds, not what was asked of it: a plain DatabaseError of SQLite's own.
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
@@ -234,4 +290,6 @@ def _sentence(error: sqlite3.Error) -> str:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if name == "SQLITE_FULL":
         return "the disk of the spool in fleet.data_dir is full: make room there."
+    if name == "SQLITE_BUSY":
+        return "another process is at the spool in fleet.data_dir for long: send it again."
     return f"the spool in fleet.data_dir cannot be used ({name}): make room, or make it writable."

@@ -6,10 +6,11 @@ import struct
 from pathlib import Path
 
 _EMPTY = b"\0"
-#: Whether the spool holds anything, how many events were refused, up to where the ledger has them,
-#: and of which file that is true. It takes no room on a disk that has become full.
-_FLAG = struct.Struct("=c3xIQ16s")
-_REFUSED, _DONE = slice(4, 8), slice(8, 32)
+#: Whether the spool holds anything, how many events were refused, up to where the ledger has them
+#: and of which file that is true, and the same of where it may have them. It takes no room on a
+#: disk that has become full.
+_FLAG = struct.Struct("=c3xIQ16sQ16s")
+_REFUSED, _DONE, _OFFERED = slice(4, 8), slice(8, 32), slice(32, 56)
 
 
 class Flag:
@@ -35,8 +36,9 @@ class Flag:
             return
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(file).st_size < _FLAG.size:
-                os.pwrite(file, bytes(_FLAG.size), 0)
+            size = os.fstat(file).st_size
+            if size < _FLAG.size:  # one of an older version keeps what it tells
+                os.pwrite(file, bytes(_FLAG.size - size), size)
             self._memory = mmap.mmap(file, _FLAG.size)
         finally:
             os.close(file)
@@ -53,15 +55,29 @@ class Flag:
 
     def done(self, file: bytes) -> int:
         """Up to where the ledger has what is in the file of that name."""
-        if self._memory is None:
-            return 0
-        done, told = struct.unpack("=Q16s", self._memory[_DONE])
-        return int(done) if told == file else 0
+        return self._mark(_DONE, file)
 
     def set_done(self, last: int, file: bytes) -> None:
         """The ledger has everything up to `last`."""
-        if self._memory is not None and last > self.done(file):
-            self._memory[_DONE] = struct.pack("=Q16s", last, file)
+        self._set_mark(_DONE, last, file)
+
+    def offered(self, file: bytes) -> int:
+        """Up to where the ledger may have what is in the file of that name."""
+        return self._mark(_OFFERED, file)
+
+    def set_offered(self, last: int, file: bytes) -> None:
+        """The ledger is asked to take everything up to `last`."""
+        self._set_mark(_OFFERED, last, file)
+
+    def _mark(self, where: slice, file: bytes) -> int:
+        if self._memory is None:
+            return 0
+        last, told = struct.unpack("=Q16s", self._memory[where])
+        return int(last) if told == file else 0
+
+    def _set_mark(self, where: slice, last: int, file: bytes) -> None:
+        if self._memory is not None and last > self._mark(where, file):
+            self._memory[where] = struct.pack("=Q16s", last, file)
 
     def count_refused(self, events: int) -> None:
         """So many were refused; about, when several processes count at the same instant."""

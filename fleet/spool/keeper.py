@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from fleet import bus
+from fleet import bus, keys
 from fleet.broker.probe import probe
 from fleet.errors import BrokerUnavailable, ConfigError, FleetError, IdempotencyConflict
 from fleet.ledger import HandOver, Report, ValkeyLedger, views
@@ -45,6 +45,7 @@ class Keeper:
     ) -> None:
         self._breaker = shelter.breaker
         self._spool = shelter.spool
+        self._offered = shelter.offered
         self._ledger = ledger
         self._store = store
         self._direct = direct
@@ -141,7 +142,7 @@ class Keeper:
             return probe(self._breaker, fresh)
 
     def _hand_over(self) -> int:
-        ledger, done, late = self._ledger(), 0, 0
+        ledger, done = self._ledger(), 0
         while not self._stopped.is_set():
             kept = self._spool.first(BATCH)
             reports = self._reports(kept)
@@ -154,22 +155,33 @@ class Keeper:
                 )
                 for one in kept
             ]
+            self._note(kept)
             try:
-                late += ledger.hand_over(batch)
-            except (ConfigError, IdempotencyConflict):
+                late = ledger.hand_over(batch)
+            except IdempotencyConflict as error:
+                _tell_late(ledger, error.late)
                 self._put_aside_what_cannot_be(ledger, kept, batch)
                 continue
+            except ConfigError:
+                self._put_aside_what_cannot_be(ledger, kept, batch)
+                continue
+            # Before these leave the spool, so that it is told whatever fails then.
+            _tell_late(ledger, late)
             done += len(kept)
             self._unclean = self._unclean or bool(kept)
             if self._spool.handed_over(kept[-1].seq if kept else 0):
                 break
         if done:
             logger.warning("the spool is empty: the ledger has its %d events", done)
-        if late:
-            reason = f"{late} dispatches that ran while the broker was away had run elsewhere, too"
-            logger.error(reason)
-            bus.alert(ledger.store, "ran_twice", reason)
         return done
+
+    def _note(self, kept: Sequence[Kept]) -> None:
+        """Before the ledger is asked: whether it has them may never be answered."""
+        if not kept:
+            return
+        self._spool.offering(kept[-1].seq)
+        if self._offered is not None:
+            self._offered.note(keys.event_digest(one.event.key) for one in kept)
 
     def _reports(self, kept: Sequence[Kept]) -> Mapping[int, Sequence[Report]]:
         return self._runs.reports(one.seq for one in kept)
@@ -182,7 +194,7 @@ class Keeper:
         """
         for one, handed in zip(kept, batch, strict=True):
             try:
-                ledger.hand_over([handed])
+                _tell_late(ledger, ledger.hand_over([handed]))
             except (ConfigError, IdempotencyConflict) as error:
                 self._spool.put_aside(one.seq, str(error))
                 logger.error("an event is put aside until the next start: %s", error)
@@ -218,6 +230,14 @@ class Keeper:
         if sentence != self._told:
             logger.warning("the spool waits: %s", sentence)
         self._told = sentence
+
+
+def _tell_late(ledger: ValkeyLedger, late: int) -> None:
+    if not late:
+        return
+    reason = f"{late} dispatches that ran while the broker was away had run before, too"
+    logger.error(reason)
+    bus.alert(ledger.store, "ran_twice", reason)
 
 
 def has_keeper(folder: Path) -> bool:

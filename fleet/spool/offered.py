@@ -2,8 +2,9 @@
 
 While the broker is away the ledger cannot be asked whether it has an event. It may: a write whose
 answer was lost has perhaps landed, and a sender may repeat what was accepted an hour before. So
-whoever offers an event to the ledger first writes its digest here, and what stands here is kept for
-the ledger and never run before.
+whoever offers an event to the ledger, the spool's keeper too, first writes its digest here, and
+what stands here is kept for the ledger and never run before. The door also writes down what the
+spool took, which may run from there: a damaged spool that is set aside knows it no more.
 
 One file of digests, appended to by every process, and the one before it: about the last half
 million events. Each write is one system call and is not synced: a killed process loses none, a

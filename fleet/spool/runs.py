@@ -77,7 +77,7 @@ class SpoolLedger:
             rows = db.execute(
                 "SELECT run.agent, min(kept.at) FROM run JOIN kept USING (seq) "
                 "WHERE run.state IN ('waiting', 'active') AND kept.seq > ? GROUP BY run.agent",
-                (self._file.done,),
+                (self._file.offered,),
             ).fetchall()
         return [str(agent) for agent, _ in rows if self._may(str(agent))]
 
@@ -87,7 +87,8 @@ class SpoolLedger:
             return None
         with self._file.changing() as db:
             while True:
-                row = db.execute(_NEXT, (agent, self._file.done, self._oldest(agent))).fetchone()
+                asked = (agent, self._file.offered, self._oldest(agent))
+                row = db.execute(_NEXT, asked).fetchone()
                 if row is None:
                     return None
                 dispatch_id, state, attempt, losses, payload = row
@@ -190,7 +191,7 @@ class SpoolLedger:
         with self._file.reading() as db:
             for seq in seqs:
                 rows = db.execute(
-                    "SELECT dispatch, agent, attempt, losses, holder, started, ended, ending "
+                    "SELECT dispatch, agent, seq, attempt, losses, holder, started, ended, ending "
                     "FROM run WHERE seq = ? AND attempt > 0 ORDER BY rowid",
                     (seq,),
                 ).fetchall()
@@ -198,7 +199,7 @@ class SpoolLedger:
                     steps = db.execute(
                         "SELECT key, entry FROM step WHERE dispatch = ?", (row[0],)
                     ).fetchall()
-                    found.setdefault(seq, []).append(_report(row, dict(steps)))
+                    found.setdefault(seq, []).append(_report(self._file.name, row, dict(steps)))
         return found
 
     def counts(self) -> dict[str, int]:
@@ -228,12 +229,13 @@ class SpoolLedger:
         db.execute("UPDATE waiting SET events = events - 1 WHERE agent = ?", (agent,))
 
 
-def _report(row: tuple[Any, ...], steps: dict[str, str]) -> Report:
-    dispatch_id, agent, attempt, losses, holder, started, ended, ending = row
+def _report(file: bytes, row: tuple[Any, ...], steps: dict[str, str]) -> Report:
+    dispatch_id, agent, seq, attempt, losses, holder, started, ended, ending = row
     now = time.time()
     return Report(
         dispatch_id=dispatch_id,
         agent=agent,
+        run=f"{file.hex()}/{seq}/{attempt}",
         attempt=attempt,
         losses=losses,
         holder=holder,

@@ -66,6 +66,7 @@ class Spool:
         self._pending_max = pending_max
         self._chains = chains
         self._may_run = may_run
+        self._from = b""  #: the file that `first` has read
 
     @property
     def folder(self) -> Path:
@@ -120,6 +121,7 @@ class Spool:
                 "SELECT seq, at, event, plan FROM kept WHERE seq > ? ORDER BY seq LIMIT ?",
                 (self.file.done, count),
             ).fetchall()
+            self._from = self.file.name
         now, found = time.time(), list[Kept]()
         for seq, at, event, plan in rows:
             try:
@@ -129,19 +131,25 @@ class Spool:
                 self.put_aside(seq, f"it cannot be read any more ({type(error).__name__})")
         return found
 
-    def handed_over(self, last: int) -> bool:
-        """The ledger has the events up to `last`; True when, from now on, nothing waits any more.
+    def offering(self, last: int) -> None:
+        """The ledger is asked to take the events up to `last`, of those that `first` has told.
 
-        Needs no room on the disk. What a power loss makes forget is handed over again: duplicates.
+        Whether it has them is not known from then on, and none of them is run from here any more.
+        Needs no room on the disk.
         """
-        with self.file.reading() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                self.file.set_done(last)
-                waits = self.file.waits(db)
-                self.file.flag.holds = waits
-            finally:
-                db.execute("ROLLBACK")
+        self.file.flag.set_offered(last, self._from)
+
+    def handed_over(self, last: int) -> bool:
+        """The ledger has the events up to `last`, of those that `first` has told.
+
+        True when, from now on, nothing waits any more. Needs no room on the disk. What a power loss
+        makes forget is handed over again: duplicates.
+        """
+        with self.file.alone() as db:
+            # Of another file, where that one was set aside since: then the new one holds them all.
+            self.file.flag.set_done(last, self._from)
+            waits = self.file.waits(db)
+            self.file.flag.holds = waits
         return not waits
 
     def clear(self) -> None:
@@ -158,8 +166,6 @@ class Spool:
                 per_agent[agent] -= state == "ended"
             _count_down(db, per_agent)
             _shrink(db, len(gone), sum(size for size, _ in gone))
-        with self.file.reading() as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def put_aside(self, seq: int, reason: str) -> None:
         """Take an event out of the line that the ledger cannot take as it is; it stays on disk."""

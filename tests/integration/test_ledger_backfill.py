@@ -1,13 +1,15 @@
 """What ran while the store was away comes into the ledger: each outcome once, and counted."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet import keys
-from fleet.ledger import Ending, Failure, HandOver, Report, Stage
+from fleet.errors import BrokerUnavailable
+from fleet.ledger import Ending, Failure, HandOver, Report, Stage, ValkeyLedger
 from fleet.ledger.views import spend
 from fleet.local import is_paused
 from fleet.settings import parse
@@ -44,6 +46,7 @@ def report(number: int, ending: Ending | None, **fields: Any) -> Report:
     told = {
         "attempt": 1,
         "losses": 0,
+        "run": "spool-1",
         "steps": {"1": json.dumps({"name": "one", "result": "one"})},
         **fields,
     }
@@ -151,10 +154,116 @@ def test_one_that_the_ledger_began_itself_keeps_its_own_outcome(books: Books) ->
     assert books.ends(id_of(1)) == ["dispatch_completed"]
 
 
+def test_another_run_of_the_same_is_too_late(books: Books) -> None:
+    """It ran from the spool in two outages."""
+    first = kept(books, 1, report(1, ANSWER))
+    other = kept(books, 1, report(1, Ending(answer="another"), run="spool-2"))
+    assert [books.ledger.hand_over([one]) for one in (first, other, first)] == [0, 1, 0]
+    assert books.store.client.get(keys.outcome(id_of(1))) == "done"
+    assert books.ends(id_of(1)) == ["dispatch_completed"]
+
+
+def test_told_again_while_a_worker_goes_on_with_it_it_is_not_too_late(books: Books) -> None:
+    cut = kept(books, 1, report(1, None))
+    assert books.ledger.hand_over([cut]) == 0
+    claim = books.claimed(books.held())
+    assert books.ledger.hand_over([cut]) == 0
+    assert books.complete(claim) == "completed"
+
+
 def test_one_whose_deadline_passed_meanwhile_still_has_its_answer(books: Books) -> None:
     books.ledger.hand_over([kept(books, 1, report(1, ANSWER), age_s=100_000)])
     books.reclaim()
     assert books.ends(id_of(1)) == ["dispatch_completed"]
+
+
+class Spooled:
+    """What a keeper hands over, of a fleet whose kept events run."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
+        self.settings = parse({"fleet": {"data_dir": str(folder)}, "agents": agents})
+        self.books, self.shelter = Books(store, self.settings), Shelter.of(self.settings)
+        self.ledger = self.books.ledger
+        self.keeper = Keeper(self.shelter, lambda: self.ledger, lambda: store)
+        self.away()
+
+    def away(self) -> None:
+        self.shelter.breaker.failed("test", password=True)
+
+    def back(self) -> None:
+        self.shelter.breaker.begin_probe(heard=True)
+        self.shelter.breaker.end_probe(well=True)
+        assert self.shelter.breaker.closed
+
+    def keep(self, number: int) -> None:
+        one = kept(self.books, number)
+        self.shelter.spool.keep([(one.event, one.plan)])
+
+    def run(self) -> bool:
+        """Whether something ran."""
+        claim = self.shelter.runs.claim("a", 1, "host:1")
+        if claim is not None:
+            self.shelter.runs.commit(claim, ANSWER)
+        return claim is not None
+
+
+class Mute(ValkeyLedger):
+    """Does what it is asked, and its answer is lost."""
+
+    def hand_over(self, batch: Sequence[HandOver]) -> int:
+        super().hand_over(batch)
+        raise BrokerUnavailable("no answer")
+
+
+def test_what_was_handed_over_never_runs_from_the_spool_again(store: Store, tmp_path: Path) -> None:
+    spooled = Spooled(store, tmp_path)
+    spooled.keep(1)
+    assert spooled.run()
+    spooled.back()
+    assert spooled.keeper.work() == 1
+    spooled.away()
+    spooled.keep(1)
+    assert not spooled.run()
+    spooled.back()
+    assert spooled.keeper.work() == 1
+    assert spooled.books.ends(id_of(1)) == ["dispatch_completed"]
+    assert spooled.books.bus("alert") == []
+
+
+def test_what_may_have_been_handed_over_does_not_run_from_the_spool(
+    store: Store, tmp_path: Path
+) -> None:
+    spooled = Spooled(store, tmp_path)
+    spooled.keep(1)
+    spooled.back()
+    spooled.ledger = Mute(store, spooled.settings)
+    with pytest.raises(BrokerUnavailable, match="no answer"):
+        spooled.keeper.work()
+    spooled.ledger = spooled.books.ledger
+    spooled.away()
+    assert not spooled.run()
+    spooled.back()
+    spooled.books.complete(spooled.books.claimed(spooled.books.held()))
+    assert spooled.keeper.work() == 1
+    assert spooled.books.ends(id_of(1)) == ["dispatch_completed"]
+    assert spooled.books.bus("alert") == []
+
+
+def test_what_ran_twice_all_the_same_is_an_alert(store: Store, tmp_path: Path) -> None:
+    """Nobody remembers that it was kept: a power loss, or a folder from a backup."""
+    spooled = Spooled(store, tmp_path)
+    for _ in range(2):
+        spooled.keep(1)
+        assert spooled.run()
+        spooled.back()
+        assert spooled.keeper.work() == 1
+        spooled.away()
+        (tmp_path / "spool" / "offered").unlink()
+    assert spooled.books.ends(id_of(1)) == ["dispatch_completed"]
+    (alert,) = spooled.books.bus("alert")
+    assert alert.fields["name"] == "ran_twice"
+    assert alert.fields["reason"].startswith("1 dispatches")
 
 
 def test_what_ran_is_handed_over_although_nothing_may_run_any_more(

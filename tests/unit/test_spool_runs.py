@@ -10,11 +10,11 @@ import pytest
 from fleet import keys
 from fleet.errors import BrokerUnavailable, ConfigError, Fenced, Refused
 from fleet.ledger import Accepted, Claim, Ending, Failure, Stage, State
-from fleet.ledger.protocol import Answer
+from fleet.ledger.protocol import Acceptor, Answer
 from fleet.local import TurnLock, note_paused
 from fleet.redact import HIDDEN
 from fleet.settings import Settings, parse
-from fleet.spool.door import Behind
+from fleet.spool.door import Behind, Door
 from fleet.spool.look import look
 from fleet.spool.runs import SpoolLedger
 from fleet.spool.shelter import Shelter
@@ -211,6 +211,48 @@ def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
     kept.send(9)
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
     assert kept.claim() is None
+
+
+def test_what_was_kept_before_waits_for_the_ledger(kept: Kept) -> None:
+    """It ran and was handed over, and its sender repeats it in the next outage."""
+    spool, shelter = kept.shelter.spool, kept.shelter
+
+    def ledger() -> Acceptor:
+        raise BrokerUnavailable("away")
+
+    door = Door(ledger, shelter.breaker, spool, offered=shelter.offered)
+
+    def send(number: int) -> None:
+        event = Event.parse(
+            {"to": "a", "text": "x"}, new_id=f"e{number}", now="2026-01-01T00:00:00Z"
+        )
+        door.accept_many([(event, decide(event, kept.settings.rules()))])
+
+    send(1)
+    kept.runs.commit(kept.claimed(), Ending(answer="ok"))
+    spool.handed_over(spool.first(9)[-1].seq)
+    spool.clear()
+    send(1)
+    assert kept.claim() is None
+    assert spool.size().events == 1
+    send(2)
+    assert kept.claimed().event.id == "e2"
+
+
+def test_what_is_being_handed_over_does_not_run(kept: Kept) -> None:
+    """The broker goes away again before it has answered."""
+    done, cut, waits = kept.send(1), kept.send(2), kept.send(3)
+    kept.runs.commit(kept.claimed(), Ending(answer="ok"))
+    kept.claimed()
+    spool = kept.shelter.spool
+    spool.offering(spool.first(9)[-1].seq)
+    kept.runs.hand_back()
+    assert kept.runs.waiting() == []
+    assert kept.claim() is None
+    assert set(kept.reports()) == {done, cut} - {waits}
+    later = kept.send(4)
+    assert kept.runs.waiting() == ["a"]
+    assert kept.claimed().dispatch_id == later
 
 
 def test_what_has_ended_makes_room_for_others(tmp_path: Path) -> None:

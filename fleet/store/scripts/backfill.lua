@@ -1,9 +1,10 @@
 -- Accept an event that was kept while this store was away, with what became of its dispatches meanwhile.
 --
--- ARGV     1 what became of them (JSON): a list of objects with id, attempt, losses, holder,
---          started_ago (ms), elapsed (ms), steps (journal key -> entry), costs (of each step:
---          tokens in, tokens out, dollars), verified (how what they handed over was, and why) and, where it ended, ending: what `commit.lua` is given from its
---          fifth argument on, as strings;
+-- ARGV     1 what became of them (JSON): a list of objects with id, run (the same whenever that run is
+--          told, and of no other run), attempt, losses, holder, started_ago (ms), elapsed (ms), steps
+--          (journal key -> entry), costs (of each step: tokens in, tokens out, dollars), verified (how
+--          what they handed over was, and why) and, where it ended, ending: what `commit.lua` is given
+--          from its fifth argument on, as strings;
 --          then those of one event as `accept.lua` takes them
 -- With     _busy, _caps, _history, _announce, _chain, _spend, _accept, _ending
 -- Keys     those of `accept.lua` and `commit.lua`, of which here: fleet:deadlines; and fleet:journal:
@@ -11,8 +12,9 @@
 --          `id agent` to ring for, ...}
 -- Invariants
 --   In one step: nobody claims a dispatch between its acceptance and its outcome.
---   A report changes only a dispatch that nobody has begun here; one that was begun is counted as too
---   late. A repeated call (its reply was lost) answers the same of the event and writes nothing.
+--   A report changes only a dispatch that has begun nowhere else; of one that has, also in another run
+--   from a spool, it is counted as too late. A repeated call (its reply was lost) answers the same of
+--   the event, counts none as too late, and writes nothing.
 --   With a conflict nothing is written.
 --   The bus has what happened in its order, and each outcome once.
 
@@ -33,7 +35,8 @@ local function begun(record, report)
   -- Of those that were cut short none is used up.
   record.attempt_base = math.max(0, report.attempt - report.losses - (report.ending and 1 or 0))
   move(record, 'active', {'attempt', report.attempt, 'losses', report.losses, 'fence', TOKEN,
-    'attempt_base', record.attempt_base, 'started_ms', record.started_ms, 'holder', report.holder})
+    'attempt_base', record.attempt_base, 'started_ms', record.started_ms, 'holder', report.holder,
+    'run', report.run})
   tally(record.agent, 'attempts', report.attempt)
   emit('dispatch_started', who(record))
   for i = 1, #report.verified, 2 do
@@ -56,7 +59,7 @@ if answer[1] == 'conflict' then return {answer, 0} end
 for _, report in ipairs(cjson.decode(ARGV[1])) do
   local record = read_hash(dispatch_key(report.id))
   if record.state ~= 'queued' or record.attempt ~= '0' then
-    if record.fence ~= TOKEN then late = late + 1 end
+    if record.run ~= report.run then late = late + 1 end
   else
     begun(record, report)
     if report.ending then

@@ -58,6 +58,22 @@ def bus_of(store: Store, *types: str) -> list[dict[str, str]]:
     return [fields for _, fields in rows if fields["type"] in types]
 
 
+def fleet_send(api: Api, number: int, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The command, beside an API on the same data folder."""
+    config = str(api.data_dir.parent / "fleet.toml")
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "fleet", "send", "hello", "--json"),
+            *("--idempotency-key", f"e{number}"),
+        ],
+        env={**os.environ, "FLEET_CONFIG": config, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def test_what_is_sent_without_a_broker_is_kept_in_order(
     make_api: MakeApi, server: Valkey, ledger: Store
 ) -> None:
@@ -134,6 +150,25 @@ def test_killed_while_it_keeps_the_next_one_hands_over(
     assert order_of(ledger) == [f"e{n}" for n in range(20)]
 
 
+def test_what_is_kept_after_fleet_send_came_and_went_survives_a_kill(
+    make_api: MakeApi, server: Valkey, ledger: Store, tmp_path: Path
+) -> None:
+    """The API has the spool open more than once, and the command closes it."""
+    data = {"FLEET_DATA_DIR": str(tmp_path / "shared"), **QUICK}
+    api = make_api(server.url, **data)
+    server.kill()
+    for number in range(0, 16, 4):
+        assert {api.send(id=f"e{number + n}").status_code for n in range(3)} == {202}
+        assert fleet_send(api, number + 3, **data).returncode == 0
+    assert api.send(id="e16").status_code == 202
+    api.process.kill()
+    api.process.communicate()
+    server.start()
+    later = make_api(server.url, **data)
+    all_handed_over(later)
+    assert order_of(ledger) == [f"e{n}" for n in range(17)]
+
+
 def test_a_full_spool_says_so_and_tells_the_bus(
     make_api: MakeApi, server: Valkey, ledger: Store
 ) -> None:
@@ -159,23 +194,8 @@ def test_fleet_send_keeps_too_where_the_api_runs(
     make_api: MakeApi, server: Valkey, ledger: Store
 ) -> None:
     api = make_api(server.url, **QUICK)
-    environment = {**os.environ, "FLEET_CONFIG": str(api.data_dir.parent / "fleet.toml")}
-
-    def send(number: int) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [
-                *(sys.executable, "-m", "fleet", "send", "hello", "--json"),
-                *("--idempotency-key", f"e{number}"),
-            ],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
     server.kill()
-    done = send(1)
+    done = fleet_send(api, 1)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["dispatches"]
     assert gate(api)["spooled"] == 1
@@ -184,7 +204,7 @@ def test_fleet_send_keeps_too_where_the_api_runs(
     assert order_of(ledger) == ["e1"]
     api.end()
     server.kill()
-    done = send(2)
+    done = fleet_send(api, 2)
     assert done.returncode == 1, "nobody would hand it over"
     assert "--idempotency-key e2" in done.stderr
 
