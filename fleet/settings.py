@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".fleet")
     durability: Literal["always", "everysec"] = "always"
     #: Of loopback, for programs that cannot use the embedded broker's socket; 0: none.
-    broker_port: Annotated[int, BeforeValidator(number), Field(ge=0, le=65535)] = 0
+    broker_tcp: Annotated[int, BeforeValidator(number), Field(ge=0, le=65535)] = 0
     #: On SIGTERM a worker has this long to finish its turn before it hands it back.
     drain_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=3600)] = 20.0
     #: The platform's time between SIGTERM and SIGKILL, where it cannot be found out.

@@ -164,7 +164,7 @@ def _why(code: int, said: str, folder: BrokerFolder) -> str:
     ]
     remedy = f"its log is {folder.log}"
     if "Address already in use" in said:
-        remedy = "end the program that listens there, or set fleet.broker_port to another"
+        remedy = "end the program that listens there, or set fleet.broker_tcp to another"
     if shutil.disk_usage(folder.path).free < DISK_FULL_BYTES or "No space left" in said:
         remedy = f"the disk is full, so make room under {folder.path}"
     return f"The embedded broker ended at its start with exit code {code} ({reason}); {remedy}."

@@ -102,7 +102,7 @@ async def _run_embedded(settings: Settings) -> None:
 
     told = _signals()
     with hold_data_dir(settings.data_dir):
-        embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_port)
+        embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_tcp)
         endpoint = await asyncio.to_thread(embedded.start)
         try:
             note(f"fleet: the broker is {mask_url(plain_url(settings))}")

@@ -42,7 +42,7 @@ def run_fleet(settings: Settings, *, say: Say, on_ready: OnReady) -> int:
         _give_to_children()
         embedded = None
         if settings.broker_url is None:
-            embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_port)
+            embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_tcp)
             embedded.start()
         try:
             store = open_store(store_url(settings), bus_max_length=settings.bus.max_length)

@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_made_is_named(make: Make, tmp_path: Path) -> No
 def test_a_configured_port_in_use_is_refused(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(BrokerUnavailable, match=rf"port {port} .*fleet\.broker_port"):
+        with pytest.raises(BrokerUnavailable, match=rf"port {port} .*fleet\.broker_tcp"):
             make(port=port).start()
 
 
