@@ -12,7 +12,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version
 	--no-header --no-annotate --no-emit-index-url pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check fix faults bench lock clean
+.PHONY: help venv demo up test check docs fix faults bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +32,14 @@ up: venv ## run the fleet until Ctrl-C
 test: venv ## run every test (ARGS go to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: venv ## the gate: format, lint, types, fast tests
+check: venv ## the gate: format, lint, types, documentation, fast tests
 	@$(BIN)/ruff format --check --quiet . || (echo "run: make fix" >&2; exit 1)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest --quiet tests/unit $(ARGS)
+
+docs: venv ## build the documentation into build/docs (`make check` does so, too)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fix: venv ## format, and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

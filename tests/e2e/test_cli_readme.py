@@ -19,7 +19,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_first_agent_and_the_ways_to_send(tmp_path: Path) -> None:
-    first, stepped, _, producer = blocks("python")
+    first, stepped, producer = blocks("python")
     config, *_ = blocks("toml")
     calls = "call_something = call_something_else = lambda x: x + '.'\n"
     (tmp_path / "my_agents.py").write_text(first)

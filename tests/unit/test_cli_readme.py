@@ -1,6 +1,9 @@
-"""The README keeps up: every setting, every command and every state is in it, and nothing else."""
+"""The documentation keeps up: every setting, command and state is described, and nothing else."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,12 @@ from fleet.sections import Agent, Chain
 from fleet.settings import Settings
 from fleet.toolservers.section import Tool
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+SETTINGS = (ROOT / "docs/reference/settings.md").read_text()
+COMMANDS = (ROOT / "docs/reference/commands.md").read_text()
+STATES = (ROOT / "docs/design/scripts.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Sections that are tables of their own in the file; the other keys belong to `[fleet]`.
 SECTIONS = (
     "routes",
@@ -31,6 +39,9 @@ SECTIONS = (
     "mcp",
     "upstream",
 )
+README_LINES_MAX = 180
+#: Files and groups of entry points that are written like settings.
+NO_SETTINGS = {"fleet.toml", "fleet.runners", "fleet.service", "api.json", "alerts.lock"}
 
 
 def settings() -> Iterator[str]:
@@ -45,19 +56,16 @@ def settings() -> Iterator[str]:
     yield from (f"tools.NAME.{key}" for key in Tool.model_fields)
 
 
-def rows(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-
-
 @pytest.mark.parametrize("key", [*settings()])
 def test_every_setting_is_described(key: str) -> None:
-    assert f"`{key}`" in rows("Configuration")
+    assert f"`{key}`" in SETTINGS
 
 
-def test_no_setting_is_described_that_does_not_exist() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_setting_is_described_that_does_not_exist(page: Path) -> None:
     tables = "|".join(("fleet", r"agents\.NAME", r"chains\.NAME", *SECTIONS))
-    described = set(re.findall(rf"`((?:{tables})\.\w+)`", README))
-    assert described - {"fleet.toml", "fleet.runners", "api.json"} <= set(settings())
+    described = set(re.findall(rf"`((?:{tables})\.\w+)`", page.read_text()))
+    assert described - NO_SETTINGS <= set(settings())
 
 
 def commands(group: click.Group = cli, path: str = "fleet") -> Iterator[str]:
@@ -73,10 +81,51 @@ def commands(group: click.Group = cli, path: str = "fleet") -> Iterator[str]:
 @pytest.mark.parametrize("path", [*commands()])
 def test_every_command_is_described(path: str) -> None:
     before, _, name = path.rpartition(" ")
-    described = rows("Commands").replace("\\|", "|")
-    assert re.search(rf"`{before} (?:[a-z]+\|)*{name}\b", described), path
+    assert re.search(rf"`{before} (?:[a-z]+\|)*{name}\b", COMMANDS.replace("\\|", "|")), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_command_is_described_that_does_not_exist(page: Path) -> None:
+    known = {path.split()[1] for path in commands()}
+    # A line of a terminal begins with it; in prose it stands in backquotes.
+    assert (
+        set(re.findall(r"(?:`|^    |^\$ )fleet ([a-z]+)", page.read_text(), re.MULTILINE)) <= known
+    )
 
 
 @pytest.mark.parametrize("state", [*State])
 def test_every_state_is_in_the_picture(state: State) -> None:
-    assert re.search(rf"\b{state}\b", rows("How it works"))
+    assert re.search(rf"\b{state}\b", STATES.partition("\n## Who moves what")[0])
+
+
+def test_the_readme_stays_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= README_LINES_MAX
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """A page outside the navigation and a link to nowhere are warnings, and fail the build."""
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    loaded = re.compile(
+        r"""<(?:script|img|iframe|source)[^>]+https?:|<link[^>]+stylesheet[^>]+https?:"""
+    )
+    pages = [*tmp_path.rglob("*.html")]
+    assert pages
+    assert not [page.name for page in pages if loaded.search(page.read_text())]
