@@ -1,0 +1,45 @@
+"""The tutorial and the guides do what they say: every file and every command of each page."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.docs_model import provider
+from tests.e2e.pages import PORTS, Reader, blocks
+from tests.e2e.running import place
+from tests.fixtures.valkey import free_port
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "guides").glob("*.md"))]
+#: A block that cannot be run is an exception, which the reader of a page has to believe.
+NOT_RUN_MAX = 8
+
+pytestmark = pytest.mark.timeout(170)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "fleet"
+    folder.mkdir()
+    ports = {port: str(free_port()) for port in PORTS}
+    with provider() as models:
+        env = {
+            **models,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "FLEET_API__PORT": ports["8700"],
+            "FLEET_FLOWER__ENABLED": "false",
+            "FLEET_DRAIN_S": "5",
+        }
+        with place(folder, None, env) as here:
+            Reader(here, ports).follow(blocks(page))
+
+
+def test_hardly_a_block_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [(page, block) for page in PAGES for block in blocks(page) if block.reason]
+    with capsys.disabled():
+        print(f"\nblocks of the documentation that are not run: {len(found)}")  # noqa: T201
+        for page, block in found:
+            print(f"  {page.name}: {block.reason}")  # noqa: T201
+    assert len(found) <= NOT_RUN_MAX
