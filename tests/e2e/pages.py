@@ -9,7 +9,7 @@ A page's fenced blocks are its steps, in order:
   stands for what is found there, and in later commands for the same. `^C` interrupts the command
   above it, once its output is there, or `fleet up` where it is the first line; `&` leaves a command
   running.
-- `mermaid` is a picture. Any other block needs `<!-- not run: reason -->` above it.
+- `text` is a picture. Any other block needs `<!-- not run: reason -->` above it.
 
 A command must not fail, unless its expected output has a line `fleet: ...`. Progress, which goes to
 standard error, is not looked at.
@@ -73,7 +73,7 @@ def blocks(page: Path) -> list[Block]:
     found = [Block(**hit.groupdict(default="")) for hit in _BLOCK.finditer(text)]
     assert 2 * len(found) == len(re.findall("^ *```", text, re.MULTILINE)), f"{page}: a lost fence"
     for block in found:
-        known = block.title or block.reason or block.language in ("console", "mermaid")
+        known = block.title or block.reason or block.language in ("console", "text")
         assert known, f"{page}: neither run nor marked:\n{block.text}"
     return found
 
@@ -82,7 +82,7 @@ def actions(page: Sequence[Block]) -> list[Block | Step]:
     """Files and commands, in the order in which they are done."""
     done: list[Block | Step] = []
     for block in page:
-        if not block.reason and block.language != "mermaid":
+        if not block.reason and block.language != "text":
             done += [block] if block.title else steps(block)
     ups = [place for place, one in enumerate(done) if isinstance(one, Step) and one.is_up]
     if ups:

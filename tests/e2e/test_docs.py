@@ -1,22 +1,32 @@
 """The tutorial and the guides do what they say: every file and every command of each page."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from fleet.ledger import State
 from tests.e2e.docs_model import provider
 from tests.e2e.pages import PORTS, Reader, blocks
 from tests.e2e.running import place
 from tests.fixtures.valkey import free_port
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "guides").glob("*.md"))]
+PAGES = [DOCS / "index.md", DOCS / "tutorial.md", *sorted((DOCS / "guides").glob("*.md"))]
 #: A block that cannot be run is an exception, which the reader of a page has to believe.
 NOT_RUN_MAX = 8
 
+#: Folders of pages that are checked when the whole site is built.
+ELSEWHERE = ("operations", "design", "reference")
+
 pytestmark = pytest.mark.timeout(170)
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading."""
+    return re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
@@ -34,6 +44,22 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
         }
         with place(folder, None, env) as here:
             Reader(here, ports).follow(blocks(page))
+
+
+@pytest.mark.parametrize("state", [*State])
+def test_every_state_is_explained(state: State) -> None:
+    assert f"\n| `{state}` | " in (DOCS / "concepts/states.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "page", [*DOCS.glob("*.md"), *DOCS.glob("[cg]*/*.md")], ids=lambda page: page.stem
+)
+def test_a_link_within_the_documentation_leads_somewhere(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+        target = (page.parent / path).resolve() if path else page
+        if target.parent.name not in ELSEWHERE:
+            headings = re.findall("^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert not anchor or anchor in map(slug, headings), f"{path}#{anchor}"
 
 
 def test_hardly_a_block_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:
