@@ -24,7 +24,7 @@ class Reply:
 #: A part of the question -> the reply.
 REPLIES = {
     "Where is order 17?": Reply("Order 17: {}.", "order_status", {"order": 17}),
-    "Add 2 and 3.": Reply("It is {}.", "sums__add", {"a": 2, "b": 3}),
+    "Add 2 and 3.": Reply("It is {}.", "add", {"a": 2, "b": 3}),
     "Ask gem": Reply("Gem has it.", "queue_dispatch", {"to": "gem", "text": "Review it."}),
     "capital of France": Reply("Paris."),
 }
