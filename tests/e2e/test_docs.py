@@ -32,7 +32,7 @@ def slug(heading: str) -> str:
 
 def page_of(path: Path) -> object:
     """A page as a parameter."""
-    # Until async agents and `from fleet import ...` are there; then this must be taken out.
+    # Until `from fleet import Failure, TurnFailed` works; then this must be taken out.
     marks = [pytest.mark.xfail(strict=True)] if path.stem == "python" else []
     return pytest.param(path, id=path.stem, marks=marks)
 
