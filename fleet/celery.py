@@ -6,14 +6,14 @@ from typing import Any
 from celery import Celery, signals
 from celery.app.log import Logging
 
+from fleet.config.settings import Settings, load
 from fleet.errors import FleetError
-from fleet.isolated import celery_app, keep_command_line_out
-from fleet.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
-from fleet.publish import DELIVER_TASK, INTAKE_TASK
-from fleet.queues import SHARED_QUEUES, agent_queue, shared_queue
-from fleet.settings import Settings, load
-from fleet.stdio import guard_output
+from fleet.ledger.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
 from fleet.store.address import broker_url, results_url, rings_in_store
+from fleet.store.celery_app import celery_app, keep_command_line_out
+from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
+from fleet.store.wakeup import DELIVER_TASK, INTAKE_TASK
+from fleet.system.output_guard import guard_output
 
 
 @signals.celeryd_init.connect
@@ -35,12 +35,12 @@ def create_app(settings: Settings) -> Celery:
     app = celery_app(
         "fleet", broker=broker_url(settings), log=GuardedLogging, **_configuration(settings)
     )
-    app.steps["worker"].add("fleet.worker:Refusals")
-    app.steps["worker"].add("fleet.reaper:PoolReaper")
-    app.steps["worker"].add("fleet.alerts.step:AlertStep")
-    app.steps["consumer"].add("fleet.worker:LeaseStep")
-    app.steps["consumer"].add("fleet.task_events:BatchedEvents")
-    app.steps["consumer"].add("fleet.reconnect:Reconnect")
+    app.steps["worker"].add("fleet.worker.bootsteps:Refusals")
+    app.steps["worker"].add("fleet.worker.reaper:PoolReaper")
+    app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
+    app.steps["consumer"].add("fleet.worker.bootsteps:LeaseStep")
+    app.steps["consumer"].add("fleet.worker.task_events:BatchedEvents")
+    app.steps["consumer"].add("fleet.worker.reconnect:Reconnect")
     return app
 
 

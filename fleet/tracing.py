@@ -35,7 +35,7 @@ class Span:
         self.traceparent = traceparent  #: for what happens because of it; may be empty
         self._span = span
 
-    def note(self, **facts: Value) -> None:
+    def set(self, **facts: Value) -> None:
         """Add facts: ids, names and numbers."""
         if self._span is not None:
             self._span.set_attributes({f"fleet.{name}": value for name, value in facts.items()})
@@ -59,7 +59,7 @@ def span(name: str, *, parent: str = "", **facts: Value) -> Iterator[Span]:
         carrier: dict[str, str] = {}
         propagator.inject(carrier)
         mine = Span(carrier.get("traceparent", parent), started)
-        mine.note(**facts)
+        mine.set(**facts)
         try:
             yield mine
         except BaseException as error:

@@ -140,7 +140,7 @@ class Event:
         words = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(words.encode()).hexdigest()[:40]
 
-    def pass_on(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+    def forward(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """`raw`, an event that a turn of this one sends: one hop further, whatever it says itself.
 
         Every event that an agent makes must go through this; the hop limit ends a loop of agents

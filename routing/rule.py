@@ -86,17 +86,17 @@ class Rule:
             for attribute, patterns in self.patterns.items()
         ) and all(values.covers(other.data[path]) for path, values in self.data.items())
 
-    def handles(self) -> Iterator[dict["Place", frozenset[Hashable]]]:
+    def handles(self) -> Iterator[dict["FieldPath", frozenset[Hashable]]]:
         """Of each condition by which the rule can be found: where to look, and for what."""
         for attribute, patterns in self.patterns.items():
             if found := patterns.handles():
-                yield {Place(attribute, (), n): frozenset(texts) for n, texts in found.items()}
+                yield {FieldPath(attribute, (), n): frozenset(texts) for n, texts in found.items()}
         for values in self.data.values():
-            yield {Place("data", values.path): values.values}
+            yield {FieldPath("data", values.path): values.values}
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class FieldPath:
     """Where an event is looked at: a field of its data, an attribute, or how that begins."""
 
     attribute: str

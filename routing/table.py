@@ -13,7 +13,7 @@ from typing import Literal
 
 from routing.errors import InvalidRoute
 from routing.event import Event
-from routing.rule import Place, Rule
+from routing.rule import FieldPath, Rule
 
 Match = Literal["first", "all"]
 
@@ -24,7 +24,7 @@ class Table:
 
     rules: tuple[Rule, ...]
     match: Match
-    hung: Mapping[Place, Mapping[Hashable, Sequence[int]]]  #: positions in `rules`
+    hung: Mapping[FieldPath, Mapping[Hashable, Sequence[int]]]  #: positions in `rules`
     loose: Sequence[int]  #: the positions of those that hang on nothing
 
     @classmethod
@@ -40,7 +40,7 @@ class Table:
             for place, values in handle.items()
             for value in values
         )
-        hung: dict[Place, dict[Hashable, list[int]]] = {}
+        hung: dict[FieldPath, dict[Hashable, list[int]]] = {}
         loose: list[int] = []
         table = cls(tuple(rules), match, hung, loose)
         for position, rule in enumerate(rules):
@@ -75,7 +75,7 @@ class Table:
         first = next(matching, None)
         return [] if first is None else [first]
 
-    def _at(self, look: Callable[[Place], Hashable]) -> Iterator[int]:
+    def _at(self, look: Callable[[FieldPath], Hashable]) -> Iterator[int]:
         for place, there in self.hung.items():
             yield from there.get(look(place), ())
 

@@ -6,10 +6,10 @@ from celery import Celery, shared_task
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from fleet import context
-from fleet.delivery.courier import RING_AGAIN_MS, Courier
+from fleet import runtime
+from fleet.delivery.delivery_worker import WAKEUP_RETRY_DELAY_MS, DeliveryWorker
 from fleet.errors import BrokerUnavailable
-from fleet.publish import DELIVER_TASK
+from fleet.store.wakeup import DELIVER_TASK
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def deliver(dispatch_id: str) -> None:
     """Try what is open and due of one announced outcome."""
     try:
-        Courier(context.store(), context.settings(), context.intake).deliver(dispatch_id)
+        DeliveryWorker(runtime.store(), runtime.settings(), runtime.intake).deliver(dispatch_id)
     except BrokerUnavailable as error:
         # What was not reported stays open: beat rings for it when the broker is back.
         logger.warning("delivery of %s is interrupted: %s", dispatch_id, error)
@@ -33,7 +33,7 @@ def ring(app: Celery, dispatch_id: str) -> None:
             queue="delivery",
             ignore_result=True,
             retry=False,
-            expires=2 * RING_AGAIN_MS / 1000,
+            expires=2 * WAKEUP_RETRY_DELAY_MS / 1000,
         )
     except (OperationalError, RedisError, OSError) as error:
         logger.warning("nobody was rung to deliver %s, beat will: %s", dispatch_id, error)

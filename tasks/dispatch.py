@@ -6,15 +6,16 @@ from typing import Any
 from celery import Task, current_task, shared_task
 from celery.exceptions import Ignore, Reject
 
-from fleet import context
+from fleet import runtime
 from fleet.errors import BrokerUnavailable, Fenced
-from fleet.holder import HOLDER
-from fleet.lease import Hold
 from fleet.ledger import State
-from fleet.publish import DISPATCH_TASK
-from tasks import lingering, turns
+from fleet.store.wakeup import DISPATCH_TASK
+from fleet.worker.lease import LeaseToken
+from fleet.worker.state import WORKER
 from tasks.deliver import ring
-from tasks.limits import until_the_worker_says
+from tasks.execution import preload, turns
+from tasks.limits import sigterm_ignored
+from tasks.tools import abandoned
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +23,18 @@ logger = logging.getLogger(__name__)
 class DispatchTask(Task[Any, Any]):
     """Its Request brings the worker's lease along, and speaks for a child that was killed."""
 
-    Request = "fleet.requests:DispatchRequest"
+    Request = "fleet.worker.celery_requests:DispatchRequest"
+
+    @staticmethod
+    def preload() -> None:
+        """Import LiteLLM in the worker's parent, for all the children that it forks."""
+        preload.preload()
 
 
 @shared_task(base=DispatchTask, name=DISPATCH_TASK)
 def dispatch(dispatch_id: str) -> None:
     """Run the agent's next dispatch: `dispatch_id` rang, the ledger decides which is next."""
-    hold, ledger = Hold(**current_task.request.get("hold")), context.ledger()
+    hold, ledger = LeaseToken(**current_task.request.get("hold")), runtime.ledger()
     if not turns.alone(hold.agent, hold.epoch, hold.fence):
         raise Reject("something of an earlier turn may still run", requeue=True)
     try:
@@ -43,16 +49,16 @@ def dispatch(dispatch_id: str) -> None:
         logger.info("nothing to do for %s", dispatch_id)
         return
     try:
-        with until_the_worker_says(), turns.traced(claim) as span:
+        with sigterm_ignored(), turns.traced(claim) as span:
             state = turns.commit(claim, ledger, turns.run(claim, ledger))
-            span.note(state=state or "refused")
+            span.set(state=state or "refused")
     except Fenced as error:
         raise Ignore from error
     except BrokerUnavailable as error:
         raise Reject(str(error), requeue=True) from error
     finally:
         # What a turn has left behind would be in the way of the next one, perhaps for ever.
-        HOLDER.page.spent = lingering.running() > 0
+        WORKER.shared.retire_child = abandoned.running() > 0
     if state == State.ANNOUNCING:
         ring(dispatch.app, claim.dispatch_id)
     logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)

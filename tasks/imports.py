@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fleet.ledger import Failure, Stage
-from fleet.runner import TurnFailed
+from fleet.ledger import Failure, FailureStage
+from fleet.turn.runner import TurnFailed
 
 
 @cache
@@ -23,6 +23,8 @@ def imported(path: str) -> Any:
             target = getattr(target, part)
     except (ImportError, AttributeError) as error:
         reason = f"{path} cannot be imported: {error}"
-        failure = Failure(stage=Stage.TOOL, reason=reason, retryable=False, kind="ImportError")
+        failure = Failure(
+            stage=FailureStage.TOOL, reason=reason, retryable=False, kind="ImportError"
+        )
         raise TurnFailed(failure) from error
     return target

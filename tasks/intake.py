@@ -9,9 +9,10 @@ from typing import Any
 from celery import Task, current_task, shared_task
 from celery.exceptions import Reject
 
-from fleet import bus, context
+from fleet import runtime
 from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
-from fleet.publish import INTAKE_TASK
+from fleet.ledger import bus
+from fleet.store.wakeup import INTAKE_TASK
 from routing import RoutingError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 class IntakeTask(Task[Any, Any]):
     """Its Request hides the arguments."""
 
-    Request = "fleet.requests:IntakeRequest"
+    Request = "fleet.worker.celery_requests:IntakeRequest"
 
 
 @shared_task(
@@ -34,14 +35,14 @@ class IntakeTask(Task[Any, Any]):
 def intake(event: Any) -> dict[str, Any]:
     """Accept one event; the answer, or the refusal, is the task's result."""
     try:
-        return context.intake().accept(event).to_wire()
+        return runtime.intake().accept(event).to_wire()
     except (RoutingError, Refused, IdempotencyConflict) as error:
-        bus.alert(context.store(), "intake_refused", f"{current_task.request.id}: {error}")
+        bus.alert(runtime.store(), "intake_refused", f"{current_task.request.id}: {error}")
         if not isinstance(error, RoutingError):
             # A producer without a result backend never learns of it: here it is counted.
             sender = event.get("source") if isinstance(event, dict) else ""
             carrier = str(current_task.request.id)
-            bus.refused(context.store(), carrier, str(error), str(sender or ""))
+            bus.refused(runtime.store(), carrier, str(error), str(sender or ""))
         raise
     except BrokerUnavailable as error:
         raise Reject(str(error), requeue=True) from error

@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from fleet.turn import Deadline
+from fleet.turn.turn import Deadline
 
 #: How soon a limit that waits for an import looks again.
-IMPORT_LOOK_S = 0.05
+IMPORT_POLL_INTERVAL_S = 0.05
 #: How long a coroutine may go on without awaiting anything when the soft limit has passed.
 BLOCKED_S = 1.0
 
 
-class Overtime(BaseException):
+class CallTimeout(BaseException):
     """A call took too long. No Exception, so that no library retries or swallows it."""
 
 
@@ -42,10 +42,10 @@ def call_limit(seconds: float) -> Iterator[None]:
     def on_alarm(_number: int, frame: FrameType | None) -> None:
         nonlocal armed
         if armed and _imports(frame):
-            signal.setitimer(signal.ITIMER_REAL, IMPORT_LOOK_S)
+            signal.setitimer(signal.ITIMER_REAL, IMPORT_POLL_INTERVAL_S)
         elif armed:
             armed = False
-            raise Overtime
+            raise CallTimeout
 
     around_s, _ = signal.getitimer(signal.ITIMER_REAL)
     if 0 < around_s <= seconds:
@@ -170,7 +170,7 @@ def loop_limit(
 
 
 @contextmanager
-def until_the_worker_says() -> Iterator[None]:
+def sigterm_ignored() -> Iterator[None]:
     """Within this block SIGTERM does nothing.
 
     systemd sends it to every process of a service at once, and Celery to the child of a worker that

@@ -2,12 +2,12 @@
 
 from celery import shared_task
 
-from fleet import context
-from fleet.delivery.courier import due
-from fleet.maintenance import (
+from fleet import runtime
+from fleet.delivery.delivery_worker import due
+from fleet.ledger.maintenance import (
     RECLAIM_PERIOD_S,
     SWEEP_PERIOD_S,
-    my_turn,
+    periodic_lock,
     reclaim_all,
     record_tick,
     sweep_all,
@@ -19,22 +19,22 @@ from tasks.deliver import ring
 @shared_task(name="fleet.reclaim")
 def reclaim() -> None:
     """Due retries, passed deadlines, lost doorbells, vanished holders, open deliveries."""
-    if my_turn(context.store(), "reclaim", RECLAIM_PERIOD_S):
-        reclaim_all(context.ledger(), context.settings())
-        for dispatch_id in due(context.store(), context.settings()):
+    if periodic_lock(runtime.store(), "reclaim", RECLAIM_PERIOD_S):
+        reclaim_all(runtime.ledger(), runtime.settings())
+        for dispatch_id in due(runtime.store(), runtime.settings()):
             ring(reclaim.app, dispatch_id)
 
 
 @shared_task(name="fleet.health")
 def health() -> None:
     """The sign that beat, broker and a maintenance worker are alive, and the store's memory."""
-    watch_memory(context.store(), context.settings())
-    record_tick(context.store(), "health")
+    watch_memory(runtime.store(), runtime.settings())
+    record_tick(runtime.store(), "health")
 
 
 @shared_task(name="fleet.sweep")
 def sweep() -> None:
     """Retention."""
-    if my_turn(context.store(), "sweep", SWEEP_PERIOD_S):
-        sweep_all(context.store(), context.settings())
-        record_tick(context.store(), "sweep")
+    if periodic_lock(runtime.store(), "sweep", SWEEP_PERIOD_S):
+        sweep_all(runtime.store(), runtime.settings())
+        record_tick(runtime.store(), "sweep")

@@ -10,27 +10,27 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fleet.alerts import Alerter
 from fleet.api import backend as backends
-from fleet.api import page
-from fleet.api.access import Access
-from fleet.api.agents import Agents
+from fleet.api.auth.access import Access
+from fleet.api.auth.middleware import AccessMiddleware
+from fleet.api.auth.tickets import Tickets
 from fleet.api.backend import Backend
-from fleet.api.callbacks import Callbacks
-from fleet.api.dispatches import Dispatches
-from fleet.api.events import EventsRoute
-from fleet.api.guard import Guard
-from fleet.api.hub import Hub
-from fleet.api.listening import Listening
-from fleet.api.mcp.route import McpRoute
-from fleet.api.openapi import document
-from fleet.api.parents import Parents
-from fleet.api.problems import HANDLERS
-from fleet.api.reach import others_can_reach
-from fleet.api.speech import SpeechRoute
-from fleet.api.status import Status
-from fleet.api.stream import BusRoutes
-from fleet.api.tickets import Tickets
+from fleet.api.bus.hub import Hub
+from fleet.api.bus.routes import BusRoutes
+from fleet.api.live.hub import LiveTextHub
+from fleet.api.live.routes import LiveTextRoute
+from fleet.api.mcp.transport import McpRoute
+from fleet.api.openapi.document import document
+from fleet.api.request.problems import HANDLERS
+from fleet.api.routes import console
+from fleet.api.routes.agents import Agents
+from fleet.api.routes.callbacks import Callbacks
+from fleet.api.routes.dispatches import Dispatches
+from fleet.api.routes.event_status import EventStatus
+from fleet.api.routes.events import EventsRoute
+from fleet.api.routes.status import Status
+from fleet.config.listen_address import others_can_reach
+from fleet.ops.alerts import Alerter
 
 
 def create_api(backend: Backend | None = None, *, host: str | None = None) -> Starlette:
@@ -47,7 +47,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     unguarded = backend.unguarded or backend.store
     access = Access(unguarded, closed=closed, rate_per_s=settings.api.token_rate_per_s)
     hub = Hub(unguarded, backend.reads, settings.bus.client_queue, access)
-    listening = Listening(backend.store, access)
+    listening = LiveTextHub(backend.store, access)
     mcp = McpRoute(backend)
 
     @asynccontextmanager
@@ -72,7 +72,7 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
             *_routes(backend, hub, listening, access),
             Route("/mcp", mcp, methods=["POST"]),
         ],
-        middleware=[Middleware(Guard, host=host, access=access)],
+        middleware=[Middleware(AccessMiddleware, host=host, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
@@ -83,14 +83,14 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     return app
 
 
-def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) -> list[BaseRoute]:
+def _routes(backend: Backend, hub: Hub, listening: LiveTextHub, access: Access) -> list[BaseRoute]:
     agents = Agents(backend)
     dispatches = Dispatches(backend)
     status = Status(backend, hub, listening)
     stream = BusRoutes(hub, backend.settings)
     one = "/dispatches/{dispatch_id}"
     return [
-        Route("/events/{event_id:path}", Parents(backend).get),
+        Route("/events/{event_id:path}", EventStatus(backend).get),
         Route("/events", EventsRoute(backend.intake, access), methods=["POST"]),
         Route("/tickets", Tickets(access).issue, methods=["POST"]),
         Route("/dispatches", dispatches.find),
@@ -99,7 +99,7 @@ def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) ->
         Route(f"{one}/retry", dispatches.retry, methods=["POST"]),
         Route(f"{one}/approve", dispatches.approve, methods=["POST"]),
         Route(f"{one}/reject", dispatches.reject, methods=["POST"]),
-        Route(f"{one}/stream", SpeechRoute(backend, listening), methods=["GET"]),
+        Route(f"{one}/stream", LiveTextRoute(backend, listening), methods=["GET"]),
         Route("/callbacks/{dispatch_id}", Callbacks(backend).take, methods=["POST"]),
         Route("/agents", agents.find),
         Route("/agents/{agent}", agents.get),
@@ -113,8 +113,8 @@ def _routes(backend: Backend, hub: Hub, listening: Listening, access: Access) ->
         Route("/livez", status.livez),
         Route("/readyz", status.readyz),
         Route("/openapi.json", _openapi),
-        Route("/", page.index),
-        Route("/console/{file}", page.file),
+        Route("/", console.index),
+        Route("/console/{file}", console.file),
     ]
 
 

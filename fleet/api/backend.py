@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fleet import context
-from fleet.api.lanes import Lane
-from fleet.intake import Intake
+from fleet import runtime
+from fleet.api.request.bounded_threads import BoundedThreads
+from fleet.config.settings import Settings
+from fleet.intake.intake import Intake
+from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.drainer import Drainer
 from fleet.ledger import ValkeyLedger
-from fleet.settings import Settings
-from fleet.spool.keeper import Keeper
-from fleet.spool.shelter import Shelter
 from fleet.store import Store
 
 #: Reading the ledger is waiting for the store, mostly. As many requests may wait as events may.
@@ -25,22 +25,24 @@ class Backend:
     store: Callable[[], Store]
     ledger: Callable[[], ValkeyLedger]
     intake: Callable[[], Intake]
-    shelter: Shelter
-    keeper: Keeper
+    shelter: SpoolComponents
+    keeper: Drainer
     #: For what must not wait until the breaker closes again; absent, `store`.
     unguarded: Callable[[], Store] | None = None
-    reads: Lane = field(default_factory=lambda: Lane("reads", READERS, READS_WAITING_MAX))
+    reads: BoundedThreads = field(
+        default_factory=lambda: BoundedThreads("reads", READERS, READS_WAITING_MAX)
+    )
 
 
 def of_this_process() -> Backend:
     """The backend that this process's configuration names. Raises ConfigError."""
-    context.guard()
+    runtime.guard()
     return Backend(
-        context.settings(),
-        context.store,
-        context.ledger,
-        context.sheltered_intake,
-        context.shelter(),
-        context.keeper(),
-        context.unguarded_store,
+        runtime.settings(),
+        runtime.store,
+        runtime.ledger,
+        runtime.spooling_intake,
+        runtime.spool_components(),
+        runtime.drainer(),
+        runtime.unguarded_store,
     )

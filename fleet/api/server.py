@@ -12,14 +12,15 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
-from fleet import context, tokens
-from fleet.api.address import forget_address, write_address
+from fleet import runtime
 from fleet.api.app import create_api
-from fleet.api.reach import others_can_reach
+from fleet.auth import tokens
+from fleet.config.listen_address import others_can_reach
+from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, ConfigError, FleetError
-from fleet.settings import Settings
 from fleet.store.address import store_url
-from fleet.up.lifeline import watch_lifeline
+from fleet.system.api_address import forget_address, write_address
+from fleet.system.lifeline import watch_lifeline
 
 #: What may take longer is cut off; clients of the bus leave at once.
 GRACE_S = 1
@@ -29,7 +30,7 @@ SEND_BUFFER_BYTES = 64 * 1024
 BACKLOG = 2048
 #: The kernel gives up on a peer that acknowledges nothing.
 PEER_TIMEOUT_MS = 30_000
-PUBLISH_AGAIN_S = 5.0
+PUBLISH_RETRY_DELAY_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def serve(
     while there is no token, FleetError when the port cannot be had.
     """
     watch_lifeline()
-    settings = context.settings()
+    settings = runtime.settings()
     host = settings.api.host if host is None else host
     port = settings.api.port if port is None else port
     _check_reach(host, settings)
@@ -120,7 +121,7 @@ def _publish(settings: Settings, url: str) -> None:
             "%s cannot be written (%s): the API serves, and its address is not told yet",
             *(settings.data_dir, error.strerror),
         )
-        again = threading.Timer(PUBLISH_AGAIN_S, _publish, (settings, url))
+        again = threading.Timer(PUBLISH_RETRY_DELAY_S, _publish, (settings, url))
         again.daemon = True
         again.start()
 
@@ -131,7 +132,7 @@ def _check_reach(host: str, settings: Settings) -> None:
     if settings.api.trusted_network or not others_can_reach(host):
         return
     try:
-        with_tokens = bool(tokens.read_all(context.store()))
+        with_tokens = bool(tokens.read_all(runtime.store()))
     except BrokerUnavailable:
         return
     if not with_tokens:

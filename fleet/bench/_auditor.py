@@ -20,8 +20,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fleet.bus import BusEvent
 from fleet.ledger import State
+from fleet.ledger.bus import BusEvent
 
 OUTCOMES = {f"dispatch_{state}": state for state in State if state.terminal}
 #: After one of these the agent is free.
@@ -29,7 +29,7 @@ _ENDS_TURN = {*OUTCOMES, "dispatch_failed", "dispatch_queued"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class RunMark:
     """One line of a turn about itself."""
 
     at_ns: int
@@ -63,12 +63,12 @@ class History:
     records: Mapping[str, Mapping[str, str]]
     #: dispatch id -> step -> the attempt that journalled it
     journal: Mapping[str, Mapping[str, int]]
-    marks: tuple[Mark, ...]
+    marks: tuple[RunMark, ...]
     calls: tuple[Call, ...]
 
 
 @dataclass(slots=True)
-class Verdict:
+class AuditReport:
     """The violations, each as a sentence, and what else a run is described by."""
 
     lost: list[str] = field(default_factory=list)
@@ -93,9 +93,9 @@ class Verdict:
         return [f"{kind}: {text}" for kind in kinds for text in getattr(self, kind)]
 
 
-def audit(history: History) -> Verdict:
+def audit(history: History) -> AuditReport:
     """Judge one history."""
-    verdict = Verdict(accepted=len(history.accepted))
+    verdict = AuditReport(accepted=len(history.accepted))
     _judge_outcomes(history, verdict)
     _judge_bus_order(history, verdict)
     _judge_turns(history.marks, verdict)
@@ -104,7 +104,7 @@ def audit(history: History) -> Verdict:
     return verdict
 
 
-def _judge_outcomes(history: History, verdict: Verdict) -> None:
+def _judge_outcomes(history: History, verdict: AuditReport) -> None:
     ends: dict[str, list[str]] = defaultdict(list)
     since: dict[str, float] = {}
     for entry in history.bus:
@@ -165,7 +165,7 @@ class _Line:
         return f"session {session}" if session else f"agent {agent}"
 
 
-def _judge_bus_order(history: History, verdict: Verdict) -> None:
+def _judge_bus_order(history: History, verdict: AuditReport) -> None:
     """Starts in order, and one at a time, as the bus tells it."""
     line = _Line(history.records)
     running: dict[str, str] = {}
@@ -204,7 +204,7 @@ class _Run:
     last_ns: int
 
 
-def _judge_turns(marks: Iterable[Mark], verdict: Verdict) -> None:
+def _judge_turns(marks: Iterable[RunMark], verdict: AuditReport) -> None:
     runs: dict[tuple[str, str, int, int], _Run] = {}
     places: dict[str, set[tuple[str, str, int, int]]] = defaultdict(set)
     for mark in marks:
@@ -229,7 +229,7 @@ def _judge_turns(marks: Iterable[Mark], verdict: Verdict) -> None:
             longest = max(longest, run, key=lambda run: run.last_ns)
 
 
-def _judge_calls(history: History, verdict: Verdict) -> None:
+def _judge_calls(history: History, verdict: AuditReport) -> None:
     # The first that is known to have kept it: by the ledger at the end, or by a turn's own word.
     kept = {
         (dispatch_id, step): attempt
@@ -256,7 +256,7 @@ def _judge_calls(history: History, verdict: Verdict) -> None:
         verdict.paid_again += max(0, sum(call.finished_ns is not None for call in calls) - 1)
 
 
-def _judge_tokens(history: History, verdict: Verdict) -> None:
+def _judge_tokens(history: History, verdict: AuditReport) -> None:
     newest: dict[str, int] = {}
     holders: dict[tuple[str, int], str] = {}
     for entry in history.bus:

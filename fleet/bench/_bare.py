@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery, signals
 
 from fleet.bench import _turns
-from fleet.up.lifeline import watch_lifeline
+from fleet.system.lifeline import watch_lifeline
 
 #: Set by the benchmark for this process.
 URL, TIMEOUT_S, LITELLM = "BENCH_BROKER_URL", "BENCH_VISIBILITY_TIMEOUT_S", "BENCH_LITELLM"
@@ -57,4 +57,4 @@ if URL in os.environ:
     app.task(name="hold")(_turns.held)
     app.task(name="stay")(_turns.stay)
     if os.environ.get(LITELLM):
-        __import__("tasks.model", fromlist=["load"]).load()
+        __import__("tasks.model.completion", fromlist=["load"]).load()

@@ -19,7 +19,7 @@ _PONG = 0x8A
 _PING, _CLOSE = 0x9, 0x8
 
 
-class Client(asyncio.Protocol):
+class BusClient(asyncio.Protocol):
     """Counts what comes: `number.sent_ns` in each text; numbers grow by one."""
 
     def __init__(self, crowd: "Crowd", request: bytes) -> None:
@@ -94,7 +94,7 @@ class Crowd:
     """All clients of this process, and what they have measured since `begin`."""
 
     def __init__(self) -> None:
-        self.clients: list[Client] = []
+        self.clients: list[BusClient] = []
         self._arrived = asyncio.Event()
         self._awaited = 0
         self.begin(0)
@@ -108,7 +108,7 @@ class Crowd:
         for client in self.clients:
             client.last = last
 
-    def took(self, client: Client, number: int, wait_ns: int, now: int) -> None:
+    def took(self, client: BusClient, number: int, wait_ns: int, now: int) -> None:
         """One delivery."""
         if number <= client.last:
             self.duplicated += 1
@@ -132,7 +132,7 @@ class Crowd:
         ).encode()
         for start in range(0, count, _AT_ONCE):
             made = [
-                (await loop.create_connection(lambda: Client(self, request), host, port))[1]
+                (await loop.create_connection(lambda: BusClient(self, request), host, port))[1]
                 for _ in range(min(_AT_ONCE, count - start))
             ]
             self.clients += made

@@ -14,8 +14,8 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from fleet import keys
-from fleet.bus import parse_entry
+from fleet.ledger.bus import parse_entry
+from fleet.store import keys
 
 BLOCK_MS = 5000
 CHUNK = 100

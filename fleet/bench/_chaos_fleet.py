@@ -15,21 +15,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fleet import bus, keys
 from fleet.bench import _chaos_turns
 from fleet.bench._auditor import Call, History
 from fleet.bench._contenders import Processes
 from fleet.bench._harness import Lab
+from fleet.config.settings import parse
 from fleet.errors import FleetError
-from fleet.intake import Intake
-from fleet.ledger import ValkeyLedger
-from fleet.settings import parse
-from fleet.store import Store, open_store
+from fleet.intake.intake import Intake
+from fleet.ledger import ValkeyLedger, bus
+from fleet.store import Store, keys, open_store
 from fleet.store.connection import reachable
 
 READY_S_MAX = 120.0
 #: As `Restart=always` with a short `RestartSec`.
-LOOK_S = 0.05
+POLL_INTERVAL_S = 0.05
 _CHUNK = 1000
 
 _TOML = """\
@@ -98,7 +97,7 @@ class Target:
 
     def _all_commands(self) -> dict[str, tuple[list[str], dict[str, str]]]:
         python = [sys.executable, "-m"]
-        celery = [*python, "fleet.up.celery_child", "-A", "fleet"]
+        celery = [*python, "fleet.supervisor.celery_child", "-A", "fleet"]
         shared = ["worker", "-Q", "intake,maintenance,delivery", "-c", "1", "-n", "shared@%h"]
         schedule = f"--schedule={self._where.folder / 'beat'}"
         commands = {"shared": [*celery, *shared, *_QUIET]}
@@ -157,7 +156,7 @@ class Target:
         self.store.close()
 
     def _keep(self) -> None:
-        while not self._stopping.wait(LOOK_S):
+        while not self._stopping.wait(POLL_INTERVAL_S):
             # What a test has started beside them is its own to start again.
             for name, (argv, env) in self._commands.items():
                 if self.processes.running[name].poll() is not None:

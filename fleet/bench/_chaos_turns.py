@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from fleet.bench._auditor import Mark
-from fleet.ledger import Failure, Stage
-from fleet.runner import TurnFailed
-from fleet.turn import Turn
+from fleet.bench._auditor import RunMark
+from fleet.ledger import Failure, FailureStage
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Turn
 
 #: Where the lines go.
 DIARY = "BENCH_DIARY"
@@ -56,19 +56,19 @@ def ask(turn: Turn, number: int, seconds: float, *, fails: bool = False) -> str:
         response = connection.getresponse()
         answer = json.loads(response.read())
         if response.status != http.HTTPStatus.OK:
-            raise TurnFailed(Failure(stage=Stage.LLM, reason="refused", retryable=True))
+            raise TurnFailed(Failure(stage=FailureStage.LLM, reason="refused", retryable=True))
         return str(answer["choices"][0]["message"]["content"])
     finally:
         connection.close()
 
 
-def read_diary(path: Path) -> list[Mark]:
+def read_diary(path: Path) -> list[RunMark]:
     """Every line, in the order of writing."""
     marks = []
     for line in path.read_text().splitlines():
         at_ns, kind, agent, session, dispatch_id, attempt, pid, step = line.split("\t")
         marks.append(
-            Mark(
+            RunMark(
                 at_ns=int(at_ns),
                 kind=kind,
                 agent=agent,

@@ -10,17 +10,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from fleet import keys
 from fleet.bench import _bare
 from fleet.bench._harness import Lab
+from fleet.config.settings import parse
 from fleet.errors import FleetError
-from fleet.intake import Intake
+from fleet.intake.intake import Intake
 from fleet.ledger import ValkeyLedger
-from fleet.settings import parse
-from fleet.store import open_store
+from fleet.store import keys, open_store
 from fleet.store.address import kombu_url
-from fleet.up.lifeline import LIFELINE_FD
-from fleet.up.sessions import kill_session
+from fleet.system.lifeline import LIFELINE_FD
+from fleet.system.process_group import kill_session
 
 #: What `fleet up` starts and a bare worker of a fleet would be started with.
 BARE = "celery worker: acks_late, prefetch 1, reject_on_worker_lost, prefork -c 1 per queue, "

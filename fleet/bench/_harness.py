@@ -27,14 +27,14 @@ import redis
 from fleet.bench import _turns
 from fleet.broker.embedded import EmbeddedBroker, Endpoint
 from fleet.broker.server import Durability, ask
+from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
-from fleet.settings import load
 
 Option = int | float | str
 Figures = dict[str, Any]
 
 #: Every line a turn writes is there within milliseconds; after this long something is broken.
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Lab:
         split = (line.decode().split(" ") for line in whole)
         return [Line(number, int(at_ns), int(pid)) for number, at_ns, pid in split]
 
-    def await_lines(self, numbers: set[str], patience_s: float = PATIENCE_S) -> dict[str, Line]:
+    def await_lines(self, numbers: set[str], patience_s: float = TIMEOUT_S) -> dict[str, Line]:
         """The first line of each number; other lines are passed over. Raises FleetError."""
         found: dict[str, Line] = {}
         until = time.monotonic() + patience_s

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from fleet.bench._harness import PATIENCE_S
+from fleet.bench._harness import TIMEOUT_S
 from fleet.locks import SessionLock
 from fleet.store import open_store
 
@@ -33,7 +33,7 @@ class Ours:
 
     def lock(self, turn: str) -> AbstractContextManager[Any]:
         """The lock for which all contend, for one of them."""
-        return SessionLock(self.store, "contended", turn, TTL_S, PATIENCE_S)
+        return SessionLock(self.store, "contended", turn, TTL_S, TIMEOUT_S)
 
 
 class Theirs:
@@ -47,7 +47,7 @@ class Theirs:
     def lock(self, _turn: str) -> AbstractContextManager[Any]:
         """As `Ours.lock`."""
         lock: AbstractContextManager[Any] = self.client.lock(
-            "bench:contended", timeout=TTL_S, blocking_timeout=PATIENCE_S
+            "bench:contended", timeout=TTL_S, blocking_timeout=TIMEOUT_S
         )
         return lock
 

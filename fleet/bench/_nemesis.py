@@ -9,18 +9,18 @@ from fleet.bench._chaos_fleet import Target, children, kill
 from fleet.bench._faults import Fault
 from fleet.bench._harness import Lab
 from fleet.bench._power import Power
-from fleet.bench._wire import Wire
+from fleet.bench._wire import EventPipe
 from fleet.errors import BrokerUnavailable
 
 #: How long all possible victims may be on their way back: a host that was killed takes seconds.
 VICTIM_S_MAX = 60.0
-_LOOK_S = 0.01
+_POLL_INTERVAL_S = 0.01
 
 
 class Nemesis:
     """Carries out faults, one after another; those that last end by themselves meanwhile."""
 
-    def __init__(self, where: Lab, target: Target, wire: Wire, power: Power | None) -> None:
+    def __init__(self, where: Lab, target: Target, wire: EventPipe, power: Power | None) -> None:
         self.done: Counter[str] = Counter()
         self.kills = 0
         self.bytes_cut = 0  #: by power losses: written, and not fsynced
@@ -85,7 +85,7 @@ class Nemesis:
                         return worker
                 except BrokerUnavailable:
                     break
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_INTERVAL_S)
         return None
 
     def _stop(self, pids: tuple[int, ...], seconds: float) -> bool:
@@ -106,7 +106,7 @@ class Nemesis:
         broker = self._where.broker
         kill(self._where.endpoint.pid)
         while broker.alive():
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_INTERVAL_S)
         if self._power is not None and power:
             self.bytes_cut += self._power.lose()
         time.sleep(away_s)

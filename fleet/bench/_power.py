@@ -22,7 +22,7 @@ from fleet.errors import FleetError
 _WRITE = re.compile(r"write\(\d+<(?P<path>[^>]*\.incr\.aof)>, .* = (?P<size>\d+)$")
 _SYNC = re.compile(r"f(?:data)?sync\(\d+<(?P<path>[^>]*\.incr\.aof)>(?P<end>.*)$")
 _RESUMED = re.compile(r"<\.\.\. (?P<call>write|fsync|fdatasync) resumed>.* = (?P<answer>-?\d+)")
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 class Power:
@@ -61,7 +61,7 @@ class Power:
     def lose(self) -> int:
         """After the server's SIGKILL: cut its file back; how many bytes were lost."""
         if self._strace is not None:
-            self._strace.wait(_PATIENCE_S)
+            self._strace.wait(_TIMEOUT_S)
         unsynced = unsynced_bytes(self._trace.read_text())
         for path, size in unsynced.items():
             os.truncate(path, os.path.getsize(path) - size)
@@ -73,14 +73,14 @@ class Power:
             return
         if self._strace.poll() is None:
             self._strace.send_signal(signal.SIGTERM)
-        self._strace.wait(_PATIENCE_S)
+        self._strace.wait(_TIMEOUT_S)
         if self._strace.stderr is not None:
             self._strace.stderr.close()
         self._strace = None
         self._trace.unlink(missing_ok=True)
 
     def _await_sync(self, client: "redis.Redis", strace: "subprocess.Popen[bytes]") -> None:
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + _TIMEOUT_S
         while b"sync(" not in self._trace.read_bytes():
             if strace.poll() is not None or time.monotonic() > until:
                 strace.kill()

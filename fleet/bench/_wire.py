@@ -9,10 +9,10 @@ from typing import Any, Self
 from fleet.bench._provider import Provider
 from fleet.bench._proxy import Proxy
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 
-class Wire:
+class EventPipe:
     """A proxy for each host, to the broker's `socket`, and one provider for all."""
 
     def __init__(self, socket: str, hosts: int) -> None:
@@ -24,13 +24,13 @@ class Wire:
     def __enter__(self) -> Self:
         self._thread.start()
         for starting in (*(proxy.start() for proxy in self.proxies), self.provider.start()):
-            self.begin(starting).result(PATIENCE_S)
+            self.begin(starting).result(TIMEOUT_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         for stopping in (*(proxy.stop() for proxy in self.proxies), self.provider.stop()):
-            self.begin(stopping).result(PATIENCE_S)
-        self.begin(self._end_tasks()).result(PATIENCE_S)
+            self.begin(stopping).result(TIMEOUT_S)
+        self.begin(self._end_tasks()).result(TIMEOUT_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

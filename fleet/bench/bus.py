@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from fleet import bus as fleet_bus
 from fleet.bench import _bus_clients, _bus_peer
 from fleet.bench._harness import Figures, Lab, Option, bench, medians, progress, rounded
 from fleet.bench._servers import LOOPBACK, Helper, Server
+from fleet.ledger import bus as fleet_bus
 from fleet.store import Store, open_store
 
 OPTIONS: dict[str, Option] = {
@@ -36,12 +36,12 @@ OF = "a WebSocket endpoint with one blocking XREAD per client: starlette, uvicor
 
 PER_S = 10
 #: What has not come by then is missed.
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 #: Before and after a round, until the servers have nothing to do any more.
 LEAVE_S = 0.5
 WATCHERS = 50
 #: Half a million deliveries to a hundred clients.
-REPLAY_PATIENCE_S = 150.0
+REPLAY_TIMEOUT_S = 150.0
 
 
 class Publisher:
@@ -129,7 +129,7 @@ def _round(
     steady = crowd.answer()
     burst = max(1, int(options["burst"]) // count)
     crowd.ask("begin", last=publisher.last)
-    crowd.tell("wait", deliveries=count * burst, seconds=PATIENCE_S)
+    crowd.tell("wait", deliveries=count * burst, seconds=TIMEOUT_S)
     began_ns = publisher.publish(burst)
     rushed = crowd.answer()
     used_s = server.cpu_s() - used_s
@@ -167,14 +167,14 @@ def _replay(
     crowd.ask("begin", last=behind)
     for start in range(0, missed, 100):
         publisher.publish(min(100, missed - start))
-    crowd.ask("wait", deliveries=WATCHERS * missed, seconds=PATIENCE_S)
+    crowd.ask("wait", deliveries=WATCHERS * missed, seconds=TIMEOUT_S)
     others.ask("begin", last=behind)
     whole = returning * (missed + _steady(options))
     began = time.monotonic_ns()
     query = f"?last-event-id={cursor}"
     others.ask("open", host=LOOPBACK, port=server.port, count=returning, query=query)
     during = _watch(crowd, publisher, options)
-    replayed = others.ask("wait", deliveries=whole, seconds=REPLAY_PATIENCE_S)
+    replayed = others.ask("wait", deliveries=whole, seconds=REPLAY_TIMEOUT_S)
     _leave(publisher, crowd, others)
     return {
         "quiet_p99_ms": rounded(quiet["p99_ms"]),
@@ -203,4 +203,4 @@ def _steady(options: dict[str, Option]) -> int:
 
 
 def _patience(options: dict[str, Option]) -> float:
-    return float(options["seconds"]) + PATIENCE_S
+    return float(options["seconds"]) + TIMEOUT_S

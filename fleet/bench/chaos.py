@@ -6,7 +6,7 @@ broker dies and comes back on its data, and the connections to it are cut, reset
 a proxy. What happens when is drawn from `seed` before the run; which moment of which turn is hit is
 chance.
 
-At the end the faults stop, everything accepted has `PATIENCE_S` to end, and `fleet.bench._auditor`
+At the end the faults stop, everything accepted has `TIMEOUT_S` to end, and `fleet.bench._auditor`
 judges what is left: the ledger, the bus, the provider's log and the turns' diary. What `lost`,
 `doubled`, `overlaps`, `reordered`, `repeated_calls` and `stale_writes` mean is said there; they
 have to be 0. `worst_s` is the longest time from an acceptance to its outcome, `interrupted` the
@@ -26,17 +26,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fleet.bench._auditor import History, Verdict, audit
+from fleet.bench._auditor import AuditReport, History, audit
 from fleet.bench._chaos_fleet import Target
 from fleet.bench._contenders import names
 from fleet.bench._faults import Fault, schedule
 from fleet.bench._harness import Lab, Option, lab, machine, progress, rounded, settle
 from fleet.bench._nemesis import Nemesis
 from fleet.bench._power import Power
-from fleet.bench._wire import Wire
+from fleet.bench._wire import EventPipe
+from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import Accepted
-from fleet.settings import load
 
 OPTIONS: dict[str, Option] = {
     "seed": 1,
@@ -50,7 +50,7 @@ OPTIONS: dict[str, Option] = {
 }
 
 #: After the last fault everything must have ended within this.
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 #: Unfinished dispatches that the sender keeps for each agent.
 DEPTH = 3
 STEPS = (1, 4)
@@ -63,7 +63,7 @@ SESSIONS = 40
 REFUSED_EVERY = 7
 BATCH_EVERY = 5
 BATCH = 3
-_PAUSE_S = 0.02
+_RETRY_DELAY_S = 0.02
 _TELL_S = 10.0
 
 
@@ -92,7 +92,7 @@ def _torment(
 ) -> tuple[History, dict[str, Any]]:
     agents, hosts = names(int(options["agents"])), int(options["hosts"])
     ttl_s = float(options["lease_ttl_s"])
-    with Wire(where.endpoint.socket, hosts) as wire:
+    with EventPipe(where.endpoint.socket, hosts) as wire:
         ports = [proxy.port for proxy in wire.proxies]
         target = Target(where, agents, ports=ports, provider=wire.provider.port, ttl_s=ttl_s)
         sender = _Sender(target, int(options["seed"]))
@@ -154,7 +154,7 @@ def _carry_out(plan: list[Fault], seconds: float, nemesis: Nemesis, sender: "_Se
 def _drain(target: Target) -> float:
     """Wait until everything has an outcome, or PATIENCE_S have passed; how long it took."""
     began = time.monotonic()
-    while time.monotonic() - began < PATIENCE_S:
+    while time.monotonic() - began < TIMEOUT_S:
         try:
             if not target.unfinished():
                 break
@@ -200,7 +200,7 @@ class _Sender:
                     calls += 1
                     self._send(self._events(BATCH if calls % BATCH_EVERY == 0 else 1))
                 else:
-                    time.sleep(_PAUSE_S)
+                    time.sleep(_RETRY_DELAY_S)
         except BaseException as error:  # noqa: BLE001 - told by `check` in the main thread
             self._error = error
 
@@ -232,7 +232,7 @@ class _Sender:
                 answers = self._target.intake.accept_batch(events)
             except BrokerUnavailable:
                 self.resent += len(events)
-                time.sleep(_PAUSE_S)
+                time.sleep(_RETRY_DELAY_S)
                 continue
             for answer in answers:
                 if not isinstance(answer, Accepted):
@@ -246,7 +246,7 @@ def _refused(target: Target) -> int:
     return target.log.read_text(errors="replace").count("outcome refused")
 
 
-def _figures(verdict: Verdict) -> dict[str, Any]:
+def _figures(verdict: AuditReport) -> dict[str, Any]:
     counted = ("lost", "doubled", "overlaps", "reordered", "repeated_calls", "stale_writes")
     return {
         "accepted": verdict.accepted,
@@ -260,7 +260,7 @@ def _figures(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _tell(verdict: Verdict, history: History, seed: int) -> None:
+def _tell(verdict: AuditReport, history: History, seed: int) -> None:
     """Violations go to standard error, and the whole history next to the data folder's runs."""
     if not verdict.violations:
         return

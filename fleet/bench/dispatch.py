@@ -36,7 +36,7 @@ OPTIONS: dict[str, Option] = {
 
 PADDING = "x" * 190
 #: Between two idle events, at random, so that they do not fall in step with anything.
-PAUSE_S = (0.005, 0.02)
+RETRY_DELAY_S = (0.005, 0.02)
 
 
 def run(**given: Option) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class _Rounds:
     def _idle(self, side: Contender) -> Figures:
         waits = []
         for _ in range(int(self._options["idle"])):
-            time.sleep(self._lab.random.uniform(*PAUSE_S))
+            time.sleep(self._lab.random.uniform(*RETRY_DELAY_S))
             number, text = self._text()
             called_ns = time.monotonic_ns()
             side.send(self._agents[0], text)

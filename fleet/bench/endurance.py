@@ -23,7 +23,7 @@ from fleet.bench._contenders import Bare, names
 from fleet.bench._faults import Fault
 from fleet.bench._harness import Figures, Option, lab, progress, report, rounded, settle
 from fleet.bench._nemesis import Nemesis
-from fleet.bench._wire import Wire
+from fleet.bench._wire import EventPipe
 from fleet.bench.recovery import OF, VISIBILITY_TIMEOUT_S
 
 OPTIONS: dict[str, Option] = {
@@ -41,14 +41,14 @@ OPTIONS: dict[str, Option] = {
 
 #: A turn may end this much later than planned: its calls and commits wait for the broker.
 SLACK = 2.0
-_LOOK_S = 0.1
+_POLL_INTERVAL_S = 0.1
 _TELL_S = 30.0
 
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module. Raises FleetError when a contender does not get ready."""
     options = settle(OPTIONS, given)
-    with lab(options) as where, Wire(where.endpoint.socket, 2) as wire:
+    with lab(options) as where, EventPipe(where.endpoint.socket, 2) as wire:
         seconds = float(options["seconds"])
         target = Target(
             where,
@@ -93,7 +93,9 @@ def _send(target: Target, options: dict[str, Option]) -> set[str]:
     return accepted
 
 
-def _trouble(nemesis: Nemesis, wire: Wire, target: Target, options: dict[str, Option]) -> Figures:
+def _trouble(
+    nemesis: Nemesis, wire: EventPipe, target: Target, options: dict[str, Option]
+) -> Figures:
     """Cut and kill until every turn of the fleet has ended; then leave bare Celery in peace."""
     draw = random.Random(options["seed"])
     seconds, every_s = float(options["seconds"]), float(options["cut_every_s"])
@@ -118,7 +120,7 @@ def _trouble(nemesis: Nemesis, wire: Wire, target: Target, options: dict[str, Op
         if time.monotonic() - told > _TELL_S:
             told = time.monotonic()
             progress(f"{past_s:.0f} s: {cuts} cuts, {restarted} restarts of the broker")
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_INTERVAL_S)
     return {"cuts": cuts, "broker_restarts": restarted, "ended_s": rounded(ended_s)}
 
 

@@ -41,7 +41,7 @@ OF = "redis-py Lock with its defaults (asks every 100 ms); the same one for rw_u
 LEAD_S = 0.2
 
 
-class Client:
+class LockClient:
     """A process of clients; it ends when its standard input does, whatever becomes of this one."""
 
     def __init__(self, url: str, threads: int, turns: int) -> None:
@@ -115,7 +115,7 @@ def _each_us(locks: Iterator[AbstractContextManager[Any]], times: int) -> float:
     return rounded((time.perf_counter() - began) / times * 1e6)
 
 
-def _contended(side: Side, clients: Sequence[Client]) -> Figures:
+def _contended(side: Side, clients: Sequence[LockClient]) -> Figures:
     begins_at = time.monotonic() + LEAD_S
     for client in clients:
         client.tell(f"{side.name} {begins_at}")
@@ -129,10 +129,10 @@ def _contended(side: Side, clients: Sequence[Client]) -> Figures:
 
 
 @contextmanager
-def _clients(url: str, options: dict[str, Option]) -> Iterator[list[Client]]:
+def _clients(url: str, options: dict[str, Option]) -> Iterator[list[LockClient]]:
     processes = int(options["processes"])
     threads = max(1, int(options["clients"]) // processes)
-    started = [Client(url, threads, int(options["turns"])) for _ in range(processes)]
+    started = [LockClient(url, threads, int(options["turns"])) for _ in range(processes)]
     try:
         yield started
     finally:

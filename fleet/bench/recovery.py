@@ -34,7 +34,7 @@ from fleet.bench._harness import (
 )
 from fleet.bench._proc import kill_family, parent
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.up.sessions import kill_session
+from fleet.system.process_group import kill_session
 
 KINDS = ("child", "worker", "host", "broker")
 OPTIONS: dict[str, Option] = {
@@ -50,7 +50,7 @@ OF = f"{BARE}; visibility timeout {VISIBILITY_TIMEOUT_S:g} s, restore interval 1
 #: Of a fleet, for the kind `host` only: else a standby would be there before the replacement.
 HOSTS = ("host", "other")
 #: What has not come back after this long counts as this long.
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def run(**given: Option) -> dict[str, Any]:
@@ -169,14 +169,14 @@ class _Kills:
         self._lab.broker.start()
 
     def _until_again(self, number: str, killed_ns: int) -> float:
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + TIMEOUT_S
         while time.monotonic() < until:
             for line in self._lab.lines():
                 if line.number == number and line.at_ns > killed_ns:
                     return (line.at_ns - killed_ns) / 1e9
             time.sleep(0.001)
-        progress(f"{self._kind} {self._side.name}: not within {PATIENCE_S:g} s")
-        return PATIENCE_S
+        progress(f"{self._kind} {self._side.name}: not within {TIMEOUT_S:g} s")
+        return TIMEOUT_S
 
     def _await_idle(self) -> None:
         """Return when the worker takes events, and has taken all that was sent before."""
@@ -186,7 +186,7 @@ class _Kills:
     def _send(self, sign: str) -> str:
         _Kills._next += 1
         number = f"{sign}{_Kills._next}"
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 self._side.send(self._agent, f"{number} of recovery")

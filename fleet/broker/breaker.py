@@ -40,8 +40,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from fleet import files
 from fleet.broker.circuit import Circuit, Limits, answered, asked, failed
+from fleet.system import files
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Breaker:
     def check(self) -> None:
         """Raises BreakerOpen instead of letting a call through."""
         if not self.closed:
-            state, now = self.look()
+            state, now = self.read_state()
             if not state.open:  # closed meanwhile, or the file was damaged
                 return
             left_s = max(0.0, max(state.probe_at, state.probing_until) - now)
@@ -92,7 +92,7 @@ class Breaker:
                 f"it is asked again in {left_s:.0f} s"
             )
 
-    def look(self) -> tuple[Circuit, float]:
+    def read_state(self) -> tuple[Circuit, float]:
         """The state, and the time by its clock."""
         now = self._now()
         if self._memory is None and self._map(make=False) is None:
@@ -103,10 +103,10 @@ class Breaker:
     @property
     def name(self) -> str:
         """`closed`, `open` or `half_open`."""
-        state, now = self.look()
+        state, now = self.read_state()
         return state.name(now)
 
-    def note(self, error: Exception) -> None:
+    def record_error(self, error: Exception) -> None:
         """A call failed; what a caller did wrong does not count."""
         if isinstance(error, BreakerOpen):
             return

@@ -19,9 +19,9 @@ from typing import Any
 
 from fleet.broker.endpoint import BrokerFolder, Endpoint, exists, read_endpoint
 from fleet.broker.server import (
-    KILL_PATIENCE_S,
-    PATIENCE_S,
+    KILL_TIMEOUT_S,
     POLL_S,
+    TIMEOUT_S,
     Durability,
     Patience,
     ask,
@@ -96,7 +96,7 @@ class EmbeddedBroker:
         if self._endpoint is None:
             return
         pid = self._endpoint.pid
-        if not (self._end(signal.SIGTERM, timeout_s) or self._end(signal.SIGKILL, KILL_PATIENCE_S)):
+        if not (self._end(signal.SIGTERM, timeout_s) or self._end(signal.SIGKILL, KILL_TIMEOUT_S)):
             raise BrokerUnavailable(
                 f"The embedded broker (pid {pid}) does not end after SIGKILL: its disk may hang."
             )
@@ -143,7 +143,7 @@ class EmbeddedBroker:
             return None
         raise BrokerUnavailable(
             f"{self._folder.path} is held by a process{f' ({pid})' if pid else ''} that for "
-            f"{PATIENCE_S:g} s has not answered as its broker: end it and start again."
+            f"{TIMEOUT_S:g} s has not answered as its broker: end it and start again."
         )
 
 

@@ -23,8 +23,8 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from fleet import files
 from fleet.errors import BrokerUnavailable
+from fleet.system import files
 
 _PASSWORD = re.compile(r"[A-Za-z0-9_-]{43}")
 #: The server binds it by this name alone, since it runs in the folder.

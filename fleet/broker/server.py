@@ -22,9 +22,9 @@ Durability = Literal["always", "everysec"]
 
 #: Without an answer, or without a byte more loaded, for this long: the server hangs. An empty one
 #: answers in 0.05 s; loading reports at each 2 MB, which a bad disk reads in a second.
-PATIENCE_S = 15.0
+TIMEOUT_S = 15.0
 #: After SIGKILL only the kernel's own work is left.
-KILL_PATIENCE_S = 5.0
+KILL_TIMEOUT_S = 5.0
 POLL_S = 0.005
 #: Loading answers between two chunks of 2 MB only.
 CLIENT_TIMEOUT_S = 2.0
@@ -65,13 +65,13 @@ class Patience:
 
     def __init__(self) -> None:
         self._reached = 0
-        self._until = time.monotonic() + PATIENCE_S
+        self._until = time.monotonic() + TIMEOUT_S
 
     def left(self, reached: int) -> bool:
         """False once `reached` has not grown for PATIENCE_S."""
         if reached > self._reached:
             self._reached = reached
-            self._until = time.monotonic() + PATIENCE_S
+            self._until = time.monotonic() + TIMEOUT_S
         return time.monotonic() < self._until
 
 
@@ -106,7 +106,7 @@ def launch(
         folder.publish(process.pid)
     except BaseException:
         process.kill()
-        process.wait(KILL_PATIENCE_S)
+        process.wait(KILL_TIMEOUT_S)
         raise
     return process
 
@@ -150,7 +150,7 @@ def _await_answer(
             return
         if not patience.left(told.get("loading_loaded_bytes", 0)):
             raise BrokerUnavailable(
-                f"The embedded broker was silent for {PATIENCE_S:g} s; its log is {folder.log}."
+                f"The embedded broker was silent for {TIMEOUT_S:g} s; its log is {folder.log}."
             )
         time.sleep(POLL_S)
     said = folder.log.read_bytes()[said_before:].decode(errors="replace")

@@ -22,7 +22,7 @@ COMMANDS = {
     "route": ("fleet.cli.route:route", "Say which agents an event would reach, and why."),
     "agents": ("fleet.cli.agents:agents", "Show the agents; pause, resume and drain them."),
     "queue": ("fleet.cli.queues:queue", "Look at dispatches; cancel, retry and drain them."),
-    "dlq": ("fleet.cli.dead:dlq", "Look at dead letters; replay and purge them."),
+    "dlq": ("fleet.cli.dead_letters:dlq", "Look at dead letters; replay and purge them."),
     "approve": ("fleet.cli.decide:approve", "Approve a parked dispatch: its chain goes on."),
     "reject": ("fleet.cli.decide:reject", "Reject a parked dispatch: its chain ends."),
     "events": ("fleet.cli.events:events", "Read the bus: every state change, oldest first."),
@@ -33,15 +33,15 @@ COMMANDS = {
         "Check broker, clock, limits, models, programs and files; exit 1 when data would be lost.",
     ),
     "host": (
-        "fleet.cli.parts:host",
+        "fleet.cli.services:host",
         "Run the agents' workers of this machine, and nothing else.",
     ),
-    "api": ("fleet.cli.parts:api", "Serve the HTTP API in the foreground."),
+    "api": ("fleet.cli.services:api", "Serve the HTTP API in the foreground."),
     "upstream": (
-        "fleet.cli.parts:upstream",
+        "fleet.cli.services:upstream",
         "Take events from the configured gateway in the foreground.",
     ),
-    "broker": ("fleet.cli.parts:broker", "Run the embedded broker in the foreground."),
+    "broker": ("fleet.cli.services:broker", "Run the embedded broker in the foreground."),
     "bench": ("fleet.cli.bench:bench", "Run a benchmark, or list them."),
 }
 

@@ -5,15 +5,16 @@ from typing import Any
 
 import click
 
-from fleet import context, roster
+from fleet import runtime
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import duration, print_json, print_pairs, print_table
+from fleet.config.settings import load
 from fleet.errors import FleetError
 from fleet.ledger import operations, views
-from fleet.settings import load
+from fleet.ops import agents as agents_table
 
 #: How often a drain looks whether the turns have ended.
-_DRAIN_LOOK_S = 0.2
+_DRAIN_POLL_INTERVAL_S = 0.2
 
 
 class _ByName(Group):
@@ -42,7 +43,7 @@ def show(name: str) -> None:
     """Show one agent with its configuration and its counts."""
     settings = load()
     operations.known_agents(settings, name)
-    row = roster.rows(context.store(), settings, [name])[0]
+    row = agents_table.rows(runtime.store(), settings, [name])[0]
     row["timeout_s"] = settings.timeout_s(name)
     row["fallbacks"] = list(settings.agents[name].fallbacks)
     if wants_json():
@@ -79,13 +80,13 @@ def drain(name: str | None, everyone: bool, timeout: float) -> None:
     while busy := [agent for agent, row in _found(names).items() if row["active"]]:
         if time.monotonic() > patience:
             raise FleetError(f"Still running after {timeout:g} s: {', '.join(busy)}.")
-        time.sleep(_DRAIN_LOOK_S)
+        time.sleep(_DRAIN_POLL_INTERVAL_S)
     if not wants_json():
         print("drained: nothing runs")
 
 
 def _found(names: list[str]) -> dict[str, dict[str, Any]]:
-    return views.agents(context.store(), names)
+    return views.agents(runtime.store(), names)
 
 
 def _switch(name: str | None, everyone: bool, done: str) -> None:
@@ -93,7 +94,7 @@ def _switch(name: str | None, everyone: bool, done: str) -> None:
         raise click.UsageError("Give one agent's name, or --all.")
     change = operations.pause if done == "paused" else operations.resume
     report = [
-        {"agent": agent, "changed": change(context.ledger(), agent)}
+        {"agent": agent, "changed": change(runtime.ledger(), agent)}
         for agent in operations.known_agents(load(), name)
     ]
     if wants_json():
@@ -107,7 +108,7 @@ def _switch(name: str | None, everyone: bool, done: str) -> None:
 
 
 def _show_all() -> None:
-    rows = roster.rows(context.store(), load(), list(load().agents))
+    rows = agents_table.rows(runtime.store(), load(), list(load().agents))
     if wants_json():
         print_json(rows)
         return

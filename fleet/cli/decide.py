@@ -5,11 +5,11 @@ from typing import Literal
 
 import click
 
-from fleet import context
+from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import print_json
+from fleet.config.settings import load
 from fleet.ledger import operations
-from fleet.settings import load
 from routing import Verdict
 
 
@@ -39,7 +39,7 @@ def _decide(
 ) -> None:
     name = _name(by) if by is not None else _user()
     state = operations.decide(
-        context.ledger(), load(), dispatch_id, verdict, by=name, said=reason.strip()
+        runtime.ledger(), load(), dispatch_id, verdict, by=name, said=reason.strip()
     )
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state, "verdict": verdict, "by": name})

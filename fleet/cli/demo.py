@@ -8,20 +8,21 @@ from collections.abc import Sequence
 
 import click
 
-from fleet import bus, context
+from fleet import runtime
 from fleet.cli.base import Command, wants_json
+from fleet.cli.demo_run import SCENES, Result, demo_folder, surprises
 from fleet.cli.output import duration, event_line, note, print_json, print_table, printable
 from fleet.cli.send import connect
 from fleet.cli.waiting import Watched, watch
-from fleet.demo import SCENES, Result, demo_folder, surprises
+from fleet.config.settings import load
 from fleet.errors import FleetError
-from fleet.settings import load
-from fleet.up.processes import Addresses
-from fleet.up.whole import run_fleet
+from fleet.ledger import bus
+from fleet.supervisor.processes import Addresses
+from fleet.supervisor.run import run_fleet
 
 INTERRUPTED = 130
 #: The longest scene takes 3 s; beyond this something is wrong.
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 #: More of an answer than this is not shown in the table.
 ANSWER_CHARS = 48
 
@@ -62,13 +63,13 @@ def demo() -> int:
 
 def _play(stopped: threading.Event, quiet: bool) -> list[Result]:
     """Send every scene's event, show what happens, and answer with how each ended."""
-    after = bus.last_id(context.store())
+    after = bus.last_id(runtime.store())
     cast = [
         (scene, Watched(dispatch_id, agent))
         for scene in SCENES
-        for dispatch_id, agent in context.intake().accept(scene.event).dispatches
+        for dispatch_id, agent in runtime.intake().accept(scene.event).dispatches
     ]
-    for event in watch(connect, [one for _, one in cast], after, PATIENCE_S):
+    for event in watch(connect, [one for _, one in cast], after, TIMEOUT_S):
         if stopped.is_set():
             return []
         if event is not None and not quiet:

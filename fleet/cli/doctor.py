@@ -4,18 +4,18 @@ from dataclasses import asdict
 
 import click
 
-from fleet import context
-from fleet import doctor as examination
+from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import print_json, print_table
-from fleet.settings import load
+from fleet.config.settings import load
+from fleet.ops.doctor import checks as examination
 
 
 @click.command(cls=Command)
 def doctor() -> int:
     """Check broker, clock, limits, models, programs and files; exit 1 when data would be lost."""
     settings = load()
-    findings = examination.examine(settings, context.store)
+    findings = examination.examine(settings, runtime.store)
     grave = [finding for finding in findings if finding.level == "error" or finding.loses_data]
     if wants_json():
         print_json(

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import click
 
-from fleet import bus, context, keys
-from fleet.bus import BusEvent
+from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import event_line, note, print_json_line
 from fleet.errors import BrokerUnavailable
-from fleet.store import Store
+from fleet.ledger import bus
+from fleet.ledger.bus import BusEvent
+from fleet.store import Store, keys
 from fleet.store.connection import reachable
 
 START = "0-0"
@@ -33,7 +34,7 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
     """
     if since is not None and not _PLACE.match(since):
         raise click.UsageError(f"--since: {since!r} is no stream id, such as 1772822677655-0.")
-    store = context.store()
+    store = runtime.store()
     after = since or (bus.last_id(store) if follow else START)
     if since is not None and _trimmed(store, since):
         note(f"fleet: the bus no longer holds what came right after {since}; older events are lost")

@@ -4,17 +4,17 @@ from typing import Any
 
 import click
 
-from fleet import context
-from fleet import health as live
+from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import duration, note, print_json, print_pairs, print_table
-from fleet.settings import load
+from fleet.config.settings import load
+from fleet.ops import health as live
 
 
 @click.command(cls=Command)
 def health() -> int:
     """Print the health document; exit 1 when down."""
-    document = live.document(context.store, load(), context.shelter())
+    document = live.document(runtime.store, load(), runtime.spool_components())
     if wants_json():
         print_json(document)
     elif document["status"] == "down":

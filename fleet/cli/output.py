@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fleet.bus import BusEvent
+from fleet.ledger.bus import BusEvent
 
 if TYPE_CHECKING:
     from rich.console import Console

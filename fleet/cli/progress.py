@@ -9,10 +9,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fleet.bus import BusEvent
-from fleet.cli.hearing import Hearing
+from fleet.cli.live_text import Hearing
 from fleet.cli.output import STATE_COLOURS, console, duration, printable
 from fleet.cli.waiting import Watched
+from fleet.ledger.bus import BusEvent
 from fleet.store import Store
 
 REDRAWS_PER_S = 8

@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from fleet import context, tokens
+from fleet import runtime
+from fleet.auth import tokens
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import cell, duration, print_json, print_pairs, print_table
+from fleet.config.settings import load
+from fleet.formats.redaction import HIDDEN
 from fleet.ledger import State, operations, parents, views
-from fleet.redact import HIDDEN
-from fleet.settings import load
 from routing.event import SOURCE_DEFAULT
 
 _IN_STATS = ("queued", "active", "retrying", "completed", "dead")
@@ -26,7 +27,7 @@ def queue() -> None:
 def stats(agent: str | None) -> None:
     """Count dispatches per agent and state, with the age of the oldest that waits."""
     names = operations.known_agents(load(), agent)
-    found = views.counts(context.store(), names)
+    found = views.counts(runtime.store(), names)
     rows = [{"agent": name, **row} for name, row in found.items()]
     if wants_json():
         print_json(rows)
@@ -61,7 +62,7 @@ def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
     """List dispatches over all agents, newest first."""
     if agent not in load().people():
         operations.known_agents(load(), agent)
-    page = views.find(context.store(), agent=agent, states=state, limit=limit)
+    page = views.find(runtime.store(), agent=agent, states=state, limit=limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
     else:
@@ -106,7 +107,7 @@ def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> N
 
     No content unless asked.
     """
-    store = context.store()
+    store = runtime.store()
     record = views.get(store, id_, content=show_content)
     event = None
     if record is None:
@@ -148,7 +149,7 @@ def print_event(event: dict[str, Any]) -> None:
 
 def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
     """The record of a dispatch. Raises Unknown."""
-    record = views.get(context.store(), dispatch_id, content=content)
+    record = views.get(runtime.store(), dispatch_id, content=content)
     if record is None:
         raise operations.Unknown(
             f"There is no dispatch {dispatch_id[:64]!r}; see `fleet queue list`."
@@ -173,7 +174,7 @@ def print_record(record: dict[str, Any]) -> None:
 @click.option("--now", is_flag=True, help="End a running turn at once, in the middle of a step.")
 def cancel(dispatch_id: str, reason: str, now: bool) -> None:
     """Cancel a dispatch: at once when it waits, at its next step when it runs."""
-    state = operations.cancel(context.ledger(), load(), dispatch_id, reason, now=now)
+    state = operations.cancel(runtime.ledger(), load(), dispatch_id, reason, now=now)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
     elif state is State.CANCELLED:
@@ -186,7 +187,7 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
 @click.argument("dispatch_id", metavar="ID")
 def retry(dispatch_id: str) -> None:
     """Queue a dead dispatch again, in its old place."""
-    state = operations.replay(context.ledger(), load(), dispatch_id)
+    state = operations.replay(runtime.ledger(), load(), dispatch_id)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
     else:
@@ -202,7 +203,7 @@ def drain(agent: str, confirm: bool, reason: str) -> None:
     operations.known_agents(load(), agent)
     if not confirm:
         raise click.UsageError(f"This cancels everything that waits for {agent}: add --confirm.")
-    cancelled = operations.drain(context.ledger(), load(), agent, reason)
+    cancelled = operations.drain(runtime.ledger(), load(), agent, reason)
     if wants_json():
         print_json({"agent": agent, "cancelled": cancelled})
     else:

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from fleet.cli.base import Command, wants_json
-from fleet.cli.incoming import read_event
+from fleet.cli.event_input import read_event
 from fleet.cli.output import print_json
-from fleet.settings import load
+from fleet.config.settings import load
 from routing import Event, decide, explain
 from routing.chains import Stage
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import click
 
-from fleet import bus, context
-from fleet.bus import BusEvent
+from fleet import runtime
 from fleet.cli.base import Command, wants_json
-from fleet.cli.incoming import read_event
+from fleet.cli.event_input import read_event
 from fleet.cli.output import event_line, note, print_json, printable
 from fleet.cli.waiting import Watched, WatchedChain, watch
+from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
-from fleet.intake import Intake
-from fleet.ledger import Accepted, State
-from fleet.settings import load
-from fleet.spool.keeper import has_keeper
-from fleet.spool.look import look
+from fleet.intake.intake import Intake
+from fleet.intake.spool.drainer import has_drainer
+from fleet.intake.spool.query import query
+from fleet.ledger import Accepted, State, bus
+from fleet.ledger.bus import BusEvent
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 
@@ -59,7 +59,7 @@ def send(
     kept = _keeps()
     # Taken before the send: whatever happens to the event comes after it.
     after = _now() if wait else ""
-    accepted = _accept(raw, context.sheltered_intake if kept else context.intake)
+    accepted = _accept(raw, runtime.spooling_intake if kept else runtime.intake)
     if not wait:
         _show_accepted(accepted)
         return 0
@@ -84,22 +84,22 @@ def connect() -> Store:
 def _now() -> str:
     """The newest id of the bus; empty while the broker is away, and this machine keeps events."""
     try:
-        return bus.last_id(context.store())
+        return bus.last_id(runtime.store())
     except BrokerUnavailable:
-        if not has_keeper(context.shelter().spool.folder):
+        if not has_drainer(runtime.spool_components().spool.folder):
             raise
         return ""
 
 
 def _kept(dispatch_id: str) -> dict[str, Any] | None:
-    return look(context.shelter().spool.file, dispatch_id, content=True)
+    return query(runtime.spool_components().spool.file, dispatch_id, content=True)
 
 
 def _keeps() -> bool:
     """True where a keeper lives, which hands over what this process puts into the spool."""
-    if not has_keeper(context.shelter().spool.folder):
+    if not has_drainer(runtime.spool_components().spool.folder):
         return False
-    context.guard()
+    runtime.guard()
     return True
 
 

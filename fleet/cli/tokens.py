@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from fleet import context, tokens
+from fleet import runtime
+from fleet.auth import tokens
+from fleet.auth.tokens import Token
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import note, print_json, print_table
-from fleet.settings import load
-from fleet.tokens import Token
+from fleet.config.settings import load
 from routing.event import EVENT_BYTES_MAX
 
 
@@ -40,7 +41,7 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
     settings = load()
     names = [*settings.agents, *settings.people()]
     checked = tokens.checked_scopes(scopes, names, settings.mcp.tools)
-    store = context.store()
+    store = runtime.store()
     first = not tokens.read_all(store)
     made, text = tokens.create(store, name, checked, rate_per_s=rate, body_bytes=max_body)
     if wants_json():
@@ -55,7 +56,7 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
 @token.command("list")
 def list_() -> None:
     """List the tokens, newest first; never their secrets."""
-    kept = sorted(tokens.read_all(context.store()).values(), key=lambda one: -one.created_ms)
+    kept = sorted(tokens.read_all(runtime.store()).values(), key=lambda one: -one.created_ms)
     if wants_json():
         print_json([_shown(one) for one in kept])
         return
@@ -75,7 +76,7 @@ def list_() -> None:
 @click.argument("which", metavar="ID|NAME")
 def revoke(which: str) -> None:
     """Revoke a token, at once: also for who follows the bus with it."""
-    revoked = tokens.revoke(context.store(), which)
+    revoked = tokens.revoke(runtime.store(), which)
     if wants_json():
         print_json({"revoked": [one.id for one in revoked]})
     elif revoked:

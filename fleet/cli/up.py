@@ -6,12 +6,12 @@ import click
 
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import note, print_json_line
-from fleet.redact import mask_url
-from fleet.settings import load
-from fleet.stdio import guard_output
+from fleet.config.settings import load
+from fleet.formats.redaction import mask_url
 from fleet.store.address import plain_url
-from fleet.up.processes import Addresses
-from fleet.up.whole import run_fleet
+from fleet.supervisor.processes import Addresses
+from fleet.supervisor.run import run_fleet
+from fleet.system.output_guard import guard_output
 
 
 @click.command(cls=Command)

@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet import bus
-from fleet.bus import BusEvent
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import State, views
+from fleet.ledger import State, bus, views
+from fleet.ledger.bus import BusEvent
 from fleet.store import Store
 
 #: The ledger is asked this often although the bus is silent.
-LOOK_S = 5.0
+POLL_INTERVAL_S = 5.0
 #: A broker that restarts answers within seconds, one that loads a large file within a minute.
-BROKER_PATIENCE_S = 60.0
+BROKER_TIMEOUT_S = 60.0
 RETRY_S = 0.5
 
 _STATE_AFTER = {
@@ -50,12 +49,12 @@ class Watched:
         """True when its outcome is known."""
         return self.record is not None
 
-    def look(self, store: Store) -> None:
+    def poll(self, store: Store) -> None:
         """Learn the truth from the ledger. Raises BrokerUnavailable."""
         record = views.get(store, self.dispatch_id, content=True)
-        self.learn(record or {"dispatch_id": self.dispatch_id, "agent": self.agent, **_FORGOTTEN})
+        self.update(record or {"dispatch_id": self.dispatch_id, "agent": self.agent, **_FORGOTTEN})
 
-    def learn(self, record: dict[str, Any]) -> None:
+    def update(self, record: dict[str, Any]) -> None:
         """Take over what a ledger says of it."""
         self.state = State(record["state"])
         self.note = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
@@ -79,7 +78,7 @@ class WatchedChain:
         """True when its outcome is known."""
         return self.outcome != "running"
 
-    def look(self, store: Store, watched: list[Watched]) -> None:
+    def poll(self, store: Store, watched: list[Watched]) -> None:
         """Learn the truth, and add what is new to `watched`. Raises BrokerUnavailable."""
         found = views.chain(store, self.id) or {
             "state": str(State.DROPPED),
@@ -115,7 +114,7 @@ def watch(
             after = after or bus.last_id(store)
             if time.monotonic() >= look_at:
                 _look(store, watched, chain)
-                look_at = time.monotonic() + LOOK_S
+                look_at = time.monotonic() + POLL_INTERVAL_S
             if chain.ended if chain else all(one.ended for one in watched):
                 return
             left_ms = int(1000 * min(ends - time.monotonic(), bus.BLOCK_MS / 1000))
@@ -123,7 +122,7 @@ def watch(
             away_since = 0.0
         except BrokerUnavailable:
             away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > BROKER_PATIENCE_S:
+            if time.monotonic() - away_since > BROKER_TIMEOUT_S:
                 raise
             store, news, look_at = None, [], 0.0
             if _have_ended(watched, elsewhere) and not chain:
@@ -145,10 +144,10 @@ def watch(
 
 def _look(store: Store, watched: list[Watched], chain: WatchedChain | None) -> None:
     if chain and not chain.ended:
-        chain.look(store, watched)
+        chain.poll(store, watched)
     for one in watched:
         if not one.ended:
-            one.look(store)
+            one.poll(store)
 
 
 def _have_ended(
@@ -158,7 +157,7 @@ def _have_ended(
     for one in watched:
         record = None if one.ended else elsewhere(one.dispatch_id)
         if record is not None:
-            one.learn(record)
+            one.update(record)
     return all(one.ended for one in watched)
 
 

@@ -17,7 +17,7 @@ LEASE_MARGIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class AttemptResult:
     """How a try ended.
 
     `unverified`: all of it was sent, and no answer came in time; or it can never be taken.
@@ -31,7 +31,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Announced:
+class PendingDelivery:
     """An outcome on its way to one target."""
 
     target: str
@@ -49,7 +49,7 @@ class Announced:
 
 def claim(
     store: Store, dispatch_id: str, target: str, window_s: float, keep_ms: int
-) -> Announced | None:
+) -> PendingDelivery | None:
     """Take a target that is open and due, alone; None where it is not. Raises BrokerUnavailable."""
     call = uuid.uuid4().hex
     lease_ms = int(1000 * (LEASE_MARGIN_S + 3 * window_s))
@@ -57,7 +57,7 @@ def claim(
     if verdict != "claimed":
         return None
     record, answer, about, *trail = rest
-    return Announced(
+    return PendingDelivery(
         target=target,
         call=call,
         record=_table(record),
@@ -67,7 +67,7 @@ def claim(
     )
 
 
-def report(store: Store, told: Announced, sample: Sample, keep_ms: int) -> int | None:
+def report(store: Store, told: PendingDelivery, sample: AttemptResult, keep_ms: int) -> int | None:
     """Say how a try ended; in how many ms the next one is due, or None.
 
     Raises BrokerUnavailable.

@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fleet.delivery.claims import Announced
+from fleet.delivery.claims import PendingDelivery
 from fleet.ledger.chained import Earlier, read_trail
 from fleet.ledger.views import rfc3339
 
 
-def message(told: Announced) -> dict[str, Any]:
+def message(told: PendingDelivery) -> dict[str, Any]:
     """`type`, `timestamp` and `data`, as Standard Webhooks recommends. The same at each try."""
     record, about = told.record, told.about
     data: dict[str, Any] = {
@@ -31,12 +31,12 @@ def message(told: Announced) -> dict[str, Any]:
     return {**_head(f"dispatch_{data['state']}", about), "data": data}
 
 
-def body(told: Announced) -> bytes:
+def body(told: PendingDelivery) -> bytes:
     """The message as it is posted."""
     return json.dumps(message(told), ensure_ascii=False).encode()
 
 
-def cloud_event(told: Announced) -> dict[str, Any]:
+def cloud_event(told: PendingDelivery) -> dict[str, Any]:
     """The message as a CloudEvents 1.0 JSON object."""
     said = message(told)
     return {
@@ -51,7 +51,7 @@ def cloud_event(told: Announced) -> dict[str, Any]:
     }
 
 
-def in_words(told: Announced) -> str:
+def in_words(told: PendingDelivery) -> str:
     """What an agent is told: the answer, or a sentence where there is none."""
     data = message(told)["data"]
     who = f"Chain {data['chain']}" if "chain" in data else f"{data['agent']}"
@@ -68,7 +68,7 @@ def _head(kind: str, about: Mapping[str, str]) -> dict[str, Any]:
     return {"type": kind, "timestamp": rfc3339(float(about["|opened_ms"]))}
 
 
-def _of_chain(told: Announced) -> dict[str, Any]:
+def _of_chain(told: PendingDelivery) -> dict[str, Any]:
     """Its last answer stands for the chain, where it completed; each stage's is beside it."""
     stages = read_trail(told.trail)
     answers = [one.answer for one in stages if one.state == "completed" and one.answer]

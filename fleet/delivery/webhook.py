@@ -12,32 +12,34 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from fleet import retry_after
-from fleet.delivery.address import Forbidden, resolve
-from fleet.delivery.claims import Sample
-from fleet.delivery.section import Delivery
+from fleet.config.deliveries import DeliveryConfig
+from fleet.delivery.claims import AttemptResult
+from fleet.formats import retry_after
+from fleet.formats.public_address import ForbiddenAddress, resolve
 
 #: As the longest deadline.
 RETRY_AFTER_MAX_S = 86_400.0
 
 
-def post(target: Delivery, body: bytes, headers: Mapping[str, str]) -> Sample:
+def post(target: DeliveryConfig, body: bytes, headers: Mapping[str, str]) -> AttemptResult:
     """Post once; only a 2xx within `window_s` confirms."""
     place = urlsplit(target.webhook.get_secret_value() if target.webhook else "")
     host, tls = str(place.hostname), place.scheme == "https"
     port = place.port or (443 if tls else 80)
     try:
         addresses = resolve(host, port, allow_private=target.allow_private)
-    except Forbidden as error:
-        return Sample(kind="failed", reason=str(error))
+    except ForbiddenAddress as error:
+        return AttemptResult(kind="failed", reason=str(error))
     except (OSError, UnicodeError):
-        return Sample(kind="failed", reason="its name is not known")
+        return AttemptResult(kind="failed", reason="its name is not known")
     path = (place.path or "/") + (f"?{place.query}" if place.query else "")
     connection = _Pinned(host, port, addresses, target.window_s, _trusted() if tls else None)
     return _exchange(connection, path, body, {**headers, "host": place.netloc})
 
 
-def _exchange(connection: "_Pinned", path: str, body: bytes, headers: Mapping[str, str]) -> Sample:
+def _exchange(
+    connection: "_Pinned", path: str, body: bytes, headers: Mapping[str, str]
+) -> AttemptResult:
     doing = "connecting"
     try:
         connection.connect()
@@ -53,23 +55,23 @@ def _exchange(connection: "_Pinned", path: str, body: bytes, headers: Mapping[st
     except (OSError, http.client.HTTPException, ValueError) as error:
         late = connection.late.is_set() or isinstance(error, TimeoutError)
         if late and doing == "its answer":
-            return Sample(
+            return AttemptResult(
                 kind="unverified", reason=f"no answer within {connection.window_s:g} s (window_s)"
             )
         why = "took too long" if late else f"failed ({type(error).__name__})"
-        return Sample(kind="failed", reason=f"{doing} {why}")
+        return AttemptResult(kind="failed", reason=f"{doing} {why}")
     finally:
         connection.close()
     return sample_of(status, dict(response.headers.items()))
 
 
-def sample_of(status: int, headers: Mapping[str, str]) -> Sample:
+def sample_of(status: int, headers: Mapping[str, str]) -> AttemptResult:
     """What a receiver's answer says."""
     if 200 <= status <= 299:
-        return Sample(kind="ack", reason=f"HTTP {status}")
+        return AttemptResult(kind="ack", reason=f"HTTP {status}")
     asked_s = retry_after.seconds(headers) if status in (429, 503) else None
     wait_s = min(asked_s or 0.0, RETRY_AFTER_MAX_S)
-    return Sample(kind="failed", reason=f"HTTP {status}", retry_after_s=wait_s)
+    return AttemptResult(kind="failed", reason=f"HTTP {status}", retry_after_s=wait_s)
 
 
 @cache

@@ -1,6 +1,6 @@
 """The durable record of every dispatch: the truth. A queue message is only a wake-up."""
 
-from fleet.ledger.chained import Earlier, Place
+from fleet.ledger.chained import ChainPosition, Earlier
 from fleet.ledger.history import Said
 from fleet.ledger.protocol import (
     NOTHING,
@@ -15,25 +15,25 @@ from fleet.ledger.protocol import (
     Report,
     Runs,
 )
-from fleet.ledger.states import Stage, State
+from fleet.ledger.states import FailureStage, State
 from fleet.ledger.valkey import ValkeyLedger
 
 __all__ = [
     "NOTHING",
     "Accepted",
     "Acceptor",
+    "ChainPosition",
     "Claim",
     "Cost",
     "Earlier",
     "Ending",
     "Failure",
+    "FailureStage",
     "HandOver",
     "Ledger",
-    "Place",
     "Report",
     "Runs",
     "Said",
-    "Stage",
     "State",
     "ValkeyLedger",
 ]

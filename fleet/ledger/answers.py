@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from fleet import keys
 from fleet.errors import IdempotencyConflict, Refused, SessionBusy
 from fleet.ledger.protocol import Accepted, Answer
+from fleet.store import keys
 from routing import Event
 from routing.event import SENT_BY_FLEET, SENT_LOCALLY, event_key
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet import keys
-from fleet.delivery import receivers
-from fleet.settings import Settings
+from fleet.config.settings import Settings
+from fleet.ledger import receivers
+from fleet.store import keys
 from routing import Chain, Event, Plan, Verdict
 from routing.chains import Stage
 
@@ -26,7 +26,7 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ChainPosition:
     """Where in which chain a turn is."""
 
     chain: str
@@ -39,13 +39,13 @@ class Place:
     earlier: tuple[Earlier, ...]  #: in the order in which they ended
 
 
-def read_place(parts: Sequence[str]) -> Place | None:
+def read_position(parts: Sequence[str]) -> ChainPosition | None:
     """What `claim.lua` adds for a stage of a chain; None for a dispatch that is none."""
     if not parts:
         return None
     place: dict[str, Any] = json.loads(parts[0])
     here = (int(place["stage"]), int(place["round"]))
-    return Place(
+    return ChainPosition(
         chain=place["name"],
         stage=int(place["stage"]),
         stages=int(place["stages"]),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet import keys
+from fleet.store import keys
 from routing import Event
 
 logger = logging.getLogger(__name__)

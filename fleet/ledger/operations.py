@@ -6,15 +6,15 @@ Each is one script or a bounded row of them; repeating one is harmless.
 import uuid
 from typing import Literal
 
-from fleet import keys
+from fleet.config.settings import Settings
 from fleet.errors import FleetError
 from fleet.ledger import views
+from fleet.ledger.maintenance import BATCH
 from fleet.ledger.states import WAITING, State
 from fleet.ledger.valkey import ValkeyLedger
-from fleet.local import note_paused
-from fleet.maintenance import BATCH
-from fleet.settings import Settings
+from fleet.store import keys
 from fleet.store.connection import reachable
+from fleet.system.agent_lock import record_paused
 from routing import Verdict
 
 #: Of the name of a person who decides.
@@ -99,7 +99,7 @@ def decide(
     answer, *rest = ledger.store.run("decide", dispatch_id, verdict, by, said, call, keep_ms)
     if answer == "refused":
         raise NotPossible(_undecidable(dispatch_id, *rest))
-    ledger.ring_stage(rest[1:])
+    ledger.notify_stage(rest[1:])
     return _state(answer if answer == "unknown" else rest[0], dispatch_id)
 
 
@@ -115,16 +115,16 @@ def _undecidable(dispatch_id: str, state: str, verdict: str, decided_by: str, en
 
 def pause(ledger: ValkeyLedger, agent: str) -> bool:
     """Let an agent finish its running turn and start no other; False when it was paused before."""
-    if ledger.settings.runs_direct:
-        note_paused(ledger.settings.data_dir, agent, True)
+    if ledger.settings.runs_offline:
+        record_paused(ledger.settings.data_dir, agent, True)
     return bool(ledger.store.run("agent", agent, "pause"))
 
 
 def resume(ledger: ValkeyLedger, agent: str) -> bool:
     """Let a paused agent go on; False when it was not paused."""
     resumed = bool(ledger.store.run("agent", agent, "resume"))
-    if ledger.settings.runs_direct:
-        note_paused(ledger.settings.data_dir, agent, False)
+    if ledger.settings.runs_offline:
+        record_paused(ledger.settings.data_dir, agent, False)
     return resumed
 
 

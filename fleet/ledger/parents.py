@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fleet import keys
+from fleet.formats.redaction import HIDDEN
 from fleet.ledger.operations import NotPossible
 from fleet.ledger.states import State
 from fleet.ledger.views import rfc3339
-from fleet.redact import HIDDEN
-from fleet.store import Store
+from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from routing.event import SENT_LOCALLY, SOURCE_DEFAULT, event_key
 

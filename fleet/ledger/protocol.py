@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleet.errors import IdempotencyConflict, Refused
-from fleet.ledger.chained import Place
+from fleet.ledger.chained import ChainPosition
 from fleet.ledger.history import Said
-from fleet.ledger.states import Stage, State
+from fleet.ledger.states import FailureStage, State
 from routing import Event, Plan
 
 #: Of tokens or dollars in one step; more is a mistake of who says so.
@@ -50,7 +50,7 @@ class Claim:
     cancel: str = ""  #: why somebody asked to cancel it, before it started
     history: tuple[Said, ...] = ()  #: what was said in its session before, oldest first
     joined: tuple[Event, ...] = ()  #: later events of its session that this turn is also about
-    place: Place | None = None  #: where in which chain, if it is a stage of one
+    chain_position: ChainPosition | None = None  #: where in which chain, if it is a stage of one
 
     @property
     def text(self) -> str:
@@ -62,14 +62,14 @@ class Claim:
 class Failure:
     """Why an attempt failed, and whether another may do better."""
 
-    stage: Stage
+    stage: FailureStage
     reason: str  #: one sentence without content or secrets
     retryable: bool
     retry_after_s: float | None = None
     kind: str = ""  #: the class of the error
     #: Nothing was tried, and nothing of this agent can be until `retry_after_s` has passed: the
     #: dispatch keeps its place and its attempts, and the agent claims none before.
-    hold: bool = False
+    defer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

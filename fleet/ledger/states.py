@@ -47,7 +47,7 @@ TERMINAL = frozenset({State.COMPLETED, State.DEAD, State.CANCELLED, State.DROPPE
 WAITING = frozenset({State.QUEUED, State.RETRYING, State.PARKED})
 
 
-class Stage(StrEnum):
+class FailureStage(StrEnum):
     """Where an attempt failed."""
 
     ADMISSION = "admission"

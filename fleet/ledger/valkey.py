@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from fleet import keys
-from fleet.delivery import receivers
+from fleet.config.sections import AgentConfig, RetryConfig
+from fleet.config.settings import Settings
 from fleet.errors import ConfigError, Fenced, IdempotencyConflict, Refused
+from fleet.ledger import receivers
 from fleet.ledger.answers import old_digest, read_answer
-from fleet.ledger.chained import plan_text, read_place
+from fleet.ledger.chained import plan_text, read_position
 from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
 from fleet.ledger.protocol import (
     NOTHING,
@@ -25,11 +26,9 @@ from fleet.ledger.protocol import (
     Report,
 )
 from fleet.ledger.states import State
-from fleet.publish import Bell
-from fleet.sections import Agent, Retry
-from fleet.settings import Settings
-from fleet.store import Store
+from fleet.store import Store, keys
 from fleet.store.connection import reachable
+from fleet.store.wakeup import WakeupPublisher
 from fleet.store.wire import Arg
 from routing import Event, Plan, read_verdict
 from routing.chains import HUMAN_MARK
@@ -42,7 +41,7 @@ REASON_CHARS_MAX = 200
 #: More than can ever wait.
 _NO_MAX = 2**50
 _NO_CAPS: tuple[Arg, Arg] = (_NO_MAX, "")
-_NO_AGENT = Agent(runner="python", python="nobody:nothing")
+_NO_AGENT = AgentConfig(runner="python", python="nobody:nothing")
 #: Of a stored event, beside what its sender sent. Only `payload_of` writes it.
 _SENT_BY = "sentby"
 #: A dispatch whose worker died this often is buried: it is more likely its cause than its victim.
@@ -52,12 +51,14 @@ LOSSES_MAX = 3
 class ValkeyLedger(Ledger):
     """Implements `Ledger`; see there for what each verb promises."""
 
-    def __init__(self, store: Store, settings: Settings, bell: Bell | None = None) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, bell: WakeupPublisher | None = None
+    ) -> None:
         """`bell` where the broker is not the store; else the scripts ring by themselves."""
         self.store = store
         self.bell = bell
         self.settings = settings
-        self._chains = settings.governance()
+        self._chains = settings.routing_chains()
         self._keep_ended_ms = int(settings.retention.completed_s * 1000)
         self._keep_dead_ms = int(settings.retention.dead_s * 1000)
         sessions = settings.sessions
@@ -112,7 +113,7 @@ class ValkeyLedger(Ledger):
             cancel=cancel,
             history=recalled(said, event),
             joined=tuple(map(read_payload, joined)),
-            place=read_place(place),
+            chain_position=read_position(place),
         )
 
     def step(
@@ -144,8 +145,8 @@ class ValkeyLedger(Ledger):
 
     def commit(self, claim: Claim, ending: Ending) -> State:
         """End the attempt; answers the state the dispatch is in now."""
-        if claim.place and not (ending.failure or ending.cancelled):
-            verdict = read_verdict(ending.answer) or claim.place.on_silence
+        if claim.chain_position and not (ending.failure or ending.cancelled):
+            verdict = read_verdict(ending.answer) or claim.chain_position.on_silence
             ending = replace(ending, facts={**ending.facts, "verdict": verdict})
         said = "", ""
         if ending.answer.strip() and claim.event.session is not None:
@@ -177,7 +178,7 @@ class ValkeyLedger(Ledger):
         answer = self.store.run("commit", dispatch_id, agent, fence, attempt, *args)
         if answer[0] != "done":
             raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")
-        self.ring_stage(answer[2:])
+        self.notify_stage(answer[2:])
         return State(answer[1])
 
     def _ending_args(
@@ -186,13 +187,15 @@ class ValkeyLedger(Ledger):
         """How an attempt ended, as `commit.lua` wants it from its fifth argument on."""
         failure = ending.failure
         verdict = "failed" if failure else "cancelled" if ending.cancelled else "completed"
-        if failure and failure.hold:
+        if failure and failure.defer:
             verdict = "held"
         facts = {name: str(value) for name, value in ending.facts.items()}
         if failure and failure.kind:
             facts["error_kind"] = failure.kind
         text = json.dumps(facts, ensure_ascii=False)
-        retry = self.settings.agents[agent].retry if agent in self.settings.agents else Retry()
+        retry = (
+            self.settings.agents[agent].retry if agent in self.settings.agents else RetryConfig()
+        )
         retry_after_s = (failure.retry_after_s or 0.0) if failure else 0.0
         return [
             *(verdict, text, ending.answer),
@@ -207,7 +210,7 @@ class ValkeyLedger(Ledger):
             *self._history_bounds,
         ]
 
-    def ring_stage(self, made: Sequence[str]) -> None:
+    def notify_stage(self, made: Sequence[str]) -> None:
         """Ring for the dispatches of a chain's next stage, `id agent` each, as a script asks.
 
         Where they are not asked for, or not delivered, beat rings.
@@ -216,7 +219,7 @@ class ValkeyLedger(Ledger):
             if self.bell:
                 self.bell(agent, dispatch_id)
 
-    def hand_over(self, batch: Sequence[HandOver]) -> int:
+    def import_spooled(self, batch: Sequence[HandOver]) -> int:
         """Accept events that the spool accepted, with what became of them; a known one is skipped.
 
         None is refused, neither for `max_pending` nor for a busy session. Answers how many of the
@@ -239,7 +242,7 @@ class ValkeyLedger(Ledger):
                 conflict = accepted
             if self.bell:
                 _ring(self.bell, accepted)
-            self.ring_stage(made)
+            self.notify_stage(made)
             late += int(too_late)
         if conflict:
             conflict.late = late
@@ -370,7 +373,7 @@ def read_payload(payload: str) -> Event:
     return Event.parse(wire, new_id=wire["id"], now=wire["time"], sent_by=sent_by)
 
 
-def _ring(bell: Bell, answer: Answer) -> None:
+def _ring(bell: WakeupPublisher, answer: Answer) -> None:
     if isinstance(answer, Accepted) and not answer.duplicate:
         for dispatch_id, agent in answer.dispatches:
             # A person has no queue.

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fleet import keys
+from fleet.formats.redaction import HIDDEN
 from fleet.ledger.chained import Earlier, read_trail
 from fleet.ledger.states import State
-from fleet.redact import HIDDEN
-from fleet.store import Store
+from fleet.store import Store, keys
 from fleet.store.connection import reachable
 
 LIST_MAX = 1000

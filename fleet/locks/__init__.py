@@ -1,20 +1,20 @@
 """Locks on the store, usable on their own: they need a `Store` and nothing else of the fleet."""
 
 from fleet.locks.classify import OperationClassifier
-from fleet.locks.errors import Busy, GivenUp, LockLost, StoreDown
+from fleet.locks.errors import LockBusy, LockLost, StoreUnavailable, WaitCancelled
 from fleet.locks.guard import ConcurrencyGuard
-from fleet.locks.hold import Hold
+from fleet.locks.handle import LockHandle
 from fleet.locks.session import SessionLock
 from fleet.locks.turn import TurnRWLock
 
 __all__ = [
-    "Busy",
     "ConcurrencyGuard",
-    "GivenUp",
-    "Hold",
+    "LockBusy",
+    "LockHandle",
     "LockLost",
     "OperationClassifier",
     "SessionLock",
-    "StoreDown",
+    "StoreUnavailable",
     "TurnRWLock",
+    "WaitCancelled",
 ]

@@ -11,7 +11,7 @@ FleetError
 from fleet.errors import BrokerUnavailable, FleetError
 
 
-class Busy(FleetError):
+class LockBusy(FleetError):
     """The lock was not free in time; `retry_after_s` says when it is worth to ask again."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
@@ -23,9 +23,9 @@ class LockLost(FleetError):
     """The hold ended before it was given back, and another may have the lock: write nothing."""
 
 
-class GivenUp(FleetError):
+class WaitCancelled(FleetError):
     """The wait for the lock was cancelled from elsewhere."""
 
 
-class StoreDown(BrokerUnavailable):
+class StoreUnavailable(BrokerUnavailable):
     """The store that keeps the locks does not answer, and without it nothing is let through."""

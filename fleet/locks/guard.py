@@ -15,9 +15,9 @@ from typing import Literal
 
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.locks.classify import OperationClassifier
-from fleet.locks.errors import Busy, LockLost, StoreDown
-from fleet.locks.hold import Hold
-from fleet.locks.section import Section
+from fleet.locks.context import LockContext
+from fleet.locks.errors import LockBusy, LockLost, StoreUnavailable
+from fleet.locks.handle import LockHandle
 from fleet.locks.session import SessionLock
 from fleet.locks.turn import TurnRWLock
 
@@ -56,13 +56,13 @@ class ConcurrencyGuard:
         return Operation(name, (self._session_lock.hold(), turn), go_on=self._open)
 
 
-class Operation(Section):
+class Operation(LockContext):
     """Both locks, taken in order and given back in reverse."""
 
-    def __init__(self, name: str, holds: tuple[Hold, ...], *, go_on: bool) -> None:
+    def __init__(self, name: str, holds: tuple[LockHandle, ...], *, go_on: bool) -> None:
         self.name = name
         self._holds = holds
-        self._held: list[Hold] = []
+        self._held: list[LockHandle] = []
         self._go_on = go_on
 
     @property
@@ -84,9 +84,9 @@ class Operation(Section):
         except BrokerUnavailable as error:
             if not self._go_on:
                 self._back_out()
-                raise StoreDown(f"{self.name} was not called: {error}") from error
+                raise StoreUnavailable(f"{self.name} was not called: {error}") from error
             _OPEN.passed(self.name, error)
-        except Busy as error:
+        except LockBusy as error:
             self._back_out()
             logger.warning("%s was not called: %s", self.name, error)
             raise

@@ -20,7 +20,7 @@ from fleet.locks.errors import LockLost
 logger = logging.getLogger(__name__)
 
 #: Between two attempts to reach a store that is away; less for holds that end sooner.
-PAUSE_S = 1.0
+RETRY_DELAY_S = 1.0
 
 #: Older ones end by their own time to live while the store is away for long.
 UNSETTLED_MAX = 10_000
@@ -55,20 +55,20 @@ class Renewal:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def keep(self, hold: Renewable) -> None:
+    def add(self, hold: Renewable) -> None:
         """Renew it until it is dropped."""
         self._holds[hold.id] = weakref.ref(hold)
         if hold.renew_at < self._looks_at:
             self._call()
 
-    def drop(self, hold: Renewable) -> None:
+    def remove(self, hold: Renewable) -> None:
         """Renew it no more."""
         self._holds.pop(hold.id, None)
 
-    def settle(self, hold: Renewable) -> None:
+    def reconcile(self, hold: Renewable) -> None:
         """Withdraw it as soon as the store answers, or until it has ended by itself."""
         if len(self._unsettled) < UNSETTLED_MAX:
-            self._unsettled[hold.id] = (hold, time.monotonic() + hold.ttl_s + 2 * PAUSE_S)
+            self._unsettled[hold.id] = (hold, time.monotonic() + hold.ttl_s + 2 * RETRY_DELAY_S)
         self._call()
 
     def _call(self) -> None:
@@ -108,14 +108,14 @@ class Renewal:
                 hold.renew()
                 return
         except LockLost as lost:
-            self.drop(hold)
+            self.remove(hold)
             hold.renew_at = math.inf
             logger.warning("%s", lost)
             return
         except BrokerUnavailable as error:
             away.add(hold.calls)
             logger.warning("locks cannot be renewed: %s", error)
-        hold.renew_at = time.monotonic() + min(PAUSE_S, hold.ttl_s / 10)
+        hold.renew_at = time.monotonic() + min(RETRY_DELAY_S, hold.ttl_s / 10)
 
     def _withdraw(self, away: set[LockCalls]) -> float:
         """Withdraw what is unsettled; when to try again."""
@@ -128,7 +128,7 @@ class Renewal:
                 self._unsettled.pop(hold_id, None)
             except BrokerUnavailable:
                 away.add(hold.calls)
-        return time.monotonic() + PAUSE_S if self._unsettled else math.inf
+        return time.monotonic() + RETRY_DELAY_S if self._unsettled else math.inf
 
 
 RENEWAL = Renewal()

@@ -11,11 +11,10 @@ ends for itself: one that crashed keeps the lock no longer than its own time to 
 from types import TracebackType
 from typing import Self
 
-from fleet import keys
 from fleet.locks.calls import calls_of
 from fleet.locks.errors import LockLost
-from fleet.locks.hold import Hold, Terms
-from fleet.store import Store
+from fleet.locks.handle import LockHandle, Terms
+from fleet.store import Store, keys
 
 
 class SessionLock:
@@ -39,12 +38,12 @@ class SessionLock:
         self.acquire_timeout_s = acquire_timeout_s
         lock = keys.lock_name("session", session)
         self._terms = Terms(calls_of(store), lock, turn, "joins", ttl_s, f"The session {session!r}")
-        self._holds: list[Hold] = []
+        self._holds: list[LockHandle] = []
 
-    def hold(self, timeout_s: float | None = None) -> Hold:
+    def hold(self, timeout_s: float | None = None) -> LockHandle:
         """One more hold, to be entered by `with` or `async with`."""
         wait_s = self.acquire_timeout_s if timeout_s is None else timeout_s
-        return Hold(self._terms, wait_s)
+        return LockHandle(self._terms, wait_s)
 
     def acquire(self, timeout_s: float | None = None) -> int:
         """Wait for the lock; its token. Each acquire wants its own release.

@@ -11,11 +11,10 @@ Each reader and each writer has a hold that ends by itself, so no crash wedges t
 gives back late gives back nothing of another's.
 """
 
-from fleet import keys
 from fleet.locks.calls import calls_of
-from fleet.locks.hold import Hold, Terms
+from fleet.locks.handle import LockHandle, Terms
 from fleet.locks.session import checked
-from fleet.store import Store
+from fleet.store import Store, keys
 
 _READERS = "readers"
 
@@ -37,14 +36,14 @@ class TurnRWLock:
         self._read = Terms(calls, lock, _READERS, "queues", ttl_s, f"{title} (read)")
         self._write = Terms(calls, lock, "", "alone", ttl_s, f"{title} (write)")
 
-    def read(self, timeout_s: float | None = None) -> Hold:
+    def read(self, timeout_s: float | None = None) -> LockHandle:
         """A hold shared with other readers, to be entered by `with` or `async with`."""
         return self._hold(self._read, timeout_s)
 
-    def write(self, timeout_s: float | None = None) -> Hold:
+    def write(self, timeout_s: float | None = None) -> LockHandle:
         """A hold shared with nobody, to be entered by `with` or `async with`."""
         return self._hold(self._write, timeout_s)
 
-    def _hold(self, terms: Terms, timeout_s: float | None) -> Hold:
+    def _hold(self, terms: Terms, timeout_s: float | None) -> LockHandle:
         wait_s = self.acquire_timeout_s if timeout_s is None else timeout_s
-        return Hold(terms, wait_s)
+        return LockHandle(terms, wait_s)

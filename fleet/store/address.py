@@ -8,8 +8,8 @@ import redis
 
 from fleet.broker.embedded import read_endpoint
 from fleet.broker.endpoint import BrokerFolder
+from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable, ConfigError
-from fleet.settings import Settings, load
 
 #: kombu has no `valkey://` (celery/kombu#2245); the protocol is Redis's.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}

@@ -14,10 +14,10 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.retry import Retry
 
 from fleet.errors import BrokerUnavailable
-from fleet.publish import doorbell_template
-from fleet.redact import mask_url
-from fleet.store.guarded import Guard, GuardedClient
-from fleet.store.wire import PATIENCE_S, Arg, Calls, Script, Wire
+from fleet.formats.redaction import mask_url
+from fleet.store.guarded import CallGuard, GuardedClient
+from fleet.store.wakeup import wakeup_template
+from fleet.store.wire import TIMEOUT_S, Arg, Calls, Script, Wire
 
 #: Longer than any script takes, shorter than a sender's patience; a hung server counts as down.
 SOCKET_TIMEOUT_S = 5.0
@@ -52,11 +52,11 @@ class Store:
         bus_max_length: int,
         *,
         rings: bool,
-        guard: Guard | None = None,
+        guard: CallGuard | None = None,
     ) -> None:
         self.client = client
         self._guard = guard
-        self._always: tuple[Arg, Arg] = (bus_max_length, doorbell_template() if rings else "")
+        self._always: tuple[Arg, Arg] = (bus_max_length, wakeup_template() if rings else "")
         self._wire = Wire(client, again_after=_again_after(guard))
         self._scripts: dict[str, Script] = {}
 
@@ -83,7 +83,7 @@ class Store:
             try:
                 return self._wire.call(self._scripts[name], calls)
             except (RedisError, OSError) as error:
-                self._guard.note(error)
+                self._guard.record_error(error)
                 raise
 
 
@@ -94,7 +94,7 @@ def open_store(
     rings: bool = True,
     socket_timeout_s: float | None = SOCKET_TIMEOUT_S,
     connect_timeout_s: float = SOCKET_TIMEOUT_S,
-    guard: Guard | None = None,
+    guard: CallGuard | None = None,
 ) -> Store:
     """A store for `url`; connects when first used. A blocking reader sets no socket timeout.
 
@@ -108,7 +108,7 @@ def open_store(
     pool = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=READ_CONNECTIONS_MAX,
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_S,
         decode_responses=True,
         socket_timeout=socket_timeout_s,
         socket_connect_timeout=connect_timeout_s,
@@ -133,7 +133,7 @@ def _follow_password(options: dict[str, Any]) -> None:
             options.pop(word, None)
 
 
-def _again_after(guard: Guard | None) -> tuple[type[Exception], ...]:
+def _again_after(guard: CallGuard | None) -> tuple[type[Exception], ...]:
     """After what a call is tried a second time.
 
     Behind a guard each timeout is a failure that counts, and a caller has somewhere else to go.

@@ -11,14 +11,14 @@ from redis.client import Pipeline
 from redis.exceptions import RedisError
 
 
-class Guard(Protocol):
+class CallGuard(Protocol):
     """Lets calls through or not, and hears what came of them."""
 
     def check(self) -> None:
         """Raises a redis-py error instead of letting a call through."""
         ...
 
-    def note(self, error: Exception) -> None:
+    def record_error(self, error: Exception) -> None:
         """A call raised this."""
         ...
 
@@ -26,10 +26,10 @@ class Guard(Protocol):
 class GuardedClient(redis.Redis):
     """A client whose every command passes its guard."""
 
-    guard: Guard
+    guard: CallGuard
 
     @classmethod
-    def behind(cls, guard: Guard, pool: "redis.ConnectionPool") -> "GuardedClient":
+    def behind(cls, guard: CallGuard, pool: "redis.ConnectionPool") -> "GuardedClient":
         """A client of its own pool."""
         guarded = cast("GuardedClient", cls.from_pool(pool))
         guarded.guard = guard
@@ -41,7 +41,7 @@ class GuardedClient(redis.Redis):
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
-            self.guard.note(error)
+            self.guard.record_error(error)
             raise
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> "GuardedPipeline":
@@ -56,7 +56,7 @@ class GuardedClient(redis.Redis):
 class GuardedPipeline(Pipeline):
     """Commands that are sent together; a guard lets all of them through or none."""
 
-    guard: Guard
+    guard: CallGuard
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """As redis-py's."""
@@ -64,5 +64,5 @@ class GuardedPipeline(Pipeline):
         try:
             return super().execute(raise_on_error)
         except (RedisError, OSError) as error:
-            self.guard.note(error)
+            self.guard.record_error(error)
             raise

@@ -31,7 +31,7 @@ class Calls(Protocol):
 
 
 #: Before the one second try; a server that closed an idle connection is there again at once.
-RETRY_PAUSE_S = 0.05
+RETRY_DELAY_S = 0.05
 
 #: What is sent by one write, at least: less would wake the server too often, more keep it waiting.
 PART_BYTES = 8192
@@ -39,12 +39,12 @@ PART_BYTES = 8192
 #: Of one client. The server runs one script at a time, so more would only wait there instead.
 CONNECTIONS_MAX = 64
 #: How long a call waits for one of them; then the server is as good as gone.
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 #: While it waits it looks this often for what no other call announces: a connection that was lost.
-LOOK_S = 0.1
+POLL_INTERVAL_S = 0.1
 
 
-class Crowded(redis.RedisError):
+class PoolExhausted(redis.RedisError):
     """Every connection was in use by another call for the whole patience."""
 
 
@@ -74,7 +74,7 @@ class Wire:
         self,
         client: "redis.Redis",
         connections_max: int = CONNECTIONS_MAX,
-        patience_s: float = PATIENCE_S,
+        patience_s: float = TIMEOUT_S,
         again_after: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError),
     ) -> None:
         self._client = client
@@ -113,7 +113,7 @@ class Wire:
         try:
             return self._try(script, calls)
         except self._again_after:
-            time.sleep(random.uniform(0, RETRY_PAUSE_S))  # noqa: S311 - spreads load, guards nothing
+            time.sleep(random.uniform(0, RETRY_DELAY_S))  # noqa: S311 - spreads load, guards nothing
             return self._try(script, calls)
 
     def _try(self, script: Script, calls: Calls) -> list[Any]:
@@ -157,11 +157,11 @@ class Wire:
                     if len(self._made) < self._connections_max:
                         return self._open()
                     if time.monotonic() > until:
-                        raise Crowded(
+                        raise PoolExhausted(
                             f"all {self._connections_max} connections of this process "
                             f"were in use for {self._patience_s:g} s"
                         )
-                    self._free.wait(LOOK_S)
+                    self._free.wait(POLL_INTERVAL_S)
             finally:
                 self._waiting -= 1
 

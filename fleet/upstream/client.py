@@ -11,10 +11,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from fleet.errors import BrokerUnavailable
-from fleet.upstream.desk import Desk, Mode
-from fleet.upstream.gateway import Gateway, after
-from fleet.upstream.taker import Taker, parse
-from fleet.upstream.teller import Teller
+from fleet.upstream.cursor_store import CursorStore, Mode
+from fleet.upstream.event_consumer import EventConsumer, parse
+from fleet.upstream.gateway_address import GatewayAddress, after
+from fleet.upstream.outcome_reporter import OutcomeReporter
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,16 @@ class BadAnswer(Exception):
     """What the gateway answered to a poll is no list of events."""
 
 
-class Client:
+class UpstreamClient:
     """Takes events until it is cancelled."""
 
-    def __init__(self, gateway: Gateway, taker: Taker, desk: Desk, teller: Teller) -> None:
+    def __init__(
+        self,
+        gateway: GatewayAddress,
+        taker: EventConsumer,
+        desk: CursorStore,
+        teller: OutcomeReporter,
+    ) -> None:
         self._gateway = gateway
         self._taker = taker
         self._desk = desk
@@ -98,7 +104,7 @@ class Client:
             try:
                 async for frame in socket:
                     if not self._teller.hears(frame):
-                        await self._taker.take_frame(frame)
+                        await self._taker.accept_frame(frame)
             finally:
                 self._teller.connected(None)
 
@@ -114,7 +120,7 @@ class Client:
                 else:
                     self._tell("poll", "")
                     for raw in events:
-                        await self._taker.take(raw)
+                        await self._taker.accept(raw)
                 await asyncio.sleep(POLL_EVERY_S * random.uniform(0.75, 1.25))  # noqa: S311
 
     async def _keep_telling(self) -> None:
@@ -122,7 +128,7 @@ class Client:
         while True:
             self._changed.clear()
             try:
-                await asyncio.to_thread(self._desk.tell, self._mode)
+                await asyncio.to_thread(self._desk.record_mode, self._mode)
             except BrokerUnavailable as error:
                 self._tell("store", str(error))
             else:

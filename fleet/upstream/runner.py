@@ -10,25 +10,25 @@ import logging
 import signal
 from contextlib import suppress
 
-from fleet import context, keys
+from fleet import runtime
+from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, Fenced
-from fleet.locks import Busy, Hold, LockLost
+from fleet.locks import LockBusy, LockHandle, LockLost
 from fleet.locks.calls import calls_of
-from fleet.locks.hold import Terms
-from fleet.settings import Settings
-from fleet.store import Store
-from fleet.up.lifeline import watch_lifeline
-from fleet.upstream.client import Client
-from fleet.upstream.desk import Desk
-from fleet.upstream.gateway import Gateway
-from fleet.upstream.taker import Taker
-from fleet.upstream.teller import Teller
+from fleet.locks.handle import Terms
+from fleet.store import Store, keys
+from fleet.system.lifeline import watch_lifeline
+from fleet.upstream.client import UpstreamClient
+from fleet.upstream.cursor_store import CursorStore
+from fleet.upstream.event_consumer import EventConsumer
+from fleet.upstream.gateway_address import GatewayAddress
+from fleet.upstream.outcome_reporter import OutcomeReporter
 
 logger = logging.getLogger(__name__)
 
 #: A client that stands by is woken when the place is free, and stands in line anew after this.
 STAND_BY_S = 5.0
-LOOK_S = 0.25
+POLL_INTERVAL_S = 0.25
 RETRY_S = 1.0
 
 
@@ -37,7 +37,7 @@ def serve() -> None:
     watch_lifeline()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("fleet").setLevel(logging.INFO)
-    asyncio.run(_serve(context.settings()))
+    asyncio.run(_serve(runtime.settings()))
 
 
 async def _serve(settings: Settings) -> None:
@@ -45,12 +45,12 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
-    gateway = Gateway.of(settings.upstream)
+    gateway = GatewayAddress.of(settings.upstream)
     if gateway is None:
         logger.info("no upstream is configured; nothing to run here")
         await told.wait()
         return
-    keeper = context.keeper()
+    keeper = runtime.drainer()
     # What is kept while the broker is away must also leave the spool where no API runs.
     keeper.start()
     working = asyncio.create_task(_work(gateway, settings.lease_ttl_s))
@@ -63,18 +63,18 @@ async def _serve(settings: Settings) -> None:
         await working
 
 
-async def _work(gateway: Gateway, ttl_s: float) -> None:
+async def _work(gateway: GatewayAddress, ttl_s: float) -> None:
     """Lead whenever nobody else does. Only ends by being cancelled."""
     said = ""
     while True:
         try:
-            store = await asyncio.to_thread(context.unguarded_store)
+            store = await asyncio.to_thread(runtime.unguarded_store)
             hold = _hold(store, gateway, ttl_s)
             async with hold:
                 logger.info("this client takes the events of %s", gateway.name)
                 said = ""
                 await _lead(store, gateway, hold)
-        except Busy:
+        except LockBusy:
             if said != "busy":
                 logger.info("another client takes the events of %s; standing by", gateway.name)
             said = "busy"
@@ -85,22 +85,22 @@ async def _work(gateway: Gateway, ttl_s: float) -> None:
             await asyncio.sleep(RETRY_S)
 
 
-def _hold(store: Store, gateway: Gateway, ttl_s: float) -> Hold:
+def _hold(store: Store, gateway: GatewayAddress, ttl_s: float) -> LockHandle:
     lock = keys.lock_name("upstream", gateway.digest)
     title = "The place of the upstream client"
-    return Hold(Terms(calls_of(store), lock, "", "joins", ttl_s, title), STAND_BY_S)
+    return LockHandle(Terms(calls_of(store), lock, "", "joins", ttl_s, title), STAND_BY_S)
 
 
-async def _lead(store: Store, gateway: Gateway, hold: Hold) -> None:
+async def _lead(store: Store, gateway: GatewayAddress, hold: LockHandle) -> None:
     """Take events while the lock is held. Raises LockLost and BrokerUnavailable."""
-    desk = Desk(store, gateway.digest, hold.token)
+    desk = CursorStore(store, gateway.digest, hold.token)
     cursor = await asyncio.to_thread(desk.cursor)
-    taker = Taker(context.sheltered_intake(), desk, gateway.name, cursor)
-    teller = Teller(store, context.settings(), gateway, lambda: taker.is_held_up)
-    taking = asyncio.create_task(Client(gateway, taker, desk, teller).run())
+    taker = EventConsumer(runtime.spooling_intake(), desk, gateway.name, cursor)
+    teller = OutcomeReporter(store, runtime.settings(), gateway, lambda: taker.is_held_up)
+    taking = asyncio.create_task(UpstreamClient(gateway, taker, desk, teller).run())
     try:
         while not hold.lost and not taking.done():
-            await asyncio.wait((taking,), timeout=LOOK_S)
+            await asyncio.wait((taking,), timeout=POLL_INTERVAL_S)
         if not taking.done():
             raise LockLost("The place of the upstream client was lost.")
         await taking
@@ -112,4 +112,4 @@ async def _lead(store: Store, gateway: Gateway, hold: Hold) -> None:
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
         with suppress(Fenced, BrokerUnavailable):
-            await asyncio.to_thread(desk.tell, None)
+            await asyncio.to_thread(desk.record_mode, None)

@@ -3,12 +3,12 @@
 from functools import cache
 from importlib.metadata import entry_points
 
+from fleet.config.sections import AgentConfig
 from fleet.errors import ConfigError
-from fleet.runner import Runner
-from fleet.sections import Agent
+from fleet.turn.runner import Runner
 
 
-def runner_for(agent: Agent) -> Runner:
+def runner_for(agent: AgentConfig) -> Runner:
     """The runner an agent is configured with. Raises ConfigError for a kind nobody provides."""
     return _load(agent.runner)
 

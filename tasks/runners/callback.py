@@ -13,11 +13,12 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from fleet import callbacks, context
-from fleet.ledger import Failure, Stage
-from fleet.runner import TurnFailed
-from fleet.turn import Turn
-from tasks.runners.said import answer_in, value_of
+from fleet import runtime
+from fleet.ledger import Failure, FailureStage
+from fleet.turn import callbacks
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Turn
+from tasks.runners.response_body import answer_in, value_of
 
 #: Before the turn's limit, to write down that nothing came.
 SPARE_S = 0.5
@@ -48,20 +49,20 @@ def answered(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
 
 
 def _ask(turn: Turn, number: int, anew: bool, post: Post) -> dict[str, Any]:
-    settings = context.settings()
+    settings = runtime.settings()
     url = callbacks.address(settings, turn.claim.dispatch_id)
     if url is None:
         reason = "no API of this fleet is known here: set api.public_url"
-        raise _failed(Stage.TOOL, reason, retryable=True)
+        raise _failed(FailureStage.TOOL, reason, retryable=True)
     # First, so that a call that overtakes the reply finds its place.
-    if callbacks.look(context.store(), turn.claim, number, anew=anew) is not None:
+    if callbacks.get(runtime.store(), turn.claim, number, anew=anew) is not None:
         return {"status": int(HTTPStatus.ACCEPTED), "text": ""}  # it came after all
     return post({"fleetcallback": url})
 
 
 def _wait(turn: Turn, number: int) -> dict[str, Any]:
     until = turn.deadline - SPARE_S
-    called = callbacks.wait(context.store(), turn.claim, number, until)
+    called = callbacks.wait(runtime.store(), turn.claim, number, until)
     attempt = turn.claim.attempt
     if called is None:
         return {"late": True, "attempt": attempt}
@@ -79,12 +80,14 @@ def _wait(turn: Turn, number: int) -> dict[str, Any]:
 def _failure_of(called: Mapping[str, Any]) -> TurnFailed:
     if "late" in called:
         reason = "the service did not call back within the turn's limit"
-        return _failed(Stage.TIMEOUT, reason, retryable=True)
+        return _failed(FailureStage.TIMEOUT, reason, retryable=True)
     # Not in the service's own words: they are content.
-    return _failed(Stage.TOOL, "the service called back a failure", retryable=called["retryable"])
+    return _failed(
+        FailureStage.TOOL, "the service called back a failure", retryable=called["retryable"]
+    )
 
 
-def _failed(stage: Stage, reason: str, *, retryable: bool) -> TurnFailed:
+def _failed(stage: FailureStage, reason: str, *, retryable: bool) -> TurnFailed:
     return TurnFailed(
         Failure(stage=stage, reason=reason, retryable=retryable, kind="ServiceFailed")
     )

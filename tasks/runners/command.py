@@ -22,19 +22,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from fleet.ledger import Failure, Stage
-from fleet.marks import Mark, kill_marked, signs
-from fleet.orphans import adopt_orphans, kill_children
-from fleet.plain import plain
-from fleet.runner import TurnFailed
-from fleet.turn import Deadline, Turn
+from fleet.formats.terminal_text import strip_escapes
+from fleet.ledger import Failure, FailureStage
+from fleet.system.parent_death import become_subreaper, kill_children
+from fleet.system.process_tags import ProcessTag, kill_tagged, signs
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Deadline, Turn
 from tasks.limits import noted_limit
-from tasks.runners.briefing import briefed
+from tasks.runners.chain_prompt import with_chain_prompt
 from tasks.runners.environment import of_turn
 
 #: Between SIGTERM and SIGKILL when a turn is over and its program is not; below the hard limit's
 #: margin.
-TERM_PATIENCE_S = 2.0
+TERM_TIMEOUT_S = 2.0
 #: The soft limit interrupts the wait. That it does not come is noticed after this; not at once, or
 #: it would interrupt the clearing up.
 BACKSTOP_S = 5.0
@@ -53,7 +53,7 @@ class CommandRunner:
 
         Raises TurnFailed when it cannot be started, fails, or prints more than it may.
         """
-        text = briefed(turn.text, turn.place)
+        text = with_chain_prompt(turn.text, turn.chain_position)
         request = {"command": list(turn.agent.command), "text": text}
         return str(turn.step("command", request, lambda: _answer(turn, text))["text"])
 
@@ -64,13 +64,13 @@ def _answer(turn: Turn, text: str) -> dict[str, Any]:
         code = output.finish(turn.deadline + BACKSTOP_S)
     if code:
         raise _failed(f"the command ended with {_ending(code)}", retryable=True)
-    return {"text": plain(bytes(output.said).decode(errors="replace")), "exit_code": code}
+    return {"text": strip_escapes(bytes(output.said).decode(errors="replace")), "exit_code": code}
 
 
 @contextlib.contextmanager
 def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
     agent = turn.agent
-    others = adopt_orphans()
+    others = become_subreaper()
     try:
         program = subprocess.Popen(
             agent.command,
@@ -108,13 +108,13 @@ def _end(program: "subprocess.Popen[bytes]", others: frozenset[int]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            program.wait(TERM_PATIENCE_S)
+            program.wait(TERM_TIMEOUT_S)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(program.pid, signal.SIGKILL)
     program.wait()
     # What left its session carries this process's mark, and what has taken that off has become its
     # child; nothing else of it runs between steps.
-    kill_marked(Mark.CHILD, os.getpid())
+    kill_tagged(ProcessTag.CHILD, os.getpid())
     kill_children(besides=others)
 
 
@@ -192,5 +192,5 @@ def _ending(code: int) -> str:
 
 def _failed(reason: str, *, retryable: bool) -> TurnFailed:
     return TurnFailed(
-        Failure(stage=Stage.TOOL, reason=reason, retryable=retryable, kind="CommandFailed")
+        Failure(stage=FailureStage.TOOL, reason=reason, retryable=retryable, kind="CommandFailed")
     )

@@ -2,15 +2,15 @@
 
 import os
 
-from fleet import hops
-from fleet.marks import Mark
-from fleet.turn import Turn
+from fleet.formats import hop_count
+from fleet.system.process_tags import ProcessTag
+from fleet.turn.turn import Turn
 
 
 def of_agent(turn: Turn) -> dict[str, str]:
     """The worker's own, without what is the fleet's (a broker's password); which agent it is."""
     # What finds the program again when its worker has died is the worker's; it holds no secret.
-    marks = tuple(Mark)
+    marks = tuple(ProcessTag)
     mine = {
         name: value
         for name, value in os.environ.items()
@@ -30,6 +30,6 @@ def of_turn(turn: Turn) -> dict[str, str]:
         **of_agent(turn),
         "TURN_DISPATCH_ID": turn.claim.dispatch_id,
         "TURN_ATTEMPT": str(turn.claim.attempt),
-        hops.VARIABLE: str(turn.event.hops),
+        hop_count.VARIABLE: str(turn.event.hops),
         "TURN_SESSION": turn.event.session or "",
     }

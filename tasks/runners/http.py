@@ -20,12 +20,12 @@ from typing import Any
 
 import httpx
 
-from fleet import retry_after, signature
-from fleet.ledger import Failure, Stage
-from fleet.runner import TurnFailed
-from fleet.turn import Turn
+from fleet.formats import retry_after, webhook_signature
+from fleet.ledger import Failure, FailureStage
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Turn
 from tasks.runners import callback
-from tasks.runners.said import answer_in
+from tasks.runners.response_body import answer_in
 
 #: Of the 4xx these mean "not now"; the rest mean "not like this".
 _PASSING = frozenset({408, 409, 425, 429})
@@ -43,8 +43,8 @@ class HttpRunner:
         Raises TurnFailed when there is none; a server's trouble is retried, a refusal is not.
         """
         event = turn.event.to_wire()
-        if turn.place is not None:
-            event["data"]["chain"] = asdict(turn.place)
+        if turn.chain_position is not None:
+            event["data"]["chain"] = asdict(turn.chain_position)
         request = {"url": turn.agent.url, "event": event}
         if turn.agent.callback:
             return callback.answered(turn, request, lambda more: _post(turn, {**event, **more}))
@@ -63,7 +63,7 @@ def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
     }
     if agent.secret is not None:
         secret = agent.secret.get_secret_value()
-        headers |= signature.headers(secret, turn.claim.dispatch_id, body)
+        headers |= webhook_signature.headers(secret, turn.claim.dispatch_id, body)
     # Until the turn's own limit: a service that does an agent's work takes its time.
     timeout = httpx.Timeout(
         max(turn.remaining_s, 0.1), connect=min(10.0, max(turn.remaining_s, 0.1))
@@ -114,7 +114,7 @@ def _retry_after(answer: httpx.Response) -> float | None:
 def _failed(reason: str, retryable: bool, retry_after_s: float | None = None) -> TurnFailed:
     return TurnFailed(
         Failure(
-            stage=Stage.TOOL,
+            stage=FailureStage.TOOL,
             reason=reason,
             retryable=retryable,
             retry_after_s=retry_after_s,

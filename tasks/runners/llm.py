@@ -9,21 +9,21 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from fleet import bus, context
-from fleet.budget import DAY_S, used_up
+from fleet import runtime
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Failure, Said, Stage
-from fleet.providers import Providers
-from fleet.runner import TurnFailed
-from fleet.turn import Turn
-from tasks import model
-from tasks.runners.briefing import briefed
+from fleet.ledger import Failure, FailureStage, Said, bus
+from fleet.turn.budget import DAY_S, used_up
+from fleet.turn.providers import Providers
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Turn
+from tasks.model import completion
+from tasks.runners.chain_prompt import with_chain_prompt
 from tasks.tools import Toolset, asking, declined, numbered
 
 logger = logging.getLogger(__name__)
 
 #: What is spent cannot be known while the store is away; that takes seconds or minutes.
-BUDGET_PAUSE_S = 30.0
+BUDGET_RETRY_DELAY_S = 30.0
 
 
 class LlmRunner:
@@ -35,7 +35,9 @@ class LlmRunner:
         if turn.agent.instructions:
             messages.append({"role": "system", "content": turn.agent.instructions})
         messages += [_as_message(said, turn.claim.agent) for said in turn.history]
-        messages.append({"role": "user", "content": briefed(turn.text, turn.place)})
+        messages.append(
+            {"role": "user", "content": with_chain_prompt(turn.text, turn.chain_position)}
+        )
         tools = Toolset.of(turn)
         # One call more than rounds, to answer with what the last of them brought, and one for a
         # model that has to be told that it was the last.
@@ -51,7 +53,7 @@ class LlmRunner:
                 messages += declined(asked, "this turn may use no more tools: answer now")
         raise TurnFailed(
             Failure(
-                stage=Stage.TOOL,
+                stage=FailureStage.TOOL,
                 reason=f"the model goes on calling tools after {turn.agent.max_tool_rounds} "
                 "rounds, max_tool_rounds",
                 retryable=False,
@@ -67,14 +69,14 @@ def _step(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]
         request["tools"] = tools
     try:
         reply = turn.step("llm", request, lambda: _ask(turn, messages, tools))
-    except model.ModelError as error:
+    except completion.ModelError as error:
         failure = Failure(
-            stage=Stage.LLM,
+            stage=FailureStage.LLM,
             reason=str(error),
             retryable=error.retryable,
             retry_after_s=error.retry_after_s,
             kind=error.kind,
-            hold=error.kind == model.HELD,
+            defer=error.kind == completion.HELD,
         )
         raise TurnFailed(failure) from error
     turn.facts.update(model=reply["model"], tier=reply["tier"])
@@ -84,9 +86,9 @@ def _step(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]
 def _afford(turn: Turn) -> None:
     """Raises TurnFailed with stage `budget` when the agent has spent what it may today."""
     try:
-        found = used_up(context.store(), turn.claim.agent, turn.agent.budget)
+        found = used_up(runtime.store(), turn.claim.agent, turn.agent.budget)
     except BrokerUnavailable as error:
-        raise _stopped("the budget cannot be looked up", BUDGET_PAUSE_S) from error
+        raise _stopped("the budget cannot be looked up", BUDGET_RETRY_DELAY_S) from error
     if found is not None:
         standing, wait_s = found
         raise _stopped(f"the budget is used up: {standing.of}", wait_s)
@@ -95,7 +97,7 @@ def _afford(turn: Turn) -> None:
 def _stopped(reason: str, wait_s: float) -> TurnFailed:
     return TurnFailed(
         Failure(
-            stage=Stage.BUDGET,
+            stage=FailureStage.BUDGET,
             reason=reason,
             retryable=True,
             retry_after_s=wait_s,
@@ -112,7 +114,7 @@ def _as_message(said: Said, agent: str) -> dict[str, Any]:
 
 def _ask(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> dict[str, Any]:
     _afford(turn)
-    reply = model.complete(
+    reply = completion.complete(
         model=str(turn.agent.model),
         fallbacks=turn.agent.fallbacks,
         messages=messages,
@@ -122,7 +124,7 @@ def _ask(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
         params=turn.agent.params,
         on_token=turn.say if turn.agent.stream else None,
         on_restart=turn.say_again,
-        gate=Providers(context.store, context.settings().breaker, turn.claim.agent),
+        gate=Providers(runtime.store, runtime.settings().breaker, turn.claim.agent),
     )
     if reply.usd is None and turn.agent.budget.usd_per_day is not None:
         _unpriced(reply.model)
@@ -146,4 +148,4 @@ def _unpriced(name: str) -> None:
     logger.warning(reason)
     # The answer is paid for, and must reach the journal whether or not this can be told.
     with suppress(BrokerUnavailable):
-        bus.alert(context.store(), "unpriced_model", reason, once_in_s=DAY_S)
+        bus.alert(runtime.store(), "unpriced_model", reason, once_in_s=DAY_S)

@@ -22,15 +22,15 @@ from typing import Any
 
 from celery import signals
 
+from fleet.config.terminal import TerminalConfig as Terms
 from fleet.delivery.throttle import Throttle
-from fleet.ledger import Failure, Stage
-from fleet.runner import TurnFailed
-from fleet.terminal import Terminal as Terms
-from fleet.turn import Cancelled, Deadline, Turn
+from fleet.ledger import Failure, FailureStage
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Cancelled, Deadline, Turn
 from tasks.limits import noted_limit
-from tasks.runners.briefing import briefed
+from tasks.runners.chain_prompt import with_chain_prompt
 from tasks.runners.environment import of_agent
-from tasks.terminal.program import PASSING, Program
+from tasks.terminal.program import PASSING, TerminalProgram
 from tasks.terminal.terminal import (
     Handed,
     HandOffFailed,
@@ -83,7 +83,7 @@ class PtyRunner:
         Raises TurnFailed when it cannot be started, does not take the event, ends, is not done in
         time, or prints more than it may.
         """
-        text = typeable(briefed(turn.text, turn.place))
+        text = typeable(with_chain_prompt(turn.text, turn.chain_position))
         if not text:
             raise _failed("the event has no text that can be typed", retryable=False)
         request = {"command": list(turn.agent.command), "text": text}
@@ -98,7 +98,7 @@ class PtyRunner:
             if life.answered[0] == dispatch_id:
                 return life.answered[1]
             request = {"terminal": life.terminal.life, "text": text}
-            how = turn.hand_over("inject", request, lambda: self._inject(turn, life, text))
+            how = turn.forward_step("inject", request, lambda: self._inject(turn, life, text))
             turn.facts["injected"] = how["verification"]
             said = self._answer(turn, life)
         except (Deadline, Cancelled) as error:
@@ -107,7 +107,7 @@ class PtyRunner:
                 raise
             reason = f"the turn passed its time limit: {how_it_ended}"
             raise TurnFailed(
-                Failure(stage=Stage.TIMEOUT, reason=reason, retryable=True, kind="Deadline")
+                Failure(stage=FailureStage.TIMEOUT, reason=reason, retryable=True, kind="Deadline")
             ) from None
         except HandOffFailed as error:
             self.throttle = self.throttle.after("failed")
@@ -227,7 +227,7 @@ def _start(turn: Turn) -> Terminal:
     # The worker's own terminal, if it has one, is another.
     environment = {**of_agent(turn), "TERM": agent.env.get("TERM", TERM)}
     try:
-        program = Program(agent.command, cwd=agent.cwd, environment=environment)
+        program = TerminalProgram(agent.command, cwd=agent.cwd, environment=environment)
     except OSError as error:
         what = agent.cwd if agent.cwd and not Path(agent.cwd).is_dir() else agent.command[0]
         why = os.strerror(error.errno) if error.errno else str(error)
@@ -254,5 +254,5 @@ def _verification(handed: Handed, turn: Turn) -> Mapping[str, str]:
 
 def _failed(reason: str, *, retryable: bool) -> TurnFailed:
     return TurnFailed(
-        Failure(stage=Stage.TOOL, reason=reason, retryable=retryable, kind="TerminalFailed")
+        Failure(stage=FailureStage.TOOL, reason=reason, retryable=retryable, kind="TerminalFailed")
     )

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from fleet.ledger import Failure, Stage
-from fleet.runner import TurnFailed
-from fleet.turn import Turn
-from tasks.coroutines import TurnLoop
+from fleet.ledger import Failure, FailureStage
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Turn
+from tasks.execution.event_loop import TurnLoop
 from tasks.imports import imported
 
 _ANSWERS = "an answer is text, bytes in UTF-8, None, or a value that has a JSON form"
@@ -74,4 +74,6 @@ def _said(turn: Turn, piece: Any) -> str:
 
 def _refused(turn: Turn, fault: str) -> TurnFailed:
     reason = f"agents.{turn.claim.agent}.python: {turn.agent.python} {fault}"
-    return TurnFailed(Failure(stage=Stage.TOOL, reason=reason, retryable=False, kind="NoAnswer"))
+    return TurnFailed(
+        Failure(stage=FailureStage.TOOL, reason=reason, retryable=False, kind="NoAnswer")
+    )

@@ -12,21 +12,21 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fleet.marks import Mark, kill_marked, of_this_process, signs
+from fleet.system.process_tags import ProcessTag, kill_tagged, of_this_process, signs
 from tasks.terminal.screen import COLUMNS, ROWS
 
 #: Between SIGTERM and SIGKILL; with a moment to stop by Ctrl-C it is below the hard limit's margin.
-TERM_PATIENCE_S = 2.0
+TERM_TIMEOUT_S = 2.0
 #: Why a program cannot be run now, and perhaps can be later.
 PASSING = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ETIMEDOUT}
 )
 #: After SIGKILL only the kernel's own work is left.
-KILL_PATIENCE_S = 5.0
+KILL_TIMEOUT_S = 5.0
 #: Between the end of its output and its own.
-END_PATIENCE_S = 0.5
+END_TIMEOUT_S = 0.5
 #: An interpreter that becomes the program takes a fiftieth of a second on an idle core.
-START_PATIENCE_S = 20.0
+START_TIMEOUT_S = 20.0
 CHUNK = 65536
 #: What one line may hold of a program that reads line by line; the rest would be thrown away.
 LINE_BYTES_MAX = 4095 if sys.platform == "linux" else 1023
@@ -36,14 +36,14 @@ _START = str(Path(__file__).with_name("start.py"))
 _LOCAL_MODES = 3
 
 
-class Program:
+class TerminalProgram:
     """One life of a program. The process that made it must end it."""
 
     def __init__(
         self, command: Sequence[str], *, cwd: str | None, environment: Mapping[str, str]
     ) -> None:
         """Raises OSError when it cannot be run."""
-        marked = {**environment, Mark.TERMINAL.value: of_this_process()}
+        marked = {**environment, ProcessTag.TERMINAL.value: of_this_process()}
         self._master, slave = os.openpty()
         told, tell = os.pipe()
         try:
@@ -115,7 +115,7 @@ class Program:
             self._open = False
             # Most close it by ending, which takes the kernel another moment.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(END_PATIENCE_S)
+                self._process.wait(END_TIMEOUT_S)
         return piece
 
     def write(self, data: bytes) -> int:
@@ -135,17 +135,17 @@ class Program:
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
                 self._signal(number)
             # It may be stuck in printing.
-            until = time.monotonic() + TERM_PATIENCE_S
+            until = time.monotonic() + TERM_TIMEOUT_S
             while self._process.poll() is None and time.monotonic() < until:
                 self.read(0.02)
         self._signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(KILL_PATIENCE_S)
+            self._process.wait(KILL_TIMEOUT_S)
         if self._master >= 0:
             self._selector.close()
             os.close(self._master)  # the rest of its session hears that the terminal is gone
         self._master, self._open = -1, False
-        kill_marked(Mark.TERMINAL, os.getpid())
+        kill_tagged(ProcessTag.TERMINAL, os.getpid())
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -157,7 +157,7 @@ def _told(told: int) -> int:
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(told, selectors.EVENT_READ)
-            if not selector.select(START_PATIENCE_S):
+            if not selector.select(START_TIMEOUT_S):
                 return errno.ETIMEDOUT
         return int(os.read(told, 16) or 0)
     finally:

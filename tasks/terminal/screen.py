@@ -41,7 +41,7 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ScreenPosition:
     """Where the output was at one moment."""
 
     row: int
@@ -87,13 +87,13 @@ class Screen:
                 at += 1
         self._pending = text[at:]
 
-    def mark(self) -> Mark:
+    def mark(self) -> ScreenPosition:
         """From here on what scrolls off is kept, for `since`."""
         self._gone.clear()
         self._mark_row, self.redrawn = self._y, False
-        return Mark(self._y, self._x, tuple(_lines(self._all())), self.cursor_line())
+        return ScreenPosition(self._y, self._x, tuple(_lines(self._all())), self.cursor_line())
 
-    def since(self, mark: Mark) -> list[str]:
+    def since(self, mark: ScreenPosition) -> list[str]:
         """The lines printed since the newest mark, the first from the cursor's place then.
 
         Where the program has drawn its screen anew: the lines that were not there at the mark.

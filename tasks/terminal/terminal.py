@@ -1,7 +1,7 @@
 """One life of an interactive program: waiting until it listens, typing to it, hearing its answer.
 
-It is used from one thread. Everything here waits in short looks, none longer than `LOOK_S`, and
-between them asks whether the turn may go on.
+It is used from one thread. Everything here waits in short looks, none longer than
+`POLL_INTERVAL_S`, and between them asks whether the turn may go on.
 """
 
 import re
@@ -10,13 +10,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fleet.plain import CODES
-from fleet.terminal import Terminal as Terms
-from tasks.terminal.program import LINE_BYTES_MAX, Program
-from tasks.terminal.screen import Mark, Screen
+from fleet.config.terminal import TerminalConfig as Terms
+from fleet.formats.terminal_text import CODES
+from tasks.terminal.program import LINE_BYTES_MAX, TerminalProgram
+from tasks.terminal.screen import Screen, ScreenPosition
 from tasks.terminal.text import answer_of, begins, echoes, keystrokes
 
-LOOK_S = 0.05
+POLL_INTERVAL_S = 0.05
 #: What looks like a prompt is one when nothing follows it for so long.
 SETTLE_S = 0.15
 #: Or when it is seen for so long, whatever else the program draws.
@@ -62,7 +62,7 @@ class NeverTypeable(Exception):
 class Handed:
     """An event that was typed."""
 
-    mark: Mark
+    mark: ScreenPosition
     text: str
     echoed: bool
     heard: int  #: bytes before Enter
@@ -74,7 +74,7 @@ class Terminal:
     It may print `limit` bytes for each event. `check` raises when the turn must not go on.
     """
 
-    def __init__(self, program: Program, terms: Terms, limit: int) -> None:
+    def __init__(self, program: TerminalProgram, terms: Terms, limit: int) -> None:
         self.life = uuid.uuid4().hex
         self.program = program
         self.screen = Screen()
@@ -93,7 +93,7 @@ class Terminal:
         wait_s = 0.0  # it has waited for long, where nothing was printed meanwhile
         while True:
             self._hear(wait_s, check)
-            wait_s = LOOK_S
+            wait_s = POLL_INTERVAL_S
             if (ending := self.program.ending) is not None:
                 raise HandOffFailed(f"{ending} before it was ready for input")
             if self._heard > self._limit:
@@ -117,14 +117,14 @@ class Terminal:
         mark, at = self._begin(), time.monotonic()
         self._type(keys, check)
         while not (echoed := self._echoed(mark, text)) and time.monotonic() < at + ENTER_PAUSE_S:
-            self._hear(LOOK_S, check)
+            self._hear(POLL_INTERVAL_S, check)
             self._must_live()
         handed = Handed(mark, text, echoed, self._heard)
         self._type(_ENTER, check)
         while not echoed and time.monotonic() < at + self._terms.echo_s:
             if self._heard > self._limit or self._done(handed):
                 break
-            self._hear(LOOK_S, check)
+            self._hear(POLL_INTERVAL_S, check)
             echoed = self._echoed(mark, text)
             if not echoed:
                 self._must_live()
@@ -137,7 +137,7 @@ class Terminal:
         """
         told_at = time.monotonic()
         while not self._done(handed):
-            self._hear(LOOK_S, check)
+            self._hear(POLL_INTERVAL_S, check)
             if self._heard > self._limit:
                 raise TooMuch(f"it printed more than {self._limit} bytes (max_output_bytes)")
             if (ending := self.program.ending) is not None:
@@ -154,12 +154,12 @@ class Terminal:
         self.program.write(_CTRL_C)
         until = time.monotonic() + INTERRUPT_S
         while self._ready and self.program.ending is None and time.monotonic() < until:
-            self._hear(LOOK_S, _go_on)
+            self._hear(POLL_INTERVAL_S, _go_on)
             if self._heard and self._listens():
                 return True
         return False
 
-    def _begin(self) -> Mark:
+    def _begin(self) -> ScreenPosition:
         self._recent, self._heard, self._shown_at = "", 0, 0.0
         return self.screen.mark()
 
@@ -189,13 +189,13 @@ class Terminal:
             elif time.monotonic() > until:
                 raise HandOffFailed(f"it took no input for {WRITE_S:g} s")
             # What it prints meanwhile would else fill up, and it would stop to read.
-            self._hear(LOOK_S if keys else 0.0, check)
+            self._hear(POLL_INTERVAL_S if keys else 0.0, check)
 
     def _must_live(self) -> None:
         if (ending := self.program.ending) is not None:
             raise HandOffFailed(f"{ending} when the event was typed")
 
-    def _echoed(self, mark: Mark, text: str) -> bool:
+    def _echoed(self, mark: ScreenPosition, text: str) -> bool:
         if echoes(CODES.sub("", self._recent), text):
             return True
         lines = self.screen.since(mark)

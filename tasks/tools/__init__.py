@@ -10,16 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
-from fleet import context
-from fleet.functions import FunctionToolbox, ToolError
-from fleet.ledger import Failure, Stage
+from fleet import runtime
+from fleet.config.sections import OWN_TOOLS
+from fleet.config.tools import ToolsConfig as Terms
+from fleet.ledger import Failure, FailureStage
 from fleet.locks import OperationClassifier
-from fleet.queue_tools import CLASSES
-from fleet.runner import TurnFailed
-from fleet.sections import OWN_TOOLS
-from fleet.toolservers.names import NAME
-from fleet.toolservers.section import Tool as Terms
-from fleet.turn import Turn
+from fleet.tools.fleet_tools import CLASSES
+from fleet.tools.functions import FunctionToolbox, ToolError
+from fleet.tools.mcp.names import NAME
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Turn
 from tasks.imports import imported
 from tasks.tools import calls
 from tasks.tools.calls import Job
@@ -53,7 +53,7 @@ class Toolset:
 
         Raises TurnFailed for what is wrong, and for a server that cannot be had.
         """
-        configured = context.settings().tools
+        configured = runtime.settings().tools
         # All servers start at once; each may take seconds.
         servers = {
             name: ServerToolbox(turn, name, configured[name])
@@ -82,7 +82,7 @@ class Toolset:
         for group in calls.groups(jobs):
             requests = [_request(call) for call in asked[len(texts) : len(texts) + len(group)]]
             wanted = [(job.name, request) for job, request in zip(group, requests, strict=True)]
-            texts += self._turn.together(wanted, partial(_run, group))
+            texts += self._turn.step_many(wanted, partial(_run, group))
         self._left -= sum(len(text.encode()) for text in texts)
         texts += [calls.failed(f"only {CALLS_MAX} calls of a message are answered: ask again")] * (
             len(asked) - len(texts)
@@ -181,7 +181,7 @@ def _twice(tool: Tool, other: Tool) -> str:
 
 def _misconfigured(reason: str) -> TurnFailed:
     return TurnFailed(
-        Failure(stage=Stage.TOOL, reason=reason, retryable=False, kind="ToolConfiguration")
+        Failure(stage=FailureStage.TOOL, reason=reason, retryable=False, kind="ToolConfiguration")
     )
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from fleet.functions import ToolError
-from fleet.plain import harmless
-from tasks import lingering
+from fleet.formats.terminal_text import sanitize
+from fleet.tools.functions import ToolError
+from tasks.tools import abandoned
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Job:
 
 def failed(sentence: str) -> str:
     """An error, as the model is told of it."""
-    return json.dumps({"error": harmless(sentence)}, ensure_ascii=False)
+    return json.dumps({"error": sanitize(sentence)}, ensure_ascii=False)
 
 
 def run(jobs: Sequence[Job]) -> Iterator[tuple[int, str]]:
@@ -86,7 +86,7 @@ def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 def cut(text: str, limit: int) -> str:
     """At most `limit` bytes of UTF-8, without a terminal's codes; a note says what is missing."""
     # A character has a byte at least, so the rest need not be looked at.
-    whole = harmless(text[: limit + 1]).encode("utf-8", "replace")
+    whole = sanitize(text[: limit + 1]).encode("utf-8", "replace")
     if len(text) <= limit and len(whole) <= limit:
         return whole.decode()
     note = f"\n[cut: the result had {len(text)} characters, {limit} bytes are allowed]"
@@ -95,16 +95,16 @@ def cut(text: str, limit: int) -> str:
 
 
 def _refusal(job: Job, mine: int) -> str:
-    left_behind = lingering.running() - mine
+    left_behind = abandoned.running() - mine
     if left_behind >= LEFT_BEHIND_MAX:
         return f"{left_behind} earlier calls took too long and still run: {job.name} was not begun"
-    if job.writes and lingering.writing():
+    if job.writes and abandoned.writing():
         return f"an earlier write took too long and still runs: {job.name} was not begun"
     return ""
 
 
 def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
-    token = lingering.begin(writes=job.writes)
+    token = abandoned.begin(writes=job.writes)
 
     def work() -> None:
         try:
@@ -113,7 +113,7 @@ def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
             text = cut(failed(str(error)), job.max_result_bytes)
         except BaseException as error:  # noqa: BLE001 - whatever a tool raises, the model is told
             text = cut(failed(f"{type(error).__name__}: {error}"), job.max_result_bytes)
-        lingering.end(token)
+        abandoned.end(token)
         done.put((place, text))
 
     Thread(target=work, name=f"tool {job.name}", daemon=True).start()

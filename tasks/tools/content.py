@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fleet.plain import harmless_value
+from fleet.formats.terminal_text import sanitize_value
 
 
 def told(result: Any) -> str:
@@ -16,7 +16,7 @@ def told(result: Any) -> str:
     if result.structured_content is not None and not any(
         block.type == "text" for block in result.content
     ):
-        structured = harmless_value(result.structured_content)
+        structured = sanitize_value(result.structured_content)
         texts.append(json.dumps(structured, ensure_ascii=False))
     return "\n".join(texts)
 

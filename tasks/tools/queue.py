@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fleet import context
+from fleet import runtime
+from fleet.auth.tokens import EVERYONE, Rights
 from fleet.errors import Forbidden
-from fleet.functions import FunctionToolbox, Spec, ToolError
-from fleet.hops import source_of
-from fleet.queue_tools import REFUSALS, Caller, Doors, Known, QueueTools
-from fleet.tokens import EVERYONE, Rights
-from fleet.turn import Turn
+from fleet.formats.hop_count import source_of
+from fleet.tools.fleet_tools import REFUSALS, FleetTools, Known, ToolBackend, ToolCaller
+from fleet.tools.functions import FunctionToolbox, Spec, ToolError
+from fleet.turn.turn import Turn
 from routing.event import SENT_BY_FLEET
 
 
@@ -38,16 +38,16 @@ class QueueToolbox:
             raise ToolError(str(error)) from error
 
 
-class _Queue(QueueTools):
+class _Queue(FleetTools):
     def __init__(self, turn: Turn) -> None:
         self._turn, me = turn, turn.claim.agent
-        doors = Doors(
-            settings=context.settings(),
-            store=context.store,
-            ledger=context.ledger,
-            intake=context.intake,
+        doors = ToolBackend(
+            settings=runtime.settings(),
+            store=runtime.store,
+            ledger=runtime.ledger,
+            intake=runtime.intake,
         )
-        caller = Caller(
+        caller = ToolCaller(
             name=me,
             source=source_of(me),
             sent_by=SENT_BY_FLEET,
@@ -67,7 +67,7 @@ class _Queue(QueueTools):
         raw["id"] = f"tool-{hashlib.sha256(said.encode(errors='replace')).hexdigest()[:32]}"
         if self._turn.event.traceparent:
             raw["traceparent"] = self._turn.event.traceparent
-        return self._turn.event.pass_on(raw)
+        return self._turn.event.forward(raw)
 
     def _may(self, agent: str) -> None:
         allowed = self._turn.agent.dispatch_to

@@ -14,18 +14,18 @@ from functools import cache
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from fleet.functions import Spec, ToolError
-from fleet.ledger import Failure, Stage
-from fleet.plain import harmless
-from fleet.runner import TurnFailed
-from fleet.toolservers.errors import ToolServerError
-from fleet.toolservers.names import told_names
-from fleet.toolservers.section import Tool as Terms
-from fleet.turn import Deadline, Turn
+from fleet.config.tools import ToolsConfig as Terms
+from fleet.formats.terminal_text import sanitize
+from fleet.ledger import Failure, FailureStage
+from fleet.tools.functions import Spec, ToolError
+from fleet.tools.mcp.errors import ToolServerError
+from fleet.tools.mcp.names import told_names
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Deadline, Turn
 from tasks.tools.content import told
 
 if TYPE_CHECKING:
-    from fleet.toolservers.server import ToolServer
+    from fleet.tools.mcp.server import ToolServer
 
 #: So much longer may a call take: to see whether its server hangs, or to start it anew.
 GRACE_S = 10.0
@@ -54,7 +54,7 @@ class ServerToolbox:
         except ToolServerError as error:
             reason = str(error)[:REASON_MAX]
             raise TurnFailed(
-                Failure(stage=Stage.TOOL, reason=reason, retryable=True, kind="ToolServer")
+                Failure(stage=FailureStage.TOOL, reason=reason, retryable=True, kind="ToolServer")
             ) from error
         self._specs = _specs(tools)
 
@@ -105,7 +105,7 @@ _known: "dict[str, ToolServer]" = {}
 def _server(name: str, terms: Terms) -> "ToolServer":
     if name not in _known:
         # Here, in the loop's thread: it takes a second, and a time limit would break it off.
-        from fleet.toolservers.server import ToolServer
+        from fleet.tools.mcp.server import ToolServer
 
         _known[name] = ToolServer(name, terms)
     return _known[name]
@@ -137,7 +137,7 @@ def _specs(tools: Iterable[Any]) -> list[Spec]:
 def _spec(told_name: str, tool: Any) -> Spec:
     return Spec(
         name=told_name,
-        description=harmless(tool.description or tool.title or "")[:DESCRIPTION_MAX],
+        description=sanitize(tool.description or tool.title or "")[:DESCRIPTION_MAX],
         parameters={"type": "object", "properties": {}, **tool.input_schema},
         called=tool.name,
     )

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fleet.functions import Spec
 from fleet.locks import OperationClassifier
+from fleet.tools.functions import Spec
 
 
 class Toolbox(Protocol):

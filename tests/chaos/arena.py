@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fleet import keys
-from fleet.bench._auditor import Verdict, audit
+from fleet.bench._auditor import AuditReport, audit
 from fleet.bench._chaos_fleet import Target, children
 from fleet.bench._chaos_turns import read_diary
 from fleet.bench._harness import Lab
 from fleet.bench._proxy import Proxy
-from fleet.bench._wire import Wire
-from fleet.bus import BusEvent
+from fleet.bench._wire import EventPipe
+from fleet.ledger.bus import BusEvent
+from fleet.store import keys
 from tests.fixtures.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ END_S = 60.0
 class Arena:
     """The fleet, its broker, its proxies and its provider."""
 
-    def __init__(self, where: Lab, wire: Wire, target: Target, ttl_s: float) -> None:
+    def __init__(self, where: Lab, wire: EventPipe, target: Target, ttl_s: float) -> None:
         self.where, self.wire, self.target, self.ttl_s = where, wire, target, ttl_s
         self._accepted: set[str] = set()
         self._sent = 0
@@ -66,7 +66,7 @@ class Arena:
         wait_until(lambda: client.hexists(key, "ended_ms"), patience_s)
         return dict(client.hgetall(key))
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> AuditReport:
         """The auditor's, over everything since the beginning."""
         return audit(self.target.history(frozenset(self._accepted), self.wire.provider.calls))
 
@@ -123,7 +123,7 @@ def arena_of(
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     where = Lab(folder, "always", random.Random(1))
     try:
-        with Wire(where.endpoint.socket, hosts) as wire:
+        with EventPipe(where.endpoint.socket, hosts) as wire:
             names = [f"a{number}" for number in range(1, agents + 1)]
             ports = [proxy.port for proxy in wire.proxies]
             target = Target(

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fleet.bench._auditor import Call, History, Mark, audit
-from fleet.bus import BusEvent
+from fleet.bench._auditor import Call, History, RunMark, audit
+from fleet.ledger.bus import BusEvent
 
 
 class Story:
@@ -17,7 +17,7 @@ class Story:
         self.bus: list[BusEvent] = []
         self.records: dict[str, dict[str, str]] = {}
         self.journal: dict[str, dict[str, int]] = {}
-        self.marks: list[Mark] = []
+        self.marks: list[RunMark] = []
         self.calls: list[Call] = []
         self.fence = 0
 
@@ -76,7 +76,7 @@ class Story:
         self.now += 1
         record = self.records[dispatch_id]
         self.marks.append(
-            Mark(
+            RunMark(
                 at_ns=self.now,
                 kind=kind,
                 agent=record["agent"],

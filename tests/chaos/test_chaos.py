@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.bench import chaos
-from fleet.settings import load
+from fleet.config.settings import load
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
 

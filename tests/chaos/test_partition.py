@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
 from fleet.bench._auditor import audit
 from fleet.bench._chaos_fleet import read_history
 from fleet.bench._chaos_turns import DIARY, read_diary
+from fleet.store import keys
 from tests.chaos.arena import START_S
 from tests.chaos.netns import Machine, machines
 from tests.fixtures.fleet import CELERY, Fleet, Process, fleet_of

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
 from fleet.bench._chaos_fleet import kill
+from fleet.store import keys
 from tests.chaos.arena import pause
 from tests.fixtures.fleet import Fleet, Process, fleet_of
 from tests.fixtures.processes import gone, wait_until

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import redis
 
-from fleet import keys
-from fleet.api.address import read_address
 from fleet.bench._chaos_fleet import kill
 from fleet.broker.binary import find_server
-from fleet.store import Store, open_store
+from fleet.store import Store, keys, open_store
+from fleet.system.api_address import read_address
 from tests.chaos.arena import END_S, START_S, Arena, arena_of, pause
 from tests.chaos.netns import machines
 from tests.chaos.sender import AGENTS, Sender

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.store import keys
 from tests.fakes.provider import Provider
 from tests.fixtures.fleet import ROOT, Fleet, Tables, fleet_of
 from tests.fixtures.marks import LITELLM_WARNINGS
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120), *LITELLM_WARNINGS]
 
 #: Five calls of the model, each of which calls a tool; a last call of the model is the answer.
 STEPS = 10
-HOST = "import sys; from fleet.up.host import serve; sys.exit(serve(log_level='INFO'))"
+HOST = "import sys; from fleet.supervisor.host import serve; sys.exit(serve(log_level='INFO'))"
 ENTRY = "[fleet.runners]\ndying = tests.chaos.turns:DyingLlm\n"
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleet import keys
 from fleet.bench._chaos_fleet import children, kill
+from fleet.store import keys
 from tests.chaos.arena import START_S, Arena, arena_of, pause
 from tests.fixtures.processes import gone, wait_until
 

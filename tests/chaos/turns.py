@@ -8,10 +8,10 @@ import os
 import signal
 from typing import Any
 
-from fleet import context
+from fleet import runtime
 from fleet.bench import _chaos_turns
 from fleet.ledger import Claim, Ending, State
-from fleet.turn import Turn
+from fleet.turn.turn import Turn
 from tests.fixtures.agents import wait_for_gate
 
 MOMENTS = ("claimed", "answered", "kept", "before_commit", "committed")
@@ -78,7 +78,7 @@ class DyingLlm:
 
 def _around_commit(moment: str, who: str) -> None:
     """The outcome is written by the task, with this process's own ledger."""
-    ledger = context.ledger()
+    ledger = runtime.ledger()
     commit = ledger.commit
 
     def dying(claim: Claim, ending: Ending) -> State:

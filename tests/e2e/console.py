@@ -10,10 +10,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from fleet.lease import Lease
+from fleet.config.settings import load
 from fleet.ledger import Claim
-from fleet.settings import load
 from fleet.store import open_store
+from fleet.worker.lease import Lease
 from tests.fixtures.ledger import FOR_GOOD, Books
 from tests.fixtures.valkey import Valkey, free_port
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from fleet import tokens
-from fleet.delivery.claims import Sample, report
-from fleet.settings import parse
+from fleet.auth import tokens
+from fleet.config.settings import parse
+from fleet.delivery.claims import AttemptResult, report
 from tests.e2e.console import CHROMIUM, NEEDED, Backstage, chromium, watched
 from tests.fixtures.ledger import Books
 from tests.fixtures.outcomes import KEEP_MS, RECEIVER, taken
@@ -116,7 +116,7 @@ def test_what_nobody_confirmed_is_no_success(stage: Backstage, page: Page) -> No
     told.complete(stage.run("gem", dispatch_id))
     sent = taken(told, dispatch_id)
     assert sent
-    report(told.store, sent, Sample(kind="unverified", reason="no answer"), KEEP_MS)
+    report(told.store, sent, AttemptResult(kind="unverified", reason="no answer"), KEEP_MS)
     entry = page.locator(
         f'#feed-list [data-kind="delivery_verified"][data-dispatch="{dispatch_id}"]'
     )

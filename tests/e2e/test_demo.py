@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.demo import SCENES, Result, surprises
+from fleet.cli.demo_run import SCENES, Result, surprises
 from tests.e2e.running import place
 
 pytestmark = pytest.mark.timeout(150)

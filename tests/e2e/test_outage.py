@@ -10,7 +10,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from fleet.api.address import read_address
+from fleet.system.api_address import read_address
 from tests.e2e.running import HEAD, Place, place
 from tests.fixtures.processes import wait_until
 

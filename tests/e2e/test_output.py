@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fleet.api.address import read_address
+from fleet.system.api_address import read_address
 from tests.e2e.running import COMMAND_S, HEAD, UP_S, Place, place
 from tests.fixtures.processes import wait_until
 

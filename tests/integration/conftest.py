@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fleet import context
-from fleet.settings import load
+from fleet import runtime
+from fleet.config.settings import load
 from fleet.store import Store
 from tests.fixtures.chains import MakeBooks, settings_with
 from tests.fixtures.ledger import Books, Twice
@@ -37,10 +37,10 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory, _no_process_is_left: None) 
 def fleet_here(store: Store, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process is one of a fleet on the test's server: a runner asks it what may be spent."""
     monkeypatch.setenv("FLEET_BROKER_URL", valkey.url)
-    for kept in (load, context.store):
+    for kept in (load, runtime.store):
         kept.cache_clear()
     yield
-    context.store().close()
+    runtime.store().close()
     monkeypatch.undo()
-    for kept in (load, context.store):
+    for kept in (load, runtime.store):
         kept.cache_clear()

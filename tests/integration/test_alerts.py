@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 
-from fleet import bus, keys
-from fleet.alerts import Alerter, sender, watch
-from fleet.alerts.machine import Machine
-from fleet.alerts.sender import Sender
-from fleet.ledger import operations
-from fleet.providers import Providers
-from fleet.settings import Settings
-from fleet.spool.shelter import Shelter
-from fleet.store import Store
+from fleet.config.settings import Settings
+from fleet.intake.spool.components import SpoolComponents
+from fleet.ledger import bus, operations
+from fleet.ops.alerts import Alerter, sender, watch
+from fleet.ops.alerts.machine import Machine
+from fleet.ops.alerts.sender import AlertSender
+from fleet.store import Store, keys
+from fleet.turn.providers import Providers
 from routing import Event, decide
 from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
 
@@ -84,7 +83,7 @@ class Desk:
     def look(self, alerter: Alerter | None = None) -> None:
         """A round, as if its time had come."""
         self.books.store.client.delete(keys.turn("alerts"))
-        (alerter or self.alerter).look()
+        (alerter or self.alerter).check()
 
     def die(self) -> str:
         (dispatch_id,) = self.books.accept("a", text="a private matter")
@@ -142,7 +141,7 @@ def test_more_dead_letters_are_told_after_a_while(
     desk.die()
     desk.look()
     assert len(receiver.seen) == 1
-    monkeypatch.setattr(watch, "AGAIN_MS", 0)
+    monkeypatch.setattr(watch, "RETRY_DELAY_MS", 0)
     desk.look()
     desk.look()
     assert [message["reason"][:14] for message in receiver.seen] == [
@@ -249,9 +248,9 @@ def test_a_provider_that_is_left_alone_is_told_and_so_is_its_end(
     desk: Desk, receiver: Receiver
 ) -> None:
     gate = Providers(lambda: desk.books.store, desk.settings.breaker, "a")
-    gate.tell("acme", "denied", "acme/m: AuthenticationError (HTTP 401)")
+    gate.report("acme", "denied", "acme/m: AuthenticationError (HTTP 401)")
     desk.look()
-    gate.tell("acme", "ok")
+    gate.report("acme", "ok")
     desk.look()
     assert names(receiver) == [("provider_open", "open"), ("provider_open", "closed")]
     assert receiver.seen[0]["agent"] == "a"
@@ -266,12 +265,12 @@ def test_a_spool_is_on_the_bus_once_the_store_answers(
     fleet = desk.settings.model_copy(update={"data_dir": tmp_path / "data"})
     spool(fleet, 3)
     clock = 1000.0
-    machine = Machine(fleet, Sender(hook.get_secret_value()), now=lambda: clock)
-    machine.look(None, "no answer")
+    machine = Machine(fleet, AlertSender(hook.get_secret_value()), now=lambda: clock)
+    machine.check(None, "no answer")
     clock += 60
-    machine.look(None, "no answer")
-    machine.look(desk.books.store)
-    machine.look(desk.books.store)
+    machine.check(None, "no answer")
+    machine.check(desk.books.store)
+    machine.check(desk.books.store)
     assert names(receiver) == [
         ("store_away", "open"),
         ("spool_holds", "open"),
@@ -283,7 +282,7 @@ def test_a_spool_is_on_the_bus_once_the_store_answers(
 
 
 def spool(settings: Settings, events: int) -> None:
-    kept = Shelter.of(settings).spool
+    kept = SpoolComponents.of(settings).spool
     for number in range(events):
         event = Event.parse({"to": "a", "text": f"private {number}"}, new_id=str(number), now=NOW)
-        kept.keep([(event, decide(event, settings.rules()))])
+        kept.store([(event, decide(event, settings.rules()))])

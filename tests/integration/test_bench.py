@@ -117,7 +117,7 @@ def test_recovery(tmp_path: Path, no_leftovers: str) -> None:
         for side in ("figures", "baseline"):
             found = printed[side][kind]
             assert found["n"] == 1
-            assert 0 < found["p50_s"] == found["p99_s"] < recovery.PATIENCE_S, f"{side} {kind}"
+            assert 0 < found["p50_s"] == found["p99_s"] < recovery.TIMEOUT_S, f"{side} {kind}"
 
 
 @pytest.mark.parametrize("module", [dispatch, intake, footprint, recovery, route])

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleet import keys
-from fleet.alerts import Alerter
-from fleet.alerts.conditions import current
-from fleet.budget import standing, used_up
+from fleet.config.sections import BudgetConfig
 from fleet.ledger import Cost, views
-from fleet.sections import Budget
-from fleet.store import Store
+from fleet.ops.alerts import Alerter
+from fleet.ops.alerts.conditions import current
+from fleet.store import Store, keys
+from fleet.turn.budget import current_budget, used_up
 from tests.fakes.provider import Provider
 from tests.fixtures.fleet import Fleet, Tables, fleet_of
 from tests.fixtures.ledger import Books, settings_for
@@ -36,22 +35,22 @@ def spent(store: Store, agent: str, usd: float, tokens: int, days_ago: int = 0) 
 @pytest.mark.parametrize(
     ("budget", "usd", "tokens", "part"),
     [
-        (Budget(), 99.0, 10**9, None),
-        (Budget(usd_per_day=5.0), 1.0, 10**9, 0.2),
-        (Budget(tokens_per_day=1000), 99.0, 900, 0.9),
-        (Budget(usd_per_day=5.0, tokens_per_day=1000), 4.5, 100, 0.9),
-        (Budget(usd_per_day=5.0), 6.0, 0, 1.2),
+        (BudgetConfig(), 99.0, 10**9, None),
+        (BudgetConfig(usd_per_day=5.0), 1.0, 10**9, 0.2),
+        (BudgetConfig(tokens_per_day=1000), 99.0, 900, 0.9),
+        (BudgetConfig(usd_per_day=5.0, tokens_per_day=1000), 4.5, 100, 0.9),
+        (BudgetConfig(usd_per_day=5.0), 6.0, 0, 1.2),
     ],
 )
 def test_the_nearest_bound_counts(
-    budget: Budget, usd: float, tokens: int, part: float | None
+    budget: BudgetConfig, usd: float, tokens: int, part: float | None
 ) -> None:
-    found = standing(budget, usd, tokens)
+    found = current_budget(budget, usd, tokens)
     assert (found and found.part) == (part and pytest.approx(part))
 
 
 def test_what_the_running_turn_has_cost_is_part_of_it(store: Store) -> None:
-    budget = Budget(tokens_per_day=1000)
+    budget = BudgetConfig(tokens_per_day=1000)
     spent(store, "a", 0.0, 900)
     books = Books(store, settings_for("a"))
     books.accept()
@@ -67,7 +66,7 @@ def test_what_the_running_turn_has_cost_is_part_of_it(store: Store) -> None:
 
 
 def test_yesterday_and_other_agents_do_not_count(store: Store) -> None:
-    budget = Budget(usd_per_day=1.0)
+    budget = BudgetConfig(usd_per_day=1.0)
     spent(store, "a", 5.0, 0, days_ago=1)
     spent(store, "b", 5.0, 0)
     assert used_up(store, "a", budget) is None
@@ -75,7 +74,7 @@ def test_yesterday_and_other_agents_do_not_count(store: Store) -> None:
 
 @pytest.mark.parametrize(("usd", "count"), [(3.9, None), (4.0, 80), (5.0, 100)])
 def test_operators_are_told_at_four_fifths_and_at_the_end(usd: float, count: int | None) -> None:
-    found = standing(Budget(usd_per_day=5.0), usd, 0)
+    found = current_budget(BudgetConfig(usd_per_day=5.0), usd, 0)
     assert found is not None
     told = current({}, {}, 1.0, {}, budgets={"a": found})
     assert [condition.count for condition in told] == ([count] if count else [])
@@ -166,7 +165,7 @@ class TestFleet:
         alerter = Alerter(lambda: fleet.books.store, fleet.settings)
         spent(fleet.books.store, "archie", 4.5, 0)
         fleet.books.store.client.delete(keys.turn("alerts"))
-        alerter.look()
+        alerter.check()
         (alert,) = [e for e in fleet.books.bus("alert") if e.fields["name"] == "budget"]
         assert (alert.fields["agent"], alert.fields["reason"]) == (
             *("archie", "90% of its budget is used up: 4.5000 of 5 dollars a day"),

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
 from fleet.cli import main
-from fleet.doctor import examine
+from fleet.config.settings import Settings, parse
 from fleet.errors import BrokerUnavailable
-from fleet.providers import Providers
-from fleet.settings import Settings, parse
-from fleet.spool.shelter import Shelter
-from fleet.store import Store
+from fleet.intake.spool.components import SpoolComponents
+from fleet.ops.doctor.checks import examine
+from fleet.store import Store, keys
+from fleet.turn.providers import Providers
 from routing import Event, decide
 from tests.fakes import tool_server
 from tests.fixtures.ledger import settings_for
@@ -221,8 +220,8 @@ def test_what_waits_in_the_spool_and_what_the_alerts_tell_is_found(
 ) -> None:
     settings = settings_for("a", fleet={"data_dir": str(tmp_path)})
     event = Event.parse({"to": "a", "text": "x"}, new_id="1", now="2026-01-01T00:00:00Z")
-    Shelter.of(settings).spool.keep([(event, decide(event, settings.rules()))])
-    Providers(lambda: store, settings.breaker, "a").tell("acme", "denied", "HTTP 401")
+    SpoolComponents.of(settings).spool.store([(event, decide(event, settings.rules()))])
+    Providers(lambda: store, settings.breaker, "a").report("acme", "denied", "HTTP 401")
     findings = found(settings, store)
     assert level(findings, "1 events wait on the disk") == "warning"
     assert level(findings, "a: acme is not called any more after HTTP 401") == "warning"

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from fleet.broker.embedded import EmbeddedBroker, read_endpoint
-from fleet.up.keep import keep_broker
+from fleet.supervisor.broker_restart import keep_broker
 from tests.fixtures.brokers import Make, connect, make, orphan, sigkill, stranger
 from tests.fixtures.processes import gone, no_leftovers
 from tests.fixtures.valkey import free_port

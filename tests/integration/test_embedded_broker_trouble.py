@@ -32,7 +32,7 @@ __all__ = ["make", "no_leftovers", "orphan"]
 def test_a_hung_server_is_named_and_not_joined_by_a_second(
     orphan: int, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(server, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(server, "CLIENT_TIMEOUT_S", 0.1)
     os.kill(orphan, signal.SIGSTOP)
     try:
@@ -114,7 +114,7 @@ def test_loading_may_take_longer_than_the_patience_for_a_silent_server(
     with append_only_file(tmp_path).open("ab") as file:
         file.write(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n")
         file.write(b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n" * commands)
-    monkeypatch.setattr(server, "PATIENCE_S", 0.4)
+    monkeypatch.setattr(server, "TIMEOUT_S", 0.4)
 
     broker.start()
     with connect(tmp_path) as client:

@@ -9,9 +9,9 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
+from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable
-from fleet.redact import mask_url
-from fleet.settings import Settings, load
+from fleet.formats.redaction import mask_url
 from fleet.store import Store, open_store
 from fleet.store.address import broker_url, plain_url, store_url
 from fleet.store.connection import reachable

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from fleet.config.sections import RoutesConfig
 from fleet.ledger import operations, parents
-from fleet.sections import Routes
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.ledger import Books
 from tests.fixtures.processes import no_leftovers, wait_until
@@ -56,7 +56,7 @@ def test_each_member_ends_in_its_own_way_and_the_event_with_the_last(fleet: Flee
 
 
 def test_a_death_ends_the_others_where_that_is_wished(fleet: Fleet) -> None:
-    routes = Routes(on_member_failure="cancel")
+    routes = RoutesConfig(on_member_failure="cancel")
     strict = Books(fleet.books.store, fleet.settings.model_copy(update={"routes": routes}))
     # b's turn kills its own process, each time it is tried.
     running, _, waiting = strict.accept(TO, "each a:steps:one:two b:die", id="1")

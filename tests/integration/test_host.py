@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from fleet import keys
 from fleet.ledger import operations
-from fleet.up.host import FREE_CRASHES
+from fleet.store import keys
+from fleet.supervisor.host import FREE_CRASHES
 from tests.fixtures.fleet import Fleet, Process, fleet_of
 from tests.fixtures.processes import gone, marked, no_leftovers, wait_until
 
@@ -21,7 +21,7 @@ __all__ = ["no_leftovers"]
 
 HELD = "holding the lease of a under"
 ENDED = "the worker of a ended with"
-HOST = "import sys; from fleet.up.host import serve; sys.exit(serve(log_level='INFO'))"
+HOST = "import sys; from fleet.supervisor.host import serve; sys.exit(serve(log_level='INFO'))"
 
 
 AGENTS: dict[str, dict[str, object]] = {"a": {}, "b": {}}
@@ -140,7 +140,7 @@ def living(mark: str) -> list[str]:
 
 
 def test_an_agent_that_nobody_knows_is_refused(no_leftovers: str, tmp_path: Path) -> None:
-    program = "from fleet.up.host import serve; serve(['nobody'])"
+    program = "from fleet.supervisor.host import serve; serve(['nobody'])"
     with fleet_of(tmp_path, AGENTS) as fleet:
         host = fleet.start("host", sys.executable, "-c", program)
         assert host.wait() != 0

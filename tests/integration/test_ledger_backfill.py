@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.config.settings import parse
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Ending, Failure, HandOver, Report, Stage, ValkeyLedger
+from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.drainer import Drainer
+from fleet.intake.spool.offline import OfflineProcess
+from fleet.ledger import Ending, Failure, FailureStage, HandOver, Report, ValkeyLedger
 from fleet.ledger.views import spend
-from fleet.local import is_paused
-from fleet.settings import parse
-from fleet.spool.direct import Direct
-from fleet.spool.keeper import Keeper
-from fleet.spool.shelter import Shelter
-from fleet.store import Store
+from fleet.store import Store, keys
+from fleet.system.agent_lock import is_paused
 from routing import Event, decide
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, settings_for
 
@@ -66,7 +65,7 @@ def types(books: Books) -> list[str]:
 
 
 def test_an_answer_is_in_the_books_and_nobody_runs_it(books: Books) -> None:
-    assert books.ledger.hand_over([kept(books, 1, report(1, ANSWER)), kept(books, 2)]) == 0
+    assert books.ledger.import_spooled([kept(books, 1, report(1, ANSWER)), kept(books, 2)]) == 0
     record = books.record(id_of(1))
     assert (record["state"], record["attempt"], record["elapsed_ms"]) == ("completed", "1", "2000")
     assert books.store.client.get(keys.outcome(id_of(1))) == "done"
@@ -82,14 +81,14 @@ def test_an_answer_is_in_the_books_and_nobody_runs_it(books: Books) -> None:
 
 def test_told_again_it_is_the_same_and_counted_once(books: Books) -> None:
     batch = [kept(books, 1, report(1, ANSWER))]
-    assert [books.ledger.hand_over(batch) for _ in range(3)] == [0, 0, 0]
+    assert [books.ledger.import_spooled(batch) for _ in range(3)] == [0, 0, 0]
     assert books.ends(id_of(1)) == ["dispatch_completed"]
     assert spend(books.store, ["a"])["a"]["tokens_in"] == 7
 
 
 @pytest.mark.parametrize(("failure", "state"), [(OUTAGE, "retrying"), (FOR_GOOD, "dead")])
 def test_a_failure_is_judged_by_the_ledger(books: Books, failure: Failure, state: str) -> None:
-    books.ledger.hand_over([kept(books, 1, report(1, Ending(failure=failure)))])
+    books.ledger.import_spooled([kept(books, 1, report(1, Ending(failure=failure)))])
     assert books.state(id_of(1)) == state
     (failed,) = books.bus("dispatch_failed")
     assert failed.fields["will_retry"] is (state == "retrying")
@@ -97,7 +96,7 @@ def test_a_failure_is_judged_by_the_ledger(books: Books, failure: Failure, state
 
 def test_one_that_was_cut_short_goes_on_first_with_its_steps(books: Books) -> None:
     cut = report(2, None, attempt=2)
-    books.ledger.hand_over([kept(books, 1), kept(books, 2, cut)])
+    books.ledger.import_spooled([kept(books, 1), kept(books, 2, cut)])
     claim = books.claimed(books.held())
     assert (claim.dispatch_id, claim.attempt) == (id_of(2), 3)
     assert json.loads(books.ledger.steps(id_of(2))["1"])["result"] == "one"
@@ -109,7 +108,7 @@ def test_what_was_paid_counts_once_though_its_turn_was_cut_short(books: Books) -
     paid = {"name": "llm", "result": {"tokens_in": 7, "tokens_out": 3, "usd": 0.5}}
     steps = {"1": json.dumps(paid), "2": json.dumps({"name": "tool", "result": "text"})}
     cut, done = report(1, None, steps=steps), report(2, ANSWER, steps=steps)
-    books.ledger.hand_over([kept(books, 1, cut), kept(books, 2, done)])
+    books.ledger.import_spooled([kept(books, 1, cut), kept(books, 2, done)])
     row = spend(books.store, ["a"])["a"]
     assert (row["tokens_in"], row["tokens_out"], row["usd"]) == (14, 6, 1.0)
     assert books.record(id_of(1))["tokens_in"] == "7"
@@ -118,15 +117,17 @@ def test_what_was_paid_counts_once_though_its_turn_was_cut_short(books: Books) -
 def test_how_an_event_was_typed_is_told(books: Books) -> None:
     result = {"verification": "timeout_fallback", "reason": "no echo"}
     typed = json.dumps({"name": "inject", "handed_over": True, "result": result})
-    books.ledger.hand_over([kept(books, 1, report(1, ANSWER, steps={"1": typed}))])
+    books.ledger.import_spooled([kept(books, 1, report(1, ANSWER, steps={"1": typed}))])
     assert books.record(id_of(1))["injected"] == "timeout_fallback"
     (told,) = books.bus("delivery_verified")
     assert (told.fields["verification"], told.fields["reason"]) == ("timeout_fallback", "no echo")
 
 
 def test_lost_processes_count(books: Books) -> None:
-    lost = Failure(stage=Stage.WORKER_LOST, reason="three died", retryable=False)
-    books.ledger.hand_over([kept(books, 1, report(1, Ending(failure=lost), attempt=3, losses=3))])
+    lost = Failure(stage=FailureStage.WORKER_LOST, reason="three died", retryable=False)
+    books.ledger.import_spooled(
+        [kept(books, 1, report(1, Ending(failure=lost), attempt=3, losses=3))]
+    )
     record = books.record(id_of(1))
     assert (record["state"], record["stage"], record["losses"]) == ("dead", "worker_lost", "3")
 
@@ -135,7 +136,7 @@ def test_a_turn_that_runs_now_is_left_alone(books: Books) -> None:
     lease = books.held()
     books.accept("a", id="other")
     running = books.claimed(lease)
-    books.ledger.hand_over(
+    books.ledger.import_spooled(
         [
             kept(books, 1, report(1, ANSWER)),
             kept(books, 2, report(2, Ending(failure=OUTAGE))),
@@ -147,9 +148,9 @@ def test_a_turn_that_runs_now_is_left_alone(books: Books) -> None:
 
 
 def test_one_that_the_ledger_began_itself_keeps_its_own_outcome(books: Books) -> None:
-    books.ledger.hand_over([kept(books, 1)])
+    books.ledger.import_spooled([kept(books, 1)])
     books.complete(books.claimed(books.held()), "the first")
-    assert books.ledger.hand_over([kept(books, 1, report(1, ANSWER))]) == 1
+    assert books.ledger.import_spooled([kept(books, 1, report(1, ANSWER))]) == 1
     assert books.store.client.get(keys.outcome(id_of(1))) == "the first"
     assert books.ends(id_of(1)) == ["dispatch_completed"]
 
@@ -158,21 +159,21 @@ def test_another_run_of_the_same_is_too_late(books: Books) -> None:
     """It ran from the spool in two outages."""
     first = kept(books, 1, report(1, ANSWER))
     other = kept(books, 1, report(1, Ending(answer="another"), run="spool-2"))
-    assert [books.ledger.hand_over([one]) for one in (first, other, first)] == [0, 1, 0]
+    assert [books.ledger.import_spooled([one]) for one in (first, other, first)] == [0, 1, 0]
     assert books.store.client.get(keys.outcome(id_of(1))) == "done"
     assert books.ends(id_of(1)) == ["dispatch_completed"]
 
 
 def test_told_again_while_a_worker_goes_on_with_it_it_is_not_too_late(books: Books) -> None:
     cut = kept(books, 1, report(1, None))
-    assert books.ledger.hand_over([cut]) == 0
+    assert books.ledger.import_spooled([cut]) == 0
     claim = books.claimed(books.held())
-    assert books.ledger.hand_over([cut]) == 0
+    assert books.ledger.import_spooled([cut]) == 0
     assert books.complete(claim) == "completed"
 
 
 def test_one_whose_deadline_passed_meanwhile_still_has_its_answer(books: Books) -> None:
-    books.ledger.hand_over([kept(books, 1, report(1, ANSWER), age_s=100_000)])
+    books.ledger.import_spooled([kept(books, 1, report(1, ANSWER), age_s=100_000)])
     books.reclaim()
     assert books.ends(id_of(1)) == ["dispatch_completed"]
 
@@ -183,9 +184,9 @@ class Spooled:
     def __init__(self, store: Store, folder: Path) -> None:
         agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
         self.settings = parse({"fleet": {"data_dir": str(folder)}, "agents": agents})
-        self.books, self.shelter = Books(store, self.settings), Shelter.of(self.settings)
+        self.books, self.shelter = Books(store, self.settings), SpoolComponents.of(self.settings)
         self.ledger = self.books.ledger
-        self.keeper = Keeper(self.shelter, lambda: self.ledger, lambda: store)
+        self.keeper = Drainer(self.shelter, lambda: self.ledger, lambda: store)
         self.away()
 
     def away(self) -> None:
@@ -198,7 +199,7 @@ class Spooled:
 
     def keep(self, number: int) -> None:
         one = kept(self.books, number)
-        self.shelter.spool.keep([(one.event, one.plan)])
+        self.shelter.spool.store([(one.event, one.plan)])
 
     def run(self) -> bool:
         """Whether something ran."""
@@ -211,8 +212,8 @@ class Spooled:
 class Mute(ValkeyLedger):
     """Does what it is asked, and its answer is lost."""
 
-    def hand_over(self, batch: Sequence[HandOver]) -> int:
-        super().hand_over(batch)
+    def import_spooled(self, batch: Sequence[HandOver]) -> int:
+        super().import_spooled(batch)
         raise BrokerUnavailable("no answer")
 
 
@@ -273,15 +274,15 @@ def test_what_ran_is_handed_over_although_nothing_may_run_any_more(
     agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
     tables = {"fleet": {"data_dir": str(tmp_path)}, "agents": agents}
     before, now = parse(tables), parse({**tables, "spool": {"direct": False}})
-    shelter, one = Shelter.of(before), kept(Books(store, before), 1)
+    shelter, one = SpoolComponents.of(before), kept(Books(store, before), 1)
     shelter.breaker.failed("test", password=True)
-    shelter.spool.keep([(one.event, one.plan)])
+    shelter.spool.store([(one.event, one.plan)])
     claim = shelter.runs.claim("a", 1, "host:1")
     assert claim is not None
     shelter.runs.commit(claim, ANSWER)
     (tmp_path / "breaker").unlink()  # closed again
     books = Books(store, now)
-    keeper = Keeper(Shelter.of(now), lambda: books.ledger, lambda: store)
+    keeper = Drainer(SpoolComponents.of(now), lambda: books.ledger, lambda: store)
     assert keeper.work() == 1
     assert books.ends(id_of(1)) == ["dispatch_completed"]
     assert books.claim(books.held()) is None
@@ -290,8 +291,8 @@ def test_what_ran_is_handed_over_although_nothing_may_run_any_more(
 def test_an_agent_that_was_paused_before_is_known_as_such(store: Store, tmp_path: Path) -> None:
     agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": agents})
-    books, shelter = Books(store, settings), Shelter.of(settings)
+    books, shelter = Books(store, settings), SpoolComponents.of(settings)
     store.run("agent", "a", "pause")
-    direct = Direct(settings, shelter.breaker, shelter.runs)
-    Keeper(shelter, lambda: books.ledger, lambda: store, direct).work()
+    direct = OfflineProcess(settings, shelter.breaker, shelter.runs)
+    Drainer(shelter, lambda: books.ledger, lambda: store, direct).work()
     assert is_paused(tmp_path, "a")

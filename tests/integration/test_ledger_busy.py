@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.config.settings import parse
 from fleet.errors import Fenced, SessionBusy
 from fleet.ledger import operations, views
-from fleet.settings import parse
-from fleet.store import Store, open_store
+from fleet.store import Store, keys, open_store
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents
 from tests.fixtures.valkey import Valkey
 
@@ -95,7 +94,7 @@ def test_interrupt_ends_the_running_turn_and_runs_next(store: Store) -> None:
         "interrupted by a newer event of its session",
     )
     assert books.ends(first) == ["dispatch_cancelled"]
-    assert store.client.lrange(keys.orders("a"), 0, -1) == [f"stop {first}"]
+    assert store.client.lrange(keys.commands("a"), 0, -1) == [f"stop {first}"]
     assert books.ledger.steps(first) == {"1": '{"name": "ask"}'}
     with pytest.raises(Fenced):
         books.complete(running, "too late")
@@ -113,7 +112,7 @@ def test_interrupt_ends_those_that_wait_too(store: Store) -> None:
     assert (books.state(first), busy.dispatch_id) == ("cancelled", other)
     books.complete(busy)
     assert books.claimed(lease).dispatch_id == second
-    assert store.client.llen(keys.orders("a")) == 0
+    assert store.client.llen(keys.commands("a")) == 0
 
 
 def test_interrupt_ends_one_that_waits_for_its_retry(store: Store) -> None:

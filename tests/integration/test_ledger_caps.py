@@ -2,11 +2,10 @@
 
 import pytest
 
-from fleet import keys
+from fleet.config.settings import Settings, parse
 from fleet.errors import Refused
-from fleet.maintenance import watch_memory
-from fleet.settings import Settings, parse
-from fleet.store import Store
+from fleet.ledger.maintenance import watch_memory
+from fleet.store import Store, keys
 from tests.fixtures.ledger import Books, settings_for
 
 AGENT = {"runner": "python", "python": "nobody:nothing"}

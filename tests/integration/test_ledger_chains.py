@@ -2,11 +2,10 @@
 
 import pytest
 
-from fleet import keys
 from fleet.errors import Refused
 from fleet.ledger import State, operations, parents, views
 from fleet.ledger.operations import NotPossible
-from fleet.store import Store
+from fleet.store import Store, keys
 from tests.fixtures.chains import MakeBooks, Run, settings_with
 from tests.fixtures.ledger import FOR_GOOD, Books
 
@@ -30,21 +29,27 @@ class TestStages:
     def test_a_stage_sees_the_event_and_what_earlier_ones_answered(self, books: MakeBooks) -> None:
         run = Run(books("archie", "@reviewers", "kim"))
         first = run.answer("archie", "the plan: « ☃ »\n\0x")
-        assert first.place is not None
-        assert (first.place.stage, first.place.stages, first.place.earlier) == (1, 3, ())
+        assert first.chain_position is not None
+        assert (
+            first.chain_position.stage,
+            first.chain_position.stages,
+            first.chain_position.earlier,
+        ) == (1, 3, ())
         run.answer("gem", "Approve: good")
         second = run.answer("mini", "fine")
-        assert second.place is not None
+        assert second.chain_position is not None
         # Not what another member of the same group said.
-        assert [(one.agent, one.answer) for one in second.place.earlier] == [
+        assert [(one.agent, one.answer) for one in second.chain_position.earlier] == [
             ("archie", "the plan: « ☃ »\n\0x")
         ]
         third = run.claim("kim")
-        if third.place is not None and third.place.stage == 2:
+        if third.chain_position is not None and third.chain_position.stage == 2:
             third = run.claim("kim")
         assert third.event.text == "ship it"
-        assert third.place is not None
-        assert [(one.stage_name, one.agent, one.verdict) for one in third.place.earlier][:3] == [
+        assert third.chain_position is not None
+        assert [(one.stage_name, one.agent, one.verdict) for one in third.chain_position.earlier][
+            :3
+        ] == [
             ("archie", "archie", "approve"),
             ("@reviewers", "gem", "approve"),
             ("@reviewers", "mini", "approve"),
@@ -140,8 +145,8 @@ class TestRevisions:
         run.answer("gem", "REVISE: shorter")
         again = run.claim("archie")
         assert again.dispatch_id == run.dispatch(1, "archie", 2)
-        assert again.place is not None
-        assert [(one.agent, one.round, one.answer) for one in again.place.earlier] == [
+        assert again.chain_position is not None
+        assert [(one.agent, one.round, one.answer) for one in again.chain_position.earlier] == [
             ("archie", 1, "first draft"),
             ("human:ops", 1, ""),
             ("gem", 1, "REVISE: shorter"),
@@ -260,8 +265,10 @@ class TestFailure:
         with pytest.raises(NotPossible, match="went on, or ended, without it"):
             operations.replay(run.books.ledger, run.books.settings, run.dispatch(1, "archie"))
         claim = run.answer("gem", "x")
-        assert claim.place is not None
-        assert [(one.state, one.verdict) for one in claim.place.earlier] == [("dead", None)]
+        assert claim.chain_position is not None
+        assert [(one.state, one.verdict) for one in claim.chain_position.earlier] == [
+            ("dead", None)
+        ]
         assert run.ended == ("completed", "every stage is through")
 
     def test_skipping_all_is_no_success(self, books: MakeBooks) -> None:

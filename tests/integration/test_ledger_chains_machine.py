@@ -10,10 +10,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet import bus, keys
-from fleet.ledger import Claim, State, operations
+from fleet.ledger import Claim, State, bus, operations
 from fleet.ledger.operations import NotPossible
-from fleet.store import open_store
+from fleet.store import keys, open_store
 from routing import Verdict
 from tests.fixtures.chain_model import ENDS, Model
 from tests.fixtures.chains import AGENTS, Run, settings_with

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet import keys
+from fleet.config.settings import parse
 from fleet.errors import Refused
 from fleet.ledger import Claim, operations, views
-from fleet.settings import parse
-from fleet.store import Store, open_store
+from fleet.store import Store, keys, open_store
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books
 from tests.fixtures.machine import ADVANCE, Flaky
 from tests.fixtures.valkey import Valkey
@@ -45,7 +44,7 @@ class Quiet(Books):
         }
         super().__init__(store, parse(tables))
         self.leases = {agent: self.lease(agent, ttl_s=1e7) for agent in "abcd"}
-        assert all(lease.take() for lease in self.leases.values())
+        assert all(lease.acquire() for lease in self.leases.values())
 
     def say(self, text: str, agent: str = "a", session: str | None = "s", **fields: Any) -> str:
         (dispatch_id,) = self.accept(agent, text, session=session, **fields)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet import keys
+from fleet.config.settings import parse
 from fleet.errors import Fenced
+from fleet.intake.spool.components import SpoolComponents
 from fleet.ledger import Claim, Ending, Runs, State
-from fleet.settings import parse
-from fleet.spool.shelter import Shelter
-from fleet.store import Store
+from fleet.store import Store, keys
 from routing import Event, decide
 from tests.fixtures.ledger import Books, settings_for
 
@@ -33,13 +32,13 @@ def on_valkey(store: Store, texts: list[str]) -> tuple[Runs, Take]:
 
 def in_spool(folder: Path, texts: list[str]) -> tuple[Runs, Take]:
     settings = parse({"fleet": {"data_dir": str(folder)}, "agents": AGENTS})
-    shelter = Shelter.of(settings)
+    shelter = SpoolComponents.of(settings)
     shelter.breaker.failed("test", password=True)
     for number, text in enumerate(texts):
         event = Event.parse(
             {"to": "a", "text": text}, new_id=f"e{number}", now="2026-01-01T00:00:00Z"
         )
-        shelter.spool.keep([(event, decide(event, settings.rules()))])
+        shelter.spool.store([(event, decide(event, settings.rules()))])
     runs = shelter.runs
     fences = iter(range(1, 100))
     return runs, lambda: runs.claim("a", next(fences), "host:1")

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet import keys
+from fleet.config.settings import parse
 from fleet.delivery.throttle import Sample, Throttle
 from fleet.ledger import NOTHING, State, views
-from fleet.settings import parse
-from fleet.store import Store
+from fleet.store import Store, keys
 from tests.fixtures.ledger import Books, Twice
 from tests.fixtures.processes import wait_until
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.config.settings import parse
 from fleet.ledger import Claim, Ending, operations
-from fleet.settings import parse
-from fleet.store import Store, open_store
-from fleet.turn import Turn
+from fleet.store import Store, keys, open_store
+from fleet.turn.turn import Turn
 from tasks.runners.llm import LlmRunner
 from tests.fakes.provider import Provider
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice

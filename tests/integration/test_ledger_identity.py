@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
-from fleet.delivery.courier import Courier
+from fleet.config.settings import parse
+from fleet.delivery.delivery_worker import DeliveryWorker
 from fleet.errors import IdempotencyConflict
-from fleet.intake import FLEET, LOCAL, UPSTREAM, Sender
+from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender
+from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.drainer import Drainer
 from fleet.ledger import Ending, HandOver, State, views
 from fleet.ledger.valkey import read_payload
-from fleet.settings import parse
-from fleet.spool.keeper import Keeper
-from fleet.spool.shelter import Shelter
-from fleet.store import Store
+from fleet.store import Store, keys
 from routing import Event, InvalidEvent, decide
 from routing.event import event_key
 from tests.fixtures.ledger import Books, settings_for
@@ -107,7 +106,7 @@ def test_an_outcome_is_told_although_its_name_was_taken(store: Store) -> None:
             books.intake.accept(forged, sender)
     let_in = Event.parse(forged, new_id="", now=NOW)
     books.ledger.accept(let_in, decide(let_in, books.settings.rules()))
-    Courier(store, books.settings, lambda: books.intake).deliver(dispatch_id)
+    DeliveryWorker(store, books.settings, lambda: books.intake).deliver(dispatch_id)
     lease = books.held("b")
     texts = []
     for _ in range(2):
@@ -130,7 +129,7 @@ def test_a_conflict_of_the_spool_stops_no_other_event(books: Books) -> None:
     batch.insert(1, kept(books, event("other"), LOCAL))
     for _ in range(2):
         with pytest.raises(IdempotencyConflict):
-            books.ledger.hand_over(batch)
+            books.ledger.import_spooled(batch)
     payload = str(books.store.client.get(keys.payload(books.record(first)["event"])))
     assert read_payload(payload).text == "x"
     ids = {row["event_id"] for row in views.find(books.store).dispatches}
@@ -141,22 +140,22 @@ def test_what_ran_here_under_a_key_of_the_ledger_is_put_aside_and_changes_nothin
     store: Store, tmp_path: Path
 ) -> None:
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": {"a": AGENT}})
-    books, shelter = Books(store, settings), Shelter.of(settings)
+    books, shelter = Books(store, settings), SpoolComponents.of(settings)
     (first,) = books.accept(text="x", id="1")
     shelter.breaker.failed("test", password=True)
     one = kept(books, event("other"), LOCAL)
-    shelter.spool.keep([(one.event, one.plan)])
+    shelter.spool.store([(one.event, one.plan)])
     claim = shelter.runs.claim("a", 1, "host:1")
     assert claim is not None
     shelter.runs.commit(claim, Ending(answer="to the other"))
     (tmp_path / "breaker").unlink()  # closed again
-    keeper = Keeper(Shelter.of(settings), lambda: books.ledger, lambda: store)
+    keeper = Drainer(SpoolComponents.of(settings), lambda: books.ledger, lambda: store)
     for _ in range(2):
         keeper.work()
         assert books.state(first) == State.QUEUED
-        assert [reason for reason in shelter.spool.aside() if "other content" in reason]
+        assert [reason for reason in shelter.spool.quarantined() if "other content" in reason]
         assert shelter.spool.size().events == 0
-        assert shelter.spool.take_back() == 1
+        assert shelter.spool.release_quarantined() == 1
 
 
 def test_the_payload_names_the_sender_and_nobody_else_can(books: Books) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fleet.config.settings import parse
 from fleet.ledger import Claim
-from fleet.settings import parse
 from fleet.store import Store, open_store
 from tests.fixtures.ledger import Books
 from tests.fixtures.machine import ADVANCE, Flaky
@@ -24,7 +24,7 @@ class Lanes(Books):
         tables = {"agents": {"a": agent}, "lanes": {"batch": 1}, "fleet": {"ageing_s": AGEING_S}}
         super().__init__(store, parse(tables))
         self.mine = self.lease(ttl_s=1e7)
-        assert self.mine.take()
+        assert self.mine.acquire()
 
     def wait(self, seconds: float) -> None:
         self.store.client.eval(ADVANCE, 0, int(seconds * 1000))
@@ -104,7 +104,7 @@ def test_one_that_was_handed_back_goes_before_an_aged_one(books: Lanes) -> None:
     claim = books.claimed(books.mine)
     books.wait(2 * AGEING_S)
     books.mine.release()
-    assert books.mine.take()
+    assert books.mine.acquire()
     assert claim.text == "running"
     assert [books.turn(), books.turn()] == ["running", "old"]
 

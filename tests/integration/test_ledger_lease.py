@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleet import keys
-from fleet.lease import Lease
-from fleet.store import Store
+from fleet.store import Store, keys
+from fleet.worker.lease import Lease
 from tests.fixtures.ledger import Books, settings_for
 from tests.fixtures.processes import wait_until
 
@@ -30,7 +29,7 @@ def second(books: Books) -> Iterator[Lease]:
 
 
 def test_a_second_one_stands_by(first: Lease, second: Lease) -> None:
-    assert not second.take()
+    assert not second.acquire()
     assert first.renew()
     assert (first.fence, second.fence) == (1, 0)
 
@@ -41,7 +40,7 @@ def test_agents_are_apart(books: Books, first: Lease) -> None:
 
 def test_a_dead_holder_is_not_waited_for(books: Books, first: Lease, second: Lease) -> None:
     first.forget_beacon()
-    wait_until(second.take)
+    wait_until(second.acquire)
     assert second.fence == 2
     assert books.store.client.pttl(keys.lease("a")) > 50_000
     assert not first.renew()
@@ -54,15 +53,15 @@ def test_a_holder_with_another_server_run_is_waited_for(
     """After a restart of the server nobody's connection says anything about its life."""
     books.store.client.hset(keys.lease("a"), "run", "another")
     first.forget_beacon()
-    assert not second.take()
+    assert not second.acquire()
     books.store.client.pexpire(keys.lease("a"), 1)
-    wait_until(second.take)
+    wait_until(second.acquire)
 
 
 def test_a_holder_that_reconnects_is_not_taken_for_dead(first: Lease, second: Lease) -> None:
     first.forget_beacon()
     assert first.renew()
-    assert not second.take()
+    assert not second.acquire()
 
 
 def test_a_lease_that_ran_out_comes_back_while_nobody_took_it(books: Books, first: Lease) -> None:
@@ -75,7 +74,7 @@ def test_a_lease_that_went_to_another_never_comes_back(
     books: Books, first: Lease, second: Lease
 ) -> None:
     books.store.client.delete(keys.lease("a"))
-    assert second.take()
+    assert second.acquire()
     assert not first.renew()
     books.store.client.delete(keys.lease("a"))
     assert not first.renew()
@@ -138,7 +137,7 @@ def test_a_holder_that_stops_before_it_claims_leaves_the_interrupted_one(
     (dispatch_id,) = books.accept("a")
     books.claimed(first)
     first.forget_beacon()
-    wait_until(second.take)
+    wait_until(second.acquire)
     second.release()
     claim = books.claimed(books.held())
     assert (claim.dispatch_id, claim.attempt) == (dispatch_id, 2)

@@ -17,9 +17,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fleet import keys
+from fleet.config.sections import RoutesConfig
 from fleet.ledger import operations
-from fleet.sections import Routes
+from fleet.store import keys
 from tests.fixtures import model
 from tests.fixtures.ledger import TERMINAL_TYPES
 from tests.fixtures.machine import ADVANCE, AGENTS, ENDINGS, Acts, Patches, stored
@@ -44,7 +44,7 @@ class Zombies(Acts, RuleBasedStateMachine):
 
     server: Valkey
     patches: Patches
-    routes: Routes
+    routes: RoutesConfig
 
     def __init__(self) -> None:
         RuleBasedStateMachine.__init__(self)
@@ -193,10 +193,10 @@ def run(
     kind: type[Zombies],
     server: Valkey,
     patches: Patches,
-    routes: Routes | None = None,
+    routes: RoutesConfig | None = None,
     **options: Any,
 ) -> None:
-    of_this_run = {"server": server, "patches": patches, "routes": routes or Routes()}
+    of_this_run = {"server": server, "patches": patches, "routes": routes or RoutesConfig()}
     machine = type("Machine", (kind,), of_this_run)
     run_state_machine_as_test(
         machine,
@@ -215,7 +215,7 @@ def test_the_scripts_do_what_the_model_does(valkey: Valkey) -> None:
 
 
 def test_they_do_where_a_dead_member_cancels_the_others(valkey: Valkey) -> None:
-    run(Fleet, valkey, {}, Routes(on_member_failure="cancel"), max_examples=30)
+    run(Fleet, valkey, {}, RoutesConfig(on_member_failure="cancel"), max_examples=30)
 
 
 def test_without_the_fence_the_machine_fails(valkey: Valkey) -> None:

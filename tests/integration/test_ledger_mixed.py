@@ -6,11 +6,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet import keys
+from fleet.config.settings import Settings, parse
 from fleet.errors import SessionBusy
 from fleet.ledger import operations
-from fleet.settings import Settings, parse
-from fleet.store import open_store
+from fleet.store import keys, open_store
 from tests.fixtures.leaks import undeclared
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books
 from tests.fixtures.machine import ADVANCE, Flaky
@@ -36,7 +35,7 @@ class World:
         self.books = Books(self.store, configuration())
         self.leases = {agent: self.books.lease(agent, ttl_s=1e7) for agent in MODES}
         for lease in self.leases.values():
-            lease.take()
+            lease.acquire()
         self.ids: list[str] = []
 
     def say(self, agents: list[str], session: str, priority: int) -> None:
@@ -57,7 +56,7 @@ class World:
 
     def stop_worker(self, agent: str) -> None:
         self.leases[agent].release()
-        assert self.leases[agent].take()
+        assert self.leases[agent].acquire()
 
     def decide(self, which: int, what: str) -> None:
         if not self.ids:

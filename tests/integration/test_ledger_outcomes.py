@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
-from fleet.delivery.claims import Sample, report
-from fleet.delivery.courier import Courier, due
+from fleet.delivery.claims import AttemptResult, report
+from fleet.delivery.delivery_worker import DeliveryWorker, due
 from fleet.delivery.message import message
-from fleet.intake import UPSTREAM
+from fleet.intake.intake import UPSTREAM
 from fleet.ledger import Claim, Ending, State, operations, views
-from fleet.store import Store
+from fleet.store import Store, keys
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice
 from tests.fixtures.outcomes import ACK, KEEP_MS, RECEIVER, end, make, taken, told
 from tests.fixtures.processes import wait_until
@@ -201,7 +200,7 @@ def test_what_is_still_to_be_told_is_kept(store: Store) -> None:
 
 def test_unverified_is_no_success(store: Store) -> None:
     books = make(store)
-    for sample in (Sample(kind="unverified", reason="silence"), ACK):
+    for sample in (AttemptResult(kind="unverified", reason="silence"), ACK):
         (dispatch_id,) = books.accept()
         end(books, Ending(answer="done"))
         found = taken(books, dispatch_id)
@@ -242,7 +241,7 @@ def test_only_what_came_from_the_gateway_goes_back_there(store: Store) -> None:
     back = books.intake.accept({"to": "a", "text": "x", "id": "e1"}, UPSTREAM)
     assert end(books, Ending(answer="done")) == State.ANNOUNCING
     ((dispatch_id, _),) = back.dispatches
-    Courier(store, books.settings, lambda: books.intake).deliver(dispatch_id)
+    DeliveryWorker(store, books.settings, lambda: books.intake).deliver(dispatch_id)
     assert due(store, books.settings) == [], "nobody is rung in vain"
     assert store.run("deliver_due", 9, 5000, 0, KEEP_MS, "upstream") == [0, dispatch_id]
     assert told(books, dispatch_id, "upstream")["data"]["answer"] == "done"
@@ -273,12 +272,12 @@ def test_a_receiver_asks_for_peace(store: Store) -> None:
     end(books, Ending(answer="done"))
     found = taken(books, dispatch_id)
     assert found
-    busy = Sample(kind="failed", reason="HTTP 503", retry_after_s=2.5)
+    busy = AttemptResult(kind="failed", reason="HTTP 503", retry_after_s=2.5)
     assert report(store, found, busy, KEEP_MS) == 2500
     store.client.hset("fleet:target:crm", "next_ms", "0")
     found = taken(books, dispatch_id)
     assert found
-    for_hours = Sample(kind="failed", reason="HTTP 429", retry_after_s=7200)
+    for_hours = AttemptResult(kind="failed", reason="HTTP 429", retry_after_s=7200)
     wait_ms = report(store, found, for_hours, KEEP_MS)
     assert wait_ms
     assert 50_000 < wait_ms <= 55_000, "tried once more before its time is over"

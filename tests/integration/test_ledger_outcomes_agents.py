@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.config.settings import parse
+from fleet.delivery.agent_delivery import deliver_to_agent
 from fleet.delivery.claims import claim
-from fleet.delivery.courier import Courier, due
-from fleet.delivery.handover import hand_over
+from fleet.delivery.delivery_worker import DeliveryWorker, due
 from fleet.ledger import Ending, State, views
-from fleet.settings import parse
-from fleet.store import Store
+from fleet.store import Store, keys
 from tests.fixtures.ledger import FOR_GOOD, Books, Twice
 from tests.fixtures.outcomes import KEEP_MS, end, make
 from tests.fixtures.processes import wait_until
@@ -18,8 +17,8 @@ from tests.fixtures.processes import wait_until
 TO_B = {"agent": "b"}
 
 
-def courier(books: Books) -> Courier:
-    return Courier(books.store, books.settings, lambda: books.intake)
+def courier(books: Books) -> DeliveryWorker:
+    return DeliveryWorker(books.store, books.settings, lambda: books.intake)
 
 
 def handed(books: Books, **fields: Any) -> tuple[str, str]:
@@ -73,7 +72,7 @@ def test_a_courier_that_died_after_it_handed_over(store: Store) -> None:
     end(books, Ending(answer="the answer"))
     lost = claim(store, dispatch_id, "crm", 0.0, KEEP_MS)
     assert lost
-    assert hand_over(store, lambda: books.intake, lost, "b").kind == "placed"
+    assert deliver_to_agent(store, lambda: books.intake, lost, "b").kind == "placed"
     end(books, Ending(answer="ok"), "b")
     assert books.state(dispatch_id) == "announcing"
     store.client.hset(keys.delivery(dispatch_id), "crm|until_ms", "0")

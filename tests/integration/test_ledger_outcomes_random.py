@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
-from fleet.delivery.claims import Sample, claim, report
-from fleet.delivery.courier import Courier, due
+from fleet.config.settings import Settings, parse
+from fleet.delivery.claims import AttemptResult, claim, report
+from fleet.delivery.delivery_worker import DeliveryWorker, due
 from fleet.errors import FleetError
-from fleet.intake import LOCAL, UPSTREAM
-from fleet.lease import Lease
+from fleet.intake.intake import LOCAL, UPSTREAM
 from fleet.ledger import Ending, State, operations
-from fleet.settings import Settings, parse
-from fleet.store import Store
+from fleet.store import Store, keys
+from fleet.worker.lease import Lease
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, TERMINAL_TYPES, Books
 from tests.fixtures.processes import wait_until
 
@@ -27,9 +26,9 @@ ENDINGS = [
     *(Ending(failure=FOR_GOOD), Ending(failure=OUTAGE), Ending(cancelled="enough")),
 ]
 SAMPLES = [
-    *[Sample(kind="ack", reason="HTTP 204")] * 2,
-    Sample(kind="unverified", reason="no answer"),
-    Sample(kind="failed", reason="HTTP 500"),
+    *[AttemptResult(kind="ack", reason="HTTP 204")] * 2,
+    AttemptResult(kind="unverified", reason="no answer"),
+    AttemptResult(kind="failed", reason="HTTP 500"),
 ]
 
 
@@ -65,7 +64,7 @@ class Life:
         self.store, self.client = store, store.client
         self.chance = random.Random(seed)
         self.leases: dict[str, Lease] = {name: self.books.held(name) for name in "abc"}
-        self.courier = Courier(store, self.books.settings, lambda: self.books.intake)
+        self.courier = DeliveryWorker(store, self.books.settings, lambda: self.books.intake)
 
     def accept(self) -> None:
         to = self.chance.choice([["a"], ["a"], ["b"], ["a", "b", "c"], ["chain:c"]])

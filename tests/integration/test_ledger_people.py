@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import State, operations
 from fleet.ledger.operations import NotPossible, Unknown
+from fleet.store import keys
 from routing import Verdict
 from tests.fixtures.chains import MakeBooks, Run
 
@@ -25,8 +25,10 @@ def test_a_parked_dispatch_holds_nothing_and_says_where_to_answer(books: MakeBoo
     assert not run.books.store.client.exists(keys.due("human:ops"), keys.agent("human:ops"))
     assert run.decide(1, "ops", said="go ahead") == State.COMPLETED
     claim = run.answer("archie", "x")
-    assert claim.place is not None
-    assert [(one.agent, one.answer) for one in claim.place.earlier] == [("human:ops", "go ahead")]
+    assert claim.chain_position is not None
+    assert [(one.agent, one.answer) for one in claim.chain_position.earlier] == [
+        ("human:ops", "go ahead")
+    ]
 
 
 def test_a_rejection_ends_the_chain(books: MakeBooks) -> None:

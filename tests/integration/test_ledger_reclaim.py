@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.config.settings import Settings
 from fleet.ledger import operations
-from fleet.maintenance import BATCH, GRACE_MS, SILENCE_MS, UNTOUCHED_MS, my_turn
-from fleet.settings import Settings
-from fleet.store import Store
+from fleet.ledger.maintenance import BATCH, GRACE_MS, SILENCE_MS, UNTOUCHED_MS, periodic_lock
+from fleet.store import Store, keys
 from tests.fixtures.fleet import CELERY, READY, Fleet, fleet_of
 from tests.fixtures.ledger import OUTAGE, Books, contents, settings_for
 from tests.fixtures.processes import wait_until
@@ -119,8 +118,8 @@ def test_a_holder_notices_that_beat_is_dead(books: Books) -> None:
 
 
 def test_several_beats_do_the_work_of_one(store: Store) -> None:
-    assert [my_turn(store, "sweep", 60) for _ in range(3)] == [True, False, False]
-    assert my_turn(store, "reclaim", 60)
+    assert [periodic_lock(store, "sweep", 60) for _ in range(3)] == [True, False, False]
+    assert periodic_lock(store, "reclaim", 60)
 
 
 def test_content_is_in_the_payload_the_journal_and_the_outcome_only(books: Books) -> None:

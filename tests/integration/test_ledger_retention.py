@@ -2,10 +2,9 @@
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import operations, views
 from fleet.ledger.operations import NotPossible
-from fleet.store import Store
+from fleet.store import Store, keys
 from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
 
 KEEP = {"completed_s": 100, "dead_s": 1000, "max": 3}

@@ -7,9 +7,8 @@ from collections import defaultdict
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import Claim
-from fleet.store import Store
+from fleet.store import Store, keys
 from tests.fixtures.ledger import OUTAGE, Books, settings_for
 
 AGENTS = tuple(f"agent{number}" for number in range(20))
@@ -17,7 +16,7 @@ SESSIONS, EVENTS = 1000, 3
 #: Attempts that fail; each holds its session back and nothing else.
 FAILING = 0.02
 #: Far more than it takes; a hang must end.
-PATIENCE_S = 100.0
+TIMEOUT_S = 100.0
 
 
 class Witness:
@@ -73,7 +72,7 @@ def work(books: Books, agent: str, witness: Witness, over: threading.Event) -> N
     lease.forget_beacon()
 
 
-@pytest.mark.timeout(PATIENCE_S + 30)
+@pytest.mark.timeout(TIMEOUT_S + 30)
 def test_a_thousand_sessions_over_twenty_agents(store: Store) -> None:
     retry = {"attempts": 3, "backoff_s": 0, "min_age_s": 0}
     books = Books(store, settings_for(*AGENTS, retry=retry, max_pending=10_000))
@@ -96,7 +95,7 @@ def test_a_thousand_sessions_over_twenty_agents(store: Store) -> None:
                 target = dice.choice(AGENTS)
                 batch.append({"to": target, "text": text, "session": session})
             books.intake.accept_batch(batch)
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + TIMEOUT_S
         while witness.completed < len(to_come) and time.monotonic() < give_up:
             books.reclaim()
             time.sleep(0.1)

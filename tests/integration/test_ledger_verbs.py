@@ -4,11 +4,10 @@ import threading
 
 import pytest
 
-from fleet import keys
 from fleet.errors import Fenced, IdempotencyConflict, Refused
-from fleet.ledger import Claim, Ending, Failure, Stage, operations
+from fleet.ledger import Claim, Ending, Failure, FailureStage, operations
 from fleet.ledger.operations import NotPossible, Unknown
-from fleet.store import Store
+from fleet.store import Store, keys
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents, settings_for
 from tests.fixtures.valkey import Valkey
 
@@ -257,11 +256,11 @@ class TestCommit:
         assert books.fail(books.claimed(lease)) == "dead"
 
     def test_a_wait_beyond_the_deadline_is_dead_at_once(self, books: Books, claim: Claim) -> None:
-        patient = Failure(stage=Stage.LLM, reason="429", retryable=True, retry_after_s=3601)
+        patient = Failure(stage=FailureStage.LLM, reason="429", retryable=True, retry_after_s=3601)
         assert books.fail(claim, patient) == "dead"
 
     def test_retry_after_is_obeyed(self, books: Books, claim: Claim) -> None:
-        patient = Failure(stage=Stage.LLM, reason="429", retryable=True, retry_after_s=1000)
+        patient = Failure(stage=FailureStage.LLM, reason="429", retryable=True, retry_after_s=1000)
         assert books.fail(claim, patient) == "retrying"
         (failed,) = books.bus("dispatch_failed")
         assert failed.fields["retry_at"] > 1000 + float(failed.id.partition("-")[0]) / 1000 - 1

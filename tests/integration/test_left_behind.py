@@ -17,8 +17,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from fleet import keys
-from fleet.spool.shelter import Shelter
+from fleet.intake.spool.components import SpoolComponents
+from fleet.store import keys
 from routing import Event, decide
 from tests.fakes import tool_server
 from tests.fakes.provider import Provider
@@ -40,7 +40,7 @@ STANDING_BY = "standing by"
 WAITS = (
     "import os, sys, time\nname = sys.stdin.read()\nwhile not os.path.exists(name): time.sleep(.01)"
 )
-HOST = "import sys; from fleet.up.host import serve; sys.exit(serve(['daemon'], 'INFO'))"
+HOST = "import sys; from fleet.supervisor.host import serve; sys.exit(serve(['daemon'], 'INFO'))"
 
 
 def agents_of(folder: Path, url: str) -> tuple[Tables, Tables]:
@@ -194,7 +194,7 @@ def test_under_a_host(fleet: Fleet, victims: str) -> None:
 @contextmanager
 def offline(fleet: Fleet) -> "Iterator[subprocess.Popen[bytes]]":
     """The process that runs kept events."""
-    argv = [sys.executable, "-m", "tasks.direct"]
+    argv = [sys.executable, "-m", "tasks.execution.offline"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), FOLDER_MARK: str(fleet.folder)}
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, cwd=fleet.folder, env=env, stdin=pipe, stdout=pipe) as process:
@@ -213,13 +213,13 @@ def test_without_the_store(no_leftovers: str, tmp_path: Path) -> None:
     with fleet_of(tmp_path, {"daemon": agents["daemon"]}, sections=spool, **options) as fleet:
         (worker,) = fleet.ready("daemon")
         dispatch_id = begin(fleet, "daemon")
-        shelter = Shelter.of(fleet.settings)
+        shelter = SpoolComponents.of(fleet.settings)
         worker.kill()
         for _ in range(fleet.settings.breaker.failure_threshold):
             shelter.breaker.failed("test")
         raw = {"to": "daemon", "text": str(tmp_path / alone.GATE)}
         event = Event.parse(raw, new_id="kept", now="2026-01-01T00:00:00Z")
-        shelter.spool.keep([(event, decide(event, fleet.settings.rules()))])
+        shelter.spool.store([(event, decide(event, fleet.settings.rules()))])
         for times in (2, 3):
             with offline(fleet):
                 wait_until(lambda count=times: len(alone.starts(tmp_path)) >= count)  # type: ignore[misc]

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("no_leftovers")
 FLEET = """
 import asyncio, sys
 from pathlib import Path
-from fleet.up.supervise import ProcessSpec, Supervisor
-follow = "from fleet.up.lifeline import watch_lifeline; watch_lifeline(grace_s=.3)\\n"
+from fleet.supervisor.supervise import ProcessSpec, Supervisor
+follow = "from fleet.system.lifeline import watch_lifeline; watch_lifeline(grace_s=.3)\\n"
 specs = [
     ProcessSpec(str(n), [sys.executable, "-c", follow + program], 1)
     for n, program in enumerate(sys.argv[2:])
@@ -53,7 +53,7 @@ def test_a_child_started_after_the_supervisors_death_ends_at_once(
 ) -> None:
     reading, writing = os.pipe()
     os.close(writing)
-    program = f"from fleet.up.lifeline import watch_lifeline; watch_lifeline(); {LIVE}"
+    program = f"from fleet.system.lifeline import watch_lifeline; watch_lifeline(); {LIVE}"
     env = os.environ | {"FLEET_LIFELINE_FD": str(reading)}
     try:
         done = subprocess.run(
@@ -67,7 +67,7 @@ def test_a_child_started_after_the_supervisors_death_ends_at_once(
 def test_without_a_supervisor_there_is_nothing_to_follow() -> None:
     program = """if True:
         import os, threading
-        from fleet.up.lifeline import watch_lifeline
+        from fleet.system.lifeline import watch_lifeline
         watch_lifeline()
         print(threading.active_count(), os.environ.get("FLEET_LIFELINE_FD"))
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.locks import Busy, LockLost, SessionLock, TurnRWLock
+from fleet.locks import LockBusy, LockLost, SessionLock, TurnRWLock
 from fleet.store import Store
 from tests.fixtures import locks
 from tests.fixtures.processes import wait_until
@@ -51,7 +51,7 @@ def test_nested_and_readers_and_writers(store: Store) -> None:
             async with turn.read(), turn.read() as read:
                 assert read.token
             async with turn.write():
-                with pytest.raises(Busy):
+                with pytest.raises(LockBusy):
                     await turn.read(timeout_s=0.05).__aenter__()
         assert lock.count == 0
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.locks import Busy, GivenUp, Hold, LockLost, SessionLock, TurnRWLock
+from fleet.locks import LockBusy, LockHandle, LockLost, SessionLock, TurnRWLock, WaitCancelled
 from fleet.locks.renewal import RENEWAL
 from fleet.store import Store
 from tests.fixtures import locks
@@ -103,7 +103,7 @@ class Schedule:
         self.kind = kind
         self.wrong: list[str] = []
         self._lock = threading.Lock()
-        self._inside: dict[str, tuple[Hold, bool]] = {}
+        self._inside: dict[str, tuple[LockHandle, bool]] = {}
         self._newest = 0
 
     def run(self, actors: list[Actor]) -> None:
@@ -117,7 +117,7 @@ class Schedule:
             one.join(30)
             assert not one.is_alive()
 
-    def hold(self, number: int, actor: Actor) -> Hold:
+    def hold(self, number: int, actor: Actor) -> LockHandle:
         wait_s = actor.takes_ms / 1000 if actor.fate == "gives up" else 20.0
         if self.kind == "session":
             return SessionLock(self.store, "s", f"turn-{number}", TTL_S, wait_s).hold()
@@ -133,17 +133,17 @@ class Schedule:
         try:
             hold.enter()
             self.inside(hold, actor)
-        except (Busy, GivenUp):
+        except (LockBusy, WaitCancelled):
             if actor.fate not in ("gives up", "cancelled"):
                 self.wrong.append(f"{actor} waited in vain")
         if actor.fate == "cancelled":
             cancelling.join()
 
-    def inside(self, hold: Hold, actor: Actor) -> None:
+    def inside(self, hold: LockHandle, actor: Actor) -> None:
         self.come(hold, actor)
         if actor.fate in ("pauses", "crashes"):
             # As in a process that is stopped, or is no more: nothing renews it.
-            RENEWAL.drop(hold)
+            RENEWAL.remove(hold)
             time.sleep(TTL_S * 1.2 if actor.fate == "pauses" else 0)
         else:
             time.sleep(actor.takes_ms / 1000)
@@ -160,7 +160,7 @@ class Schedule:
         if actor.fate == "pauses" and not told:
             self.wrong.append(f"{actor} was not told of its loss")
 
-    def come(self, hold: Hold, actor: Actor) -> None:
+    def come(self, hold: LockHandle, actor: Actor) -> None:
         alone = self.kind == "session" or actor.writes
         with self._lock:
             for other, other_alone in self._inside.values():

@@ -243,7 +243,7 @@ class TestStore:
         store = open_store(server.url)
         hold = lock_of(store).hold()
         hold.enter()
-        RENEWAL.drop(hold)
+        RENEWAL.remove(hold)
         waiter = lock_of(store, "next", wait_s=10.0)
         server.kill()
         server.start()

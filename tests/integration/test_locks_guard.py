@@ -10,12 +10,12 @@ import pytest
 
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.locks import (
-    Busy,
     ConcurrencyGuard,
+    LockBusy,
     LockLost,
     OperationClassifier,
     SessionLock,
-    StoreDown,
+    StoreUnavailable,
     TurnRWLock,
     guard,
 )
@@ -53,14 +53,14 @@ def test_reads_of_a_turn_in_parallel_and_writes_alone(store: Store) -> None:
     ours = guard_of(store, wait_s=0.0)
     with ours.operation("search"), ours.operation("read_file") as read:
         assert not read.lost
-        with pytest.raises(Busy):
+        with pytest.raises(LockBusy):
             ours.operation("write_file").enter()
-    with ours.operation("write_file"), pytest.raises(Busy):
+    with ours.operation("write_file"), pytest.raises(LockBusy):
         ours.operation("read_file").enter()
 
 
 def test_another_turn_of_the_session_waits(store: Store) -> None:
-    with guard_of(store).operation("read_file"), pytest.raises(Busy) as busy:
+    with guard_of(store).operation("read_file"), pytest.raises(LockBusy) as busy:
         guard_of(store, "b", wait_s=0.0).operation("read_file").enter()
     assert busy.value.retry_after_s > 0
 
@@ -89,7 +89,7 @@ def test_the_session_first_and_given_back_last(
 
 def test_a_busy_turn_leaves_the_session_free(store: Store) -> None:
     with TurnRWLock(store, "a").write():
-        with pytest.raises(Busy):
+        with pytest.raises(LockBusy):
             guard_of(store, wait_s=0.0).operation("write_file").enter()
         with SessionLock(store, "s", "b", acquire_timeout_s=0.0):
             pass
@@ -133,7 +133,7 @@ def test_a_long_wait_is_logged_and_a_short_one_not(
 
 
 def test_a_wait_in_vain_is_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    with SessionLock(store, "s", "b"), pytest.raises(Busy):
+    with SessionLock(store, "s", "b"), pytest.raises(LockBusy):
         guard_of(store, wait_s=0.1).operation("write_file").enter()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
@@ -141,10 +141,10 @@ def test_a_wait_in_vain_is_a_warning(store: Store, caplog: pytest.LogCaptureFixt
 class TestStoreDown:
     def test_closed_refuses(self, nobody: Store) -> None:
         called = False
-        with pytest.raises(StoreDown), guard_of(nobody).operation("read_file"):
+        with pytest.raises(StoreUnavailable), guard_of(nobody).operation("read_file"):
             called = True
         assert not called
-        assert issubclass(StoreDown, BrokerUnavailable)
+        assert issubclass(StoreUnavailable, BrokerUnavailable)
 
     def test_open_lets_through_and_says_so_once_a_minute(
         self, nobody: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -161,7 +161,7 @@ class TestStoreDown:
         assert "3 since" in caplog.records[-1].message
 
     def test_open_does_not_let_through_what_is_busy(self, store: Store) -> None:
-        with SessionLock(store, "s", "b"), pytest.raises(Busy):
+        with SessionLock(store, "s", "b"), pytest.raises(LockBusy):
             guard_of(store, wait_s=0.0, on_store_down="open").operation("read_file").enter()
 
     def test_a_store_that_goes_away_between_the_locks(
@@ -177,7 +177,7 @@ class TestStoreDown:
             )
             operation = half.operation("write_file")
             if on_store_down == "closed":
-                with pytest.raises(StoreDown):
+                with pytest.raises(StoreUnavailable):
                     operation.enter()
             else:
                 with operation:
@@ -208,7 +208,7 @@ class TestAsync:
         async def calls() -> None:
             async with guard_of(store).operation("write_file") as operation:
                 assert not operation.lost
-                with pytest.raises(Busy):
+                with pytest.raises(LockBusy):
                     async with guard_of(store, "b", wait_s=0.1).operation("read_file"):
                         pass
 

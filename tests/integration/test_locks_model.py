@@ -19,10 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fleet import keys
 from fleet.locks import calls
 from fleet.locks.calls import LockCalls, calls_of
-from fleet.store import Store
+from fleet.store import Store, keys
 from fleet.store.wire import Script
 from tests.fixtures.leaks import undeclared
 from tests.fixtures.locks import end, held_by, in_line, silence

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from fleet.locks import Busy, GivenUp, Hold, LockLost, SessionLock
+from fleet.locks import LockBusy, LockHandle, LockLost, SessionLock, WaitCancelled
 from fleet.locks.renewal import RENEWAL
 from fleet.store import Store
 from tests.fixtures import locks
@@ -41,7 +41,7 @@ def refused(kind: type[Exception], call: Callable[[], object]) -> None:
 
 def test_one_turn_at_a_time(store: Store) -> None:
     other = lock_of(store, "b", wait_s=0.0)
-    with lock_of(store, "a"), pytest.raises(Busy):
+    with lock_of(store, "a"), pytest.raises(LockBusy):
         other.acquire()
     with other:
         assert not other.lost
@@ -54,7 +54,7 @@ def test_sessions_do_not_block_each_other(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "a:b", "*", "ü\n", "x" * 10_000, "{tag}"])
 def test_any_text_names_a_session_and_a_turn(store: Store, name: str) -> None:
-    with SessionLock(store, name, name) as lock, pytest.raises(Busy) as busy:
+    with SessionLock(store, name, name) as lock, pytest.raises(LockBusy) as busy:
         SessionLock(store, name, name + "'", acquire_timeout_s=0.0).acquire()
     assert lock.count == 0
     assert "busy" in str(busy.value)
@@ -84,7 +84,7 @@ class TestReentrancy:
             with lock:
                 assert (lock.count, lock.token) == (2, outer)
             assert (lock.count, lock.token) == (1, outer)
-            with pytest.raises(Busy):
+            with pytest.raises(LockBusy):
                 lock_of(store, "b", wait_s=0.0).acquire()
         lock_of(store, "b", wait_s=0.0).acquire()
 
@@ -92,7 +92,7 @@ class TestReentrancy:
         one, other = lock_of(store, "a", wait_s=0.0), lock_of(store, "a", wait_s=0.0)
         assert one.acquire() == other.acquire()
         one.release()
-        with pytest.raises(Busy):
+        with pytest.raises(LockBusy):
             lock_of(store, "b", wait_s=0.0).acquire()
         other.release()
         with lock_of(store, "b", wait_s=0.0):
@@ -116,7 +116,7 @@ class TestReentrancy:
         crashed = lock_of(store, "a").hold()
         with lock:
             crashed.enter()
-            RENEWAL.drop(crashed)
+            RENEWAL.remove(crashed)
             locks.steal(store, crashed)
         with lock_of(store, "b", wait_s=0.0):
             pass
@@ -164,7 +164,7 @@ class TestWaiting:
     def test_busy_in_time_with_a_hint_and_nothing_left_behind(self, store: Store) -> None:
         with lock_of(store, "a"):
             began = time.monotonic()
-            with pytest.raises(Busy) as busy:
+            with pytest.raises(LockBusy) as busy:
                 lock_of(store, "b", wait_s=0.3).acquire()
             assert 0.25 < time.monotonic() - began < 5
             assert 0 < busy.value.retry_after_s <= 5.0
@@ -176,7 +176,7 @@ class TestWaiting:
         lock = lock_of(store, "a")
         lock.acquire()
         patient = lock_of(store, "patient")
-        with thread(lambda: refused(Busy, lock_of(store, "b", wait_s=0.3).acquire)):
+        with thread(lambda: refused(LockBusy, lock_of(store, "b", wait_s=0.3).acquire)):
             wait_until(lambda: len(locks.in_line(store, S)) == 1)
             waiting = threading.Thread(target=patient.acquire)
             waiting.start()
@@ -209,7 +209,7 @@ class TestWaiting:
     def test_a_wait_can_be_cancelled_from_another_thread(self, store: Store) -> None:
         hold = lock_of(store, "b").hold()
         with lock_of(store, "a"):
-            with thread(lambda: refused(GivenUp, hold.enter)):
+            with thread(lambda: refused(WaitCancelled, hold.enter)):
                 wait_until(lambda: len(locks.in_line(store, S)) == 1)
                 hold.cancel()
                 assert not locks.in_line(store, S)
@@ -223,7 +223,7 @@ class TestWaiting:
     ) -> None:
         hold = lock_of(store, "a", wait_s=wait_s).hold()
         hold.cancel()
-        with pytest.raises(GivenUp):
+        with pytest.raises(WaitCancelled):
             hold.enter()
         with lock_of(store, "b", wait_s=0.0):
             pass
@@ -236,7 +236,7 @@ class TestLife:
             wait_until(lambda: min(locks.held_by(store, S).values()) > first + 1500)
             assert not lock.lost
             lock.check()
-            with pytest.raises(Busy):
+            with pytest.raises(LockBusy):
                 lock_of(store, "b", wait_s=0.0).acquire()
 
     def test_one_thread_renews_all(self, store: Store) -> None:
@@ -264,7 +264,7 @@ class TestLife:
         dead = lock_of(store, "a", ttl_s=0.4).hold()
         began = time.monotonic()
         dead.enter()
-        RENEWAL.drop(dead)
+        RENEWAL.remove(dead)
         with lock_of(store, "b"):
             assert 0.4 <= time.monotonic() - began < 5
         assert dead.lost
@@ -277,7 +277,7 @@ class TestLife:
 
 
 class TestLoss:
-    def lose(self, store: Store, lock: SessionLock) -> Hold:
+    def lose(self, store: Store, lock: SessionLock) -> LockHandle:
         (hold,) = lock._holds
         locks.steal(store, hold)
         return hold
@@ -313,7 +313,7 @@ class TestLoss:
     def test_a_paused_holder_knows_before_it_asks(self, store: Store) -> None:
         lock = lock_of(store, "a", ttl_s=0.3)
         lock.acquire()
-        RENEWAL.drop(lock._holds[0])
+        RENEWAL.remove(lock._holds[0])
         with lock_of(store, "b") as other:
             assert lock.lost
             refused(LockLost, lambda: lock.token)

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from fleet import keys
-from fleet.locks import Busy, Hold, LockLost, TurnRWLock
+from fleet.locks import LockBusy, LockHandle, LockLost, TurnRWLock
 from fleet.locks.renewal import RENEWAL
-from fleet.store import Store
+from fleet.store import Store, keys
 from tests.fixtures import locks
 from tests.fixtures.processes import wait_until
 
@@ -27,12 +26,12 @@ def start(call: Callable[[], object]) -> threading.Thread:
     return running
 
 
-def refused(hold: Hold) -> bool:
+def refused(hold: LockHandle) -> bool:
     """True when it is not free now."""
     try:
         with hold:
             return False
-    except Busy:
+    except LockBusy:
         return True
 
 
@@ -149,7 +148,7 @@ def test_a_reader_that_outlives_its_time_and_gives_back_corrupts_nothing(
 ) -> None:
     late = lock.read()
     late.enter()
-    RENEWAL.drop(late)
+    RENEWAL.remove(late)
     locks.steal(store, late)
     with lock.write(timeout_s=0.0) as write:
         with pytest.raises(LockLost):
@@ -180,7 +179,7 @@ def test_a_crashed_holder_ends_by_itself(store: Store, kind: str) -> None:
     lock = TurnRWLock(store, "t", ttl_s=0.4)
     crashed = getattr(lock, kind)()
     crashed.enter()
-    RENEWAL.drop(crashed)
+    RENEWAL.remove(crashed)
     began = time.monotonic()
     with lock.write() as write:
         assert time.monotonic() - began < 5
@@ -193,7 +192,7 @@ def test_a_crashed_reader_ends_for_itself_while_another_goes_on(store: Store) ->
     crashed, other = lock.read(), lock.read()
     crashed.enter()
     other.enter()
-    RENEWAL.drop(crashed)
+    RENEWAL.remove(crashed)
     wait_until(lambda: crashed.lost)
     assert other.check()
     assert refused(lock.write(timeout_s=0.0))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import State, operations, views
+from fleet.store import keys
 from tests.fakes.provider import Provider
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.marks import LITELLM_WARNINGS
@@ -16,7 +16,7 @@ from tests.fixtures.processes import wait_until
 
 pytestmark = LITELLM_WARNINGS
 
-HOST = "import sys; from fleet.up.host import serve; sys.exit(serve(log_level='INFO'))"
+HOST = "import sys; from fleet.supervisor.host import serve; sys.exit(serve(log_level='INFO'))"
 HOPS, RATE, PENDING = 4, 3, 2
 #: What the fake provider says that a call has cost.
 CALL_TOKENS = 19

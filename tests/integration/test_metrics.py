@@ -8,12 +8,12 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleet import metrics
-from fleet.ledger import Ending, Failure, Stage, operations
-from fleet.metrics import TURN_BOUNDS_MS, Clients
-from fleet.providers import Providers
-from fleet.sections import Breaker
+from fleet.config.sections import BreakerConfig
+from fleet.ledger import Ending, Failure, FailureStage, operations
+from fleet.ops import metrics
+from fleet.ops.metrics import TURN_BOUNDS_MS, Clients
 from fleet.store import Store
+from fleet.turn.providers import Providers
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, settings_for
 
 SCRIPTS = Path(metrics.__file__).with_name("store") / "scripts"
@@ -129,7 +129,7 @@ def test_every_way_out_is_counted(books: Books) -> None:
     scrape = Scrape(books)
     assert scrape("outcomes_total", agent="a", outcome="cancelled") == 1
     assert scrape("outcomes_total", agent="a", outcome="dead") == 2
-    assert scrape("failures_total", agent="a", stage=str(Stage.WORKER_LOST)) == 3
+    assert scrape("failures_total", agent="a", stage=str(FailureStage.WORKER_LOST)) == 3
     assert scrape("accepted_total") == 3
 
 
@@ -152,9 +152,9 @@ def test_labels_are_agents_of_the_configuration_only(books: Books) -> None:
 
 
 def test_a_provider_that_is_left_alone_is_told(books: Books) -> None:
-    settings = Breaker(failure_threshold=1)
+    settings = BreakerConfig(failure_threshold=1)
     for agent, outcome in (("a", "failed"), ("a", "denied"), ("z", "denied")):
-        Providers(lambda: books.store, settings, agent).tell(f"p-{outcome}", outcome)  # type: ignore[arg-type]
+        Providers(lambda: books.store, settings, agent).report(f"p-{outcome}", outcome)  # type: ignore[arg-type]
     scrape = Scrape(books)
     assert scrape("provider_breaker_open", provider="p-failed") == 1
     assert scrape("provider_breaker_open", provider="a/p-denied") == 1

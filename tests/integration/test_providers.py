@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from fleet import bus, keys, providers
-from fleet.ledger import Ending, Failure, Stage, operations, views
-from fleet.providers import Providers
-from fleet.sections import Breaker
-from fleet.store import Store
-from tasks import model
+from fleet.config.sections import BreakerConfig
+from fleet.ledger import Ending, Failure, FailureStage, bus, operations, views
+from fleet.store import Store, keys
+from fleet.turn import providers
+from fleet.turn.providers import Providers
+from tasks.model import completion
 from tests.fakes.provider import Provider
 from tests.fixtures.fleet import CELERY, Fleet, fleet_of
 from tests.fixtures.ledger import Books, settings_for
 from tests.fixtures.marks import LITELLM_WARNINGS
 
-SETTINGS = Breaker(failure_threshold=3, reset_timeout_s=30)
+SETTINGS = BreakerConfig(failure_threshold=3, reset_timeout_s=30)
 CALL_S = 10.0
 
 
@@ -35,7 +35,7 @@ def gem(store: Store) -> Providers:
 
 def broken(gate: Providers, times: int = 3) -> None:
     for _ in range(times):
-        gate.tell("acme", "failed", "acme/m: InternalServerError (HTTP 500)")
+        gate.report("acme", "failed", "acme/m: InternalServerError (HTTP 500)")
 
 
 def pass_time(store: Store, name: str, seconds: float) -> None:
@@ -72,7 +72,7 @@ def test_failures_long_ago_do_not_count(store: Store, archie: Providers) -> None
 
 def test_a_success_between_failures_starts_the_count_anew(archie: Providers) -> None:
     broken(archie, 2)
-    archie.tell("acme", "ok")
+    archie.report("acme", "ok")
     broken(archie, 2)
     assert archie.wait_s("acme", CALL_S) == 0
 
@@ -92,7 +92,7 @@ def test_one_of_many_tries_it(store: Store, archie: Providers) -> None:
         caller.join()
     assert sorted(waits)[0] == 0
     assert 0 < sorted(waits)[1] <= CALL_S
-    archie.tell("acme", "ok")
+    archie.report("acme", "ok")
     assert archie.wait_s("acme", CALL_S) == 0
     assert told(store) == [("breaker_opened", "acme"), ("breaker_closed", "acme")]
     assert providers.states(store) == {}
@@ -105,7 +105,7 @@ def test_a_trial_that_fails_doubles_the_wait_up_to_five_minutes(
     for wait_s in (60, 120, 240, 300, 300):
         pass_time(store, "acme", 301)
         assert archie.wait_s("acme", CALL_S) == 0
-        archie.tell("acme", "failed", "again")
+        archie.report("acme", "failed", "again")
         assert wait_s - 1 < archie.wait_s("acme", CALL_S) <= wait_s
 
 
@@ -126,7 +126,7 @@ def test_late_failures_do_not_lengthen_the_wait(archie: Providers) -> None:
 def test_a_wrong_key_opens_it_at_once_and_for_its_agent_alone(
     store: Store, archie: Providers, gem: Providers
 ) -> None:
-    archie.tell("acme", "denied", "acme/m: AuthenticationError (HTTP 401)")
+    archie.report("acme", "denied", "acme/m: AuthenticationError (HTTP 401)")
     assert archie.wait_s("acme", CALL_S) > 29
     assert gem.wait_s("acme", CALL_S) == 0
     (event,) = bus.tail(store, 10)
@@ -137,7 +137,7 @@ def test_a_wrong_key_opens_it_at_once_and_for_its_agent_alone(
 
 def test_a_provider_that_asks_for_patience_gets_it(archie: Providers) -> None:
     for _ in range(3):
-        archie.tell("acme", "failed", "HTTP 429", 90.0)
+        archie.report("acme", "failed", "HTTP 429", 90.0)
     assert 89 < archie.wait_s("acme", CALL_S) <= 90
 
 
@@ -145,12 +145,12 @@ class TestHold:
     """Nothing can be tried: the dispatch keeps its place, and its agent waits."""
 
     HELD = Failure(
-        stage=Stage.LLM,
+        stage=FailureStage.LLM,
         reason="left alone",
         retryable=True,
         retry_after_s=30.0,
         kind="X",
-        hold=True,
+        defer=True,
     )
 
     @pytest.fixture
@@ -201,9 +201,9 @@ def provider() -> Iterator[Provider]:
 class TestCalls:
     pytestmark = LITELLM_WARNINGS
 
-    def ask(self, gate: Providers, provider: Provider, *models: str) -> model.Reply:
+    def ask(self, gate: Providers, provider: Provider, *models: str) -> completion.Reply:
         first, *more = (f"openai/{name}" for name in models)
-        return model.complete(
+        return completion.complete(
             model=first,
             fallbacks=more,
             messages=[{"role": "user", "content": "x"}],
@@ -217,40 +217,40 @@ class TestCalls:
         self, archie: Providers, provider: Provider
     ) -> None:
         for _ in range(3):
-            with pytest.raises(model.ModelError):
+            with pytest.raises(completion.ModelError):
                 self.ask(archie, provider, "e503")
         before = len(provider.requests)
-        with pytest.raises(model.ModelError) as refusal:
+        with pytest.raises(completion.ModelError) as refusal:
             self.ask(archie, provider, "e503")
         assert len(provider.requests) == before
-        assert (refusal.value.kind, refusal.value.retryable) == (model.HELD, True)
+        assert (refusal.value.kind, refusal.value.retryable) == (completion.HELD, True)
         assert 0 < (refusal.value.retry_after_s or 0) <= 30
 
     @pytest.mark.parametrize("name", ["auth", "forbidden"])
     def test_a_wrong_key_is_not_tried_twice(
         self, archie: Providers, gem: Providers, provider: Provider, name: str
     ) -> None:
-        with pytest.raises(model.ModelError) as refusal:
+        with pytest.raises(completion.ModelError) as refusal:
             self.ask(archie, provider, name)
         assert refusal.value.retryable is False
-        with pytest.raises(model.ModelError) as refusal:
+        with pytest.raises(completion.ModelError) as refusal:
             self.ask(archie, provider, name)
-        assert refusal.value.kind == model.HELD
+        assert refusal.value.kind == completion.HELD
         assert self.ask(gem, provider, "ok").tier == 1
 
     def test_a_key_that_stays_wrong_costs_the_one_that_tries_it_nothing(
         self, store: Store, archie: Providers, provider: Provider
     ) -> None:
-        with pytest.raises(model.ModelError):
+        with pytest.raises(completion.ModelError):
             self.ask(archie, provider, "auth")
         (place,) = store.client.hkeys(keys.PROVIDERS)
         for wait_s in (60, 120):
             pass_time(store, str(place), 301)
             before = len(provider.requests)
-            with pytest.raises(model.ModelError) as refusal:
+            with pytest.raises(completion.ModelError) as refusal:
                 self.ask(archie, provider, "auth")
             assert len(provider.requests) == before + 1
-            assert (refusal.value.kind, refusal.value.retryable) == (model.HELD, True)
+            assert (refusal.value.kind, refusal.value.retryable) == (completion.HELD, True)
             assert wait_s - 2 < (refusal.value.retry_after_s or 0) <= wait_s
             assert len(refusal.value.attempts) == 1
 
@@ -259,7 +259,7 @@ class TestCalls:
         self, archie: Providers, provider: Provider, name: str
     ) -> None:
         for _ in range(4):
-            with pytest.raises(model.ModelError):
+            with pytest.raises(completion.ModelError):
                 self.ask(archie, provider, name)
         assert self.ask(archie, provider, "ok").tier == 1
 

@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import keys, signature, tokens
-from fleet.api.address import read_address
+from fleet.auth import tokens
+from fleet.formats import webhook_signature
 from fleet.ledger import operations
+from fleet.store import keys
+from fleet.system.api_address import read_address
 from tests.fixtures.fleet import Fleet, Process, fleet_of
 from tests.fixtures.processes import wait_until
 
@@ -45,7 +47,7 @@ def service() -> Iterator[Service]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            signature.verify(SECRET, {k.lower(): v for k, v in self.headers.items()}, body)
+            webhook_signature.verify(SECRET, {k.lower(): v for k, v in self.headers.items()}, body)
             event = json.loads(body)
             service.posts.append(event)
             service.first(event)
@@ -104,7 +106,9 @@ def call(
     """Call back, as a service does."""
     base = read_address(fleet.settings.data_dir)
     content = body.encode() if isinstance(body, str) else body
-    signed = signature.headers(secret, message_id or f"callback-{dispatch_id}", content, now)
+    signed = webhook_signature.headers(
+        secret, message_id or f"callback-{dispatch_id}", content, now
+    )
     return httpx.post(
         f"{base}/callbacks/{dispatch_id}", content=content, headers={"content-type": kind, **signed}
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import operations
+from fleet.store import keys
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.processes import gone, wait_until
 

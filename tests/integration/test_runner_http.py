@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fleet import keys, signature
+from fleet.formats import webhook_signature
+from fleet.store import keys
 from tests.fixtures.fleet import Fleet, fleet_of
 
 SECRET = "a secret that is long enough"
@@ -127,7 +128,7 @@ def test_the_event_is_whole_and_signed(fleet: Fleet, service: Service) -> None:
     dispatch_id = fleet.send("shop", "say it", session="s1")
     fleet.wait_state(dispatch_id, "completed")
     headers, body = service.seen[-1]
-    assert signature.verify(SECRET, headers, body) == dispatch_id
+    assert webhook_signature.verify(SECRET, headers, body) == dispatch_id
     assert headers["x-key"] == "k"
     assert headers["content-type"] == "application/cloudevents+json"
     assert (headers["fleet-attempt"], headers["idempotency-key"]) == ("1", dispatch_id)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import operations, views
+from fleet.store import keys
 from tests.fixtures import interactive
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.processes import gone, wait_until

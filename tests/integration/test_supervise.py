@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from fleet.up import child, output
+from fleet.supervisor import child, output
 from tests.fixtures.processes import gone, marked, no_leftovers, wait_until
 from tests.fixtures.scenes import LIVE, POLITE, STUBBORN, Scene, scene, spec
 
@@ -141,7 +141,7 @@ time.sleep(.1)
 def test_who_leaves_the_session_and_holds_the_output_cannot_delay_the_restart(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, no_leftovers: str
 ) -> None:
-    monkeypatch.setattr(child, "OUTPUT_PATIENCE_S", 0.05)
+    monkeypatch.setattr(child, "OUTPUT_TIMEOUT_S", 0.05)
 
     async def act(scene: Scene) -> None:
         await scene.until_said("one", "^started", times=2)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
-from fleet.up import child
-from fleet.up.supervise import ProcessSpec
+from fleet.supervisor import child
+from fleet.supervisor.supervise import ProcessSpec
 from tests.fixtures.processes import no_leftovers
 from tests.fixtures.scenes import LIVE, POLITE, Scene, scene, spec
 

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from celery.signals import worker_process_shutdown
 
+from fleet.config.terminal import TerminalConfig as Terms
 from fleet.delivery.throttle import Throttle
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import Claim, Runs
-from fleet.runner import TurnFailed
-from fleet.speech import BEGINNING, Speech, listen
 from fleet.store import Store
-from fleet.terminal import Terminal as Terms
-from fleet.turn import Turn
+from fleet.turn.live_text import BEGINNING, LiveText, subscribe
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Turn
 from tasks.runners.pty import PtyRunner
 from tasks.terminal import terminal as terminals
-from tasks.terminal.program import Program
+from tasks.terminal.program import TerminalProgram
 from tasks.terminal.terminal import Handed, HandOffFailed, Terminal
 from tests.fixtures import interactive
 from tests.fixtures.ledger import Books, settings_for
@@ -41,12 +41,12 @@ Open = Callable[..., Terminal]
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Open]:
     """Opens a terminal with the program in some mode; its programs end with the test."""
-    programs: list[Program] = []
+    programs: list[TerminalProgram] = []
 
     def make(mode: str, **terms: Any) -> Terminal:
         environment = {**os.environ, "TERM": "xterm-256color"}
         command = [sys.executable, PATH, mode]
-        programs.append(Program(command, cwd=str(tmp_path), environment=environment))
+        programs.append(TerminalProgram(command, cwd=str(tmp_path), environment=environment))
         return Terminal(programs[-1], Terms(**terms), LIMIT)
 
     yield make
@@ -125,10 +125,10 @@ class Turns:
             self.books.accept(text=text)
         claim = self.books.claimed(self.lease)
         agent = self.books.settings.agents["a"]
-        speech = Speech(self.books.store, claim) if agent.stream else None
+        speech = LiveText(self.books.store, claim) if agent.stream else None
         deadline = time.monotonic() + 30
         return Turn(
-            claim=claim, agent=agent, deadline=deadline, ledger=self.books.ledger, speech=speech
+            claim=claim, agent=agent, deadline=deadline, ledger=self.books.ledger, live_text=speech
         )
 
 
@@ -177,7 +177,7 @@ def test_an_event_is_typed_once_though_its_step_was_not_kept(
     turns: Callable[..., Turns], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """`2` is that it was typed, `1` the answer."""
-    monkeypatch.setattr("fleet.turn.JOURNAL_PATIENCE_S", 0)
+    monkeypatch.setattr("fleet.turn.turn.JOURNAL_PATIENCE_S", 0)
     mine = turns()
     first = mine.next("measure this")
     first.ledger = Away(first.ledger, step)
@@ -193,9 +193,9 @@ def test_an_event_is_typed_once_though_its_step_was_not_kept(
 def test_what_it_says_is_heard_while_it_says_it(turns: Callable[..., Turns]) -> None:
     mine = turns(stream=True)
     turn = mine.next("recite")
-    assert turn.speech
-    with closing(turn.speech):
+    assert turn.live_text
+    with closing(turn.live_text):
         assert mine.runner.run(turn) == "one\ntwo\nthree"
-    heard = listen(mine.books.store, {turn.claim.dispatch_id: BEGINNING})[turn.claim.dispatch_id]
+    heard = subscribe(mine.books.store, {turn.claim.dispatch_id: BEGINNING})[turn.claim.dispatch_id]
     assert "".join(piece.text for piece in heard.pieces) == "one\ntwo\nthree"
     assert heard.pieces[0].text in ("one\n", "one\ntwo\n")

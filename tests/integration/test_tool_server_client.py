@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from fleet import settings
-from fleet.runner import TurnFailed
-from fleet.toolservers import connection, program, web
-from fleet.toolservers.errors import ToolServerError
-from fleet.toolservers.section import Tool
-from fleet.toolservers.server import ToolServer
+from fleet.config import settings
+from fleet.config.tools import ToolsConfig
+from fleet.tools.mcp import connection, program, web
+from fleet.tools.mcp.errors import ToolServerError
+from fleet.tools.mcp.server import ToolServer
+from fleet.turn.runner import TurnFailed
 from tasks.tools import Toolset
 from tests.fakes import tool_server
 from tests.fakes.tool_web import TOKEN
@@ -37,7 +37,7 @@ SERVER = (sys.executable, "-S", str(Path(tool_server.__file__)))
 Use = Callable[[ToolServer], Coroutine[Any, Any, None]]
 
 
-def using(section: Tool, use: Use) -> None:
+def using(section: ToolsConfig, use: Use) -> None:
     """Runs `use` with a server, and closes it."""
 
     async def whole() -> None:
@@ -69,8 +69,8 @@ async def refused(server: ToolServer) -> str:
     return str(found.value)
 
 
-def fake(folder: Path, *modes: str, **terms: Any) -> Tool:
-    return Tool(command=(*SERVER, *modes), cwd=str(folder), **terms)
+def fake(folder: Path, *modes: str, **terms: Any) -> ToolsConfig:
+    return ToolsConfig(command=(*SERVER, *modes), cwd=str(folder), **terms)
 
 
 def served(folder: Path) -> str:
@@ -185,7 +185,7 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     async def use(server: ToolServer) -> None:
         assert "there is no program 'no-such-thing' that can be run" in await refused(server)
 
-    using(Tool(command=("no-such-thing",), cwd=str(tmp_path)), use)
+    using(ToolsConfig(command=("no-such-thing",), cwd=str(tmp_path)), use)
 
 
 def test_a_program_gets_no_secret_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,9 +222,9 @@ def listening(port: int, *more: str) -> Iterator["subprocess.Popen[bytes]"]:
             process.kill()
 
 
-def at(port: int, token: str = TOKEN) -> Tool:
+def at(port: int, token: str = TOKEN) -> ToolsConfig:
     headers: Any = {"authorization": f"Bearer {token}"}
-    return Tool(url=f"http://127.0.0.1:{port}/mcp", headers=headers)
+    return ToolsConfig(url=f"http://127.0.0.1:{port}/mcp", headers=headers)
 
 
 @pytest.mark.parametrize("kind", ["events", "json"])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import views
+from fleet.store import keys
 from tests.fakes.provider import Provider, Request
 from tests.fixtures.fleet import Fleet, Tables, fleet_of
 from tests.fixtures.marks import LITELLM_WARNINGS

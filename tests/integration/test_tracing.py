@@ -64,9 +64,9 @@ def collector() -> Iterator[Collector]:
 
 _SEND = """
 import json, sys
-from fleet import context
+from fleet import runtime
 sent = {"to": "a", "text": "steps xyzzy", "traceparent": sys.argv[1]}
-print(json.dumps(context.intake().accept(sent).to_wire()))
+print(json.dumps(runtime.intake().accept(sent).to_wire()))
 """
 
 
@@ -106,7 +106,7 @@ def test_without_being_asked_nothing_is_imported_and_the_senders_context_is_kept
 import sys
 from fleet import tracing
 with tracing.span("x", parent="00-1-2-03", a=1) as span:
-    span.note(b=2)
+    span.set(b=2)
     assert span.traceparent == "00-1-2-03"
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 """

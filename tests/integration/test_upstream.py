@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
 from fleet.errors import Fenced
-from fleet.health import document
-from fleet.spool.shelter import Shelter
-from fleet.store import Store
-from fleet.upstream.desk import Desk
-from fleet.upstream.gateway import Gateway as Address
+from fleet.intake.spool.components import SpoolComponents
+from fleet.ops.health import document
+from fleet.store import Store, keys
+from fleet.upstream.cursor_store import CursorStore
+from fleet.upstream.gateway_address import GatewayAddress as Address
 from routing.event import EVENT_BYTES_MAX
 from tests.fixtures.fleet import Fleet, Process, fleet_of
 from tests.fixtures.gateway import TOKEN, Gateway
@@ -39,7 +38,7 @@ def accepted(fleet: Fleet) -> list[str]:
 
 
 def mode(fleet: Fleet) -> str:
-    shelter = Shelter.of(fleet.settings)
+    shelter = SpoolComponents.of(fleet.settings)
     health = document(lambda: fleet.books.store, fleet.settings, shelter)
     return str(health["g4"]["intake"])
 
@@ -173,15 +172,19 @@ def test_a_store_that_was_away_costs_no_event(tmp_path: Path) -> None:
 
 
 def test_a_client_that_lost_its_place_changes_nothing(store: Store) -> None:
-    old, new = Desk(store, "d", 1), Desk(store, "d", 2)
+    old, new = CursorStore(store, "d", 1), CursorStore(store, "d", 2)
     old.move("e1")
-    old.tell("poll")
-    new.tell("ws")
-    for late in (lambda: old.move("e0"), lambda: old.tell("poll"), lambda: old.tell(None)):
+    old.record_mode("poll")
+    new.record_mode("ws")
+    for late in (
+        lambda: old.move("e0"),
+        lambda: old.record_mode("poll"),
+        lambda: old.record_mode(None),
+    ):
         with pytest.raises(Fenced):
             late()
     assert new.cursor() == "e1"
     assert store.client.get(keys.UPSTREAM_MODE) == "ws"
     assert store.client.pttl(keys.UPSTREAM_MODE) > 0
-    new.tell(None)
+    new.record_mode(None)
     assert store.client.get(keys.UPSTREAM_MODE) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.store import keys
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.gateway import Gateway
 from tests.fixtures.processes import wait_until

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import operations
+from fleet.store import keys
 from tests.fixtures.agents import DIARY
 from tests.fixtures.fleet import ROOT, Fleet, Process, Tables, fleet_of
 from tests.fixtures.processes import gone, wait_until
@@ -135,7 +135,7 @@ def test_without_a_broker_the_same_holds(tmp_path: Path) -> None:
     acts = [("a", "hang"), ("a", "say it"), ("a", "thread"), ("a", "say more"), ("b", "swallow")]
     ids = [kept.send(number, to, text=text) for number, (to, text) in enumerate(acts)]
     with subprocess.Popen(
-        [sys.executable, "-m", "tasks.direct"],
+        [sys.executable, "-m", "tasks.execution.offline"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,

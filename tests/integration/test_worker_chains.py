@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.store import keys
 from tests.fixtures.fleet import FOLDER_MARK, ROOT, Fleet, fleet_of
 from tests.fixtures.processes import gone, wait_until
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from fleet import health, roster
-from fleet.spool.shelter import Shelter
+from fleet.intake.spool.components import SpoolComponents
+from fleet.ops import agents, health
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.processes import wait_until
 
@@ -21,13 +21,13 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def document(fleet: Fleet) -> dict[str, Any]:
-    shelter = Shelter.of(fleet.settings)
+    shelter = SpoolComponents.of(fleet.settings)
     return health.document(lambda: fleet.books.store, fleet.settings, shelter)
 
 
 def consuming(fleet: Fleet) -> bool:
     """As both tell it."""
-    (row,) = roster.rows(fleet.books.store, fleet.settings, ["a"])
+    (row,) = agents.rows(fleet.books.store, fleet.settings, ["a"])
     shown = document(fleet)["g2"]["agents"]["a"]["consuming"]
     return bool(row["consuming"] and shown)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.worker import LEASE_LOST_EXIT
+from fleet.worker.bootsteps import LEASE_LOST_EXIT
 from tests.fixtures.fleet import READY, Fleet, Process, fleet_of
 from tests.fixtures.processes import gone, no_leftovers, wait_until
 

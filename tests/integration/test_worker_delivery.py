@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fleet.delivery.courier import Courier
-from fleet.delivery.section import Delivery
+from fleet.config.deliveries import DeliveryConfig
+from fleet.delivery.delivery_worker import DeliveryWorker
 from fleet.delivery.webhook import post
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store
@@ -216,7 +216,7 @@ def test_a_store_that_was_away_when_the_receiver_confirmed(tmp_path: Path) -> No
         books.complete(books.claimed(books.held("a")))
         receiver.answers[:] = [0]
         store = Watched(books.store.client, 10_000, rings=True)
-        sender = Courier(store, fleet.settings, lambda: books.intake)
+        sender = DeliveryWorker(store, fleet.settings, lambda: books.intake)
         sending = threading.Thread(target=sender.deliver, args=(dispatch_id,))
         sending.start()
         wait_until(lambda: bool(receiver.seen))
@@ -230,8 +230,8 @@ def test_a_store_that_was_away_when_the_receiver_confirmed(tmp_path: Path) -> No
         assert receiver.ids() == [f"{dispatch_id}.1.crm"]
 
 
-def target(url: str, **more: Any) -> Delivery:
-    return Delivery.model_validate({"webhook": url, "secret": SECRET, "window_s": 1, **more})
+def target(url: str, **more: Any) -> DeliveryConfig:
+    return DeliveryConfig.model_validate({"webhook": url, "secret": SECRET, "window_s": 1, **more})
 
 
 def test_a_name_of_this_machine_is_refused_before_anything_is_sent() -> None:

@@ -31,7 +31,7 @@ def test_it_finishes_a_short_turn_and_begins_no_other(fleet: Fleet) -> None:
     assert worker.wait() == 0
     assert fleet.books.state(short) == "completed"
     assert fleet.books.state(later) == "queued"
-    assert fleet.books.lease("a").take(), "the lease is free"
+    assert fleet.books.lease("a").acquire(), "the lease is free"
     assert fleet.books.bus("agent_offline")[-1].fields["reason"] == "stopped"
 
 

@@ -8,9 +8,9 @@ import pytest
 import redis
 from celery import Celery
 
-from fleet.bell import CeleryBell
 from fleet.ledger import views
 from fleet.store import Store
+from fleet.store.wakeup_publisher import CeleryWakeupPublisher
 from tests.fixtures.fleet import CELERY, READY, Fleet, fleet_of
 from tests.fixtures.ledger import settings_for
 from tests.fixtures.valkey import Valkey
@@ -132,6 +132,6 @@ def test_the_bell_of_a_broker_beside_the_store_rings_there(
     for name in ("CELERY_BROKER_URL", "CELERY_BROKER_WRITE_URL"):
         monkeypatch.setenv(name, elsewhere.url)
     urls = {"broker_url": valkey.url, "store_url": "redis://127.0.0.1:1/0"}
-    CeleryBell(settings_for("a", fleet=urls))("a", "1")
+    CeleryWakeupPublisher(settings_for("a", fleet=urls))("a", "1")
     assert store.client.llen("agent.a") == 1
     assert elsewhere.visitors() == 0

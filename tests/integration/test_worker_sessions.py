@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet import keys
+from fleet.store import keys
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.processes import wait_until
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from fleet import keys
 from fleet.ledger import operations
+from fleet.store import keys
 from tests.fixtures.fleet import Fleet, Process, fleet_of
 from tests.fixtures.processes import gone, wait_until
 

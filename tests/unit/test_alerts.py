@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from fleet.alerts.conditions import current, last_words, news
-from fleet.alerts.message import TEXT_MAX, Message, body
-from fleet.bus import BusEvent
+from fleet.config.settings import parse
 from fleet.errors import ConfigError
-from fleet.settings import parse
+from fleet.ledger.bus import BusEvent
+from fleet.ops.alerts.conditions import current, last_words, new_events
+from fleet.ops.alerts.message import TEXT_MAX, AlertMessage, body
 
 
 def agent(**changes: Any) -> dict[str, Any]:
@@ -66,12 +66,12 @@ def test_news_are_passed_on_and_what_an_alerter_told_is_not() -> None:
         entry("alert", name="stuck_queue", reason="nobody"),
         entry("breaker_opened", reason="5 failures"),
     ]
-    assert [(item["name"], item["agent"]) for item in news(entries)] == [
+    assert [(item["name"], item["agent"]) for item in new_events(entries)] == [
         ("crash_loop", "a"),
     ]
 
 
-ALERT = Message(
+ALERT = AlertMessage(
     id="7-1", name="agent_offline", agent="gem", reason="<@here> & co", state="open", at_ms=1
 )
 
@@ -90,18 +90,18 @@ def test_slack_gets_its_three_characters_escaped() -> None:
 
 
 def test_others_get_every_field() -> None:
-    sent = body("https://pager.example/hook", Message.of({**vars_of(ALERT), "unknown": 1}))
+    sent = body("https://pager.example/hook", AlertMessage.of({**vars_of(ALERT), "unknown": 1}))
     assert sent["type"] == "alert"
     assert (sent["name"], sent["agent"], sent["state"]) == ("agent_offline", "gem", "open")
     assert sent["time"] == "1970-01-01T00:00:00.001Z"
 
 
-def vars_of(message: Message) -> dict[str, Any]:
-    return {name: getattr(message, name) for name in Message.__slots__}
+def vars_of(message: AlertMessage) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in AlertMessage.__slots__}
 
 
 def test_a_line_has_a_length_that_every_receiver_takes() -> None:
-    assert len(Message(id="1", name="x", reason="y" * 5000).text) == TEXT_MAX
+    assert len(AlertMessage(id="1", name="x", reason="y" * 5000).text) == TEXT_MAX
 
 
 @pytest.mark.parametrize("url", ["discord.com/api/webhooks/1", "ftp://x/y", "https://", ""])

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from fleet.alerts.machine import AGAIN_S, Machine
-from fleet.alerts.message import Message
-from fleet.alerts.sender import Sender
-from fleet.settings import Settings, parse
-from fleet.spool.shelter import Shelter
+from fleet.config.settings import Settings, parse
+from fleet.intake.spool.components import SpoolComponents
+from fleet.ops.alerts.machine import RETRY_DELAY_S, Machine
+from fleet.ops.alerts.message import AlertMessage
+from fleet.ops.alerts.sender import AlertSender
 from routing import Event, decide
 
 NOW = "2026-01-01T00:00:00Z"
 
 
-class Receiver(Sender):
+class Receiver(AlertSender):
     """Keeps what it is handed, while it works."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Receiver(Sender):
         self.reasons: list[str] = []
         self.works = True
 
-    def send(self, message: Message) -> bool:
+    def send(self, message: AlertMessage) -> bool:
         if self.works:
             self.seen.append((message.name, message.state))
             self.reasons.append(message.reason)
@@ -47,7 +47,7 @@ class Site:
         )
         self.now = 1000.0
         self.receiver = Receiver()
-        self.shelter = Shelter.of(self.settings)
+        self.shelter = SpoolComponents.of(self.settings)
         self._machines: list[Machine] = []
 
     def machine(self, **more: Any) -> Machine:
@@ -60,14 +60,14 @@ class Site:
             event = Event.parse(
                 {"to": "a", "text": "x"}, new_id=str(number), now="2026-01-01T00:00:00Z"
             )
-            self.shelter.spool.keep([(event, decide(event, self.settings.rules()))])
+            self.shelter.spool.store([(event, decide(event, self.settings.rules()))])
 
     def look(self, machine: Machine, away: str = "no answer", after_s: float = 60.0) -> list[Any]:
         """What is told in two looks, `after_s` seconds apart."""
         self.receiver.seen.clear()
-        machine.look(None, away)
+        machine.check(None, away)
         self.now += after_s
-        machine.look(None, away)
+        machine.check(None, away)
         return list(self.receiver.seen)
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ def test_an_outage_is_told_when_it_lasts_and_so_is_its_end(site: Site) -> None:
 def test_a_breaker_that_opens_is_told_at_once(site: Site) -> None:
     machine = site.machine()
     site.shelter.breaker.failed("TimeoutError")
-    machine.look(None)
+    machine.check(None)
     assert site.receiver.seen == [("breaker_open", "open")]
     assert "TimeoutError" in site.receiver.reasons[0]
 
@@ -109,7 +109,7 @@ def test_a_spool_is_told_as_it_fills(site: Site) -> None:
     assert site.look(machine, away="", after_s=1) == [("spool_nearly_full", "open")]
     site.spool(9, 10)
     assert site.look(machine, away="", after_s=1) == [("spool_full", "open")]
-    site.now += AGAIN_S
+    site.now += RETRY_DELAY_S
     assert site.look(machine, away="", after_s=1) == [("spool_holds", "open")]
     assert "10 events" in site.receiver.reasons[-1]
 
@@ -120,16 +120,16 @@ def test_what_a_full_disk_refuses_is_told_while_it_lasts(site: Site) -> None:
     spool.count_refused(3)
     assert site.look(machine, away="") == [("spool_refuses", "open")]
     assert "refused 3 events" in site.receiver.reasons[-1]
-    assert spool.take_refused() == 3
+    assert spool.pop_refused() == 3
     assert site.look(machine, away="") == [("spool_refuses", "closed")]
 
 
 def test_what_is_aside_is_told_until_somebody_looked(site: Site) -> None:
     machine, spool = site.machine(), site.shelter.spool
     site.spool(1)
-    spool.put_aside(spool.first(1)[0].seq, "no such chain")
+    spool.quarantine(spool.first(1)[0].seq, "no such chain")
     assert site.look(machine, away="") == [("spool_aside", "open")]
-    spool.take_back()
+    spool.release_quarantined()
     assert ("spool_aside", "closed") in site.look(machine, away="")
 
 
@@ -137,7 +137,7 @@ def test_a_spool_that_cannot_be_read_is_told(site: Site) -> None:
     site.spool(1)
     for file in (site.folder / "spool").glob("spool.db*"):
         file.write_bytes(b"no database " * 1000)
-    site.shelter = Shelter.of(site.settings)
+    site.shelter = SpoolComponents.of(site.settings)
     assert ("spool_unreadable", "open") in site.look(site.machine(), away="")
 
 

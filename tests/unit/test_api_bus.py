@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.api.cursor import Cursor, Resync, parse_cursor, verdict
-from fleet.api.follower import Wanted
-from fleet.api.log import Log, render
-from fleet.bus import BusEvent, Window
+from fleet.api.bus.buffer import EventBuffer, render
+from fleet.api.bus.cursor import Cursor, Resync, parse_cursor, verdict
+from fleet.api.bus.follower import Wanted
+from fleet.ledger.bus import BusEvent, Window
 
 EPOCH = "0123456789abcdef"
 
@@ -73,7 +73,7 @@ def test_a_place_without_a_hole_behind_it_is_resumed(
 
 
 def test_the_log_keeps_the_newest_and_knows_how_far_it_reaches() -> None:
-    log = Log(10)
+    log = EventBuffer(10)
     log.append(render(event(millis)) for millis in range(1, 21))
     assert log.after((0, 0)) == 0
     log.append([render(event(21))])
@@ -85,7 +85,7 @@ def test_the_log_keeps_the_newest_and_knows_how_far_it_reaches() -> None:
 
 
 def test_a_refilled_log_goes_on_counting() -> None:
-    log = Log(10)
+    log = EventBuffer(10)
     log.append([render(event(1)), render(event(2))])
     log.refill([render(event(7)), render(event(9))], floor=(7, 0))
     assert (log.start, log.end) == (2, 4)

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from fleet.api.events import Grouped
-from fleet.api.lanes import Busy, Lane
+from fleet.api.request.bounded_threads import BoundedThreads, ThreadsBusy
+from fleet.api.routes.events import Grouped
 from fleet.errors import BrokerUnavailable
-from fleet.intake import Intake
+from fleet.intake.intake import Intake
 from fleet.ledger import Accepted
 
 
@@ -86,7 +86,7 @@ def test_all_of_a_group_are_told_of_a_broker_that_is_away(intake: Slow, grouped:
 
 def test_a_lane_refuses_what_would_wait_too_long() -> None:
     asked, let = threading.Event(), threading.Event()
-    lane = Lane("test", threads=1, backlog=1)
+    lane = BoundedThreads("test", threads=1, backlog=1)
 
     def work() -> bool:
         asked.set()
@@ -97,7 +97,7 @@ def test_a_lane_refuses_what_would_wait_too_long() -> None:
         assert await asyncio.to_thread(asked.wait, 5)
         waiting = asyncio.create_task(lane.run(work))
         await asyncio.sleep(0)
-        with pytest.raises(Busy):
+        with pytest.raises(ThreadsBusy):
             await lane.run(work)
         let.set()
         assert await running

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from fleet.config.settings import parse
 from fleet.errors import ConfigError
-from fleet.settings import parse
 
 AGENTS = {"a": {"runner": "python", "python": "a:b"}}
 

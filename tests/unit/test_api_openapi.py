@@ -9,10 +9,10 @@ from starlette.routing import Route, WebSocketRoute
 
 from fleet.api.app import create_api
 from fleet.api.backend import Backend
-from fleet.api.openapi import document
-from fleet.settings import parse
-from fleet.spool.keeper import Keeper
-from fleet.spool.shelter import Shelter
+from fleet.api.openapi.document import document
+from fleet.config.settings import parse
+from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.drainer import Drainer
 
 
 def nothing() -> Any:
@@ -21,8 +21,8 @@ def nothing() -> Any:
 
 def test_every_route_is_described_and_nothing_else(tmp_path: Path) -> None:
     settings = parse({"fleet": {"data_dir": str(tmp_path)}}, demo=True)
-    shelter = Shelter.of(settings)
-    keeper = Keeper(shelter, nothing, nothing)
+    shelter = SpoolComponents.of(settings)
+    keeper = Drainer(shelter, nothing, nothing)
     app = create_api(Backend(settings, nothing, nothing, nothing, shelter, keeper))
     served = set()
     for route in app.routes:

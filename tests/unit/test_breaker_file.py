@@ -39,7 +39,7 @@ def test_what_one_process_sees_all_see_and_one_asks(tmp_path: Path) -> None:
     assert other.name == "closed"
     for breaker in (one, other, one):
         assert breaker.name == "closed"
-        breaker.note(redis.TimeoutError())
+        breaker.record_error(redis.TimeoutError())
     assert (one.name, other.name) == ("open", "open")
     with pytest.raises(BreakerOpen, match="asked again in 30 s"):
         other.check()
@@ -71,10 +71,10 @@ def test_what_one_process_sees_all_see_and_one_asks(tmp_path: Path) -> None:
 def test_what_counts_and_how_much(tmp_path: Path, error: Exception, failures: int | None) -> None:
     breaker = Breaker(tmp_path, LIMITS)
     for _ in range(9 if failures is None else failures - 1):
-        breaker.note(error)
+        breaker.record_error(error)
     assert breaker.closed
     if failures:
-        breaker.note(error)
+        breaker.record_error(error)
         assert not breaker.closed
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fleet.cli import COMMANDS, cli, main
 from fleet.cli.base import Group
-from fleet.settings import load
+from fleet.config.settings import load
 
 
 @pytest.fixture(autouse=True)

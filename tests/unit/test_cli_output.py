@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fleet.bus import parse_entry
 from fleet.cli import output
+from fleet.ledger.bus import parse_entry
 
 
 @pytest.mark.parametrize(

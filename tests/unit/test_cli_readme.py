@@ -12,11 +12,11 @@ import pytest
 from pydantic import BaseModel
 
 from fleet.cli import cli
-from fleet.delivery.section import Delivery
+from fleet.config.deliveries import DeliveryConfig
+from fleet.config.sections import AgentConfig, ChainConfig
+from fleet.config.settings import Settings
+from fleet.config.tools import ToolsConfig
 from fleet.ledger import State
-from fleet.sections import Agent, Chain
-from fleet.settings import Settings
-from fleet.toolservers.section import Tool
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -50,10 +50,10 @@ def settings() -> Iterator[str]:
             yield from (f"{name}.{key}" for key in type(field.default).model_fields)
         elif name not in ("agents", "chains", "deliveries", "lanes", "tools"):
             yield f"fleet.{name}"
-    yield from (f"agents.NAME.{key}" for key in Agent.model_fields)
-    yield from (f"chains.NAME.{key}" for key in Chain.model_fields)
-    yield from (f"deliveries.NAME.{key}" for key in Delivery.model_fields)
-    yield from (f"tools.NAME.{key}" for key in Tool.model_fields)
+    yield from (f"agents.NAME.{key}" for key in AgentConfig.model_fields)
+    yield from (f"chains.NAME.{key}" for key in ChainConfig.model_fields)
+    yield from (f"deliveries.NAME.{key}" for key in DeliveryConfig.model_fields)
+    yield from (f"tools.NAME.{key}" for key in ToolsConfig.model_fields)
 
 
 @pytest.mark.parametrize("key", [*settings()])

@@ -4,10 +4,10 @@ import socket
 
 import pytest
 
+from fleet.config.settings import parse
 from fleet.errors import FleetError
-from fleet.settings import parse
-from fleet.up.processes import Addresses
-from fleet.up.whole import _Echo
+from fleet.supervisor.processes import Addresses
+from fleet.supervisor.run import _Echo
 
 AGENTS = {"agents": {"archie": {"model": "echo/brief"}}}
 

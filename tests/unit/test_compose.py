@@ -14,8 +14,8 @@ import yaml
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from fleet.demo_fleet import DEMO_TABLES
-from fleet.settings import Settings, parse
+from fleet.config.demo import DEMO_TABLES
+from fleet.config.settings import Settings, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose" / "compose.yaml").read_text())

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleet import metrics
-from fleet.ledger import Stage, State
-from fleet.metrics import Clients, Reading
+from fleet.ledger import FailureStage, State
+from fleet.ops import metrics
+from fleet.ops.metrics import Clients, Reading
 
 COMPOSE = Path(__file__).resolve().parents[2] / "compose"
 RULES: list[dict[str, Any]] = [
@@ -86,7 +86,7 @@ def test_every_metric_of_the_fleet_is_on_the_dashboard() -> None:
 
 def test_every_state_and_stage_is_exported() -> None:
     exported = samples()
-    assert exported["fleet_failures_total"]["stage"] == {str(stage) for stage in Stage}
+    assert exported["fleet_failures_total"]["stage"] == {str(stage) for stage in FailureStage}
     states = exported["fleet_dispatches"]["state"] | exported["fleet_outcomes_total"]["outcome"]
     assert states == {*map(str, State), "unverified"}
 

@@ -8,29 +8,29 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
-from fleet.up.lock import hold_data_dir
+from fleet.system.data_dir_lock import lock_data_dir
 
 
 def test_a_second_holder_is_refused_by_the_pid_of_the_first(tmp_path: Path) -> None:
     with (
-        hold_data_dir(tmp_path / "new"),
+        lock_data_dir(tmp_path / "new"),
         pytest.raises(FleetError, match=rf"pid {os.getpid()}\) is already running on .*/new:"),
-        hold_data_dir(tmp_path / "new"),
+        lock_data_dir(tmp_path / "new"),
     ):
         pass
 
 
 def test_the_folder_is_free_again_afterwards(tmp_path: Path) -> None:
     for _ in range(2):
-        with hold_data_dir(tmp_path):
+        with lock_data_dir(tmp_path):
             pass
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fleet.up.lock import hold_data_dir
-with hold_data_dir(Path(sys.argv[1])):
+from fleet.system.data_dir_lock import lock_data_dir
+with lock_data_dir(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -46,19 +46,19 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
             assert holder.stdout.readline() == "held\n"
             with (
                 pytest.raises(FleetError, match=rf"pid {holder.pid}\)"),
-                hold_data_dir(tmp_path),
+                lock_data_dir(tmp_path),
             ):
                 pass
         finally:
             holder.kill()
-    with hold_data_dir(tmp_path):
+    with lock_data_dir(tmp_path):
         pass
 
 
 def test_a_program_started_meanwhile_does_not_hold_it(tmp_path: Path) -> None:
-    with hold_data_dir(tmp_path):
+    with lock_data_dir(tmp_path):
         other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    with other, hold_data_dir(tmp_path):
+    with other, lock_data_dir(tmp_path):
         other.communicate(b"\n")
 
 
@@ -66,6 +66,6 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(FleetError, match=r"data folder .*file cannot be used \(File exists\)"),
-        hold_data_dir(tmp_path / "file"),
+        lock_data_dir(tmp_path / "file"),
     ):
         pass

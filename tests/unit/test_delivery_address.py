@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from fleet.delivery import receivers
-from fleet.delivery.address import Forbidden, is_public, literal, resolve
+from fleet.config.settings import Settings, parse
 from fleet.errors import ConfigError
-from fleet.settings import Settings, parse
+from fleet.formats.public_address import ForbiddenAddress, is_public, literal, resolve
+from fleet.ledger import receivers
 from routing import Plan
 
 AGENT = {"runner": "python", "python": "nobody:nothing"}
@@ -32,7 +32,7 @@ ALLOWED = [
 @pytest.mark.parametrize("text", FORBIDDEN)
 def test_an_address_of_this_network_is_forbidden(text: str) -> None:
     assert not is_public(ipaddress.ip_address(text))
-    with pytest.raises(Forbidden):
+    with pytest.raises(ForbiddenAddress):
         resolve(text, 443)
 
 
@@ -45,7 +45,7 @@ def test_an_address_of_the_internet_is_allowed(text: str) -> None:
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost"])
 def test_what_counts_is_what_is_connected_to(host: str) -> None:
     assert literal(host) is None
-    with pytest.raises(Forbidden):
+    with pytest.raises(ForbiddenAddress):
         resolve(host, 443)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fleet.delivery.claims import Announced
+from fleet.delivery.claims import PendingDelivery
 from fleet.delivery.message import cloud_event, in_words, message
 
 RECORD = {
@@ -33,9 +33,9 @@ TRAIL = [
 ]
 
 
-def told(outcome: str, answer: str = "", **about: str) -> Announced:
+def told(outcome: str, answer: str = "", **about: str) -> PendingDelivery:
     named = {f"|{name}": value for name, value in about.items()}
-    return Announced(
+    return PendingDelivery(
         target="upstream",
         call="",
         record=RECORD,
@@ -54,7 +54,7 @@ COMMON = {
     "attempt": 2,
     "generation": 1,
 }
-CASES: list[tuple[Announced, str, dict[str, Any], str]] = [
+CASES: list[tuple[PendingDelivery, str, dict[str, Any], str]] = [
     (
         told("completed", "Hi."),
         "dispatch_completed",
@@ -84,7 +84,7 @@ CASES: list[tuple[Announced, str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("outcome", "kind", "data", "words"), CASES)
 def test_an_outcome_in_fields_and_in_words(
-    outcome: Announced, kind: str, data: dict[str, Any], words: str
+    outcome: PendingDelivery, kind: str, data: dict[str, Any], words: str
 ) -> None:
     said = message(outcome)
     assert said == {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet import keys
+from fleet.store import keys
 from tests.fixtures.leaks import declared
 
 
@@ -26,7 +26,7 @@ def test_the_table_is_read() -> None:
         *(keys.EPOCH, keys.COUNTS, keys.FENCES, keys.TOTALS, keys.BUS, keys.INDEX, keys.ENDED),
         *(keys.DEAD, keys.RETRY, keys.DEADLINES, keys.BEAT, keys.READY),
         *(keys.TOKENS, keys.ACCESS_NEWS),
-        *(keys.due("a"), keys.agent("a"), keys.lease("a"), keys.orders("a"), keys.turn("sweep")),
+        *(keys.due("a"), keys.agent("a"), keys.lease("a"), keys.commands("a"), keys.turn("sweep")),
         *(keys.dispatch("i"), keys.journal("i"), keys.outcome("i"), keys.event("d")),
         *(keys.payload("d"), keys.queue("a")),
     ],

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.turn import Deadline
-from tasks.limits import Overtime, call_limit, noted_limit, soft_limit
+from fleet.turn.turn import Deadline
+from tasks.limits import CallTimeout, call_limit, noted_limit, soft_limit
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_what_a_turn_starts_does_not_inherit_it() -> None:
 
 def test_a_call_is_limited_and_the_turn_around_it_too() -> None:
     def turn() -> None:
-        with pytest.raises(Overtime), call_limit(0.1):
+        with pytest.raises(CallTimeout), call_limit(0.1):
             retry_for_ever()
         with call_limit(60):
             pass
@@ -166,6 +166,6 @@ def test_an_import_is_not_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         importlib.import_module("slow_to_load")
         retry_for_ever()
 
-    with pytest.raises(Overtime), call_limit(0.1):
+    with pytest.raises(CallTimeout), call_limit(0.1):
         call()
     assert sys.modules.pop("slow_to_load").whole

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks import model
+from tasks.model import completion
 from tests.fixtures.marks import LITELLM_WARNINGS
 
 pytestmark = LITELLM_WARNINGS
@@ -31,9 +31,9 @@ def soft_limit() -> Iterator[None]:
 
 def ask(
     name: str, *messages: dict[str, Any], on_token: Callable[[str], None] | None = None
-) -> model.Reply:
-    model.load()
-    return model.complete(
+) -> completion.Reply:
+    completion.load()
+    return completion.complete(
         model=name,
         messages=messages,
         timeout_s=10,
@@ -88,7 +88,7 @@ def test_it_can_be_slow() -> None:
 
 @pytest.mark.parametrize("name", ["echo/loud", "echo/slow-", "echo/slow-x", "echo/slow--1"])
 def test_other_names_are_not_found(name: str) -> None:
-    with pytest.raises(model.ModelError) as caught:
+    with pytest.raises(completion.ModelError) as caught:
         ask(name, user("hi"))
     assert (caught.value.kind, caught.value.retryable) == ("NotFoundError", False)
 
@@ -97,7 +97,7 @@ def test_other_names_are_not_found(name: str) -> None:
 def test_a_hang_ignores_its_timeout_but_not_a_signal(
     on_token: Callable[[str], None] | None, request: pytest.FixtureRequest
 ) -> None:
-    model.load()
+    completion.load()
     request.getfixturevalue("soft_limit")
     started = time.monotonic()
     with pytest.raises(Stop):

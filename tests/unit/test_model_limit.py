@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tasks import model
+from tasks.model import completion
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
 
@@ -24,8 +24,8 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-def ask(provider: Provider, name: str, on_token: Callable[[str], None] | None) -> model.Reply:
-    return model.complete(
+def ask(provider: Provider, name: str, on_token: Callable[[str], None] | None) -> completion.Reply:
+    return completion.complete(
         model=f"openai/{name}",
         fallbacks=["openai/ok"],
         messages=[{"role": "user", "content": "hi"}],

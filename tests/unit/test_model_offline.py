@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks import warm
+from tasks.execution import preload
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,9 +28,10 @@ socket.getaddrinfo = recorded("getaddrinfo", socket.getaddrinfo)
 socket.socket.connect = recorded("connect", socket.socket.connect)
 
 sys.path.insert(0, sys.argv[1])
-from tasks import model, warm
+from tasks.execution import preload
+from tasks.model import completion
 told = {"litellm_by_import": "litellm" in sys.modules}
-warmth = warm.warm(["deepseek/chat"])
+warmth = preload.preload_for(["deepseek/chat"])
 gc.collect(), gc.freeze()
 told |= {
     "network": list(network),
@@ -48,8 +49,8 @@ if os.fork() == 0:
         timeout_s=5,
         deadline=time.monotonic() + 60,
     )
-    child = {"text": model.complete(**ask).text}
-    child["streamed"] = model.complete(on_token=len, **ask).text
+    child = {"text": completion.complete(**ask).text}
+    child["streamed"] = completion.complete(on_token=len, **ask).text
     child["late"] = len(set(sys.modules) - before)
     child["network"] = network
     os.write(writable, json.dumps(child).encode())
@@ -116,7 +117,7 @@ def test_a_parent_with_threads_is_refused() -> None:
     thread.start()
     try:
         with pytest.raises(RuntimeError, match="process of one thread, before it there are"):
-            warm.warm()
+            preload.preload_for()
     finally:
         done.set()
         thread.join()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks import model
+from tasks.model import completion
 from tests.fakes.answers import TEXT
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
@@ -24,7 +24,7 @@ def provider() -> Iterator[Provider]:
 
 def ask(
     provider: Provider, *models: str, on_token: Callable[[str], None], **more: Any
-) -> model.Reply:
+) -> completion.Reply:
     first, *fallbacks = (f"openai/{name}" for name in models)
     arguments: dict[str, Any] = {
         "model": first,
@@ -34,7 +34,7 @@ def ask(
         "deadline": time.monotonic() + 20,
         "params": {"api_base": provider.url, "api_key": "sk-x"},
     }
-    return model.complete(**arguments | more, on_token=on_token)
+    return completion.complete(**arguments | more, on_token=on_token)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +88,7 @@ def test_a_broken_stream_goes_to_the_next_tier(provider: Provider, fault: str, k
 @pytest.mark.parametrize("fault", ["cut", "stall", "slow", "garbage"])
 def test_a_broken_stream_alone_is_retryable(provider: Provider, fault: str) -> None:
     started = time.monotonic()
-    with pytest.raises(model.ModelError) as caught:
+    with pytest.raises(completion.ModelError) as caught:
         ask(provider, fault, on_token=lambda _: None)
     assert caught.value.retryable
     assert time.monotonic() - started < 10

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks import model
+from tasks.model import completion
 from tests.fakes.answers import TEXT
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
@@ -46,7 +46,7 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-def ask(provider: Provider, *models: str, within_s: float = 20.0, **more: Any) -> model.Reply:
+def ask(provider: Provider, *models: str, within_s: float = 20.0, **more: Any) -> completion.Reply:
     first, *fallbacks = (f"openai/{name}" for name in models)
     arguments: dict[str, Any] = {
         "model": first,
@@ -56,7 +56,7 @@ def ask(provider: Provider, *models: str, within_s: float = 20.0, **more: Any) -
         "deadline": time.monotonic() + within_s,
         "params": {"api_base": provider.url, "api_key": KEY},
     }
-    return model.complete(**arguments | more)
+    return completion.complete(**arguments | more)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,8 +67,8 @@ def warmed_up() -> None:
         refused(provider, "e503", timeout_s=30)
 
 
-def refused(provider: Provider, *models: str, **more: Any) -> model.ModelError:
-    with pytest.raises(model.ModelError) as caught:
+def refused(provider: Provider, *models: str, **more: Any) -> completion.ModelError:
+    with pytest.raises(completion.ModelError) as caught:
         ask(provider, *models, **more)
     return caught.value
 
@@ -87,7 +87,7 @@ def test_a_whole_reply(provider: Provider) -> None:
 
 
 def test_the_price_of_a_known_model_and_of_an_unknown_one(provider: Provider) -> None:
-    litellm = model.load()
+    litellm = completion.load()
     litellm.register_model(
         {"openai/delay-0": {"input_cost_per_token": 0.5, "output_cost_per_token": 2.0}}
     )

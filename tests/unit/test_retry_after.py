@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import httpx
 import pytest
 
-from fleet import retry_after
+from fleet.formats import retry_after
 
 
 @pytest.mark.parametrize(

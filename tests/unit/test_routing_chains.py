@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.config.settings import Settings, parse
 from fleet.errors import ConfigError
-from fleet.settings import Settings, parse
 from routing import Verdict, read_verdict
 
 VERDICTS = {

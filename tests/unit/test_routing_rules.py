@@ -231,7 +231,7 @@ def test_a_loop_of_agents_ends_at_the_hop_limit() -> None:
         assert decide(current, rules).agents
         turns += 1
         stored = Event.parse(current.to_wire(), new_id="2", now=current.time)
-        current = event(**stored.pass_on({"text": "again", "hops": 0}))
+        current = event(**stored.forward({"text": "again", "hops": 0}))
     assert turns == 4
     with pytest.raises(TooManyHops, match=r"came through 4 turns of agents, .*max_hops allows 3"):
         decide(current, rules)

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from fleet.lease import Lease
+from fleet.config.sections import AgentConfig
 from fleet.ledger import operations
-from fleet.runner import TurnFailed
-from fleet.sections import Agent
-from fleet.speech import BEGINNING, Speech, listen
 from fleet.store import Store
-from fleet.turn import Cancelled, Deadline, Turn
+from fleet.turn.live_text import BEGINNING, LiveText, subscribe
+from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import Cancelled, Deadline, Turn
+from fleet.worker.lease import Lease
 from tasks.limits import soft_limit
 from tasks.runners import runner_for
 from tests.fixtures.ledger import Books, settings_for
@@ -69,7 +69,7 @@ def ask(turn: Turn, monkeypatch: pytest.MonkeyPatch) -> Any:
             module.agent = target  # type: ignore[attr-defined]
             monkeypatch.setitem(sys.modules, module.__name__, module)
             path = f"{module.__name__}:agent"
-        turn.agent = Agent(runner="python", python=path)
+        turn.agent = AgentConfig(runner="python", python=path)
         return runner_for(turn.agent).run(turn)
 
     return asked
@@ -84,10 +84,10 @@ def test_whatever_gives_a_coroutine_is_awaited(ask: Any, name: str) -> None:
 def test_a_generator_says_what_it_yields_and_answers_all_of_it(
     books: Books, turn: Turn, ask: Any, name: str
 ) -> None:
-    turn.speech = Speech(books.store, turn.claim)
+    turn.live_text = LiveText(books.store, turn.claim)
     assert ask(f"{FIXTURE}:{name}") == "one two "
-    turn.speech.close()
-    heard = listen(books.store, {turn.claim.dispatch_id: BEGINNING})[turn.claim.dispatch_id]
+    turn.live_text.close()
+    heard = subscribe(books.store, {turn.claim.dispatch_id: BEGINNING})[turn.claim.dispatch_id]
     assert "".join(piece.text for piece in heard.pieces) == "one two "
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fleet.config.settings import Settings, load, parse
 from fleet.errors import ConfigError
-from fleet.settings import Settings, load, parse
 from fleet.store.address import broker_url, results_url, rings_in_store, store_url
 
 Config = Callable[[str], Settings]

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from fleet.config.foreign_environment import of_services
+from fleet.config.settings import parse
 from fleet.errors import ConfigError
-from fleet.foreign import of_services
-from fleet.settings import parse
 
 ONE = {"agents": {"a": {"runner": "python", "python": "m:f"}}}
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from fleet.config.settings import Settings, parse
 from fleet.errors import ConfigError
-from fleet.settings import Settings, parse
 
 AGENT = {"runner": "python", "python": "mine:answer"}
 

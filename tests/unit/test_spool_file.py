@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.spool import file
-from fleet.spool.table import Spool, SpoolFull
+from fleet.intake.spool import file
+from fleet.intake.spool.table import Spool, SpoolFull
 from tests.unit.test_spool_table import event, plan, spool_in
 
 #: Another process: keeps an event and ends, as `fleet send` does.
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from tests.unit.test_spool_table import event, plan, spool_in
 spool = spool_in(Path(sys.argv[1]))
-spool.keep([(event(int(sys.argv[2])), plan())])
+spool.store([(event(int(sys.argv[2])), plan())])
 spool.close()
 """
 #: Another process: whether it could begin to write now.
@@ -64,7 +64,7 @@ def spoil(spool: Spool, table: str) -> None:
 
 def test_a_second_opening_in_a_process_costs_no_lock(tmp_path: Path) -> None:
     one, other = spool_in(tmp_path), spool_in(tmp_path)
-    one.keep([(event(1), plan())])
+    one.store([(event(1), plan())])
     with one.file.changing() as db:
         db.execute("UPDATE total SET events = events")
         assert other.size().events == 1
@@ -75,12 +75,12 @@ def test_a_second_opening_in_a_process_costs_no_lock(tmp_path: Path) -> None:
 def test_what_is_kept_after_another_process_has_closed_it_is_on_the_disk(tmp_path: Path) -> None:
     """A copy has what the next process finds when this one is killed now."""
     one, other = spool_in(tmp_path / "a"), spool_in(tmp_path / "a")
-    one.keep([(event(1), plan())])
+    one.store([(event(1), plan())])
     assert other.size().events == 1
     elsewhere(VISIT, tmp_path / "a", 2)
-    one.keep([(event(3), plan())])
+    one.store([(event(3), plan())])
     elsewhere(VISIT, tmp_path / "a", 4)
-    other.keep([(event(5), plan())])
+    other.store([(event(5), plan())])
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert ids(spool_in(tmp_path / "b")) == ["e1", "e2", "e3", "e4", "e5"]
     assert ids(one) == ["e1", "e2", "e3", "e4", "e5"]
@@ -89,7 +89,7 @@ def test_what_is_kept_after_another_process_has_closed_it_is_on_the_disk(tmp_pat
 def test_what_a_fresh_look_finds_sound_is_not_set_aside(tmp_path: Path) -> None:
     """One connection alone was at fault, as after a lock was lost."""
     one = spool_in(tmp_path)
-    one.keep([(event(1), plan())])
+    one.store([(event(1), plan())])
     fault = sqlite3.DatabaseError("database disk image is malformed")
     fault.sqlite_errorname = "SQLITE_CORRUPT"
     with pytest.raises(SpoolFull, match="send it again"), one.file.reading():
@@ -103,16 +103,16 @@ def test_a_damaged_file_keeps_its_name_while_another_writes_to_it(
 ) -> None:
     monkeypatch.setattr(file, "_LOCKED_S", 0.05)
     one, other = spool_in(tmp_path), spool_in(tmp_path)
-    one.keep([(event(1), plan())])
+    one.store([(event(1), plan())])
     with one.file.changing() as db:
         db.execute("DELETE FROM waiting")
         spoil(other, "aside")
         with pytest.raises(SpoolFull, match="another process"):
-            other.aside()
+            other.quarantined()
         assert other.file.damaged() == []
     with pytest.raises(SpoolFull, match="set aside as"):
-        other.aside()
-    one.keep([(event(2), plan())])
+        other.quarantined()
+    one.store([(event(2), plan())])
     assert ids(other) == ["e2"]
 
 
@@ -120,7 +120,7 @@ def test_one_who_waited_while_it_was_set_aside_does_not_write_to_the_old_one(
     tmp_path: Path,
 ) -> None:
     spool, begun = spool_in(tmp_path), threading.Event()
-    spool.keep([(event(1), plan())])
+    spool.store([(event(1), plan())])
     with spool.file.reading() as db:
         db.set_trace_callback(lambda sql: begun.set() if "BEGIN" in sql else None)
     old = spool.folder / "old"
@@ -130,7 +130,7 @@ def test_one_who_waited_while_it_was_set_aside_does_not_write_to_the_old_one(
 
     def keep() -> None:
         try:
-            spool.keep([(event(2), plan())])
+            spool.store([(event(2), plan())])
         except SpoolFull as error:
             refused.append(error)
 
@@ -143,28 +143,28 @@ def test_one_who_waited_while_it_was_set_aside_does_not_write_to_the_old_one(
     (count,) = holder.execute("SELECT count(*) FROM kept").fetchone()
     holder.close()
     assert (count, len(refused)) == (1, 1)
-    spool.keep([(event(2), plan())])
+    spool.store([(event(2), plan())])
     assert ids(spool) == ["e2"]
 
 
 def test_what_the_ledger_has_of_an_old_file_says_nothing_of_the_new_one(tmp_path: Path) -> None:
     """It was set aside between the reading and the hand-over."""
     spool, other = spool_in(tmp_path), spool_in(tmp_path)
-    spool.keep([(event(number), plan()) for number in (1, 2, 3)])
+    spool.store([(event(number), plan()) for number in (1, 2, 3)])
     last = spool.first(100)[-1].seq
     spoil(other, "aside")
     with pytest.raises(SpoolFull, match="set aside as"):
-        other.aside()
-    other.keep([(event(4), plan())])
+        other.quarantined()
+    other.store([(event(4), plan())])
     spool.offering(last)
-    assert not spool.handed_over(last)
+    assert not spool.mark_imported(last)
     assert ids(spool) == ["e4"]
     assert spool.holds
 
 
 def test_a_file_with_a_write_ahead_log_of_an_older_version_is_read(tmp_path: Path) -> None:
     spool = spool_in(tmp_path / "a")
-    spool.keep([(event(1), plan())])
+    spool.store([(event(1), plan())])
     db = sqlite3.connect(path_of(spool), isolation_level=None)
     spool.close()
     db.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -173,6 +173,6 @@ def test_a_file_with_a_write_ahead_log_of_an_older_version_is_read(tmp_path: Pat
     db.close()
     found = spool_in(tmp_path / "b")
     assert ids(found) == ["e1", "e1"]
-    found.keep([(event(3), plan())])
+    found.store([(event(3), plan())])
     assert not (found.folder / "spool.db-wal").exists()
     assert ids(found) == ["e1", "e1", "e3"]

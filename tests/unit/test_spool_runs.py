@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
+from fleet.config.settings import Settings, parse
 from fleet.errors import BrokerUnavailable, ConfigError, Fenced, Refused
-from fleet.ledger import Accepted, Claim, Ending, Failure, Stage, State
+from fleet.formats.redaction import HIDDEN
+from fleet.intake.spool.acceptors import SpoolAwareAcceptor, SpoolingAcceptor
+from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.query import query
+from fleet.intake.spool.runs import SpoolLedger
+from fleet.ledger import Accepted, Claim, Ending, Failure, FailureStage, State
 from fleet.ledger.protocol import Acceptor, Answer
-from fleet.local import TurnLock, note_paused
-from fleet.redact import HIDDEN
-from fleet.settings import Settings, parse
-from fleet.spool.door import Behind, Door
-from fleet.spool.look import look
-from fleet.spool.runs import SpoolLedger
-from fleet.spool.shelter import Shelter
+from fleet.store import keys
+from fleet.system.agent_lock import TurnLock, record_paused
 from routing import Event, Plan, decide
 
 AGENT = {"runner": "python", "python": "nobody:nothing"}
-FAILED = Ending(failure=Failure(stage=Stage.LLM, reason="away", retryable=True))
+FAILED = Ending(failure=Failure(stage=FailureStage.LLM, reason="away", retryable=True))
 
 
 def settings_in(folder: Path, **spool: Any) -> Settings:
@@ -36,7 +36,7 @@ class Kept:
 
     def __init__(self, folder: Path, **spool: Any) -> None:
         self.settings = settings_in(folder, **spool)
-        self.shelter = Shelter.of(self.settings)
+        self.shelter = SpoolComponents.of(self.settings)
         for _ in range(5):
             self.shelter.breaker.failed("test")
 
@@ -47,7 +47,7 @@ class Kept:
     def send(self, number: int, to: str | list[str] = "a", **fields: Any) -> str:
         raw = {"to": to, "text": f"text {number}", **fields}
         event = Event.parse(raw, new_id=f"e{number}", now="2026-01-01T00:00:00Z")
-        self.shelter.spool.keep([(event, decide(event, self.settings.rules()))])
+        self.shelter.spool.store([(event, decide(event, self.settings.rules()))])
         return keys.dispatch_id(event.key, to if isinstance(to, str) else to[0])
 
     def claim(self, agent: str = "a", fence: int = 1) -> Claim | None:
@@ -86,9 +86,9 @@ def test_what_needs_the_store_waits_for_it(kept: Kept) -> None:
     kept.send(2, to="chain:c")
     kept.send(3, to="poor")
     kept.send(4, to=["b", "poor"])
-    assert kept.shelter.offered is not None
+    assert kept.shelter.submissions is not None
     offered = Event.parse({"to": "a", "text": "x"}, new_id="e5", now="2026-01-01T00:00:00Z")
-    kept.shelter.offered.note([keys.event_digest(offered.key)])
+    kept.shelter.submissions.record([keys.event_digest(offered.key)])
     kept.send(5)
     assert [kept.claim(agent) for agent in ("a", "b", "poor")] == [None, None, None]
     assert kept.shelter.spool.size().events == 5
@@ -96,10 +96,10 @@ def test_what_needs_the_store_waits_for_it(kept: Kept) -> None:
 
 def test_a_paused_agent_runs_nothing(kept: Kept) -> None:
     kept.send(1)
-    note_paused(kept.settings.data_dir, "a", True)
+    record_paused(kept.settings.data_dir, "a", True)
     assert kept.claim() is None
     assert kept.runs.waiting() == []
-    note_paused(kept.settings.data_dir, "a", False)
+    record_paused(kept.settings.data_dir, "a", False)
     assert kept.runs.waiting() == ["a"]
     assert kept.claim() is not None
 
@@ -127,7 +127,7 @@ def test_a_turn_that_died_goes_on_from_its_journal_and_then_is_given_up(kept: Ke
     kept.claimed(fence=3)
     assert kept.claim(fence=4) is None, "three processes died of it"
     report = kept.reports()[dispatch_id]
-    assert report.ending.failure.stage == Stage.WORKER_LOST
+    assert report.ending.failure.stage == FailureStage.WORKER_LOST
     assert report.losses == 3
 
 
@@ -136,7 +136,7 @@ def test_a_turn_that_was_cut_short_is_next_and_has_lost_nothing(kept: Kept) -> N
     kept.send(2, priority=9)
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
     kept.claimed()
-    kept.runs.hand_back()
+    kept.runs.requeue()
     kept.send(3, priority=9)
     again = kept.claimed(fence=2)
     assert (again.dispatch_id, again.attempt) == (first, 2)
@@ -161,7 +161,7 @@ def test_a_failure_is_for_the_ledger_to_judge(kept: Kept) -> None:
 
 def test_one_that_no_provider_takes_is_left_for_later(kept: Kept) -> None:
     dispatch_id = kept.send(1)
-    held = Failure(stage=Stage.LLM, reason="all are away", retryable=True, hold=True)
+    held = Failure(stage=FailureStage.LLM, reason="all are away", retryable=True, defer=True)
     assert kept.runs.commit(kept.claimed(), Ending(failure=held)) is State.QUEUED
     assert kept.claim() is None
     assert kept.reports()[dispatch_id].ending is None
@@ -174,7 +174,7 @@ def test_what_can_be_told_before_the_ledger_knows(kept: Kept) -> None:
     file = kept.shelter.spool.file
 
     def told(dispatch_id: str, *, content: bool = False) -> dict[str, Any]:
-        record = look(file, dispatch_id, content=content)
+        record = query(file, dispatch_id, content=content)
         assert record is not None
         return record
 
@@ -182,11 +182,11 @@ def test_what_can_be_told_before_the_ledger_knows(kept: Kept) -> None:
     assert told(done, content=True)["answer"] == "the answer"
     assert (told(failed)["state"], told(failed)["stage"]) == ("queued", "llm")
     assert told(waits)["waiting_for"] == "the broker to be back"
-    assert look(file, "unknown", content=True) is None
+    assert query(file, "unknown", content=True) is None
 
 
 def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
-    spool, offered = kept.shelter.spool, kept.shelter.offered
+    spool, offered = kept.shelter.spool, kept.shelter.submissions
     assert offered is not None
     event = Event.parse({"to": "a", "text": "x"}, new_id="e9", now="2026-01-01T00:00:00Z")
     plan = decide(event, kept.settings.rules())
@@ -200,7 +200,7 @@ def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
             asked.extend(event for event, _ in batch)
             return [Refused("test")]
 
-    behind = Behind(Ledger(), spool, offered, patience_s=0.05)
+    behind = SpoolAwareAcceptor(Ledger(), spool, offered, patience_s=0.05)
     behind.accept_many([(event, plan)])
     assert asked == [event]
     kept.send(1)
@@ -220,7 +220,7 @@ def test_what_was_kept_before_waits_for_the_ledger(kept: Kept) -> None:
     def ledger() -> Acceptor:
         raise BrokerUnavailable("away")
 
-    door = Door(ledger, shelter.breaker, spool, offered=shelter.offered)
+    door = SpoolingAcceptor(ledger, shelter.breaker, spool, offered=shelter.submissions)
 
     def send(number: int) -> None:
         event = Event.parse(
@@ -230,7 +230,7 @@ def test_what_was_kept_before_waits_for_the_ledger(kept: Kept) -> None:
 
     send(1)
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
-    spool.handed_over(spool.first(9)[-1].seq)
+    spool.mark_imported(spool.first(9)[-1].seq)
     spool.clear()
     send(1)
     assert kept.claim() is None
@@ -246,7 +246,7 @@ def test_what_is_being_handed_over_does_not_run(kept: Kept) -> None:
     kept.claimed()
     spool = kept.shelter.spool
     spool.offering(spool.first(9)[-1].seq)
-    kept.runs.hand_back()
+    kept.runs.requeue()
     assert kept.runs.waiting() == []
     assert kept.claim() is None
     assert set(kept.reports()) == {done, cut} - {waits}
@@ -265,7 +265,7 @@ def test_what_has_ended_makes_room_for_others(tmp_path: Path) -> None:
             kept.runs.commit(claim, Ending(answer="ok"))
     assert kept.shelter.spool.size().events == 6
     spool = kept.shelter.spool
-    spool.handed_over(spool.first(10)[-1].seq)
+    spool.mark_imported(spool.first(10)[-1].seq)
     spool.clear()
     assert kept.reports() == {}
     with spool.file.reading() as db:
@@ -280,31 +280,31 @@ COUNTS = [
 
 
 def test_without_it_events_are_only_kept(tmp_path: Path) -> None:
-    shelter = Shelter.of(settings_in(tmp_path, direct=False))
-    assert shelter.offered is None
+    shelter = SpoolComponents.of(settings_in(tmp_path, direct=False))
+    assert shelter.submissions is None
 
 
 def test_a_broker_that_others_reach_is_not_replaced_unless_it_is_said(tmp_path: Path) -> None:
     tables: dict[str, Any] = {"agents": {"a": AGENT}}
     fleet = {"data_dir": str(tmp_path), "broker_url": "redis://10.0.0.1/0"}
-    assert not parse({**tables, "fleet": fleet}).runs_direct
-    assert parse({**tables, "fleet": fleet, "spool": {"direct": True}}).runs_direct
-    assert not parse({**tables, "spool": {"max_events": 0}}).runs_direct
+    assert not parse({**tables, "fleet": fleet}).runs_offline
+    assert parse({**tables, "fleet": fleet, "spool": {"direct": True}}).runs_offline
+    assert not parse({**tables, "spool": {"max_events": 0}}).runs_offline
     with pytest.raises(ConfigError, match=r"spool\.direct"):
         parse({**tables, "spool": {"direct": "perhaps"}})
 
 
 def test_workers_share_an_agent_and_the_spool_has_it_alone(tmp_path: Path) -> None:
     worker, standby, spool = (TurnLock(tmp_path, "a") for _ in range(3))
-    assert worker.take(shared=True)
-    assert standby.take(shared=True), "the lease decides"
-    assert not spool.take()
-    assert TurnLock(tmp_path, "b").take()
-    standby.give_back()
-    worker.give_back()
-    assert spool.take()
-    assert spool.take(), "still ours"
-    assert not worker.take(shared=True)
+    assert worker.acquire(shared=True)
+    assert standby.acquire(shared=True), "the lease decides"
+    assert not spool.acquire()
+    assert TurnLock(tmp_path, "b").acquire()
+    standby.release()
+    worker.release()
+    assert spool.acquire()
+    assert spool.acquire(), "still ours"
+    assert not worker.acquire(shared=True)
 
 
 def test_an_event_whose_deadline_has_passed_is_not_begun(tmp_path: Path) -> None:

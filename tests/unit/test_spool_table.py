@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet import keys
+from fleet.config.spool import SpoolConfig as Limits
 from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
+from fleet.intake.spool.table import Spool, SpoolFull
 from fleet.ledger import Accepted
-from fleet.spool.section import Spool as Limits
-from fleet.spool.table import Spool, SpoolFull
+from fleet.store import keys
 from routing import Event, Plan
 
 NOW = "2026-01-01T00:00:00Z"
@@ -41,7 +41,7 @@ def test_it_answers_with_the_ids_that_the_ledger_will_use(tmp_path: Path) -> Non
     spool = spool_in(tmp_path)
     assert not holds(spool)
     back = replace(plan("a", "b"), upstream=True)
-    (answer,) = spool.keep([(event(1), back)])
+    (answer,) = spool.store([(event(1), back)])
     assert answer == Accepted(
         event_id="e1",
         dispatches=tuple((keys.dispatch_id(event(1).key, agent), agent) for agent in "ab"),
@@ -55,7 +55,7 @@ def test_it_answers_with_the_ids_that_the_ledger_will_use(tmp_path: Path) -> Non
 
 def test_a_known_event_is_answered_and_not_kept_twice(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
-    first, again = spool.keep([(event(1), plan("a")), (event(1), plan("b"))])
+    first, again = spool.store([(event(1), plan("a")), (event(1), plan("b"))])
     assert isinstance(first, Accepted)
     assert isinstance(again, Accepted)
     assert (first.duplicate, again.duplicate) == (False, True)
@@ -65,28 +65,28 @@ def test_a_known_event_is_answered_and_not_kept_twice(tmp_path: Path) -> None:
 
 def test_other_content_under_a_known_id_is_refused(tmp_path: Path) -> None:
     spool, other = spool_in(tmp_path), event(1, "other")
-    spool.keep([(event(1), plan())])
-    (answer,) = spool.keep([(other, plan())])
+    spool.store([(event(1), plan())])
+    (answer,) = spool.store([(other, plan())])
     assert isinstance(answer, IdempotencyConflict)
-    (theirs,) = spool.keep([(replace(other, sent_by="token:1"), plan())])
+    (theirs,) = spool.store([(replace(other, sent_by="token:1"), plan())])
     assert isinstance(theirs, Accepted)
     assert not theirs.duplicate
     assert [one.event.sent_by for one in spool.first(10)] == ["", "token:1"]
     # Nor does one that is aside give its place to another.
-    spool.put_aside(1, "test")
-    assert isinstance(spool.keep([(other, plan())])[0], IdempotencyConflict)
-    assert isinstance(spool.keep([(event(1), plan())])[0], Accepted)
+    spool.quarantine(1, "test")
+    assert isinstance(spool.store([(other, plan())])[0], IdempotencyConflict)
+    assert isinstance(spool.store([(event(1), plan())])[0], Accepted)
 
 
 def test_another_process_sees_what_is_in_it_and_what_has_left(tmp_path: Path) -> None:
     one, other = spool_in(tmp_path), spool_in(tmp_path)
     assert not holds(other)
-    one.keep([(event(1), plan()), (event(2), plan())])
+    one.store([(event(1), plan()), (event(2), plan())])
     assert holds(other)
     first, second = other.first(10)
-    assert not other.handed_over(first.seq)
+    assert not other.mark_imported(first.seq)
     assert holds(one)
-    assert other.handed_over(second.seq)
+    assert other.mark_imported(second.seq)
     assert not holds(one)
     assert one.size() == other.size()
     assert one.size().events == one.size().bytes == 0
@@ -99,17 +99,17 @@ def test_in_order_and_each_once(tmp_path_factory: pytest.TempPathFactory, moves:
     spool, waiting, sent = spool_in(folder), list[str](), 0
     for move in moves:
         if move == "keep":
-            spool.keep([(event(sent), plan())])
+            spool.store([(event(sent), plan())])
             waiting.append(f"e{sent}")
             sent += 1
         elif move == "again" and waiting:
-            (answer,) = spool.keep([(event(int(waiting[0][1:])), plan())])
+            (answer,) = spool.store([(event(int(waiting[0][1:])), plan())])
             assert isinstance(answer, Accepted)
             assert answer.duplicate
         elif move == "take" and waiting:
             kept = spool.first(2)
             assert [one.event.id for one in kept] == waiting[:2]
-            spool.handed_over(kept[-1].seq)
+            spool.mark_imported(kept[-1].seq)
             del waiting[:2]
         elif move == "clear":
             spool.clear()
@@ -119,20 +119,20 @@ def test_in_order_and_each_once(tmp_path_factory: pytest.TempPathFactory, moves:
         assert spool.holds or not waiting
         assert spool.size().events == len(waiting)
     assert [one.event.id for one in spool.first(100)] == waiting
-    assert spool.handed_over(0) is not bool(waiting)
+    assert spool.mark_imported(0) is not bool(waiting)
     spool.close()
 
 
 def test_a_full_spool_refuses_all_and_keeps_what_it_has(tmp_path: Path) -> None:
     spool = spool_in(tmp_path, max_events=2)
-    spool.keep([(event(1), plan())])
+    spool.store([(event(1), plan())])
     spool.check_room()
     with pytest.raises(SpoolFull, match=r"spool\.max_events"):
-        spool.keep([(event(2), plan()), (event(3), plan())])
-    spool.keep([(event(2), plan())])
+        spool.store([(event(2), plan()), (event(3), plan())])
+    spool.store([(event(2), plan())])
     with pytest.raises(BrokerUnavailable, match="full"):
         spool.check_room()
-    (again,) = spool.keep([(event(1), plan())])
+    (again,) = spool.store([(event(1), plan())])
     assert isinstance(again, Accepted), "a known one takes no room"
     assert [one.event.id for one in spool.first(9)] == ["e1", "e2"]
 
@@ -140,31 +140,31 @@ def test_a_full_spool_refuses_all_and_keeps_what_it_has(tmp_path: Path) -> None:
 def test_bytes_are_bounded_too(tmp_path: Path) -> None:
     spool = spool_in(tmp_path, max_bytes=5000)
     with pytest.raises(SpoolFull, match=r"spool\.max_bytes"):
-        spool.keep([(event(1, "x" * 6000), plan())])
-    spool.keep([(event(2, "x" * 1000), plan())])
+        spool.store([(event(1, "x" * 6000), plan())])
+    spool.store([(event(2, "x" * 1000), plan())])
 
 
 def test_an_agent_with_too_many_refuses_and_others_go_in(tmp_path: Path) -> None:
     spool = spool_in(tmp_path, pending_max=1)
-    answers = spool.keep([(event(1), plan("a")), (event(2), plan("a")), (event(3), plan("b"))])
+    answers = spool.store([(event(1), plan("a")), (event(2), plan("a")), (event(3), plan("b"))])
     assert [type(answer) for answer in answers] == [Accepted, Refused, Accepted]
-    spool.handed_over(spool.first(1)[0].seq)
+    spool.mark_imported(spool.first(1)[0].seq)
     spool.clear()
-    assert isinstance(spool.keep([(event(4), plan("a"))])[0], Accepted)
+    assert isinstance(spool.store([(event(4), plan("a"))])[0], Accepted)
 
 
 def test_what_was_refused_is_counted_once(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
-    assert spool.take_refused() == 0
-    spool.keep([(event(1), plan())])
+    assert spool.pop_refused() == 0
+    spool.store([(event(1), plan())])
     spool.count_refused(3)
     spool_in(tmp_path).count_refused(9)  # has not opened it: nobody to tell
-    assert (spool.take_refused(), spool.take_refused()) == (3, 0)
+    assert (spool.pop_refused(), spool.pop_refused()) == (3, 0)
 
 
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
-    spool.keep([(event(1), plan())])
+    spool.store([(event(1), plan())])
     assert stat.S_IMODE(spool.folder.stat().st_mode) == 0o700
     for file in spool.folder.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file.name
@@ -172,8 +172,8 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
 
 def test_nothing_of_an_event_stays_on_disk(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
-    spool.keep([(event(1, "a very secret word"), plan())])
-    spool.handed_over(spool.first(1)[0].seq)
+    spool.store([(event(1, "a very secret word"), plan())])
+    spool.mark_imported(spool.first(1)[0].seq)
     spool.clear()
     left = b"".join(file.read_bytes() for file in spool.folder.iterdir())
     assert b"secret" not in left
@@ -182,13 +182,13 @@ def test_nothing_of_an_event_stays_on_disk(tmp_path: Path) -> None:
 def test_a_new_file_does_not_begin_where_an_old_one_ended(tmp_path: Path) -> None:
     """Somebody moved a damaged one away."""
     spool = spool_in(tmp_path)
-    spool.keep([(event(1), plan()), (event(2), plan())])
-    spool.handed_over(spool.first(2)[-1].seq)
+    spool.store([(event(1), plan()), (event(2), plan())])
+    spool.mark_imported(spool.first(2)[-1].seq)
     spool.close()
     for file in spool.folder.glob("spool.db*"):
         file.unlink()
     later = spool_in(tmp_path)
-    later.keep([(event(3), plan())])
+    later.store([(event(3), plan())])
     assert [one.event.id for one in later.first(9)] == ["e3"]
 
 
@@ -207,13 +207,13 @@ def test_a_spool_that_cannot_be_used_says_so(
 ) -> None:
     harm(tmp_path)
     with pytest.raises(SpoolFull, match=says):
-        spool_in(tmp_path).keep([(event(1), plan())])
+        spool_in(tmp_path).store([(event(1), plan())])
 
 
 def test_a_damaged_file_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
     one, other = spool_in(tmp_path), spool_in(tmp_path)
-    one.keep([(event(1), plan())])
-    other.keep([(event(2), plan())])
+    one.store([(event(1), plan())])
+    other.store([(event(2), plan())])
     one.close()
     for file in one.folder.glob("spool.db*"):
         size = file.stat().st_size
@@ -221,7 +221,7 @@ def test_a_damaged_file_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
             open_file.write(b"\xff" * size)
     with pytest.raises(SpoolFull, match="set aside as spool"):
         spool_in(tmp_path).size()
-    assert isinstance(other.keep([(event(3), plan())])[0], Accepted)
+    assert isinstance(other.store([(event(3), plan())])[0], Accepted)
     assert [kept.event.id for kept in one.first(9)] == ["e3"]
     (name,) = [name for name in one.file.damaged() if not name.endswith(("-wal", "-shm"))]
     assert b"\xff" * 100 in (one.folder / name).read_bytes()
@@ -229,18 +229,18 @@ def test_a_damaged_file_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
 
 def test_what_the_ledger_cannot_take_is_put_aside_and_tried_again(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
-    spool.keep([(event(number), plan()) for number in (1, 2, 3)])
-    spool.put_aside(spool.first(9)[1].seq, "no such chain")
+    spool.store([(event(number), plan()) for number in (1, 2, 3)])
+    spool.quarantine(spool.first(9)[1].seq, "no such chain")
     assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3"]
-    assert spool.aside() == ["no such chain"]
-    assert spool.take_back() == 1
+    assert spool.quarantined() == ["no such chain"]
+    assert spool.release_quarantined() == 1
     assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3", "e2"]
-    assert spool.aside() == []
-    spool.put_aside(spool.first(9)[2].seq, "no such chain")
-    spool.keep([(event(2), plan())])
-    assert spool.take_back() == 1
+    assert spool.quarantined() == []
+    spool.quarantine(spool.first(9)[2].seq, "no such chain")
+    spool.store([(event(2), plan())])
+    assert spool.release_quarantined() == 1
     assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3", "e2"], "sent again meanwhile"
-    spool.handed_over(spool.first(9)[-1].seq)
+    spool.mark_imported(spool.first(9)[-1].seq)
     spool.clear()
     assert spool.size().events == 0
     with spool.file.reading() as db:
@@ -250,17 +250,17 @@ def test_what_the_ledger_cannot_take_is_put_aside_and_tried_again(tmp_path: Path
 
 def test_what_cannot_be_read_any_more_does_not_stop_the_others(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
-    spool.keep([(event(1), plan()), (event(2), plan())])
+    spool.store([(event(1), plan()), (event(2), plan())])
     with spool.file.changing() as db:
         db.execute("UPDATE kept SET event = '{}' WHERE seq = 1")
     assert [kept.event.id for kept in spool.first(9)] == ["e2"]
-    assert "cannot be read" in spool.aside()[0]
+    assert "cannot be read" in spool.quarantined()[0]
 
 
 def test_a_power_loss_before_the_commit_keeps_nothing(tmp_path: Path) -> None:
     """Another process dies in the middle of its transaction."""
     spool = spool_in(tmp_path)
-    spool.keep([(event(1), plan())])
+    spool.store([(event(1), plan())])
     pid = os.fork()
     if not pid:
         db = sqlite3.connect(spool.folder / "spool.db", isolation_level=None)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fleet.stdio import Guarded
+from fleet.system.output_guard import Guarded
 
 MANY = 20_000  #: lines; ten times a pipe
 
 SPEAKER = f"""
 import logging, sys
-from fleet.stdio import guard_output
+from fleet.system.output_guard import guard_output
 guard_output()
 logging.basicConfig(level="INFO", stream=sys.stderr)
 for number in range({MANY}):

@@ -8,36 +8,78 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple, TypeGuard
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Which of our packages a package may import besides itself. Imports never point back.
-MAY_IMPORT = {"routing": set(), "fleet": {"routing"}, "tasks": {"fleet", "routing"}}
+#: The top-level packages.
+TOP = ("routing", "fleet", "tasks")
+
+
+class Package(NamedTuple):
+    """A package's floor in the house and its sentence; it imports packages of lower floors only."""
+
+    layer: int
+    sentence: str
+
+
+#: The architecture. `docs/design/architecture.md` is made from this table.
+PACKAGES = {
+    "routing": Package(0, "Pure decisions: which agents an event goes to, and in which order."),
+    "fleet": Package(0, "The public surface, loaded lazily."),
+    "fleet.errors": Package(0, "The errors that callers catch."),
+    "fleet.version": Package(0, "The version."),
+    "fleet.tracing": Package(0, "OpenTelemetry spans, where the extra is installed."),
+    "fleet.formats": Package(0, "Formats that others defined: signatures, Retry-After, escapes."),
+    "fleet.config": Package(1, "Everything an operator can set: read, checked whole, frozen."),
+    "fleet.system": Package(1, "The operating system: processes, whole-file writes, file locks."),
+    "fleet.broker": Package(2, "The embedded Valkey, the audit of any server, the breaker."),
+    "fleet.store": Package(3, "The only door to Valkey: connection, keys, scripts, wake-ups."),
+    "fleet.ledger": Package(4, "The durable truth: states, moves, queries, bus, upkeep."),
+    "fleet.locks": Package(4, "Locks on the store."),
+    "fleet.auth": Package(4, "Tokens, scopes, tickets."),
+    "fleet.intake": Package(5, "The one way in; kept on disk while the broker is away."),
+    "fleet.turn": Package(5, "A runner's tools: journalled steps, live text, budget, limits."),
+    "fleet.celery": Package(5, "The Celery app: `celery -A fleet`."),
+    "fleet.runtime": Package(6, "Opens and wires all of the above, once in each process."),
+    "fleet.tools": Package(7, "The tools that a model may call."),
+    "fleet.delivery": Package(7, "Outcomes on their way to receivers."),
+    "fleet.upstream": Package(8, "Events from, and outcomes to, an outside gateway."),
+    "fleet.worker": Package(8, "The parts that make a Celery worker an agent's worker."),
+    "tasks": Package(9, "The code that workers execute: Celery tasks, turns, runners, models."),
+    "fleet.ops": Package(10, "An operator's view: health, metrics, alerts, doctor."),
+    "fleet.supervisor": Package(10, "A whole fleet on one machine."),
+    "fleet.api": Package(11, "HTTP."),
+    "fleet.cli": Package(12, "The command line."),
+    "fleet.bench": Package(13, "Benchmarks, loaded by name from the command line only."),
+    "fleet.__main__": Package(13, "`python -m fleet`."),
+}
 
 #: What speaks the Model Context Protocol: its server, and the client of tool servers.
 MCP = (
-    *(f"fleet.api.mcp.{one}" for one in ("passed", "server")),
-    *(f"fleet.toolservers.{one}" for one in ("connection", "program", "server", "web")),
+    *(f"fleet.api.mcp.{one}" for one in ("proxied_tools", "server")),
+    *(f"fleet.tools.mcp.{one}" for one in ("connection", "program", "server", "web")),
 )
 
 #: Packages that only these modules, and those below them, may import: a slow or a risky import
 #: stays where it is needed.
 ONLY_IN = {
-    "litellm": ("tasks.adapter", "tasks.echo"),
-    "openai": ("tasks.model",),
+    "litellm": ("tasks.model.litellm", "tasks.model.echo"),
+    "openai": ("tasks.model.completion",),
     "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "mcp": MCP,
-    "httpx2": ("fleet.toolservers.web",),
-    "anyio": ("fleet.toolservers",),
-    "click": ("fleet.bench", "fleet.cli", "fleet.isolated"),
+    "httpx2": ("fleet.tools.mcp.web",),
+    "anyio": ("fleet.tools.mcp",),
+    "click": ("fleet.bench", "fleet.cli", "fleet.store.celery_app"),
     "opentelemetry": ("fleet.tracing",),
-    "prometheus_client": ("fleet.metrics",),
-    "rich": ("fleet.bench", "fleet.cli", "fleet.up"),
+    "prometheus_client": ("fleet.ops.metrics",),
+    "rich": ("fleet.bench", "fleet.cli", "fleet.supervisor"),
 }
 
 #: The name by which `celery -A fleet` finds the app.
@@ -72,7 +114,7 @@ def module_name(path: Path) -> str:
 
 MODULES = {
     module_name(path): ast.parse(path.read_bytes())
-    for package in MAY_IMPORT
+    for package in TOP
     for path in files(".py", under=ROOT / package)
 }
 
@@ -102,18 +144,69 @@ def runs_at_import(tree: ast.Module) -> Iterator[ast.AST]:
         waiting.extend(ast.iter_child_nodes(node))
 
 
-def packages_of(names: Iterator[str]) -> set[str]:
+def packages_of(names: Iterable[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_imports_point_one_way() -> None:
+def package_of(name: str) -> str:
+    """The row of `PACKAGES` that a module belongs to."""
+    return max((one for one in PACKAGES if f"{name}.".startswith(f"{one}.")), key=len)
+
+
+def module_of(name: str) -> str | None:
+    """The module that a dotted name is, or is in; None for one of another project."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def loaded(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, or loaded by a literal name, or run with `-m`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (str(arg.value) for arg in node.args if _is_text(arg))
+        elif isinstance(node, ast.List | ast.Tuple):
+            for flag, module in pairwise(node.elts):
+                if _is_text(flag) and flag.value == "-m" and _is_text(module):
+                    yield str(module.value)
+
+
+def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_packages_import_lower_layers_only() -> None:
     backwards = {
         f"{name} -> {target}"
         for name, tree in MODULES.items()
-        for target in packages_of(imported(tree)) & MAY_IMPORT.keys()
-        if target not in MAY_IMPORT[package := name.partition(".")[0]] | {package}
+        for target in filter(None, map(module_of, loaded(tree)))
+        if (home := package_of(name)) != (other := package_of(target))
+        and PACKAGES[other].layer >= PACKAGES[home].layer
     }
     assert not backwards
+
+
+def test_each_package_has_its_sentence() -> None:
+    top = {name for name in MODULES if name.count(".") == (not name.startswith("routing"))}
+    assert {package_of(name) for name in top} <= PACKAGES.keys()
+    assert {name for name in PACKAGES if name not in MODULES} == set()
+
+
+#: Public classes that may share a name, each with its reason.
+TWICE: set[str] = set()
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    homes_of: dict[str, list[str]] = {}
+    for name, tree in MODULES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes_of.setdefault(node.name, []).append(name)
+    assert not {cls: at for cls, at in homes_of.items() if len(at) > 1 and cls not in TWICE}
 
 
 def test_routing_is_pure() -> None:
@@ -145,8 +238,8 @@ def test_modules_do_not_import_each_other_in_a_ring() -> None:
             target
             for node in runs_at_import(tree)
             if isinstance(node, ast.Import | ast.ImportFrom)
-            for target in imported(node)
-            if target in MODULES and target != name
+            for target in map(module_of, loaded(node))
+            if target and target != name
         }
         for name, tree in MODULES.items()
     }

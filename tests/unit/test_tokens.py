@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.api import rates
-from fleet.api.rates import Bucket
+from fleet.api.auth import rate_limit
+from fleet.api.auth.rate_limit import Bucket
+from fleet.auth.tokens import ANYTHING, Rights, Token, TokenError, checked_scopes, match
 from fleet.errors import Forbidden
-from fleet.tokens import ANYTHING, Rights, Token, TokenError, checked_scopes, match
 
 SECRET = "s" * 43
 TOKEN = Token(
@@ -94,22 +94,22 @@ def test_any_text_is_a_token_or_not(text: str) -> None:
 
 def test_a_bucket_lets_its_rate_through(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(rates, "monotonic", lambda: now)
+    monkeypatch.setattr(rate_limit, "monotonic", lambda: now)
     bucket = Bucket(10.0)
-    assert sum(bucket.take() == 0 for _ in range(100)) == 20  # two seconds' worth at once
-    assert bucket.take() == pytest.approx(0.1)
+    assert sum(bucket.acquire() == 0 for _ in range(100)) == 20  # two seconds' worth at once
+    assert bucket.acquire() == pytest.approx(0.1)
     now += 0.11
-    assert bucket.take() == 0
+    assert bucket.acquire() == 0
     now += 3600  # being quiet for long saves up no more
-    assert sum(bucket.take() == 0 for _ in range(100)) == 20
+    assert sum(bucket.acquire() == 0 for _ in range(100)) == 20
 
 
 def test_a_large_batch_passes_and_is_paid_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(rates, "monotonic", lambda: now)
+    monkeypatch.setattr(rate_limit, "monotonic", lambda: now)
     bucket = Bucket(0.5)
-    assert bucket.take() == 0
+    assert bucket.acquire() == 0
     bucket.overdraw(9)
-    assert bucket.take() == pytest.approx(20)
+    assert bucket.acquire() == pytest.approx(20)
     now += 20.1
-    assert bucket.take() == 0
+    assert bucket.acquire() == 0

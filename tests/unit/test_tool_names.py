@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.toolservers.names import NAME, told_names
+from fleet.tools.mcp.names import NAME, told_names
 
 
 def test_what_providers_take_stays() -> None:

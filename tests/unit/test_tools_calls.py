@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.plain import harmless
-from tasks import lingering
+from fleet.formats.terminal_text import sanitize
+from tasks.tools import abandoned
 from tasks.tools.calls import LEFT_BEHIND_MAX, PARALLEL, Job, cut, groups, run
 from tests.fixtures.processes import wait_until
 
@@ -29,7 +29,7 @@ def gate() -> Iterator[Event]:
     gate = Event()
     yield gate
     gate.set()
-    wait_until(lambda: not lingering.running())
+    wait_until(lambda: not abandoned.running())
 
 
 def hang(gate: Event) -> Callable[[], str]:
@@ -88,7 +88,7 @@ def test_no_write_begins_while_an_earlier_one_goes_on(gate: Event) -> None:
     assert "earlier write" in texts(job(lambda: "written", writes=True))[0]
     assert texts(job(lambda: "read")) == ["read"]
     gate.set()
-    wait_until(lambda: not lingering.running())
+    wait_until(lambda: not abandoned.running())
     assert texts(job(lambda: "written", writes=True)) == ["written"]
 
 
@@ -100,7 +100,7 @@ def test_too_many_that_hang_stop_all_calls(gate: Event) -> None:
 @given(st.text(), st.integers(min_value=256, max_value=1000))
 def test_what_is_short_stays_whole(text: str, limit: int) -> None:
     short = text[: limit // 4]
-    assert cut(short, limit) == harmless(short)
+    assert cut(short, limit) == sanitize(short)
 
 
 @pytest.mark.parametrize("char", ["x", "é", "😀", "\ud800"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fleet.functions import FunctionToolbox, ToolError
+from fleet.tools.functions import FunctionToolbox, ToolError
 
 
 def price(item: str, *, amount: int = 1, tags: list[str] | None = None) -> dict[str, Any]:

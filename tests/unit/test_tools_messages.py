@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet import settings
-from fleet.runner import TurnFailed
+from fleet.config import settings
+from fleet.turn.runner import TurnFailed
 from tasks.tools import Toolset, asking, declined, numbered
 
 

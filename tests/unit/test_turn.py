@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from fleet.errors import Fenced
-from fleet.lease import Lease
 from fleet.ledger import Claim, Cost, operations
-from fleet.speech import BEGINNING, Speech, listen
 from fleet.store import Store, open_store
-from fleet.turn import Cancelled, Turn
+from fleet.turn.live_text import BEGINNING, LiveText, subscribe
+from fleet.turn.turn import Cancelled, Turn
+from fleet.worker.lease import Lease
 from tests.fixtures.ledger import Books, settings_for
 from tests.fixtures.valkey import Valkey
 
@@ -73,9 +73,9 @@ def test_steps_that_run_together_are_found_again_whichever_ended_first(books: Bo
         raise RuntimeError("the second never ends")
 
     with pytest.raises(RuntimeError):
-        first.together(wanted, dies)
+        first.step_many(wanted, dies)
     second = lost_and_claimed_again(books, lease)
-    answers = second.together(
+    answers = second.step_many(
         wanted, lambda places: [(place, f"{place} again") for place in places]
     )
     assert answers == ["a1", "1 again", "c1"]
@@ -222,7 +222,7 @@ def test_what_a_turn_says_belongs_to_its_step_and_needs_no_listener(books: Books
     claim = books.claimed(lease)
     turn_for(books, claim).say("into the void")
     turn = turn_for(books, claim)
-    turn.speech = Speech(books.store, claim)
+    turn.live_text = LiveText(books.store, claim)
     turn.say("Well, ")
 
     def call() -> str:
@@ -232,8 +232,8 @@ def test_what_a_turn_says_belongs_to_its_step_and_needs_no_listener(books: Books
         return "seen"
 
     turn.step("look", {}, call)
-    turn.speech.close()
-    pieces = listen(books.store, {claim.dispatch_id: BEGINNING})[claim.dispatch_id].pieces
+    turn.live_text.close()
+    pieces = subscribe(books.store, {claim.dispatch_id: BEGINNING})[claim.dispatch_id].pieces
     assert [(piece.step, piece.kind, piece.text) for piece in pieces] == [
         (0, "text", "Well, "),
         (1, "text", "let me thi"),

@@ -2,9 +2,9 @@
 
 import pytest
 
+from fleet.config.settings import parse
 from fleet.errors import ConfigError
-from fleet.settings import parse
-from fleet.upstream.gateway import Gateway, after
+from fleet.upstream.gateway_address import GatewayAddress, after
 
 AGENTS = {"a": {"runner": "python", "python": "nobody:nothing"}}
 SECRET = "up-canary-4711"
@@ -37,7 +37,7 @@ def test_what_is_no_address_is_refused_by_its_key(key: str, value: object) -> No
 
 
 def test_without_an_address_there_is_no_gateway() -> None:
-    assert Gateway.of(parse({"agents": AGENTS}).upstream) is None
+    assert GatewayAddress.of(parse({"agents": AGENTS}).upstream) is None
 
 
 def test_the_name_is_the_same_for_both_ways_and_holds_no_secret() -> None:
@@ -46,7 +46,7 @@ def test_the_name_is_the_same_for_both_ways_and_holds_no_secret() -> None:
         "poll": "https://other.example/events",
         "token": SECRET,
     }
-    gateway = Gateway.of(parse({"agents": AGENTS, "upstream": table}).upstream)
+    gateway = GatewayAddress.of(parse({"agents": AGENTS, "upstream": table}).upstream)
     assert gateway is not None
     assert gateway.name == "gateway.example:444"
     assert gateway.headers == {"Authorization": f"Bearer {SECRET}"}

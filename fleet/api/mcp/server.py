@@ -20,16 +20,16 @@ from mcp.shared.exceptions import MCPError
 from starlette.types import Receive, Scope, Send
 
 from fleet import locks
-from fleet.api.access import rights_of
+from fleet.api.auth.access import rights_of
 from fleet.api.backend import Backend
-from fleet.api.lanes import Lane
-from fleet.api.mcp import own
-from fleet.api.mcp.passed import Passed
-from fleet.api.problems import Problem, as_problem
+from fleet.api.mcp import fleet_tools
+from fleet.api.mcp.proxied_tools import ProxiedTools
+from fleet.api.request.bounded_threads import BoundedThreads
+from fleet.api.request.problems import Problem, as_problem
 from fleet.errors import SessionBusy
-from fleet.functions import Spec, ToolError
-from fleet.queue_tools import CLASSES
-from fleet.toolservers.errors import ToolServerError
+from fleet.tools.fleet_tools import CLASSES
+from fleet.tools.functions import Spec, ToolError
+from fleet.tools.mcp.errors import ToolServerError
 from fleet.version import VERSION
 
 #: The session, or the turn, is busy: ask again after `retry_after_s`.
@@ -48,11 +48,11 @@ logging.getLogger("mcp.server").setLevel(logging.CRITICAL)
 class McpServer:
     """Answers requests until it is closed. Used in one event loop."""
 
-    def __init__(self, backend: Backend, lane: Lane, body_bytes_max: int) -> None:
+    def __init__(self, backend: Backend, lane: BoundedThreads, body_bytes_max: int) -> None:
         """`lane` has the threads for calls of the fleet's own tools."""
         self._backend, self._lane = backend, lane
         self._specs: list[Spec] = []  #: the same for everybody
-        self._passed = Passed(backend)
+        self._passed = ProxiedTools(backend)
         # Each request is complete in itself, its answer one JSON document.
         self._manager = StreamableHTTPSessionManager(
             Server(
@@ -97,7 +97,7 @@ class McpServer:
     ) -> types.ListToolsResult:
         scope = _scope(context)
         if not self._specs:
-            self._specs = await self._lane.run(lambda: own.specs(self._backend, scope))
+            self._specs = await self._lane.run(lambda: fleet_tools.specs(self._backend, scope))
         passed = await self._passed.tools(rights_of(scope))
         return types.ListToolsResult(tools=[*map(_described, self._specs), *passed])
 
@@ -116,7 +116,7 @@ class McpServer:
     ) -> types.CallToolResult:
         scope = _scope(context)
         if name in CLASSES:
-            work = partial(own.call, self._backend, scope, name, arguments)
+            work = partial(fleet_tools.call, self._backend, scope, name, arguments)
             return _said(await self._lane.run(work))
         tools = self._passed.set_of(name)
         if tools is None:
@@ -151,7 +151,7 @@ def _refused(error: Exception) -> types.CallToolResult:
     """A refusal as a result. Raises MCPError for what its client should come back after."""
     if isinstance(error, ToolError | ToolServerError):
         return _said(str(error), is_error=True)
-    if isinstance(error, SessionBusy | locks.Busy):
+    if isinstance(error, SessionBusy | locks.LockBusy):
         raise MCPError(BUSY, str(error), {"retry_after_s": error.retry_after_s}) from error
     problem: Problem = as_problem(error)
     if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -16,7 +16,7 @@ local function end_attempt(record, fence, elapsed, v)
   local keep_dead, keep_ended = v[12], v[13]
 
   -- Upper bounds (ms) of the histogram of turns, from an echo to the longest hard limits;
-  -- `fleet.metrics` has the same.
+  -- `fleet.ops.metrics` has the same.
   local bound = 'inf'
   for _, limit in ipairs({100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000,
     600000, 1800000}) do

@@ -1,7 +1,7 @@
 """The agents over HTTP: what is told of them, and pausing them."""
 
+from fleet.config.settings import parse
 from fleet.ledger import Ending
-from fleet.settings import parse
 from fleet.store import Store
 from tests.fixtures.ledger import Books
 from tests.integration.api.conftest import Api

@@ -13,9 +13,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from fleet import keys
-from fleet.bus import last_id, parse_entry
-from fleet.store import Store, open_store
+from fleet.ledger.bus import last_id, parse_entry
+from fleet.store import Store, keys, open_store
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
 from tests.integration.api.conftest import ASIDE, Api, Json, MakeApi, away

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from websockets.asyncio.client import connect
 
-from fleet import keys
-from fleet.bus import last_id
-from fleet.store import Store, open_store
+from fleet.ledger.bus import last_id
+from fleet.store import Store, keys, open_store
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
 from tests.integration.api.conftest import Api, Json, MakeApi

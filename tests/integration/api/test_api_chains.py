@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import tokens
+from fleet.auth import tokens
 from fleet.store import Store
 from tests.fixtures.valkey import Valkey
 from tests.integration.api.conftest import Api

@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet.ledger import Ending, Failure, Stage, ValkeyLedger
-from fleet.settings import parse
+from fleet.config.settings import parse
+from fleet.ledger import Ending, Failure, FailureStage, ValkeyLedger
 from fleet.store import Store
 from tests.integration.api.conftest import Api
 
@@ -24,7 +24,7 @@ def dead(api: Api, store: Store) -> str:
     sent = dispatch_id(api.send(to="gem", priority=9))
     claim = ledger.claim("gem", int(fence), "test:1")
     assert claim is not None
-    failure = Failure(stage=Stage.LLM, reason="no such model", retryable=False)
+    failure = Failure(stage=FailureStage.LLM, reason="no such model", retryable=False)
     ledger.commit(claim, Ending(failure=failure))
     store.run("release", "gem", fence)
     assert claim.dispatch_id == sent

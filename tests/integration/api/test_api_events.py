@@ -12,8 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import keys
-from fleet.store import Store
+from fleet.store import Store, keys
 from routing.event import EVENT_BYTES_MAX
 from tests.fixtures.leaks import undeclared
 from tests.fixtures.processes import wait_until

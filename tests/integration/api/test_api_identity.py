@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet import bus, keys, tokens
-from fleet.bus import BusEvent
-from fleet.delivery.courier import Courier
-from fleet.ledger import Ending, State, views
-from fleet.settings import parse
-from fleet.spool.shelter import Shelter
-from fleet.store import Store, open_store
+from fleet.auth import tokens
+from fleet.config.settings import parse
+from fleet.delivery.delivery_worker import DeliveryWorker
+from fleet.intake.spool.components import SpoolComponents
+from fleet.ledger import Ending, State, bus, views
+from fleet.ledger.bus import BusEvent
+from fleet.store import Store, keys, open_store
 from tests.fixtures.ledger import Books
 from tests.fixtures.mcp_client import call
 from tests.fixtures.outcomes import end
@@ -22,7 +22,7 @@ from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
 from tests.integration.api.conftest import Api, MakeApi
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 AGENT = {"runner": "python", "python": "nobody:nothing"}
 #: So that a test need not wait half a minute for a probe.
 QUICK = {"FLEET_BREAKER__RESET_TIMEOUT_S": "0.5"}
@@ -168,7 +168,7 @@ def test_a_forged_outcome_is_not_taken_for_the_real_one(
     assert end(books, Ending(answer="the answer"), "archie") == State.ANNOUNCING
     forged = {"source": "agent:archie", "id": f"{dispatch_id}.1.to_gem", "to": "gem"}
     Someone(api, store, "send:gem").send(**forged, text="forged")
-    Courier(store, books.settings, lambda: books.intake).deliver(dispatch_id)
+    DeliveryWorker(store, books.settings, lambda: books.intake).deliver(dispatch_id)
     told = [row["dispatch_id"] for row in views.find(store, agent="gem", limit=1000).dispatches]
     events = [views.get(store, one, content=True) for one in told]
     assert "the answer" in [one["event"]["data"]["text"] for one in events if one]
@@ -196,11 +196,11 @@ def test_the_rules_hold_while_the_broker_is_away(make_api: MakeApi, tmp_path: Pa
             gate = one.get("/health").json()["g4"]
             return bool(gate["spooled"] == 0 and gate["breaker"] == "closed")
 
-        wait_until(handed_over, PATIENCE_S)
+        wait_until(handed_over, TIMEOUT_S)
         assert texts(store, before, *answers) == ["first", "first", "second"]
         assert other.send("1", text="second").json()["duplicate"] is True
         settings = parse({"agents": {"archie": AGENT}, "fleet": {"data_dir": str(api.data_dir)}})
-        aside = Shelter.of(settings).spool.aside()
+        aside = SpoolComponents.of(settings).spool.quarantined()
         assert len(aside) == 1
         assert "other content" in aside[0]
     finally:

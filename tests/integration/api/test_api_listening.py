@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from fleet import tokens
+from fleet.auth import tokens
+from fleet.config.settings import parse
 from fleet.ledger import Claim, Ending, ValkeyLedger
-from fleet.settings import parse
-from fleet.speech import Speech
 from fleet.store import Store
+from fleet.turn.live_text import LiveText
 from tests.fixtures.listening import Screen, listen
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
@@ -29,7 +29,7 @@ class Turn:
         assert claim is not None
         assert claim.dispatch_id == dispatch_id
         self.claim: Claim = claim
-        self.speech = Speech(store, claim)
+        self.speech = LiveText(store, claim)
 
     def end(self, answer: str) -> None:
         self.speech.close()
@@ -55,11 +55,11 @@ def test_a_listener_outlives_the_broker(api: Api, store: Store, valkey: Valkey) 
         turn_of_gem(store, api) as (dispatch_id, turn),
         listen(api.url, dispatch_id, screen=screen) as listening,
     ):
-        turn.speech.say(1, "before, ")
+        turn.speech.publish(1, "before, ")
         listening.next()
         with away(valkey):
-            turn.speech.say(1, "meanwhile ")
-        turn.speech.say(1, "and after")
+            turn.speech.publish(1, "meanwhile ")
+        turn.speech.publish(1, "and after")
         while not screen.text.endswith("after"):
             assert listening.next()
         assert screen.text == "before, meanwhile and after"
@@ -69,7 +69,7 @@ def test_a_listener_outlives_the_broker(api: Api, store: Store, valkey: Valkey) 
 
 def test_bad_cursors_and_other_methods_are_answered(api: Api, store: Store) -> None:
     with turn_of_gem(store, api) as (dispatch_id, turn):
-        turn.speech.say(1, "hello")
+        turn.speech.publish(1, "hello")
         with listen(api.url, dispatch_id, "no\tplace") as listening:
             assert [listening.next(), listening.next()] == [
                 ("resync", {"reason": "invalid_last_event_id"}),
@@ -83,7 +83,7 @@ def test_bad_cursors_and_other_methods_are_answered(api: Api, store: Store) -> N
 def test_who_comes_late_hears_a_long_text_whole(api: Api, store: Store) -> None:
     with turn_of_gem(store, api) as (dispatch_id, turn):
         for number in range(25):
-            turn.speech.say(1, f"{number} " + "x" * 8000)
+            turn.speech.publish(1, f"{number} " + "x" * 8000)
         screen = Screen()
         with listen(api.url, dispatch_id, screen=screen) as listening:
             while len(screen.text) < 25 * 8000:
@@ -112,10 +112,10 @@ def test_only_who_may_read_the_agent_listens_and_only_so_long(
         assert api.http.get(path, headers=other).status_code == 403
         token, text = readers["gem"]
         with listen(api.url, dispatch_id, Authorization=f"Bearer {text}") as listening:
-            turn.speech.say(1, "for your ears")
+            turn.speech.publish(1, "for your ears")
             listening.next()
             tokens.revoke(store, token.id)
-            turn.speech.say(1, " and not for yours")
+            turn.speech.publish(1, " and not for yours")
             # At once, not with the next sign of life, for which httpx would wait.
             assert listening.rest() == []
         assert listening.screen.text == "for your ears"

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from mcp.client.client import Client
 
-from fleet import tokens
-from fleet.queue_tools import CLASSES
+from fleet.auth import tokens
+from fleet.tools.fleet_tools import CLASSES
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.mcp_client import answer, call, error, with_client
 from tests.fixtures.processes import wait_until

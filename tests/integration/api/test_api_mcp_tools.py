@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mcp.client.client import Client
 
-from fleet import tokens
+from fleet.auth import tokens
 from fleet.locks import SessionLock
 from fleet.store import Store
 from tests.fakes import tool_server

@@ -1,6 +1,6 @@
 """`GET /metrics`: whom it tells what, and that it answers without the store."""
 
-from fleet import tokens
+from fleet.auth import tokens
 from fleet.store import Store
 from tests.fixtures.listening import listen
 from tests.fixtures.processes import wait_until

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from fleet import keys
-from fleet.store import Store, open_store
+from fleet.store import Store, keys, open_store
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
 from tests.integration.api.conftest import Api, MakeApi
 
 #: So that a test need not wait half a minute for a probe.
 QUICK = {"FLEET_BREAKER__RESET_TIMEOUT_S": "0.5"}
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 @pytest.fixture
@@ -43,8 +42,8 @@ def gate(api: Api) -> dict[str, Any]:
 
 
 def all_handed_over(api: Api) -> None:
-    wait_until(lambda: gate(api)["spooled"] == 0, PATIENCE_S)
-    wait_until(lambda: gate(api)["breaker"] == "closed", PATIENCE_S)
+    wait_until(lambda: gate(api)["spooled"] == 0, TIMEOUT_S)
+    wait_until(lambda: gate(api)["breaker"] == "closed", TIMEOUT_S)
 
 
 def order_of(store: Store) -> list[str]:
@@ -86,7 +85,7 @@ def test_what_is_sent_without_a_broker_is_kept_in_order(
     # Here nobody can know; when the broker is back it turns out to be known.
     assert api.send(id="e0").json()["dispatches"] == before["dispatches"]
     assert api.http.get("/readyz").status_code == 200
-    wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
+    wait_until(lambda: gate(api)["breaker"] != "closed", TIMEOUT_S)
     assert gate(api)["spooled"] == 8
     figures = api.http.get("/metrics").text
     assert "fleet_breaker_open 1.0" in figures
@@ -127,7 +126,7 @@ def test_a_wrong_password_opens_it_at_once_and_the_right_one_closes_it(
     ledger.client.config_set("requirepass", "other")
     ledger.client.client_kill_filter(_type="normal", skipme=True)
     assert api.send(id="e0").status_code == 202
-    wait_until(lambda: gate(api)["breaker"] != "closed", PATIENCE_S)
+    wait_until(lambda: gate(api)["breaker"] != "closed", TIMEOUT_S)
     ledger.client.execute_command("AUTH", "other")
     ledger.client.config_set("requirepass", "")
     all_handed_over(api)
@@ -185,7 +184,7 @@ def test_a_full_spool_says_so_and_tells_the_bus(
     assert order_of(ledger) == ["e0", "e1"]
     wait_until(
         lambda: [one["name"] for one in bus_of(ledger, "alert")].count("spool_refused") == 1,
-        PATIENCE_S,
+        TIMEOUT_S,
     )
     assert api.send(id="e2").status_code == 202
 
@@ -237,5 +236,5 @@ def test_a_full_disk_under_the_spool_refuses_and_loses_nothing(
     server.start()
     all_handed_over(api)
     assert order_of(ledger) == kept
-    wait_until(lambda: api.send(id="later").status_code == 202, PATIENCE_S)
+    wait_until(lambda: api.send(id="later").status_code == 202, TIMEOUT_S)
     wait_until(lambda: order_of(ledger) == [*kept, "later"])

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from fleet.api.address import read_address
 from fleet.store import Store
+from fleet.system.api_address import read_address
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey, free_port
 from tests.integration.api.conftest import NO_SPOOL, Api, MakeApi, away

@@ -14,8 +14,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from fleet import tokens
-from fleet.bus import last_id
+from fleet.auth import tokens
+from fleet.ledger.bus import last_id
 from fleet.store import Store, open_store
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey

@@ -1,0 +1,1 @@
+"""Callers of the API: access, middleware, rate limit, tickets."""

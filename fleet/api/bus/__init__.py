@@ -1,0 +1,1 @@
+"""The bus over HTTP: one reader, one buffer, many followers."""

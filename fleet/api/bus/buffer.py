@@ -1,0 +1,73 @@
+"""The newest part of the bus in memory, rendered once for all clients and numbered.
+
+A client's queue is its place in this log: what waits for it is what lies behind that place. So a
+thousand clients share one copy, a replay costs the store nothing, and a live entry comes after the
+replayed ones by construction.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fleet.api.bus.cursor import BEGINNING, Place, place_of
+from fleet.ledger.bus import BusEvent
+
+
+@dataclass(frozen=True, slots=True)
+class BufferEntry:
+    """A bus entry, ready to send."""
+
+    event: BusEvent
+    place: Place
+    text: str  #: as JSON
+    sse: bytes  #: as one server-sent event
+
+
+def render(event: BusEvent, *, cursor: bool = True) -> BufferEntry:
+    """An entry to send; without `cursor` a client's last event id stays as it is."""
+    text = json.dumps(event.to_wire(), separators=(",", ":"))
+    name = f"{event.epoch}.{event.id}" if event.epoch else event.id
+    sse = f"id: {name}\ndata: {text}\n\n" if cursor else f"data: {text}\n\n"
+    return BufferEntry(event, place_of(event.id), text, sse.encode())
+
+
+class EventBuffer:
+    """At least the newest `capacity` entries since it was filled. Numbers only grow."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity  #: also how far back a client may go
+        self._entries: list[BufferEntry] = []
+        self._floor = BEGINNING
+        self.start = 0  #: number of the oldest entry held
+
+    @property
+    def end(self) -> int:
+        """The number that the next entry will get."""
+        return self.start + len(self._entries)
+
+    def append(self, entries: Iterable[BufferEntry]) -> None:
+        """Add entries, each later than all before it."""
+        self._entries += entries
+        if len(self._entries) > 2 * self.capacity:
+            gone = len(self._entries) - self.capacity
+            self._floor = self._entries[gone - 1].place
+            del self._entries[:gone]
+            self.start += gone
+
+    def refill(self, entries: Sequence[BufferEntry], floor: Place) -> None:
+        """Start anew, with `entries`; everything after `floor` is among them."""
+        self.start = self.end
+        self._entries = list(entries)
+        self._floor = floor
+
+    def after(self, place: Place) -> int | None:
+        """The number of the first entry after `place`; None when the log begins later."""
+        if place < self._floor:
+            return None
+        return self.start + bisect_right(self._entries, place, key=lambda entry: entry.place)
+
+    def slice(self, start: int, count: int) -> list[BufferEntry]:
+        """Up to `count` entries from number `start`, which must be held."""
+        first = start - self.start
+        return self._entries[first : first + count]

@@ -1,0 +1,1 @@
+"""Live text of running turns over HTTP."""

@@ -1,0 +1,50 @@
+"""The description of what is under `/callbacks`."""
+
+from fleet.api.openapi.parts import DISPATCH_ID, Json, json_answer, parameter, problems, ref
+
+
+def _take() -> Json:
+    text: Json = {"type": "string"}
+    answer: Json = {
+        "anyOf": [
+            {"type": "object", "properties": {"text": text}, "required": ["text"]},
+            {
+                "type": "object",
+                "properties": {"error": text, "retryable": {"type": "boolean", "default": False}},
+                "required": ["error"],
+            },
+            {},
+        ]
+    }
+    return {
+        "operationId": "call_back",
+        "summary": "The answer of a service that replied 202 to an event with a `fleetcallback`.",
+        "description": "Signed with the agent's secret, after Standard Webhooks; the `webhook-id` "
+        "is `callback-` and the dispatch's id. A JSON object's `text` is the answer, its `error` a "
+        "failure; anything else is the answer as it is. The first one counts.",
+        "parameters": [
+            DISPATCH_ID,
+            *(
+                {**parameter(name, text, wish, place="header"), "required": True}
+                for name, wish in _SIGNATURE.items()
+            ),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": answer}, "text/plain": {"schema": text}},
+        },
+        "responses": {
+            "202": json_answer("Kept for the turn that waits, or was before.", ref("CalledBack")),
+            **problems(400, 401, 404, 408, 409, 413, 415, 503),
+        },
+        "security": [],
+    }
+
+
+_SIGNATURE = {
+    "webhook-id": "`callback-` and the dispatch's id.",
+    "webhook-timestamp": "Seconds since 1970, at most five minutes off.",
+    "webhook-signature": "`v1,` and the signature; several may be given.",
+}
+
+CALLBACK_PATHS: Json = {"/callbacks/{dispatch_id}": {"post": _take()}}

@@ -1,0 +1,326 @@
+"""The shapes of what the API takes and answers, as JSON Schema."""
+
+from typing import Any
+
+from fleet.api.bus.cursor import Resync
+from fleet.ledger import FailureStage, State, bus
+from routing import Verdict
+from routing.event import HOPS_MAX, NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, TARGETS_MAX
+
+Json = dict[str, Any]
+
+_TEXT: Json = {"type": "string"}
+_NUMBER: Json = {"type": "number", "minimum": 0}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_TIME: Json = {"type": "string", "format": "date-time"}
+_NAME: Json = {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX}
+_VERDICT: Json = {"type": "string", "enum": [str(verdict) for verdict in Verdict]}
+_VERIFICATION: Json = {
+    "type": "string",
+    "enum": ["ack", "echo", "timeout_fallback"],
+    "description": (
+        "Whether a receiver confirmed the outcome (`ack`), or a terminal the event (`echo`); "
+        "`timeout_fallback`: not in time."
+    ),
+}
+_SENT_BY: Json = {
+    "description": "`token:ID`, `upstream` or `fleet`; none where it came from inside.",
+    **_TEXT,
+}
+_STATE: Json = {"type": "string", "enum": [str(state) for state in State]}
+
+
+def _object(required: str = "", *, closed: bool = False, **properties: Json) -> Json:
+    schema: Json = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required.split()
+    if closed:
+        schema["additionalProperties"] = False
+    return schema
+
+
+def _list(items: Json, **limits: int) -> Json:
+    return {"type": "array", "items": items, **limits}
+
+
+def _or_null(schema: Json) -> Json:
+    return {"oneOf": [schema, {"type": "null"}]}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_OWN: Json = {
+    "to": {
+        "description": "An agent's name, `@group`, `all`, a list of these, or `chain:NAME`.",
+        "oneOf": [_NAME, _list(_NAME, minItems=1, maxItems=TARGETS_MAX)],
+    },
+    "text": {"type": "string", "minLength": 1},
+    "session": _or_null(_NAME),
+    "lane": {"description": "A name for a priority, of the configuration's `lanes`.", **_NAME},
+    "priority": {
+        "type": "integer",
+        "minimum": PRIORITIES[0],
+        "maximum": PRIORITIES[-1],
+        "default": PRIORITY_DEFAULT,
+    },
+}
+_ENVELOPE: Json = {
+    "id": _NAME,
+    "source": _NAME,
+    "type": _NAME,
+    "subject": _or_null(_NAME),
+    "hops": {
+        "description": "How many agents' turns it came through; too many are refused.",
+        "type": "integer",
+        "minimum": 0,
+        "maximum": HOPS_MAX,
+        "default": 0,
+    },
+    "traceparent": {"description": "The trace it belongs to (W3C Trace Context).", **_TEXT},
+}
+
+_CONSUMING: Json = {
+    "consuming": {
+        "description": "Its worker said `reported_s` ago that it takes work.",
+        "type": "boolean",
+    },
+    "reported_s": _or_null(_NUMBER),
+}
+_SEMAPHORE = _object(
+    "semaphore_locked holder held_s fence queued consuming reported_s",
+    semaphore_locked={"type": "boolean"},
+    holder=_or_null(_TEXT),
+    held_s=_NUMBER,
+    fence=_COUNT,
+    queued=_COUNT,
+    **_CONSUMING,
+)
+
+SCHEMAS: Json = {
+    "Shorthand": _object("text", closed=True, **_ENVELOPE, time=_TIME, **_OWN, data=_object()),
+    "CloudEvent": _object(
+        "specversion",
+        specversion={"const": "1.0"},
+        **_ENVELOPE,
+        time=_TIME,
+        datacontenttype=_TEXT,
+        data={"oneOf": [_TEXT, _object("", **_OWN)]},
+    ),
+    "Accepted": _object(
+        "event_id dispatches duplicate",
+        event_id=_NAME,
+        dispatches=_list(_object("dispatch_id agent", dispatch_id=_TEXT, agent=_TEXT)),
+        duplicate={"type": "boolean"},
+        chain=_NAME,
+        chain_id=_TEXT,
+    ),
+    "Event": _object(
+        "event_id source state route on_member_failure accepted_at members",
+        event_id=_NAME,
+        source=_NAME,
+        sent_by=_SENT_BY,
+        state={"type": "string", "enum": ["open", "ended"]},
+        route={"description": "Why it went to these agents.", **_TEXT},
+        on_member_failure={"type": "string", "enum": ["continue", "cancel"]},
+        accepted_at=_TIME,
+        ended_at=_TIME,
+        outcomes={
+            "description": "How many of its dispatches ended in which state.",
+            "type": "object",
+            "additionalProperties": _COUNT,
+        },
+        members=_list(
+            _object(
+                "dispatch_id agent state",
+                dispatch_id=_TEXT,
+                agent=_TEXT,
+                state=_STATE,
+                attempt=_COUNT,
+                stage={"type": "string", "enum": [str(stage) for stage in FailureStage]},
+                error=_TEXT,
+                answer=_TEXT,
+            )
+        ),
+    ),
+    "Rejected": _object("error", error=_ref("Problem")),
+    "Problem": _object(
+        "type title status detail",
+        type=_TEXT,
+        title=_TEXT,
+        status={"type": "integer"},
+        detail=_TEXT,
+        retry_after_s=_NUMBER,
+    ),
+    "Dispatch": _object(
+        "dispatch_id agent event_id state attempt generation accepted_at",
+        dispatch_id=_TEXT,
+        agent=_TEXT,
+        event_id=_NAME,
+        sent_by=_SENT_BY,
+        session=_NAME,
+        state=_STATE,
+        attempt=_COUNT,
+        generation=_COUNT,
+        priority=_COUNT,
+        accepted_at=_TIME,
+        queued_at=_TIME,
+        started_at=_TIME,
+        ended_at=_TIME,
+        deadline_at=_TIME,
+        retry_at=_TIME,
+        waiting_for=_or_null(_TEXT),
+        joined_to=_TEXT,
+        stage={"type": "string", "enum": [str(stage) for stage in FailureStage]},
+        error=_TEXT,
+        steps={"oneOf": [_COUNT, _list(_object("step name attempt elapsed_s"))]},
+        tokens_in=_COUNT,
+        tokens_out=_COUNT,
+        usd=_NUMBER,
+        chain=_NAME,
+        chain_id=_TEXT,
+        chain_stage=_COUNT,
+        chain_stages=_COUNT,
+        chain_state=_or_null(_TEXT),
+        chain_reason=_TEXT,
+        round=_COUNT,
+        verdict=_VERDICT,
+        person=_NAME,
+        decided_by=_TEXT,
+        announced_at=_TIME,
+        verification=_VERIFICATION,
+        injected=_VERIFICATION,
+        deliveries=_list(
+            _object(
+                "name verification tries reason",
+                name=_TEXT,
+                verification=_or_null(_VERIFICATION),
+                tries=_COUNT,
+                reason=_or_null(_TEXT),
+            )
+        ),
+        earlier=_list(_object("stage stage_name round agent state verdict answer")),
+    ),
+    "Page": _object(
+        "dispatches cursor", dispatches=_list(_ref("Dispatch")), cursor=_or_null(_TEXT)
+    ),
+    "Moved": _object("dispatch_id state", dispatch_id=_TEXT, state=_STATE),
+    "CalledBack": _object(
+        "dispatch_id duplicate", dispatch_id=_TEXT, duplicate={"type": "boolean"}
+    ),
+    "Agent": _object(
+        "agent status online consuming reported_s holder held_s fence queued active paused tier "
+        "states unverified oldest_s spend",
+        agent=_TEXT,
+        status={"type": "string", "enum": ["paused", "offline", "busy", "idle"]},
+        runner=_TEXT,
+        model=_or_null(_TEXT),
+        online={"type": "boolean"},
+        **_CONSUMING,
+        holder=_or_null(_TEXT),
+        held_s=_NUMBER,
+        fence=_COUNT,
+        queued=_COUNT,
+        active=_or_null(_TEXT),
+        paused={"type": "boolean"},
+        tier=_COUNT,
+        states={"type": "object", "additionalProperties": _COUNT},
+        unverified=_COUNT,
+        oldest_s=_NUMBER,
+        spend=_object("usd tokens_in tokens_out", usd=_NUMBER, tokens_in=_COUNT, tokens_out=_COUNT),
+    ),
+    "Agents": _object(
+        "agents totals",
+        agents=_list(_ref("Agent")),
+        totals={
+            "description": "Dispatches in each state, those that wait for people included.",
+            "type": "object",
+            "additionalProperties": _COUNT,
+        },
+    ),
+    "Switched": _object(
+        "agents",
+        agents=_list(
+            _object(
+                "agent paused changed",
+                agent=_TEXT,
+                paused={"type": "boolean"},
+                changed={"type": "boolean"},
+                active=_or_null(_TEXT),
+            )
+        ),
+    ),
+    "BusEvent": _object(
+        "id epoch type time",
+        id={"type": "string", "pattern": r"^\d+-\d+$"},
+        epoch=_TEXT,
+        type={"type": "string", "enum": list(bus.TYPES)},
+        time=_TIME,
+        event_id=_NAME,
+        sent_by=_SENT_BY,
+        dispatch_id=_TEXT,
+        agent=_TEXT,
+        session=_NAME,
+        attempt=_COUNT,
+        stage=_TEXT,
+        reason={"type": "string", "examples": [str(reason) for reason in Resync]},
+        elapsed_s=_NUMBER,
+        will_retry={"type": "boolean"},
+        retry_at=_NUMBER,
+        chain=_NAME,
+        chain_id=_TEXT,
+        chain_stage=_COUNT,
+        round=_COUNT,
+        verdict=_VERDICT,
+        person=_NAME,
+        decided_by=_TEXT,
+        verification=_VERIFICATION,
+        expires_at=_NUMBER,
+        outcome=_TEXT,
+    ),
+    "Health": _object(
+        "status version",
+        status={"type": "string", "enum": ["ok", "degraded", "down"]},
+        version=_TEXT,
+        reason=_TEXT,
+        epoch=_or_null(_TEXT),
+        links=_object("flower", flower=_or_null(_TEXT)),
+        g1=_object("enabled redis_url length pending last_id oldest_pending_s"),
+        g2=_object(
+            "dispatch_timeout_s semaphores agents",
+            agents={"type": "object", "additionalProperties": _SEMAPHORE},
+        ),
+        g3=_object(
+            "failed retrying dead unverified",
+            failed=_COUNT,
+            retrying=_COUNT,
+            dead=_COUNT,
+            unverified=_COUNT,
+        ),
+        g4=_object(
+            "intake breaker tier providers spooled",
+            direct=_object("running ended", running=_COUNT, ended=_COUNT),
+        ),
+        beat=_object("last_tick_s"),
+        bus=_object(
+            "clients max_lag oldest_id retention_s",
+            clients=_COUNT,
+            max_lag=_COUNT,
+            slowest=_list(_object("client lag", client=_TEXT, lag=_COUNT)),
+            delivered=_COUNT,
+            evicted=_COUNT,
+            resyncs={"type": "object", "additionalProperties": _COUNT},
+            oldest_id=_or_null(_TEXT),
+            retention_s=_NUMBER,
+            retention_entries=_COUNT,
+        ),
+        saturation=_object(
+            "queued active capacity oldest_s",
+            queued=_COUNT,
+            active=_COUNT,
+            capacity=_COUNT,
+            oldest_s=_NUMBER,
+        ),
+    ),
+}

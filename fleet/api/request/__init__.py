@@ -1,0 +1,1 @@
+"""Reading requests: bodies, parameters, problem documents, bounded threads."""

@@ -1,0 +1,133 @@
+"""Reading a request's body: JSON, no larger than allowed, and never more of it in memory."""
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
+
+from fleet.api.request.problems import Problem
+
+#: From the first to the last byte of a body; a slower sender only holds a connection.
+BODY_S = 30.0
+#: So much of a refused body is read and thrown away, so that its sender gets to the answer instead
+#: of a reset connection.
+DISCARD_BYTES_MAX = 16 * 1024 * 1024
+DISCARD_S = 2.0
+
+_CLOSE = {"Connection": "close"}
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete; nobody waits for an answer."""
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises Problem 413 above `limit` bytes, 408 when slow, or ClientGone."""
+    headers = Headers(scope=scope)
+    told = headers.get("content-length", "")
+    if told.isdecimal() and int(told) > limit:
+        # Who asks first whether to send waits for this answer, not for its body to be read.
+        if "expect" not in headers:
+            await _discard(receive)
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    try:
+        async with asyncio.timeout(BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(chunk)
+                if size > limit:
+                    break
+                chunks.append(chunk)
+                if not more:
+                    return b"".join(chunks)
+    except TimeoutError:
+        detail = f"The body did not arrive within {BODY_S:g} s."
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "slow-body", detail, headers=_CLOSE) from None
+    chunks.clear()
+    if more:
+        await _discard(receive)
+    raise _too_large(limit)
+
+
+def check_media_type(scope: Scope) -> str:
+    """The body's media type, '' when none is told. Raises Problem 415 for anything but plain JSON.
+
+    A web page can send a form or plain text to any site without being asked; JSON it cannot.
+    """
+    headers = Headers(scope=scope)
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type and not is_json(media_type):
+        detail = "`Content-Type` must be application/json or application/cloudevents+json."
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", detail)
+    check_encoding(headers)
+    return media_type
+
+
+def check_encoding(headers: Headers) -> None:
+    """Raises Problem 415 for a body that is compressed."""
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        detail = "`Content-Encoding` must be identity: send the body uncompressed."
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", detail)
+
+
+def is_json(media_type: str) -> bool:
+    """True for JSON, under its own name or as the syntax of another type."""
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value in UTF-8. Raises Problem 400, which says where it stops being JSON."""
+    try:
+        return _DECODER.decode(body.decode())
+    except json.JSONDecodeError as error:
+        detail = f"The body is not JSON (line {error.lineno}, column {error.colno})."
+    except UnicodeDecodeError as error:
+        detail = f"The body is not UTF-8 (byte {error.start})."
+    except RecursionError:
+        detail = "The body is nested too deeply."
+    except ValueError:
+        detail = "The body holds a number that JSON does not have or that is too large."
+    raise Problem(HTTPStatus.BAD_REQUEST, "not-json", detail)
+
+
+async def _discard(receive: Receive) -> None:
+    left = DISCARD_BYTES_MAX
+    try:
+        async with asyncio.timeout(DISCARD_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return
+    except TimeoutError:
+        return
+
+
+def _too_large(limit: int) -> Problem:
+    detail = f"The body is larger than {limit} bytes."
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail, headers=_CLOSE)
+
+
+def _no_constant(_: str) -> Any:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("too large for a double")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)

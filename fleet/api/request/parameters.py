@@ -1,0 +1,44 @@
+"""Query parameters, checked; a wrong one is a 400 that names it."""
+
+from collections.abc import Iterable
+
+from starlette.datastructures import QueryParams
+
+from fleet.api.request.problems import bad_parameter
+
+
+def choices(query: QueryParams, name: str, known: Iterable[str]) -> frozenset[str]:
+    """The values of a parameter that may be repeated or hold commas, each one of `known`."""
+    asked = texts(query, name)
+    allowed = frozenset(known)
+    if not asked <= allowed:
+        some = ", ".join(sorted(allowed)[:20])
+        raise bad_parameter(name, f"must be one of {some}" + (" ..." if len(allowed) > 20 else ""))
+    return asked
+
+
+def texts(query: QueryParams, name: str) -> frozenset[str]:
+    """The values of a parameter that may be repeated or hold commas; empty when it is not given."""
+    given = query.getlist(name)
+    values = frozenset(part.strip() for value in given for part in value.split(","))
+    if given and "" in values:
+        raise bad_parameter(name, "must not be empty")
+    return values
+
+
+def number(query: QueryParams, name: str, default: int, low: int, high: int) -> int:
+    """A whole number from `low` to `high`."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 17 and low <= int(text) <= high):
+        raise bad_parameter(name, f"must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def flag(query: QueryParams, name: str) -> bool:
+    """`1` or `true`, `0` or `false`; false when it is not given."""
+    text = query.get(name, "0")
+    if text not in ("0", "1", "false", "true"):
+        raise bad_parameter(name, "must be 1 or 0")
+    return text in ("1", "true")

@@ -1,0 +1,84 @@
+"""The agents over HTTP: who there is and what they do; pause, resume and drain."""
+
+from collections import Counter
+from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fleet.api.auth.access import rights_of
+from fleet.api.backend import Backend
+from fleet.api.request.parameters import choices
+from fleet.ledger import operations, views
+from fleet.ops import agents
+from routing.targets import ALL_HANDS
+
+
+class Agents:
+    """The endpoints under `/agents`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def find(self, request: Request) -> Response:
+        """All agents that the caller may see, or those named by `agent`, as configured."""
+        configured = self._backend.settings.agents
+        asked = choices(request.query_params, "agent", configured)
+        rights = rights_of(request.scope)
+        for name in asked:
+            rights.need_read(name)
+        names = [name for name in configured if name in asked or (not asked and rights.reads(name))]
+        rows = await self._rows(names)
+        if rights.reads_all:
+            totals = await self._backend.reads.run(lambda: views.totals(self._backend.store()))
+        else:
+            totals = dict(sum((Counter(row["states"]) for row in rows), Counter()))
+        return JSONResponse({"agents": rows, "totals": totals})
+
+    async def get(self, request: Request) -> Response:
+        """One agent."""
+        name = request.path_params["agent"]
+        rights_of(request.scope).need_read(name)
+        names = operations.known_agents(self._backend.settings, name)
+        return JSONResponse((await self._rows(names))[0])
+
+    async def pause(self, request: Request) -> Response:
+        """Let an agent, or `all`, finish its running turn and start no other."""
+        return JSONResponse({"agents": await self._switch(request, paused=True)})
+
+    async def resume(self, request: Request) -> Response:
+        """Let a paused agent, or `all`, go on."""
+        return JSONResponse({"agents": await self._switch(request, paused=False)})
+
+    async def drain(self, request: Request) -> Response:
+        """Pause; 200 when nothing runs, 202 while a turn still does: ask again."""
+        changed = await self._switch(request, paused=True)
+        names = [row["agent"] for row in changed]
+        found = await self._backend.reads.run(lambda: views.agents(self._backend.store(), names))
+        report = [{**row, "active": found[row["agent"]]["active"]} for row in changed]
+        running = any(row["active"] for row in report)
+        return JSONResponse(
+            {"agents": report}, int(HTTPStatus.ACCEPTED if running else HTTPStatus.OK)
+        )
+
+    async def _rows(self, names: list[str]) -> list[dict[str, Any]]:
+        backend = self._backend
+        return await backend.reads.run(
+            lambda: agents.rows(backend.store(), backend.settings, names)
+        )
+
+    async def _switch(self, request: Request, *, paused: bool) -> list[dict[str, Any]]:
+        rights_of(request.scope).need_operate()
+        name = request.path_params["agent"]
+        settings = self._backend.settings
+        names = operations.known_agents(settings, None if name == ALL_HANDS else name)
+        switch = operations.pause if paused else operations.resume
+
+        def call() -> list[dict[str, Any]]:
+            ledger = self._backend.ledger()
+            return [
+                {"agent": one, "paused": paused, "changed": switch(ledger, one)} for one in names
+            ]
+
+        return await self._backend.reads.run(call)

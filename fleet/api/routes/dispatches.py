@@ -1,0 +1,179 @@
+"""The ledger over HTTP: one dispatch, a page of them, and what a person does to one."""
+
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Literal
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fleet.api.auth.access import caller_of, rights_of
+from fleet.api.backend import Backend
+from fleet.api.request.body import check_media_type, parse_json, read_body
+from fleet.api.request.parameters import choices, flag, number
+from fleet.api.request.problems import Problem, bad_parameter
+from fleet.errors import BrokerUnavailable
+from fleet.intake.spool.query import query
+from fleet.ledger import State, operations, views
+from fleet.ledger.operations import Unknown
+from routing import Verdict
+
+LIMIT_DEFAULT = 20
+REASON_CHARS_MAX = 500
+#: A body of these calls holds a reason and nothing else.
+_BODY_BYTES_MAX = 16 * 1024
+_REASON_DEFAULT = "asked for over HTTP"
+_BY_DEFAULT = "somebody over HTTP"
+
+
+class Dispatches:
+    """The endpoints under `/dispatches`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._names = (*backend.settings.agents, *backend.settings.people())
+
+    async def find(self, request: Request) -> Response:
+        """A page of dispatches, newest first."""
+        query = request.query_params
+        agents = choices(query, "agent", self._names)
+        if len(agents) > 1:
+            raise bad_parameter("agent", "must be given once")
+        cursor = query.get("cursor")
+        if cursor is not None and not (
+            cursor.isascii() and cursor.isdecimal() and len(cursor) < 17
+        ):
+            raise bad_parameter("cursor", "must be the `cursor` of the page before")
+        rights = rights_of(request.scope)
+        for agent in agents:
+            rights.need_read(agent)
+        search = partial(
+            views.find,
+            agent=next(iter(agents), None),
+            states=sorted(choices(query, "state", [str(state) for state in State])),
+            limit=number(query, "limit", LIMIT_DEFAULT, 1, views.LIST_MAX),
+            cursor=cursor,
+        )
+        page = await self._backend.reads.run(lambda: search(self._backend.store()))
+        # A page may so be shorter than asked for; the cursor leads on all the same.
+        seen = [row for row in page.dispatches if rights.reads(row["agent"])]
+        return JSONResponse({"dispatches": seen, "cursor": page.cursor})
+
+    async def get(self, request: Request) -> Response:
+        """One dispatch; its content only with `?content=1`."""
+        record = await self._read(request, flag(request.query_params, "content"))
+        rights = rights_of(request.scope)
+        rights.need_read(record["agent"])
+        if "earlier" in record:
+            record["earlier"] = [one for one in record["earlier"] if rights.reads(one["agent"])]
+        return JSONResponse(record)
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a dispatch: at once when it waits (200), at its next step when it runs (202).
+
+        With `now=1` a running turn is ended at once too (200).
+        """
+        rights_of(request.scope).need_operate()
+        reason, now = await _reason(request), flag(request.query_params, "now")
+        backend = self._backend
+        state = await self._operate(
+            lambda: operations.cancel(
+                backend.ledger(), backend.settings, _id(request), reason, now=now
+            )
+        )
+        done = state is State.CANCELLED
+        return _moved(request, state, HTTPStatus.OK if done else HTTPStatus.ACCEPTED)
+
+    async def retry(self, request: Request) -> Response:
+        """Queue a dead dispatch again."""
+        rights_of(request.scope).need_operate()
+        state = await self._operate(
+            lambda: operations.replay(self._backend.ledger(), self._backend.settings, _id(request))
+        )
+        return _moved(request, state, HTTPStatus.OK)
+
+    async def approve(self, request: Request) -> Response:
+        """Approve a parked dispatch."""
+        return await self._decide(request, Verdict.APPROVE, "")
+
+    async def reject(self, request: Request) -> Response:
+        """Reject a parked dispatch."""
+        return await self._decide(request, Verdict.REJECT, _REASON_DEFAULT)
+
+    async def _decide(
+        self,
+        request: Request,
+        verdict: Literal[Verdict.APPROVE, Verdict.REJECT],
+        default: str,
+    ) -> Response:
+        rights_of(request.scope).need_operate()
+        body = await _body(request)
+        said, by = _said(body, default), body.get("by", _BY_DEFAULT)
+        if token := caller_of(request.scope).token:
+            by = token.name
+        if not isinstance(by, str) or not operations.is_name(by):
+            detail = (
+                f"`by` must be one printable line of 1 to {operations.BY_CHARS_MAX} characters."
+            )
+            raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
+        backend = self._backend
+        state = await self._operate(
+            lambda: operations.decide(
+                *(backend.ledger(), backend.settings, _id(request), verdict), by=by, said=said
+            )
+        )
+        return _moved(request, state, HTTPStatus.OK)
+
+    async def _read(self, request: Request, content: bool) -> dict[str, Any]:
+        record = await self._backend.reads.run(lambda: self._look(_id(request), content))
+        if record is None:
+            raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")
+        return record
+
+    def _look(self, dispatch_id: str, content: bool) -> dict[str, Any] | None:
+        try:
+            return views.get(self._backend.store(), dispatch_id, content=content)
+        except BrokerUnavailable:
+            # It may have run from the spool meanwhile.
+            record = query(self._backend.shelter.spool.file, dispatch_id, content=content)
+            if record is None:
+                raise
+            return record
+
+    async def _operate(self, call: Callable[[], State]) -> State:
+        return await self._backend.reads.run(call)
+
+
+def _id(request: Request) -> str:
+    return str(request.path_params["dispatch_id"])
+
+
+def _moved(request: Request, state: State, status: HTTPStatus) -> Response:
+    return JSONResponse({"dispatch_id": _id(request), "state": state}, int(status))
+
+
+async def _reason(request: Request) -> str:
+    """The `reason` of an optional JSON body."""
+    return _said(await _body(request), _REASON_DEFAULT)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """An optional JSON body."""
+    body = await read_body(request.scope, request.receive, _BODY_BYTES_MAX)
+    if not body.strip():
+        return {}
+    check_media_type(request.scope)
+    value = parse_json(body)
+    if not isinstance(value, dict):
+        detail = "The body must be a JSON object, such as {'reason': ...}."
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
+    return value
+
+
+def _said(body: dict[str, Any], default: str) -> str:
+    reason = body.get("reason", default)
+    if not isinstance(reason, str) or not reason.isprintable() or len(reason) > REASON_CHARS_MAX:
+        detail = f"`reason` must be one printable line of at most {REASON_CHARS_MAX} characters."
+        raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
+    return reason.strip() or default

@@ -1,0 +1,48 @@
+"""An event over HTTP: the parent record of its dispatches."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fleet.api.auth.access import caller_of
+from fleet.api.backend import Backend
+from fleet.api.request.parameters import flag
+from fleet.auth import tokens
+from fleet.ledger import parents
+from fleet.ledger.operations import Unknown
+from routing.event import SOURCE_DEFAULT
+
+
+class EventStatus:
+    """The endpoint `/events/{event_id}`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def get(self, request: Request) -> Response:
+        """One event with its members' outcomes; its content only with `?content=1`."""
+        event_id = str(request.path_params["event_id"])
+        source = request.query_params.get("source", SOURCE_DEFAULT)
+        sent_by = request.query_params.get("sent_by")
+        content = flag(request.query_params, "content")
+        caller = caller_of(request.scope)
+
+        def get() -> dict[str, Any] | None:
+            store, who = self._backend.store(), sent_by
+            if who is None:
+                senders = tokens.senders(store)
+                who = parents.find(store, event_id, source, senders, caller.sent_by)
+            if who is None:
+                return None
+            return parents.get(store, event_id, source, who, content=content)
+
+        record = await self._backend.reads.run(get)
+        if record is None:
+            raise Unknown(
+                "There is no event of this id, `source` and `sent_by`; one whose sender named no "
+                f"source is of {SOURCE_DEFAULT!r}."
+            )
+        for member in record["members"]:
+            caller.rights.need_read(member["agent"])
+        return JSONResponse(record)

@@ -1,0 +1,1 @@
+"""Tokens, their scopes and their tickets."""

@@ -1,0 +1,58 @@
+"""An event as the command line is given it: a text with options, or a file with JSON."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fleet.errors import Refused
+from fleet.formats import hop_count
+from routing import InvalidEvent
+from routing.event import EVENT_BYTES_MAX
+
+
+def read_event(text: str | None, file: str | None, options: Mapping[str, Any]) -> Any:
+    """The raw event; `options` that are not None win over what a file says.
+
+    In the program of a turn it is one hop further than the event that the turn is of.
+
+    Raises InvalidEvent for a file that is no JSON, Refused for one that is too large or unreadable.
+    """
+    further = hop_count.of_next()
+    handed_on = {} if further is None else {"hops": further}
+    given = {name: value for name, value in options.items() if value is not None}
+    if file is None:
+        return {"text": text, **given, **handed_on}
+    raw = _parse(_read(file))
+    if not isinstance(raw, dict):
+        return raw
+    # In a CloudEvents object the fleet's own fields stand in `data`, and what stands there wins.
+    if isinstance(raw.get("data"), dict):
+        raw["data"] = {name: value for name, value in raw["data"].items() if name not in given}
+    return {**raw, **given, **handed_on}
+
+
+def _read(file: str) -> bytes:
+    try:
+        if file == "-":
+            body = sys.stdin.buffer.read(EVENT_BYTES_MAX + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                body = stream.read(EVENT_BYTES_MAX + 1)
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror}.") from error
+    if len(body) > EVENT_BYTES_MAX:
+        raise Refused(f"The event is larger than {EVENT_BYTES_MAX} bytes.")
+    return body
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent(f"The event is not valid JSON: {error}.") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,132 @@
+"""The parts of a fleet one by one, in the foreground: for the Procfile and for containers."""
+
+import asyncio
+import signal
+import time
+from contextlib import suppress
+
+import click
+
+from fleet.cli.base import Command
+from fleet.cli.output import note
+from fleet.config.settings import Settings, load
+from fleet.errors import BrokerUnavailable
+from fleet.formats.redaction import mask_url
+from fleet.store import Store, open_store
+from fleet.store.address import plain_url, store_url
+from fleet.store.connection import reachable
+from fleet.system.output_guard import guard_output
+
+#: A Procfile's runner ends all processes at once, and workers hand their turns back through the
+#: broker. honcho kills what has not ended after five seconds.
+LINGER_S = 3.0
+
+
+@click.command(cls=Command)
+def api() -> None:
+    """Serve the HTTP API in the foreground."""
+    from fleet.api.server import serve
+
+    guard_output()
+    serve(announce=lambda url: print(f"The API is {url}", flush=True))
+
+
+@click.command(cls=Command)
+@click.option("--agents", metavar="A,B", default="", help="Only these; all without it.")
+def host(agents: str) -> int:
+    """Run the agents' workers of this machine, and nothing else."""
+    from fleet.supervisor.host import serve
+
+    guard_output()
+    return serve([name.strip() for name in agents.split(",") if name.strip()])
+
+
+@click.command(cls=Command)
+def upstream() -> None:
+    """Take events from the configured gateway in the foreground.
+
+    Of several in a fleet one does, the others stand by. Where no gateway is configured it says so
+    and waits for its end, so that one Procfile serves both.
+    """
+    from fleet.upstream.runner import serve
+
+    guard_output()
+    serve()
+
+
+@click.command(cls=Command)
+@click.option("--url", is_flag=True, help="Print the broker's URL, password and all, and end.")
+@click.option("--wait", metavar="S", type=click.FloatRange(min=0), help="Only wait for it.")
+def broker(url: bool, wait: float | None) -> None:
+    """Run the embedded broker in the foreground.
+
+    Where a broker_url is configured there is nothing to run; it says so and waits for its end, so
+    that one Procfile serves both. With --wait it only returns when the broker answers, and fails
+    when that took longer than S seconds.
+    """
+    settings = load()
+    if wait is not None:
+        _await_broker(settings, wait)
+        return
+    if url:
+        print(plain_url(settings))
+        return
+    guard_output()
+    asyncio.run(_run_embedded(settings) if settings.broker_url is None else _stand_in(settings))
+
+
+def _await_broker(settings: Settings, patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            store = open_store(store_url(settings))
+            with reachable():
+                store.client.ping()
+            return
+        except BrokerUnavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+async def _stand_in(settings: Settings) -> None:
+    told = _signals()
+    note(f"fleet: the broker is {mask_url(str(settings.broker_url))}; nothing to run here")
+    await told.wait()
+
+
+async def _run_embedded(settings: Settings) -> None:
+    from fleet.broker.embedded import EmbeddedBroker
+    from fleet.supervisor.broker_restart import keep_broker
+    from fleet.system.data_dir_lock import lock_data_dir
+
+    told = _signals()
+    with lock_data_dir(settings.data_dir):
+        embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_tcp)
+        endpoint = await asyncio.to_thread(embedded.start)
+        try:
+            note(f"fleet: the broker is {mask_url(plain_url(settings))}")
+            keeping = asyncio.create_task(keep_broker(embedded, note))
+            await told.wait()
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await asyncio.to_thread(_linger, open_store(endpoint.url))
+        finally:
+            await asyncio.to_thread(embedded.stop)
+
+
+def _linger(store: Store) -> None:
+    """Return when nobody but us is connected any more, after LINGER_S at the latest."""
+    until = time.monotonic() + LINGER_S
+    with suppress(BrokerUnavailable), reachable():
+        while len(store.client.client_list(_type="normal")) > 1 and time.monotonic() < until:
+            time.sleep(0.05)
+
+
+def _signals() -> asyncio.Event:
+    """From now on SIGINT and SIGTERM set the event."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    return told

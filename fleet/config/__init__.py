@@ -1,0 +1,1 @@
+"""Everything an operator can set: read, checked as a whole, frozen."""

@@ -1,0 +1,1 @@
+"""Formats that others defined: signatures, Retry-After, hop counts, terminal escapes, redaction."""

@@ -1,0 +1,38 @@
+"""Text without what moves a terminal's cursor, colours or title."""
+
+import re
+from typing import Any
+
+#: What moves a terminal's cursor, colours or title: CSI, OSC and the short sequences (ECMA-48),
+#: with ESC and in their one-character form.
+CODES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-~]"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def strip_escapes(text: str) -> str:
+    """What a person reads of what a program printed: no codes, no control characters, no blank end.
+
+    A carriage return starts the line again: a progress bar's last state is what stays.
+    """
+    lines = CODES.sub("", text).replace("\r\n", "\n").split("\n")
+    kept = (_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)
+    return "\n".join(kept).rstrip()
+
+
+def sanitize(text: str) -> str:
+    """The whole text without codes and control characters; a lone carriage return ends a line."""
+    return _CONTROL.sub("", CODES.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def sanitize_value(value: Any) -> Any:
+    """A JSON value with every text in it harmless, names of members too."""
+    if isinstance(value, str):
+        return sanitize(value)
+    if isinstance(value, dict):
+        return {sanitize(str(name)): sanitize_value(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [sanitize_value(item) for item in value]
+    return value

@@ -1,0 +1,78 @@
+"""What beat's tasks do: repair, forget, and leave a sign of life."""
+
+from fleet.config.settings import Settings
+from fleet.ledger import ValkeyLedger
+from fleet.store import Store, keys
+from fleet.store.connection import reachable
+
+RECLAIM_PERIOD_S = 1.0
+HEALTH_PERIOD_S = 5.0
+SWEEP_PERIOD_S = 30.0
+#: Longer than any worker takes to come back or to pop a doorbell.
+UNTOUCHED_MS = 15_000
+#: A beat that was silent for so long was down, and with it the fleet or its store ...
+SILENCE_MS = 15_000
+#: ... and then agents have so long to come back before anything is given up for want of them.
+GRACE_MS = 30_000
+#: Most dispatches moved in one call, so that a script never holds the server for long.
+BATCH = 500
+
+
+def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
+    """Repair the whole fleet once; answers what was done. Raises BrokerUnavailable."""
+    keep_ms = int(settings.retention.completed_s * 1000)
+    rest = (keep_ms, BATCH, UNTOUCHED_MS, SILENCE_MS, GRACE_MS)
+    calls = [(agent, *rest) for agent in ("", *settings.agents)]
+    answers = ledger.store.run_many("reclaim", calls)
+    record_tick(ledger.store, "reclaim")
+    retried, expired = answers[0]
+    for agent, (_, _, ask) in zip(settings.agents, answers[1:], strict=True):
+        if ask and ledger.bell:
+            ledger.bell(agent, ask)
+    return {
+        "retried": int(retried),
+        "expired": int(expired),
+        "rung": sum(int(rung) for rung, _, _ in answers[1:]),
+        "offline": sum(int(offline) for _, offline, _ in answers[1:]),
+    }
+
+
+def sweep_all(store: Store, settings: Settings) -> dict[str, int]:
+    """Forget what retention allows to forget, in bounded steps. Raises BrokerUnavailable."""
+    keep = settings.retention
+    ended, dead, trimmed = store.run(
+        "sweep",
+        *(int(keep.completed_s * 1000), int(keep.dead_s * 1000), keep.max),
+        *(int(settings.bus.max_age_s * 1000), BATCH),
+    )
+    return {"ended": int(ended), "dead": int(dead), "trimmed": int(trimmed)}
+
+
+def periodic_lock(store: Store, job: str, period_s: float) -> bool:
+    """True for one caller in each period, so that several beats do the work of one."""
+    with reachable():
+        # A little less than a period: beat's own jitter must not cost every second tick.
+        return bool(store.client.set(keys.turn(job), "1", nx=True, px=int(period_s * 800)))
+
+
+def watch_memory(store: Store, settings: Settings) -> bool:
+    """Tell intake whether the store has room; answers whether it refuses. Raises BrokerUnavailable.
+
+    The sign lasts for three looks, so that a fleet without beat is not shut for ever.
+    """
+    with reachable():
+        info = store.client.info("memory")
+        limit = int(info.get("maxmemory", 0))
+        full = limit > 0 and int(info["used_memory"]) > limit * settings.caps.store_memory
+        if full:
+            store.client.set(keys.PRESSURE, "1", px=int(3 * HEALTH_PERIOD_S * 1000))
+        else:
+            store.client.delete(keys.PRESSURE)
+    return full
+
+
+def record_tick(store: Store, job: str) -> None:
+    """Note that a periodic job ran, by the server's clock."""
+    with reachable():
+        seconds, micros = store.client.time()
+        store.client.hset(keys.BEAT, job, str(seconds + micros / 1e6))

@@ -1,0 +1,1 @@
+"""An operator's view: health, metrics, alerts, doctor."""

@@ -1,0 +1,189 @@
+"""What is wrong with a fleet now. Pure: the same reading gives the same conditions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fleet.ledger.bus import BusEvent
+from fleet.ops.health import BEAT_LATE_S, beat_is_late
+from fleet.turn.budget import WARN_AT, BudgetState
+
+#: A worker that is replaced, or a host that is deployed, is back before this.
+OFFLINE_AFTER_S = 30.0
+#: Longer than any worker takes to come back or to pop a doorbell.
+STUCK_AFTER_S = 30.0
+
+#: Also announced by the scripts themselves, so that they are on the bus without an alerter.
+_ON_BUS_ALREADY = frozenset({"beat_dead", "stuck_queue"})
+#: Entries of the bus that are news by themselves: they open nothing, and nothing closes them.
+NEWS = ("alert",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Something that an operator must know of while it lasts. Holds no content and no secret."""
+
+    name: str  #: what kind, as on the bus
+    reason: str
+    remedy: str = ""
+    agent: str = ""
+    of: str = ""  #: which, where there may be several of one kind
+    for_s: float = 0.0  #: told when it has lasted so long
+    count: int = 0  #: told again when it has grown
+
+    @property
+    def key(self) -> str:
+        """What makes two readings the same condition."""
+        return f"{self.name}:{self.agent}{':' if self.of else ''}{self.of}"
+
+    @property
+    def told(self) -> str:
+        """What is wrong, and what helps."""
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
+
+    def to_wire(self) -> dict[str, Any]:
+        """As `scripts/alerts.lua` takes it."""
+        return {
+            "key": self.key,
+            "name": self.name,
+            "agent": self.agent,
+            "reason": self.told,
+            "for_ms": int(self.for_s * 1000),
+            "count": self.count,
+            "quiet": self.name in _ON_BUS_ALREADY,
+        }
+
+
+def current(
+    counts: Mapping[str, Mapping[str, Any]],
+    agents: Mapping[str, Mapping[str, Any]],
+    beat_s: float | None,
+    last_words: Mapping[str, str],
+    *,
+    pressed: bool = False,
+    budgets: Mapping[str, BudgetState] = MappingProxyType({}),
+    providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[Condition]:
+    """The conditions that hold.
+
+    `counts` and `agents` are those of `fleet.ledger.views`, `beat_s` is the time since beat's last
+    tick (None before the first), `last_words` is why an agent's newest dead letter died, `pressed`
+    whether the store's memory is nearly full, `budgets` what agents have spent of theirs today,
+    `providers` the breakers that are open, of `fleet.turn.providers`.
+    """
+    found = [
+        Condition(
+            name="budget",
+            agent=name,
+            reason=f"{standing.part:.0%} of its budget is used up: {standing.of}",
+            count=100 if standing.spent else 80,
+        )
+        for name, standing in budgets.items()
+        if standing.part >= WARN_AT
+    ]
+    if pressed:
+        found.append(
+            Condition(
+                name="memory",
+                reason="the store's memory is nearly full: no event is accepted",
+                remedy="raise its maxmemory",
+            )
+        )
+    if beat_is_late(beat_s):
+        since = "beat has never run" if beat_s is None else f"no beat for {beat_s:.0f} s"
+        found.append(
+            Condition(
+                name="beat_dead",
+                reason=f"{since}: retries, deadlines and repairs wait",
+                remedy="start `fleet up`, or `celery -A fleet beat`",
+                for_s=BEAT_LATE_S,
+            )
+        )
+    found += [_left_alone(name, breaker) for name, breaker in providers.items()]
+    for name, agent in agents.items():
+        found += _of_agent(name, agent, counts[name], last_words.get(name, ""))
+    return found
+
+
+def _of_agent(
+    name: str, agent: Mapping[str, Any], row: Mapping[str, Any], words: str
+) -> list[Condition]:
+    found = []
+    if dead := row["states"].get("dead", 0):
+        found.append(_dead_letters(name, dead, words))
+    if agent["paused"]:
+        return found
+    if not agent["online"]:
+        found.append(
+            Condition(
+                name="agent_offline",
+                agent=name,
+                reason="no worker holds its lease",
+                remedy="start `fleet host`",
+                for_s=OFFLINE_AFTER_S,
+            )
+        )
+    elif not agent["active"] and not agent["hold_s"] and row["oldest_s"] > STUCK_AFTER_S:
+        found.append(
+            Condition(
+                name="stuck_queue",
+                agent=name,
+                reason="its worker holds the lease but takes no work",
+                remedy="restart it",
+                for_s=10.0,
+            )
+        )
+    return found
+
+
+def new_events(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
+    """The entries to pass on as they are; those that an alerter has put there are not."""
+    return [
+        {
+            "name": entry.fields.get("name", entry.type),
+            "agent": entry.fields.get("agent", ""),
+            "reason": entry.fields.get("reason", ""),
+            # Each is told, however many there are: a person is waited for.
+            "dispatch_id": entry.fields.get("dispatch_id", ""),
+        }
+        for entry in entries
+        if entry.type in NEWS
+        and "state" not in entry.fields
+        and entry.fields.get("name") not in _ON_BUS_ALREADY
+        # It repeats what a sender wrote.
+        and entry.fields.get("name") != "intake_refused"
+    ]
+
+
+def last_words(entries: Sequence[BusEvent]) -> dict[str, str]:
+    """Why the newest dead letter of each agent died, of those among `entries`."""
+    return {
+        entry.fields["agent"]: f"{entry.fields.get('stage', '')}: {entry.fields.get('reason', '')}"
+        for entry in entries
+        if entry.type == "dispatch_dead"
+    }
+
+
+def _dead_letters(agent: str, count: int, words: str) -> Condition:
+    letters = "1 dead letter" if count == 1 else f"{count} dead letters"
+    last = f", the last one for {words}" if words else ""
+    return Condition(
+        name="dead_letters",
+        agent=agent,
+        reason=f"{letters}{last}",
+        remedy="see `fleet dlq list`",
+        count=count,
+    )
+
+
+def _left_alone(name: str, breaker: Mapping[str, Any]) -> Condition:
+    agent, _, provider = name.rpartition("/")
+    why = f" after {breaker['reason']}" if breaker.get("reason") else " after its failures"
+    return Condition(
+        name="provider_open",
+        agent=agent,
+        of=provider,
+        reason=f"{provider} is not called any more{why}",
+        remedy=f"`fleet agents resume {agent or 'NAME'}` tries it at once",
+    )

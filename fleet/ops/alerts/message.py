@@ -1,0 +1,60 @@
+"""An alert as its receiver wants it: Discord, Slack, or plain JSON, told apart by the URL."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+#: Discord refuses longer content; Slack cuts at 40,000.
+TEXT_MAX = 1900
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertMessage:
+    """One alert to send. `state` is `open`, `closed`, or empty for news that nothing closes."""
+
+    id: str
+    name: str
+    reason: str
+    agent: str = ""
+    state: str = ""
+    at_ms: int = 0
+    suppressed: int = 0  #: how many before it were not sent, because there were too many
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> "AlertMessage":
+        """From its form in the outbox."""
+        return cls(**{name: raw[name] for name in cls.__slots__ if name in raw})
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        mark = {"open": "ALERT", "closed": "RESOLVED"}.get(self.state, "NOTICE")
+        of = f" ({self.agent})" if self.agent else ""
+        more = f" [{self.suppressed} more were not sent]" if self.suppressed else ""
+        return f"{mark} fleet: {self.name}{of}: {self.reason}{more}"[:TEXT_MAX]
+
+
+def body(url: str, message: AlertMessage) -> dict[str, Any]:
+    """The JSON that the receiver at `url` takes."""
+    place = urlsplit(url)
+    host = place.hostname or ""
+    if host.endswith(("discord.com", "discordapp.com")) and "/webhooks/" in place.path:
+        # Nobody is pinged, whatever a reason may hold.
+        return {"content": message.text, "allowed_mentions": {"parse": []}}
+    if host.endswith("hooks.slack.com"):
+        escaped = message.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        return {"text": escaped}
+    time = datetime.fromtimestamp(message.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return {
+        "type": "alert",
+        "id": message.id,
+        "name": message.name,
+        "agent": message.agent or None,
+        "state": message.state or None,
+        "reason": message.reason,
+        "time": time.replace("+00:00", "Z"),
+        "suppressed": message.suppressed,
+        "text": message.text,
+    }

@@ -1,0 +1,47 @@
+"""What a fleet's store says of its life, judged once: alerts and `fleet doctor` both go by this."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fleet.config.settings import Settings
+from fleet.ledger import views
+from fleet.ops.alerts.conditions import Condition, current
+from fleet.store import Store, keys
+from fleet.store.connection import reachable
+from fleet.turn import providers
+from fleet.turn.budget import BudgetState, of_today
+
+
+def conditions(
+    store: Store, settings: Settings, words: Mapping[str, str] = MappingProxyType({})
+) -> list[Condition]:
+    """What is wrong now; `words` is why agents' last dead letters died.
+
+    Raises BrokerUnavailable.
+    """
+    names = list(settings.agents)
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        pipe.hgetall(keys.BEAT)
+        pipe.exists(keys.PRESSURE)
+        pipe.time()
+        ticks, pressed, (seconds, micros) = pipe.execute()
+    newest = max((float(tick) for tick in ticks.values()), default=None)
+    return current(
+        views.counts(store, names),
+        views.agents(store, names),
+        None if newest is None else seconds + micros / 1e6 - newest,
+        words,
+        pressed=bool(pressed),
+        budgets=_budgets(store, settings),
+        providers=providers.states(store),
+    )
+
+
+def _budgets(store: Store, settings: Settings) -> dict[str, BudgetState]:
+    agents = settings.agents
+    found = {
+        name: of_today(agents[name].budget, row)
+        for name, row in views.spend(store, list(agents)).items()
+    }
+    return {name: standing for name, standing in found.items() if standing}

@@ -1,0 +1,1 @@
+"""The checks of `fleet doctor`, each with its remedy."""

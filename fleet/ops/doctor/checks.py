@@ -1,0 +1,275 @@
+"""What stands between a configuration and its promises: each finding with its remedy.
+
+Looks and changes nothing. `fleet.broker.audit` looks at the server; this module at all else.
+"""
+
+import resource
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.machinery import PathFinder
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+
+from fleet.broker.audit import Finding, audit
+from fleet.config.foreign_environment import of_celery, of_services
+from fleet.config.listen_address import others_can_reach
+from fleet.config.settings import Settings
+from fleet.errors import BrokerUnavailable, ConfigError
+from fleet.formats.redaction import mask_url
+from fleet.intake.spool.components import SpoolComponents
+from fleet.ops.alerts.machine import of_spool
+from fleet.ops.alerts.reading import conditions
+from fleet.ops.doctor import endpoints
+from fleet.ops.doctor.permissions import secret_files
+from fleet.store import Store
+from fleet.store.address import plain_url
+from fleet.version import VERSION
+from fleet.worker import shutdown_grace
+
+#: Leases and deadlines go by the server's clock; people compare its times with their own.
+SKEW_MAX_S = 2.0
+#: A worker has about 40 files open, the API one for each client.
+FILES_MIN = 1024
+DISK_MIN_BYTES = 1 << 30
+_ORDER = ("error", "warning", "info")
+
+
+def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
+    """All findings, the worst first; `opened` gives the store, or raises BrokerUnavailable."""
+    found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        *(_encryption, endpoints.check_endpoints, _times, _files_open, _disk),
+        *(_spool, secret_files, _exposure, _callbacks, _models, _programs, _tools, _foreign),
+    )
+    for check in checks:
+        found += check(settings)
+    return sorted(found, key=lambda finding: (not finding.loses_data, _ORDER.index(finding.level)))
+
+
+def _store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]:
+    try:
+        store = opened()
+        before = time.monotonic()
+        seconds, micros = store.client.time()
+        first_s = time.monotonic() - before
+        skew_s = abs(datetime.now(UTC).timestamp() - seconds - micros / 1e6)
+        # The first one connects; the second tells how long the way is.
+        store.client.ping()
+        rtt_s = time.monotonic() - before - first_s
+        yield from audit(store.client)
+        yield from _life(store, settings)
+    except (BrokerUnavailable, redis.RedisError, OSError) as error:
+        yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
+        return
+    if skew_s > SKEW_MAX_S + first_s:
+        what = f"this machine's clock and the store's differ by {skew_s:.1f} s"
+        yield Finding("warning", what, "run NTP on both: times in logs and on the bus disagree")
+    yield from _link(settings, rtt_s)
+
+
+def _encryption(settings: Settings) -> Iterator[Finding]:
+    url = urlsplit(settings.broker_url or "")
+    if url.scheme in ("rediss", "valkeys", "amqps", "unix"):
+        return
+    if url.scheme and url.hostname not in (None, "localhost", "127.0.0.1", "::1"):
+        what = f"the connection to {url.hostname} is not encrypted"
+        yield Finding("warning", what, "use rediss:// unless the network is private")
+
+
+def _link(settings: Settings, rtt_s: float) -> Iterator[Finding]:
+    # A renewal gives up after a sixth of the lease, and needs a round trip or two.
+    if rtt_s > settings.lease_ttl_s / 18:
+        what = (
+            f"the store answered after {rtt_s * 1000:.0f} ms: with fleet.lease_ttl_s = "
+            f"{settings.lease_ttl_s:g} agents would lose their leases"
+        )
+        yield Finding("warning", what, f"set it to {max(10, round(rtt_s * 40))} or more")
+
+
+def _life(store: Store, settings: Settings) -> Iterator[Finding]:
+    """As alerts judge it, but at once: beat, agents, dead letters, providers, budgets."""
+    found = conditions(store, settings)
+    offline = [condition.agent for condition in found if condition.name == "agent_offline"]
+    for condition in found:
+        if condition.name != "agent_offline":
+            of = f"{condition.agent}: " if condition.agent else ""
+            yield Finding("warning", f"{of}{condition.reason}", condition.remedy)
+    if offline:
+        more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
+        what = f"nobody works for {', '.join(offline[:5])}{more}"
+        yield Finding("warning", what, "start `fleet host`, or resume them")
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    for condition in of_spool(SpoolComponents.of(settings), settings.spool):
+        yield Finding("warning", condition.reason, condition.remedy)
+
+
+def _times(settings: Settings) -> Iterator[Finding]:
+    if sentence := shutdown_grace.warning(settings):
+        what, _, remedy = sentence.rstrip(".").rpartition(": ")
+        yield Finding("warning", what, remedy)
+    for name, agent in settings.agents.items():
+        if agent.runner == "llm" and agent.call_timeout_s > settings.timeout_s(name):
+            what = (
+                f"agents.{name}.call_timeout_s ({agent.call_timeout_s:g} s) is longer than "
+                f"its turn ({settings.timeout_s(name):g} s): a hung one leaves others 10 s each"
+            )
+            if agent.fallbacks:
+                yield Finding("warning", what, "lower it: each tier needs its share of the turn")
+
+
+def _files_open(settings: Settings) -> Iterator[Finding]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES_MIN:
+        what = f"a process may open {soft} files, and each client of the API is one"
+        yield Finding("warning", what, f"ulimit -n {FILES_MIN * 4}, or LimitNOFILE= in the unit")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    folder = settings.data_dir
+    if not folder.exists():
+        return
+    if (kind := _kind_of_disk(folder)) in ("tmpfs", "ramfs"):
+        what = f"{folder} is in memory ({kind}): a restart of the machine forgets what it holds"
+        remedy = "set fleet.data_dir to a folder on a disk"
+        # Elsewhere it is what was spooled while the broker was away.
+        yield Finding("warning", what, remedy, settings.broker_url is None)
+    free = shutil.disk_usage(folder).free
+    if settings.broker_url is None and free < DISK_MIN_BYTES:
+        what = f"{folder} has {free / 2**20:.0f} MiB left: a full disk stops the broker"
+        yield Finding("warning", what, "make room, or set fleet.data_dir to another disk")
+
+
+def _kind_of_disk(folder: Path) -> str:
+    """The kind of file system that `folder` is on; empty where the system does not say."""
+    try:
+        lines = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    whole = folder.resolve()
+    mounts = [line.split()[1:3] for line in lines]
+    above = [(place, kind) for place, kind in mounts if whole.is_relative_to(place)]
+    return max(above, key=lambda mount: len(mount[0]), default=("", ""))[1]
+
+
+def _exposure(settings: Settings) -> Iterator[Finding]:
+    if settings.api.trusted_network:
+        what = "the API answers everybody in its network (api.trusted_network)"
+        yield Finding("warning", what, "let only the operator into that network")
+    if settings.flower.port and (address := _reachable_from_outside(settings.flower.port)):
+        what = f"Flower answers on {address}, and it asks for no login"
+        yield Finding("warning", what, "start it with --address=127.0.0.1, or behind a login")
+
+
+def _reachable_from_outside(port: int) -> str | None:
+    """An address of this machine, other than loopback, at which something listens on `port`."""
+    try:
+        # No packet is sent: this only asks which address a connection would come from.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))
+            own = probe.getsockname()[0]
+        socket.create_connection((own, port), 0.5).close()
+    except OSError:
+        return None
+    return None if own.startswith("127.") else f"{own}:{port}"
+
+
+def _callbacks(settings: Settings) -> Iterator[Finding]:
+    """A service of another machine that is told to call this machine's loopback."""
+    if settings.api.public_url or _is_elsewhere(settings.api.host):
+        return
+    for name, agent in settings.agents.items():
+        host = urlsplit(agent.url or "").hostname or ""
+        if agent.callback and _is_elsewhere(host):
+            what = f"agents.{name}.callback: {host} is told to call back at {settings.api.host}"
+            yield Finding("warning", what, "set api.public_url to where it reaches the API")
+
+
+def _is_elsewhere(host: str) -> bool:
+    try:
+        return others_can_reach(host)
+    except ConfigError:  # nobody knows the name here: it is none of this machine's
+        return True
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    agents = {name: agent for name, agent in settings.agents.items() if agent.runner == "llm"}
+    if not agents:
+        return
+    # By name, because `fleet` never imports `tasks`.
+    obstacle = import_module("tasks.model.preflight").obstacle
+    known: dict[tuple[str, str], str | None] = {}
+    for name, agent in agents.items():
+        for tier in (agent.model or "", *agent.fallbacks):
+            key = (tier, repr(sorted(agent.params.items())))
+            if key not in known:
+                known[key] = obstacle(tier, agent.params)
+            if known[key]:
+                what = f"{name} cannot call {tier}: {known[key]}"
+                yield Finding("warning", what, "correct the model, its key or its address")
+
+
+def _programs(settings: Settings) -> Iterator[Finding]:
+    for name, agent in settings.agents.items():
+        if agent.runner == "python" and not _is_installed(str(agent.python)):
+            what = f"agents.{name}.python: there is no module {agent.python!r}"
+            yield Finding("warning", what, "install it, or start the fleet in its folder")
+        if agent.runner not in ("command", "pty"):
+            continue
+        where = Path(agent.cwd or ".")
+        if not where.is_dir():
+            what = f"agents.{name}.cwd: there is no folder {agent.cwd}"
+            yield Finding("warning", what, "make it, or correct its path")
+            continue
+        program, path = agent.command[0], agent.env.get("PATH")
+        # A relative path is one in the folder that the program runs in.
+        found = where / program if "/" in program else program
+        if shutil.which(found, path=path) is None:
+            what = f"agents.{name}.command: there is no program {program!r}"
+            yield Finding("warning", what, "install it where the fleet runs, or correct its name")
+
+
+def _is_installed(place: str) -> bool:
+    """Whether `package.module:name` could be found. Not imported: that would run it."""
+    package = place.partition(":")[0].partition(".")[0]
+    return PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is not None
+
+
+def _tools(settings: Settings) -> Iterator[Finding]:
+    if any(tool.is_server for tool in settings.tools.values()):
+        # Only then, because the SDK is slow to load.
+        yield from import_module("fleet.ops.doctor.tool_servers").examine(settings)
+    for name, tool in settings.tools.items():
+        if tool.is_server:
+            continue
+        # Looked for, not imported: that would run it. Workers find it where the fleet runs.
+        package = str(tool.python).partition(":")[0].partition(".")[0]
+        if PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is None:
+            what = f"tools.{name}.python: there is no module {package!r}"
+            yield Finding("warning", what, "install it, or start the fleet in its folder")
+
+
+def _foreign(_: Settings) -> Iterator[Finding]:
+    """Variables that are passed over, lest somebody waits for what they should do."""
+    if names := of_celery():
+        what = f"{', '.join(names)}: set, and without effect on the fleet"
+        yield Finding("info", what, "set fleet.broker_url where the fleet is to use another broker")
+    if names := of_services():
+        what = f"{', '.join(names)}: these describe a Service, and set nothing of the fleet"
+        yield Finding("info", what)
+
+
+def address(settings: Settings) -> str:
+    """Which broker was examined, without its password."""
+    try:
+        return mask_url(plain_url(settings))
+    except BrokerUnavailable:
+        return "embedded, not running"

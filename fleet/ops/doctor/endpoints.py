@@ -1,0 +1,109 @@
+"""The other ends that a configuration names: whether they answer, and how long their certificates
+last. Nothing is asked of them beyond a connection."""
+
+import socket
+import ssl
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from fleet.broker.audit import Finding
+from fleet.config.settings import Settings
+
+CONNECT_TIMEOUT_S = 3.0
+CERTIFICATE_DAYS_MIN = 14
+#: How many are asked at once.
+AT_ONCE = 8
+#: Schemes with TLS, and the port of those that name none.
+_SECURE = {"https": 443, "wss": 443, "rediss": 6379, "valkeys": 6379, "amqps": 5671}
+_PLAIN = {"http": 80, "ws": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One other end; ends at the same place are asked once."""
+
+    what: str  #: the key that names it
+    host: str
+    port: int
+    secure: bool
+    authorities: str = ""  #: a file with those that its certificate may be of, besides the system's
+
+
+def check_endpoints(settings: Settings) -> Iterator[Finding]:
+    """What is to be said about them, each place once."""
+    places: dict[tuple[str, int], End] = {}
+    for end in _ends(settings):
+        places.setdefault((end.host, end.port), end)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for found in pool.map(_examine, places.values()):
+            yield from found
+
+
+def _ends(settings: Settings) -> Iterator[End]:
+    for key in ("broker_url", "store_url"):
+        # Whether the broker answers is found out by asking it.
+        yield from _end(f"fleet.{key}", getattr(settings, key), secure_only=True)
+    for name, agent in settings.agents.items():
+        if agent.runner == "http":
+            yield from _end(f"agents.{name}.url", agent.url)
+        for model in (agent.model or "", *agent.fallbacks) if agent.runner == "llm" else ():
+            # By name, because `fleet` never imports `tasks`. It says itself who cannot be reached.
+            place = import_module("tasks.model.preflight").address(model, agent.params)
+            yield from _end(f"agents.{name}: {model}", place, secure_only=True)
+    for name, delivery in settings.deliveries.items():
+        if delivery.webhook:
+            yield from _end(f"deliveries.{name}.webhook", delivery.webhook.get_secret_value())
+    for name, tool in settings.tools.items():
+        yield from _end(f"tools.{name}.url", tool.url)
+    if settings.alerts.webhook:
+        yield from _end("alerts.webhook", settings.alerts.webhook.get_secret_value())
+    yield from _end("upstream.ws", settings.upstream.ws)
+    yield from _end("upstream.poll", settings.upstream.poll)
+
+
+def _end(what: str, url: str | None, *, secure_only: bool = False) -> Iterator[End]:
+    place = urlsplit(url or "")
+    secure = place.scheme in _SECURE
+    if not place.hostname or not (secure or (place.scheme in _PLAIN and not secure_only)):
+        return
+    # Behind a proxy a connection of ours would prove nothing.
+    kind = {"wss": "https", "ws": "http"}.get(place.scheme, place.scheme)
+    if kind in urllib.request.getproxies() and not urllib.request.proxy_bypass(place.hostname):
+        return
+    port = place.port or (_SECURE | _PLAIN)[place.scheme]
+    authorities = parse_qs(place.query).get("ssl_ca_certs", [""])[0]
+    yield End(what, place.hostname, port, secure, authorities)
+
+
+def _examine(end: End) -> list[Finding]:
+    try:
+        with socket.create_connection((end.host, end.port), CONNECT_TIMEOUT_S) as raw:
+            return _certificate(end, raw) if end.secure else []
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", "") or error.reason or "TLS fails"
+        what = f"{end.what}: the certificate of {end.host} is not accepted ({why})"
+        remedy = "renew it, or make its authority known to this machine (SSL_CERT_FILE)"
+        return [Finding("warning", what, remedy)]
+    except OSError as error:
+        what = f"{end.what}: {end.host}:{end.port} cannot be reached ({error.strerror or error})"
+        return [Finding("warning", what, "start it, or correct its address")]
+
+
+def _certificate(end: End, raw: socket.socket) -> list[Finding]:
+    context = ssl.create_default_context()
+    if end.authorities:
+        context.load_verify_locations(end.authorities)
+    with context.wrap_socket(raw, server_hostname=end.host) as secured:
+        certificate: dict[str, Any] = secured.getpeercert() or {}
+    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    days = (ends - datetime.now(UTC).timestamp()) / 86400
+    if days >= CERTIFICATE_DAYS_MIN:
+        return []
+    what = f"{end.what}: the certificate of {end.host} ends in {days:.0f} days"
+    return [Finding("warning", what, "renew it")]

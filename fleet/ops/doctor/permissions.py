@@ -1,0 +1,60 @@
+"""Files that hold a secret, or what was sent, and that others of the machine can read."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from fleet.broker.audit import Finding
+from fleet.config.sections import AgentConfig
+from fleet.config.settings import Settings, find_file
+from fleet.formats.redaction import mask_url
+
+_OTHERS = stat.S_IROTH | stat.S_IWOTH
+#: Parts of a name of a parameter, header or variable whose value is a secret.
+_SECRET_NAMES = ("key", "token", "secret", "password", "authorization")
+
+
+def secret_files(settings: Settings) -> Iterator[Finding]:
+    """Each of them, with what closes it."""
+    path = find_file()
+    if path is not None and _holds_secret(settings) and _others_reach(path):
+        what = f"{path} holds a secret and every user of this machine can read it"
+        yield Finding("warning", what, f"chmod 600 {path}")
+    data_dir = settings.data_dir
+    if not data_dir.exists() or not _others_enter(data_dir):
+        return
+    for name in ("broker", "spool", "log"):
+        for file in sorted((data_dir / name).glob("*")):
+            if file.is_file() and _others_reach(file):
+                what = f"{file} can be read by every user of this machine"
+                yield Finding("warning", what, f"chmod -R go-rwx {data_dir}")
+                return
+
+
+def _others_reach(file: Path) -> bool:
+    return bool(file.stat().st_mode & _OTHERS) and _others_enter(file.absolute().parent)
+
+
+def _others_enter(folder: Path) -> bool:
+    """False when it, or a folder above it, is closed to other users."""
+    whole = folder.absolute()
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (whole, *whole.parents))
+
+
+def _holds_secret(settings: Settings) -> bool:
+    urls = (settings.broker_url, settings.store_url)
+    return (
+        settings.alerts.webhook is not None
+        or settings.upstream.token is not None
+        or any(delivery.secret for delivery in settings.deliveries.values())
+        or any(url is not None and mask_url(url) != url for url in urls)
+        or any(tool.headers or tool.env for tool in settings.tools.values())
+        or any(_agent_holds_secret(agent) for agent in settings.agents.values())
+    )
+
+
+def _agent_holds_secret(agent: AgentConfig) -> bool:
+    names = (*agent.params, *agent.headers, *agent.env)
+    return agent.secret is not None or any(
+        part in name.lower() for name in names for part in _SECRET_NAMES
+    )

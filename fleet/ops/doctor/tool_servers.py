@@ -1,0 +1,72 @@
+"""Whether the tool servers of a configuration can be had, for `fleet doctor`: each is started."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+from fleet.broker.audit import Finding
+from fleet.config.settings import Settings
+from fleet.config.tools import ToolsConfig
+from fleet.tools.mcp.errors import ToolServerError
+from fleet.tools.mcp.names import told_names
+from fleet.tools.mcp.server import ToolServer
+
+#: Tools that a finding names; there may be hundreds.
+SHOWN = 10
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """What stands between each server and the agents that are to use it; all are asked at once."""
+    servers = {name: tool for name, tool in settings.tools.items() if tool.is_server}
+    found = asyncio.run(_offered(servers))
+    for name, offered in found.items():
+        yield from _findings(name, servers[name], offered)
+    for agent, terms in settings.agents.items():
+        yield from _doubled(agent, {one: found[one] for one in terms.tools if one in found})
+
+
+async def _offered(servers: Mapping[str, ToolsConfig]) -> dict[str, list[str] | ToolServerError]:
+    found = await asyncio.gather(*(_names(name, tool) for name, tool in servers.items()))
+    return dict(zip(servers, found, strict=True))
+
+
+async def _names(name: str, tool: ToolsConfig) -> list[str] | ToolServerError:
+    server = ToolServer(name, tool)
+    try:
+        return sorted(one.name for one in await server.list_tools())
+    except ToolServerError as error:
+        return error
+    finally:
+        await server.close()
+
+
+def _findings(
+    name: str, tool: ToolsConfig, offered: list[str] | ToolServerError
+) -> Iterator[Finding]:
+    if isinstance(offered, ToolServerError):
+        remedy = (
+            f"correct tools.{name}.command, or see what it says by `log_stderr = true`"
+            if tool.command
+            else f"start it, or correct tools.{name}.url and its headers"
+        )
+        yield Finding("warning", str(offered).rstrip("."), remedy)
+        return
+    if not offered:
+        what = f"tools.{name}: the server offers no tools"
+        yield Finding("warning", what, "correct what it is started with, or take it out")
+        return
+    for unknown in sorted(set(tool.classes) - set(offered)):
+        known = ", ".join(offered[:SHOWN]) + (" ..." if len(offered) > SHOWN else "")
+        what = f"tools.{name}.classes.{unknown}: the server has no such tool"
+        yield Finding("warning", what, f"correct the name; it has {known}")
+
+
+def _doubled(agent: str, offered: Mapping[str, list[str] | ToolServerError]) -> Iterator[Finding]:
+    """Names that two servers of an agent have: each of its turns would fail."""
+    seen: dict[str, str] = {}
+    for name, tools in offered.items():
+        for told in told_names(() if isinstance(tools, ToolServerError) else tools):
+            other = seen.setdefault(told, name)
+            if other != name:
+                what = f"agents.{agent}.tools: {other} and {name} both have a tool {told}"
+                yield Finding("warning", what, "take one of the two out: a model cannot tell them")
+                return

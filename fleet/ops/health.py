@@ -1,0 +1,172 @@
+"""The health document, from live values; no secret is in it."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.config.settings import Settings
+from fleet.errors import BrokerUnavailable
+from fleet.formats.redaction import mask_url
+from fleet.intake.spool.components import SpoolComponents
+from fleet.ledger import State, bus, views
+from fleet.ledger.states import WAITING
+from fleet.store import Store, keys
+from fleet.store.address import plain_url
+from fleet.store.connection import reachable
+from fleet.turn import providers
+from fleet.version import VERSION
+
+#: A beat that has missed this many of its fastest ticks is dead.
+BEAT_LATE_S = 15.0
+
+
+def beat_is_late(beat_s: float | None) -> bool:
+    """Whether nobody does beat's work: `beat_s` is the time since its last tick, None for never."""
+    return beat_s is None or beat_s > BEAT_LATE_S
+
+
+def document(
+    opened: Callable[[], Store],
+    settings: Settings,
+    shelter: SpoolComponents,
+    *,
+    followers: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything `/health` and `fleet health` answer; `down` when the store does not answer.
+
+    `opened` gives the store, and may raise BrokerUnavailable. `followers` is what the asking
+    process knows of its clients on the bus.
+    """
+    try:
+        return _document(opened(), settings, shelter, followers or {"clients": 0, "max_lag": 0})
+    except BrokerUnavailable as error:
+        return down(str(error), shelter)
+
+
+def down(reason: str, shelter: SpoolComponents) -> dict[str, Any]:
+    """The document while the store does not answer; intake may go on into the spool."""
+    return {
+        "status": "down",
+        "version": VERSION,
+        "reason": reason,
+        "g4": {"intake": "http", **shelter.status(), "tier": {}},
+    }
+
+
+def _document(
+    store: Store, settings: Settings, shelter: SpoolComponents, followers: Mapping[str, Any]
+) -> dict[str, Any]:
+    standing = shelter.status()
+    names = list(settings.agents)
+    counts = views.counts(store, names)
+    agents = views.agents(store, names)
+    totals = _totals(counts)
+    oldest_s = max((row["oldest_s"] for row in counts.values()), default=0.0)
+    signs = _signs(store)
+    consuming = all(row["consuming"] for row in agents.values())
+    sheltered = standing["breaker"] != "closed" or standing["spooled"] != 0
+    return {
+        "status": "degraded" if sheltered or beat_is_late(signs.beat_s) or not consuming else "ok",
+        "version": VERSION,
+        "epoch": signs.epoch,
+        "g1": {
+            "enabled": True,
+            "redis_url": mask_url(plain_url(settings)),
+            "length": signs.length,
+            "pending": sum(totals[state] for state in (*WAITING, State.ACTIVE, State.ANNOUNCING)),
+            "last_id": bus.last_id(store),
+            "oldest_pending_s": oldest_s,
+        },
+        "g2": _isolation(settings, agents),
+        "g3": {
+            "failed": totals[State.RETRYING] + totals[State.DEAD],
+            "retrying": totals[State.RETRYING],
+            "dead": totals[State.DEAD],
+            "unverified": sum(row["unverified"] for row in counts.values()),
+        },
+        "g4": {
+            "intake": signs.intake,
+            **standing,
+            "tier": {name: row["tier"] for name, row in agents.items()},
+            "providers": providers.states(store),
+        },
+        "beat": {"last_tick_s": signs.beat_s},
+        "bus": _bus(settings, signs, followers),
+        "saturation": _saturation(totals, len(names), oldest_s),
+    }
+
+
+def _isolation(settings: Settings, agents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "dispatch_timeout_s": settings.dispatch_timeout_s,
+        "semaphores": list(agents),
+        "agents": {name: _agent(row) for name, row in agents.items()},
+    }
+
+
+def _bus(settings: Settings, signs: "_Signs", followers: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **followers,
+        "oldest_id": signs.oldest_id,
+        "retention_s": settings.bus.max_age_s,
+        "retention_entries": settings.bus.max_length,
+    }
+
+
+def _saturation(totals: Mapping[str, int], capacity: int, oldest_s: float) -> dict[str, Any]:
+    return {
+        "queued": totals[State.QUEUED],
+        "active": totals[State.ACTIVE],
+        "capacity": capacity,
+        "oldest_s": oldest_s,
+    }
+
+
+def _totals(counts: dict[str, dict[str, Any]]) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for row in counts.values():
+        totals.update(row["states"])
+    return totals
+
+
+@dataclass(frozen=True, slots=True)
+class _Signs:
+    epoch: str | None
+    length: int
+    beat_s: float | None  #: since the last tick of any periodic job
+    oldest_id: str | None
+    intake: str  #: how the upstream's events come in; `http` where none are taken
+
+
+def _signs(store: Store) -> _Signs:
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        pipe.get(keys.EPOCH)
+        pipe.zcard(keys.INDEX)
+        pipe.hgetall(keys.BEAT)
+        pipe.time()
+        pipe.xrange(keys.BUS, count=1)
+        pipe.get(keys.UPSTREAM_MODE)
+        epoch, length, beat, (seconds, micros), first, mode = pipe.execute()
+    now = seconds + micros / 1e6
+    ticks = [float(value) for value in beat.values()]
+    return _Signs(
+        epoch=epoch,
+        length=length,
+        beat_s=round(now - max(ticks), 3) if ticks else None,
+        oldest_id=first[0][0] if first else None,
+        intake=mode or "http",
+    )
+
+
+def _agent(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "semaphore_locked": row["active"] is not None,
+        "holder": row["holder"],
+        "held_s": row["held_s"],
+        "fence": row["fence"],
+        "queued": row["queued"],
+        "consuming": row["consuming"] and not row["paused"],
+        "reported_s": row["reported_s"],
+    }

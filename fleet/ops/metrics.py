@@ -1,0 +1,248 @@
+"""What Prometheus is told, from the store: one look at it for each scrape, by one script.
+
+Every figure that all processes share is kept in the store and counted in the move it counts, so it
+survives every restart and whichever API process is asked says the same. What is one process's own,
+its clients, is added here. Labels are agents of the configuration and words of the fleet, so their
+number is bounded; an agent that was taken out of the configuration disappears.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+
+from fleet.ledger import FailureStage, State
+from fleet.store import Store
+from fleet.version import VERSION
+
+#: Upper bounds of the histogram of turns in milliseconds; `commit.lua` counts by the same.
+TURN_BOUNDS_MS = (
+    *(100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000),
+    1_800_000,
+)
+#: States that a dispatch can be found in now; ended ones are counted as outcomes.
+_LIVE = tuple(str(state) for state in State if not state.terminal)
+#: `unverified` completed without the word of a receiver, and are not in `completed`.
+_OUTCOMES = (*(str(state) for state in State if state.terminal), "unverified")
+
+#: The values of a metric's labels, as a tuple, and the figure.
+Samples = Mapping[Any, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """What one API process knows of its own clients, and of what keeps them from the store."""
+
+    following: int = 0  #: of the bus
+    max_lag: int = 0  #: entries that the slowest of them has before it
+    delivered: int = 0
+    evicted: int = 0
+    resyncs: int = 0
+    listening: int = 0  #: to turns
+    breaker_open: bool = False
+    spooled: int | None = 0  #: events that wait for the broker; None where that cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the store said."""
+
+    now_ms: float
+    accepted: int
+    bus_length: int
+    totals: Mapping[str, int]
+    counts: Mapping[str, int]
+    fences: Mapping[str, int]
+    beat_s: float | None  #: since the last tick of any periodic job
+    providers: Mapping[str, bool]  #: true while it is left alone; of an agent's own, `agent/name`
+    agents: Mapping[str, tuple[int, int, float, float]]  #: online, paused, running s, oldest s
+
+
+def read(store: Store, agents: Sequence[str]) -> Reading:
+    """One look at the store. Raises BrokerUnavailable."""
+    said = json.loads(store.run("metrics", *agents))
+    now_ms = float(said["now"])
+    ticks = [float(tick) for tick in _pairs(said["beat"]).values()]
+    return Reading(
+        now_ms=now_ms,
+        accepted=int(said["accepted"]),
+        bus_length=int(said["bus"]),
+        totals=_whole(said["totals"]),
+        counts=_whole(said["counts"]),
+        fences=_whole(said["fences"]),
+        providers={
+            name: json.loads(breaker)["wait"] > 0
+            for name, breaker in _pairs(said["providers"]).items()
+            if "/" not in name or name.partition("/")[0] in agents
+        },
+        beat_s=max(0.0, now_ms / 1000 - max(ticks)) if ticks else None,
+        agents={
+            name: (online, paused, _age_s(now_ms, running), _age_s(now_ms, oldest))
+            for name, (online, paused, running, oldest) in zip(agents, said["agents"], strict=True)
+        },
+    )
+
+
+def render(reading: Reading | None, clients: Clients, accept: str = "") -> tuple[bytes, str]:
+    """The answer to a scrape and its media type; `reading` is None while the store is away."""
+    encode, media_type = choose_encoder(accept)
+    # It needs nothing of a registry but `collect`.
+    body: bytes = encode(cast("CollectorRegistry", _Collector(reading, clients)))
+    return body, media_type
+
+
+class _Collector:
+    """The metrics of one moment."""
+
+    def __init__(self, reading: Reading | None, clients: Clients) -> None:
+        self._reading = reading
+        self._clients = clients
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge("up", "1 when the store answers.", {(): self._reading is not None})
+        yield _gauge("build_info", "The version that answers.", {(VERSION,): 1}, "version")
+        yield from _of_process(self._clients)
+        if self._reading is not None:
+            yield from _of_store(self._reading)
+            yield from _of_agents(self._reading)
+            yield from _of_turns(self._reading)
+
+
+def _of_process(clients: Clients) -> Iterator[Metric]:
+    yield _gauge("bus_clients", "Clients of the bus, of this process.", {(): clients.following})
+    lag = {(): clients.max_lag}
+    yield _gauge("bus_max_lag", "Bus entries that the slowest client has before it.", lag)
+    yield _counter("bus_delivered", "Bus entries handed to clients.", {(): clients.delivered})
+    yield _counter(
+        "bus_evicted", "Bus clients cut off because they read nothing.", {(): clients.evicted}
+    )
+    yield _counter(
+        "bus_resyncs", "Bus clients told to fetch the state again.", {(): clients.resyncs}
+    )
+    yield _gauge("stream_listeners", "Clients that listen to turns.", {(): clients.listening})
+    yield _gauge("breaker_open", "1 while the broker is not asked.", {(): clients.breaker_open})
+    if clients.spooled is not None:
+        yield _gauge("spooled", "Events that wait for the broker on disk.", {(): clients.spooled})
+
+
+def _of_store(reading: Reading) -> Iterator[Metric]:
+    yield _counter("accepted", "Dispatches ever accepted.", {(): reading.accepted})
+    left_alone = {(name,): alone for name, alone in reading.providers.items()}
+    text = "1 while a provider of models is left alone after its failures; none: it is well."
+    yield _gauge("provider_breaker_open", text, left_alone, "provider")
+    yield _gauge("bus_entries", "Entries that the bus keeps.", {(): reading.bus_length})
+    if reading.beat_s is not None:
+        age = {(): reading.beat_s}
+        yield _gauge("beat_age_seconds", "Since beat's last tick of any periodic job.", age)
+
+
+def _of_agents(reading: Reading) -> Iterator[Metric]:
+    rows = reading.agents
+    states = {
+        (agent, state): reading.counts.get(f"{agent}|{state}", 0)
+        for agent in rows
+        for state in _LIVE
+    }
+    yield _gauge("dispatches", "Dispatches that have not ended.", states, "agent", "state")
+    for place, name, text in (
+        (0, "agent_online", "1 while a worker holds the agent's lease."),
+        (1, "agent_paused", "1 while the agent starts no turn."),
+        (2, "running_seconds", "How long the agent's present turn runs; 0 without one."),
+        (3, "oldest_seconds", "Age of the agent's oldest runnable dispatch; 0 without one."),
+    ):
+        yield _gauge(name, text, {(agent,): row[place] for agent, row in rows.items()}, "agent")
+    fences = {(agent,): reading.fences.get(agent, 0) for agent in rows}
+    yield _counter("lease_changes", "How often the agent got another holder.", fences, "agent")
+
+
+def _of_turns(reading: Reading) -> Iterator[Metric]:
+    def totals(measure: str, unit: float = 1) -> dict[tuple[str, ...], float]:
+        return {(agent,): _total(reading, agent, measure) / unit for agent in reading.agents}
+
+    def split(prefix: str, words: Iterable[str]) -> dict[tuple[str, ...], float]:
+        return {
+            (agent, word): _total(reading, agent, prefix + word)
+            for word in words
+            for agent in reading.agents
+        }
+
+    ended = split("outcome.", _OUTCOMES)
+    yield _counter("outcomes", "Dispatches that ended.", ended, "agent", "outcome")
+    verified = split("delivery.", ("ack", "echo", "timeout_fallback"))
+    told = "Receivers that confirmed an outcome, or did not in time."
+    yield _counter("deliveries", told, verified, "agent", "verification")
+    typed = split("injected.", ("echo", "timeout_fallback"))
+    told = "Events typed into terminals that echoed them, or did not in time."
+    yield _counter("injections", told, typed, "agent", "verification")
+    yield _counter("attempts", "Turns that were started.", totals("attempts"), "agent")
+    failed = split("failed.", map(str, FailureStage))
+    yield _counter("failures", "Attempts that failed.", failed, "agent", "stage")
+    spoken = split("tokens_", ("in", "out"))
+    yield _counter("tokens", "Tokens of finished model calls.", spoken, "agent", "direction")
+    text = (
+        "Turns by the tier of models that spoke last in them: 1 is the agent's own, then fallbacks."
+    )
+    yield _counter("turns_by_tier", text, _tiers(reading), "agent", "tier")
+    usd = totals("usd", 1e6)
+    yield _counter("dollars", "US dollars spent on finished model calls.", usd, "agent")
+    turns = HistogramMetricFamily("fleet_turn_seconds", "How long turns took.", labels=["agent"])
+    for agent in reading.agents:
+        seen, buckets = 0, []
+        for bound in TURN_BOUNDS_MS:
+            seen += _total(reading, agent, f"turn.{bound}")
+            buckets.append((str(bound / 1000), float(seen)))
+        seen += _total(reading, agent, "turn.inf")
+        buckets.append(("+Inf", float(seen)))
+        turns.add_metric([agent], buckets, _total(reading, agent, "turn_ms") / 1000)
+    yield turns
+
+
+def _tiers(reading: Reading) -> dict[tuple[str, ...], float]:
+    """The first tier of each agent, and of the others those that were ever used."""
+    found: dict[tuple[str, ...], float] = {(agent, "1"): 0 for agent in reading.agents}
+    for name, number in reading.totals.items():
+        agent, _, measure = name.partition("|")
+        if agent in reading.agents and measure.startswith("tier."):
+            found[agent, measure.removeprefix("tier.")] = number
+    return found
+
+
+def _gauge(name: str, text: str, values: Samples, *labels: str) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"fleet_{name}", text, labels=labels)
+    for of, value in values.items():
+        family.add_metric(of, float(value))
+    return family
+
+
+def _counter(name: str, text: str, values: Samples, *labels: str) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"fleet_{name}", text, labels=labels)
+    for of, value in values.items():
+        family.add_metric(of, float(value))
+    return family
+
+
+def _total(reading: Reading, agent: str, measure: str) -> int:
+    return reading.totals.get(f"{agent}|{measure}", 0)
+
+
+def _age_s(now_ms: float, since_ms: float) -> float:
+    return max(0.0, now_ms - since_ms) / 1000 if since_ms else 0.0
+
+
+def _pairs(flat: Any) -> dict[str, str]:
+    # An empty list of Lua's is an empty object of JSON's.
+    items = list(flat)
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _whole(flat: Any) -> dict[str, int]:
+    return {name: int(value) for name, value in _pairs(flat).items()}

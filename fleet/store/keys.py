@@ -1,0 +1,220 @@
+"""Every key in the store, with its life. Lua builds the same names in `store/scripts/_lib.lua`.
+
+| key                     | type   | holds                                   | life               |
+|-------------------------|--------|-----------------------------------------|--------------------|
+| fleet:epoch             | string | names the life of this data set         | permanent          |
+| fleet:seq, fleet:rings  | string | counters: acceptances, doorbells        | permanent          |
+| fleet:counts            | hash   | `agent/state` -> number of dispatches   | permanent          |
+| fleet:fences            | hash   | agent -> newest fencing token           | permanent          |
+| fleet:totals            | hash   | `agent/measure` -> running totals       | permanent          |
+| fleet:spend:<day>       | hash   | `agent/measure` -> usd, tokens that day | 3 days             |
+| fleet:bus               | stream | the bus                                 | trimmed            |
+| fleet:index             | zset   | every kept dispatch by acceptance       | swept              |
+| fleet:ended, fleet:dead | zset   | ended ones and dead letters, by ending  | swept              |
+| fleet:retry             | zset   | retrying ones by due time               | while live         |
+| fleet:deadlines         | zset   | waiting ones by deadline                | while live         |
+| fleet:quiet             | zset   | waiting for quiet, by when it is over   | while live         |
+| fleet:deliveries        | zset   | outcomes and targets, by due time       | while live         |
+| fleet:deliveries:upstream | zset | the same of what goes back upstream     | while live         |
+| fleet:due:<agent>       | zset   | runnable ones by lane and age           | while live         |
+| fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
+| fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
+| fleet:history:<hash>    | list   | what a session said (content)           | history_ttl_s      |
+| fleet:agent:<agent>     | hash   | active dispatch, paused                 | permanent          |
+| fleet:lease:<agent>     | hash   | holder, fence, since                    | lease TTL          |
+| fleet:orders:<agent>    | list   | orders to the worker that holds it      | 10 s               |
+| fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
+| fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
+| fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
+| fleet:callback:<id>     | hash   | what a service called back (content)    | as the record      |
+| fleet:called:<id>       | list   | wakes the turn that waits for that      | 10 s               |
+| fleet:delivery:<id>     | hash   | who was told of an outcome, who not yet | as the record      |
+| fleet:target:<name>     | hash   | how a receiver did lately, its delay    | a day              |
+| fleet:speech:<id>       | stream | what a turn says meanwhile (content)    | minutes            |
+| fleet:event:<hash>      | hash   | parent of its dispatches: ids, outcomes | after the last end |
+| fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
+| fleet:chain:<id>        | hash   | where a chain is; its plan and votes    | as its event       |
+| fleet:trail:<id>        | hash   | what its stages ended with (content)    | as its event       |
+| fleet:alerted:<name>    | string | an alert was given lately               | 60 s, or a day     |
+| fleet:providers         | hash   | breakers of the models' providers       | a day              |
+| fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
+| fleet:pressure          | string | the store's memory is nearly full       | 15 s               |
+| fleet:grace             | string | agents are given time to come back      | 30 s               |
+| fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
+| fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
+| fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
+| fleet:alerts:looked     | string | when was compared last                  | a day              |
+| fleet:alerts:outbox     | list   | messages that wait to be sent           | a day              |
+| fleet:alerts:sending    | string | a message is being sent                 | 20 s               |
+| fleet:alerts:rate       | string | messages in this minute                 | 60 s               |
+| fleet:alerts:suppressed | string | messages that were too many             | a day              |
+| fleet:breaker:<opening> | string | an opening of a breaker was told        | an hour            |
+| fleet:rang:<agent>      | string | beat rang for it lately                 | 5 s                |
+| fleet:upstream:<hash>   | hash   | place in a gateway's events             | permanent          |
+| fleet:upstream_mode     | string | how the gateway's events come in        | 15 s               |
+| fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
+| fleet:ready             | string | the API tried lately whether it writes  | 60 s               |
+| fleet:beat              | hash   | last tick of each periodic job          | permanent          |
+| fleet:lock:token        | string | newest fencing token of any lock        | permanent          |
+| fleet:lock:holds:<lock> | hash   | who holds a lock, each until when       | the last hold      |
+| fleet:lock:line:<lock>  | zset   | who waits for it, in order              | 10 s               |
+| fleet:lock:ticket:<id>  | string | a waiter was heard of, or gave up       | seconds            |
+| fleet:lock:wake:<id>    | list   | wakes a waiter                          | 1 s                |
+| fleet:tokens            | hash   | API tokens, hashed                      | permanent          |
+| fleet:access_news       | stream | which tokens were created or revoked    | trimmed            |
+| fleet:ticket:<hash>     | string | the token that a ticket stands for      | 30 s               |
+| agent.<agent>           | list   | Celery's queue of doorbells             | Celery's           |
+"""
+
+import hashlib
+import uuid
+
+EPOCH = "fleet:epoch"
+COUNTS = "fleet:counts"
+FENCES = "fleet:fences"
+TOTALS = "fleet:totals"
+BUS = "fleet:bus"
+INDEX = "fleet:index"
+ENDED = "fleet:ended"
+DEAD = "fleet:dead"
+RETRY = "fleet:retry"
+DEADLINES = "fleet:deadlines"
+QUIET = "fleet:quiet"
+BEAT = "fleet:beat"
+READY = "fleet:ready"
+PROVIDERS = "fleet:providers"
+PRESSURE = "fleet:pressure"
+UPSTREAM_MODE = "fleet:upstream_mode"
+ALERTS_CURSOR = "fleet:alerts:cursor"
+TOKENS = "fleet:tokens"
+ACCESS_NEWS = "fleet:access_news"
+
+#: Names the dispatches of this project: the same event and agent give the same id, everywhere.
+_NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")
+
+
+def spend(day: int) -> str:
+    """What the agents have cost on one day, counted from 1970 in UTC."""
+    return f"fleet:spend:{day}"
+
+
+def due(agent: str) -> str:
+    """The runnable dispatches of one agent."""
+    return f"fleet:due:{agent}"
+
+
+def agent(name: str) -> str:
+    """What is true of one agent now."""
+    return f"fleet:agent:{name}"
+
+
+def lease(agent: str) -> str:
+    """The lease of one agent."""
+    return f"fleet:lease:{agent}"
+
+
+def commands(agent: str) -> str:
+    """Orders to the worker that holds an agent."""
+    return f"fleet:orders:{agent}"
+
+
+def turn(job: str) -> str:
+    """A periodic job ran lately."""
+    return f"fleet:turn:{job}"
+
+
+def upstream(digest: str) -> str:
+    """The place in the events of one gateway."""
+    return f"fleet:upstream:{digest}"
+
+
+def dispatch(dispatch_id: str) -> str:
+    """The record of one dispatch."""
+    return f"fleet:dispatch:{dispatch_id}"
+
+
+def journal(dispatch_id: str) -> str:
+    """The finished steps of one dispatch."""
+    return f"fleet:journal:{dispatch_id}"
+
+
+def outcome(dispatch_id: str) -> str:
+    """The answer of one dispatch."""
+    return f"fleet:outcome:{dispatch_id}"
+
+
+def called(dispatch_id: str) -> str:
+    """The list on which a turn waits for what a service calls back."""
+    return f"fleet:called:{dispatch_id}"
+
+
+def delivery(dispatch_id: str) -> str:
+    """Who has confirmed the outcome of one dispatch."""
+    return f"fleet:delivery:{dispatch_id}"
+
+
+def speech(dispatch_id: str) -> str:
+    """What the turn of one dispatch says while it runs."""
+    return f"fleet:speech:{dispatch_id}"
+
+
+def event(digest: str) -> str:
+    """The ids of one event's dispatches."""
+    return f"fleet:event:{digest}"
+
+
+def payload(digest: str) -> str:
+    """The event itself."""
+    return f"fleet:payload:{digest}"
+
+
+def chain(chain_id: str) -> str:
+    """Where one chain is."""
+    return f"fleet:chain:{chain_id}"
+
+
+def trail(chain_id: str) -> str:
+    """What the stages of one chain ended with."""
+    return f"fleet:trail:{chain_id}"
+
+
+def queue(agent: str) -> str:
+    """Celery's queue of one agent; also its Redis list."""
+    return f"agent.{agent}"
+
+
+def history(session: str) -> str:
+    """What was said in one session."""
+    return f"fleet:history:{hashlib.sha1(session.encode()).hexdigest()}"  # noqa: S324 - a name
+
+
+def lock_name(kind: str, of: str) -> str:
+    """The name of a lock, whatever characters the session or turn it is `of` holds."""
+    return f"{kind}:{event_digest(of)}"
+
+
+def lock_wake(hold_id: str) -> str:
+    """The list on which a waiter blocks."""
+    return f"fleet:lock:wake:{hold_id}"
+
+
+def event_digest(event_key: str) -> str:
+    """A fixed-length name for an event's key, whatever characters it holds."""
+    return hashlib.sha256(event_key.encode()).hexdigest()[:40]
+
+
+def dispatch_id(event_key: str, agent_name: str) -> str:
+    """The id of one event's dispatch to one agent: a repeated event gives it again."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event_key}\n{agent_name}"))
+
+
+def chain_id(event_key: str, chain: str) -> str:
+    """The id of one event's run through a chain."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event_key}\nchain:{chain}"))
+
+
+def stage_dispatch_id(event_key: str, chain: str, stage: int, round_: int, agent_name: str) -> str:
+    """The id of a stage's dispatch, stages and rounds counted from 1; `_chain.lua` makes it too."""
+    return str(
+        uuid.uuid5(_NAMESPACE, f"{event_key}\nchain:{chain}\n{stage}\n{round_}\n{agent_name}")
+    )

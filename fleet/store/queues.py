@@ -1,0 +1,37 @@
+"""The queues, declared as Celery would on demand: a producer without this app agrees."""
+
+from typing import Any
+
+from kombu import Exchange, Queue
+
+from fleet.config.settings import Settings
+from fleet.store import keys
+from fleet.store.address import rings_in_store
+
+#: The queues that are nobody's own; any worker may serve them.
+SHARED_QUEUES = ("intake", "delivery", "maintenance")
+
+#: On RabbitMQ: replicated and fsynced; a doorbell that kills its worker is dropped at last, the
+#: ledger knows better. No single active consumer: one that is stopped, or whose host has vanished,
+#: would stay it until its heartbeats are missed, minutes after its lease went to another.
+_QUORUM: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": 3}
+
+
+def agent_queue(settings: Settings, agent: str) -> Queue:
+    """The queue of one agent's doorbells.
+
+    In the store it is `no_ack`: a popped doorbell is gone, and the ledger rings again when it came
+    to nothing. So there is nothing to redeliver, and one command a doorbell instead of nine.
+    """
+    if rings_in_store(settings):
+        return _queue(keys.queue(agent), no_ack=True)
+    return _queue(keys.queue(agent), queue_arguments=_QUORUM)
+
+
+def shared_queue(name: str) -> Queue:
+    """A queue that any worker may serve."""
+    return _queue(name)
+
+
+def _queue(name: str, **options: Any) -> Queue:
+    return Queue(name, Exchange(name, type="direct"), routing_key=name, **options)

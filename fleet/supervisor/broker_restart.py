@@ -1,0 +1,40 @@
+"""The supervisor's hook that starts the embedded broker again when its server ends."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from fleet.broker.embedded import EmbeddedBroker
+from fleet.errors import BrokerUnavailable
+
+#: How soon a dead server is noticed; looking costs microseconds.
+POLL_INTERVAL_S = 0.1
+#: Between attempts that fail, as on a full disk: doubling.
+BACKOFF_MIN_S = 0.5
+BACKOFF_MAX_S = 15.0
+
+
+async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> None:
+    """Keep a started broker running until cancelled; tell of starts and failures."""
+    pause_s = BACKOFF_MIN_S
+    while True:
+        await asyncio.sleep(POLL_INTERVAL_S)
+        if broker.alive():
+            # On a full disk it is tried again at the next look.
+            with suppress(OSError):
+                broker.republish()
+            continue
+        starting = asyncio.create_task(asyncio.to_thread(broker.start))
+        try:
+            endpoint = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The thread cannot be cancelled, and whoever stops the broker next must not race it.
+            await asyncio.gather(starting, return_exceptions=True)
+            raise
+        except BrokerUnavailable as error:
+            say(f"{error} Next attempt in {pause_s:g} s.")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+        else:
+            say(f"ended and was started again, pid {endpoint.pid}")
+            pause_s = BACKOFF_MIN_S

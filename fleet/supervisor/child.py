@@ -1,0 +1,229 @@
+"""One supervised process: started, watched, started again, ended together with its session."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from fleet.errors import FleetError
+from fleet.supervisor.output import LogFile, lines_of
+from fleet.system.lifeline import LIFELINE_FD
+from fleet.system.process_group import kill_session
+
+#: A process that lived this long has not crashed at its start; its back-off begins anew.
+STEADY_S = 60.0
+#: Between the end of a process and its next start: doubling, with jitter so that a fleet whose
+#: broker was away does not come back all at once.
+BACKOFF_MIN_S = 0.1
+BACKOFF_MAX_S = 30.0
+#: That many deaths within STEADY_S of their start, in a row, are a crash loop (about 3 s of them).
+CRASH_LOOP = 5
+READY_POLL_S = 0.05
+#: A grandchild that left the session may hold the output open; nobody waits longer for it.
+OUTPUT_TIMEOUT_S = 1.0
+#: What a shell answers for a program that cannot be started.
+COMMAND_NOT_FOUND = 127
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """A process of the fleet, and what its supervisor promises it."""
+
+    name: str
+    argv: Sequence[str]
+    #: Started in rising order, each stage when the one before is ready; stopped in falling order.
+    stage: int
+    #: On top of the supervisor's own environment.
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: Asked again and again while the process lives; None: ready once it has been started.
+    ready: Callable[[], Awaitable[bool]] | None = None
+    ready_timeout_s: float = 30.0
+    #: Goes to the process alone, not to its children.
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_grace_s: float = 10.0
+    restart: bool = True
+
+
+class Child:
+    """Keeps one process of `spec` running until told to stop. `say` gets a line at a time."""
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        *,
+        lifeline: int,
+        log: LogFile,
+        say: Callable[[str, str], None],
+        on_crash_loop: Callable[[str, int], None],
+    ) -> None:
+        self.spec = spec
+        self.stopping = asyncio.Event()
+        #: The last line it printed, for the sentence that says why it failed.
+        self.last_line = "it printed nothing"
+        #: How many of its lives have ended early, in a row.
+        self.crashes = 0
+        self._lifeline = lifeline
+        self._log = log
+        self._log_fails = False
+        self._say = say
+        self._on_crash_loop = on_crash_loop
+        self._process: asyncio.subprocess.Process | None = None
+        self._grace_s = spec.stop_grace_s
+        self._started = False
+        self._over: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that lives now, or None between two lives."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def run(self) -> None:
+        """Live until `stopping` is set, or until the first end where the spec says so."""
+        delay_s = BACKOFF_MIN_S
+        while not self.stopping.is_set():
+            born = time.monotonic()
+            code = await self._live()
+            end = ending(code)
+            if self.stopping.is_set() or not self.spec.restart:
+                self._over = end
+                self._tell(f"ended with {end}")
+                return
+            if time.monotonic() - born > STEADY_S:
+                self.crashes, delay_s = 0, BACKOFF_MIN_S
+            self.crashes += 1
+            if self.crashes == CRASH_LOOP:
+                self._on_crash_loop(self.spec.name, code)
+            pause_s = delay_s * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+            self._tell(f"ended with {end}, starts again in {pause_s:.1f} s")
+            delay_s = min(delay_s * 2, BACKOFF_MAX_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), pause_s)
+
+    async def wait_ready(self) -> None:
+        """Return when the process is ready; FleetError when it ended, crashes or takes too long."""
+        until = time.monotonic() + self.spec.ready_timeout_s
+        while not await self._is_ready(until):
+            if self._over:
+                raise self._failure(f"ended with {self._over} before it was ready")
+            if self.crashes >= CRASH_LOOP:
+                raise self._failure(f"ended {self.crashes} times before it was ready")
+            if time.monotonic() > until:
+                raise self._failure(f"was not ready within {self.spec.ready_timeout_s:g} s")
+            await asyncio.sleep(READY_POLL_S)
+
+    def kill(self) -> None:
+        """End it and its session now, for good."""
+        self._grace_s = 0.0
+        self.stopping.set()
+        if (pid := self.pid) is not None:
+            kill_session(pid)
+
+    async def _is_ready(self, until: float) -> bool:
+        if self.spec.ready is None:
+            return self._started
+        if self.pid is None:
+            return False
+        try:
+            async with asyncio.timeout(max(until - time.monotonic(), 0.0)):
+                return await self.spec.ready()
+        except TimeoutError:
+            return False
+
+    def _failure(self, what: str) -> FleetError:
+        return FleetError(f"{self.spec.name} {what}: {self.last_line}")
+
+    async def _live(self) -> int:
+        """One life, from the start to the end of its session; its exit code."""
+        try:
+            process, output, pipe = await self._spawn()
+        except OSError as error:
+            self.last_line = f"{self.spec.argv[0]} cannot be started ({error.strerror or error})"
+            return COMMAND_NOT_FOUND
+        self._process, self._started = process, True
+        self._tell(f"started, pid {process.pid}")
+        reading = asyncio.create_task(self._read(output))
+        ended = asyncio.create_task(process.wait())
+        told = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait({ended, told, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()  # else it has only closed its output
+                await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await self._ask_to_end(process, ended)
+        finally:
+            told.cancel()
+            # Also a pool's children that outlived their parent.
+            kill_session(process.pid)
+            code = await ended
+            await asyncio.wait({reading}, timeout=OUTPUT_TIMEOUT_S)
+            pipe.close()
+            reading.cancel()
+        return code
+
+    async def _spawn(
+        self,
+    ) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.ReadTransport]:
+        # Our own pipe: with asyncio's, `wait` would wait for whoever inherited the output.
+        reading, writing = os.pipe()
+        output = asyncio.StreamReader()
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(reading, "rb", 0)
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self.spec.argv,
+                env={
+                    **os.environ,
+                    "PYTHONUNBUFFERED": "1",
+                    **self.spec.env,
+                    LIFELINE_FD: str(self._lifeline),
+                },
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,
+                pass_fds=[self._lifeline],
+            )
+        except OSError:
+            pipe.close()
+            raise
+        finally:
+            os.close(writing)
+        return process, output, pipe
+
+    async def _read(self, output: asyncio.StreamReader) -> None:
+        async for line in lines_of(output):
+            self.last_line = line.strip() or self.last_line
+            self._tell(line)
+
+    async def _ask_to_end(
+        self, process: asyncio.subprocess.Process, ended: "asyncio.Task[int]"
+    ) -> None:
+        with suppress(ProcessLookupError):
+            # Not `process.send_signal`: it polls first, and a process that has just ended is then
+            # reaped before asyncio can, which never learns its exit code.
+            os.kill(process.pid, self.spec.stop_signal)
+        await asyncio.wait({ended}, timeout=self._grace_s)
+        if not ended.done():
+            self._tell(f"still runs {self._grace_s:g} s after being asked to end: killed")
+
+    def _tell(self, line: str) -> None:
+        self._say(self.spec.name, line)
+        try:
+            self._log.write(line)
+            self._log_fails = False
+        except OSError as error:
+            if not self._log_fails:
+                self._say(self.spec.name, f"its log cannot be written: {error.strerror or error}")
+            self._log_fails = True
+
+
+def ending(code: int) -> str:
+    """An exit code in words: `exit code 3`, `SIGKILL`."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -1,0 +1,315 @@
+"""A host: the agents' workers of one machine, forked from one warm parent.
+
+The problem: a Celery worker with LiteLLM takes 3 s and 190 MB to start, and a hundred of them are
+wanted, and a dead one back at once. So this process imports everything, freezes it, and forks: a
+worker shares its parent's pages and is there in a fraction of a second. It stays single-threaded,
+because a fork copies one thread and every lock the others hold.
+
+Deaths arrive as readable pidfds. Whatever the dead worker's tools started is killed with its
+session before the replacement starts. When this process itself is killed, its workers get the
+kernel's parent-death signal, and a guardian kills their sessions. The guardian also kills a worker
+that is stopped, or stuck, when its lease runs out.
+
+A plain `celery worker` per agent keeps every guarantee too; it only starts slower.
+"""
+
+import gc
+import importlib
+import logging
+import os
+import platform
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from fleet.config.settings import load
+from fleet.errors import ConfigError, FleetError
+from fleet.supervisor.guardian import start_guardian
+from fleet.system.parent_death import set_parent_death_signal
+from fleet.system.process_group import kill_session
+from fleet.system.process_tags import ProcessTag, tag_environment
+from fleet.worker.lease import SharedLeaseState
+from fleet.worker.state import WORKER
+
+logger = logging.getLogger(__name__)
+
+#: Imported by name, because `fleet` knows nothing of `tasks`; `warm` loads the model adapter.
+_PRELOAD = (
+    "celery.apps.worker",
+    "celery.bin.celery",
+    "celery.bin.worker",
+    "celery.concurrency.prefork",
+    "celery.worker.autoscale",
+    "celery.worker.components",
+    "celery.worker.consumer",
+    "celery.worker.control",
+    "celery.worker.pidbox",
+    "celery.worker.strategy",
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.app.events",
+    "celery.app.log",
+    "celery.app.trace",
+    "celery.backends.redis",
+    "celery.events.state",
+    "celery.fixups.django",
+    "celery.loaders.app",
+    "kombu.pidbox",
+    "kombu.pools",
+    "kombu.transport.redis",
+    "billiard.popen_fork",
+    "billiard.sharedctypes",
+    "billiard.synchronize",
+    "celery.worker.consumer.delayed_delivery",
+    "fleet.worker.commands",
+    "fleet.worker.reaper",
+    "fleet.worker.reconnect",
+    "fleet.worker.celery_requests",
+    "fleet.worker.task_events",
+    "fleet.worker.bootsteps",
+    "tasks.dispatch",
+    "tasks.intake",
+    "tasks.maintenance",
+    "tasks.runners.llm",
+    "tasks.runners.python",
+)
+_GC_WHILE_IMPORTING = (10_000, 50, 1000)
+#: A worker that lived shorter than this has crashed at its start.
+CRASH_S = 5.0
+#: The first crashes are retried at once; then the wait doubles up to the longest.
+FREE_CRASHES = 3
+BACKOFF_MAX_S = 30.0
+#: Beyond drain_s: time for the worker to close its connections.
+STOP_MARGIN_S = 5.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    agent: str
+    number: int
+    crashes: int = 0
+    pid: int = 0
+    pidfd: int = -1
+    born: float = 0.0
+    #: When to start it again, by the monotonic clock; 0 while it runs.
+    due: float = 0.0
+
+
+@dataclass(slots=True)
+class Host:
+    """Runs one worker for each agent until it is told to stop."""
+
+    agents: Sequence[str]
+    drain_s: float
+    log_level: str = "WARNING"
+    _workers: dict[int, _Worker] = field(default_factory=dict)  #: by pidfd
+    _waiting: list[_Worker] = field(default_factory=list)
+    _stopping: bool = False
+    #: Its pidfd, and what to tell it on.
+    _guardian: tuple[int, int] = (-1, -1)
+    #: One for each agent; made before any fork, so that the guardian sees what a worker writes.
+    _pages: list[SharedLeaseState] = field(default_factory=list)
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, or until the supervisor is gone; then drain. Exit code."""
+        _preload(self.agents)
+        self._pages = [SharedLeaseState() for _ in self.agents]
+        wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        poll = select.poll()
+        poll.register(wake_r, select.POLLIN)
+        lifeline = int(os.environ.pop("FLEET_LIFELINE_FD", "-1"))
+        if lifeline >= 0:
+            poll.register(lifeline, select.POLLIN | select.POLLHUP)
+        self._watch_over(poll)
+        for place, agent in enumerate(self.agents):
+            self._start(_Worker(agent, place), poll)
+        logger.info("serving %s", ", ".join(self.agents))
+        while not self._stopping:
+            for fd, _ in poll.poll(self._patience_ms()):
+                if fd == lifeline:
+                    self._stopping = True
+                elif fd in self._workers:
+                    self._bury(self._workers.pop(fd), poll)
+                elif fd == self._guardian[0]:
+                    self._watch_over(poll)
+            for worker in [w for w in self._waiting if w.due <= time.monotonic()]:
+                self._waiting.remove(worker)
+                self._start(worker, poll)
+        self._drain()
+        return 0
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+    def _patience_ms(self) -> int:
+        soonest = min((worker.due for worker in self._waiting), default=time.monotonic() + 60)
+        return max(0, int((soonest - time.monotonic()) * 1000) + 1)
+
+    def _watch_over(self, poll: select.poll) -> None:
+        """Start the guardian, or another when it was killed, and tell it of those who live."""
+        pidfd, orders = self._guardian
+        if pidfd >= 0:
+            logger.warning("the guardian was killed: there is another")
+            poll.unregister(pidfd)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            os.close(pidfd)
+            os.close(orders)
+        pid, orders = start_guardian(self._pages)
+        self._guardian = os.pidfd_open(pid), orders
+        poll.register(self._guardian[0], select.POLLIN)
+        for worker in self._workers.values():
+            self._tell_guardian(b"+%d %d\n" % (worker.pid, worker.number))
+
+    def _tell_guardian(self, order: bytes) -> None:
+        with suppress(BrokenPipeError):  # the next one is told when the death of this one is seen
+            os.write(self._guardian[1], order)
+
+    def _start(self, worker: _Worker, poll: select.poll) -> None:
+        worker.due, worker.born = 0.0, time.monotonic()
+        self._pages[worker.number].clear()
+        worker.pid = os.fork()
+        if not worker.pid:
+            self._become_worker(worker)
+        worker.pidfd = os.pidfd_open(worker.pid)
+        self._workers[worker.pidfd] = worker
+        poll.register(worker.pidfd, select.POLLIN)
+        self._tell_guardian(b"+%d %d\n" % (worker.pid, worker.number))
+
+    def _bury(self, worker: _Worker, poll: select.poll) -> None:
+        poll.unregister(worker.pidfd)
+        os.close(worker.pidfd)
+        _, status = os.waitpid(worker.pid, 0)
+        kill_session(worker.pid)
+        self._tell_guardian(b"-%d 0\n" % worker.pid)
+        lived_s = time.monotonic() - worker.born
+        code = os.waitstatus_to_exitcode(status)
+        worker.crashes = worker.crashes + 1 if lived_s < CRASH_S else 0
+        wait_s = 0.0
+        if worker.crashes > FREE_CRASHES:
+            wait_s = min(BACKOFF_MAX_S, 2.0 ** (worker.crashes - FREE_CRASHES - 1))
+        logger.warning(
+            "the worker of %s ended with %d after %.1f s; the next starts in %.0f s",
+            *(worker.agent, code, lived_s, wait_s),
+        )
+        if worker.crashes == FREE_CRASHES + 1:
+            _alert(worker.agent, code)
+        worker.due = time.monotonic() + wait_s
+        self._waiting.append(worker)
+
+    def _drain(self) -> None:
+        """Have every worker finish or hand back its turn, all at the same time."""
+        for worker in self._workers.values():
+            os.kill(worker.pid, signal.SIGTERM)
+        deadline = time.monotonic() + self.drain_s + STOP_MARGIN_S
+        running = dict(self._workers)
+        poll = select.poll()
+        for fd in running:
+            poll.register(fd, select.POLLIN)
+        while running and time.monotonic() < deadline:
+            for fd, _ in poll.poll(max(1, int((deadline - time.monotonic()) * 1000))):
+                worker = running.pop(fd)
+                poll.unregister(fd)
+                os.waitpid(worker.pid, 0)
+                kill_session(worker.pid)
+        for worker in running.values():
+            logger.warning("the worker of %s did not stop in time and is killed", worker.agent)
+            kill_session(worker.pid)
+
+    def _become_worker(self, worker: _Worker) -> NoReturn:
+        code = 1
+        try:
+            os.setsid()
+            tag_environment(ProcessTag.WORKER)
+            set_parent_death_signal()
+            for fd in (*self._guardian, *self._workers):
+                os.close(fd)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            WORKER.use_shared_state(self._pages[worker.number])
+            from fleet.celery import app
+
+            # Named, or `APP` in the environment would name another.
+            app.worker_main(["-A", "fleet", *worker_argv(worker.agent, self.log_level)[1:]])
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if isinstance(error.code, str):
+                sys.stderr.write(f"{error.code}\n")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
+    """Run the workers of `agents`, or of all, until told to stop.
+
+    Raises ConfigError for a name that is no agent, BrokerUnavailable when no broker runs.
+    """
+
+    settings = load()
+    unknown = [name for name in agents if name not in settings.agents]
+    if unknown:
+        raise ConfigError(f"agents.{unknown[0]}: there is no such agent.")
+    return Host(agents or list(settings.agents), settings.drain_s, log_level).run()
+
+
+def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
+    """The arguments of one agent's Celery worker, `celery` first."""
+    return [
+        *("celery", "worker", "-Q", f"agent.{agent}", "-c", "1", "-n", f"{agent}@%h"),
+        # Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat
+        # is enough for Flower.
+        *("-P", "prefork", "--without-mingle", "--without-gossip", "--heartbeat-interval", "20"),
+        *("-l", log_level),
+    ]
+
+
+def _preload(agents: Sequence[str]) -> None:
+    # Imports make objects that stay. To look through them for garbage again and again is a quarter
+    # of the time; not to look at all leaves holes, which each worker fills on pages of its own.
+    usual = gc.get_threshold()
+    gc.set_threshold(*_GC_WHILE_IMPORTING)
+    for name in _PRELOAD:
+        importlib.import_module(name)
+    app = importlib.import_module("fleet.celery").app
+    app.loader.import_default_modules()
+    app.finalize()
+    # Both are in each worker's banner, and kept: one runs a program, the other reads the entry
+    # points of every package installed.
+    platform.platform()
+    _ = app.backend
+    # Seconds of imports, which only agents with a model need.
+    if any(load().agents[name].runner == "llm" for name in agents):
+        importlib.import_module("tasks.execution.preload").warm()
+    if any(load().uses_tool_servers(name) for name in agents):
+        importlib.import_module("fleet.tools.mcp.server")
+    if threading.active_count() > 1:
+        raise FleetError(f"A host must fork from one thread; running are {threading.enumerate()}.")
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*usual)
+
+
+def _alert(agent: str, code: int) -> None:
+    """Say it on the bus, over a connection of its own that no fork inherits."""
+    from fleet.ledger import bus
+    from fleet.store import open_store
+    from fleet.store.address import store_url
+
+    try:
+        store = open_store(store_url(load()), bus_max_length=load().bus.max_length)
+        try:
+            bus.alert(store, "crash_loop", f"the worker of {agent} keeps ending with {code}")
+        finally:
+            store.close()
+    except FleetError as error:
+        logger.warning("the crash loop of %s could not be announced: %s", agent, error)

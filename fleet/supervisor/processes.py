@@ -1,0 +1,229 @@
+"""Which processes make a fleet on one machine, and when each is ready."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fleet.broker.endpoint import exists
+from fleet.config.settings import Settings
+from fleet.errors import BrokerUnavailable, FleetError
+from fleet.ledger import views
+from fleet.store import Store, keys
+from fleet.store.connection import reachable
+from fleet.supervisor.child import ProcessSpec
+from fleet.supervisor.host import worker_argv
+
+#: Importing LiteLLM takes 3 s, on a cold disk and a busy machine ten times that.
+WORKER_READY_S = 120.0
+READY_S = 60.0
+#: Beyond drain_s: a worker closes its connections, a host waits for its workers.
+STOP_MARGIN_S = 10.0
+LOOPBACK = "127.0.0.1"
+
+Ready = Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a fleet answers; chosen before anything is started."""
+
+    api_host: str
+    api_port: int
+    flower_port: int | None  #: None where Flower is switched off
+
+    @classmethod
+    def choose(cls, settings: Settings) -> "Addresses":
+        """Raises FleetError naming the setting when a port is taken."""
+        api, flower = settings.api, settings.flower
+        return cls(
+            api.host,
+            _free_port("api.port", api.host, api.port),
+            _free_port("flower.port", LOOPBACK, flower.port) if flower.enabled else None,
+        )
+
+    @property
+    def api(self) -> str:
+        """The API's URL; a wildcard address is reached through loopback."""
+        wildcards = {"0.0.0.0": LOOPBACK, "::": "[::1]", "": LOOPBACK}  # noqa: S104 - not bound here
+        host = f"[{self.api_host}]" if ":" in self.api_host else self.api_host
+        return f"http://{wildcards.get(self.api_host, host)}:{self.api_port}"
+
+    @property
+    def flower(self) -> str | None:
+        """Flower's URL."""
+        return f"http://{LOOPBACK}:{self.flower_port}" if self.flower_port else None
+
+
+def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> list[ProcessSpec]:
+    """Everything but the broker. One stage, because nobody needs another one to start."""
+    specs = [*_workers(settings, store), *_shared(settings, store, addresses)]
+    if settings.upstream.ws or settings.upstream.poll:
+        specs.append(ProcessSpec("upstream", _fleet("upstream"), 1))
+    if addresses.flower_port:
+        # --read-only: its API could otherwise shut workers down and send tasks.
+        argv = (
+            *("flower", f"--address={LOOPBACK}", f"--port={addresses.flower_port}"),
+            *("--read-only=True", "--logging=error"),
+        )
+        ready = _answers(LOOPBACK, addresses.flower_port, "/healthcheck")
+        specs.append(ProcessSpec("flower", _celery(*argv), 1, ready=ready, ready_timeout_s=READY_S))
+    return specs
+
+
+#: Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat is
+#: enough for Flower.
+_QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", "-l", "WARNING")
+
+
+def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
+    grace_s = settings.drain_s + STOP_MARGIN_S
+    if hasattr(os, "pidfd_open"):  # what a host needs to notice a worker's death
+        ready = _leased(store, list(settings.agents))
+        names = {"agents": (_fleet("host"), ready)}
+    else:
+        names = {a: (_celery(*worker_argv(a)[1:]), _leased(store, [a])) for a in settings.agents}
+    return [
+        ProcessSpec(
+            name,
+            argv,
+            1,
+            ready=ready,
+            ready_timeout_s=WORKER_READY_S,
+            stop_grace_s=grace_s,
+        )
+        for name, (argv, ready) in names.items()
+    ]
+
+
+def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[ProcessSpec]:
+    # A receiver that hangs must not hold up intake and repair: deliveries have their own worker.
+    own = bool(settings.deliveries)
+    names = "intake,maintenance" if own else "intake,maintenance,delivery"
+    queues = ("-Q", names, "-c", "1", "-n", "shared@%h")
+    delivery = ("-Q", "delivery", "-c", "2", "-n", "delivery@%h")
+    grace_s = settings.drain_s + STOP_MARGIN_S
+    return [
+        ProcessSpec(
+            "shared",
+            _celery("worker", *queues, *_QUIET),
+            1,
+            stop_grace_s=grace_s,
+        ),
+        *(
+            [
+                ProcessSpec(
+                    "delivery", _celery("worker", *delivery, *_QUIET), 1, stop_grace_s=grace_s
+                )
+            ]
+            if own
+            else []
+        ),
+        # A tick proves both: beat sent it and the shared worker took it.
+        ProcessSpec(
+            *("beat", _celery("beat", "--pidfile=", "-l", "WARNING"), 1),
+            ready=_ticks(store),
+            ready_timeout_s=WORKER_READY_S,
+        ),
+        ProcessSpec(
+            *("api", _fleet("api"), 1),
+            env=_ports(addresses),
+            ready=_answers(addresses.api_host, addresses.api_port, "/readyz"),
+            ready_timeout_s=READY_S,
+        ),
+    ]
+
+
+def _ports(addresses: Addresses) -> dict[str, str]:
+    """The API listens on one and links to the other."""
+    ports = {"FLEET_API__PORT": str(addresses.api_port)}
+    if addresses.flower_port:
+        ports["FLEET_FLOWER__PORT"] = str(addresses.flower_port)
+    return ports
+
+
+def _celery(*args: str) -> list[str]:
+    return [sys.executable, "-m", "fleet.supervisor.celery_child", "-A", "fleet", *args]
+
+
+def _fleet(*args: str) -> list[str]:
+    return [sys.executable, "-m", "fleet", *args]
+
+
+def _leased(store: Store, agents: list[str]) -> Ready:
+    """True when a living worker serves each agent, here or on another host."""
+    here = socket.gethostname()
+
+    def look() -> bool:
+        rows = views.agents(store, agents).values()
+        return all(row["consuming"] and _lives(str(row["holder"]), here) for row in rows)
+
+    return _asked(look)
+
+
+def _lives(holder: str, here: str) -> bool:
+    # The lease of a killed worker of this machine lasts for another moment.
+    host, _, pid = holder.rpartition(":")
+    return host != here or not pid.isdigit() or exists(int(pid))
+
+
+def _ticks(store: Store) -> Ready:
+    """True when a periodic job has run since this call."""
+    before: list[dict[str, str]] = []
+
+    def look() -> bool:
+        with reachable():
+            now: dict[str, str] = store.client.hgetall(keys.BEAT)  # type: ignore[assignment]
+        before.append(now)
+        return now != before[0]
+
+    return _asked(look)
+
+
+def _asked(look: Callable[[], bool]) -> Ready:
+    async def ready() -> bool:
+        try:
+            return await asyncio.to_thread(look)
+        except BrokerUnavailable:
+            return False
+
+    return ready
+
+
+def _answers(host: str, port: int, path: str) -> Ready:
+    """True when an HTTP GET is answered with 200."""
+
+    async def ready() -> bool:
+        try:
+            reader, writer = await asyncio.open_connection(host or LOOPBACK, port)
+        except OSError:
+            return False
+        try:
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            status = await reader.readline()
+        except OSError:
+            return False
+        finally:
+            writer.close()
+        return status.split(b" ")[1:2] == [b"200"]
+
+    return ready
+
+
+def _free_port(key: str, host: str, port: int) -> int:
+    """The port itself, or a free one for 0. Raises FleetError when it cannot be listened on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: a connection of the last run that still winds down is no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise FleetError(
+                f"{key}: cannot listen on {host}:{port} ({error.strerror or error}); "
+                f"set {key} to another port, or to 0 for a free one."
+            ) from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,155 @@
+"""The whole fleet on one machine: what `fleet up` runs, and `fleet demo` for a minute."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fleet.broker.audit import audit
+from fleet.broker.embedded import EmbeddedBroker
+from fleet.config.settings import Settings, find_file
+from fleet.errors import BrokerUnavailable, FleetError
+from fleet.ledger import bus
+from fleet.store import Store, open_store
+from fleet.store.address import store_url
+from fleet.store.connection import reachable
+from fleet.supervisor.broker_restart import keep_broker
+from fleet.supervisor.processes import Addresses, fleet_processes
+from fleet.supervisor.supervise import Supervisor
+from fleet.system.data_dir_lock import lock_data_dir
+
+#: Called once, when every process is ready; an error in it stops the fleet and leaves `run_fleet`.
+OnReady = Callable[[Addresses], Coroutine[Any, Any, None]]
+Say = Callable[[str], None]
+
+
+def run_fleet(settings: Settings, *, say: Say, on_ready: OnReady) -> int:
+    """Run the whole fleet until SIGINT, SIGTERM or the end of `on_ready` asks it to stop.
+
+    Everything it started has ended when it returns: 0, or 130 when a second signal had to kill.
+    Warnings of the processes go to `say`, everything they print to `data_dir/log`. Raises
+    FleetError in one sentence when it cannot start: the data folder is taken or cannot be used, a
+    port is taken, the broker does not answer or must not be used, a process is never ready.
+    """
+    with _terminable(), lock_data_dir(settings.data_dir):
+        addresses = Addresses.choose(settings)
+        say(f"fleet: starting {len(settings.agents)} agents ...")
+        _give_to_children()
+        embedded = None
+        if settings.broker_url is None:
+            embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_tcp)
+            embedded.start()
+        try:
+            store = open_store(store_url(settings), bus_max_length=settings.bus.max_length)
+            if embedded is None:
+                _judge(store, say)
+            elif embedded.adopted:
+                say(f"broker: still running since the last time, pid {embedded.pid}")
+            return asyncio.run(_supervise(settings, addresses, store, embedded, say, on_ready))
+        finally:
+            if embedded is not None:
+                embedded.stop()
+
+
+async def _supervise(
+    settings: Settings,
+    addresses: Addresses,
+    store: Store,
+    embedded: EmbeddedBroker | None,
+    say: Say,
+    on_ready: OnReady,
+) -> int:
+    stop = asyncio.Event()
+
+    async def when_ready() -> None:
+        await supervisor.ready.wait()
+        await on_ready(addresses)
+        stop.set()
+
+    hooks: list[Callable[[], Coroutine[None, None, None]]] = [when_ready]
+    if embedded is not None:
+        hooks.append(partial(keep_broker, embedded, lambda line: say(f"broker: {line}")))
+    supervisor = Supervisor(
+        fleet_processes(settings, addresses, store),
+        sink=_Echo(say),
+        log_dir=settings.data_dir / "log",
+        on_crash_loop=partial(_alert, store, say),
+        hooks=hooks,
+    )
+    try:
+        return await supervisor.run(stop)
+    except OSError as error:
+        raise FleetError(
+            f"The data folder {settings.data_dir} cannot be used ({error.strerror or error}): make "
+            "it writable and make room, or set fleet.data_dir to another folder."
+        ) from error
+
+
+class _Echo:
+    """Lets the warnings of the processes through, each as one line; the rest is in the logs."""
+
+    #: Celery `[2026-11-21 10:00:00,123: INFO/Main] `, Flower `[I 261121 ...] `, uvicorn `INFO: `.
+    _LEVEL = re.compile(
+        r"\[\S+ \S+ (?P<celery>[A-Z]+)/|\[(?P<tornado>[DIWEC]) \d|(?P<uvicorn>[A-Z]+): "
+    )
+    _QUIET = frozenset({"DEBUG", "INFO", "D", "I"})
+    #: The supervisor's own words, and the one sentence of a process that cannot start.
+    _ALWAYS = re.compile(
+        r"ended with .* starts again|still runs|its log cannot|fleet: |breaker |the spool "
+    )
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def __call__(self, name: str, line: str) -> None:
+        level = self._LEVEL.match(line)
+        if (level and not self._QUIET & {*level.groups()}) or self._ALWAYS.match(line):
+            self._say(f"{name}: {line}")
+
+
+def _judge(store: Store, say: Say) -> None:
+    """Audit the operator's broker. Raises FleetError for one that would lose events."""
+    with reachable():
+        findings = audit(store.client)
+    for finding in findings:
+        remedy = f" Remedy: {finding.remedy}." if finding.remedy else ""
+        if finding.level == "error":
+            raise FleetError(f"fleet.broker_url: {finding.what}.{remedy}")
+        if finding.level == "warning":
+            say(f"broker: {finding.what}.{remedy}")
+
+
+def _alert(store: Store, say: Say, name: str, code: int) -> None:
+    sentence = f"{name} keeps ending with {code}; its log is in the data folder"
+    say(sentence)
+    try:
+        bus.alert(store, "crash_loop", sentence)
+    except BrokerUnavailable as error:
+        say(f"this could not be put on the bus: {error}")
+
+
+def _give_to_children() -> None:
+    """Every process reads the file that this one read, wherever it runs."""
+    file = find_file()
+    if file is not None:
+        os.environ["FLEET_CONFIG"] = str(Path(file).absolute())
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """While the broker starts and stops, SIGTERM is what Ctrl-C is: an orderly way out."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        with suppress(ValueError, TypeError):
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,182 @@
+"""The supervisor of `fleet up`: processes started stage by stage, kept running, stopped in order.
+
+Why not an existing one: honcho ends everything when one process ends, knows no readiness and gives
+five seconds to stop. What holds here, in every order of events:
+
+* a stage starts when each process of the stage before is ready;
+* a process that ends is started again, with growing pauses while it keeps ending at once;
+* stopping goes backwards through the stages: the stop signal, then SIGKILL for the whole session;
+* each child has its own session, so that Ctrl-C reaches the supervisor alone;
+* no child outlives the supervisor, killed by SIGKILL or not (`fleet.system.lifeline`).
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from pathlib import Path
+
+from fleet.errors import FleetError
+from fleet.supervisor.child import Child, ProcessSpec
+from fleet.supervisor.output import LogFile
+
+__all__ = ["ProcessSpec", "Supervisor"]
+
+#: Gets each line of each process: its name and the line. Must not block, and not raise.
+Sink = Callable[[str, str], None]
+#: Runs in the supervisor's own loop from before the first stage until after the last.
+Hook = Callable[[], Coroutine[None, None, None]]
+
+#: As a shell reports a program that Ctrl-C ended.
+KILLED_EXIT = 130
+
+
+class Supervisor:
+    """Runs `specs` once. Lines go to `sink` and to `log_dir/<name>.log`.
+
+    `on_crash_loop(name, exit code)` is called once for each crash loop, which goes on with longer
+    pauses. A hook that raises stops the fleet as an operator would, and its error leaves `run`.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ProcessSpec],
+        *,
+        sink: Sink,
+        log_dir: Path,
+        on_crash_loop: Callable[[str, int], None] = lambda _name, _code: None,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self._specs = sorted(specs, key=lambda spec: spec.stage)
+        self._sink = sink
+        self._log_dir = log_dir
+        self._on_crash_loop = on_crash_loop
+        self._hooks = hooks
+        self._children: list[Child] = []
+        self._running: dict[Child, asyncio.Task[None]] = {}
+        self._killed = False
+        #: Set when every process of every stage is ready.
+        self.ready = asyncio.Event()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes that live now, by name."""
+        return {child.spec.name: child.pid for child in self._children if child.pid is not None}
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Run until `stop` is set, SIGINT, SIGTERM or SIGHUP comes; then everything has ended.
+
+        A second signal kills what is left. Answers 0, or 130 when it had to kill so. Raises
+        FleetError, with the last line of the process, when one cannot be made ready, or when
+        `log_dir` cannot be written. Only in the main thread, because of the signals.
+        """
+        with ExitStack() as stack:
+            self._prepare(stack)
+            stack.enter_context(self._signals(stop))
+            halt = asyncio.create_task(stop.wait())
+            hooks = [asyncio.create_task(hook()) for hook in self._hooks]
+            rising = asyncio.create_task(self._start())
+            try:
+                await self._watch(halt, rising, hooks)
+            finally:
+                halt.cancel()
+                rising.cancel()
+                await asyncio.wait({rising})
+                failed = await self._stop()
+                for hook in hooks:
+                    hook.cancel()
+                failed += _errors(await asyncio.gather(*hooks, return_exceptions=True))
+                if failed:
+                    raise failed[0]
+        return KILLED_EXIT if self._killed else 0
+
+    def _prepare(self, stack: ExitStack) -> None:
+        lifeline, held = os.pipe()
+        # Until every child has ended: closing the writing end is what tells them to.
+        stack.callback(os.close, held)
+        stack.callback(os.close, lifeline)
+        for spec in self._specs:
+            try:
+                log = LogFile(self._log_dir / f"{spec.name}.log")
+            except OSError as error:
+                raise FleetError(
+                    f"{error.filename} cannot be written ({error.strerror}): make it writable."
+                ) from error
+            stack.callback(log.close)
+            self._children.append(
+                Child(
+                    spec,
+                    lifeline=lifeline,
+                    log=log,
+                    say=self._sink,
+                    on_crash_loop=self._on_crash_loop,
+                )
+            )
+
+    async def _start(self) -> None:
+        for _, stage in groupby(self._children, key=lambda child: child.spec.stage):
+            together = list(stage)
+            for child in together:
+                self._running[child] = asyncio.create_task(child.run())
+            try:
+                async with asyncio.TaskGroup() as waiting:
+                    for child in together:
+                        waiting.create_task(child.wait_ready())
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from failed
+        self.ready.set()
+
+    async def _watch(
+        self,
+        halt: "asyncio.Task[bool]",
+        rising: "asyncio.Task[None]",
+        hooks: "Sequence[asyncio.Task[None]]",
+    ) -> None:
+        """Return when told to halt; raise what a hook, a process or the start raises."""
+        done: set[asyncio.Task[None]] = set()
+        while not halt.done():
+            tasks = {rising, *hooks, *self._running.values()}
+            await asyncio.wait({halt, *(tasks - done)}, return_when=asyncio.FIRST_COMPLETED)
+            done = {task for task in tasks if task.done()}
+            for task in done:
+                task.result()
+
+    async def _stop(self) -> list[Exception]:
+        """Backwards through the stages, to the end whatever fails; answers what failed."""
+        failed: list[Exception] = []
+        for _, stage in groupby(reversed(self._children), key=lambda child: child.spec.stage):
+            together = list(stage)
+            for child in together:
+                child.stopping.set()
+            tasks = [self._running[child] for child in together if child in self._running]
+            failed += _errors(await asyncio.gather(*tasks, return_exceptions=True))
+        return failed
+
+    @contextmanager
+    def _signals(self, stop: asyncio.Event) -> Iterator[None]:
+        def on_signal() -> None:
+            if stop.is_set():
+                self._killed = True
+                for child in self._children:
+                    child.kill()
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        wanted = [signal.SIGINT, signal.SIGTERM]
+        # Under nohup the fleet outlives its terminal.
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            wanted.append(signal.SIGHUP)
+        for number in wanted:
+            loop.add_signal_handler(number, on_signal)
+        try:
+            yield
+        finally:
+            for number in wanted:
+                loop.remove_signal_handler(number)
+
+
+def _errors(outcomes: Sequence[BaseException | None]) -> list[Exception]:
+    """What failed, leaving out what was cancelled."""
+    return [outcome for outcome in outcomes if isinstance(outcome, Exception)]

@@ -1,0 +1,34 @@
+"""The end of a whole session: every process that its leader left behind."""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+from fleet.system.process_tags import ProcessTag, kill_tagged
+
+
+def kill_session(leader: int) -> None:
+    """SIGKILL every process of the session that `leader` started, the leader included.
+
+    And what its tools started in sessions of their own, where the leader left its mark.
+    """
+    for pid in _members(leader):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+    kill_tagged(ProcessTag.WORKER, leader)
+
+
+def _members(leader: int) -> list[int]:
+    if sys.platform != "linux":
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(entry.name)) == leader:
+                    found.append(int(entry.name))
+    return found

@@ -1,0 +1,114 @@
+"""Python functions as tools: type hints and docstrings tell the model what there is.
+
+def get_price(item: str, amount: int = 1) -> float:      # tools.shop.python = "my_tools:tools"
+    "What so many of an item cost, in euros."
+    ...
+
+tools = [get_price]                                      # or an instance, for its public methods
+"""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_call
+from pydantic_core import to_json
+
+from fleet.formats.terminal_text import sanitize_value
+from fleet.tools.mcp.names import NAME
+
+Function = Callable[..., Any]
+
+
+class ToolError(Exception):
+    """A call that cannot be done; its text is for the model, and says what to do instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One tool as the model is told of it; `parameters` is the JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    #: What its set calls it, where that is no name that providers take.
+    called: str = ""
+
+    @property
+    def own_name(self) -> str:
+        """What its set calls it."""
+        return self.called or self.name
+
+    def wire(self) -> dict[str, Any]:
+        """As the chat completions protocol says it."""
+        told = {"description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": {"name": self.name, **told}}
+
+
+class FunctionToolbox:
+    """Calls the functions it was made of, with arguments checked against their type hints."""
+
+    def __init__(self, target: object) -> None:
+        """A list of functions, or an object whose public methods are the tools.
+
+        Raises ValueError, in words that go on from the name of the target.
+        """
+        found = {_name(function): function for function in _functions(target)}
+        self.specs: Sequence[Spec] = [_spec(*named) for named in found.items()]
+        self._functions = {name: validate_call(function) for name, function in found.items()}
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """What the function returns: a string as it is, anything else as JSON."""
+        try:
+            result = self._functions[name](**arguments)
+        except ValidationError as error:
+            raise ToolError(_wrong(error)) from error
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+        if isinstance(result, str):
+            return result
+        text = to_json(result, fallback=str).decode()
+        # There a terminal's codes are written out, and would come to life where it is read.
+        return text if "\\u00" not in text else json.dumps(sanitize_value(json.loads(text)))
+
+
+def _functions(target: object) -> list[Function]:
+    if isinstance(target, list | tuple):
+        found = list(target)
+    elif inspect.isclass(target) or inspect.isroutine(target):
+        raise ValueError("must be a list of functions or an instance, not a class or a function")
+    else:
+        members = inspect.getmembers(target, inspect.ismethod)
+        found = [method for name, method in members if not name.startswith("_")]
+    if not found or not all(inspect.isroutine(one) for one in found):
+        raise ValueError("must be a list of functions, or an instance with public methods")
+    return found
+
+
+def _name(function: Function) -> str:
+    name = str(getattr(function, "__name__", ""))
+    if not NAME.match(name):
+        raise ValueError(f"has a function {name!r}: a tool's name is letters, digits, '_' and '-'")
+    return name
+
+
+def _spec(name: str, function: Function) -> Spec:
+    told: Any = function  # pydantic takes a function for a type, its stubs do not
+    try:
+        schema = TypeAdapter[Any](told).json_schema()
+    except (PydanticUserError, NameError, TypeError) as error:
+        raise ValueError(f"has a function {name} whose type hints cannot be told to a model") from (
+            error
+        )
+    if schema.get("type") != "object":
+        raise ValueError(f"has a function {name} whose parameters cannot be given by name")
+    return Spec(name=name, description=inspect.getdoc(function) or "", parameters=schema)
+
+
+def _wrong(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:10])
+    return f"the arguments are wrong: {'; '.join(said)}"

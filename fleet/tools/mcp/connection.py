@@ -1,0 +1,251 @@
+"""One connection to a tool server, from its greeting to its end.
+
+The SDK's contexts must be left in the task that entered them, so each connection has a task of its
+own. When that ends, nothing of the connection is left: no program, no socket.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import anyio
+from mcp import ClientSession, MCPError
+from mcp import types as mcp_types
+from mcp.client import IncomingMessage
+from pydantic import BaseModel, ValidationError
+
+from fleet.config.tools import ToolsConfig
+from fleet.tools.mcp.errors import ToolServerError
+from fleet.tools.mcp.program import ServerProgram
+from fleet.tools.mcp.web import Web
+from fleet.version import VERSION
+
+#: A server that has not greeted by then will not; one that `uvx` has to fetch first takes longest.
+START_S = 20.0
+#: All pages of what it offers.
+LIST_S = 20.0
+TOOLS_MAX = 1000
+#: After a call that took too long: a server that does not answer a ping within this hangs.
+PING_S = 2.0
+#: Between the end of a connection and the word why it ended.
+END_S = 30.0
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Whatever = TypeVar("Whatever")
+
+
+class Forgotten(ToolServerError):
+    """The server knows the session no more and has done nothing: ask again in a new one."""
+
+
+class Connection:
+    """Opened when it is made; `ended` is set when it is over, also when it could not be opened."""
+
+    def __init__(self, name: str, section: ToolsConfig) -> None:
+        self._name, self._start_s = name, max(START_S, section.timeout_s)
+        self._way: ServerProgram | Web = (
+            ServerProgram(name, section) if section.command else Web(section)
+        )
+        self._session: ClientSession | None = None
+        self._opened, self.ended = asyncio.Event(), asyncio.Event()
+        self._why, self._patience = "", anyio.CancelScope()
+        self._tools: list[mcp_types.Tool] | None = None
+        self._changes, self._listing = 0, asyncio.Lock()
+        self._task = asyncio.create_task(self._run(), name=f"tools.{name}")
+
+    @property
+    def ending(self) -> bool:
+        """True when it can be used no more, though it may not have ended yet."""
+        return self._way.ended.is_set() or self.ended.is_set()
+
+    async def opened(self) -> None:
+        """Return once it can be used. Raises ToolServerError where it cannot."""
+        await self._opened.wait()
+        if self._session is None:
+            raise self._error(self._why)
+
+    async def close(self) -> None:
+        """End it, and what runs for it. Returns when that is done."""
+        self._way.ended.set()
+        self._patience.cancel()
+        await asyncio.wait([self._task])
+
+    async def tools(self) -> list[mcp_types.Tool]:
+        """What the server offers; asked for once, and again when it says that this has changed."""
+        async with self._listing:
+            if self._tools is not None:
+                return self._tools
+            changes = self._changes
+            found = await self._within(LIST_S, "the list of its tools", self._listed())
+            # Newer servers tell of changes only whom they are asked to tell.
+            told = self._session is not None and self._session.initialize_result is not None
+            if told and changes == self._changes:
+                self._tools = found
+            return found
+
+    async def call(
+        self, name: str, arguments: dict[str, Any], timeout_s: float
+    ) -> mcp_types.CallToolResult:
+        """The result of one tool. One that takes too long is cancelled at the server."""
+        name, arguments = _encodable(name), _encodable(arguments)
+        params = mcp_types.CallToolRequestParams(name=name, arguments=arguments)
+        request = mcp_types.CallToolRequest(params=params)
+        asked = self._ask(request, mcp_types.CallToolResult, timeout_s)
+        return await self._within(timeout_s, name, asked)
+
+    async def _run(self) -> None:
+        try:
+            async with (
+                self._way.streams() as streams,
+                ClientSession(
+                    *streams,
+                    message_handler=self._heard,
+                    client_info=mcp_types.Implementation(name="fleet", version=VERSION),
+                ) as session,
+            ):
+                await self._greet(session)
+                self._session = session
+                self._opened.set()
+                await self._way.ended.wait()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection has ended of it
+            self._why = self._why or self._way.trouble or _cause(error)
+        finally:
+            self._why = self._why or self._way.trouble or "ended"
+            if self._session is None:
+                self._why += self._way.remark
+            self._session = None
+            self._way.ended.set()
+            self._opened.set()
+            self.ended.set()
+
+    async def _greet(self, session: ClientSession) -> None:
+        with anyio.move_on_after(self._start_s) as self._patience:
+            if self._way.ended.is_set():  # closed before there was anything to interrupt
+                self._patience.cancel()
+            try:
+                await session.initialize()
+            except MCPError as error:
+                if error.code == mcp_types.CONNECTION_CLOSED:
+                    raise
+                # One of the newer protocol alone knows no greeting, and says what it knows.
+                await session.discover()
+            return
+        closed = self._way.ended.is_set()
+        self._way.hurry()
+        self._why = (
+            "was ended" if closed else f"did not answer `initialize` within {self._start_s:g} s"
+        )
+        raise ConnectionError
+
+    async def _heard(self, message: IncomingMessage) -> None:
+        if isinstance(message, mcp_types.ToolListChangedNotification):
+            self._tools, self._changes = None, self._changes + 1
+
+    async def _listed(self) -> list[mcp_types.Tool]:
+        found: list[mcp_types.Tool] = []
+        cursor: str | None = None
+        while True:
+            params = mcp_types.PaginatedRequestParams(cursor=cursor) if cursor else None
+            request = mcp_types.ListToolsRequest(params=params)
+            try:
+                page = await self._ask(request, mcp_types.ListToolsResult, LIST_S)
+            except ToolServerError as error:
+                if error.code == mcp_types.METHOD_NOT_FOUND:
+                    return []
+                raise
+            found += page.tools
+            cursor = page.next_cursor
+            if not cursor or not page.tools:
+                return found
+            if len(found) >= TOOLS_MAX:
+                raise self._error(f"offers more than {TOOLS_MAX} tools")
+
+    async def _within(
+        self, seconds: float, what: str, asked: Coroutine[Any, Any, Whatever]
+    ) -> Whatever:
+        """What `asked` returns, unless the server is too slow or hangs."""
+        task = asyncio.create_task(asked)
+        # The SDK's own limit begins when the request is written, which may hang as well.
+        if await _done(task, seconds + PING_S):
+            with contextlib.suppress(TimeoutError):
+                return task.result()
+        more = "" if await self._answers() else "; the server hangs and is ended"
+        raise self._error(f"took longer than {seconds:g} s for {what}{more}")
+
+    async def _ask(
+        self, request: mcp_types.ClientRequest, answer: type[Answer], timeout_s: float
+    ) -> Answer:
+        session = self._session
+        if session is None:
+            raise self._error(self._why)
+        try:
+            return await session.send_request(
+                request, answer, request_read_timeout_seconds=timeout_s
+            )
+        except MCPError as error:
+            if self._way.forgotten:
+                raise Forgotten(str(self._error(self._way.trouble))) from error
+            if error.code == mcp_types.REQUEST_TIMEOUT:
+                raise TimeoutError from error
+            if error.code == mcp_types.CONNECTION_CLOSED:
+                raise await self._lost() from error
+            said = self._way.trouble or f"answered: {error.message}"
+            raise self._error(said, code=error.code) from error
+        except ValidationError as error:
+            # Its text would repeat what was said, wherever it is shown.
+            raise self._error("answered with what the protocol does not allow") from error
+
+    async def _answers(self) -> bool:
+        """Whether the server still listens; if not, the connection is ended."""
+        ping = self._ask(mcp_types.PingRequest(), mcp_types.EmptyResult, PING_S)
+        task = asyncio.create_task(ping)
+        if await _done(task, PING_S):
+            error = task.exception()
+            if error is None or (isinstance(error, ToolServerError) and error.code is not None):
+                return True
+        self._way.hurry()
+        self._way.ended.set()
+        return False
+
+    async def _lost(self) -> ToolServerError:
+        self._way.ended.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ended.wait(), END_S)
+        return self._error(f"{self._why or 'ended'} in the middle of it")
+
+    def _error(self, what: str, *, code: int | None = None) -> ToolServerError:
+        if what.startswith("tools."):
+            return ToolServerError(what, code=code)
+        return ToolServerError(f"tools.{self._name}: the server {what}.", code=code)
+
+
+async def _done(task: asyncio.Task[Any], seconds: float) -> bool:
+    """Whether it ends within so many seconds; it is not waited for longer, as its end may take."""
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    try:
+        return bool((await asyncio.wait([task], timeout=seconds))[0])
+    finally:
+        task.cancel()
+
+
+def _encodable(value: Whatever) -> Whatever:
+    """Without halves of characters, which a model may write and no transport can send."""
+    text = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+    same: Whatever = json.loads(text)
+    return same
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong, in words that go on from "the server"; the first of many."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ToolServerError):
+        return str(error)
+    if isinstance(error, MCPError):
+        closed = error.code == mcp_types.CONNECTION_CLOSED
+        return "" if closed else f"refused the greeting: {error.message}"
+    if isinstance(error, ValidationError):
+        return "answered the greeting with what the protocol does not allow"
+    return f"cannot be reached ({str(error) or type(error).__name__})"

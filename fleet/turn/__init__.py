@@ -1,0 +1,1 @@
+"""The tools of a runner: journalled steps, live text, budget, provider limits, callbacks."""

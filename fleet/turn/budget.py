@@ -1,0 +1,63 @@
+"""What an agent may still spend today. The day is UTC's, by the store's clock.
+
+The ledger counts what a call has cost when its result is kept, for the day on which that is. So an
+agent, which runs one turn at a time, passes its budget by at most one model call.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.config.sections import BudgetConfig
+from fleet.ledger import views
+from fleet.store import Store
+from fleet.store.connection import reachable
+
+DAY_S = 86400
+#: At this part of a budget operators are told.
+WARN_AT = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """How much of a budget is used up: 1.0 is all of it."""
+
+    part: float
+    of: str  #: the bound that is nearest, in words
+
+    @property
+    def spent(self) -> bool:
+        """True when no further call may be made."""
+        return self.part >= 1.0
+
+
+def current_budget(budget: BudgetConfig, usd: float, tokens: int) -> BudgetState | None:
+    """Where an agent that spent so much today stands; None when it has no budget."""
+    parts = []
+    if budget.usd_per_day is not None:
+        words = f"{usd:.4f} of {budget.usd_per_day:g} dollars a day"
+        parts.append(BudgetState(usd / budget.usd_per_day, words))
+    if budget.tokens_per_day is not None:
+        words = f"{tokens} of {budget.tokens_per_day} tokens a day"
+        parts.append(BudgetState(tokens / budget.tokens_per_day, words))
+    return max(parts, key=lambda found: found.part, default=None)
+
+
+def of_today(budget: BudgetConfig, row: Mapping[str, Any]) -> BudgetState | None:
+    """The same for one row of `fleet.ledger.views.spend`."""
+    return current_budget(budget, row["usd"], row["tokens_in"] + row["tokens_out"])
+
+
+def used_up(store: Store, agent: str, budget: BudgetConfig) -> tuple[BudgetState, float] | None:
+    """Why `agent` may make no further call, and for how many seconds; None when it may.
+
+    Raises BrokerUnavailable: a budget that cannot be looked up allows nothing.
+    """
+    if budget.usd_per_day is None and budget.tokens_per_day is None:
+        return None
+    found = of_today(budget, views.spend(store, [agent])[agent])
+    if found is None or not found.spent:
+        return None
+    with reachable():
+        seconds, _ = store.client.time()
+    return found, float(DAY_S - seconds % DAY_S)

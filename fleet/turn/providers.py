@@ -1,0 +1,86 @@
+"""The breakers before the providers of models: shared by the fleet, kept in the store.
+
+A provider that failed several times in a row is left alone, and so is one that refuses an agent's
+key, for that agent; then one call in the fleet tries it. While the store does not answer every call
+is allowed: a breaker saves time and money, and must not cost a turn.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+from fleet.config.sections import BreakerConfig
+from fleet.errors import BrokerUnavailable
+from fleet.store import Store, keys
+from fleet.store.connection import reachable
+
+logger = logging.getLogger(__name__)
+
+Outcome = Literal["ok", "failed", "denied"]
+
+#: Failures count within this, and no wait is longer than that (five of a minute; 30 s to 300 s).
+WINDOW_MS = 60_000
+LONGEST_WAIT_MS = 300_000
+
+
+class Providers:
+    """The breakers as one agent's calls meet them."""
+
+    def __init__(self, opened: Callable[[], Store], settings: BreakerConfig, agent: str) -> None:
+        self._opened = opened
+        self._settings = settings
+        self._agent = agent
+
+    def wait_s(self, provider: str, call_s: float) -> float:
+        """0.0 when a call of at most `call_s` seconds may be made, else how long none may."""
+        try:
+            wait_ms = self._opened().run(
+                "provider", "ask", self._agent, provider, int(call_s * 1000)
+            )
+        except BrokerUnavailable as error:
+            logger.warning("the breaker of %s is not asked: %s", provider, error)
+            return 0.0
+        return int(wait_ms) / 1000
+
+    def report(
+        self, provider: str, outcome: Outcome, reason: str = "", retry_after_s: float | None = None
+    ) -> float:
+        """How a call ended; `reason` is shown to operators and holds no content.
+
+        0.0, or where it was the trial of a provider that stays left alone, for how many seconds.
+        """
+        first_ms = int(self._settings.reset_timeout_s * 1000)
+        try:
+            wait_ms = self._opened().run(
+                "provider",
+                *("tell", self._agent, provider, outcome, reason),
+                *(int((retry_after_s or 0.0) * 1000), self._settings.failure_threshold),
+                *(WINDOW_MS, first_ms, max(first_ms, LONGEST_WAIT_MS)),
+            )
+        except BrokerUnavailable as error:
+            logger.warning("the breaker of %s is not told: %s", provider, error)
+            return 0.0
+        return int(wait_ms) / 1000
+
+
+def states(store: Store) -> dict[str, dict[str, Any]]:
+    """The breakers that are not closed: name -> `open` or `half_open`, how long still, and why."""
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        pipe.hgetall(keys.PROVIDERS)
+        pipe.time()
+        found, (seconds, micros) = pipe.execute()
+    now_ms = seconds * 1000 + micros / 1000
+    open_ones = {}
+    for name, text in sorted(found.items()):
+        breaker = json.loads(text)
+        if breaker["wait"]:
+            left_s = max(0.0, (breaker["till"] - now_ms) / 1000)
+            state = "open" if left_s else "half_open"
+            open_ones[name] = {
+                "state": state,
+                "tried_in_s": round(left_s, 3),
+                "reason": breaker.get("reason", ""),
+            }
+    return open_ones

@@ -1,0 +1,1 @@
+"""Calling models through LiteLLM: tiers, replies, errors, the offline echo."""

@@ -1,0 +1,310 @@
+"""One answer from a model, by the first of several tiers that gives one.
+
+LiteLLM is the adapter to the providers and nothing else: its own retries and fallbacks are off,
+because they multiply (one error cost up to five requests), ignore deadlines and swallow signals.
+So a tier is one request, the next tier is tried at once, and trying again later is the ledger's
+business.
+
+No text of a prompt, an answer or a provider's error ever reaches an exception or a log from here:
+a provider's error may quote the prompt or the key.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from tasks.limits import CallTimeout, call_limit
+from tasks.model.errors import CallFailure, classify, failure_of, provider_of
+from tasks.model.litellm import load
+from tasks.model.reply import Attempt, AttemptVerdict, Gate, Message, ModelError, Reply
+
+__all__ = [
+    "Attempt",
+    "AttemptVerdict",
+    "Message",
+    "ModelError",
+    "Reply",
+    "classify",
+    "complete",
+    "load",
+]
+
+#: Less than this cannot hold a request and its answer, so no tier is called.
+MIN_CALL_S = 0.5
+#: A call's own limit comes after those of its parts, which say better what was wrong, and after the
+#: turn's where that is the nearer one.
+OVERTIME_S = 0.5
+#: Kept for each tier that is still to come, or its equal share where there is less: a short answer.
+RESERVE_S = 10.0
+
+#: What `complete` decides itself.
+RESERVED_PARAMS = frozenset(
+    {
+        *("model", "messages", "tools", "timeout", "stream", "stream_options", "fallbacks"),
+        *("max_retries", "num_retries", "mock_response", "callbacks", "logger_fn"),
+    }
+)
+
+#: No tier was called: the providers of all are left alone.
+HELD = "ProvidersOpen"
+#: The key is wrong, or not paid for: no other call with it will do better. Some say 403 of what is
+#: asked, too.
+_KEY_DENIED = frozenset({401, 402})
+_DENIED = _KEY_DENIED | {403}
+
+
+def complete(
+    *,
+    model: str,
+    fallbacks: Sequence[str] = (),
+    messages: Sequence[Message],
+    timeout_s: float,
+    deadline: float,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    params: Mapping[str, Any] | None = None,
+    on_token: Callable[[str], None] | None = None,
+    on_restart: Callable[[], None] | None = None,
+    gate: Gate | None = None,
+) -> Reply:
+    """The answer of `model`, or else of the first fallback that gives one.
+
+    Each tier gets one request of at most `timeout_s` seconds, from first to last, and less where
+    the tiers after it would have no time left before `deadline` (of `time.monotonic`). None starts
+    with less than `MIN_CALL_S`. `params` go to every tier.
+
+    `on_token` asks for a stream and gets its pieces of text. When a stream breaks, the next tier
+    starts from the beginning, and `on_restart` is called before; the Reply alone is the truth. An
+    error of either is passed on.
+
+    `gate` is asked before each request and told how it ended; a tier whose provider is left alone
+    is passed over. Where that is every tier, no request was made and the error's `kind` is HELD.
+
+    Raises `ModelError`, and `ValueError` for params that are decided here.
+    """
+    call = _request(messages, tools, params or {})
+    attempts: list[Attempt] = []
+    failures: list[CallFailure] = []
+    names = (model, *fallbacks)
+    for tier, name in enumerate(names, start=1):
+        left_s = deadline - time.monotonic()
+        if left_s < MIN_CALL_S:
+            failures.append(
+                CallFailure("Timeout", AttemptVerdict.RETRY, f"{name}: no time was left")
+            )
+            break
+        call |= {"model": name, "timeout": min(timeout_s, _share(left_s, len(names) - tier))}
+        begin = on_restart if tier > 1 else None
+        attempt, answer = _ask(call, gate, begin, on_token)
+        attempts += [attempt] if attempt else []
+        if not isinstance(answer, CallFailure):
+            return _reply(answer, name, tier, tuple(attempts))
+        failures.append(answer)
+        if answer.verdict is AttemptVerdict.FAIL:
+            break
+    raise _no_answer(failures, tuple(attempts))
+
+
+def _share(left_s: float, to_come: int) -> float:
+    """What of the time left one tier may take, when `to_come` others may have to follow."""
+    each_s = left_s / (to_come + 1)
+    if each_s < 2 * MIN_CALL_S:
+        return left_s
+    return left_s - to_come * min(RESERVE_S, each_s)
+
+
+def _request(
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] | None,
+    params: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What every tier is asked."""
+    if reserved := RESERVED_PARAMS & set(params):
+        raise ValueError(f"params may not set {', '.join(sorted(reserved))}")
+    call = dict(params, messages=_plain(list(messages)), max_retries=0, num_retries=0)
+    return call | {"tools": list(tools)} if tools else call
+
+
+def _ask(
+    call: Mapping[str, Any],
+    gate: Gate | None,
+    begin: Callable[[], None] | None,
+    on_token: Callable[[str], None] | None,
+) -> tuple[Attempt | None, Any | CallFailure]:
+    """One tier's answer, and the request that it took: none where its provider is left alone."""
+    name, place = call["model"], _place(call)
+    if gate is not None and (wait_s := gate.wait_s(place, call["timeout"])) > 0:
+        sentence = f"{name}: {place} is left alone after its failures"
+        return None, CallFailure(HELD, AttemptVerdict.RETRY, sentence, wait_s)
+    if begin is not None:
+        begin()
+    started = time.monotonic()
+    answer = _whole(call) if on_token is None else _streamed(call, on_token)
+    error = answer.kind if isinstance(answer, CallFailure) else None
+    attempt = Attempt(model=name, seconds=time.monotonic() - started, error=error)
+    if gate is not None and (wait_s := _tell(gate, place, answer)) > 0:
+        # The key is still wrong: what was tried with it waits like the rest, and does not die.
+        sentence = f"{answer.sentence}; {place} stays left alone"
+        return attempt, CallFailure(HELD, AttemptVerdict.RETRY, sentence, wait_s)
+    return attempt, answer
+
+
+def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> float:
+    """What this answer says of the provider: one that refuses a request is well itself.
+
+    Above 0 where it was tried again and denied the agent's key again: for how many seconds none is
+    tried.
+    """
+    if not isinstance(answer, CallFailure):
+        gate.report(place, "ok")
+    elif answer.kind == "AuthenticationError" or answer.status in _DENIED:
+        wait_s = gate.report(place, "denied", answer.sentence, answer.retry_after_s)
+        key = answer.kind == "AuthenticationError" or answer.status in _KEY_DENIED
+        return wait_s if key else 0.0
+    else:
+        failed = answer.verdict is AttemptVerdict.RETRY
+        gate.report(place, "failed" if failed else "ok", answer.sentence, answer.retry_after_s)
+    return 0.0
+
+
+def _place(call: Mapping[str, Any]) -> str:
+    """What a breaker stands before: a provider, or one address that speaks its protocol."""
+    host = urlsplit(str(call.get("api_base") or "")).netloc.rpartition("@")[2]
+    provider = provider_of(call["model"]) or call["model"]
+    return f"{provider}@{host}" if host else provider
+
+
+def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
+    """LiteLLM's response, or why there is none."""
+    response = _guarded(call, call["timeout"] + OVERTIME_S, lambda: load().completion(**call))
+    if isinstance(response, CallFailure):
+        return response
+    return _judged(call, response)
+
+
+def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | CallFailure:
+    """The same from a stream, whose pieces of text go to `on_token` as they come."""
+    ends_at = time.monotonic() + call["timeout"] + OVERTIME_S
+    streaming = {"stream": True, "stream_options": {"include_usage": True}}
+    stream = _guarded(
+        call, ends_at - time.monotonic(), lambda: load().completion(**call, **streaming)
+    )
+    if isinstance(stream, CallFailure):
+        return stream
+    try:
+        chunks = _read(call, stream, on_token, ends_at)
+    finally:
+        _hang_up(stream)
+    if isinstance(chunks, CallFailure):
+        return chunks
+    response = load().stream_chunk_builder(chunks, messages=call["messages"])
+    return _judged(call, response)
+
+
+def _read(
+    call: Mapping[str, Any], stream: Any, on_token: Callable[[str], None], ends_at: float
+) -> list[Any] | CallFailure:
+    chunks: list[Any] = []
+    while (
+        chunk := _guarded(call, ends_at - time.monotonic(), lambda: next(stream, None))
+    ) is not None:
+        if isinstance(chunk, CallFailure):
+            return chunk
+        chunks.append(chunk)
+        if chunk.choices and (text := chunk.choices[0].delta.content):
+            on_token(_encodable(text))
+    if stream.received_finish_reason is None:
+        # LiteLLM would report a cut connection as a normal end.
+        cut = f"{call['model']}: the stream was cut"
+        return CallFailure("MidStreamFallbackError", AttemptVerdict.RETRY, cut)
+    return chunks
+
+
+def _hang_up(stream: Any) -> None:
+    """End the request now, so that the provider stops and the connection is free.
+
+    The garbage collector would do it too, but perhaps while this thread holds the lock of the
+    connection pool, which that needs again: the thread would wait for itself.
+    """
+    source = getattr(stream, "completion_stream", None)
+    # LiteLLM wraps the response differently for each family of providers.
+    for part in ("http_response", "streaming_response"):
+        if close := getattr(getattr(source, part, None), "close", None):
+            close()
+    if close := getattr(source, "close", None):
+        close()
+
+
+def _guarded(call: Mapping[str, Any], within_s: float, act: Callable[[], Any]) -> Any | CallFailure:
+    """What `act` answers, or its exception as a value: raising from it would chain its text."""
+    try:
+        if within_s <= 0:
+            raise CallTimeout
+        with call_limit(within_s):
+            return act()
+    except CallTimeout:
+        return CallFailure("Timeout", AttemptVerdict.RETRY, f"{call['model']}: it took too long")
+    except Exception as exc:  # noqa: BLE001 - LiteLLM has no common base class; all are classified
+        return failure_of(call, exc)
+
+
+def _judged(call: Mapping[str, Any], response: Any) -> Any | CallFailure:
+    """The response where it is an answer, whole and meant as one."""
+    name = call["model"]
+    if not getattr(response, "choices", None):
+        kind, what = "APIResponseValidationError", f"{name}: an answer without choices"
+        return CallFailure(kind, AttemptVerdict.RETRY, what)
+    if response.choices[0].finish_reason == "content_filter":
+        kind, what = "ContentPolicyViolationError", f"{name}: the provider withheld its answer"
+        return CallFailure(kind, AttemptVerdict.NEXT_TIER, what)
+    return response
+
+
+def _no_answer(failures: Sequence[CallFailure], attempts: tuple[Attempt, ...]) -> ModelError:
+    made = [failure for failure in failures if failure.kind != HELD]
+    passing = [failure for failure in made or failures if failure.verdict is AttemptVerdict.RETRY]
+    waits = [f.retry_after_s for f in passing if f.retry_after_s is not None]
+    return ModelError(
+        f"no model answered: {'; '.join(failure.sentence for failure in failures)}",
+        kind=(passing[0] if passing else failures[-1]).kind,
+        retryable=bool(passing),
+        retry_after_s=min(waits, default=None),
+        attempts=attempts,
+    )
+
+
+def _reply(response: Any, model: str, tier: int, attempts: tuple[Attempt, ...]) -> Reply:
+    choice = response.choices[0]
+    fields = choice.message.model_dump(exclude_none=True, exclude={"provider_specific_fields"})
+    message: Message = _plain({"role": "assistant", "content": None} | fields)
+    usage = getattr(response, "usage", None)
+    return Reply(
+        text=message["content"] or "",
+        tool_calls=tuple(message.get("tool_calls", ())),
+        message=message,
+        model=model,
+        tier=tier,
+        tokens_in=int(getattr(usage, "prompt_tokens", 0) or 0),
+        tokens_out=int(getattr(usage, "completion_tokens", 0) or 0),
+        usd=_usd(response, model),
+        finish_reason=choice.finish_reason,
+        attempts=attempts,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON that UTF-8 can hold."""
+    return json.loads(_encodable(json.dumps(value, ensure_ascii=False)))
+
+
+def _encodable(text: str) -> str:
+    """The same with `?` for each lone surrogate: no store and no provider could take those."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _usd(response: Any, model: str) -> float | None:
+    try:
+        return float(load().completion_cost(completion_response=response, model=model))
+    except Exception:  # noqa: BLE001 - an unknown price, in whatever class, must not fail a paid call
+        return None

@@ -1,0 +1,138 @@
+"""What a failed call says: why, in a sentence without content, and what the next call should be.
+
+No text of a prompt, an answer or a provider's error gets past here: a provider's error may quote
+the prompt or the key.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.formats import retry_after
+from tasks.model.litellm import load
+from tasks.model.reply import AttemptVerdict
+
+#: The request is refused as it is; of the other 4xx these mean "not now", the rest "not here".
+_OUR_FAULT_STATUS = frozenset({400, 413, 422})
+_PASSING_STATUS = frozenset({408, 409, 425, 429})
+
+#: Why no connection came about, without the address: it may hold a password.
+_OBSTACLES: Mapping[type[BaseException], str] = {
+    ssl.SSLCertVerificationError: "its certificate is not valid for this machine",
+    ssl.SSLError: "it does not speak TLS as it should",
+    socket.gaierror: "its name is not known",
+    ConnectionRefusedError: "nobody listens at its address",
+}
+
+#: An exception's chain of causes is followed no further.
+_CAUSES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailure:
+    """One request that gave no answer."""
+
+    kind: str
+    verdict: AttemptVerdict
+    sentence: str
+    retry_after_s: float | None = None
+    status: int | None = None
+
+
+def classify(exc: Exception) -> AttemptVerdict:
+    """What an exception from a LiteLLM call says about the next call.
+
+    What is not known is RETRY: LiteLLM's own stumbling over an answer has many classes.
+    """
+    errors = load().exceptions
+    never_here = (
+        errors.ContextWindowExceededError,
+        errors.ContentPolicyViolationError,
+        errors.AuthenticationError,
+        errors.PermissionDeniedError,
+        errors.NotFoundError,
+    )
+    # Before BadRequestError, which two of these are.
+    if isinstance(exc, never_here):
+        return AttemptVerdict.NEXT_TIER
+    # LiteLLM goes by an error's text before its status, so these two may stand for any status.
+    if isinstance(exc, errors.BadRequestError | errors.UnprocessableEntityError | errors.APIError):
+        status = _status(exc)
+        if status in _OUR_FAULT_STATUS:
+            return AttemptVerdict.FAIL
+        if status is not None and 400 <= status < 500 and status not in _PASSING_STATUS:
+            return AttemptVerdict.NEXT_TIER
+    return AttemptVerdict.RETRY
+
+
+def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
+    """What `exc`, raised by LiteLLM for `call`, means."""
+    kind, verdict, model = type(exc).__name__, classify(exc), call["model"]
+    if headers := _headers(exc):
+        status = _status(exc)
+        sentence = f"{model}: {kind} (HTTP {status})"
+        return CallFailure(kind, verdict, sentence, retry_after.seconds(headers), status)
+    if not provider_of(model):
+        return CallFailure(kind, verdict, f"{model}: {kind}, LiteLLM knows no such provider")
+    unset = _unset_keys(call)
+    if unset and not _was_sent(exc):
+        # With most providers LiteLLM calls this a server's or a connection's error.
+        kind, verdict = "AuthenticationError", AttemptVerdict.NEXT_TIER
+    hint = f"{' or '.join(unset)} is not set" if unset else _obstacle(exc)
+    return CallFailure(kind, verdict, f"{model}: {kind}{', ' if hint else ''}{hint}")
+
+
+def provider_of(model: str) -> str | None:
+    """LiteLLM's name of who answers for a model, or None."""
+    litellm = load()
+    try:
+        return str(litellm.get_llm_provider(model)[1])
+    except litellm.exceptions.BadRequestError:
+        return None
+
+
+def _unset_keys(call: Mapping[str, Any]) -> list[str]:
+    """The variables of which one should hold the model's API key, if none does."""
+    if call.get("api_key"):
+        return []
+    missing = load().validate_environment(model=call["model"])["missing_keys"]
+    return sorted(name for name in missing if name.endswith("_API_KEY"))
+
+
+def _was_sent(exc: Exception) -> bool:
+    """True when the network was tried: only then may waiting help."""
+    import httpx
+
+    return any(isinstance(cause, OSError | httpx.HTTPError) for cause in _causes(exc))
+
+
+def _obstacle(exc: Exception) -> str:
+    """What was in the way of a request that got no answer, where the system says it; else ''."""
+    for cause in _causes(exc):
+        for kind, words in _OBSTACLES.items():
+            if isinstance(cause, kind):
+                return words
+    return ""
+
+
+def _causes(exc: Exception) -> Iterator[BaseException]:
+    cause: BaseException | None = exc
+    for _ in range(_CAUSES_MAX):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _status(exc: Exception) -> int | None:
+    """The HTTP status as the provider sent it; the class's own number where that is unknown."""
+    response = getattr(exc, "response", None)
+    status = getattr(response, "status_code", None) or getattr(exc, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _headers(exc: Exception) -> Mapping[str, str]:
+    """The provider's headers; empty when it sent no answer."""
+    return getattr(exc, "litellm_response_headers", None) or {}

@@ -1,0 +1,41 @@
+"""LiteLLM itself, imported once, when it is asked for, and made quiet.
+
+The project's only door to it; importing this module is cheap, `load` is not.
+"""
+
+import functools
+import logging
+import os
+from types import ModuleType
+
+
+@functools.cache
+def load() -> ModuleType:
+    """LiteLLM, imported once, silenced, without a look-up on the network, and with `echo/...`.
+
+    Takes seconds of CPU. Call it before the fork and never inside a time limit: an import cut
+    short leaves a half-made module behind for the rest of the process.
+    """
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    # Else LiteLLM reads any .env file from here up to the root into this process's environment.
+    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
+    import litellm
+    from litellm.llms.custom_httpx.http_handler import HTTPHandler
+
+    from tasks.model.echo import PROVIDER, Echo
+
+    litellm.suppress_debug_info = True
+    litellm.turn_off_message_logging = True
+    # Else each piece of a stream starts an event loop in a thread, for callbacks nobody has set.
+    litellm.disable_streaming_logging = True
+    litellm.disable_hf_tokenizer_download = True
+    litellm.custom_provider_map = [{"provider": PROVIDER, "custom_handler": Echo()}]
+    # One for all calls: LiteLLM's cache makes a client, and so a connection, for each new timeout.
+    litellm.client_session = HTTPHandler().client
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        # It logs whole tracebacks, with the provider's text, of errors that are reported here.
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    for name in ("openai", "httpx", "httpcore"):
+        # Below WARNING they log prompts and URLs, and a URL may hold a key.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return litellm

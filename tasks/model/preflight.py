@@ -1,0 +1,59 @@
+"""Whether an agent's models could be called: their keys, and the address they are called at.
+
+Nothing is asked of a provider, so nothing is paid for.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from tasks.model import completion
+
+CONNECT_TIMEOUT_S = 3.0
+#: Ollama's own default, which LiteLLM takes as well.
+_OLLAMA = "http://localhost:11434"
+
+
+def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
+    """Why calls of model `name` with `params` would fail, in a sentence, or None."""
+    litellm = completion.load()
+    try:
+        provider = litellm.get_llm_provider(model=name, **_given(params))[1]
+    except litellm.exceptions.BadRequestError:
+        return "LiteLLM knows no provider of that name"
+    if provider == "echo":
+        return None
+    if "api_key" not in params:
+        wanted = litellm.validate_environment(model=name)["missing_keys"]
+        # An address has a default; a key has none.
+        missing = [variable for variable in wanted if not variable.endswith("_BASE")]
+        if missing:
+            return f"{' and '.join(missing)} is not in the environment"
+    place = urlsplit(address(name, params) or "")
+    if not place.hostname:
+        return None
+    port = place.port or (80 if place.scheme == "http" else 443)
+    try:
+        socket.create_connection((place.hostname, port), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return f"{place.hostname}:{port} cannot be reached ({error.strerror or error})"
+    return None
+
+
+def address(name: str, params: Mapping[str, Any]) -> str | None:
+    """The URL that calls of model `name` go to, None where only LiteLLM knows."""
+    litellm = completion.load()
+    try:
+        _, provider, _, base = litellm.get_llm_provider(model=name, **_given(params))
+    except litellm.exceptions.BadRequestError:
+        return None
+    if provider.startswith("ollama"):
+        base = base or os.environ.get("OLLAMA_API_BASE", _OLLAMA)
+    found = params.get("api_base") or base
+    return str(found) if found else None
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: params.get(name) for name in ("api_base", "api_key")}

@@ -1,0 +1,93 @@
+"""How a call of a model ends: with a whole reply, or with an error that says what to do next."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+#: One message of a conversation, in the words of the chat completions protocol.
+Message = dict[str, Any]
+
+
+class AttemptVerdict(StrEnum):
+    """What a failed call says about the next one."""
+
+    #: It may succeed later, here or elsewhere.
+    RETRY = "retry"
+    #: It cannot succeed here; another model or account may take it.
+    NEXT_TIER = "next_tier"
+    #: The request itself is wrong; no tier will take it.
+    FAIL = "fail"
+
+
+class Gate(Protocol):
+    """Who says whether a provider may be called, and learns how it went."""
+
+    def wait_s(self, provider: str, call_s: float) -> float:
+        """0.0 when a call of at most `call_s` seconds may be made, else how long none may."""
+        ...
+
+    def report(
+        self,
+        provider: str,
+        outcome: Literal["ok", "failed", "denied"],
+        reason: str = "",
+        retry_after_s: float | None = None,
+    ) -> float:
+        """How a call ended; how long a provider that was tried again stays left alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request to one tier; `error` is None where it answered."""
+
+    model: str
+    seconds: float
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole answer; a cut one is never a Reply.
+
+    `finish_reason` may be `length`: what to do then is the caller's decision.
+    """
+
+    text: str
+    tool_calls: tuple[dict[str, Any], ...]
+    #: The assistant message to append to the conversation; plain JSON.
+    message: Message
+    #: The tier's name as configured, `provider/model`.
+    model: str
+    #: 1 is `model`, 2 the first fallback.
+    tier: int
+    tokens_in: int
+    tokens_out: int
+    #: By LiteLLM's bundled price list; None where that does not know the model.
+    usd: float | None
+    finish_reason: str
+    attempts: tuple[Attempt, ...]
+
+
+class ModelError(Exception):
+    """No tier gave an answer; the text is one sentence without any content or key.
+
+    `kind` is LiteLLM's class name of the decisive failure: the first that may pass by itself,
+    else the last. `retryable` is true when any tier may answer later. `retry_after_s` is the
+    shortest wait a provider asked for, in seconds.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        retryable: bool,
+        retry_after_s: float | None = None,
+        attempts: tuple[Attempt, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+        self.attempts = attempts
