@@ -1,4 +1,4 @@
-"""The Celery app: `celery -A fleet ...` finds it here. Each setting has its reason beside it."""
+"""The Celery app, for `celery -A fleet ...`. Each setting has its reason beside it."""
 
 import sys
 from typing import Any
@@ -18,12 +18,12 @@ from fleet.system.output_guard import guard_output
 
 @signals.celeryd_init.connect
 def _guard_worker(**_: Any) -> None:
-    # It warns of the superuser before it asks for its logging.
+    # Celery warns of the superuser before it sets up its logging.
     guard_output()
 
 
 class GuardedLogging(Logging):
-    """Celery's logging. Beat asks for it before it prints anything; a producer never does."""
+    """Celery's logging. Beat makes it before it prints anything; a producer never does."""
 
     def __init__(self, app: Celery) -> None:
         guard_output()
@@ -64,17 +64,17 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "fleet.health": {"queue": "maintenance"},
             "fleet.sweep": {"queue": "maintenance"},
         },
-        # A dispatch is acknowledged when its outcome is in the ledger, not before.
+        # A dispatch is acknowledged once its outcome is in the ledger.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        # Outcomes are in the ledger. Only intake answers a Celery producer, and only for an hour.
+        # Outcomes are in the ledger. Only intake answers a Celery producer, for an hour.
         "task_ignore_result": True,
         "result_backend": backend if backend.startswith("redis") else None,
         "result_expires": 3600,
         "broker_transport_options": _transport(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # Else a full or read-only broker ends the worker for good (celery/celery#7946).
+        # Otherwise a full or read-only broker stops the worker for good (celery/celery#7946).
         "broker_channel_error_retry": True,
         **_worker(settings),
         "beat_schedule": {
@@ -82,7 +82,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "health": _periodic("fleet.health", HEALTH_PERIOD_S),
             "sweep": _periodic("fleet.sweep", SWEEP_PERIOD_S),
         },
-        # In memory: every job is due by its period alone, and a full disk cannot stop beat.
+        # In memory: each job is due by its period alone, and a full disk cannot stop beat.
         "beat_scheduler": "celery.beat:Scheduler",
         "beat_max_loop_interval": 1,
     }
@@ -93,7 +93,7 @@ def _transport(settings: Settings) -> dict[str, Any]:
         return {"confirm_publish": True}
     return {
         "visibility_timeout": settings.visibility_timeout_s,
-        # A hung broker must become an error, or nobody ever notices it.
+        # Turns a hung broker into an error.
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
@@ -103,20 +103,20 @@ def _transport(settings: Settings) -> dict[str, Any]:
 def _worker(settings: Settings) -> dict[str, Any]:
     return {
         "worker_prefetch_multiplier": 1,
-        # A worker pops a doorbell when it is free, not before (Redis only).
+        # A worker pops a wake-up only when it is free (Redis only).
         "worker_disable_prefetch": rings_in_store(settings),
-        # A turn outlives a dropped connection; its second doorbell finds nothing to do.
+        # A turn outlives a dropped connection; its second wake-up finds nothing to do.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Importing LiteLLM takes seconds; at the default of 4 s the pool kills child after child.
+        # Importing LiteLLM takes seconds; at the default of 4 s the pool kills every child.
         "worker_proc_alive_timeout": 60,
-        # Flower's view of the tasks. Messages hold ids, so the events hold nothing else.
+        # For Flower. Messages hold ids only, and so do the events.
         "worker_send_task_events": True,
         "task_track_started": True,
     }
 
 
 def _periodic(task: str, period_s: float) -> dict[str, Any]:
-    # A tick that was not taken within two periods is stale; the next one does its work.
+    # A tick not consumed within two periods is stale; the next one does its work.
     return {"task": task, "schedule": period_s, "options": {"expires": 2 * period_s}}
 
 

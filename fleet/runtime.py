@@ -1,125 +1,176 @@
-"""What one process of the fleet shares: its settings, its store, its ledger and its intake.
+"""The wiring of one process: settings, store, ledger, intake, breaker, spool, drainer, wake-ups.
 
-Opened at first use and kept; redis-py's pools notice a fork and reconnect in the child.
+The command line and the workers use `current()`. The API and the upstream client make a `Runtime`
+of their own, which spools.
 """
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cached_property
 
+from fleet.broker.breaker import Breaker
+from fleet.broker.circuit import Limits
 from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable
 from fleet.intake.intake import Intake
-from fleet.intake.spool.acceptors import SpoolAwareAcceptor, SpoolingAcceptor
-from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.acceptors import (
+    FailureRecorder,
+    SpoolAwareAcceptor,
+    SpoolingAcceptor,
+)
 from fleet.intake.spool.drainer import Drainer
 from fleet.intake.spool.offline import OfflineProcess
+from fleet.intake.spool.runs import SpoolLedger
+from fleet.intake.spool.table import Spool
 from fleet.ledger import ValkeyLedger
+from fleet.ledger.protocol import Acceptor
 from fleet.store import Store, open_store
 from fleet.store.address import rings_in_store, store_url
 from fleet.store.connection import SOCKET_TIMEOUT_S
+from fleet.store.guarded import CallGuard
 from fleet.store.wakeup import WakeupPublisher
 
-#: At the door: longer than any healthy accept takes. What is slower is kept in the spool.
+#: Longer than any healthy accept takes. A slower one goes into the spool.
 INTAKE_TIMEOUT_S = 2.0
 
-_guarded = False
+
+class Runtime:
+    """The parts of one process, each made at first use and kept.
+
+    `store`, `ledger` and `intake` raise BrokerUnavailable while the embedded broker is down, and
+    ConfigError where no store is configured; the next use tries again. redis-py's pools notice a
+    fork and reconnect in the child. The spool must not be open when a process forks.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        guarded: bool = False,
+        spools: bool = False,
+        offline_command: Sequence[str] = (),
+    ) -> None:
+        """`guarded`: the store stands behind the breaker.
+
+        `spools`: the intake stores in the spool what the broker does not accept; it then raises
+        neither error. `offline_command` starts the process that runs spooled events; without it the
+        drainer starts none.
+        """
+        self.settings = settings
+        self._guarded = guarded
+        self._spools = spools
+        self._offline_command = offline_command
+
+    @cached_property
+    def breaker(self) -> Breaker:
+        """The breaker of this data folder."""
+        table = self.settings.breaker
+        limits = Limits(failures=table.failure_threshold, wait_s=table.reset_timeout_s)
+        return Breaker(self.settings.data_dir, limits)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store."""
+        return self._open(self.breaker if self._guarded else None)
+
+    @cached_property
+    def unguarded_store(self) -> Store:
+        """The store, queried also while the breaker is open."""
+        return self._open(None, INTAKE_TIMEOUT_S)
+
+    @cached_property
+    def wakeup_publisher(self) -> WakeupPublisher | None:
+        """The publisher of wake-ups where the broker is not the store; otherwise scripts do it."""
+        if rings_in_store(self.settings):
+            return None
+        from fleet.store.wakeup_publisher import CeleryWakeupPublisher
+
+        return CeleryWakeupPublisher(self.settings)
+
+    @cached_property
+    def ledger(self) -> ValkeyLedger:
+        """The ledger."""
+        return ValkeyLedger(self.store, self.settings, self.wakeup_publisher)
+
+    @cached_property
+    def intake(self) -> Intake:
+        """The intake."""
+        acceptor = self._acceptor()
+        return Intake(acceptor, self.settings.rules(), self.settings.routing_chains())
+
+    @cached_property
+    def spool(self) -> Spool:
+        """The spool of this data folder."""
+        return Spool(self.settings)
+
+    @cached_property
+    def spool_ledger(self) -> SpoolLedger:
+        """The spooled dispatches as a ledger, while the broker is away."""
+        return SpoolLedger(self.spool.file, self.settings, lambda: self.breaker.closed)
+
+    @cached_property
+    def drainer(self) -> Drainer:
+        """The thread that empties the spool, not started; one process of a data folder works."""
+        offline = None
+        if self.spool.submissions is not None and self._offline_command:
+            offline = OfflineProcess(
+                self.settings, self.breaker, self.spool_ledger, self._offline_command
+            )
+        return Drainer(
+            self.breaker,
+            self.spool,
+            self.spool_ledger,
+            ledger=lambda: self._intake_ledger,
+            store=lambda: self._open(None, INTAKE_TIMEOUT_S),
+            offline=offline,
+        )
+
+    @cached_property
+    def _intake_ledger(self) -> ValkeyLedger:
+        # Acceptor and drainer have read the breaker already, except where nothing is spooled.
+        guard = FailureRecorder(self.breaker) if self.spool.enabled else self.breaker
+        store = self._open(guard, INTAKE_TIMEOUT_S)
+        return ValkeyLedger(store, self.settings, self.wakeup_publisher)
+
+    def _acceptor(self) -> Acceptor:
+        if self._spools:
+            wake = self.drainer.wake
+            return SpoolingAcceptor(lambda: self._intake_ledger, self.breaker, self.spool, wake)
+        if self.spool.submissions is not None:
+            return SpoolAwareAcceptor(self.ledger, self.spool)
+        return self.ledger
+
+    def _open(self, guard: CallGuard | None, timeout_s: float = SOCKET_TIMEOUT_S) -> Store:
+        try:
+            url = store_url(self.settings)
+        except BrokerUnavailable:
+            if guard is not None:
+                self.breaker.failed("no broker is running")
+            raise
+        return open_store(
+            url,
+            bus_max_length=self.settings.bus.max_length,
+            rings=rings_in_store(self.settings),
+            socket_timeout_s=timeout_s,
+            connect_timeout_s=timeout_s,
+            guard=guard,
+        )
 
 
-def guard() -> None:
-    """From now on this process's calls stand behind the breaker; before any store is opened."""
-    global _guarded
-    _guarded = True
+_current: Runtime | None = None
 
 
-@cache
-def store() -> Store:
-    """The store of this process. Raises ConfigError or BrokerUnavailable."""
-    return _open(guarded=_guarded)
+def current() -> Runtime:
+    """The runtime of this process: that of its configuration, unless one was set.
+
+    Raises ConfigError.
+    """
+    if _current is None:
+        set_current(Runtime(load()))
+    assert _current is not None  # noqa: S101 - just set
+    return _current
 
 
-@cache
-def unguarded_store() -> Store:
-    """The store, asked also while the breaker is open. Raises ConfigError or BrokerUnavailable."""
-    return _open(guarded=False, timeout_s=INTAKE_TIMEOUT_S)
-
-
-@cache
-def spool_components() -> SpoolComponents:
-    """The breaker and the spool of this process's data folder."""
-    return SpoolComponents.of(load())
-
-
-@cache
-def drainer() -> Drainer:
-    """What empties the spool; one process of a data folder runs it."""
-
-    def unguarded() -> Store:
-        return _open(guarded=False, timeout_s=INTAKE_TIMEOUT_S)
-
-    here = spool_components()
-    direct = OfflineProcess(load(), here.breaker, here.runs) if here.submissions else None
-    return Drainer(here, _intake_ledger, unguarded, direct)
-
-
-@cache
-def spooling_intake() -> Intake:
-    """The intake of a process that keeps what the broker does not take. Raises ConfigError only."""
-    here = spool_components()
-    door = SpoolingAcceptor(
-        _intake_ledger, here.breaker, here.spool, drainer().wake, here.submissions
-    )
-    return Intake(door, load().rules(), load().routing_chains())
-
-
-@cache
-def _intake_ledger() -> ValkeyLedger:
-    return ValkeyLedger(_open(guarded=True, timeout_s=INTAKE_TIMEOUT_S), load(), wakeup_publisher())
-
-
-def _open(*, guarded: bool, timeout_s: float = SOCKET_TIMEOUT_S) -> Store:
-    settings = load()
-    try:
-        url = store_url(settings)
-    except BrokerUnavailable:
-        if guarded:
-            spool_components().breaker.failed("no broker is running")
-        raise
-    return open_store(
-        url,
-        bus_max_length=settings.bus.max_length,
-        rings=rings_in_store(settings),
-        socket_timeout_s=timeout_s,
-        connect_timeout_s=timeout_s,
-        guard=spool_components().breaker if guarded else None,
-    )
-
-
-@cache
-def wakeup_publisher() -> WakeupPublisher | None:
-    """How to ring where the broker is not the store; None where the scripts do."""
-    if rings_in_store(load()):
-        return None
-    from fleet.store.wakeup_publisher import CeleryWakeupPublisher
-
-    return CeleryWakeupPublisher(load())
-
-
-@cache
-def ledger() -> ValkeyLedger:
-    """The ledger of this process."""
-    settings = load()
-    return ValkeyLedger(store(), settings, wakeup_publisher())
-
-
-@cache
-def intake() -> Intake:
-    """The intake of this process, which keeps nothing itself."""
-    here = spool_components()
-    accepts = (
-        SpoolAwareAcceptor(ledger(), here.spool, here.submissions) if here.submissions else ledger()
-    )
-    return Intake(accepts, load().rules(), load().routing_chains())
-
-
-def settings() -> Settings:
-    """The settings of this process."""
-    return load()
+def set_current(runtime: Runtime | None) -> None:
+    """Make `runtime` that of this process; None forgets it."""
+    global _current
+    _current = runtime

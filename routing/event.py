@@ -88,10 +88,13 @@ class Event:
         *,
         new_id: str,
         now: str,
+        traceparent: str = "",
         lanes: Mapping[str, int] = LANES,
         sent_by: str = SENT_LOCALLY,
     ) -> "Event":
-        """Read either wire form. `new_id` and `now` (RFC 3339) fill what the sender left out.
+        """Read either wire form.
+
+        `new_id`, `now` (RFC 3339) and `traceparent` fill what the sender left out.
 
         A lane of `lanes` stands for its priority; a priority beside it wins.
 
@@ -112,7 +115,7 @@ class Event:
             session=_name(own, "session", None) if own.get("session") is not None else None,
             priority=_priority(own.get("priority"), own.get("lane"), hops, lanes),
             hops=hops,
-            traceparent=_traceparent(raw.get("traceparent")),
+            traceparent=_traceparent(raw.get("traceparent"), traceparent),
             sent_by=sent_by,
             to=_targets(own.get("to")),
             text=_text(own.get("text"), data),
@@ -271,8 +274,9 @@ def _hops(value: object) -> int:
     return value
 
 
-def _traceparent(value: object) -> str:
+def _traceparent(value: object, default: str) -> str:
     """A malformed one begins no trace, and is no reason to refuse an event (W3C Trace Context)."""
+    value = default if value is None else value
     return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else ""
 
 

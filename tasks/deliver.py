@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 def deliver(dispatch_id: str) -> None:
     """Try what is open and due of one announced outcome."""
     try:
-        DeliveryWorker(runtime.store(), runtime.settings(), runtime.intake).deliver(dispatch_id)
+        DeliveryWorker(
+            runtime.current().store, runtime.current().settings, lambda: runtime.current().intake
+        ).deliver(dispatch_id)
     except BrokerUnavailable as error:
         # What was not reported stays open: beat rings for it when the broker is back.
         logger.warning("delivery of %s is interrupted: %s", dispatch_id, error)

@@ -34,7 +34,7 @@ class DispatchTask(Task[Any, Any]):
 @shared_task(base=DispatchTask, name=DISPATCH_TASK)
 def dispatch(dispatch_id: str) -> None:
     """Run the agent's next dispatch: `dispatch_id` rang, the ledger decides which is next."""
-    hold, ledger = LeaseToken(**current_task.request.get("hold")), runtime.ledger()
+    hold, ledger = LeaseToken(**current_task.request.get("hold")), runtime.current().ledger
     if not turns.alone(hold.agent, hold.epoch, hold.fence):
         raise Reject("something of an earlier turn may still run", requeue=True)
     try:

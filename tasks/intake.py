@@ -1,4 +1,4 @@
-"""Intake through Celery: any producer can send events, without this package installed.
+"""Intake through Celery: any producer sends events, without this package installed.
 
 Celery(broker=URL).send_task("fleet.intake", [event], queue="intake")
 """
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class IntakeTask(Task[Any, Any]):
-    """Its Request hides the arguments."""
+    """A task whose Request hides the arguments."""
 
     Request = "fleet.worker.celery_requests:IntakeRequest"
 
@@ -27,22 +27,22 @@ class IntakeTask(Task[Any, Any]):
 @shared_task(
     base=IntakeTask,
     name=INTAKE_TASK,
-    # A producer that has a result backend may ask for the answer; see `result_backend`.
+    # A producer that has a result backend may read the answer; see `result_backend`.
     ignore_result=False,
-    # What a producer sent wrong is its failure, not this worker's: no traceback in the log.
+    # A wrong event is its producer's fault, not this worker's: no traceback in the log.
     throws=(RoutingError, Refused, IdempotencyConflict),
 )
 def intake(event: Any) -> dict[str, Any]:
-    """Accept one event; the answer, or the refusal, is the task's result."""
+    """Accept one event; the task's result is the answer or the refusal."""
     try:
-        return runtime.intake().accept(event).to_wire()
+        return runtime.current().intake.accept(event).to_wire()
     except (RoutingError, Refused, IdempotencyConflict) as error:
-        bus.alert(runtime.store(), "intake_refused", f"{current_task.request.id}: {error}")
+        bus.alert(runtime.current().store, "intake_refused", f"{current_task.request.id}: {error}")
         if not isinstance(error, RoutingError):
-            # A producer without a result backend never learns of it: here it is counted.
+            # A producer without a result backend never sees the refusal: count it here.
             sender = event.get("source") if isinstance(event, dict) else ""
             carrier = str(current_task.request.id)
-            bus.refused(runtime.store(), carrier, str(error), str(sender or ""))
+            bus.refused(runtime.current().store, carrier, str(error), str(sender or ""))
         raise
     except BrokerUnavailable as error:
         raise Reject(str(error), requeue=True) from error

@@ -19,22 +19,22 @@ from tasks.deliver import ring
 @shared_task(name="fleet.reclaim")
 def reclaim() -> None:
     """Due retries, passed deadlines, lost doorbells, vanished holders, open deliveries."""
-    if periodic_lock(runtime.store(), "reclaim", RECLAIM_PERIOD_S):
-        reclaim_all(runtime.ledger(), runtime.settings())
-        for dispatch_id in due(runtime.store(), runtime.settings()):
+    if periodic_lock(runtime.current().store, "reclaim", RECLAIM_PERIOD_S):
+        reclaim_all(runtime.current().ledger, runtime.current().settings)
+        for dispatch_id in due(runtime.current().store, runtime.current().settings):
             ring(reclaim.app, dispatch_id)
 
 
 @shared_task(name="fleet.health")
 def health() -> None:
     """The sign that beat, broker and a maintenance worker are alive, and the store's memory."""
-    watch_memory(runtime.store(), runtime.settings())
-    record_tick(runtime.store(), "health")
+    watch_memory(runtime.current().store, runtime.current().settings)
+    record_tick(runtime.current().store, "health")
 
 
 @shared_task(name="fleet.sweep")
 def sweep() -> None:
     """Retention."""
-    if periodic_lock(runtime.store(), "sweep", SWEEP_PERIOD_S):
-        sweep_all(runtime.store(), runtime.settings())
-        record_tick(runtime.store(), "sweep")
+    if periodic_lock(runtime.current().store, "sweep", SWEEP_PERIOD_S):
+        sweep_all(runtime.current().store, runtime.current().settings)
+        record_tick(runtime.current().store, "sweep")

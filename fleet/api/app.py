@@ -10,17 +10,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fleet.api import backend as backends
 from fleet.api.auth.access import Access
 from fleet.api.auth.middleware import AccessMiddleware
 from fleet.api.auth.tickets import Tickets
-from fleet.api.backend import Backend
 from fleet.api.bus.hub import Hub
 from fleet.api.bus.routes import BusRoutes
 from fleet.api.live.hub import LiveTextHub
 from fleet.api.live.routes import LiveTextRoute
 from fleet.api.mcp.transport import McpRoute
 from fleet.api.openapi.document import document
+from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import HANDLERS
 from fleet.api.routes import console
 from fleet.api.routes.agents import Agents
@@ -31,45 +30,51 @@ from fleet.api.routes.events import EventsRoute
 from fleet.api.routes.status import Status
 from fleet.config.listen_address import others_can_reach
 from fleet.ops.alerts import Alerter
+from fleet.runtime import Runtime
+
+#: Reading the ledger is mostly waiting for the store. As many requests may wait as events may.
+READERS = 4
+READS_WAITING_MAX = 1024
 
 
-def create_api(backend: Backend | None = None, *, host: str | None = None) -> Starlette:
-    """The application; without a backend, on the fleet that this process's configuration names.
+def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
+    """The application on one runtime, which spools.
 
     `host` is where it will listen, if not where the configuration says: on an address that others
     can reach every request needs a token. Its `state.hub` and `state.listening` must be closed, and
     its `state.mcp` ended, for their clients to leave in order. Raises ConfigError.
     """
-    backend = backend or backends.of_this_process()
-    settings = backend.settings
+    settings = runtime.settings
     host = host or settings.api.host
     closed = not settings.api.trusted_network and others_can_reach(host)
-    unguarded = backend.unguarded or backend.store
-    access = Access(unguarded, closed=closed, rate_per_s=settings.api.token_rate_per_s)
-    hub = Hub(unguarded, backend.reads, settings.bus.client_queue, access)
-    listening = LiveTextHub(backend.store, access)
-    mcp = McpRoute(backend)
+    reads = BoundedThreads("reads", READERS, READS_WAITING_MAX)
+    access = Access(
+        lambda: runtime.unguarded_store, closed=closed, rate_per_s=settings.api.token_rate_per_s
+    )
+    hub = Hub(lambda: runtime.unguarded_store, reads, settings.bus.client_queue, access)
+    listening = LiveTextHub(lambda: runtime.store, access)
+    mcp = McpRoute(runtime)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         hub.start()
         # Who may send must be known before the broker goes away, or nobody could send then.
         await access.current()
-        backend.keeper.start()
-        alerter = Alerter(backend.store, settings, first=True)
+        runtime.drainer.start()
+        alerter = Alerter(lambda: runtime.store, settings, first=True)
         alerter.start()
         try:
             yield
         finally:
             alerter.close()
-            backend.keeper.close()
+            runtime.drainer.close()
             hub.close()
             listening.close()
             await mcp.close()
 
     app = Starlette(
         routes=[
-            *_routes(backend, hub, listening, access),
+            *_routes(runtime, reads, hub, listening, access),
             Route("/mcp", mcp, methods=["POST"]),
         ],
         middleware=[Middleware(AccessMiddleware, host=host, access=access)],
@@ -83,15 +88,17 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     return app
 
 
-def _routes(backend: Backend, hub: Hub, listening: LiveTextHub, access: Access) -> list[BaseRoute]:
-    agents = Agents(backend)
-    dispatches = Dispatches(backend)
-    status = Status(backend, hub, listening)
-    stream = BusRoutes(hub, backend.settings)
+def _routes(
+    runtime: Runtime, reads: BoundedThreads, hub: Hub, listening: LiveTextHub, access: Access
+) -> list[BaseRoute]:
+    agents = Agents(runtime, reads)
+    dispatches = Dispatches(runtime, reads)
+    status = Status(runtime, hub, listening)
+    stream = BusRoutes(hub, runtime.settings)
     one = "/dispatches/{dispatch_id}"
     return [
-        Route("/events/{event_id:path}", EventStatus(backend).get),
-        Route("/events", EventsRoute(backend.intake, access), methods=["POST"]),
+        Route("/events/{event_id:path}", EventStatus(runtime, reads).get),
+        Route("/events", EventsRoute(runtime.intake, access), methods=["POST"]),
         Route("/tickets", Tickets(access).issue, methods=["POST"]),
         Route("/dispatches", dispatches.find),
         Route(one, dispatches.get),
@@ -99,8 +106,8 @@ def _routes(backend: Backend, hub: Hub, listening: LiveTextHub, access: Access) 
         Route(f"{one}/retry", dispatches.retry, methods=["POST"]),
         Route(f"{one}/approve", dispatches.approve, methods=["POST"]),
         Route(f"{one}/reject", dispatches.reject, methods=["POST"]),
-        Route(f"{one}/stream", LiveTextRoute(backend, listening), methods=["GET"]),
-        Route("/callbacks/{dispatch_id}", Callbacks(backend).take, methods=["POST"]),
+        Route(f"{one}/stream", LiveTextRoute(runtime, reads, listening), methods=["GET"]),
+        Route("/callbacks/{dispatch_id}", Callbacks(runtime, reads).take, methods=["POST"]),
         Route("/agents", agents.find),
         Route("/agents/{agent}", agents.get),
         Route("/agents/{agent}/pause", agents.pause, methods=["POST"]),

@@ -12,15 +12,16 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
-from fleet import runtime
 from fleet.api.app import create_api
 from fleet.auth import tokens
 from fleet.config.listen_address import others_can_reach
-from fleet.config.settings import Settings
+from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable, ConfigError, FleetError
+from fleet.runtime import Runtime
 from fleet.store.address import store_url
 from fleet.system.api_address import forget_address, write_address
 from fleet.system.lifeline import watch_lifeline
+from tasks.execution import OFFLINE_COMMAND
 
 #: What may take longer is cut off; clients of the bus leave at once.
 GRACE_S = 1
@@ -48,15 +49,16 @@ def serve(
     while there is no token, FleetError when the port cannot be had.
     """
     watch_lifeline()
-    settings = runtime.settings()
+    settings = load()
+    runtime = Runtime(settings, guarded=True, spools=True, offline_command=OFFLINE_COMMAND)
     host = settings.api.host if host is None else host
     port = settings.api.port if port is None else port
-    _check_reach(host, settings)
+    _check_reach(host, runtime)
     _check_store(settings)
     listener = _listen(host, port)
     with listener:
         url = _url(listener)
-        server = _Server(create_api(host=host), lambda: _started(settings, url, announce))
+        server = _Server(create_api(runtime, host=host), lambda: _started(settings, url, announce))
         # Uvicorn raises a signal again when it has ended in order: it must not kill the process.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.end)
@@ -126,13 +128,13 @@ def _publish(settings: Settings, url: str) -> None:
         again.start()
 
 
-def _check_reach(host: str, settings: Settings) -> None:
+def _check_reach(host: str, runtime: Runtime) -> None:
     """Without a token nobody could be told from anybody. A broker that is away may know of some:
     then the API starts, and lets nobody in until that is known."""
-    if settings.api.trusted_network or not others_can_reach(host):
+    if runtime.settings.api.trusted_network or not others_can_reach(host):
         return
     try:
-        with_tokens = bool(tokens.read_all(runtime.store()))
+        with_tokens = bool(tokens.read_all(runtime.store))
     except BrokerUnavailable:
         return
     if not with_tokens:

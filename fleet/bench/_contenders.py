@@ -14,7 +14,7 @@ from fleet.bench import _bare
 from fleet.bench._harness import Lab
 from fleet.config.settings import parse
 from fleet.errors import FleetError
-from fleet.intake.intake import Intake
+from fleet.intake.intake import Intake, Submission
 from fleet.ledger import ValkeyLedger
 from fleet.store import keys, open_store
 from fleet.store.address import kombu_url
@@ -122,7 +122,7 @@ class Fleet:
 
     def send_many(self, agent: str, texts: Sequence[str]) -> None:
         """Accept a batch."""
-        self._intake.accept_batch([{"to": agent, "text": text} for text in texts])
+        self._intake.accept_batch([Submission({"to": agent, "text": text}) for text in texts])
 
     def stop(self) -> None:
         """Stop the host and close the connections."""

@@ -36,6 +36,7 @@ from fleet.bench._power import Power
 from fleet.bench._wire import EventPipe
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, FleetError
+from fleet.intake.intake import Submission
 from fleet.ledger import Accepted
 
 OPTIONS: dict[str, Option] = {
@@ -229,7 +230,7 @@ class _Sender:
     def _send(self, events: list[dict[str, Any]]) -> None:
         while True:
             try:
-                answers = self._target.intake.accept_batch(events)
+                answers = self._target.intake.accept_batch([Submission(event) for event in events])
             except BrokerUnavailable:
                 self.resent += len(events)
                 time.sleep(_RETRY_DELAY_S)

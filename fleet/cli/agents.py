@@ -43,7 +43,7 @@ def show(name: str) -> None:
     """Show one agent with its configuration and its counts."""
     settings = load()
     operations.known_agents(settings, name)
-    row = agents_table.rows(runtime.store(), settings, [name])[0]
+    row = agents_table.rows(runtime.current().store, settings, [name])[0]
     row["timeout_s"] = settings.timeout_s(name)
     row["fallbacks"] = list(settings.agents[name].fallbacks)
     if wants_json():
@@ -86,7 +86,7 @@ def drain(name: str | None, everyone: bool, timeout: float) -> None:
 
 
 def _found(names: list[str]) -> dict[str, dict[str, Any]]:
-    return views.agents(runtime.store(), names)
+    return views.agents(runtime.current().store, names)
 
 
 def _switch(name: str | None, everyone: bool, done: str) -> None:
@@ -94,7 +94,7 @@ def _switch(name: str | None, everyone: bool, done: str) -> None:
         raise click.UsageError("Give one agent's name, or --all.")
     change = operations.pause if done == "paused" else operations.resume
     report = [
-        {"agent": agent, "changed": change(runtime.ledger(), agent)}
+        {"agent": agent, "changed": change(runtime.current().ledger, agent)}
         for agent in operations.known_agents(load(), name)
     ]
     if wants_json():
@@ -108,7 +108,7 @@ def _switch(name: str | None, everyone: bool, done: str) -> None:
 
 
 def _show_all() -> None:
-    rows = agents_table.rows(runtime.store(), load(), list(load().agents))
+    rows = agents_table.rows(runtime.current().store, load(), list(load().agents))
     if wants_json():
         print_json(rows)
         return

@@ -22,7 +22,7 @@ def dlq() -> None:
 @click.option("--limit", "-l", type=click.IntRange(1, views.LIST_MAX), default=20)
 def list_(agent: str | None, limit: int) -> None:
     """List dead letters, newest first, with why, attempts and first and last time."""
-    page = views.find(runtime.store(), agent=agent, states=[State.DEAD], limit=limit)
+    page = views.find(runtime.current().store, agent=agent, states=[State.DEAD], limit=limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
         return
@@ -75,7 +75,7 @@ def replay(dispatch_id: str | None, everything: bool) -> int:
 def _replay(dispatch_id: str) -> dict[str, str]:
     """One that cannot be replayed does not stop the others."""
     try:
-        state = operations.replay(runtime.ledger(), load(), dispatch_id)
+        state = operations.replay(runtime.current().ledger, load(), dispatch_id)
     except (operations.Unknown, operations.NotPossible) as error:
         return {"dispatch_id": dispatch_id, "error": str(error)}
     return {"dispatch_id": dispatch_id, "state": state}
@@ -86,7 +86,9 @@ def _all_dead() -> list[str]:
     found: list[str] = []
     cursor = None
     while True:
-        page = views.find(runtime.store(), states=[State.DEAD], limit=views.LIST_MAX, cursor=cursor)
+        page = views.find(
+            runtime.current().store, states=[State.DEAD], limit=views.LIST_MAX, cursor=cursor
+        )
         found += [row["dispatch_id"] for row in page.dispatches]
         cursor = page.cursor
         if cursor is None:
@@ -99,7 +101,7 @@ def purge(confirm: bool) -> None:
     """Forget every dead letter, but those of which a receiver is still to be told."""
     if not confirm:
         raise click.UsageError("This forgets every dead letter: add --confirm.")
-    purged = operations.purge(runtime.ledger(), load())
+    purged = operations.purge(runtime.current().ledger, load())
     if wants_json():
         print_json({"purged": purged})
     else:

@@ -63,11 +63,11 @@ def demo() -> int:
 
 def _play(stopped: threading.Event, quiet: bool) -> list[Result]:
     """Send every scene's event, show what happens, and answer with how each ended."""
-    after = bus.last_id(runtime.store())
+    after = bus.last_id(runtime.current().store)
     cast = [
         (scene, Watched(dispatch_id, agent))
         for scene in SCENES
-        for dispatch_id, agent in runtime.intake().accept(scene.event).dispatches
+        for dispatch_id, agent in runtime.current().intake.accept(scene.event).dispatches
     ]
     for event in watch(connect, [one for _, one in cast], after, TIMEOUT_S):
         if stopped.is_set():

@@ -15,7 +15,7 @@ from fleet.ops.doctor import checks as examination
 def doctor() -> int:
     """Check broker, clock, limits, models, programs and files; exit 1 when data would be lost."""
     settings = load()
-    findings = examination.examine(settings, runtime.store)
+    findings = examination.examine(settings, lambda: runtime.current().store)
     grave = [finding for finding in findings if finding.level == "error" or finding.loses_data]
     if wants_json():
         print_json(

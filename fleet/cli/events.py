@@ -34,7 +34,7 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
     """
     if since is not None and not _PLACE.match(since):
         raise click.UsageError(f"--since: {since!r} is no stream id, such as 1772822677655-0.")
-    store = runtime.store()
+    store = runtime.current().store
     after = since or (bus.last_id(store) if follow else START)
     if since is not None and _trimmed(store, since):
         note(f"fleet: the bus no longer holds what came right after {since}; older events are lost")

@@ -7,14 +7,13 @@ import click
 from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import duration, note, print_json, print_pairs, print_table
-from fleet.config.settings import load
 from fleet.ops import health as live
 
 
 @click.command(cls=Command)
 def health() -> int:
     """Print the health document; exit 1 when down."""
-    document = live.document(runtime.store, load(), runtime.spool_components())
+    document = live.document(runtime.current())
     if wants_json():
         print_json(document)
     elif document["status"] == "down":

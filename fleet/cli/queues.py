@@ -27,7 +27,7 @@ def queue() -> None:
 def stats(agent: str | None) -> None:
     """Count dispatches per agent and state, with the age of the oldest that waits."""
     names = operations.known_agents(load(), agent)
-    found = views.counts(runtime.store(), names)
+    found = views.counts(runtime.current().store, names)
     rows = [{"agent": name, **row} for name, row in found.items()]
     if wants_json():
         print_json(rows)
@@ -62,7 +62,7 @@ def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
     """List dispatches over all agents, newest first."""
     if agent not in load().people():
         operations.known_agents(load(), agent)
-    page = views.find(runtime.store(), agent=agent, states=state, limit=limit)
+    page = views.find(runtime.current().store, agent=agent, states=state, limit=limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
     else:
@@ -107,7 +107,7 @@ def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> N
 
     No content unless asked.
     """
-    store = runtime.store()
+    store = runtime.current().store
     record = views.get(store, id_, content=show_content)
     event = None
     if record is None:
@@ -149,7 +149,7 @@ def print_event(event: dict[str, Any]) -> None:
 
 def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
     """The record of a dispatch. Raises Unknown."""
-    record = views.get(runtime.store(), dispatch_id, content=content)
+    record = views.get(runtime.current().store, dispatch_id, content=content)
     if record is None:
         raise operations.Unknown(
             f"There is no dispatch {dispatch_id[:64]!r}; see `fleet queue list`."
@@ -174,7 +174,7 @@ def print_record(record: dict[str, Any]) -> None:
 @click.option("--now", is_flag=True, help="End a running turn at once, in the middle of a step.")
 def cancel(dispatch_id: str, reason: str, now: bool) -> None:
     """Cancel a dispatch: at once when it waits, at its next step when it runs."""
-    state = operations.cancel(runtime.ledger(), load(), dispatch_id, reason, now=now)
+    state = operations.cancel(runtime.current().ledger, load(), dispatch_id, reason, now=now)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
     elif state is State.CANCELLED:
@@ -187,7 +187,7 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
 @click.argument("dispatch_id", metavar="ID")
 def retry(dispatch_id: str) -> None:
     """Queue a dead dispatch again, in its old place."""
-    state = operations.replay(runtime.ledger(), load(), dispatch_id)
+    state = operations.replay(runtime.current().ledger, load(), dispatch_id)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
     else:
@@ -203,7 +203,7 @@ def drain(agent: str, confirm: bool, reason: str) -> None:
     operations.known_agents(load(), agent)
     if not confirm:
         raise click.UsageError(f"This cancels everything that waits for {agent}: add --confirm.")
-    cancelled = operations.drain(runtime.ledger(), load(), agent, reason)
+    cancelled = operations.drain(runtime.current().ledger, load(), agent, reason)
     if wants_json():
         print_json({"agent": agent, "cancelled": cancelled})
     else:

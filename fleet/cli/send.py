@@ -3,7 +3,7 @@
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -15,11 +15,11 @@ from fleet.cli.output import event_line, note, print_json, printable
 from fleet.cli.waiting import Watched, WatchedChain, watch
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
-from fleet.intake.intake import Intake
 from fleet.intake.spool.drainer import has_drainer
 from fleet.intake.spool.query import query
 from fleet.ledger import Accepted, State, bus
 from fleet.ledger.bus import BusEvent
+from fleet.runtime import Runtime
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 
@@ -56,10 +56,10 @@ def send(
         lane = "human"
     options = {"to": list(to) or None, "session": session, "priority": priority, "lane": lane}
     raw = read_event(text, file, {**options, "id": idempotency_key})
-    kept = _keeps()
+    _spool_where_drained()
     # Taken before the send: whatever happens to the event comes after it.
     after = _now() if wait else ""
-    accepted = _accept(raw, runtime.spooling_intake if kept else runtime.intake)
+    accepted = _accept(raw)
     if not wait:
         _show_accepted(accepted)
         return 0
@@ -84,31 +84,29 @@ def connect() -> Store:
 def _now() -> str:
     """The newest id of the bus; empty while the broker is away, and this machine keeps events."""
     try:
-        return bus.last_id(runtime.store())
+        return bus.last_id(runtime.current().store)
     except BrokerUnavailable:
-        if not has_drainer(runtime.spool_components().spool.folder):
+        if not has_drainer(runtime.current().spool.folder):
             raise
         return ""
 
 
 def _kept(dispatch_id: str) -> dict[str, Any] | None:
-    return query(runtime.spool_components().spool.file, dispatch_id, content=True)
+    return query(runtime.current().spool.file, dispatch_id, content=True)
 
 
-def _keeps() -> bool:
-    """True where a keeper lives, which hands over what this process puts into the spool."""
-    if not has_drainer(runtime.spool_components().spool.folder):
-        return False
-    runtime.guard()
-    return True
+def _spool_where_drained() -> None:
+    """Let this process spool where a drainer imports the spool."""
+    if has_drainer(runtime.current().spool.folder):
+        runtime.set_current(Runtime(load(), guarded=True, spools=True))
 
 
-def _accept(raw: Any, intake: Callable[[], Intake]) -> Accepted:
+def _accept(raw: Any) -> Accepted:
     if isinstance(raw, dict):
         # Known before it is sent, so that a send whose answer was lost can be repeated.
         raw.setdefault("id", str(uuid.uuid4()))
     try:
-        return intake().accept(raw)
+        return runtime.current().intake.accept(raw)
     except BrokerUnavailable as error:
         again = f" Send it again with --idempotency-key {raw['id']}: it will not run twice."
         raise BrokerUnavailable(f"{error}{again}") from error

@@ -16,6 +16,7 @@ from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
 from fleet.store.connection import reachable
 from fleet.system.output_guard import guard_output
+from tasks.execution import OFFLINE_COMMAND
 
 #: A Procfile's runner ends all processes at once, and workers hand their turns back through the
 #: broker. honcho kills what has not ended after five seconds.
@@ -51,7 +52,7 @@ def upstream() -> None:
     from fleet.upstream.runner import serve
 
     guard_output()
-    serve()
+    serve(OFFLINE_COMMAND)
 
 
 @click.command(cls=Command)

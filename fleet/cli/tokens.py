@@ -41,7 +41,7 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
     settings = load()
     names = [*settings.agents, *settings.people()]
     checked = tokens.checked_scopes(scopes, names, settings.mcp.tools)
-    store = runtime.store()
+    store = runtime.current().store
     first = not tokens.read_all(store)
     made, text = tokens.create(store, name, checked, rate_per_s=rate, body_bytes=max_body)
     if wants_json():
@@ -56,7 +56,9 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
 @token.command("list")
 def list_() -> None:
     """List the tokens, newest first; never their secrets."""
-    kept = sorted(tokens.read_all(runtime.store()).values(), key=lambda one: -one.created_ms)
+    kept = sorted(
+        tokens.read_all(runtime.current().store).values(), key=lambda one: -one.created_ms
+    )
     if wants_json():
         print_json([_shown(one) for one in kept])
         return
@@ -76,7 +78,7 @@ def list_() -> None:
 @click.argument("which", metavar="ID|NAME")
 def revoke(which: str) -> None:
     """Revoke a token, at once: also for who follows the bus with it."""
-    revoked = tokens.revoke(runtime.store(), which)
+    revoked = tokens.revoke(runtime.current().store, which)
     if wants_json():
         print_json({"revoked": [one.id for one in revoked]})
     elif revoked:

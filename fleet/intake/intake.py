@@ -1,9 +1,10 @@
-"""Intake: the one way an event gets in, whatever door it came through.
+"""Intake: the one way an event gets in, whichever interface it came through.
 
-Validate, decide, accept. When `accept` has returned, the event is in the ledger and will end.
+An event takes four steps: parse, route, authorize, accept. When `accept` has returned, the event is
+stored and will end in an outcome.
 
-An event belongs to its sender: its source and id are told apart from those of everybody else. Each
-door says who that is, in a `Sender`; nothing in an event can.
+An event belongs to its sender: the same source and id of two senders are two events. Each interface
+names the sender in a `Sender`; no field of an event can.
 """
 
 import uuid
@@ -30,10 +31,10 @@ Answer = Accepted | RoutingError | Refused | Forbidden | IdempotencyConflict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """The sender of an event, as its door knows it."""
+    """The sender of an event, as its interface knows it."""
 
     sent_by: str = SENT_LOCALLY  #: part of the event's identity
-    may: MaySend | None = None  #: without it, everything
+    may: MaySend | None = None  #: without it, the sender may reach every agent
     #: The fleet chose the source, which may therefore be a reserved one.
     own_source: bool = False
     upstream: bool = False  #: the gateway, to which the outcomes go back
@@ -46,71 +47,87 @@ FLEET = Sender(sent_by=SENT_BY_FLEET, own_source=True)
 UPSTREAM = Sender(sent_by=SENT_BY_GATEWAY, upstream=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An event before it is parsed, its sender, and the values of fields that it leaves out."""
+
+    raw: object  #: in either wire form
+    sender: Sender = LOCAL
+    id: str | None = None  #: None: a new one
+    traceparent: str = ""
+
+
 class Intake:
     """Accepts events for one fleet."""
 
     def __init__(
-        self, ledger: Acceptor, rules: Rules, chains: Mapping[str, Chain] | None = None
+        self, acceptor: Acceptor, rules: Rules, chains: Mapping[str, Chain] | None = None
     ) -> None:
         """`chains` are needed where not every sender may reach every agent."""
-        self._ledger = ledger
+        self._acceptor = acceptor
         self._rules = rules
         self._chains = chains or {}
 
     def accept(self, raw: object, sender: Sender = LOCAL) -> Accepted:
         """Accept one event in either wire form.
 
-        Raises InvalidEvent, UnknownTarget, Forbidden or IdempotencyConflict (nothing was kept),
+        Raises InvalidEvent, UnknownTarget, Forbidden or IdempotencyConflict (nothing was stored),
         Refused (the sender keeps it) or BrokerUnavailable (nothing is known; the same event may be
         sent again).
         """
-        return self._ledger.accept(*self._plan(raw, sender))
+        (answer,) = self.accept_batch([Submission(raw, sender)])
+        if isinstance(answer, Accepted):
+            return answer
+        raise answer
 
-    def accept_batch(self, raws: Sequence[object], senders: Sequence[Sender] = ()) -> list[Answer]:
+    def accept_batch(self, submissions: Sequence[Submission]) -> list[Answer]:
         """Accept each event by itself, in order, in one round trip; answers in the same order.
 
-        `senders` are those of the events, in the same order; without them each is local. Raises
-        BrokerUnavailable; then the whole batch may be sent again.
+        Raises BrokerUnavailable; then the whole batch may be sent again.
         """
-        answers: list[Answer] = []
-        planned: list[tuple[Event, Plan]] = []
-        places: list[int] = []
-        for place, raw in enumerate(raws):
-            try:
-                planned.append(self._plan(raw, senders[place] if senders else LOCAL))
-                places.append(place)
-            except (RoutingError, Forbidden) as error:
-                answers.append(error)
-                continue
-            answers.append(Refused("not yet accepted"))
-        if planned:
-            for place, answer in zip(places, self._ledger.accept_many(planned), strict=True):
-                answers[place] = answer
-        return answers
+        planned = [self._plan(one) for one in submissions]
+        batch = [one for one in planned if isinstance(one, tuple)]
+        accepted = iter(self._acceptor.accept_many(batch) if batch else ())
+        return [next(accepted) if isinstance(one, tuple) else one for one in planned]
 
-    def _reached(self, plan: Plan) -> tuple[str, ...]:
-        """Every agent that will be told of the event, in whatever stage."""
-        return plan.agents if plan.chain is None else self._chains[plan.chain].agents
+    def _plan(self, submission: Submission) -> tuple[Event, Plan] | RoutingError | Forbidden:
+        sender = submission.sender
+        try:
+            event = self._parse(submission)
+            event, plan = self._route(event)
+            self._authorize(plan, sender)
+        except (RoutingError, Forbidden) as error:
+            return error
+        return event, replace(plan, upstream=sender.upstream)
 
-    def _plan(self, raw: object, sender: Sender) -> tuple[Event, Plan]:
+    def _parse(self, submission: Submission) -> Event:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         event = Event.parse(
-            raw,
-            new_id=str(uuid.uuid4()),
+            submission.raw,
+            new_id=submission.id or str(uuid.uuid4()),
             now=now,
+            traceparent=submission.traceparent,
             lanes=self._rules.lanes,
-            sent_by=sender.sent_by,
+            sent_by=submission.sender.sent_by,
         )
-        if is_reserved(event.source) and not sender.own_source:
+        if is_reserved(event.source) and not submission.sender.own_source:
             raise InvalidEvent(
                 f"`source` must not begin with {', '.join(RESERVED_SOURCES)}: so begin those of "
                 "the fleet's own events."
             )
+        return event
+
+    def _route(self, event: Event) -> tuple[Event, Plan]:
+        """The event, now in the trace of this step, and its plan."""
         with tracing.span("fleet.intake", parent=event.traceparent, event_id=event.id) as span:
             plan = decide(event, self._rules)
-        if sender.may:
-            for agent in self._reached(plan):
-                sender.may(agent)
         if span.traceparent != event.traceparent:
             event = replace(event, traceparent=span.traceparent)
-        return event, replace(plan, upstream=sender.upstream)
+        return event, plan
+
+    def _authorize(self, plan: Plan, sender: Sender) -> None:
+        """Raise Forbidden unless the sender may reach every agent, in whatever stage."""
+        if sender.may is not None:
+            agents = plan.agents if plan.chain is None else self._chains[plan.chain].agents
+            for agent in agents:
+                sender.may(agent)

@@ -138,21 +138,15 @@ class HandOver:
 
 
 class Acceptor(Protocol):
-    """Where an event goes in: the ledger, or the spool before it."""
-
-    def accept(self, event: Event, plan: Plan) -> Accepted:
-        """Write the event and its dispatches and ring; a known event answers its first ids.
-
-        Raises Refused when an agent's `max_pending` is reached, SessionBusy when one takes no
-        second event of a session, IdempotencyConflict when a known event has other content.
-        """
-        (answer,) = self.accept_many([(event, plan)])
-        if isinstance(answer, Accepted):
-            return answer
-        raise answer
+    """The place where an event goes in: the ledger, or the spool before it."""
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
-        """Accept each in turn, in one round trip; one refusal does not touch the others."""
+        """Accept each in turn, in one round trip, with its dispatches and their wake-ups.
+
+        A known event answers its first ids. One refusal does not touch the others: Refused when an
+        agent's `max_pending` is reached, SessionBusy when an agent takes no second event of a
+        session, IdempotencyConflict when a known event has other content.
+        """
         ...
 
 

@@ -1,16 +1,17 @@
 """The health document, from live values; no secret is in it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
-from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.table import SpoolFull
 from fleet.ledger import State, bus, views
 from fleet.ledger.states import WAITING
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.store.address import plain_url
 from fleet.store.connection import reachable
@@ -26,38 +27,44 @@ def beat_is_late(beat_s: float | None) -> bool:
     return beat_s is None or beat_s > BEAT_LATE_S
 
 
-def document(
-    opened: Callable[[], Store],
-    settings: Settings,
-    shelter: SpoolComponents,
-    *,
-    followers: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def document(runtime: Runtime, *, followers: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Everything `/health` and `fleet health` answer; `down` when the store does not answer.
 
-    `opened` gives the store, and may raise BrokerUnavailable. `followers` is what the asking
-    process knows of its clients on the bus.
+    `followers` is what the asking process knows of its clients on the bus.
     """
     try:
-        return _document(opened(), settings, shelter, followers or {"clients": 0, "max_lag": 0})
+        return _document(runtime, followers or {"clients": 0, "max_lag": 0})
     except BrokerUnavailable as error:
-        return down(str(error), shelter)
+        return down(str(error), runtime)
 
 
-def down(reason: str, shelter: SpoolComponents) -> dict[str, Any]:
+def spool_status(runtime: Runtime) -> dict[str, Any]:
+    """Breaker and spool of this machine; `spooled` is None where the spool cannot be read."""
+    try:
+        spooled: int | None = runtime.spool.size().events
+        direct = {} if runtime.spool.submissions is None else runtime.spool_ledger.counts()
+    except SpoolFull:
+        spooled, direct = None, {}
+    return {
+        "breaker": runtime.breaker.name,
+        "spooled": spooled,
+        **({"direct": direct} if direct else {}),
+    }
+
+
+def down(reason: str, runtime: Runtime) -> dict[str, Any]:
     """The document while the store does not answer; intake may go on into the spool."""
     return {
         "status": "down",
         "version": VERSION,
         "reason": reason,
-        "g4": {"intake": "http", **shelter.status(), "tier": {}},
+        "g4": {"intake": "http", **spool_status(runtime), "tier": {}},
     }
 
 
-def _document(
-    store: Store, settings: Settings, shelter: SpoolComponents, followers: Mapping[str, Any]
-) -> dict[str, Any]:
-    standing = shelter.status()
+def _document(runtime: Runtime, followers: Mapping[str, Any]) -> dict[str, Any]:
+    store, settings = runtime.store, runtime.settings
+    standing = spool_status(runtime)
     names = list(settings.agents)
     counts = views.counts(store, names)
     agents = views.agents(store, names)

@@ -4,17 +4,17 @@ An agent's model calls them in its turn, any other program over the Model Contex
 each may do is in its `Caller`; what it sends is told apart by its `source`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fleet.auth.tokens import Rights
-from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, FleetError, Forbidden, Refused
-from fleet.intake.intake import Intake, MaySend, Sender
-from fleet.ledger import State, ValkeyLedger, operations, views
+from fleet.intake.intake import MaySend, Sender
+from fleet.ledger import State, operations, views
 from fleet.ledger.operations import Unknown
-from fleet.store import Store, keys
+from fleet.runtime import Runtime
+from fleet.store import keys
 from routing import RoutingError
 
 #: What each tool does to the fleet.
@@ -54,24 +54,14 @@ class ToolCaller:
     foreign_answers: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolBackend:
-    """The fleet as the process sees it. The openers raise BrokerUnavailable or ConfigError."""
-
-    settings: Settings
-    store: Callable[[], Store]
-    ledger: Callable[[], ValkeyLedger]
-    intake: Callable[[], Intake]
-
-
 class FleetTools:
     """The public methods are the tools: models read their signatures and docstrings.
 
     They raise REFUSALS.
     """
 
-    def __init__(self, doors: ToolBackend, caller: ToolCaller) -> None:
-        self._doors, self._caller = doors, caller
+    def __init__(self, runtime: Runtime, caller: ToolCaller) -> None:
+        self._runtime, self._caller = runtime, caller
 
     def queue_dispatch(self, to: str, text: str, session: str | None = None) -> Known:
         """Give other agents work. `to` is an agent's name, '@group', 'all' or 'chain:NAME'.
@@ -96,14 +86,14 @@ class FleetTools:
         self, agent: str | None = None, state: State | None = None, limit: int = 20
     ) -> list[Known]:
         """The newest dispatches, of all agents or one, in any state or one; 50 at most."""
-        names = operations.known_agents(self._doors.settings, agent)
+        names = operations.known_agents(self._runtime.settings, agent)
         if agent is not None:
             self._caller.rights.need_read(agent)
         found: list[Known] = []
         limit, cursor = max(1, min(limit, LIST_MAX)), None
         for _ in range(_PAGES_MAX):
             page = views.find(
-                self._doors.store(),
+                self._runtime.store,
                 agent=None if agent is None else names[0],
                 states=() if state is None else (state,),
                 limit=limit,
@@ -120,8 +110,8 @@ class FleetTools:
 
         Look here before you dispatch: a busy agent answers later.
         """
-        names = [one for one in self._doors.settings.agents if self._caller.rights.reads(one)]
-        found = views.agents(self._doors.store(), names)
+        names = [one for one in self._runtime.settings.agents if self._caller.rights.reads(one)]
+        found = views.agents(self._runtime.store, names)
         told = ("online", "active", "queued", "paused")
         return {name: {key: row[key] for key in told} for name, row in found.items()}
 
@@ -132,7 +122,7 @@ class FleetTools:
             raise Forbidden(f"{dispatch_id} was not dispatched by you: you may not cancel it.")
         me, said = self._caller.name, _line(reason)
         why = f"{me}: {said}" if said else f"cancelled by {me}"
-        state = operations.cancel(self._doors.ledger(), self._doors.settings, dispatch_id, why)
+        state = operations.cancel(self._runtime.ledger, self._runtime.settings, dispatch_id, why)
         return {"dispatch_id": dispatch_id, "state": state}
 
     def _complete(self, raw: Known) -> Known:
@@ -144,7 +134,7 @@ class FleetTools:
         self._within_rate()
         me = self._caller
         sender = Sender(sent_by=me.sent_by, may=me.may_send, own_source=True)
-        answer = self._doors.intake().accept(event, sender)
+        answer = self._runtime.intake.accept(event, sender)
         return {
             "event_id": answer.event_id,
             "duplicate": answer.duplicate,
@@ -154,7 +144,7 @@ class FleetTools:
     def _within_rate(self) -> None:
         limit = self._caller.per_minute
         try:
-            wait_ms = int(self._doors.store().run("ask", self._caller.counted_as, limit))
+            wait_ms = int(self._runtime.store.run("ask", self._caller.counted_as, limit))
         except BrokerUnavailable:
             # Nobody can count now. What is kept all the same has the spool's bounds.
             return
@@ -168,7 +158,7 @@ class FleetTools:
     def _record(self, dispatch_id: str) -> Known:
         # An id from a model: anything, and part of a key's name.
         known = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
-        record = views.get(self._doors.store(), dispatch_id, content=True) if known else None
+        record = views.get(self._runtime.store, dispatch_id, content=True) if known else None
         if record is None:
             raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see queue_list.")
         return record

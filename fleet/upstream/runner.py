@@ -8,14 +8,15 @@ the intake knows an event by source and id, whoever brings it.
 import asyncio
 import logging
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 
-from fleet import runtime
-from fleet.config.settings import Settings
+from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, Fenced
 from fleet.locks import LockBusy, LockHandle, LockLost
 from fleet.locks.calls import calls_of
 from fleet.locks.handle import Terms
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.system.lifeline import watch_lifeline
 from fleet.upstream.client import UpstreamClient
@@ -32,48 +33,51 @@ POLL_INTERVAL_S = 0.25
 RETRY_S = 1.0
 
 
-def serve() -> None:
-    """Take events until SIGTERM or SIGINT; wait for it where no gateway is configured."""
+def serve(offline_command: Sequence[str]) -> None:
+    """Take events until SIGTERM or SIGINT; only wait for it where no gateway is configured.
+
+    `offline_command` starts the process that runs spooled events.
+    """
     watch_lifeline()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("fleet").setLevel(logging.INFO)
-    asyncio.run(_serve(runtime.settings()))
+    asyncio.run(_serve(Runtime(load(), spools=True, offline_command=offline_command)))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(runtime: Runtime) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
-    gateway = GatewayAddress.of(settings.upstream)
+    gateway = GatewayAddress.of(runtime.settings.upstream)
     if gateway is None:
         logger.info("no upstream is configured; nothing to run here")
         await told.wait()
         return
-    keeper = runtime.drainer()
+    drainer = runtime.drainer
     # What is kept while the broker is away must also leave the spool where no API runs.
-    keeper.start()
-    working = asyncio.create_task(_work(gateway, settings.lease_ttl_s))
+    drainer.start()
+    working = asyncio.create_task(_work(runtime, gateway))
     ended = asyncio.create_task(told.wait())
     await asyncio.wait((working, ended), return_when=asyncio.FIRST_COMPLETED)
     for task in (working, ended):
         task.cancel()
-    keeper.close()
+    drainer.close()
     with suppress(asyncio.CancelledError):
         await working
 
 
-async def _work(gateway: GatewayAddress, ttl_s: float) -> None:
+async def _work(runtime: Runtime, gateway: GatewayAddress) -> None:
     """Lead whenever nobody else does. Only ends by being cancelled."""
     said = ""
     while True:
         try:
-            store = await asyncio.to_thread(runtime.unguarded_store)
-            hold = _hold(store, gateway, ttl_s)
+            store = await asyncio.to_thread(lambda: runtime.unguarded_store)
+            hold = _hold(store, gateway, runtime.settings.lease_ttl_s)
             async with hold:
                 logger.info("this client takes the events of %s", gateway.name)
                 said = ""
-                await _lead(store, gateway, hold)
+                await _lead(runtime, store, gateway, hold)
         except LockBusy:
             if said != "busy":
                 logger.info("another client takes the events of %s; standing by", gateway.name)
@@ -91,12 +95,12 @@ def _hold(store: Store, gateway: GatewayAddress, ttl_s: float) -> LockHandle:
     return LockHandle(Terms(calls_of(store), lock, "", "joins", ttl_s, title), STAND_BY_S)
 
 
-async def _lead(store: Store, gateway: GatewayAddress, hold: LockHandle) -> None:
+async def _lead(runtime: Runtime, store: Store, gateway: GatewayAddress, hold: LockHandle) -> None:
     """Take events while the lock is held. Raises LockLost and BrokerUnavailable."""
     desk = CursorStore(store, gateway.digest, hold.token)
     cursor = await asyncio.to_thread(desk.cursor)
-    taker = EventConsumer(runtime.spooling_intake(), desk, gateway.name, cursor)
-    teller = OutcomeReporter(store, runtime.settings(), gateway, lambda: taker.is_held_up)
+    taker = EventConsumer(runtime.intake, desk, gateway.name, cursor)
+    teller = OutcomeReporter(store, runtime.settings, gateway, lambda: taker.is_held_up)
     taking = asyncio.create_task(UpstreamClient(gateway, taker, desk, teller).run())
     try:
         while not hold.lost and not taking.done():

@@ -70,7 +70,7 @@ class Refusals(bootsteps.Step):
         # One list a queue: a doorbell's priority is the ledger's business. The shared queues keep
         # all of kombu's, or an event that a producer sent with a priority would wait for ever.
         parent.app.conf.broker_transport_options["priority_steps"] = [0]
-        settings = runtime.settings()
+        settings = runtime.current().settings
         if settings.agents[agent].runner == "llm":
             # Before the fork: a soft limit in mid-import would leave a half-imported module.
             parent.app.tasks[DISPATCH_TASK].preload()
@@ -96,7 +96,7 @@ def agent_of(app: Any) -> str | None:
         raise SystemExit(
             "fleet: a worker serves one agent and nothing else; start it with -Q agent.NAME."
         )
-    if agents[0] not in runtime.settings().agents:
+    if agents[0] not in runtime.current().settings.agents:
         raise SystemExit(f"fleet: {agents[0]!r} is no agent of this fleet; see `fleet agents`.")
     return str(agents[0])
 
@@ -142,7 +142,7 @@ class LeaseStep(bootsteps.StartStopStep):
 
 
 def _open_lease(agent: str) -> Lease:
-    settings = runtime.settings()
+    settings = runtime.current().settings
     # Its own short-tempered client: a renewal that hangs is a renewal that failed.
     store = open_store(
         store_url(settings),
@@ -151,12 +151,14 @@ def _open_lease(agent: str) -> Lease:
         # Twice this, for the one retry, on top of the third between renewals, is still in time.
         socket_timeout_s=settings.lease_ttl_s / 6,
     )
-    return Lease(store, agent, settings.lease_ttl_s, WORKER.shared, runtime.wakeup_publisher())
+    return Lease(
+        store, agent, settings.lease_ttl_s, WORKER.shared, runtime.current().wakeup_publisher
+    )
 
 
 def _turn_lock(agent: str) -> TurnLock | None:
     """Needed only where turns also run without the store."""
-    settings = runtime.settings()
+    settings = runtime.current().settings
     return TurnLock(settings.data_dir, agent) if settings.runs_offline else None
 
 
@@ -207,7 +209,7 @@ def _renew_for_ever(lease: Lease, consumer: Any) -> None:
 
 def _tell_breaker(lease: Lease) -> None:
     """A renewal that got through is a broker that takes writes: intake need not wait any longer."""
-    breaker = runtime.spool_components().breaker
+    breaker = runtime.current().breaker
     if not breaker.closed and lease.page.left_s() > lease.ttl_s / 2:
         probe(breaker, lambda: lease.store, heard=True)
 
@@ -220,7 +222,9 @@ def _stop_at_once(lease: Lease) -> None:
     try:
         if lease.data_is_gone():
             logger.critical("the store was emptied: what was accepted before is lost")
-            bus.alert(runtime.store(), "data_lost", "the store was emptied under a running fleet")
+            bus.alert(
+                runtime.current().store, "data_lost", "the store was emptied under a running fleet"
+            )
     except BrokerUnavailable as error:
         logger.warning("whether the store was emptied is not known: %s", error)
     finally:
@@ -260,7 +264,7 @@ def _release(lease: Lease) -> None:
 @signals.celeryd_init.connect
 def _follow_the_supervisor(**_: Any) -> None:
     watch_lifeline()
-    if sentence := shutdown_grace.warning(runtime.settings()):
+    if sentence := shutdown_grace.warning(runtime.current().settings):
         logger.warning(sentence)
 
 
@@ -271,7 +275,7 @@ def _drain(how: str = "Warm", **_: Any) -> None:
     A cold stop (SIGQUIT, or a second Ctrl-C) does not wait for it at all.
     """
     if WORKER.lease is not None:
-        patience = 0.0 if how == "Cold" else runtime.settings().drain_s
+        patience = 0.0 if how == "Cold" else runtime.current().settings.drain_s
         threading.Thread(target=_hand_back, args=(WORKER.lease, patience), daemon=True).start()
 
 

@@ -37,7 +37,7 @@ class DispatchRequest(Request):
     def acknowledge(self) -> None:
         """Nothing to tell the broker where the queue is `no_ack`."""
         self._replace_spent()
-        if rings_in_store(runtime.settings()):
+        if rings_in_store(runtime.current().settings):
             self.acknowledged = True
         else:
             super().acknowledge()
@@ -45,7 +45,7 @@ class DispatchRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         """The dispatch is still in the ledger: ring again instead of requeueing the message."""
         self._replace_spent()
-        if rings_in_store(runtime.settings()):
+        if rings_in_store(runtime.current().settings):
             self.acknowledged = True
             WORKER.work_wanted.set()
         else:
@@ -87,7 +87,9 @@ class DispatchRequest(Request):
             kind="TimeLimitExceeded",
         )
         try:
-            runtime.ledger().commit_active(lease.agent, lease.fence, Ending(failure=failure))
+            runtime.current().ledger.commit_active(
+                lease.agent, lease.fence, Ending(failure=failure)
+            )
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
             logger.warning("the hard limit of %s could not be recorded: %s", self.id, error)

@@ -29,7 +29,7 @@ class Stop:
 
 def follow_commands(agent: str) -> Iterator[Stop]:
     """Orders for one agent, for ever; waits out a broker that is away."""
-    settings = runtime.settings()
+    settings = runtime.current().settings
     store = open_store(store_url(settings), socket_timeout_s=_BLOCK_S * 2)
     while True:
         try:

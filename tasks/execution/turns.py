@@ -36,7 +36,7 @@ def alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
     if _alone == right:
         return True
     with noted_limit() as passed:
-        left = take_over(Owner.here(runtime.settings().data_dir, agent, epoch, fence))
+        left = take_over(Owner.here(runtime.current().settings.data_dir, agent, epoch, fence))
     if left:
         logger.error(
             "no turn of %s begins: processes %s of an earlier one cannot be killed; end them",
@@ -64,7 +64,7 @@ def run(claim: Claim, ledger: Runs, *, alarm: bool = False) -> Ending:
     `alarm` where no worker keeps the soft limit. Raises Fenced when a newer holder has the agent,
     and BrokerUnavailable when a step cannot be journalled.
     """
-    settings = runtime.settings()
+    settings = runtime.current().settings
     agent = settings.agents[claim.agent]
     sooner_s = claim.chain_position.timeout_s if claim.chain_position else None
     limit_s = sooner_s or settings.timeout_s(claim.agent)
@@ -109,7 +109,7 @@ def run(claim: Claim, ledger: Runs, *, alarm: bool = False) -> Ending:
 def _speech(claim: Claim) -> LiveText | None:
     """Who listens is told through the store; without one the turn is silent, and goes on."""
     try:
-        return LiveText(runtime.store(), claim)
+        return LiveText(runtime.current().store, claim)
     except BrokerUnavailable as error:
         logger.warning("nobody hears the turn of %s: %s", claim.dispatch_id, error)
         return None

@@ -49,20 +49,20 @@ def answered(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
 
 
 def _ask(turn: Turn, number: int, anew: bool, post: Post) -> dict[str, Any]:
-    settings = runtime.settings()
+    settings = runtime.current().settings
     url = callbacks.address(settings, turn.claim.dispatch_id)
     if url is None:
         reason = "no API of this fleet is known here: set api.public_url"
         raise _failed(FailureStage.TOOL, reason, retryable=True)
     # First, so that a call that overtakes the reply finds its place.
-    if callbacks.get(runtime.store(), turn.claim, number, anew=anew) is not None:
+    if callbacks.get(runtime.current().store, turn.claim, number, anew=anew) is not None:
         return {"status": int(HTTPStatus.ACCEPTED), "text": ""}  # it came after all
     return post({"fleetcallback": url})
 
 
 def _wait(turn: Turn, number: int) -> dict[str, Any]:
     until = turn.deadline - SPARE_S
-    called = callbacks.wait(runtime.store(), turn.claim, number, until)
+    called = callbacks.wait(runtime.current().store, turn.claim, number, until)
     attempt = turn.claim.attempt
     if called is None:
         return {"late": True, "attempt": attempt}

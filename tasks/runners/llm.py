@@ -86,7 +86,7 @@ def _step(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]
 def _afford(turn: Turn) -> None:
     """Raises TurnFailed with stage `budget` when the agent has spent what it may today."""
     try:
-        found = used_up(runtime.store(), turn.claim.agent, turn.agent.budget)
+        found = used_up(runtime.current().store, turn.claim.agent, turn.agent.budget)
     except BrokerUnavailable as error:
         raise _stopped("the budget cannot be looked up", BUDGET_RETRY_DELAY_S) from error
     if found is not None:
@@ -124,7 +124,9 @@ def _ask(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
         params=turn.agent.params,
         on_token=turn.say if turn.agent.stream else None,
         on_restart=turn.say_again,
-        gate=Providers(runtime.store, runtime.settings().breaker, turn.claim.agent),
+        gate=Providers(
+            lambda: runtime.current().store, runtime.current().settings.breaker, turn.claim.agent
+        ),
     )
     if reply.usd is None and turn.agent.budget.usd_per_day is not None:
         _unpriced(reply.model)
@@ -148,4 +150,4 @@ def _unpriced(name: str) -> None:
     logger.warning(reason)
     # The answer is paid for, and must reach the journal whether or not this can be told.
     with suppress(BrokerUnavailable):
-        bus.alert(runtime.store(), "unpriced_model", reason, once_in_s=DAY_S)
+        bus.alert(runtime.current().store, "unpriced_model", reason, once_in_s=DAY_S)

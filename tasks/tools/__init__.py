@@ -53,7 +53,7 @@ class Toolset:
 
         Raises TurnFailed for what is wrong, and for a server that cannot be had.
         """
-        configured = runtime.settings().tools
+        configured = runtime.current().settings.tools
         # All servers start at once; each may take seconds.
         servers = {
             name: ServerToolbox(turn, name, configured[name])

@@ -13,7 +13,7 @@ from fleet import runtime
 from fleet.auth.tokens import EVERYONE, Rights
 from fleet.errors import Forbidden
 from fleet.formats.hop_count import source_of
-from fleet.tools.fleet_tools import REFUSALS, FleetTools, Known, ToolBackend, ToolCaller
+from fleet.tools.fleet_tools import REFUSALS, FleetTools, Known, ToolCaller
 from fleet.tools.functions import FunctionToolbox, Spec, ToolError
 from fleet.turn.turn import Turn
 from routing.event import SENT_BY_FLEET
@@ -41,12 +41,6 @@ class QueueToolbox:
 class _Queue(FleetTools):
     def __init__(self, turn: Turn) -> None:
         self._turn, me = turn, turn.claim.agent
-        doors = ToolBackend(
-            settings=runtime.settings(),
-            store=runtime.store,
-            ledger=runtime.ledger,
-            intake=runtime.intake,
-        )
         caller = ToolCaller(
             name=me,
             source=source_of(me),
@@ -57,7 +51,7 @@ class _Queue(FleetTools):
             rights=Rights(frozenset({f"read:{EVERYONE}"})),
             foreign_answers=False,
         )
-        super().__init__(doors, caller)
+        super().__init__(runtime.current(), caller)
 
     def _complete(self, raw: Known) -> Known:
         # A step that is run again, because its worker died before it was journalled, is the same

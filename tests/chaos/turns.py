@@ -78,7 +78,7 @@ class DyingLlm:
 
 def _around_commit(moment: str, who: str) -> None:
     """The outcome is written by the task, with this process's own ledger."""
-    ledger = runtime.ledger()
+    ledger = runtime.current().ledger
     commit = ledger.commit
 
     def dying(claim: Claim, ending: Ending) -> State:

@@ -37,10 +37,10 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory, _no_process_is_left: None) 
 def fleet_here(store: Store, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process is one of a fleet on the test's server: a runner asks it what may be spent."""
     monkeypatch.setenv("FLEET_BROKER_URL", valkey.url)
-    for kept in (load, runtime.store):
-        kept.cache_clear()
+    load.cache_clear()
+    runtime.set_current(None)
     yield
-    runtime.store().close()
+    runtime.current().store.close()
     monkeypatch.undo()
-    for kept in (load, runtime.store):
-        kept.cache_clear()
+    load.cache_clear()
+    runtime.set_current(None)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from fleet.config.settings import Settings
-from fleet.intake.spool.components import SpoolComponents
 from fleet.ledger import bus, operations
 from fleet.ops.alerts import Alerter, sender, watch
 from fleet.ops.alerts.machine import Machine
 from fleet.ops.alerts.sender import AlertSender
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.turn.providers import Providers
 from routing import Event, decide
@@ -282,7 +282,7 @@ def test_a_spool_is_on_the_bus_once_the_store_answers(
 
 
 def spool(settings: Settings, events: int) -> None:
-    kept = SpoolComponents.of(settings).spool
+    kept = Runtime(settings).spool
     for number in range(events):
         event = Event.parse({"to": "a", "text": f"private {number}"}, new_id=str(number), now=NOW)
         kept.store([(event, decide(event, settings.rules()))])

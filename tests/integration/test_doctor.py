@@ -17,8 +17,8 @@ import pytest
 from fleet.cli import main
 from fleet.config.settings import Settings, parse
 from fleet.errors import BrokerUnavailable
-from fleet.intake.spool.components import SpoolComponents
 from fleet.ops.doctor.checks import examine
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.turn.providers import Providers
 from routing import Event, decide
@@ -220,7 +220,7 @@ def test_what_waits_in_the_spool_and_what_the_alerts_tell_is_found(
 ) -> None:
     settings = settings_for("a", fleet={"data_dir": str(tmp_path)})
     event = Event.parse({"to": "a", "text": "x"}, new_id="1", now="2026-01-01T00:00:00Z")
-    SpoolComponents.of(settings).spool.store([(event, decide(event, settings.rules()))])
+    Runtime(settings).spool.store([(event, decide(event, settings.rules()))])
     Providers(lambda: store, settings.breaker, "a").report("acme", "denied", "HTTP 401")
     findings = found(settings, store)
     assert level(findings, "1 events wait on the disk") == "warning"

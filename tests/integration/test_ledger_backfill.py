@@ -1,7 +1,7 @@
 """What ran while the store was away comes into the ledger: each outcome once, and counted."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,15 @@ import pytest
 
 from fleet.config.settings import parse
 from fleet.errors import BrokerUnavailable
-from fleet.intake.spool.components import SpoolComponents
 from fleet.intake.spool.drainer import Drainer
 from fleet.intake.spool.offline import OfflineProcess
 from fleet.ledger import Ending, Failure, FailureStage, HandOver, Report, ValkeyLedger
 from fleet.ledger.views import spend
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.system.agent_lock import is_paused
 from routing import Event, decide
+from tasks.execution import OFFLINE_COMMAND
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, settings_for
 
 RETRY = {"attempts": 3, "backoff_s": 30, "min_age_s": 0}
@@ -178,34 +179,46 @@ def test_one_whose_deadline_passed_meanwhile_still_has_its_answer(books: Books) 
     assert books.ends(id_of(1)) == ["dispatch_completed"]
 
 
+def drainer_of(
+    runtime: Runtime, ledger: Callable[[], ValkeyLedger], offline: OfflineProcess | None = None
+) -> Drainer:
+    """A drainer that imports into `ledger`, on its store."""
+    return Drainer(
+        *(runtime.breaker, runtime.spool, runtime.spool_ledger),
+        ledger=ledger,
+        store=lambda: ledger().store,
+        offline=offline,
+    )
+
+
 class Spooled:
-    """What a keeper hands over, of a fleet whose kept events run."""
+    """The spool of a fleet whose spooled events run, and its drainer."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
         self.settings = parse({"fleet": {"data_dir": str(folder)}, "agents": agents})
-        self.books, self.shelter = Books(store, self.settings), SpoolComponents.of(self.settings)
+        self.books, self.runtime = Books(store, self.settings), Runtime(self.settings)
         self.ledger = self.books.ledger
-        self.keeper = Drainer(self.shelter, lambda: self.ledger, lambda: store)
+        self.drainer = drainer_of(self.runtime, lambda: self.ledger)
         self.away()
 
     def away(self) -> None:
-        self.shelter.breaker.failed("test", password=True)
+        self.runtime.breaker.failed("test", password=True)
 
     def back(self) -> None:
-        self.shelter.breaker.begin_probe(heard=True)
-        self.shelter.breaker.end_probe(well=True)
-        assert self.shelter.breaker.closed
+        self.runtime.breaker.begin_probe(heard=True)
+        self.runtime.breaker.end_probe(well=True)
+        assert self.runtime.breaker.closed
 
     def keep(self, number: int) -> None:
         one = kept(self.books, number)
-        self.shelter.spool.store([(one.event, one.plan)])
+        self.runtime.spool.store([(one.event, one.plan)])
 
     def run(self) -> bool:
         """Whether something ran."""
-        claim = self.shelter.runs.claim("a", 1, "host:1")
+        claim = self.runtime.spool_ledger.claim("a", 1, "host:1")
         if claim is not None:
-            self.shelter.runs.commit(claim, ANSWER)
+            self.runtime.spool_ledger.commit(claim, ANSWER)
         return claim is not None
 
 
@@ -222,12 +235,12 @@ def test_what_was_handed_over_never_runs_from_the_spool_again(store: Store, tmp_
     spooled.keep(1)
     assert spooled.run()
     spooled.back()
-    assert spooled.keeper.work() == 1
+    assert spooled.drainer.work() == 1
     spooled.away()
     spooled.keep(1)
     assert not spooled.run()
     spooled.back()
-    assert spooled.keeper.work() == 1
+    assert spooled.drainer.work() == 1
     assert spooled.books.ends(id_of(1)) == ["dispatch_completed"]
     assert spooled.books.bus("alert") == []
 
@@ -240,13 +253,13 @@ def test_what_may_have_been_handed_over_does_not_run_from_the_spool(
     spooled.back()
     spooled.ledger = Mute(store, spooled.settings)
     with pytest.raises(BrokerUnavailable, match="no answer"):
-        spooled.keeper.work()
+        spooled.drainer.work()
     spooled.ledger = spooled.books.ledger
     spooled.away()
     assert not spooled.run()
     spooled.back()
     spooled.books.complete(spooled.books.claimed(spooled.books.held()))
-    assert spooled.keeper.work() == 1
+    assert spooled.drainer.work() == 1
     assert spooled.books.ends(id_of(1)) == ["dispatch_completed"]
     assert spooled.books.bus("alert") == []
 
@@ -258,7 +271,7 @@ def test_what_ran_twice_all_the_same_is_an_alert(store: Store, tmp_path: Path) -
         spooled.keep(1)
         assert spooled.run()
         spooled.back()
-        assert spooled.keeper.work() == 1
+        assert spooled.drainer.work() == 1
         spooled.away()
         (tmp_path / "spool" / "offered").unlink()
     assert spooled.books.ends(id_of(1)) == ["dispatch_completed"]
@@ -274,16 +287,15 @@ def test_what_ran_is_handed_over_although_nothing_may_run_any_more(
     agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
     tables = {"fleet": {"data_dir": str(tmp_path)}, "agents": agents}
     before, now = parse(tables), parse({**tables, "spool": {"direct": False}})
-    shelter, one = SpoolComponents.of(before), kept(Books(store, before), 1)
-    shelter.breaker.failed("test", password=True)
-    shelter.spool.store([(one.event, one.plan)])
-    claim = shelter.runs.claim("a", 1, "host:1")
+    runtime, one = Runtime(before), kept(Books(store, before), 1)
+    runtime.breaker.failed("test", password=True)
+    runtime.spool.store([(one.event, one.plan)])
+    claim = runtime.spool_ledger.claim("a", 1, "host:1")
     assert claim is not None
-    shelter.runs.commit(claim, ANSWER)
+    runtime.spool_ledger.commit(claim, ANSWER)
     (tmp_path / "breaker").unlink()  # closed again
-    books = Books(store, now)
-    keeper = Drainer(SpoolComponents.of(now), lambda: books.ledger, lambda: store)
-    assert keeper.work() == 1
+    books, runtime = Books(store, now), Runtime(now)
+    assert drainer_of(runtime, lambda: books.ledger).work() == 1
     assert books.ends(id_of(1)) == ["dispatch_completed"]
     assert books.claim(books.held()) is None
 
@@ -291,8 +303,8 @@ def test_what_ran_is_handed_over_although_nothing_may_run_any_more(
 def test_an_agent_that_was_paused_before_is_known_as_such(store: Store, tmp_path: Path) -> None:
     agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": agents})
-    books, shelter = Books(store, settings), SpoolComponents.of(settings)
+    books, runtime = Books(store, settings), Runtime(settings)
     store.run("agent", "a", "pause")
-    direct = OfflineProcess(settings, shelter.breaker, shelter.runs)
-    Drainer(shelter, lambda: books.ledger, lambda: store, direct).work()
+    offline = OfflineProcess(settings, runtime.breaker, runtime.spool_ledger, OFFLINE_COMMAND)
+    drainer_of(runtime, lambda: books.ledger, offline).work()
     assert is_paused(tmp_path, "a")

@@ -6,6 +6,7 @@ import pytest
 
 from fleet.config.settings import parse
 from fleet.errors import Fenced, SessionBusy
+from fleet.intake.intake import Submission
 from fleet.ledger import operations, views
 from fleet.store import Store, keys, open_store
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents
@@ -68,7 +69,7 @@ def test_reject_refuses_the_whole_event_and_nothing_else(store: Store) -> None:
     books = books_of(store, "reject")
     books.accept("a", session="s")
     wanted: list[dict[str, Any]] = [{"to": ["b", "a"], "session": "s"}, {"to": "b", "session": "s"}]
-    answers = books.intake.accept_batch([{"text": "x", **event} for event in wanted])
+    answers = books.intake.accept_batch([Submission({"text": "x", **event}) for event in wanted])
     assert [type(answer).__name__ for answer in answers] == ["SessionBusy", "Accepted"]
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from fleet.config.settings import parse
 from fleet.errors import Fenced
-from fleet.intake.spool.components import SpoolComponents
 from fleet.ledger import Claim, Ending, Runs, State
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from routing import Event, decide
 from tests.fixtures.ledger import Books, settings_for
@@ -32,14 +32,14 @@ def on_valkey(store: Store, texts: list[str]) -> tuple[Runs, Take]:
 
 def in_spool(folder: Path, texts: list[str]) -> tuple[Runs, Take]:
     settings = parse({"fleet": {"data_dir": str(folder)}, "agents": AGENTS})
-    shelter = SpoolComponents.of(settings)
-    shelter.breaker.failed("test", password=True)
+    runtime = Runtime(settings)
+    runtime.breaker.failed("test", password=True)
     for number, text in enumerate(texts):
         event = Event.parse(
             {"to": "a", "text": text}, new_id=f"e{number}", now="2026-01-01T00:00:00Z"
         )
-        shelter.spool.store([(event, decide(event, settings.rules()))])
-    runs = shelter.runs
+        runtime.spool.store([(event, decide(event, settings.rules()))])
+    runs = runtime.spool_ledger
     fences = iter(range(1, 100))
     return runs, lambda: runs.claim("a", next(fences), "host:1")
 

@@ -9,11 +9,11 @@ import pytest
 from fleet.config.settings import parse
 from fleet.delivery.delivery_worker import DeliveryWorker
 from fleet.errors import IdempotencyConflict
-from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender
-from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender, Submission
 from fleet.intake.spool.drainer import Drainer
 from fleet.ledger import Ending, HandOver, State, views
 from fleet.ledger.valkey import read_payload
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from routing import Event, InvalidEvent, decide
 from routing.event import event_key
@@ -58,8 +58,8 @@ def test_other_content_is_refused_also_when_the_first_has_ended(
     for _ in range(2):
         with pytest.raises(IdempotencyConflict, match="other content"):
             books.intake.accept(event("other"), sender)
-        batch = [event(), event("other"), event(id="2")]
-        same, other, new = books.intake.accept_batch(batch, [sender] * 3)
+        batch = [Submission(one, sender) for one in (event(), event("other"), event(id="2"))]
+        same, other, new = books.intake.accept_batch(batch)
         assert same == books.intake.accept(event(), sender)
         assert isinstance(other, IdempotencyConflict)
         assert books.state(getattr(new, "dispatches")[0][0])  # noqa: B009
@@ -105,7 +105,7 @@ def test_an_outcome_is_told_although_its_name_was_taken(store: Store) -> None:
         with pytest.raises(InvalidEvent, match="must not begin with"):
             books.intake.accept(forged, sender)
     let_in = Event.parse(forged, new_id="", now=NOW)
-    books.ledger.accept(let_in, decide(let_in, books.settings.rules()))
+    books.ledger.accept_many([(let_in, decide(let_in, books.settings.rules()))])
     DeliveryWorker(store, books.settings, lambda: books.intake).deliver(dispatch_id)
     lease = books.held("b")
     texts = []
@@ -140,22 +140,27 @@ def test_what_ran_here_under_a_key_of_the_ledger_is_put_aside_and_changes_nothin
     store: Store, tmp_path: Path
 ) -> None:
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": {"a": AGENT}})
-    books, shelter = Books(store, settings), SpoolComponents.of(settings)
+    books, runtime = Books(store, settings), Runtime(settings)
     (first,) = books.accept(text="x", id="1")
-    shelter.breaker.failed("test", password=True)
+    runtime.breaker.failed("test", password=True)
     one = kept(books, event("other"), LOCAL)
-    shelter.spool.store([(one.event, one.plan)])
-    claim = shelter.runs.claim("a", 1, "host:1")
+    runtime.spool.store([(one.event, one.plan)])
+    claim = runtime.spool_ledger.claim("a", 1, "host:1")
     assert claim is not None
-    shelter.runs.commit(claim, Ending(answer="to the other"))
+    runtime.spool_ledger.commit(claim, Ending(answer="to the other"))
     (tmp_path / "breaker").unlink()  # closed again
-    keeper = Drainer(SpoolComponents.of(settings), lambda: books.ledger, lambda: store)
+    later = Runtime(settings)
+    drainer = Drainer(
+        *(later.breaker, later.spool, later.spool_ledger),
+        ledger=lambda: books.ledger,
+        store=lambda: store,
+    )
     for _ in range(2):
-        keeper.work()
+        drainer.work()
         assert books.state(first) == State.QUEUED
-        assert [reason for reason in shelter.spool.quarantined() if "other content" in reason]
-        assert shelter.spool.size().events == 0
-        assert shelter.spool.release_quarantined() == 1
+        assert [reason for reason in runtime.spool.quarantined() if "other content" in reason]
+        assert runtime.spool.size().events == 0
+        assert runtime.spool.release_quarantined() == 1
 
 
 def test_the_payload_names_the_sender_and_nobody_else_can(books: Books) -> None:

@@ -7,6 +7,7 @@ from collections import defaultdict
 
 import pytest
 
+from fleet.intake.intake import Submission
 from fleet.ledger import Claim
 from fleet.store import Store, keys
 from tests.fixtures.ledger import OUTAGE, Books, settings_for
@@ -94,7 +95,7 @@ def test_a_thousand_sessions_over_twenty_agents(store: Store) -> None:
                 sent[session].append(text)
                 target = dice.choice(AGENTS)
                 batch.append({"to": target, "text": text, "session": session})
-            books.intake.accept_batch(batch)
+            books.intake.accept_batch([Submission(one) for one in batch])
         give_up = time.monotonic() + TIMEOUT_S
         while witness.completed < len(to_come) and time.monotonic() < give_up:
             books.reclaim()

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from fleet.errors import Fenced, IdempotencyConflict, Refused
+from fleet.intake.intake import Submission
 from fleet.ledger import Claim, Ending, Failure, FailureStage, operations
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.store import Store, keys
@@ -73,7 +74,9 @@ class TestAccept:
 
     def test_in_a_batch_one_refusal_does_not_touch_the_others(self, books: Books) -> None:
         raws = [{"to": to, "text": "x"} for to in ("a", "nobody", "a", "a", "a", "b")]
-        answers = books.intake.accept_batch([*raws, {"to": "a"}, "junk"])
+        answers = books.intake.accept_batch(
+            [Submission(one) for one in (*raws, {"to": "a"}, "junk")]
+        )
         kinds = [type(answer).__name__ for answer in answers]
         assert kinds == [
             *("Accepted", "UnknownTarget", "Accepted", "Accepted", "Refused", "Accepted"),

@@ -17,7 +17,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from fleet.intake.spool.components import SpoolComponents
+from fleet.runtime import Runtime
 from fleet.store import keys
 from routing import Event, decide
 from tests.fakes import tool_server
@@ -213,13 +213,13 @@ def test_without_the_store(no_leftovers: str, tmp_path: Path) -> None:
     with fleet_of(tmp_path, {"daemon": agents["daemon"]}, sections=spool, **options) as fleet:
         (worker,) = fleet.ready("daemon")
         dispatch_id = begin(fleet, "daemon")
-        shelter = SpoolComponents.of(fleet.settings)
+        runtime = Runtime(fleet.settings)
         worker.kill()
         for _ in range(fleet.settings.breaker.failure_threshold):
-            shelter.breaker.failed("test")
+            runtime.breaker.failed("test")
         raw = {"to": "daemon", "text": str(tmp_path / alone.GATE)}
         event = Event.parse(raw, new_id="kept", now="2026-01-01T00:00:00Z")
-        shelter.spool.store([(event, decide(event, fleet.settings.rules()))])
+        runtime.spool.store([(event, decide(event, fleet.settings.rules()))])
         for times in (2, 3):
             with offline(fleet):
                 wait_until(lambda count=times: len(alone.starts(tmp_path)) >= count)  # type: ignore[misc]

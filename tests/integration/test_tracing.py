@@ -66,7 +66,7 @@ _SEND = """
 import json, sys
 from fleet import runtime
 sent = {"to": "a", "text": "steps xyzzy", "traceparent": sys.argv[1]}
-print(json.dumps(runtime.intake().accept(sent).to_wire()))
+print(json.dumps(runtime.current().intake.accept(sent).to_wire()))
 """
 
 

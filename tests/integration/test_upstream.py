@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fleet.errors import Fenced
-from fleet.intake.spool.components import SpoolComponents
 from fleet.ops.health import document
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.upstream.cursor_store import CursorStore
 from fleet.upstream.gateway_address import GatewayAddress as Address
@@ -38,8 +38,9 @@ def accepted(fleet: Fleet) -> list[str]:
 
 
 def mode(fleet: Fleet) -> str:
-    shelter = SpoolComponents.of(fleet.settings)
-    health = document(lambda: fleet.books.store, fleet.settings, shelter)
+    runtime = Runtime(fleet.settings)
+    runtime.store = fleet.books.store
+    health = document(runtime)
     return str(health["g4"]["intake"])
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from fleet.intake.spool.components import SpoolComponents
 from fleet.ops import agents, health
+from fleet.runtime import Runtime
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.processes import wait_until
 
@@ -21,8 +21,9 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def document(fleet: Fleet) -> dict[str, Any]:
-    shelter = SpoolComponents.of(fleet.settings)
-    return health.document(lambda: fleet.books.store, fleet.settings, shelter)
+    runtime = Runtime(fleet.settings)
+    runtime.store = fleet.books.store
+    return health.document(runtime)
 
 
 def consuming(fleet: Fleet) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from fleet.config.settings import Settings, parse
-from fleet.intake.spool.components import SpoolComponents
 from fleet.ops.alerts.machine import RETRY_DELAY_S, Machine
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
+from fleet.runtime import Runtime
 from routing import Event, decide
 
 NOW = "2026-01-01T00:00:00Z"
@@ -47,7 +47,7 @@ class Site:
         )
         self.now = 1000.0
         self.receiver = Receiver()
-        self.shelter = SpoolComponents.of(self.settings)
+        self.runtime = Runtime(self.settings)
         self._machines: list[Machine] = []
 
     def machine(self, **more: Any) -> Machine:
@@ -60,7 +60,7 @@ class Site:
             event = Event.parse(
                 {"to": "a", "text": "x"}, new_id=str(number), now="2026-01-01T00:00:00Z"
             )
-            self.shelter.spool.store([(event, decide(event, self.settings.rules()))])
+            self.runtime.spool.store([(event, decide(event, self.settings.rules()))])
 
     def look(self, machine: Machine, away: str = "no answer", after_s: float = 60.0) -> list[Any]:
         """What is told in two looks, `after_s` seconds apart."""
@@ -95,7 +95,7 @@ def test_an_outage_is_told_when_it_lasts_and_so_is_its_end(site: Site) -> None:
 
 def test_a_breaker_that_opens_is_told_at_once(site: Site) -> None:
     machine = site.machine()
-    site.shelter.breaker.failed("TimeoutError")
+    site.runtime.breaker.failed("TimeoutError")
     machine.check(None)
     assert site.receiver.seen == [("breaker_open", "open")]
     assert "TimeoutError" in site.receiver.reasons[0]
@@ -115,7 +115,7 @@ def test_a_spool_is_told_as_it_fills(site: Site) -> None:
 
 
 def test_what_a_full_disk_refuses_is_told_while_it_lasts(site: Site) -> None:
-    machine, spool = site.machine(), site.shelter.spool
+    machine, spool = site.machine(), site.runtime.spool
     spool.prepare()
     spool.count_refused(3)
     assert site.look(machine, away="") == [("spool_refuses", "open")]
@@ -125,7 +125,7 @@ def test_what_a_full_disk_refuses_is_told_while_it_lasts(site: Site) -> None:
 
 
 def test_what_is_aside_is_told_until_somebody_looked(site: Site) -> None:
-    machine, spool = site.machine(), site.shelter.spool
+    machine, spool = site.machine(), site.runtime.spool
     site.spool(1)
     spool.quarantine(spool.first(1)[0].seq, "no such chain")
     assert site.look(machine, away="") == [("spool_aside", "open")]
@@ -137,7 +137,7 @@ def test_a_spool_that_cannot_be_read_is_told(site: Site) -> None:
     site.spool(1)
     for file in (site.folder / "spool").glob("spool.db*"):
         file.write_bytes(b"no database " * 1000)
-    site.shelter = SpoolComponents.of(site.settings)
+    site.runtime = Runtime(site.settings)
     assert ("spool_unreadable", "open") in site.look(site.machine(), away="")
 
 

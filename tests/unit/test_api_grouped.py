@@ -10,7 +10,7 @@ import pytest
 from fleet.api.request.bounded_threads import BoundedThreads, ThreadsBusy
 from fleet.api.routes.events import Grouped
 from fleet.errors import BrokerUnavailable
-from fleet.intake.intake import Intake
+from fleet.intake.intake import Intake, Submission
 from fleet.ledger import Accepted
 
 
@@ -23,9 +23,9 @@ class Slow:
         self.let = threading.Event()
         self.fails = False
 
-    def accept_batch(self, raws: Sequence[object], may: Sequence[Any]) -> list[Accepted]:
-        assert len(may) == len(raws)
-        self.groups.append(list(raws))
+    def accept_batch(self, submissions: Sequence[Submission]) -> list[Accepted]:
+        raws = [one.raw for one in submissions]
+        self.groups.append(raws)
         self.asked.set()
         assert self.let.wait(5)
         if self.fails:
@@ -40,7 +40,7 @@ def intake() -> Slow:
 
 @pytest.fixture
 def grouped(intake: Slow) -> Grouped:
-    return Grouped(lambda: cast("Intake", intake))
+    return Grouped(cast("Intake", intake))
 
 
 def test_one_after_the_other_is_never_left_waiting(intake: Slow, grouped: Grouped) -> None:
@@ -48,16 +48,16 @@ def test_one_after_the_other_is_never_left_waiting(intake: Slow, grouped: Groupe
 
     async def send() -> list[str]:
         async with asyncio.timeout(5):
-            return [(await grouped.accept(number)).event_id for number in range(50)]
+            return [(await grouped.accept(Submission(number))).event_id for number in range(50)]
 
     assert asyncio.run(send()) == [str(number) for number in range(50)]
 
 
 def test_those_who_wait_go_together_and_each_gets_its_own(intake: Slow, grouped: Grouped) -> None:
     async def send() -> list[Any]:
-        first = asyncio.create_task(grouped.accept("first"))
+        first = asyncio.create_task(grouped.accept(Submission("first")))
         assert await asyncio.to_thread(intake.asked.wait, 5)
-        rest = [asyncio.create_task(grouped.accept(number)) for number in range(10)]
+        rest = [asyncio.create_task(grouped.accept(Submission(number))) for number in range(10)]
         await asyncio.sleep(0)
         rest[3].cancel()  # its client hung up
         intake.let.set()
@@ -77,11 +77,12 @@ def test_all_of_a_group_are_told_of_a_broker_that_is_away(intake: Slow, grouped:
     intake.let.set()
 
     async def send() -> list[Any]:
-        return await asyncio.gather(*map(grouped.accept, range(5)), return_exceptions=True)
+        sent = [grouped.accept(Submission(number)) for number in range(5)]
+        return await asyncio.gather(*sent, return_exceptions=True)
 
     assert {type(answer) for answer in asyncio.run(send())} == {BrokerUnavailable}
     intake.fails = False
-    assert asyncio.run(grouped.accept("later")).event_id == "later"
+    assert asyncio.run(grouped.accept(Submission("later"))).event_id == "later"
 
 
 def test_a_lane_refuses_what_would_wait_too_long() -> None:

@@ -2,28 +2,19 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from jsonschema import Draft202012Validator
 from starlette.routing import Route, WebSocketRoute
 
 from fleet.api.app import create_api
-from fleet.api.backend import Backend
 from fleet.api.openapi.document import document
 from fleet.config.settings import parse
-from fleet.intake.spool.components import SpoolComponents
-from fleet.intake.spool.drainer import Drainer
-
-
-def nothing() -> Any:
-    raise AssertionError("a description needs no store")
+from fleet.runtime import Runtime
 
 
 def test_every_route_is_described_and_nothing_else(tmp_path: Path) -> None:
     settings = parse({"fleet": {"data_dir": str(tmp_path)}}, demo=True)
-    shelter = SpoolComponents.of(settings)
-    keeper = Drainer(shelter, nothing, nothing)
-    app = create_api(Backend(settings, nothing, nothing, nothing, shelter, keeper))
+    app = create_api(Runtime(settings, spools=True))
     served = set()
     for route in app.routes:
         assert isinstance(route, Route | WebSocketRoute)

@@ -151,13 +151,13 @@ def test_what_the_ledger_has_of_an_old_file_says_nothing_of_the_new_one(tmp_path
     """It was set aside between the reading and the hand-over."""
     spool, other = spool_in(tmp_path), spool_in(tmp_path)
     spool.store([(event(number), plan()) for number in (1, 2, 3)])
-    last = spool.first(100)[-1].seq
+    spooled = spool.first(100)
     spoil(other, "aside")
     with pytest.raises(SpoolFull, match="set aside as"):
         other.quarantined()
     other.store([(event(4), plan())])
-    spool.offering(last)
-    assert not spool.mark_imported(last)
+    spool.begin_import(spooled)
+    assert not spool.mark_imported(spooled[-1].seq)
     assert ids(spool) == ["e4"]
     assert spool.holds
 

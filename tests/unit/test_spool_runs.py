@@ -11,11 +11,11 @@ from fleet.config.settings import Settings, parse
 from fleet.errors import BrokerUnavailable, ConfigError, Fenced, Refused
 from fleet.formats.redaction import HIDDEN
 from fleet.intake.spool.acceptors import SpoolAwareAcceptor, SpoolingAcceptor
-from fleet.intake.spool.components import SpoolComponents
 from fleet.intake.spool.query import query
 from fleet.intake.spool.runs import SpoolLedger
-from fleet.ledger import Accepted, Claim, Ending, Failure, FailureStage, State
+from fleet.ledger import Claim, Ending, Failure, FailureStage, State
 from fleet.ledger.protocol import Acceptor, Answer
+from fleet.runtime import Runtime
 from fleet.store import keys
 from fleet.system.agent_lock import TurnLock, record_paused
 from routing import Event, Plan, decide
@@ -36,18 +36,18 @@ class Kept:
 
     def __init__(self, folder: Path, **spool: Any) -> None:
         self.settings = settings_in(folder, **spool)
-        self.shelter = SpoolComponents.of(self.settings)
+        self.runtime = Runtime(self.settings)
         for _ in range(5):
-            self.shelter.breaker.failed("test")
+            self.runtime.breaker.failed("test")
 
     @property
     def runs(self) -> SpoolLedger:
-        return self.shelter.runs
+        return self.runtime.spool_ledger
 
     def send(self, number: int, to: str | list[str] = "a", **fields: Any) -> str:
         raw = {"to": to, "text": f"text {number}", **fields}
         event = Event.parse(raw, new_id=f"e{number}", now="2026-01-01T00:00:00Z")
-        self.shelter.spool.store([(event, decide(event, self.settings.rules()))])
+        self.runtime.spool.store([(event, decide(event, self.settings.rules()))])
         return keys.dispatch_id(event.key, to if isinstance(to, str) else to[0])
 
     def claim(self, agent: str = "a", fence: int = 1) -> Claim | None:
@@ -59,7 +59,7 @@ class Kept:
         return claim
 
     def reports(self) -> dict[str, Any]:
-        found = self.runs.reports(one.seq for one in self.shelter.spool.first(100))
+        found = self.runs.reports(one.seq for one in self.runtime.spool.first(100))
         return {one.dispatch_id: one for reports in found.values() for one in reports}
 
 
@@ -86,12 +86,12 @@ def test_what_needs_the_store_waits_for_it(kept: Kept) -> None:
     kept.send(2, to="chain:c")
     kept.send(3, to="poor")
     kept.send(4, to=["b", "poor"])
-    assert kept.shelter.submissions is not None
+    assert kept.runtime.spool.submissions is not None
     offered = Event.parse({"to": "a", "text": "x"}, new_id="e5", now="2026-01-01T00:00:00Z")
-    kept.shelter.submissions.record([keys.event_digest(offered.key)])
+    kept.runtime.spool.submissions.record([keys.event_digest(offered.key)])
     kept.send(5)
     assert [kept.claim(agent) for agent in ("a", "b", "poor")] == [None, None, None]
-    assert kept.shelter.spool.size().events == 5
+    assert kept.runtime.spool.size().events == 5
 
 
 def test_a_paused_agent_runs_nothing(kept: Kept) -> None:
@@ -107,8 +107,8 @@ def test_a_paused_agent_runs_nothing(kept: Kept) -> None:
 def test_nothing_begins_when_the_broker_is_back(kept: Kept) -> None:
     kept.send(1)
     assert kept.runs.waiting() == ["a"]
-    kept.shelter.breaker._change(lambda _state, _now: type(_state)())
-    assert kept.shelter.breaker.closed
+    kept.runtime.breaker._change(lambda _state, _now: type(_state)())
+    assert kept.runtime.breaker.closed
     assert kept.runs.waiting() == []
     assert kept.claim() is None
 
@@ -171,7 +171,7 @@ def test_what_can_be_told_before_the_ledger_knows(kept: Kept) -> None:
     done, failed, waits = kept.send(1), kept.send(2), kept.send(3)
     kept.runs.commit(kept.claimed(), Ending(answer="the answer"))
     kept.runs.commit(kept.claimed(), FAILED)
-    file = kept.shelter.spool.file
+    file = kept.runtime.spool.file
 
     def told(dispatch_id: str, *, content: bool = False) -> dict[str, Any]:
         record = query(file, dispatch_id, content=content)
@@ -186,21 +186,17 @@ def test_what_can_be_told_before_the_ledger_knows(kept: Kept) -> None:
 
 
 def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
-    spool, offered = kept.shelter.spool, kept.shelter.submissions
-    assert offered is not None
+    spool = kept.runtime.spool
     event = Event.parse({"to": "a", "text": "x"}, new_id="e9", now="2026-01-01T00:00:00Z")
     plan = decide(event, kept.settings.rules())
     asked: list[Event] = []
 
     class Ledger:
-        def accept(self, event: Event, plan: Plan) -> Accepted:
-            raise NotImplementedError
-
         def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
             asked.extend(event for event, _ in batch)
             return [Refused("test")]
 
-    behind = SpoolAwareAcceptor(Ledger(), spool, offered, patience_s=0.05)
+    behind = SpoolAwareAcceptor(Ledger(), spool, timeout_s=0.05)
     behind.accept_many([(event, plan)])
     assert asked == [event]
     kept.send(1)
@@ -215,12 +211,12 @@ def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
 
 def test_what_was_kept_before_waits_for_the_ledger(kept: Kept) -> None:
     """It ran and was handed over, and its sender repeats it in the next outage."""
-    spool, shelter = kept.shelter.spool, kept.shelter
+    spool, runtime = kept.runtime.spool, kept.runtime
 
     def ledger() -> Acceptor:
         raise BrokerUnavailable("away")
 
-    door = SpoolingAcceptor(ledger, shelter.breaker, spool, offered=shelter.submissions)
+    door = SpoolingAcceptor(ledger, runtime.breaker, spool)
 
     def send(number: int) -> None:
         event = Event.parse(
@@ -244,8 +240,8 @@ def test_what_is_being_handed_over_does_not_run(kept: Kept) -> None:
     done, cut, waits = kept.send(1), kept.send(2), kept.send(3)
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
     kept.claimed()
-    spool = kept.shelter.spool
-    spool.offering(spool.first(9)[-1].seq)
+    spool = kept.runtime.spool
+    spool.begin_import(spool.first(9))
     kept.runs.requeue()
     assert kept.runs.waiting() == []
     assert kept.claim() is None
@@ -263,8 +259,8 @@ def test_what_has_ended_makes_room_for_others(tmp_path: Path) -> None:
         kept.send(number)
         if claim := kept.claim():
             kept.runs.commit(claim, Ending(answer="ok"))
-    assert kept.shelter.spool.size().events == 6
-    spool = kept.shelter.spool
+    assert kept.runtime.spool.size().events == 6
+    spool = kept.runtime.spool
     spool.mark_imported(spool.first(10)[-1].seq)
     spool.clear()
     assert kept.reports() == {}
@@ -280,8 +276,8 @@ COUNTS = [
 
 
 def test_without_it_events_are_only_kept(tmp_path: Path) -> None:
-    shelter = SpoolComponents.of(settings_in(tmp_path, direct=False))
-    assert shelter.submissions is None
+    runtime = Runtime(settings_in(tmp_path, direct=False))
+    assert runtime.spool.submissions is None
 
 
 def test_a_broker_that_others_reach_is_not_replaced_unless_it_is_said(tmp_path: Path) -> None:
@@ -310,6 +306,6 @@ def test_workers_share_an_agent_and_the_spool_has_it_alone(tmp_path: Path) -> No
 def test_an_event_whose_deadline_has_passed_is_not_begun(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     kept.send(1)
-    with kept.shelter.spool.file.changing() as db:
+    with kept.runtime.spool.file.changing() as db:
         db.execute("UPDATE kept SET at = ?", (time.time() - 86401,))
     assert kept.claim() is None

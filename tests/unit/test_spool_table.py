@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.config.spool import SpoolConfig as Limits
+from fleet.config.settings import parse
 from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
 from fleet.intake.spool.table import Spool, SpoolFull
 from fleet.ledger import Accepted
@@ -30,7 +30,9 @@ def plan(*agents: str) -> Plan:
 
 
 def spool_in(folder: Path, pending_max: int = 1000, **limits: int) -> Spool:
-    return Spool(folder, Limits(**limits), lambda _agent: pending_max, {})
+    agent = {"runner": "python", "python": "nobody:nothing", "max_pending": pending_max}
+    tables = {"fleet": {"data_dir": str(folder)}, "agents": {"a": agent, "b": agent}}
+    return Spool(parse({**tables, "spool": {"direct": False, **limits}}))
 
 
 def holds(spool: Spool) -> bool:

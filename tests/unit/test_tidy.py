@@ -162,6 +162,7 @@ def module_of(name: str) -> str | None:
 
 def loaded(tree: ast.AST) -> Iterator[str]:
     """Every module that is imported, or loaded by a literal name, or run with `-m`."""
+    constants = dict(text_constants(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -171,8 +172,18 @@ def loaded(tree: ast.AST) -> Iterator[str]:
             yield from (str(arg.value) for arg in node.args if _is_text(arg))
         elif isinstance(node, ast.List | ast.Tuple):
             for flag, module in pairwise(node.elts):
-                if _is_text(flag) and flag.value == "-m" and _is_text(module):
-                    yield str(module.value)
+                if _is_text(flag) and flag.value == "-m":
+                    if isinstance(module, ast.Name) and module.id in constants:
+                        yield constants[module.id]
+                    elif _is_text(module):
+                        yield str(module.value)
+
+
+def text_constants(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """The names of a module that stand for a literal text."""
+    for node in getattr(tree, "body", ()):
+        if isinstance(node, ast.Assign) and _is_text(node.value):
+            yield from ((ast.unparse(name), str(node.value.value)) for name in node.targets)
 
 
 def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
@@ -188,6 +199,11 @@ def test_packages_import_lower_layers_only() -> None:
         and PACKAGES[other].layer >= PACKAGES[home].layer
     }
     assert not backwards
+
+
+def test_a_constant_that_names_a_program_counts_as_its_import() -> None:
+    program = 'MODULE = "tasks.deliver"\nstart([sys.executable, "-m", MODULE])'
+    assert "tasks.deliver" in loaded(ast.parse(program))
 
 
 def test_each_package_has_its_sentence() -> None:

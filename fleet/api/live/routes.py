@@ -15,11 +15,12 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
 from fleet.api.auth.access import caller_of
-from fleet.api.backend import Backend
 from fleet.api.bus.routes import HEARTBEAT_S, SSE_HEADERS
 from fleet.api.live.hub import Channel, LiveTextHub, event, outcome_of
+from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.ledger import State
 from fleet.ledger.operations import Unknown
+from fleet.runtime import Runtime
 from fleet.store import keys
 from fleet.store.connection import reachable
 from fleet.turn.live_text import BEGINNING, Chunk, parse_position
@@ -84,14 +85,14 @@ class LiveTextListener:
 class LiveTextRoute:
     """The ASGI application that lets a client listen."""
 
-    def __init__(self, backend: Backend, listening: LiveTextHub) -> None:
-        self._backend = backend
+    def __init__(self, runtime: Runtime, reads: BoundedThreads, listening: LiveTextHub) -> None:
+        self._runtime, self._reads = runtime, reads
         self._listening = listening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Listen to one dispatch until it has ended. Raises Unknown, BrokerUnavailable and Busy."""
         dispatch_id = str(scope["path_params"]["dispatch_id"])
-        agent, state = await self._backend.reads.run(lambda: self._find(dispatch_id))
+        agent, state = await self._reads.run(lambda: self._find(dispatch_id))
         caller = caller_of(scope)
         caller.rights.need_read(agent)
         start = {"type": "http.response.start", "status": HTTPStatus.OK, "headers": SSE_HEADERS}
@@ -100,9 +101,7 @@ class LiveTextRoute:
             await send({"type": "http.response.body"})
             return
         if State(state).terminal:
-            outcome = await self._backend.reads.run(
-                lambda: outcome_of(self._backend.store(), dispatch_id)
-            )
+            outcome = await self._reads.run(lambda: outcome_of(self._runtime.store, dispatch_id))
             await send(start)
             await send({"type": "http.response.body", "body": event("outcome", outcome)})
             return
@@ -130,7 +129,7 @@ class LiveTextRoute:
     def _find(self, dispatch_id: str) -> tuple[str, str]:
         """Its agent and state."""
         with reachable():
-            client = self._backend.store().client
+            client = self._runtime.store.client
             agent, state = client.hmget(keys.dispatch(dispatch_id), "agent", "state")
         if not (agent and state):
             raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")

@@ -8,10 +8,10 @@ from starlette.types import Scope
 
 from fleet.api.auth.access import ApiCaller as Asker
 from fleet.api.auth.access import caller_of
-from fleet.api.backend import Backend
 from fleet.api.mcp import HOPS_HEADER
 from fleet.auth.tokens import Token
-from fleet.tools.fleet_tools import FleetTools, Known, ToolBackend, ToolCaller
+from fleet.runtime import Runtime
+from fleet.tools.fleet_tools import FleetTools, Known, ToolCaller
 from fleet.tools.functions import FunctionToolbox, Spec
 
 #: Who calls where no token is asked for.
@@ -23,27 +23,21 @@ def id_of(token: Token | None) -> str:
     return token.sent_by if token else NOBODY
 
 
-def specs(backend: Backend, scope: Scope) -> list[Spec]:
+def specs(runtime: Runtime, scope: Scope) -> list[Spec]:
     """The five tools, as a client is told of them."""
-    return list(FunctionToolbox(_Queue(backend, scope)).specs)
+    return list(FunctionToolbox(_Queue(runtime, scope)).specs)
 
 
-def call(backend: Backend, scope: Scope, name: str, arguments: Mapping[str, Any]) -> str:
+def call(runtime: Runtime, scope: Scope, name: str, arguments: Mapping[str, Any]) -> str:
     """The answer of one of the tools, as JSON. Raises ToolError and `queue_tools.REFUSALS`."""
-    only = getattr(_Queue(backend, scope), name)
+    only = getattr(_Queue(runtime, scope), name)
     return FunctionToolbox([only]).call(name, arguments)
 
 
 class _Queue(FleetTools):
-    def __init__(self, backend: Backend, scope: Scope) -> None:
+    def __init__(self, runtime: Runtime, scope: Scope) -> None:
         asker, self._headers = caller_of(scope), Headers(scope=scope)
-        doors = ToolBackend(
-            settings=backend.settings,
-            store=backend.store,
-            ledger=backend.ledger,
-            intake=backend.intake,
-        )
-        super().__init__(doors, _caller(asker, backend.settings.mcp.dispatches_per_minute))
+        super().__init__(runtime, _caller(asker, runtime.settings.mcp.dispatches_per_minute))
 
     def queue_dispatch(
         self,

@@ -18,7 +18,6 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from fleet.api.auth.access import caller_of
-from fleet.api.backend import Backend
 from fleet.api.mcp import SESSION_HEADER, TURN_HEADER
 from fleet.api.mcp.fleet_tools import id_of
 from fleet.api.request.bounded_threads import ThreadsBusy
@@ -27,6 +26,7 @@ from fleet.config.tools import ToolsConfig
 from fleet.locks import ConcurrencyGuard, OperationClassifier, SessionLock, TurnRWLock
 from fleet.locks.errors import LockLost
 from fleet.locks.guard import Operation
+from fleet.runtime import Runtime
 from fleet.tools.mcp.errors import ToolServerError
 from fleet.tools.mcp.names import told_names
 from fleet.tools.mcp.server import ToolServer
@@ -46,8 +46,8 @@ _log = logging.getLogger(__name__)
 class ProxiedTools:
     """The tool servers of one API process."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend, settings = backend, backend.settings
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime, settings = runtime, runtime.settings
         self._calls = 0  #: under way
         #: By set: the names that clients are told, and its server's own.
         self._own: dict[str, dict[str, str]] = {}
@@ -128,10 +128,10 @@ class ProxiedTools:
 
     def _locks(self, tools: str, own: str, scope: Scope, meta: Mapping[str, Any]) -> Operation:
         session, turn = _place(scope, meta)
-        terms = self._backend.settings.locks
+        terms = self._runtime.settings.locks
         times = (terms.session_ttl_s, terms.acquire_timeout_s)
         # Not behind the breaker: locks have a way of their own to be refused.
-        store = (self._backend.unguarded or self._backend.store)()
+        store = self._runtime.unguarded_store
         guard = ConcurrencyGuard(
             SessionLock(store, session, turn, *times),
             # Turns of two sessions may have the same name.

@@ -21,12 +21,12 @@ from starlette.types import Receive, Scope, Send
 
 from fleet import locks
 from fleet.api.auth.access import rights_of
-from fleet.api.backend import Backend
 from fleet.api.mcp import fleet_tools
 from fleet.api.mcp.proxied_tools import ProxiedTools
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import Problem, as_problem
 from fleet.errors import SessionBusy
+from fleet.runtime import Runtime
 from fleet.tools.fleet_tools import CLASSES
 from fleet.tools.functions import Spec, ToolError
 from fleet.tools.mcp.errors import ToolServerError
@@ -48,11 +48,11 @@ logging.getLogger("mcp.server").setLevel(logging.CRITICAL)
 class McpServer:
     """Answers requests until it is closed. Used in one event loop."""
 
-    def __init__(self, backend: Backend, lane: BoundedThreads, body_bytes_max: int) -> None:
+    def __init__(self, runtime: Runtime, lane: BoundedThreads, body_bytes_max: int) -> None:
         """`lane` has the threads for calls of the fleet's own tools."""
-        self._backend, self._lane = backend, lane
+        self._runtime, self._lane = runtime, lane
         self._specs: list[Spec] = []  #: the same for everybody
-        self._passed = ProxiedTools(backend)
+        self._passed = ProxiedTools(runtime)
         # Each request is complete in itself, its answer one JSON document.
         self._manager = StreamableHTTPSessionManager(
             Server(
@@ -97,7 +97,7 @@ class McpServer:
     ) -> types.ListToolsResult:
         scope = _scope(context)
         if not self._specs:
-            self._specs = await self._lane.run(lambda: fleet_tools.specs(self._backend, scope))
+            self._specs = await self._lane.run(lambda: fleet_tools.specs(self._runtime, scope))
         passed = await self._passed.tools(rights_of(scope))
         return types.ListToolsResult(tools=[*map(_described, self._specs), *passed])
 
@@ -116,7 +116,7 @@ class McpServer:
     ) -> types.CallToolResult:
         scope = _scope(context)
         if name in CLASSES:
-            work = partial(fleet_tools.call, self._backend, scope, name, arguments)
+            work = partial(fleet_tools.call, self._runtime, scope, name, arguments)
             return _said(await self._lane.run(work))
         tools = self._passed.set_of(name)
         if tools is None:

@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from fleet.api.auth.access import caller_of
-from fleet.api.backend import Backend
 from fleet.api.request.body import ClientGone, check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import RETRY_AFTER_S, Problem
+from fleet.runtime import Runtime
 from routing.event import EVENT_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
 class McpRoute:
     """The ASGI application behind `POST /mcp`. Used in one event loop."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._lane = BoundedThreads("mcp", _THREADS, _WAITING_MAX)
         self._ending = asyncio.Event()
         self._starting: asyncio.Task[McpServer] | None = None
@@ -95,7 +95,7 @@ class McpRoute:
 
     async def _start(self) -> "McpServer":
         module: Any = await self._lane.run(lambda: import_module("fleet.api.mcp.server"))
-        server: McpServer = module.McpServer(self._backend, self._lane, BODY_BYTES_MAX)
+        server: McpServer = module.McpServer(self._runtime, self._lane, BODY_BYTES_MAX)
         await server.start()
         return server
 

@@ -8,22 +8,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import rights_of
-from fleet.api.backend import Backend
+from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import choices
 from fleet.ledger import operations, views
 from fleet.ops import agents
+from fleet.runtime import Runtime
 from routing.targets import ALL_HANDS
 
 
 class Agents:
     """The endpoints under `/agents`."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, runtime: Runtime, reads: BoundedThreads) -> None:
+        self._runtime, self._reads = runtime, reads
 
     async def find(self, request: Request) -> Response:
         """All agents that the caller may see, or those named by `agent`, as configured."""
-        configured = self._backend.settings.agents
+        configured = self._runtime.settings.agents
         asked = choices(request.query_params, "agent", configured)
         rights = rights_of(request.scope)
         for name in asked:
@@ -31,7 +32,7 @@ class Agents:
         names = [name for name in configured if name in asked or (not asked and rights.reads(name))]
         rows = await self._rows(names)
         if rights.reads_all:
-            totals = await self._backend.reads.run(lambda: views.totals(self._backend.store()))
+            totals = await self._reads.run(lambda: views.totals(self._runtime.store))
         else:
             totals = dict(sum((Counter(row["states"]) for row in rows), Counter()))
         return JSONResponse({"agents": rows, "totals": totals})
@@ -40,7 +41,7 @@ class Agents:
         """One agent."""
         name = request.path_params["agent"]
         rights_of(request.scope).need_read(name)
-        names = operations.known_agents(self._backend.settings, name)
+        names = operations.known_agents(self._runtime.settings, name)
         return JSONResponse((await self._rows(names))[0])
 
     async def pause(self, request: Request) -> Response:
@@ -55,7 +56,7 @@ class Agents:
         """Pause; 200 when nothing runs, 202 while a turn still does: ask again."""
         changed = await self._switch(request, paused=True)
         names = [row["agent"] for row in changed]
-        found = await self._backend.reads.run(lambda: views.agents(self._backend.store(), names))
+        found = await self._reads.run(lambda: views.agents(self._runtime.store, names))
         report = [{**row, "active": found[row["agent"]]["active"]} for row in changed]
         running = any(row["active"] for row in report)
         return JSONResponse(
@@ -63,22 +64,20 @@ class Agents:
         )
 
     async def _rows(self, names: list[str]) -> list[dict[str, Any]]:
-        backend = self._backend
-        return await backend.reads.run(
-            lambda: agents.rows(backend.store(), backend.settings, names)
-        )
+        runtime = self._runtime
+        return await self._reads.run(lambda: agents.rows(runtime.store, runtime.settings, names))
 
     async def _switch(self, request: Request, *, paused: bool) -> list[dict[str, Any]]:
         rights_of(request.scope).need_operate()
         name = request.path_params["agent"]
-        settings = self._backend.settings
+        settings = self._runtime.settings
         names = operations.known_agents(settings, None if name == ALL_HANDS else name)
         switch = operations.pause if paused else operations.resume
 
         def call() -> list[dict[str, Any]]:
-            ledger = self._backend.ledger()
+            ledger = self._runtime.ledger
             return [
                 {"agent": one, "paused": paused, "changed": switch(ledger, one)} for one in names
             ]
 
-        return await self._backend.reads.run(call)
+        return await self._reads.run(call)

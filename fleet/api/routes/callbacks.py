@@ -9,20 +9,21 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fleet.api.backend import Backend
 from fleet.api.request.body import ClientGone, check_encoding, is_json, parse_json, read_body
+from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import Problem
 from fleet.config.sections import AgentConfig
 from fleet.formats.webhook_signature import BadSignature
 from fleet.ledger.operations import Unknown
+from fleet.runtime import Runtime
 from fleet.turn import callbacks
 
 
 class Callbacks:
     """The endpoint."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, runtime: Runtime, reads: BoundedThreads) -> None:
+        self._runtime, self._reads = runtime, reads
 
     async def take(self, request: Request) -> Response:
         """Keep the answer for its turn, once: 202 also for the same answer again."""
@@ -39,10 +40,10 @@ class Callbacks:
             assert agent.secret is not None  # noqa: S101 - the configuration was checked
             callbacks.check(agent.secret.get_secret_value(), dispatch_id, headers, body)
             kind, text = _checked(headers, body)
-            return callbacks.store(self._backend.store(), dispatch_id, kind, text)
+            return callbacks.store(self._runtime.store, dispatch_id, kind, text)
 
         try:
-            kept = await self._backend.reads.run(keep)
+            kept = await self._reads.run(keep)
         except BadSignature as error:
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
@@ -56,9 +57,9 @@ class Callbacks:
 
     async def _agent(self, dispatch_id: str) -> AgentConfig:
         """The agent of the dispatch. Raises Unknown where it is not asked for callbacks."""
-        backend = self._backend
-        name = await backend.reads.run(lambda: callbacks.agent_of(backend.store(), dispatch_id))
-        agent = backend.settings.agents.get(name or "")
+        runtime = self._runtime
+        name = await self._reads.run(lambda: callbacks.agent_of(runtime.store, dispatch_id))
+        agent = runtime.settings.agents.get(name or "")
         if agent is None or not agent.callback:
             raise Unknown("There is no dispatch of this id whose agent takes callbacks.")
         return agent

@@ -9,14 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import caller_of, rights_of
-from fleet.api.backend import Backend
 from fleet.api.request.body import check_media_type, parse_json, read_body
+from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import choices, flag, number
 from fleet.api.request.problems import Problem, bad_parameter
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.query import query
 from fleet.ledger import State, operations, views
 from fleet.ledger.operations import Unknown
+from fleet.runtime import Runtime
 from routing import Verdict
 
 LIMIT_DEFAULT = 20
@@ -30,9 +31,9 @@ _BY_DEFAULT = "somebody over HTTP"
 class Dispatches:
     """The endpoints under `/dispatches`."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._names = (*backend.settings.agents, *backend.settings.people())
+    def __init__(self, runtime: Runtime, reads: BoundedThreads) -> None:
+        self._runtime, self._reads = runtime, reads
+        self._names = (*runtime.settings.agents, *runtime.settings.people())
 
     async def find(self, request: Request) -> Response:
         """A page of dispatches, newest first."""
@@ -55,7 +56,7 @@ class Dispatches:
             limit=number(query, "limit", LIMIT_DEFAULT, 1, views.LIST_MAX),
             cursor=cursor,
         )
-        page = await self._backend.reads.run(lambda: search(self._backend.store()))
+        page = await self._reads.run(lambda: search(self._runtime.store))
         # A page may so be shorter than asked for; the cursor leads on all the same.
         seen = [row for row in page.dispatches if rights.reads(row["agent"])]
         return JSONResponse({"dispatches": seen, "cursor": page.cursor})
@@ -76,10 +77,10 @@ class Dispatches:
         """
         rights_of(request.scope).need_operate()
         reason, now = await _reason(request), flag(request.query_params, "now")
-        backend = self._backend
+        runtime = self._runtime
         state = await self._operate(
             lambda: operations.cancel(
-                backend.ledger(), backend.settings, _id(request), reason, now=now
+                runtime.ledger, runtime.settings, _id(request), reason, now=now
             )
         )
         done = state is State.CANCELLED
@@ -89,7 +90,7 @@ class Dispatches:
         """Queue a dead dispatch again."""
         rights_of(request.scope).need_operate()
         state = await self._operate(
-            lambda: operations.replay(self._backend.ledger(), self._backend.settings, _id(request))
+            lambda: operations.replay(self._runtime.ledger, self._runtime.settings, _id(request))
         )
         return _moved(request, state, HTTPStatus.OK)
 
@@ -117,32 +118,32 @@ class Dispatches:
                 f"`by` must be one printable line of 1 to {operations.BY_CHARS_MAX} characters."
             )
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
-        backend = self._backend
+        runtime = self._runtime
         state = await self._operate(
             lambda: operations.decide(
-                *(backend.ledger(), backend.settings, _id(request), verdict), by=by, said=said
+                *(runtime.ledger, runtime.settings, _id(request), verdict), by=by, said=said
             )
         )
         return _moved(request, state, HTTPStatus.OK)
 
     async def _read(self, request: Request, content: bool) -> dict[str, Any]:
-        record = await self._backend.reads.run(lambda: self._look(_id(request), content))
+        record = await self._reads.run(lambda: self._look(_id(request), content))
         if record is None:
             raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")
         return record
 
     def _look(self, dispatch_id: str, content: bool) -> dict[str, Any] | None:
         try:
-            return views.get(self._backend.store(), dispatch_id, content=content)
+            return views.get(self._runtime.store, dispatch_id, content=content)
         except BrokerUnavailable:
             # It may have run from the spool meanwhile.
-            record = query(self._backend.shelter.spool.file, dispatch_id, content=content)
+            record = query(self._runtime.spool.file, dispatch_id, content=content)
             if record is None:
                 raise
             return record
 
     async def _operate(self, call: Callable[[], State]) -> State:
-        return await self._backend.reads.run(call)
+        return await self._reads.run(call)
 
 
 def _id(request: Request) -> str:

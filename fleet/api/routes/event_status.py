@@ -6,19 +6,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import caller_of
-from fleet.api.backend import Backend
+from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import flag
 from fleet.auth import tokens
 from fleet.ledger import parents
 from fleet.ledger.operations import Unknown
+from fleet.runtime import Runtime
 from routing.event import SOURCE_DEFAULT
 
 
 class EventStatus:
     """The endpoint `/events/{event_id}`."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, runtime: Runtime, reads: BoundedThreads) -> None:
+        self._runtime, self._reads = runtime, reads
 
     async def get(self, request: Request) -> Response:
         """One event with its members' outcomes; its content only with `?content=1`."""
@@ -29,7 +30,7 @@ class EventStatus:
         caller = caller_of(request.scope)
 
         def get() -> dict[str, Any] | None:
-            store, who = self._backend.store(), sent_by
+            store, who = self._runtime.store, sent_by
             if who is None:
                 senders = tokens.senders(store)
                 who = parents.find(store, event_id, source, senders, caller.sent_by)
@@ -37,7 +38,7 @@ class EventStatus:
                 return None
             return parents.get(store, event_id, source, who, content=content)
 
-        record = await self._backend.reads.run(get)
+        record = await self._reads.run(get)
         if record is None:
             raise Unknown(
                 "There is no event of this id, `source` and `sent_by`; one whose sender named no "

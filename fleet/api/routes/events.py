@@ -1,60 +1,60 @@
-"""`POST /events`: the HTTP door of the intake.
+"""`POST /events`: intake over HTTP.
 
-Events that arrive while others are being accepted are accepted together, in one round trip. Nobody
-waits for company: when nothing is under way, an event goes at once.
+Events that arrive while others are being accepted are accepted together, in one round trip. No
+event waits for company: while the intake is idle, an event goes at once.
 """
 
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from fleet.api.auth.access import Access, caller_of
+from fleet.api.auth.access import Access, ApiCaller, caller_of
 from fleet.api.request.body import ClientGone, check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads, ThreadsBusy
 from fleet.api.request.problems import Problem, as_problem
-from fleet.intake.intake import LOCAL, Answer, Intake, Sender
+from fleet.intake.intake import Answer, Intake, Sender, Submission
 from fleet.ledger import Accepted
 from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
 
 MEDIA_TYPE = "application/cloudevents+json"  #: one event, never a batch
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
-#: Events in one request. Each may reach every agent, so their number, too, must have a bound.
+#: Events in one request; each may reach every agent.
 BATCH_MAX = 1000
 
-#: One is for the groups; a batch, which is a group of its own, need not wait for them.
+#: One for the groups, one for batches.
 _THREADS = 2
-#: A group is one round trip; larger ones only make its first sender wait.
+#: Events in one round trip; more would only make the first sender wait.
 _GROUP_MAX = 64
-#: More requests than this wait only when the store is in trouble; they are refused instead.
+#: More requests wait only while the store is in trouble; they are refused.
 _WAITING_MAX = 1024
 
 _JSON = [(b"content-type", b"application/json")]
 
-Waiting = tuple[object, Sender, asyncio.Future[Answer]]
+Waiting = tuple[Submission, asyncio.Future[Answer]]
 
 
 class Grouped:
     """The intake, shared by all requests of this process."""
 
-    def __init__(self, intake: Callable[[], Intake]) -> None:
+    def __init__(self, intake: Intake) -> None:
         self._intake = intake
-        self._lane = BoundedThreads("intake", _THREADS, _WAITING_MAX)
+        self._threads = BoundedThreads("intake", _THREADS, _WAITING_MAX)
         self._waiting: deque[Waiting] = deque()
         self._serving: asyncio.Task[None] | None = None
 
-    async def accept(self, raw: object, sender: Sender = LOCAL) -> Accepted:
-        """Accept one event, as `Intake.accept` does; Busy when too many wait already."""
+    async def accept(self, submission: Submission) -> Accepted:
+        """Accept one event, as `Intake.accept` does; ThreadsBusy when too many wait already."""
         if len(self._waiting) >= _WAITING_MAX:
             raise ThreadsBusy("Too many events wait to be accepted already: send it again.")
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((raw, sender, answered))
+        self._waiting.append((submission, answered))
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         answer = await answered
@@ -62,41 +62,41 @@ class Grouped:
             return answer
         raise answer
 
-    async def accept_batch(self, raws: Sequence[object], senders: Sequence[Sender]) -> list[Answer]:
+    async def accept_batch(self, submissions: Sequence[Submission]) -> list[Answer]:
         """Accept each event by itself, as `Intake.accept_batch` does."""
-        return await self._lane.run(lambda: self._intake().accept_batch(raws, senders))
+        return await self._threads.run(lambda: self._intake.accept_batch(submissions))
 
     async def _serve(self) -> None:
-        """One group after the other: two at once only take turns at the interpreter's lock."""
+        """Accept one group after the other: two at once only compete for the interpreter's lock."""
         while self._waiting:
             size = min(len(self._waiting), _GROUP_MAX)
             await self._serve_group([self._waiting.popleft() for _ in range(size)])
-        # No await since the last look: nobody can wait for a task that has just ended.
+        # No await since the last check: no event is left to a task that has just ended.
         self._serving = None
 
     async def _serve_group(self, group: list[Waiting]) -> None:
-        raws, senders, waiting = zip(*group, strict=True)
+        submissions, waiting = zip(*group, strict=True)
         try:
-            answers = await self.accept_batch(raws, senders)
+            answers = await self.accept_batch(submissions)
         except Exception as error:  # noqa: BLE001 - each request gets it
             for request in waiting:
                 if not request.done():
                     request.set_exception(error)
             return
         for request, answer in zip(waiting, answers, strict=True):
-            if not request.done():  # else its client is gone, and the event is accepted
+            if not request.done():  # otherwise its client is gone, and the event is accepted
                 request.set_result(answer)
 
 
 class EventsRoute:
     """The ASGI application behind `POST /events`."""
 
-    def __init__(self, intake: Callable[[], Intake], access: Access) -> None:
+    def __init__(self, intake: Intake, access: Access) -> None:
         self._grouped = Grouped(intake)
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises what `as_problem` knows."""
+        """Answer one request. Raises the errors that `as_problem` knows."""
         media_type = check_media_type(scope)
         caller = caller_of(scope)
         limit = min(EVENT_BYTES_MAX, caller.body_bytes or EVENT_BYTES_MAX)
@@ -104,17 +104,14 @@ class EventsRoute:
             body = await read_body(scope, receive, limit)
         except ClientGone:
             return
-        value = _with_trace(parse_json(body), Headers(scope=scope).get("traceparent"))
-        key = _idempotency_key(scope)
-        may = caller.rights.need_send if caller.token else None
-        sender = Sender(sent_by=caller.sent_by, may=may)
+        value, new = parse_json(body), _template(scope, caller)
         if media_type == BATCH_MEDIA_TYPE or (isinstance(value, list) and media_type != MEDIA_TYPE):
-            events = _batch(value, key)
+            events = _batch(value, new)
             self._access.charge_batch(caller, len(events))
-            answers = await self._grouped.accept_batch(events, [sender] * len(events))
+            answers = await self._grouped.accept_batch(events)
             answer: Any = [_to_wire(one) for one in answers]
         else:
-            answer = (await self._grouped.accept(_with_id(value, key), sender)).to_wire()
+            answer = (await self._grouped.accept(replace(new, raw=value))).to_wire()
         text = json.dumps(answer).encode()
         headers = [*_JSON, (b"content-length", str(len(text)).encode())]
         await send(
@@ -123,15 +120,27 @@ class EventsRoute:
         await send({"type": "http.response.body", "body": text})
 
 
-def _batch(value: object, key: str | None) -> list[object]:
+def _template(scope: Scope, caller: ApiCaller) -> Submission:
+    """A submission without an event: its sender, and the values that the headers give."""
+    may = caller.rights.need_send if caller.token else None
+    return Submission(
+        raw=None,
+        sender=Sender(sent_by=caller.sent_by, may=may),
+        id=_idempotency_key(scope),
+        traceparent=Headers(scope=scope).get("traceparent", ""),
+    )
+
+
+def _batch(value: object, new: Submission) -> list[Submission]:
     if not isinstance(value, list) or not value:
         detail = "A batch must be a JSON array of at least one event."
         raise Problem(HTTPStatus.BAD_REQUEST, "invalid-event", detail)
     if len(value) > BATCH_MAX:
         detail = f"A batch must not hold more than {BATCH_MAX} events: split it."
         raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
-    numbered = partial("{}.{}".format, key) if key else lambda _: None
-    return [_with_id(raw, numbered(place)) for place, raw in enumerate(value)]
+    return [
+        replace(new, raw=raw, id=new.id and f"{new.id}.{place}") for place, raw in enumerate(value)
+    ]
 
 
 def _to_wire(answer: Answer) -> dict[str, Any]:
@@ -150,20 +159,3 @@ def _idempotency_key(scope: Scope) -> str | None:
         wish = f"must be 1 to {NAME_CHARS_MAX} printable ASCII characters"
         raise Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", f"`Idempotency-Key` {wish}.")
     return key
-
-
-def _with_trace(value: object, traceparent: str | None) -> object:
-    """The trace of the request is that of its events, unless they name another."""
-    if traceparent is None:
-        return value
-    if isinstance(value, list):
-        return [raw if isinstance(raw, list) else _with_trace(raw, traceparent) for raw in value]
-    if not isinstance(value, Mapping) or value.get("traceparent") is not None:
-        return value
-    return {**value, "traceparent": traceparent}
-
-
-def _with_id(raw: object, key: str | None) -> object:
-    if key is None or not isinstance(raw, Mapping) or raw.get("id") is not None:
-        return raw
-    return {**raw, "id": key}

@@ -1,17 +1,15 @@
 """How the fleet is: for people and dashboards (`/health`), and for whoever restarts processes."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import rights_of
-from fleet.api.backend import Backend
 from fleet.api.bus.hub import Hub
 from fleet.api.live.hub import LiveTextHub
 from fleet.api.request.bounded_threads import BoundedThreads
@@ -19,6 +17,7 @@ from fleet.api.request.problems import RETRY_AFTER_S, Problem
 from fleet.errors import FleetError
 from fleet.ops import health, metrics
 from fleet.ops.metrics import Clients, Reading
+from fleet.runtime import Runtime
 from fleet.store import keys
 from fleet.store.connection import reachable
 
@@ -30,10 +29,10 @@ _READY_KEY_MS = 60_000
 class Status:
     """The endpoints `/health`, `/livez`, `/readyz` and `/metrics`."""
 
-    def __init__(self, backend: Backend, hub: Hub, listening: LiveTextHub) -> None:
-        self._backend = backend
+    def __init__(self, runtime: Runtime, hub: Hub, listening: LiveTextHub) -> None:
+        self._runtime = runtime
         self._hub = hub
-        flower = backend.settings.flower
+        flower = runtime.settings.flower
         self._flower = f"http://127.0.0.1:{flower.port}" if flower.enabled and flower.port else None
         self._listening = listening
         # Apart from the others, so that a probe does not wait behind slow requests.
@@ -46,12 +45,12 @@ class Status:
         try:
             async with asyncio.timeout(PROBE_S):
                 followers = self._hub.state()  # here, where it does not change meanwhile
-                document = await self._lane.run(lambda: self._document(followers))
+                document = await self._lane.run(
+                    lambda: health.document(self._runtime, followers=followers)
+                )
         except (TimeoutError, FleetError) as error:
             reason = str(error) or "The broker does not answer in time."
-            document = await self._spool_lane.run(
-                lambda: health.down(reason, self._backend.shelter)
-            )
+            document = await self._spool_lane.run(lambda: health.down(reason, self._runtime))
         document["links"] = {"flower": self._flower}
         down = document["status"] == "down"
         status = HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK
@@ -64,8 +63,8 @@ class Status:
     async def readyz(self, request: Request) -> Response:
         """200 only when an event sent now would be accepted and kept: by the store or the spool."""
         why = await self._refusal(self._lane, self._write)
-        if why and self._backend.shelter.spool.enabled:
-            why = await self._refusal(self._spool_lane, self._backend.shelter.spool.check_room)
+        if why and self._runtime.spool.enabled:
+            why = await self._refusal(self._spool_lane, self._runtime.spool.check_room)
         if why:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", why, retry_after_s=RETRY_AFTER_S
@@ -86,9 +85,9 @@ class Status:
 
         Without the store only those of this process, and `fleet_up` is 0.
         """
-        agents = sorted(rights_of(request.scope).readable(self._backend.settings.agents))
+        agents = sorted(rights_of(request.scope).readable(self._runtime.settings.agents))
         followers = self._hub.state()
-        standing = await self._spool_lane.run(self._backend.shelter.status)
+        standing = await self._spool_lane.run(lambda: health.spool_status(self._runtime))
         clients = Clients(
             following=followers["clients"],
             max_lag=followers["max_lag"],
@@ -108,17 +107,9 @@ class Status:
         return Response(body, headers={"Cache-Control": "no-store", "Content-Type": media_type})
 
     def _read(self, agents: Sequence[str]) -> Reading:
-        return metrics.read(self._backend.store(), agents)
-
-    def _document(self, followers: Mapping[str, Any]) -> dict[str, Any]:
-        return health.document(
-            self._backend.store,
-            self._backend.settings,
-            self._backend.shelter,
-            followers=followers,
-        )
+        return metrics.read(self._runtime.store, agents)
 
     def _write(self) -> None:
         """With a full disk, as a replica or out of memory a store answers, but takes nothing."""
         with reachable():
-            self._backend.store().client.set(keys.READY, "1", px=_READY_KEY_MS)
+            self._runtime.store.client.set(keys.READY, "1", px=_READY_KEY_MS)

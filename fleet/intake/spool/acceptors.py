@@ -1,29 +1,28 @@
-"""Where an event goes in: into the ledger while all is well, else into the spool."""
+"""The acceptors before the ledger: they know the breaker and the spool."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from fleet.broker.breaker import Breaker
 from fleet.errors import BrokerUnavailable
-from fleet.intake.spool.submission_log import SubmissionLog
 from fleet.intake.spool.table import Spool, SpoolFull
-from fleet.ledger.protocol import Accepted, Acceptor, Answer
-from fleet.store import keys
+from fleet.ledger.protocol import Acceptor, Answer
 from routing import Event, Plan
 
 logger = logging.getLogger(__name__)
 
-#: How long one who keeps nothing himself waits until the spool is empty; the look is one byte.
+#: How long a process that spools nothing waits until the spool is empty; each poll reads one byte.
 TIMEOUT_S = 3.0
 POLL_INTERVAL_S = 0.05
 
 
 class SpoolingAcceptor(Acceptor):
-    """Raises SpoolFull, a BrokerUnavailable, when neither takes the event.
+    """Accepts into the ledger while all is well, otherwise into the spool.
 
-    A batch of which the ledger's answer was lost is kept as a whole, whatever part of it has
-    landed: the keeper hands it over again, and nothing of it runs twice.
+    Raises SpoolFull, a BrokerUnavailable, when neither accepts. A batch whose answer was lost is
+    spooled whole, whatever part of it has landed: importing it again runs nothing twice.
     """
 
     def __init__(
@@ -32,65 +31,53 @@ class SpoolingAcceptor(Acceptor):
         breaker: Breaker,
         spool: Spool,
         wake: Callable[[], None] = lambda: None,
-        offered: SubmissionLog | None = None,
     ) -> None:
         """`ledger` may raise BrokerUnavailable; `wake` is called when the spool has grown."""
         self._ledger = ledger
         self._breaker = breaker
         self._spool = spool
         self._wake = wake
-        self._offered = offered
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
-        """As `Acceptor.accept_many`."""
-        spool = self._spool
-        if not spool.enabled or (self._breaker.closed and not spool.holds):
-            if self._offered is not None:
-                self._offered.record(_digests(batch))
+        """Accept each in turn; see `Acceptor`."""
+        if not self._spool.enabled:
+            return self._ledger().accept_many(batch)
+        if self._breaker.closed and not self._spool.holds:
+            self._spool.record_submissions(event for event, _ in batch)
             try:
                 return self._ledger().accept_many(batch)
-            except BrokerUnavailable:
-                if not spool.enabled:
-                    raise
-        answers = self._keep(batch)
-        self._wake()
-        return answers
+            except BrokerUnavailable as error:
+                logger.debug("%d events go into the spool: %s", len(batch), error)
+        return self._store(batch)
 
-    def _keep(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
+    def _store(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         try:
             answers = self._spool.store(batch)
         except SpoolFull as error:
             logger.warning("refused %d events: %s", len(batch), error)
             self._spool.count_refused(len(batch))
             raise SpoolFull(f"The broker is away, and {error}") from error
-        if self._offered is not None:
-            # It may run now: sent again when the spool knows it no more, it has perhaps run.
-            pairs = zip(batch, answers, strict=True)
-            self._offered.record(_digests([event for event, answer in pairs if _is_new(answer)]))
+        self._wake()
         return answers
 
 
 class SpoolAwareAcceptor(Acceptor):
-    """For those who keep nothing: they come after what the spool holds.
+    """Accepts into the ledger, after what the spool holds; for a process that spools nothing.
 
-    For a process that only works while the broker is there, such as a worker. Where turns run from
-    the spool it must not offer the ledger an event that may have run there. Raises
-    BrokerUnavailable while the spool is not empty.
+    Where turns run from the spool, such a process must not submit an event that may have run there.
+    Raises BrokerUnavailable while the spool is not empty.
     """
 
-    def __init__(
-        self, ledger: Acceptor, spool: Spool, offered: SubmissionLog, patience_s: float = TIMEOUT_S
-    ) -> None:
+    def __init__(self, ledger: Acceptor, spool: Spool, timeout_s: float = TIMEOUT_S) -> None:
         self._ledger = ledger
         self._spool = spool
-        self._offered = offered
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
-        """As `Acceptor.accept_many`."""
-        # First noted, then looked: whoever keeps the same event now does it the other way round.
-        self._offered.record(_digests(batch))
-        until = time.monotonic() + self._patience_s
+        """Accept each in turn; see `Acceptor`."""
+        # First record, then read the flag: a process that spools does it the other way round.
+        self._spool.record_submissions(event for event, _ in batch)
+        until = time.monotonic() + self._timeout_s
         while self._spool.holds:
             if time.monotonic() > until:
                 raise BrokerUnavailable(
@@ -100,9 +87,15 @@ class SpoolAwareAcceptor(Acceptor):
         return self._ledger.accept_many(batch)
 
 
-def _is_new(answer: Answer) -> bool:
-    return isinstance(answer, Accepted) and not answer.duplicate
+@dataclass(frozen=True, slots=True)
+class FailureRecorder:
+    """A `CallGuard` for calls whose caller has read the breaker: it only records failures."""
 
+    breaker: Breaker
 
-def _digests(batch: Sequence[tuple[Event, Plan]]) -> Iterator[str]:
-    return (keys.event_digest(event.key) for event, _ in batch)
+    def check(self) -> None:
+        """Let every call through."""
+
+    def record_error(self, error: Exception) -> None:
+        """Count a failed call."""
+        self.breaker.record_error(error)

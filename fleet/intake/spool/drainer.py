@@ -1,59 +1,59 @@
-"""The keeper: asks whether the broker is back, and hands the spool over to the ledger."""
+"""The drainer: it probes a broker that is away, and imports the spool into the ledger."""
 
 import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from fleet.broker.breaker import Breaker
 from fleet.errors import BrokerUnavailable, ConfigError, FleetError, IdempotencyConflict
-from fleet.intake.spool.components import SpoolComponents
 from fleet.intake.spool.offline import OfflineProcess, is_running
-from fleet.intake.spool.table import Kept, SpoolFull
-from fleet.ledger import HandOver, Report, ValkeyLedger, bus, views
-from fleet.store import Store, keys
+from fleet.intake.spool.runs import SpoolLedger
+from fleet.intake.spool.table import Spool, SpooledEvent, SpoolFull
+from fleet.ledger import HandOver, ValkeyLedger, bus, views
+from fleet.store import Store
 from fleet.store.probe import probe
 from fleet.system.agent_lock import record_paused
 
 logger = logging.getLogger(__name__)
 
-#: How often it looks whether a probe is due, whether somebody closed the breaker, or spooled.
+#: Between two polls: is a probe due, has a process closed the breaker, or spooled?
 POLL_INTERVAL_S = 0.5
-#: After a hand-over that failed; five of them open the breaker.
+#: After a failed import; five of them open the breaker.
 RETRY_DELAY_S = 1.0
-#: For what it does just now, and for turns that run from the spool; then it ends with its process.
+#: For the work in hand, and for turns that run from the spool.
 CLOSE_S = 8.0
 #: Events in one round trip.
 BATCH = 100
 
 
 class Drainer:
-    """A thread of the API. Of several on one data folder one works, the others stand by.
-
-    `ledger` stands behind the breaker, `store` does not; both may raise BrokerUnavailable.
-    """
+    """A thread. Of several on one data folder one works, the others stand by."""
 
     def __init__(
         self,
-        shelter: SpoolComponents,
+        breaker: Breaker,
+        spool: Spool,
+        runs: SpoolLedger,
         ledger: Callable[[], ValkeyLedger],
         store: Callable[[], Store],
-        direct: OfflineProcess | None = None,
+        offline: OfflineProcess | None = None,
     ) -> None:
-        self._breaker = shelter.breaker
-        self._spool = shelter.spool
-        self._offered = shelter.submissions
+        """`ledger` and `store`, which probes, may raise BrokerUnavailable; `store` opens anew."""
+        self._breaker = breaker
+        self._spool = spool
+        self._runs = runs
         self._ledger = ledger
         self._store = store
-        self._direct = direct
-        self._runs = shelter.runs
-        self._look = threading.Event()
+        self._offline = offline
+        self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
-        self._told = ""
+        self._logged = ""
         self._unclean = True
         self._knows_paused = False
 
@@ -63,67 +63,67 @@ class Drainer:
         try:
             self._spool.prepare()
             if self._spool.exists and (again := self._spool.release_quarantined()):
-                logger.warning("%d events that were put aside are tried again", again)
+                logger.warning("%d quarantined events are tried again", again)
         except SpoolFull as error:
-            self._tell(str(error))
-        self._thread = threading.Thread(target=self._run, name="spool-keeper", daemon=True)
+            self._warn(str(error))
+        self._thread = threading.Thread(target=self._run, name="drainer", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to do."""
-        self._look.set()
+        """Poll now: the spool has grown."""
+        self._woken.set()
 
     def close(self) -> None:
-        """End within moments; what is in the spool waits for the next keeper."""
+        """Stop within moments; what is in the spool waits for the next drainer."""
         self._stopped.set()
-        self._look.set()
+        self._woken.set()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         wait_s = 0.0
         while not self._stopped.is_set():
-            self._look.wait(wait_s)
-            self._look.clear()
+            self._woken.wait(wait_s)
+            self._woken.clear()
             wait_s = POLL_INTERVAL_S
             try:
                 self.work()
-                self._told = ""
+                self._logged = ""
             except FleetError as error:
-                self._tell(str(error))
+                self._warn(str(error))
                 wait_s = 0.0
                 self._stopped.wait(RETRY_DELAY_S)
             except Exception:
-                # Without it nothing would leave the spool any more.
-                logger.exception("the spool's keeper failed and tries again")
+                # A dead drainer would leave every event in the spool.
+                logger.exception("the drainer failed and tries again")
                 self._stopped.wait(RETRY_DELAY_S)
-        if self._direct is not None:
-            self._direct.close()
+        if self._offline is not None:
+            self._offline.close()
         if self._lock is not None:
             os.close(self._lock)
 
     def work(self) -> int:
-        """Probe if that is due, and hand over what can be; how many events.
+        """Probe if that is due, and import the spool; returns the number of events.
 
-        While the broker is away, have what may be run from here. Raises BrokerUnavailable, and
+        While the broker is away, start the offline process at need. Raises BrokerUnavailable, and
         SpoolFull when the spool cannot be read.
         """
         away = not self._breaker.closed and not self._probe()
-        # The lock also while there is nothing to do: `fleet send` looks for it.
-        if not self._alone():
+        # The lock also while there is nothing to do: `fleet send` checks it.
+        if not self._acquire_lock():
             return 0
         if away:
-            if self._direct is not None:
-                self._direct.run_if_needed()
+            if self._offline is not None:
+                self._offline.run_if_needed()
             return 0
-        # Also where nothing may run from here any more: what ran before may still be ending.
-        if not self._direct.drain() if self._direct else is_running(self._spool.folder):
+        # Also where nothing may run offline any more: what ran before may still be ending.
+        if not self._offline.drain() if self._offline else is_running(self._spool.folder):
             return 0
-        done = self._hand_over() if self._spool.holds else 0
-        if self._direct is not None:
-            self._direct.stop()
-        self._tell_refused()
-        self._learn_paused()
+        done = self._import() if self._spool.holds else 0
+        if self._offline is not None:
+            self._offline.stop()
+        self._report_refused()
+        self._update_paused()
         if self._unclean and self._spool.exists:
             self._spool.clear()
         self._unclean = False
@@ -140,65 +140,57 @@ class Drainer:
 
             return probe(self._breaker, fresh)
 
-    def _hand_over(self) -> int:
+    def _import(self) -> int:
         ledger, done = self._ledger(), 0
         while not self._stopped.is_set():
-            kept = self._spool.first(BATCH)
-            reports = self._reports(kept)
-            batch = [
-                HandOver(
-                    event=one.event,
-                    plan=one.plan,
-                    age_s=one.age_s,
-                    reports=tuple(reports.get(one.seq, ())),
-                )
-                for one in kept
-            ]
-            self._note(kept)
+            spooled = self._spool.first(BATCH)
+            batch = self._with_reports(spooled)
+            self._spool.begin_import(spooled)
             try:
                 late = ledger.import_spooled(batch)
             except IdempotencyConflict as error:
-                _tell_late(ledger, error.late)
-                self._put_aside_what_cannot_be(ledger, kept, batch)
+                _report_late(ledger, error.late)
+                self._import_singly(ledger, spooled, batch)
                 continue
             except ConfigError:
-                self._put_aside_what_cannot_be(ledger, kept, batch)
+                self._import_singly(ledger, spooled, batch)
                 continue
-            # Before these leave the spool, so that it is told whatever fails then.
-            _tell_late(ledger, late)
-            done += len(kept)
-            self._unclean = self._unclean or bool(kept)
-            if self._spool.mark_imported(kept[-1].seq if kept else 0):
+            # Before these leave the spool, so that it is reported whatever fails then.
+            _report_late(ledger, late)
+            done += len(spooled)
+            self._unclean = self._unclean or bool(spooled)
+            if self._spool.mark_imported(spooled[-1].seq if spooled else 0):
                 break
         if done:
             logger.warning("the spool is empty: the ledger has its %d events", done)
         return done
 
-    def _note(self, kept: Sequence[Kept]) -> None:
-        """Before the ledger is asked: whether it has them may never be answered."""
-        if not kept:
-            return
-        self._spool.offering(kept[-1].seq)
-        if self._offered is not None:
-            self._offered.record(keys.event_digest(one.event.key) for one in kept)
+    def _with_reports(self, spooled: Sequence[SpooledEvent]) -> list[HandOver]:
+        reports = self._runs.reports(one.seq for one in spooled)
+        return [
+            HandOver(
+                event=one.event,
+                plan=one.plan,
+                age_s=one.age_s,
+                reports=tuple(reports.get(one.seq, ())),
+            )
+            for one in spooled
+        ]
 
-    def _reports(self, kept: Sequence[Kept]) -> Mapping[int, Sequence[Report]]:
-        return self._runs.reports(one.seq for one in kept)
-
-    def _put_aside_what_cannot_be(
-        self, ledger: ValkeyLedger, kept: Sequence[Kept], batch: Sequence[HandOver]
+    def _import_singly(
+        self, ledger: ValkeyLedger, spooled: Sequence[SpooledEvent], batch: Sequence[HandOver]
     ) -> None:
-        """An event that the configuration has no place for any more must not stop the others, nor
-        one whose id the ledger has for another.
+        """Quarantine each event that the configuration has no place for any more, and each whose id
+        the ledger has for another: they must not stop the rest.
         """
-        for one, handed in zip(kept, batch, strict=True):
+        for one, given in zip(spooled, batch, strict=True):
             try:
-                _tell_late(ledger, ledger.import_spooled([handed]))
+                _report_late(ledger, ledger.import_spooled([given]))
             except (ConfigError, IdempotencyConflict) as error:
                 self._spool.quarantine(one.seq, str(error))
-                logger.error("an event is put aside until the next start: %s", error)
+                logger.error("an event is quarantined until the next start: %s", error)
 
-    def _tell_refused(self) -> None:
+    def _report_refused(self) -> None:
         refused = self._spool.pop_refused()
         if refused:
             try:
@@ -208,9 +200,9 @@ class Drainer:
                 self._spool.count_refused(refused)
                 raise
 
-    def _learn_paused(self) -> None:
-        """Once: an agent may have been paused while nothing was to run from here."""
-        if self._direct is None or self._knows_paused:
+    def _update_paused(self) -> None:
+        """Once: an agent may have been paused while nothing was to run offline."""
+        if self._offline is None or self._knows_paused:
             return
         ledger = self._ledger()
         names = list(ledger.settings.agents)
@@ -219,19 +211,19 @@ class Drainer:
                 record_paused(ledger.settings.data_dir, agent, True)
         self._knows_paused = True
 
-    def _alone(self) -> bool:
-        """True for the one keeper of the data folder."""
+    def _acquire_lock(self) -> bool:
+        """True for the working drainer of the data folder."""
         if self._lock is None:
-            self._lock = _take(self._spool.folder)
+            self._lock = _acquire(self._spool.folder)
         return self._lock is not None
 
-    def _tell(self, sentence: str) -> None:
-        if sentence != self._told:
+    def _warn(self, sentence: str) -> None:
+        if sentence != self._logged:
             logger.warning("the spool waits: %s", sentence)
-        self._told = sentence
+        self._logged = sentence
 
 
-def _tell_late(ledger: ValkeyLedger, late: int) -> None:
+def _report_late(ledger: ValkeyLedger, late: int) -> None:
     if not late:
         return
     reason = f"{late} dispatches that ran while the broker was away had run before, too"
@@ -240,18 +232,18 @@ def _tell_late(ledger: ValkeyLedger, late: int) -> None:
 
 
 def has_drainer(folder: Path) -> bool:
-    """True while some process keeps the spool in `folder`."""
+    """True while some process drains the spool in `folder`."""
     if not (folder / "keeper.lock").exists():
         return False
-    # Shared, so that two who look at once do not take each other for a keeper.
-    lock = _take(folder, fcntl.LOCK_SH)
+    # Shared, so that two processes that check at once do not take each other for a drainer.
+    lock = _acquire(folder, fcntl.LOCK_SH)
     if lock is None:
         return True
     os.close(lock)
     return False
 
 
-def _take(folder: Path, kind: int = fcntl.LOCK_EX) -> int | None:
+def _acquire(folder: Path, kind: int = fcntl.LOCK_EX) -> int | None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""The spool's flag: a few bytes that every process of a data folder has in its memory."""
+"""The spool's flag: a few bytes that every process of a data folder maps into its memory."""
 
 import mmap
 import os
@@ -6,15 +6,14 @@ import struct
 from pathlib import Path
 
 _EMPTY = b"\0"
-#: Whether the spool holds anything, how many events were refused, up to where the ledger has them
-#: and of which file that is true, and the same of where it may have them. It takes no room on a
-#: disk that has become full.
+#: The spool holds events; the number of refused ones; the last event that the ledger has, with the
+#: file that has it; the last event that the ledger may have, likewise. Changes need no disk space.
 _FLAG = struct.Struct("=c3xIQ16sQ16s")
 _REFUSED, _DONE, _OFFERED = slice(4, 8), slice(8, 32), slice(32, 56)
 
 
 class Flag:
-    """Mapped by `open`; until then nothing is held and nothing counted."""
+    """A mapped file; until `open` it holds nothing and counts nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "flag"
@@ -22,22 +21,22 @@ class Flag:
 
     @property
     def is_open(self) -> bool:
-        """Whether this process has mapped it."""
+        """True once this process has mapped it."""
         return self._memory is not None
 
     @property
     def exists(self) -> bool:
-        """Whether any process has made it yet."""
+        """True once any process has made it."""
         return self._path.exists()
 
     def open(self) -> None:
-        """Map it, and make it where there is none. Raises OSError."""
+        """Map the file, made at need. Raises OSError."""
         if self._memory is not None:
             return
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             size = os.fstat(file).st_size
-            if size < _FLAG.size:  # one of an older version keeps what it tells
+            if size < _FLAG.size:  # of an older version
                 os.pwrite(file, bytes(_FLAG.size - size), size)
             self._memory = mmap.mmap(file, _FLAG.size)
         finally:
@@ -54,43 +53,43 @@ class Flag:
             self._memory[:1] = b"\1" if holds else _EMPTY
 
     def done(self, file: bytes) -> int:
-        """Up to where the ledger has what is in the file of that name."""
+        """The last event of that file that the ledger has."""
         return self._mark(_DONE, file)
 
     def set_done(self, last: int, file: bytes) -> None:
-        """The ledger has everything up to `last`."""
+        """Record that the ledger has everything up to `last`."""
         self._set_mark(_DONE, last, file)
 
     def offered(self, file: bytes) -> int:
-        """Up to where the ledger may have what is in the file of that name."""
+        """The last event of that file that the ledger may have."""
         return self._mark(_OFFERED, file)
 
     def set_offered(self, last: int, file: bytes) -> None:
-        """The ledger is asked to take everything up to `last`."""
+        """Record that the ledger may have everything up to `last`."""
         self._set_mark(_OFFERED, last, file)
 
     def _mark(self, where: slice, file: bytes) -> int:
         if self._memory is None:
             return 0
-        last, told = struct.unpack("=Q16s", self._memory[where])
-        return int(last) if told == file else 0
+        last, owner = struct.unpack("=Q16s", self._memory[where])
+        return int(last) if owner == file else 0
 
     def _set_mark(self, where: slice, last: int, file: bytes) -> None:
         if self._memory is not None and last > self._mark(where, file):
             self._memory[where] = struct.pack("=Q16s", last, file)
 
     def count_refused(self, events: int) -> None:
-        """So many were refused; about, when several processes count at the same instant."""
+        """Count refused events; inexact when several processes count at the same instant."""
         if self._memory is not None:
             self._memory[_REFUSED] = struct.pack("=I", min(self.refused + events, 2**32 - 1))
 
     @property
     def refused(self) -> int:
-        """How many were refused since they were last taken."""
+        """The events refused since `pop_refused`."""
         return 0 if self._memory is None else int(_FLAG.unpack_from(self._memory)[1])
 
-    def take_refused(self) -> int:
-        """The same, which is then told."""
+    def pop_refused(self) -> int:
+        """The same, reset to 0."""
         refused = self.refused
         if refused and self._memory is not None:
             self._memory[_REFUSED] = bytes(4)

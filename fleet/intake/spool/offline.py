@@ -1,9 +1,8 @@
-"""Starts and ends the process that runs kept events while the broker is away
-(`tasks.execution.offline`).
+"""Starts and stops the process that runs spooled events while the broker is away.
 
-One process for a data folder, told by a lock that it and all that it forked hold: an event is not
-handed over before the last turn has ended. It ends with the keeper that started it, by the pipe
-that is its standard input; what it was in the middle of then goes on from its journal elsewhere.
+A data folder has one such process. It and its children hold a lock, so no event is imported before
+the last turn has ended. The process ends with the drainer that started it, by the pipe that is its
+standard input. Interrupted turns go on from their journals elsewhere.
 """
 
 import fcntl
@@ -11,8 +10,8 @@ import logging
 import os
 import select
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.broker.breaker import Breaker
@@ -23,26 +22,24 @@ from fleet.system.process_group import kill_session
 
 logger = logging.getLogger(__name__)
 
-#: What it is called; `fleet` knows nothing of `tasks`.
-MODULE = "tasks.execution.offline"
-#: What it says when no turn runs any more.
+#: The process writes this when no turn runs any more.
 DRAINED = b"drained\n"
 #: Between two starts of a process that ended by itself.
 RETRY_DELAY_S = 5.0
-#: How long turns may go on when this process ends, which has little time itself.
+#: For turns that run when this process, which has little time itself, ends.
 CLOSE_S = 5.0
 POLL_INTERVAL_S = 0.05
-#: Beyond drain_s: to kill what did not end, and to write that down.
+#: Beyond drain_s: to kill what did not end, and to record that.
 STOP_MARGIN_S = 5.0
 
 
 def lock_of(folder: Path) -> Path:
-    """The lock that the process of this spool holds while it, or a turn of it, lives."""
+    """The file that the process of this spool, and each of its turns, holds locked."""
     return folder / "direct.lock"
 
 
 def acquire(folder: Path) -> int | None:
-    """The lock, to be kept open; None while another has it. Raises SpoolFull."""
+    """Acquire the lock, to be kept open; None while another process has it. Raises SpoolFull."""
     try:
         lock = os.open(lock_of(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -56,7 +53,7 @@ def acquire(folder: Path) -> int | None:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process of this spool, or a turn of it, lives. Raises SpoolFull."""
+    """True while a process of this spool, or a turn of it, lives. Raises SpoolFull."""
     if not lock_of(folder).exists():
         return False
     lock = acquire(folder)
@@ -67,12 +64,15 @@ def is_running(folder: Path) -> bool:
 
 
 class OfflineProcess:
-    """For the one keeper of a data folder; not safe to share between threads."""
+    """For the working drainer of a data folder; not safe to share between threads."""
 
-    def __init__(self, settings: Settings, breaker: Breaker, runs: SpoolLedger) -> None:
+    def __init__(
+        self, settings: Settings, breaker: Breaker, runs: SpoolLedger, command: Sequence[str]
+    ) -> None:
+        self._command = command
         self._breaker = breaker
         self._runs = runs
-        #: By then every worker that lost the broker has ended its turn, and itself.
+        #: By then every worker that lost the broker has ended its turn and exited.
         self._after_s = settings.lease_ttl_s
         self._drain_s = settings.drain_s
         self._folder = settings.data_dir.absolute() / "spool"
@@ -81,78 +81,80 @@ class OfflineProcess:
         self._kill_at = 0.0
 
     def run_if_needed(self) -> None:
-        """While the broker is away: have the process run if there is anything for it to do."""
+        """Start the process if it has anything to do; for while the broker is away."""
         if self._process is not None:
-            if self._is_at_work():
+            if self._may_run_turns():
                 return
-            self._bury()
+            self._remove()
         if time.monotonic() < self._due or not self._is_time() or not self._runs.waiting():
             return
         if is_running(self._folder):
-            return  # that of an earlier keeper is still ending
+            return  # the process of an earlier drainer is still ending
         self._due = time.monotonic() + RETRY_DELAY_S
         self._kill_at = 0.0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE],
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        logger.warning("the broker is away: kept events run here, by process %d", self._process.pid)
+        logger.warning(
+            "the broker is away: spooled events run here, in process %d", self._process.pid
+        )
 
     def drain(self) -> bool:
-        """The broker is back: True once no turn runs from the spool any more; ask again else.
+        """True once no turn runs from the spool any more; for when the broker is back.
 
-        The agents whose events ran here are held until `end`.
+        The agents whose events ran here stay locked until `stop`.
         """
         if self._process is not None:
-            self._tell()
-            if self._is_at_work():
+            self._request_end()
+            if self._may_run_turns():
                 return False
             if self._process.poll() is None and self._is_drained():
                 return True
-            self._bury()
+            self._remove()
         return not is_running(self._folder)
 
     def stop(self) -> None:
-        """What became of the turns is handed over: let the agents go."""
+        """Release the agents: the outcomes of the turns are imported."""
         if self._process is not None:
-            self._bury()
+            self._remove()
 
     def close(self) -> None:
-        """Have it end soon; what it has in hand goes on from the journal."""
+        """Stop the process soon; its turns go on from their journals."""
         if self._process is None:
             return
-        self._tell()
+        self._request_end()
         until = time.monotonic() + CLOSE_S
-        while self._is_at_work() and time.monotonic() < until:
+        while self._may_run_turns() and time.monotonic() < until:
             time.sleep(POLL_INTERVAL_S)
-        self._bury()
+        self._remove()
 
-    def _tell(self) -> None:
-        """Ask it, once, to end its turns."""
-        assert self._process is not None  # noqa: S101 - both callers looked
+    def _request_end(self) -> None:
+        """Request, once, that the process ends its turns."""
+        assert self._process is not None  # noqa: S101 - the callers checked
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
             self._kill_at = time.monotonic() + self._drain_s + STOP_MARGIN_S
 
-    def _is_at_work(self) -> bool:
-        """Whether it runs turns, or may begin some, and has time left for that."""
-        assert self._process is not None  # noqa: S101 - the callers looked
+    def _may_run_turns(self) -> bool:
+        """True while the process runs turns, or may begin some, and has time left for them."""
+        assert self._process is not None  # noqa: S101 - the callers checked
         if self._process.poll() is not None or self._is_drained():
             return False
         return not self._kill_at or time.monotonic() < self._kill_at
 
     def _is_drained(self) -> bool:
-        assert self._process is not None  # noqa: S101 - the caller looked
-        told = self._process.stdout
-        return told is not None and bool(select.select([told], [], [], 0)[0])
+        assert self._process is not None  # noqa: S101 - the caller checked
+        output = self._process.stdout
+        return output is not None and bool(select.select([output], [], [], 0)[0])
 
-    def _bury(self) -> None:
-        """Leave nothing of it."""
-        assert self._process is not None  # noqa: S101 - the callers looked
+    def _remove(self) -> None:
+        """Kill the process and everything it started."""
+        assert self._process is not None  # noqa: S101 - the callers checked
         code = self._process.poll()
-        # Else it died of what it ran, and that counts.
+        # Otherwise it died of a turn, which counts as a loss.
         cut_short = bool(self._kill_at) or (code is None and self._is_drained())
         kill_session(self._process.pid)
         self._process.wait()
@@ -160,7 +162,7 @@ class OfflineProcess:
             if pipe is not None:
                 pipe.close()
         if code:
-            logger.error("the process that ran kept events ended with %d", code)
+            logger.error("the process that ran spooled events ended with %d", code)
         self._process = None
         if cut_short:
             self._runs.requeue()

@@ -1,4 +1,4 @@
-"""What can be told of a dispatch that only the spool knows yet."""
+"""A dispatch that only the spool knows yet, as callers see it."""
 
 from typing import Any
 
@@ -16,10 +16,9 @@ _WAITS = "the broker to be back"
 
 
 def query(file: SpoolFile, dispatch_id: str, *, content: bool) -> dict[str, Any] | None:
-    """One dispatch as `fleet.ledger.views.get` tells it; None where it may not run from the spool.
+    """One dispatch in the form of `fleet.ledger.views.get`; None where the spool may not run it.
 
-    One that failed is told as `queued`: the ledger decides whether it is tried again. Raises
-    SpoolFull.
+    A failed one is `queued`: the ledger decides about another try. Raises SpoolFull.
     """
     if not file.exists:
         return None
@@ -56,9 +55,9 @@ def query(file: SpoolFile, dispatch_id: str, *, content: bool) -> dict[str, Any]
 
 
 def _ended(ending: Ending, elapsed_s: float, *, content: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {"elapsed_s": max(0.0, elapsed_s)}
+    fields: dict[str, Any] = {"elapsed_s": max(0.0, elapsed_s)}
     if ending.failure is not None:
-        told |= {"stage": ending.failure.stage, "error": ending.failure.reason}
-        return told
+        fields |= {"stage": ending.failure.stage, "error": ending.failure.reason}
+        return fields
     answer = ending.answer if content else HIDDEN
-    return {**told, "state": State.COMPLETED, "waiting_for": None, "answer": answer}
+    return {**fields, "state": State.COMPLETED, "waiting_for": None, "answer": answer}

@@ -1,14 +1,14 @@
-"""Which events were ever offered to the ledger from this machine: so that none of them runs twice.
+"""The submission log: the events ever submitted to the ledger from this machine.
 
-While the broker is away the ledger cannot be asked whether it has an event. It may: a write whose
-answer was lost has perhaps landed, and a sender may repeat what was accepted an hour before. So
-whoever offers an event to the ledger, the spool's keeper too, first writes its digest here, and
-what stands here is kept for the ledger and never run before. The door also writes down what the
-spool took, which may run from there: a damaged spool that is set aside knows it no more.
+While the broker is away, nobody can ask the ledger for an event. The ledger may have it: a write
+whose answer was lost has perhaps landed, and a sender may repeat an event of an hour before. So
+every process, the drainer too, records an event's digest here before it submits the event. A
+recorded event never runs from the spool. The spool records its own new events as well: a damaged
+spool that is set aside no longer knows that they may have run.
 
-One file of digests, appended to by every process, and the one before it: about the last half
-million events. Each write is one system call and is not synced: a killed process loses none, a
-power loss those of its last seconds.
+The log is a file of digests to which every process appends, and the file before it: about the last
+half million events. Each write is one system call and is not synced. A killed process loses no
+digest, a power loss those of its last seconds.
 """
 
 import fcntl
@@ -23,9 +23,9 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-#: Of a file, before the next is begun: a quarter of a million digests, looked through in 1 ms.
+#: The size at which the next file begins: a quarter of a million digests, searched in 1 ms.
 BYTES_MAX = 5 * 2**20
-#: The ledger knows an event again for about so long; then a gap means nothing any more.
+#: The ledger recognizes an event for about so long; an older gap means nothing.
 GAP_S = 30 * 86400.0
 
 
@@ -35,7 +35,7 @@ class SubmissionLog:
     def __init__(self, folder: Path, bytes_max: int = BYTES_MAX) -> None:
         self._path = folder / "offered"
         self._before = folder / "offered.1"
-        #: A digest could not be written: from then on nothing is known for certain.
+        #: Present once a digest could not be written: then every event counts as recorded.
         self._gap = folder / "offered.incomplete"
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class SubmissionLog:
         self._inode = 0
 
     def record(self, digests: Iterable[str]) -> None:
-        """These are offered now: call it before the ledger is asked. Never raises."""
+        """Record digests, before the ledger is asked. Never raises."""
         text = b"".join(map(bytes.fromhex, digests))
         try:
             with self._lock:
@@ -53,10 +53,10 @@ class SubmissionLog:
                 if os.fstat(fd).st_size >= self._bytes_max:
                     self._begin_next()
         except OSError as error:
-            self._tell_gap(error)
+            self._record_gap(error)
 
     def has(self, digest: str) -> bool:
-        """Whether the ledger may have this event; True also where that is not known."""
+        """True when the ledger may have this event, and when that is unknown."""
         wanted = bytes.fromhex(digest)
         try:
             with suppress(FileNotFoundError):
@@ -64,7 +64,9 @@ class SubmissionLog:
                     return True
             return any(_is_in(path, wanted) for path in (self._path, self._before))
         except OSError as error:
-            logger.warning("what was offered to the ledger cannot be read: %s", error.strerror)
+            logger.warning(
+                "the submission log in fleet.data_dir cannot be read: %s", error.strerror
+            )
             return True
 
     def _open(self) -> int:
@@ -83,7 +85,7 @@ class SubmissionLog:
         return self._fd
 
     def _begin_next(self) -> None:
-        # Of all who come here at once one renames, and only the file that it looked at.
+        # Of all that come here at once one renames, and only the file that it has open.
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
             if self._path.stat().st_ino == self._inode:
@@ -91,9 +93,9 @@ class SubmissionLog:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def _tell_gap(self, error: OSError) -> None:
+    def _record_gap(self, error: OSError) -> None:
         logger.warning("%s cannot be written: %s", self._path, error.strerror or error)
-        # A renaming needs no room. Where not even that goes, the spool beside it cannot be used.
+        # Renaming needs no room. Where even that fails, the spool beside it is unusable too.
         with suppress(OSError):
             if self._path.exists():
                 self._path.replace(self._gap)
@@ -109,7 +111,7 @@ def _is_in(path: Path, wanted: bytes) -> bool:
         if os.fstat(file).st_size == 0:
             return False
         with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as memory:
-            # Digests are random: one that begins inside another is not to be expected.
+            # Digests are random: none begins inside another.
             return memory.find(wanted) >= 0
     finally:
         os.close(file)

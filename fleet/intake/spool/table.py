@@ -1,36 +1,35 @@
-"""The events in the spool: kept in order, told apart by digest, until the ledger has them."""
+"""The events in the spool: stored in order, each digest once, until the ledger has them."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 
 from pydantic import TypeAdapter
 
-from fleet.config.spool import SpoolConfig as Limits
+from fleet.config.settings import Settings
 from fleet.errors import IdempotencyConflict, Refused
 from fleet.intake.spool.file import SpoolFile, SpoolFull
+from fleet.intake.spool.runs import alone, may_run_here
+from fleet.intake.spool.submission_log import SubmissionLog
 from fleet.ledger.chained import first_dispatches
 from fleet.ledger.protocol import Accepted, Answer
 from fleet.ledger.valkey import payload_of, read_payload
 from fleet.store import keys
-from routing import Chain, Event, Plan, RoutingError
+from routing import Event, Plan, RoutingError
 
-__all__ = ["Kept", "Size", "Spool", "SpoolFull"]
+__all__ = ["Size", "Spool", "SpoolFull", "SpooledEvent"]
 
 _PLAN = TypeAdapter(Plan)
-#: Of a row besides its event and its plan.
+#: The size of a row besides its event and its plan.
 _ROW_BYTES = 128
-
-#: Whether an event's dispatches may run before the ledger has them.
-MayRun = Callable[[Event, Plan], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One event that waits for the ledger."""
+class SpooledEvent:
+    """An event that waits for the ledger."""
 
     seq: int
     event: Event
@@ -40,7 +39,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much the spool holds."""
+    """The amount that the spool holds."""
 
     events: int
     bytes: int
@@ -49,28 +48,22 @@ class Size:
 class Spool:
     """Safe to share between threads, and between processes on one data folder.
 
-    Every method but `holds` raises SpoolFull with one sentence when the file cannot be used.
+    Every method except `holds` raises SpoolFull with one sentence when the file cannot be used.
     """
 
-    def __init__(
-        self,
-        data_dir: Path,
-        limits: Limits,
-        pending_max: Callable[[str], int],
-        chains: Mapping[str, Chain],
-        may_run: MayRun = lambda _event, _plan: False,
-    ) -> None:
-        """`pending_max` tells how many events may wait for an agent."""
-        self.file = SpoolFile(data_dir.absolute() / "spool")
-        self._limits = limits
-        self._pending_max = pending_max
-        self._chains = chains
-        self._may_run = may_run
+    def __init__(self, settings: Settings) -> None:
+        """Open nothing yet."""
+        self.file = SpoolFile(settings.data_dir.absolute() / "spool")
+        #: None where no turn runs from the spool.
+        self.submissions = SubmissionLog(self.file.folder) if settings.runs_offline else None
+        self._limits = settings.spool
+        self._agents = settings.agents
+        self._chains = settings.routing_chains()
         self._from = b""  #: the file that `first` has read
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder of its files."""
         return self.file.folder
 
     @property
@@ -80,80 +73,91 @@ class Spool:
 
     @property
     def exists(self) -> bool:
-        """False until anything was ever kept."""
+        """False until an event was ever stored."""
         return self.file.exists
 
     @property
     def holds(self) -> bool:
-        """True while anything waits in it; costs next to nothing. False where there is no spool."""
+        """True while an event waits; costs next to nothing. False where there is no spool."""
         return self.file.flag.holds if self._is_flagged() else False
 
     def prepare(self) -> None:
-        """Make its folder now, so that `holds` costs next to nothing."""
+        """Make the folder now, so that `holds` costs next to nothing."""
         self.file.prepare()
 
-    def store(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
-        """Keep each event, synced to disk when this returns; a known one is not kept twice.
+    def record_submissions(self, events: Iterable[Event]) -> None:
+        """Record events before the ledger may have them: none of them runs from the spool."""
+        if self.submissions is not None:
+            self.submissions.record(keys.event_digest(event.key) for event in events)
 
-        All or nothing, but for those of which an agent has too many already, and those whose id
+    def store(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
+        """Store each event, synced to disk when this returns; a known one is not stored twice.
+
+        All or nothing, except events of an agent that has too many already, and events whose id
         stands for other content.
         """
         with self.file.changing() as db:
-            # Before it is asked who may run: from now on nobody offers the ledger an event past it.
+            # Before `_may_run` is asked: from now on no process submits an event past the spool.
             self.file.flag.holds = True
             events, size = db.execute("SELECT events, bytes FROM total").fetchone()
-            answers = [self._keep(db, event, plan) for event, plan in batch]
+            answers = [self._store(db, event, plan) for event, plan in batch]
             grown = db.execute("SELECT events, bytes FROM total").fetchone()
             limits = self._limits
             if grown != (events, size) and (
                 grown[0] > limits.max_events or grown[1] > limits.max_bytes
             ):
                 raise SpoolFull(_full(Size(events, size)))
-            # Before the commit, so that nobody who was answered is overtaken. Should that fail,
-            # the keeper finds nothing and sets it right.
+            # Before the commit, so that no answered event is overtaken. Should the commit fail,
+            # the drainer finds nothing and corrects the flag.
             self.file.flag.holds = self.file.waits(db)
+        # They may run from here now: repeated after the spool has forgotten them, they must not.
+        pairs = zip(batch, answers, strict=True)
+        self.record_submissions(event for (event, _), answer in pairs if _is_new(answer))
         return answers
 
-    def first(self, count: int) -> list[Kept]:
-        """The oldest events in it; one that cannot be read is put aside."""
+    def first(self, count: int) -> list[SpooledEvent]:
+        """The oldest events; an unreadable one is quarantined."""
         with self.file.reading() as db:
             rows = db.execute(
                 "SELECT seq, at, event, plan FROM kept WHERE seq > ? ORDER BY seq LIMIT ?",
                 (self.file.done, count),
             ).fetchall()
             self._from = self.file.name
-        now, found = time.time(), list[Kept]()
+        now, found = time.time(), list[SpooledEvent]()
         for seq, at, event, plan in rows:
             try:
                 # A clock that was set back must not give an event more time than it had.
-                found.append(Kept(seq, read_payload(event), read_plan(plan), max(0.0, now - at)))
+                found.append(
+                    SpooledEvent(seq, read_payload(event), read_plan(plan), max(0.0, now - at))
+                )
             except (ValueError, KeyError, RoutingError) as error:
                 self.quarantine(seq, f"it cannot be read any more ({type(error).__name__})")
         return found
 
-    def offering(self, last: int) -> None:
-        """The ledger is asked to take the events up to `last`, of those that `first` has told.
+    def begin_import(self, spooled: Sequence[SpooledEvent]) -> None:
+        """Record, before the ledger is asked, that it may have these first events.
 
-        Whether it has them is not known from then on, and none of them is run from here any more.
-        Needs no room on the disk.
+        From then on none of them runs from here. Needs no room in the spool's file.
         """
-        self.file.flag.set_offered(last, self._from)
+        if spooled:
+            self.file.flag.set_offered(spooled[-1].seq, self._from)
+            self.record_submissions(one.event for one in spooled)
 
     def mark_imported(self, last: int) -> bool:
-        """The ledger has the events up to `last`, of those that `first` has told.
+        """Record that the ledger has the events up to `last`, of those that `first` returned.
 
-        True when, from now on, nothing waits any more. Needs no room on the disk. What a power loss
-        makes forget is handed over again: duplicates.
+        True when, from now on, no event waits. Needs no room on the disk. Events whose mark a power
+        loss undoes are imported again: duplicates.
         """
         with self.file.alone() as db:
-            # Of another file, where that one was set aside since: then the new one holds them all.
+            # Where that file was set aside since, the mark is void, and the new file holds all.
             self.file.flag.set_done(last, self._from)
             waits = self.file.waits(db)
             self.file.flag.holds = waits
         return not waits
 
     def clear(self) -> None:
-        """Forget the events that the ledger has, and leave nothing of them on the disk."""
+        """Forget the events that the ledger has, and erase them from the disk."""
         with self.file.changing() as db:
             gone = db.execute(
                 "DELETE FROM kept WHERE seq <= ? RETURNING size, plan", (self.file.done,)
@@ -162,13 +166,13 @@ class Spool:
             ran = "DELETE FROM run WHERE seq <= ? RETURNING dispatch, agent, state"
             for dispatch_id, agent, state in db.execute(ran, (self.file.done,)).fetchall():
                 db.execute("DELETE FROM step WHERE dispatch = ?", (dispatch_id,))
-                # One that has ended was taken off already.
+                # An ended one was subtracted already.
                 per_agent[agent] -= state == "ended"
             _count_down(db, per_agent)
             _shrink(db, len(gone), sum(size for size, _ in gone))
 
     def quarantine(self, seq: int, reason: str) -> None:
-        """Take an event out of the line that the ledger cannot take as it is; it stays on disk."""
+        """Set apart an event that the ledger cannot accept as it is; it stays on disk."""
         with self.file.changing() as db:
             row = db.execute("SELECT size, plan FROM kept WHERE seq = ?", (seq,)).fetchone()
             if row is None:
@@ -184,12 +188,12 @@ class Spool:
             _shrink(db, 1, row[0])
 
     def release_quarantined(self) -> int:
-        """Put what is aside at the end of the line again, for another try; how many events."""
+        """Queue the quarantined events again, behind all others; returns their number."""
         with self.file.changing() as db:
             rows = db.execute("SELECT digest, at, event, plan FROM aside").fetchall()
             for digest, at, event, plan in rows:
                 size = len(event.encode()) + len(plan) + _ROW_BYTES
-                # One that was sent again meanwhile is in the line already.
+                # A resent event is queued already.
                 added = db.execute(
                     "INSERT OR IGNORE INTO kept (digest, at, size, event, plan) "
                     "VALUES (?, ?, ?, ?, ?)",
@@ -202,14 +206,14 @@ class Spool:
         return len(rows)
 
     def quarantined(self) -> list[str]:
-        """Why each event that was put aside could not be handed over; without content."""
+        """The reason of each quarantined event; without content."""
         if not self.exists:
             return []
         with self.file.reading() as db:
             return [str(row[0]) for row in db.execute("SELECT reason FROM aside").fetchall()]
 
     def size(self) -> Size:
-        """How much waits in it."""
+        """The events that wait, and their bytes."""
         if not self.file.is_open and not self.exists:
             return Size(0, 0)
         with self.file.reading() as db:
@@ -217,41 +221,41 @@ class Spool:
             return Size(*db.execute(waiting, (self.file.done,)).fetchone())
 
     def check_room(self) -> None:
-        """Raises SpoolFull when an event that comes now would not be kept."""
+        """Raise SpoolFull when an event that comes now would not be stored."""
         held = self.size()
         if held.events >= self._limits.max_events or held.bytes >= self._limits.max_bytes:
             raise SpoolFull(_full(held))
-        # A full disk shows only when something is written.
+        # Only a write shows a full disk.
         with self.file.changing() as db:
             db.execute("UPDATE total SET events = events")
 
     def count_refused(self, events: int) -> None:
-        """So many were refused; about, when several processes count at the same instant."""
+        """Count refused events; inexact when several processes count at the same instant."""
         self.file.flag.count_refused(events)
 
     @property
     def refused(self) -> int:
-        """How many were refused since that was last told on the bus."""
+        """The events refused since the bus was last notified."""
         return self.file.flag.refused if self._is_flagged() else 0
 
     def pop_refused(self) -> int:
-        """The same, which is then told."""
-        return self.file.flag.take_refused()
+        """The same, reset to 0."""
+        return self.file.flag.pop_refused()
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
 
     def _is_flagged(self) -> bool:
-        """Whether some process has made the flag; this one then has it in its memory."""
+        """True once some process has made the flag, which this one then maps."""
         flag = self.file.flag
         if not flag.is_open and flag.exists:
             self.file.open_flag()
         return flag.is_open
 
-    def _keep(self, db: Connection, event: Event, plan: Plan) -> Answer:
+    def _store(self, db: Connection, event: Event, plan: Plan) -> Answer:
         digest = keys.event_digest(event.key)
-        # What is aside was accepted, too, and is tried again.
+        # A quarantined event was accepted, too, and is tried again.
         for (payload,) in db.execute(
             "SELECT event FROM kept WHERE digest = ? "
             "UNION ALL SELECT event FROM aside WHERE digest = ?",
@@ -264,7 +268,7 @@ class Spool:
             return self._accepted(event, read_plan(known[0]), duplicate=True)
         for agent in plan.agents:
             row = db.execute("SELECT events FROM waiting WHERE agent = ?", (agent,)).fetchone()
-            if row and row[0] >= self._pending_max(agent):
+            if row and row[0] >= self._agents[agent].max_pending:
                 return Refused(
                     f"{agent} has {row[0]} events waiting for the broker, its max_pending: "
                     "send it later."
@@ -288,8 +292,15 @@ class Spool:
         db.execute("UPDATE total SET events = events + 1, bytes = bytes + ?", (size,))
         return self._accepted(event, plan, duplicate=False)
 
+    def _may_run(self, event: Event, plan: Plan) -> bool:
+        """True where the ledger cannot have the event, and its agents need nothing of the store."""
+        if self.submissions is None or not alone(event, plan):
+            return False
+        known = all(may_run_here(self._agents.get(agent)) for agent in plan.agents)
+        return known and not self.submissions.has(keys.event_digest(event.key))
+
     def _accepted(self, event: Event, plan: Plan, *, duplicate: bool) -> Accepted:
-        """As the ledger will answer."""
+        """The answer that the ledger will give."""
         pairs = tuple((keys.dispatch_id(event.key, agent), agent) for agent in plan.agents)
         chain_id = None
         if plan.chain is not None:
@@ -305,13 +316,17 @@ class Spool:
         )
 
 
+def _is_new(answer: Answer) -> bool:
+    return isinstance(answer, Accepted) and not answer.duplicate
+
+
 def read_plan(text: str) -> Plan:
-    """A plan as it was kept."""
+    """Read a plan as it was stored."""
     return _PLAN.validate_json(text)
 
 
 def _is_other(payload: str, event: Event) -> bool:
-    """Whether a kept event of the same id has other content; what cannot be read has the same."""
+    """True when a stored event has other content than `event`; unreadable counts as the same."""
     try:
         return read_payload(payload).content != event.content
     except (ValueError, KeyError, RoutingError):
@@ -319,7 +334,7 @@ def _is_other(payload: str, event: Event) -> bool:
 
 
 def _agents_of(text: str) -> tuple[str, ...]:
-    """Those of a plan; none where it cannot be read any more."""
+    """The agents of a plan; none where it is unreadable."""
     try:
         return read_plan(text).agents
     except ValueError:

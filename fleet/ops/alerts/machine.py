@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fleet.broker.breaker import Breaker
 from fleet.config.settings import Settings
 from fleet.config.spool import SpoolConfig as Limits
-from fleet.intake.spool.components import SpoolComponents
-from fleet.intake.spool.table import SpoolFull
+from fleet.intake.spool.table import Spool, SpoolFull
 from fleet.ledger import bus
 from fleet.ops.alerts.conditions import Condition
 from fleet.ops.alerts.message import AlertMessage
@@ -64,7 +64,8 @@ class Machine:
     ) -> None:
         """`first`: this process tells where the lock cannot be had at all, as on a broken disk."""
         self._first = first
-        self._shelter = SpoolComponents.of(settings)
+        # Its own: a worker forks, and its children must not inherit an open spool.
+        self._breaker, self._spool = Breaker(settings.data_dir), Spool(settings)
         self._limits = settings.spool
         self._sender = sender
         self._now = now
@@ -96,12 +97,11 @@ class Machine:
         host = socket.gethostname()
         if away:
             yield Condition(name="store_away", reason=away, for_s=OUTAGE_AFTER_S)
-        breaker = self._shelter.breaker
-        if not breaker.closed:
-            cause = breaker.read_state()[0].cause
+        if not self._breaker.closed:
+            cause = self._breaker.read_state()[0].cause
             what = f"{host} does not ask the broker any more, after {cause}: events are spooled"
             yield Condition(name="breaker_open", reason=what)
-        yield from of_spool(self._shelter, self._limits)
+        yield from of_spool(self._spool, self._limits)
 
     def _compare(self, found: list[Condition], store: Store | None) -> None:
         now = self._now()
@@ -171,15 +171,15 @@ class Machine:
             self._writable = False
 
 
-def of_spool(shelter: SpoolComponents, limits: Limits) -> Iterator[Condition]:
+def of_spool(spool: Spool, limits: Limits) -> Iterator[Condition]:
     """What is to be said of this machine's spool."""
     host = socket.gethostname()
     try:
-        size, aside = shelter.spool.size(), shelter.spool.quarantined()
+        size, aside = spool.size(), spool.quarantined()
     except SpoolFull as error:
         yield Condition(name="spool_unreadable", reason=f"{host}: {error}")
         return
-    if damaged := shelter.spool.file.damaged():
+    if damaged := spool.file.damaged():
         yield Condition(
             name="spool_damaged",
             reason=f"a damaged spool of {host} was set aside as {damaged[0]}: events may be in it",
@@ -193,7 +193,7 @@ def of_spool(shelter: SpoolComponents, limits: Limits) -> Iterator[Condition]:
             remedy="correct that, and start the API again",
             count=len(aside),
         )
-    if refused := shelter.spool.refused:
+    if refused := spool.refused:
         yield Condition(
             name="spool_refuses",
             reason=f"{host} has refused {refused} events: neither broker nor spool took them",

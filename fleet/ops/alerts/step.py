@@ -20,7 +20,7 @@ class AlertStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Begin to look."""
-        self._alerter = Alerter(runtime.store, runtime.settings())
+        self._alerter = Alerter(lambda: runtime.current().store, runtime.current().settings)
         self._alerter.start()
 
     def stop(self, parent: Any) -> None:

@@ -23,7 +23,7 @@ from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
-from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.table import Spool
 from fleet.ops.alerts.machine import of_spool
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.doctor import endpoints
@@ -108,7 +108,7 @@ def _life(store: Store, settings: Settings) -> Iterator[Finding]:
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
-    for condition in of_spool(SpoolComponents.of(settings), settings.spool):
+    for condition in of_spool(Spool(settings), settings.spool):
         yield Finding("warning", condition.reason, condition.remedy)
 
 

@@ -11,9 +11,9 @@ import pytest
 from fleet.auth import tokens
 from fleet.config.settings import parse
 from fleet.delivery.delivery_worker import DeliveryWorker
-from fleet.intake.spool.components import SpoolComponents
 from fleet.ledger import Ending, State, bus, views
 from fleet.ledger.bus import BusEvent
+from fleet.runtime import Runtime
 from fleet.store import Store, keys, open_store
 from tests.fixtures.ledger import Books
 from tests.fixtures.mcp_client import call
@@ -200,7 +200,7 @@ def test_the_rules_hold_while_the_broker_is_away(make_api: MakeApi, tmp_path: Pa
         assert texts(store, before, *answers) == ["first", "first", "second"]
         assert other.send("1", text="second").json()["duplicate"] is True
         settings = parse({"agents": {"archie": AGENT}, "fleet": {"data_dir": str(api.data_dir)}})
-        aside = SpoolComponents.of(settings).spool.quarantined()
+        aside = Runtime(settings).spool.quarantined()
         assert len(aside) == 1
         assert "other content" in aside[0]
     finally:
