@@ -1,4 +1,4 @@
-"""The broker is away for long, and kept events run meanwhile: each once, whatever else dies."""
+"""Spooled events run while the broker is away: each once, whatever else dies."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.fixtures.processes import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
-#: The breaker opens, the workers' leases run out, and the process that runs kept events starts.
+#: The breaker opens, the workers' leases run out, and the offline process starts.
 BEGIN_S = 40.0
 
 
@@ -55,7 +55,7 @@ class Outage:
         self.folder.joinpath("api.json").unlink()
 
     def ran_here(self) -> int:
-        """How many turns have ended from the spool, and wait to be handed over."""
+        """The number of turns that have ended from the spool, and wait to be imported."""
         return int(self.sender.gate().get("direct", {}).get("ended", 0))
 
     def runs(self, count: int) -> None:
@@ -64,7 +64,7 @@ class Outage:
         wait_until(lambda: self.ran_here() >= before + count, BEGIN_S)
 
     def process(self) -> int:
-        """The process that runs kept events; a thread of the API has started it."""
+        """The offline process; a thread of the API has started it."""
         found: list[int] = []
 
         def look() -> bool:
@@ -98,13 +98,13 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
 
 
 def broken(verdict: AuditReport) -> list[str]:
-    """Violations, but for one that is no promise here: what the ledger may have cannot be asked
-    for, so an event without a session may pass an older one.
+    """Violations except of an order that is not promised here: nobody can ask the ledger for older
+    events, so an event without a session may pass one.
     """
     return [one for one in verdict.violations if not one.startswith("reordered")]
 
 
-def test_what_is_kept_runs_once_while_processes_die(outage: Outage) -> None:
+def test_spooled_events_run_once_while_processes_die(outage: Outage) -> None:
     arena, sender = outage.arena, outage.sender
     with sender.sending():
         wait_until(lambda: len(arena.bus("dispatch_completed")) > 3, START_S)

@@ -1,4 +1,4 @@
-"""The embedded broker hangs: what is sent meanwhile is answered, and the ledger learns of it."""
+"""The embedded broker hangs: events sent then are answered, and imported later."""
 
 import json
 import signal
@@ -73,7 +73,7 @@ def post(here: Place, event_id: str, to: str = "echo") -> str:
     return str(answer.json()["dispatches"][0]["dispatch_id"])
 
 
-def all_handed_over(here: Place) -> None:
+def all_imported(here: Place) -> None:
     wait_until(lambda: here.fleet("health", "--json").json["g4"]["spooled"] == 0, 60)
 
 
@@ -81,7 +81,7 @@ def runs(here: Place, text: str) -> int:
     return (here.folder / "diary").read_text().splitlines().count(text)
 
 
-def test_what_is_sent_while_the_broker_hangs_is_answered_then(here: Place) -> None:
+def test_events_sent_while_the_broker_hangs_are_answered_then(here: Place) -> None:
     before = here.outcome("before")
     assert (before["state"], before["answer"]) == ("completed", "You said: before")
     with hanging(broker_of(here)):
@@ -93,7 +93,7 @@ def test_what_is_sent_while_the_broker_hangs_is_answered_then(here: Place) -> No
         told = here.fleet("health", "--json")
         assert told.code == 1
         assert told.json["g4"]["direct"] == {"running": 0, "ended": 1}
-    all_handed_over(here)
+    all_imported(here)
     for dispatch_id in (first, waits, during["dispatch_id"]):
         wait_until(lambda one=dispatch_id: here.state(one) == "completed", 30)  # type: ignore[misc]
     types = [
@@ -115,7 +115,7 @@ def test_what_was_accepted_outlives_commands_that_come_and_go_and_a_kill_of_ever
     accepted += [post(here, f"{to}-last", to) for to in TWO]
     here.kill_everything()
     here.up()
-    all_handed_over(here)
+    all_imported(here)
     for dispatch_id in accepted:
         wait_until(lambda one=dispatch_id: here.state(one) == "completed", 30)  # type: ignore[misc]
 
@@ -130,7 +130,7 @@ def test_an_event_that_ran_in_one_outage_does_not_run_in_the_next(here: Place) -
             # Whatever may run before it has run by then.
             assert here.outcome(f"the {outage}")["state"] == "completed"
             assert runs(here, "repeated") == 1
-        all_handed_over(here)
+        all_imported(here)
     wait_until(lambda: here.state(repeated) == "completed", 30)
     assert runs(here, "repeated") == 1
     alerts = [line for line in here.fleet("events", "--json").out.splitlines() if '"alert"' in line]

@@ -1,4 +1,4 @@
-"""What ran while the store was away comes into the ledger: each outcome once, and counted."""
+"""Outcomes of turns that ran while the store was away enter the ledger, each once, counted."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -173,7 +173,7 @@ def test_told_again_while_a_worker_goes_on_with_it_it_is_not_too_late(books: Boo
     assert books.complete(claim) == "completed"
 
 
-def test_one_whose_deadline_passed_meanwhile_still_has_its_answer(books: Books) -> None:
+def test_a_dispatch_whose_deadline_passed_offline_still_has_its_answer(books: Books) -> None:
     books.ledger.import_spooled([kept(books, 1, report(1, ANSWER), age_s=100_000)])
     books.reclaim()
     assert books.ends(id_of(1)) == ["dispatch_completed"]
@@ -215,7 +215,7 @@ class Spooled:
         self.runtime.spool.store([(one.event, one.plan)])
 
     def run(self) -> bool:
-        """Whether something ran."""
+        """Run a turn; False when none could be claimed."""
         claim = self.runtime.spool_ledger.claim("a", 1, "host:1")
         if claim is not None:
             self.runtime.spool_ledger.commit(claim, ANSWER)
@@ -230,7 +230,7 @@ class Mute(ValkeyLedger):
         raise BrokerUnavailable("no answer")
 
 
-def test_what_was_handed_over_never_runs_from_the_spool_again(store: Store, tmp_path: Path) -> None:
+def test_an_imported_event_never_runs_from_the_spool_again(store: Store, tmp_path: Path) -> None:
     spooled = Spooled(store, tmp_path)
     spooled.keep(1)
     assert spooled.run()
@@ -245,7 +245,7 @@ def test_what_was_handed_over_never_runs_from_the_spool_again(store: Store, tmp_
     assert spooled.books.bus("alert") == []
 
 
-def test_what_may_have_been_handed_over_does_not_run_from_the_spool(
+def test_an_event_that_may_have_been_imported_does_not_run_from_the_spool(
     store: Store, tmp_path: Path
 ) -> None:
     spooled = Spooled(store, tmp_path)
@@ -264,7 +264,7 @@ def test_what_may_have_been_handed_over_does_not_run_from_the_spool(
     assert spooled.books.bus("alert") == []
 
 
-def test_what_ran_twice_all_the_same_is_an_alert(store: Store, tmp_path: Path) -> None:
+def test_a_dispatch_that_ran_twice_all_the_same_is_an_alert(store: Store, tmp_path: Path) -> None:
     """Nobody remembers that it was kept: a power loss, or a folder from a backup."""
     spooled = Spooled(store, tmp_path)
     for _ in range(2):
@@ -280,7 +280,7 @@ def test_what_ran_twice_all_the_same_is_an_alert(store: Store, tmp_path: Path) -
     assert alert.fields["reason"].startswith("1 dispatches")
 
 
-def test_what_ran_is_handed_over_although_nothing_may_run_any_more(
+def test_outcomes_are_imported_although_offline_execution_is_off_now(
     store: Store, tmp_path: Path
 ) -> None:
     """The operator has switched it off since."""

@@ -72,7 +72,9 @@ def test_a_second_opening_in_a_process_costs_no_lock(tmp_path: Path) -> None:
     assert elsewhere(BEGIN, path_of(one)) == ""
 
 
-def test_what_is_kept_after_another_process_has_closed_it_is_on_the_disk(tmp_path: Path) -> None:
+def test_an_event_stored_after_another_process_closed_the_file_is_on_the_disk(
+    tmp_path: Path,
+) -> None:
     """A copy has what the next process finds when this one is killed now."""
     one, other = spool_in(tmp_path / "a"), spool_in(tmp_path / "a")
     one.store([(event(1), plan())])
@@ -86,7 +88,7 @@ def test_what_is_kept_after_another_process_has_closed_it_is_on_the_disk(tmp_pat
     assert ids(one) == ["e1", "e2", "e3", "e4", "e5"]
 
 
-def test_what_a_fresh_look_finds_sound_is_not_set_aside(tmp_path: Path) -> None:
+def test_a_file_that_a_fresh_check_finds_sound_is_not_set_aside(tmp_path: Path) -> None:
     """One connection alone was at fault, as after a lock was lost."""
     one = spool_in(tmp_path)
     one.store([(event(1), plan())])
@@ -116,7 +118,7 @@ def test_a_damaged_file_keeps_its_name_while_another_writes_to_it(
     assert ids(other) == ["e2"]
 
 
-def test_one_who_waited_while_it_was_set_aside_does_not_write_to_the_old_one(
+def test_a_process_that_waited_while_it_was_set_aside_does_not_write_to_the_old_file(
     tmp_path: Path,
 ) -> None:
     spool, begun = spool_in(tmp_path), threading.Event()
@@ -147,8 +149,8 @@ def test_one_who_waited_while_it_was_set_aside_does_not_write_to_the_old_one(
     assert ids(spool) == ["e2"]
 
 
-def test_what_the_ledger_has_of_an_old_file_says_nothing_of_the_new_one(tmp_path: Path) -> None:
-    """It was set aside between the reading and the hand-over."""
+def test_imports_from_an_old_file_say_nothing_of_the_new_one(tmp_path: Path) -> None:
+    """It was set aside between the reading and the import."""
     spool, other = spool_in(tmp_path), spool_in(tmp_path)
     spool.store([(event(number), plan()) for number in (1, 2, 3)])
     spooled = spool.first(100)

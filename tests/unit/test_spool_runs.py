@@ -1,4 +1,4 @@
-"""Kept events as a ledger: who may run from the spool, one at a time, and what is told of it."""
+"""Spooled events as a ledger: which may run, one at a time, and how they are reported."""
 
 import time
 from collections.abc import Sequence
@@ -81,14 +81,14 @@ def test_the_more_urgent_first_then_the_oldest_and_each_once(kept: Kept) -> None
     assert {one.ending.answer for one in kept.reports().values()} == {"ok"}
 
 
-def test_what_needs_the_store_waits_for_it(kept: Kept) -> None:
+def test_an_event_that_needs_the_store_waits_for_it(kept: Kept) -> None:
     kept.send(1, session="talk")
     kept.send(2, to="chain:c")
     kept.send(3, to="poor")
     kept.send(4, to=["b", "poor"])
     assert kept.runtime.spool.submissions is not None
-    offered = Event.parse({"to": "a", "text": "x"}, new_id="e5", now="2026-01-01T00:00:00Z")
-    kept.runtime.spool.submissions.record([keys.event_digest(offered.key)])
+    submitted = Event.parse({"to": "a", "text": "x"}, new_id="e5", now="2026-01-01T00:00:00Z")
+    kept.runtime.spool.submissions.record([keys.event_digest(submitted.key)])
     kept.send(5)
     assert [kept.claim(agent) for agent in ("a", "b", "poor")] == [None, None, None]
     assert kept.runtime.spool.size().events == 5
@@ -159,7 +159,7 @@ def test_a_failure_is_for_the_ledger_to_judge(kept: Kept) -> None:
     assert kept.reports()[dispatch_id].ending == FAILED
 
 
-def test_one_that_no_provider_takes_is_left_for_later(kept: Kept) -> None:
+def test_a_dispatch_that_no_provider_takes_is_left_for_later(kept: Kept) -> None:
     dispatch_id = kept.send(1)
     held = Failure(stage=FailureStage.LLM, reason="all are away", retryable=True, defer=True)
     assert kept.runs.commit(kept.claimed(), Ending(failure=held)) is State.QUEUED
@@ -167,7 +167,7 @@ def test_one_that_no_provider_takes_is_left_for_later(kept: Kept) -> None:
     assert kept.reports()[dispatch_id].ending is None
 
 
-def test_what_can_be_told_before_the_ledger_knows(kept: Kept) -> None:
+def test_a_dispatch_can_be_queried_before_the_ledger_has_it(kept: Kept) -> None:
     done, failed, waits = kept.send(1), kept.send(2), kept.send(3)
     kept.runs.commit(kept.claimed(), Ending(answer="the answer"))
     kept.runs.commit(kept.claimed(), FAILED)
@@ -185,7 +185,7 @@ def test_what_can_be_told_before_the_ledger_knows(kept: Kept) -> None:
     assert query(file, "unknown", content=True) is None
 
 
-def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
+def test_a_process_that_spools_nothing_comes_after_the_spool(kept: Kept) -> None:
     spool = kept.runtime.spool
     event = Event.parse({"to": "a", "text": "x"}, new_id="e9", now="2026-01-01T00:00:00Z")
     plan = decide(event, kept.settings.rules())
@@ -200,7 +200,7 @@ def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
     behind.accept_many([(event, plan)])
     assert asked == [event]
     kept.send(1)
-    with pytest.raises(BrokerUnavailable, match="not handed over"):
+    with pytest.raises(BrokerUnavailable, match="still holds events"):
         behind.accept_many([(event, plan)])
     assert asked == [event]
     # It was offered: perhaps the ledger has it.
@@ -209,8 +209,8 @@ def test_one_who_keeps_nothing_comes_after_the_spool(kept: Kept) -> None:
     assert kept.claim() is None
 
 
-def test_what_was_kept_before_waits_for_the_ledger(kept: Kept) -> None:
-    """It ran and was handed over, and its sender repeats it in the next outage."""
+def test_an_event_spooled_before_waits_for_the_ledger(kept: Kept) -> None:
+    """It ran and was imported, and its sender repeats it in the next outage."""
     spool, runtime = kept.runtime.spool, kept.runtime
 
     def ledger() -> Acceptor:
@@ -235,7 +235,7 @@ def test_what_was_kept_before_waits_for_the_ledger(kept: Kept) -> None:
     assert kept.claimed().event.id == "e2"
 
 
-def test_what_is_being_handed_over_does_not_run(kept: Kept) -> None:
+def test_an_event_that_is_being_imported_does_not_run(kept: Kept) -> None:
     """The broker goes away again before it has answered."""
     done, cut, waits = kept.send(1), kept.send(2), kept.send(3)
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
@@ -251,7 +251,7 @@ def test_what_is_being_handed_over_does_not_run(kept: Kept) -> None:
     assert kept.claimed().dispatch_id == later
 
 
-def test_what_has_ended_makes_room_for_others(tmp_path: Path) -> None:
+def test_an_ended_dispatch_makes_room_for_others(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     settings = kept.settings.agents["a"].model_copy(update={"max_pending": 2})
     kept.settings.agents["a"] = settings
@@ -275,7 +275,7 @@ COUNTS = [
 ]
 
 
-def test_without_it_events_are_only_kept(tmp_path: Path) -> None:
+def test_without_offline_execution_no_submission_is_recorded(tmp_path: Path) -> None:
     runtime = Runtime(settings_in(tmp_path, direct=False))
     assert runtime.spool.submissions is None
 

@@ -1,4 +1,4 @@
-"""What was ever offered to the ledger is known again; what is not certain counts as offered."""
+"""Submitted events are known again; an uncertain one counts as submitted."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ def digest(number: int) -> str:
     return keys.event_digest(f"source\ne{number}")
 
 
-def test_another_process_knows_what_was_noted(tmp_path: Path) -> None:
+def test_another_process_knows_recorded_events(tmp_path: Path) -> None:
     pid = os.fork()
     if not pid:
         SubmissionLog(tmp_path).record([digest(1), digest(2)])
@@ -32,7 +32,7 @@ def test_it_is_bounded_and_the_file_before_still_counts(tmp_path: Path) -> None:
     assert not offered.has(digest(0))
 
 
-def test_what_could_not_be_noted_makes_everything_uncertain(tmp_path: Path) -> None:
+def test_a_failed_record_makes_everything_uncertain(tmp_path: Path) -> None:
     offered = SubmissionLog(tmp_path)
     offered.record([digest(1)])
     os.close(offered._fd)  # the next write fails, as on a disk that is full

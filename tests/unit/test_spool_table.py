@@ -55,7 +55,7 @@ def test_it_answers_with_the_ids_that_the_ledger_will_use(tmp_path: Path) -> Non
     assert kept.age_s >= 0
 
 
-def test_a_known_event_is_answered_and_not_kept_twice(tmp_path: Path) -> None:
+def test_a_known_event_is_answered_and_not_stored_twice(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     first, again = spool.store([(event(1), plan("a")), (event(1), plan("b"))])
     assert isinstance(first, Accepted)
@@ -155,7 +155,7 @@ def test_an_agent_with_too_many_refuses_and_others_go_in(tmp_path: Path) -> None
     assert isinstance(spool.store([(event(4), plan("a"))])[0], Accepted)
 
 
-def test_what_was_refused_is_counted_once(tmp_path: Path) -> None:
+def test_refused_events_are_counted_once(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     assert spool.pop_refused() == 0
     spool.store([(event(1), plan())])
@@ -229,7 +229,7 @@ def test_a_damaged_file_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
     assert b"\xff" * 100 in (one.folder / name).read_bytes()
 
 
-def test_what_the_ledger_cannot_take_is_put_aside_and_tried_again(tmp_path: Path) -> None:
+def test_an_event_that_the_ledger_refuses_is_quarantined_and_tried_again(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     spool.store([(event(number), plan()) for number in (1, 2, 3)])
     spool.quarantine(spool.first(9)[1].seq, "no such chain")
@@ -241,7 +241,9 @@ def test_what_the_ledger_cannot_take_is_put_aside_and_tried_again(tmp_path: Path
     spool.quarantine(spool.first(9)[2].seq, "no such chain")
     spool.store([(event(2), plan())])
     assert spool.release_quarantined() == 1
-    assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3", "e2"], "sent again meanwhile"
+    assert [kept.event.id for kept in spool.first(9)] == ["e1", "e3", "e2"], (
+        "a resent event is queued already"
+    )
     spool.mark_imported(spool.first(9)[-1].seq)
     spool.clear()
     assert spool.size().events == 0
@@ -250,7 +252,7 @@ def test_what_the_ledger_cannot_take_is_put_aside_and_tried_again(tmp_path: Path
         assert db.execute("SELECT events, bytes FROM total").fetchone() == (0, 0)
 
 
-def test_what_cannot_be_read_any_more_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_an_unreadable_event_does_not_stop_the_others(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     spool.store([(event(1), plan()), (event(2), plan())])
     with spool.file.changing() as db:
@@ -259,7 +261,7 @@ def test_what_cannot_be_read_any_more_does_not_stop_the_others(tmp_path: Path) -
     assert "cannot be read" in spool.quarantined()[0]
 
 
-def test_a_power_loss_before_the_commit_keeps_nothing(tmp_path: Path) -> None:
+def test_a_power_loss_before_the_commit_stores_nothing(tmp_path: Path) -> None:
     """Another process dies in the middle of its transaction."""
     spool = spool_in(tmp_path)
     spool.store([(event(1), plan())])

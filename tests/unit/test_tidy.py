@@ -180,7 +180,7 @@ def loaded(tree: ast.AST) -> Iterator[str]:
 
 
 def text_constants(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """The names of a module that stand for a literal text."""
+    """Each name of a module that stands for a literal text, with the text."""
     for node in getattr(tree, "body", ()):
         if isinstance(node, ast.Assign) and _is_text(node.value):
             yield from ((ast.unparse(name), str(node.value.value)) for name in node.targets)

@@ -81,7 +81,7 @@ class SpoolAwareAcceptor(Acceptor):
         while self._spool.holds:
             if time.monotonic() > until:
                 raise BrokerUnavailable(
-                    "What was kept while the broker was away is not handed over yet: send it later."
+                    "The spool still holds events of an outage: send this one later."
                 )
             time.sleep(POLL_INTERVAL_S)
         return self._ledger.accept_many(batch)

@@ -1,9 +1,9 @@
-"""The spool's file: SQLite, synced with each change; one that is damaged is set aside.
+"""The spool's file: SQLite, synced with each change; a damaged file is set aside.
 
-Two rules keep the processes apart that share it. Only SQLite opens and closes the file: its locks
-belong to a process, and the kernel drops them all when that process closes any descriptor of it.
-Its journal is a rollback journal, of which nothing outlives a transaction. A write-ahead log is
-deleted by a process that believes to be the last, also under those who still write to it.
+Two rules isolate the processes that share the file. Only SQLite opens and closes it: POSIX locks
+belong to a process, and the kernel drops them all when that process closes any descriptor of the
+file. The journal is a rollback journal, of which nothing outlives a transaction. A write-ahead log
+is deleted by a process that believes to be the last, even while other processes write to it.
 """
 
 import logging
@@ -21,8 +21,8 @@ from fleet.intake.spool.flag import Flag
 
 logger = logging.getLogger(__name__)
 
-#: `kept` are the events in order. `run` are the dispatches of those that may run before the ledger
-#: has them, `step` is their journal. `aside` holds events that the ledger cannot take as they are.
+#: `kept` are the events in order. `run` are the dispatches of events that may run before the ledger
+#: has them, `step` is their journal. `aside` holds the quarantined events.
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS kept (
@@ -54,17 +54,17 @@ PRAGMA user_version = 2;
 COMMIT;
 """
 _VERSION = 2
-#: Another process is in the middle of a batch; it needs milliseconds.
+#: Longer than the milliseconds of another process's batch.
 _LOCKED_S = 5.0
-#: What a damaged file is called from then on, before the time.
+#: The name of a damaged file, before the time.
 DAMAGED = "spool.db.damaged-"
 _JUST_SET_ASIDE = "the spool in fleet.data_dir was just set aside as damaged: send it again."
-#: What lies beside it while it is written to, or was when a process died; a log only of old files.
+#: Files beside it during a write, or after a process died in one; `-wal` of old versions only.
 _TAILS = ("-journal", "-wal", "-shm")
 
 
 class SpoolFull(BrokerUnavailable):
-    """The spool takes nothing: nothing was kept."""
+    """The spool accepts nothing: nothing was stored."""
 
 
 class SpoolFile:
@@ -80,32 +80,32 @@ class SpoolFile:
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._inode = 0
-        self._name = b""  #: so that a new file does not begin where an old one ended
+        self._name = b""  #: tells a new file from the one before it
 
     @property
     def exists(self) -> bool:
-        """False until anything was ever kept."""
+        """False until an event was ever stored."""
         return self._path.exists()
 
     @property
     def is_open(self) -> bool:
-        """Whether this process has opened it."""
+        """True while this process has the file open."""
         return self._db is not None
 
     @property
     def name(self) -> bytes:
-        """The mark of this file, known once it is open; a file that follows it has another."""
+        """The random name of this file, known once it is open."""
         return self._name
 
     @property
-    def done(self) -> int:
-        """Up to where the ledger has what is in it."""
-        return self.flag.done(self._name)
+    def imported(self) -> int:
+        """The last event that the ledger has."""
+        return self.flag.imported(self._name)
 
     @property
-    def offered(self) -> int:
-        """Up to where the ledger may have what is in it."""
-        return max(self.done, self.flag.offered(self._name))
+    def submitted(self) -> int:
+        """The last event that the ledger may have."""
+        return max(self.imported, self.flag.submitted(self._name))
 
     def open_flag(self) -> None:
         """Map the flag, once."""
@@ -122,18 +122,18 @@ class SpoolFile:
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, alone of all processes; synced when the block has ended well."""
+        """One transaction, alone of all processes; synced when the block ends without an error."""
         with self.alone() as db:
             yield db
             db.execute("COMMIT")
 
     @contextmanager
     def alone(self) -> Iterator[sqlite3.Connection]:
-        """The open file, while no other process changes it; what is not committed is undone."""
+        """The open file, while no other process changes it; uncommitted changes are undone."""
         with self.reading() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
-                # Who sets it aside holds the same lock: from here on it keeps its name.
+                # Setting it aside needs the same lock: from here on the file keeps its name.
                 if self._inode != _inode(self._path):
                     raise SpoolFull(_JUST_SET_ASIDE)
                 yield db
@@ -143,7 +143,7 @@ class SpoolFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The open file, for this thread alone of the process."""
+        """The open file, for this thread alone."""
         with self._lock:
             try:
                 yield self._opened()
@@ -155,12 +155,12 @@ class SpoolFile:
                 raise SpoolFull(unusable(error)) from error
 
     def waits(self, db: sqlite3.Connection) -> bool:
-        """Whether it holds an event that the ledger has not."""
-        row = db.execute("SELECT EXISTS (SELECT 1 FROM kept WHERE seq > ?)", (self.done,))
+        """True while it holds an event that the ledger does not have."""
+        row = db.execute("SELECT EXISTS (SELECT 1 FROM kept WHERE seq > ?)", (self.imported,))
         return bool(row.fetchone()[0])
 
     def damaged(self) -> list[str]:
-        """The names of files that were set aside here, and may hold events."""
+        """The names of the damaged files here, which may hold events."""
         return sorted(path.name for path in self.folder.glob(f"{DAMAGED}*"))
 
     def close(self) -> None:
@@ -180,13 +180,13 @@ class SpoolFile:
         if self._db is None:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with suppress(FileExistsError):
-                # Closed to other users. Never closed again: see the head of this module.
+                # Private to this user. Never closed again: see the head of this module.
                 os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             self._inode = _inode(self._path)
             self.flag.open()
             self._db = self._connect()
             self._last_will = weakref.finalize(self, self._db.close)
-            # A forked process that ends must not close what is its parent's.
+            # A forked child that exits must not close its parent's file.
             self._last_will.atexit = False
         return self._db
 
@@ -201,7 +201,7 @@ class SpoolFile:
                 db.executescript(_SCHEMA)
                 self._sync_folder()
             self._name = db.execute("SELECT file FROM total").fetchone()[0]
-            # Whether anything waits was told by a flag that a power loss may have turned back.
+            # A power loss may have turned back the flag: look again.
             self.flag.holds = True
         except BaseException:
             db.close()
@@ -209,20 +209,20 @@ class SpoolFile:
         return db
 
     def _set_aside(self) -> str:
-        """Give a damaged file another name, for a person to look at; answers what happened.
+        """Rename a damaged file, for a person to examine; returns a sentence about it.
 
-        Only what a fresh look finds damaged too, and while nobody writes to it.
+        Only a file that a fresh check finds damaged too, and while no process writes to it.
         """
         self._close()
         try:
             with closing(_connect(self._path)) as db:
                 if not _is_damaged(db):
                     return "the spool in fleet.data_dir could not be read: send it again."
-                # Not one that another process has begun since.
+                # Not a file that another process has begun since.
                 if _inode(self._path) != self._inode:
                     return _JUST_SET_ASIDE
                 name = f"{DAMAGED}{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-                # The file itself last: no new one may find a journal that is not its own.
+                # The file itself last: a new one must not find a foreign journal.
                 for tail in (*_TAILS, ""):
                     with suppress(FileNotFoundError):
                         (self.folder / f"spool.db{tail}").rename(self.folder / f"{name}{tail}")
@@ -247,7 +247,7 @@ class SpoolFile:
 
 
 def unusable(error: OSError) -> str:
-    """Why a file or folder of the spool cannot be used, and what to do."""
+    """The fault of a file or folder of the spool, and its remedy."""
     reason = error.strerror or error
     return f"the spool in fleet.data_dir cannot be used ({reason}): make room, or make it writable."
 
@@ -260,7 +260,7 @@ def _inode(path: Path) -> int:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open a file that is there. Raises sqlite3.Error."""
+    """Open an existing file. Raises sqlite3.Error."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
@@ -271,7 +271,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _is_damaged(db: sqlite3.Connection) -> bool:
-    """Look through the whole file. Nobody else writes to it until `db` is closed."""
+    """Check the whole file. No other process writes to it until `db` is closed."""
     try:
         db.execute("BEGIN IMMEDIATE")
         return bool(db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",))
@@ -282,7 +282,7 @@ def _is_damaged(db: sqlite3.Connection) -> bool:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    # What the file holds, not what was asked of it: a plain DatabaseError of SQLite's own.
+    # A fault of the file, not of a query.
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
@@ -291,5 +291,5 @@ def _sentence(error: sqlite3.Error) -> str:
     if name == "SQLITE_FULL":
         return "the disk of the spool in fleet.data_dir is full: make room there."
     if name == "SQLITE_BUSY":
-        return "another process is at the spool in fleet.data_dir for long: send it again."
+        return "the spool in fleet.data_dir stays locked by another process: send it again."
     return f"the spool in fleet.data_dir cannot be used ({name}): make room, or make it writable."

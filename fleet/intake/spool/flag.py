@@ -9,7 +9,7 @@ _EMPTY = b"\0"
 #: The spool holds events; the number of refused ones; the last event that the ledger has, with the
 #: file that has it; the last event that the ledger may have, likewise. Changes need no disk space.
 _FLAG = struct.Struct("=c3xIQ16sQ16s")
-_REFUSED, _DONE, _OFFERED = slice(4, 8), slice(8, 32), slice(32, 56)
+_REFUSED, _IMPORTED, _SUBMITTED = slice(4, 8), slice(8, 32), slice(32, 56)
 
 
 class Flag:
@@ -52,21 +52,21 @@ class Flag:
         if self._memory is not None:
             self._memory[:1] = b"\1" if holds else _EMPTY
 
-    def done(self, file: bytes) -> int:
+    def imported(self, file: bytes) -> int:
         """The last event of that file that the ledger has."""
-        return self._mark(_DONE, file)
+        return self._mark(_IMPORTED, file)
 
-    def set_done(self, last: int, file: bytes) -> None:
+    def set_imported(self, last: int, file: bytes) -> None:
         """Record that the ledger has everything up to `last`."""
-        self._set_mark(_DONE, last, file)
+        self._set_mark(_IMPORTED, last, file)
 
-    def offered(self, file: bytes) -> int:
+    def submitted(self, file: bytes) -> int:
         """The last event of that file that the ledger may have."""
-        return self._mark(_OFFERED, file)
+        return self._mark(_SUBMITTED, file)
 
-    def set_offered(self, last: int, file: bytes) -> None:
+    def set_submitted(self, last: int, file: bytes) -> None:
         """Record that the ledger may have everything up to `last`."""
-        self._set_mark(_OFFERED, last, file)
+        self._set_mark(_SUBMITTED, last, file)
 
     def _mark(self, where: slice, file: bytes) -> int:
         if self._memory is None:

@@ -1,13 +1,13 @@
-"""The dispatches of kept events as a ledger, for the time in which the other one is away.
+"""The dispatches of spooled events as a ledger, while the broker is away.
 
-What makes it exact: a dispatch runs from here only if the ledger cannot have it (see
-`fleet.intake.spool.submission_log`), only while the caller holds the agent's lock of this machine
-(`fleet.system.agent_lock`), and only before its event is handed over. How it ended is handed over
-with the event, in one step.
+A dispatch runs from here under three conditions. The ledger cannot have it (see
+`fleet.intake.spool.submission_log`). The caller holds the agent's lock of this machine
+(`fleet.system.agent_lock`). Its event is not imported yet. The outcome is imported with the event,
+in one step.
 
-It gives out what needs nothing but this machine: no event of a session or of a chain, none of a
-paused agent, none of an agent with a budget or whose service calls back. An attempt that failed is
-not repeated here: whether it is to be is decided when the ledger has it.
+Only events that need nothing of the store run: none of a session or a chain, none of a paused
+agent, none of an agent with a budget or a service that calls back. A failed attempt is not repeated
+here: the ledger decides about another one.
 """
 
 import json
@@ -29,7 +29,7 @@ from fleet.system.agent_lock import is_paused
 from routing import Event, Plan
 
 _ENDING = TypeAdapter(Ending)
-#: What was interrupted goes first; then the more urgent, and of these the oldest.
+#: Interrupted dispatches first; then the most urgent, and of these the oldest.
 _NEXT = """
 SELECT run.dispatch, run.state, run.attempt, run.losses, kept.event FROM run JOIN kept USING (seq)
 WHERE run.agent = ? AND kept.seq > ? AND run.state IN ('waiting', 'active') AND kept.at > ?
@@ -47,37 +47,37 @@ class Running:
 
 
 def may_run_here(agent: AgentConfig | None) -> bool:
-    """Whether an agent's turns need nothing that only the store knows."""
+    """True when an agent's turns need nothing that only the store knows."""
     if agent is None or agent.callback:
         return False
     return agent.budget.usd_per_day is None and agent.budget.tokens_per_day is None
 
 
 def alone(event: Event, plan: Plan) -> bool:
-    """Whether nothing that the ledger may have comes before this event."""
+    """True when no event that the ledger may have must come before this one."""
     return event.session is None and plan.chain is None
 
 
 class SpoolLedger:
-    """Implements `Runs`; see there for what each verb promises. Raises SpoolFull."""
+    """Implements `Runs`, which documents each verb. Raises SpoolFull."""
 
     def __init__(
         self, file: SpoolFile, settings: Settings, ended: Callable[[], bool] = lambda: False
     ) -> None:
-        """`ended` tells that the broker is back: from then on nothing more is given out."""
+        """`ended` is True once the broker is back: from then on nothing can be claimed."""
         self._file = file
         self._settings = settings
         self._ended = ended
 
     def waiting(self) -> list[str]:
-        """The agents for which something could be claimed now."""
+        """The agents with a dispatch that can be claimed now."""
         if not self._file.exists or self._ended():
             return []
         with self._file.reading() as db:
             rows = db.execute(
                 "SELECT run.agent, min(kept.at) FROM run JOIN kept USING (seq) "
                 "WHERE run.state IN ('waiting', 'active') AND kept.seq > ? GROUP BY run.agent",
-                (self._file.offered,),
+                (self._file.submitted,),
             ).fetchall()
         return [str(agent) for agent, _ in rows if self._may(str(agent))]
 
@@ -87,12 +87,12 @@ class SpoolLedger:
             return None
         with self._file.changing() as db:
             while True:
-                asked = (agent, self._file.offered, self._oldest(agent))
-                row = db.execute(_NEXT, asked).fetchone()
+                bounds = (agent, self._file.submitted, self._oldest(agent))
+                row = db.execute(_NEXT, bounds).fetchone()
                 if row is None:
                     return None
                 dispatch_id, state, attempt, losses, payload = row
-                # Its process died: who asks has the lock, so nobody else runs it.
+                # Active means that its process died: the caller has the lock, so no other runs it.
                 losses += state == "active"
                 if losses >= LOSSES_MAX:
                     self._end(db, dispatch_id, losses, _lost(losses))
@@ -119,9 +119,9 @@ class SpoolLedger:
         verification: str = "",
         reason: str = "",
     ) -> str:
-        """Journal a finished step; nobody can ask to cancel it here.
+        """Journal a finished step; nobody can cancel a turn here.
 
-        What it has cost, and how what it handed over was verified, is in the entry and told later.
+        Its cost and the verification of its hand-off are in the entry, and are reported on import.
         """
         with self._file.changing() as db:
             row = db.execute(
@@ -143,7 +143,7 @@ class SpoolLedger:
             return dict(found.fetchall())
 
     def commit(self, claim: Claim, ending: Ending) -> State:
-        """End the attempt. `queued`: somebody who can ask the store is to try it."""
+        """End the attempt. `queued`: a worker, which has the store, is to try it."""
         text = _ENDING.dump_json(ending).decode()
         with self._file.changing() as db:
             row = db.execute(
@@ -162,7 +162,7 @@ class SpoolLedger:
         return State.DEAD if ending.failure else State.COMPLETED
 
     def end_active(self, running: Running, ending: Ending) -> None:
-        """End what an agent runs; for the parent of a child that was killed."""
+        """End an agent's turn; for the parent of a killed child."""
         with self._file.changing() as db:
             row = db.execute(
                 "SELECT dispatch, losses FROM run WHERE agent = ? AND state = 'active' "
@@ -173,20 +173,20 @@ class SpoolLedger:
                 self._end(db, row[0], row[1], _ENDING.dump_json(ending).decode())
 
     def requeue(self) -> None:
-        """Every turn was cut short, and that is nobody's fault: it goes on before any other."""
+        """Let every turn, each cut short without a fault of its own, go on first."""
         if self._file.exists:
             with self._file.changing() as db:
                 db.execute("UPDATE run SET state = 'waiting' WHERE state = 'active'")
 
     def running(self) -> list[Running]:
-        """The turns that run now, or were cut off."""
+        """The turns that run now, or were interrupted."""
         now = time.time()
         with self._file.reading() as db:
             rows = db.execute("SELECT agent, fence, started FROM run WHERE state = 'active'")
             return [Running(agent, fence, now - at) for agent, fence, at in rows.fetchall()]
 
     def reports(self, seqs: Iterable[int]) -> dict[int, list[Report]]:
-        """What became of the dispatches of these events, of those that were begun here."""
+        """The reports of these events' dispatches that were begun here, by event."""
         found: dict[int, list[Report]] = {}
         with self._file.reading() as db:
             for seq in seqs:
@@ -203,7 +203,7 @@ class SpoolLedger:
         return found
 
     def counts(self) -> dict[str, int]:
-        """How many turns run from here now, and how many have ended."""
+        """The numbers of turns that run from here now, and that have ended."""
         if not self._file.exists:
             return {"running": 0, "ended": 0}
         with self._file.reading() as db:
@@ -215,7 +215,7 @@ class SpoolLedger:
         return may_run_here(known) and not is_paused(self._settings.data_dir, agent)
 
     def _oldest(self, agent: str) -> float:
-        """What was accepted before this is too late; the ledger says so when it has it."""
+        """The earliest acceptance that is in time; the ledger expires older events."""
         return time.time() - self._settings.agents[agent].retry.deadline_s
 
     @staticmethod
@@ -225,7 +225,7 @@ class SpoolLedger:
             "WHERE dispatch = ? RETURNING agent",
             (time.time(), losses, text, dispatch_id),
         ).fetchone()
-        # It waits no more, and makes room for another event of its agent.
+        # It no longer waits, and makes room for another event of its agent.
         db.execute("UPDATE waiting SET events = events - 1 WHERE agent = ?", (agent,))
 
 

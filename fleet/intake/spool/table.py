@@ -120,7 +120,7 @@ class Spool:
         with self.file.reading() as db:
             rows = db.execute(
                 "SELECT seq, at, event, plan FROM kept WHERE seq > ? ORDER BY seq LIMIT ?",
-                (self.file.done, count),
+                (self.file.imported, count),
             ).fetchall()
             self._from = self.file.name
         now, found = time.time(), list[SpooledEvent]()
@@ -140,7 +140,7 @@ class Spool:
         From then on none of them runs from here. Needs no room in the spool's file.
         """
         if spooled:
-            self.file.flag.set_offered(spooled[-1].seq, self._from)
+            self.file.flag.set_submitted(spooled[-1].seq, self._from)
             self.record_submissions(one.event for one in spooled)
 
     def mark_imported(self, last: int) -> bool:
@@ -151,7 +151,7 @@ class Spool:
         """
         with self.file.alone() as db:
             # Where that file was set aside since, the mark is void, and the new file holds all.
-            self.file.flag.set_done(last, self._from)
+            self.file.flag.set_imported(last, self._from)
             waits = self.file.waits(db)
             self.file.flag.holds = waits
         return not waits
@@ -160,11 +160,11 @@ class Spool:
         """Forget the events that the ledger has, and erase them from the disk."""
         with self.file.changing() as db:
             gone = db.execute(
-                "DELETE FROM kept WHERE seq <= ? RETURNING size, plan", (self.file.done,)
+                "DELETE FROM kept WHERE seq <= ? RETURNING size, plan", (self.file.imported,)
             ).fetchall()
             per_agent = Counter(agent for _, plan in gone for agent in read_plan(plan).agents)
             ran = "DELETE FROM run WHERE seq <= ? RETURNING dispatch, agent, state"
-            for dispatch_id, agent, state in db.execute(ran, (self.file.done,)).fetchall():
+            for dispatch_id, agent, state in db.execute(ran, (self.file.imported,)).fetchall():
                 db.execute("DELETE FROM step WHERE dispatch = ?", (dispatch_id,))
                 # An ended one was subtracted already.
                 per_agent[agent] -= state == "ended"
@@ -218,7 +218,7 @@ class Spool:
             return Size(0, 0)
         with self.file.reading() as db:
             waiting = "SELECT count(*), coalesce(sum(size), 0) FROM kept WHERE seq > ?"
-            return Size(*db.execute(waiting, (self.file.done,)).fetchone())
+            return Size(*db.execute(waiting, (self.file.imported,)).fetchone())
 
     def check_room(self) -> None:
         """Raise SpoolFull when an event that comes now would not be stored."""

@@ -1,4 +1,4 @@
-"""The broker goes away under a real API process: what is sent is kept, and runs once."""
+"""The broker goes away under a real API process: events are spooled, and run once."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def gate(api: Api) -> dict[str, Any]:
     return dict(document["g4"])
 
 
-def all_handed_over(api: Api) -> None:
+def all_imported(api: Api) -> None:
     wait_until(lambda: gate(api)["spooled"] == 0, TIMEOUT_S)
     wait_until(lambda: gate(api)["breaker"] == "closed", TIMEOUT_S)
 
@@ -73,7 +73,7 @@ def fleet_send(api: Api, number: int, **environment: str) -> "subprocess.Complet
     )
 
 
-def test_what_is_sent_without_a_broker_is_kept_in_order(
+def test_events_sent_without_a_broker_are_spooled_in_order(
     make_api: MakeApi, server: Valkey, ledger: Store
 ) -> None:
     api = make_api(server.url, **QUICK)
@@ -92,7 +92,7 @@ def test_what_is_sent_without_a_broker_is_kept_in_order(
     assert "fleet_spooled 8.0" in figures
     assert api.http.get("/health").status_code == 503
     server.start()
-    all_handed_over(api)
+    all_imported(api)
     assert order_of(ledger) == [f"e{number}" for number in range(8)]
     for answer in (*answers, api.send(id="e8")):
         for dispatch in answer.json()["dispatches"]:
@@ -113,7 +113,7 @@ def test_the_ids_are_those_that_the_ledger_uses(
     kept = api.send(id="e0", to=target)
     assert kept.status_code == 202
     server.start()
-    all_handed_over(api)
+    all_imported(api)
     known = api.send(id="e0", to=target)
     assert known.json() == {**kept.json(), "duplicate": True}
     assert known.json()["dispatches"]
@@ -129,11 +129,11 @@ def test_a_wrong_password_opens_it_at_once_and_the_right_one_closes_it(
     wait_until(lambda: gate(api)["breaker"] != "closed", TIMEOUT_S)
     ledger.client.execute_command("AUTH", "other")
     ledger.client.config_set("requirepass", "")
-    all_handed_over(api)
+    all_imported(api)
     assert order_of(ledger) == ["e0"]
 
 
-def test_killed_while_it_keeps_the_next_one_hands_over(
+def test_after_a_kill_in_mid_spooling_the_next_api_imports(
     make_api: MakeApi, server: Valkey, ledger: Store, tmp_path: Path
 ) -> None:
     data = {"FLEET_DATA_DIR": str(tmp_path / "shared"), **QUICK}
@@ -145,11 +145,11 @@ def test_killed_while_it_keeps_the_next_one_hands_over(
     api.process.communicate()
     server.start()
     later = make_api(server.url, **data)
-    all_handed_over(later)
+    all_imported(later)
     assert order_of(ledger) == [f"e{n}" for n in range(20)]
 
 
-def test_what_is_kept_after_fleet_send_came_and_went_survives_a_kill(
+def test_events_spooled_after_fleet_send_came_and_went_survive_a_kill(
     make_api: MakeApi, server: Valkey, ledger: Store, tmp_path: Path
 ) -> None:
     """The API has the spool open more than once, and the command closes it."""
@@ -164,11 +164,11 @@ def test_what_is_kept_after_fleet_send_came_and_went_survives_a_kill(
     api.process.communicate()
     server.start()
     later = make_api(server.url, **data)
-    all_handed_over(later)
+    all_imported(later)
     assert order_of(ledger) == [f"e{n}" for n in range(17)]
 
 
-def test_a_full_spool_says_so_and_tells_the_bus(
+def test_a_full_spool_answers_so_and_notifies_the_bus(
     make_api: MakeApi, server: Valkey, ledger: Store
 ) -> None:
     api = make_api(server.url, FLEET_SPOOL__MAX_EVENTS="2", **QUICK)
@@ -180,7 +180,7 @@ def test_a_full_spool_says_so_and_tells_the_bus(
     assert int(answer.headers["retry-after"]) >= 1
     assert api.http.get("/readyz").status_code == 503
     server.start()
-    all_handed_over(api)
+    all_imported(api)
     assert order_of(ledger) == ["e0", "e1"]
     wait_until(
         lambda: [one["name"] for one in bus_of(ledger, "alert")].count("spool_refused") == 1,
@@ -189,7 +189,7 @@ def test_a_full_spool_says_so_and_tells_the_bus(
     assert api.send(id="e2").status_code == 202
 
 
-def test_fleet_send_keeps_too_where_the_api_runs(
+def test_fleet_send_spools_too_where_the_api_runs(
     make_api: MakeApi, server: Valkey, ledger: Store
 ) -> None:
     api = make_api(server.url, **QUICK)
@@ -199,7 +199,7 @@ def test_fleet_send_keeps_too_where_the_api_runs(
     assert json.loads(done.stdout)["dispatches"]
     assert gate(api)["spooled"] == 1
     server.start()
-    all_handed_over(api)
+    all_imported(api)
     assert order_of(ledger) == ["e1"]
     api.end()
     server.kill()
@@ -234,7 +234,7 @@ def test_a_full_disk_under_the_spool_refuses_and_loses_nothing(
     assert all("disk" in answer.json()["detail"] for answer in refused)
     assert refused
     server.start()
-    all_handed_over(api)
+    all_imported(api)
     assert order_of(ledger) == kept
     wait_until(lambda: api.send(id="later").status_code == 202, TIMEOUT_S)
     wait_until(lambda: order_of(ledger) == [*kept, "later"])
