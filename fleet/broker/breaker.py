@@ -19,7 +19,6 @@ succeeds while it is open is as good as a probe that is due, so a fleet on one m
 within seconds, not after 30.
 """
 
-import fcntl
 import json
 import logging
 import mmap
@@ -27,7 +26,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,6 +41,7 @@ from redis.exceptions import (
 
 from fleet.broker.circuit import Circuit, Limits, answered, asked, failed
 from fleet.system import files
+from fleet.system.file_lock import locked
 
 logger = logging.getLogger(__name__)
 
@@ -186,14 +186,8 @@ class Breaker:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        with self._lock:
-            if self._file is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                if self._file is not None:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
+        with self._lock, nullcontext() if self._file is None else locked(self._file):
+            yield
 
     def _read(self) -> Circuit:
         assert self._memory is not None  # noqa: S101 - `_map` came before

@@ -116,7 +116,7 @@ class EmbeddedBroker:
     def _adopt_or_start(self) -> Endpoint:
         patience = Patience()
         while True:
-            lock = self._folder.take()
+            lock = self._folder.acquire()
             if lock is not None:
                 try:
                     self._folder.ensure_password(renew=self._endpoint is None)

@@ -12,7 +12,6 @@ not do: any user may listen on one that is free.
 """
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fleet.errors import BrokerUnavailable
-from fleet.system import files
+from fleet.system import file_lock, files
 
 _PASSWORD = re.compile(r"[A-Za-z0-9_-]{43}")
 #: The server binds it by this name alone, since it runs in the folder.
@@ -89,35 +88,13 @@ class BrokerFolder:
             raise PermissionError(errno.EPERM, "it belongs to another user", str(self.path))
         self.path.chmod(0o700)
 
-    def take(self) -> int | None:
+    def acquire(self) -> int | None:
         """The lock as an open file, or None while a server lives or another start is under way."""
-        held = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(held)
-            return None
-        except OSError:
-            os.close(held)
-            raise
-        return held
+        return file_lock.acquire(self._lock)
 
     def is_held(self) -> bool:
-        """True while a server lives.
-
-        For an instant the probe's own shared lock can turn a `take` down: starts must retry.
-        """
-        try:
-            probe = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(probe)
-        return False
+        """True while a server lives; for an instant this can refuse an `acquire`."""
+        return file_lock.is_held(self._lock)
 
     def ensure_password(self, *, renew: bool) -> None:
         """Make a password where there is none, or another one. Only for the holder of the lock."""
