@@ -39,7 +39,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from fleet.broker.circuit import Circuit, Limits, answered, asked, failed
+from fleet.broker.circuit import Circuit, answered, asked, failed
+from fleet.config.sections import BreakerConfig
 from fleet.system import files
 from fleet.system.file_lock import locked
 
@@ -59,10 +60,13 @@ class Breaker:
     """Safe to share between threads. Nothing is written before the first failure."""
 
     def __init__(
-        self, data_dir: Path, limits: Limits | None = None, clock: Callable[[], float] | None = None
+        self,
+        data_dir: Path,
+        limits: BreakerConfig | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._path = data_dir.absolute() / "breaker"
-        self._limits = limits or Limits()
+        self._limits = limits or BreakerConfig()
         self._now = clock or _boottime
         self._memory: mmap.mmap | None = None
         self._file: int | None = None

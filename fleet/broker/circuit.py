@@ -11,18 +11,12 @@ breaker is open already, from a call that began before, changes nothing.
 
 from dataclasses import dataclass, replace
 
+from fleet.config.sections import BreakerConfig
+
 WINDOW_S = 60.0
 WAIT_MAX_S = 300.0
 #: A probe that has said nothing for so long died; longer than a probe's own timeouts.
 PROBE_S = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When it opens, and how long it first stays open."""
-
-    failures: int = 5
-    wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,22 +40,22 @@ class Circuit:
 
 
 def failed(
-    state: Circuit, now: float, limits: Limits, cause: str, *, password: bool = False
+    state: Circuit, now: float, limits: BreakerConfig, cause: str, *, password: bool = False
 ) -> Circuit:
     """A call got no answer, or one that refuses all: timeouts, lost connections, read-only ..."""
     if state.open:
         return state
     recent = tuple(at for at in state.failures if 0 <= now - at < WINDOW_S)
-    recent = (*recent, now)[-limits.failures :]
-    if len(recent) < limits.failures and not password:
+    recent = (*recent, now)[-limits.failure_threshold :]
+    if len(recent) < limits.failure_threshold and not password:
         return replace(state, failures=recent)
     return Circuit(
         open=True,
         since=now,
         cause=cause,
         password=password,
-        wait_s=limits.wait_s,
-        probe_at=now + limits.wait_s,
+        wait_s=limits.reset_timeout_s,
+        probe_at=now + limits.reset_timeout_s,
     )
 
 

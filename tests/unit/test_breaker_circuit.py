@@ -6,14 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fleet.broker.circuit import PROBE_S, WINDOW_S, Circuit, Limits, answered, asked, failed
+from fleet.broker.circuit import PROBE_S, WINDOW_S, Circuit, answered, asked, failed
+from fleet.config.sections import BreakerConfig
 
-LIMITS = Limits(failures=3, wait_s=30)
+LIMITS = BreakerConfig(failure_threshold=3, reset_timeout_s=30)
 
 
 def opened(now: float = 0.0, *, password: bool = False) -> Circuit:
     state = Circuit()
-    for _ in range(LIMITS.failures):
+    for _ in range(LIMITS.failure_threshold):
         state = failed(state, now, LIMITS, "TimeoutError", password=password)
     return state
 
@@ -25,7 +26,7 @@ def test_it_opens_at_the_first_failure_that_makes_enough_within_a_minute(gaps: l
         now += gap
         times.append(now)
         state = failed(state, now, LIMITS, "TimeoutError")
-        enough = len([at for at in times if now - at < WINDOW_S]) >= LIMITS.failures
+        enough = len([at for at in times if now - at < WINDOW_S]) >= LIMITS.failure_threshold
         assert state.open is enough
         if enough:
             assert state.since == now
@@ -53,7 +54,9 @@ def test_the_wait_doubles_up_to_its_limit_and_begins_anew() -> None:
 
 
 def test_a_wait_beyond_the_limit_is_the_operators_and_stays() -> None:
-    state = failed(Circuit(), 0.0, Limits(failures=1, wait_s=1000), "TimeoutError")
+    state = failed(
+        Circuit(), 0.0, BreakerConfig(failure_threshold=1, reset_timeout_s=1000), "TimeoutError"
+    )
     assert answered(state, 1000.0, well=False).wait_s == 1000
 
 
@@ -120,11 +123,11 @@ class Crowd(RuleBasedStateMachine):
         """Nobody is locked out for ever: there is a time at which the next one may ask."""
         if self.state.open:
             later = max(self.state.probe_at, self.state.probing_until)
-            assert later - self.now <= max(300, LIMITS.wait_s) + 1e-6  # sums of floats
+            assert later - self.now <= max(300, LIMITS.reset_timeout_s) + 1e-6  # sums of floats
             assert asked(self.state, max(later, self.now)) is not None
         else:
             assert self.state == replace(Circuit(), failures=self.state.failures)
-            assert len(self.state.failures) < LIMITS.failures
+            assert len(self.state.failures) < LIMITS.failure_threshold
 
 
 TestCrowd = Crowd.TestCase

@@ -13,9 +13,9 @@ from redis.exceptions import (
 )
 
 from fleet.broker.breaker import Breaker, BreakerOpen
-from fleet.broker.circuit import Limits
+from fleet.config.sections import BreakerConfig
 
-LIMITS = Limits(failures=3, wait_s=30)
+LIMITS = BreakerConfig(failure_threshold=3, reset_timeout_s=30)
 
 
 class Clock:
