@@ -9,8 +9,9 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 ROWS, COLUMNS = 50, 160
 
@@ -133,10 +134,8 @@ class Screen:
         elif final := token["final"]:
             if not token["between"]:
                 self._sequence(token["private"], token["numbers"], final)
-        elif control := token["control"]:
-            self._control(control)
-        elif short := token["short"]:
-            self._short(short)
+        elif code := self._CODES.get(token["control"] or token["short"]):
+            code(self)
 
     def _draw(self, text: str) -> None:
         if self._y < self._mark_row:
@@ -171,35 +170,35 @@ class Screen:
             self._rows[self._y].wrapped = False
         return self._rows[self._y]
 
-    def _control(self, char: str) -> None:
-        if char in "\n\v\f":
-            self._down()
-        elif char == "\r":
-            self._x = 0
-        elif char == "\b":
-            self._x = max(0, min(self._x, COLUMNS - 1) - 1)
-        elif char == "\t":
-            self._x = min(COLUMNS - 1, (self._x // _TAB + 1) * _TAB)
+    def _back(self) -> None:
+        self._x = max(0, min(self._x, COLUMNS - 1) - 1)
 
-    def _short(self, short: str) -> None:
-        if short == "7":
-            self._saved = (self._x, self._y)
-        elif short == "8":
-            self._x, self._y = self._saved
-        elif short == "D":
-            self._down()
-        elif short == "E":
-            self._x = 0
-            self._down()
-        elif short == "M":
-            if self._y == self._top:
-                self._insert(self._top, 1)
-            else:
-                self._y = max(0, self._y - 1)
-        elif short == "c":
-            self._erase(0, ROWS)
-            self._x = self._y = self._top = 0
-            self._bottom, self.brackets_pastes = ROWS - 1, False
+    def _tab(self) -> None:
+        self._x = min(COLUMNS - 1, (self._x // _TAB + 1) * _TAB)
+
+    def _return(self) -> None:
+        self._x = 0
+
+    def _next_line(self) -> None:
+        self._x = 0
+        self._down()
+
+    def _up(self) -> None:
+        if self._y == self._top:
+            self._insert(self._top, 1)
+        else:
+            self._y = max(0, self._y - 1)
+
+    def _save(self) -> None:
+        self._saved = (self._x, self._y)
+
+    def _restore(self) -> None:
+        self._x, self._y = self._saved
+
+    def _reset(self) -> None:
+        self._erase(0, ROWS)
+        self._x = self._y = self._top = 0
+        self._bottom, self.brackets_pastes = ROWS - 1, False
 
     def _sequence(self, private: str, numbers: str, final: str) -> None:
         values = [min(int(n or 0), _NUMBER_MAX) for n in re.split("[;:]", numbers)[:16]]
@@ -208,8 +207,10 @@ class Screen:
                 self._modes(values, final == "h")
         elif private in ("", "?") and final in "nc":
             self._reply(private, values[0], final)
-        elif not private and not self._move(final, values):
-            self._edit(final, values)
+        elif edit := self._EDITS.get(private + final):
+            edit(self, values)
+        elif not private:
+            self._move(final, values)
 
     def _modes(self, modes: list[int], on: bool) -> None:
         if _BRACKETS_PASTES in modes:
@@ -235,8 +236,7 @@ class Screen:
         if len(self.replies) < _REPLIES_MAX:
             self.replies += answer.encode()
 
-    def _move(self, final: str, values: list[int]) -> bool:
-        """Move the cursor; False where that is not what the sequence is for."""
+    def _move(self, final: str, values: list[int]) -> None:
         by, x, y = max(1, values[0]), min(self._x, COLUMNS - 1), self._y
         second = max(1, values[1]) if len(values) > 1 else 1
         places = {
@@ -255,48 +255,56 @@ class Screen:
             "f": (second - 1, by - 1),
             "u": self._saved,
         }
-        if final not in places:
-            return False
-        x, y = places[final]
-        self._x, self._y = min(max(0, x), COLUMNS - 1), min(max(0, y), ROWS - 1)
-        return True
+        if final in places:
+            x, y = places[final]
+            self._x, self._y = min(max(0, x), COLUMNS - 1), min(max(0, y), ROWS - 1)
 
-    def _edit(self, final: str, values: list[int]) -> None:
-        by, x, cells = max(1, values[0]), min(self._x, COLUMNS - 1), self._rows[self._y].cells
-        if final == "s":
-            self._saved = (x, self._y)
-        elif final == "r":
-            low = values[1] if len(values) > 1 and values[1] else ROWS
-            self._top, self._bottom = min(by, ROWS) - 1, min(low, ROWS) - 1
-            if self._top >= self._bottom:
-                self._top, self._bottom = 0, ROWS - 1
-            self._x = self._y = 0
-        elif final in "JK":
-            self._clear(final, values[0], x)
-        elif final in "SLMT":
-            row = self._top if final in "ST" else self._y
-            (self._remove if final in "SM" else self._insert)(row, by)
-        elif final == "P":
-            cells[x:] = [*cells[x + by :], *[" "] * min(by, COLUMNS - x)]
-        elif final == "@":
-            cells[x:] = [*[" "] * min(by, COLUMNS - x), *cells[x:]][: COLUMNS - x]
-        elif final == "X":
-            cells[x : x + by] = [" "] * len(cells[x : x + by])
-        elif final == "b" and x:
-            self._draw(cells[x - 1][:1] * min(by, COLUMNS))
+    def _save_within(self, _: list[int]) -> None:
+        self._saved = (min(self._x, COLUMNS - 1), self._y)
 
-    def _clear(self, final: str, which: int, x: int) -> None:
-        """Erase in the display (J) or line (K): 0 from the cursor on, 1 up to it, 2 all."""
-        cells = self._rows[self._y].cells
+    def _set_margins(self, values: list[int]) -> None:
+        low = values[1] if len(values) > 1 and values[1] else ROWS
+        self._top, self._bottom = min(max(1, values[0]), ROWS) - 1, min(low, ROWS) - 1
+        if self._top >= self._bottom:
+            self._top, self._bottom = 0, ROWS - 1
+        self._x = self._y = 0
+
+    def _at_cursor(self, values: list[int]) -> tuple[list[str], int, list[str]]:
+        """The cells of its line, its column, and the blanks that a count of cells stands for."""
+        x = min(self._x, COLUMNS - 1)
+        return self._rows[self._y].cells, x, [" "] * min(max(1, values[0]), COLUMNS - x)
+
+    def _delete_cells(self, values: list[int]) -> None:
+        cells, x, blanks = self._at_cursor(values)
+        cells[x:] = [*cells[x + len(blanks) :], *blanks]
+
+    def _insert_cells(self, values: list[int]) -> None:
+        cells, x, blanks = self._at_cursor(values)
+        cells[x:] = [*blanks, *cells[x : COLUMNS - len(blanks)]]
+
+    def _blank_cells(self, values: list[int]) -> None:
+        cells, x, blanks = self._at_cursor(values)
+        cells[x : x + len(blanks)] = blanks
+
+    def _repeat(self, values: list[int]) -> None:
+        if x := min(self._x, COLUMNS - 1):
+            self._draw(self._rows[self._y].cells[x - 1][:1] * min(max(1, values[0]), COLUMNS))
+
+    def _clear_line(self, values: list[int]) -> None:
+        """0 from the cursor on, 1 up to it, 2 all."""
+        x, row = min(self._x, COLUMNS - 1), self._rows[self._y]
+        first, end = {0: (x, COLUMNS), 1: (0, x + 1), 2: (0, COLUMNS)}.get(values[0], (0, 0))
+        row.cells[first:end] = [" "] * (end - first)
+        row.wrapped = row.wrapped and values[0] != 2
+
+    def _clear(self, values: list[int]) -> None:
+        """0 from the cursor on, 1 up to it, 2 all."""
+        which = values[0]
+        if which in (0, 1):
+            self._clear_line(values)
         if which == 0:
-            cells[x:] = [" "] * (COLUMNS - x)
-        elif which == 1:
-            cells[: x + 1] = [" "] * (x + 1)
-        elif final == "K" and which == 2:
-            self._rows[self._y] = _Row()
-        if final == "J" and which == 0:
             self._erase(self._y + 1, ROWS)
-        elif final == "J" and which in (1, 2):
+        elif which in (1, 2):
             self.redrawn = True
             self._erase(0, self._y if which == 1 else ROWS)
 
@@ -316,7 +324,7 @@ class Screen:
         """Rows from this one on leave the part that scrolls, and what is below moves up."""
         if not self._top <= row <= self._bottom:
             return
-        for _ in range(min(count, self._bottom - row + 1)):
+        for _ in range(min(max(1, count), self._bottom - row + 1)):
             gone = self._rows.pop(row)
             self._rows.insert(self._bottom, _Row())
             self._gone.append(("".join(gone.cells), gone.wrapped))
@@ -330,9 +338,40 @@ class Screen:
         if not self._top <= row <= self._bottom:
             return
         self.redrawn = True
-        for _ in range(min(count, self._bottom - row + 1)):
+        for _ in range(min(max(1, count), self._bottom - row + 1)):
             self._rows.pop(self._bottom)
             self._rows.insert(row, _Row())
+
+    #: Control characters, and sequences of ESC and one character.
+    _CODES: ClassVar[Mapping[str | None, Callable[["Screen"], None]]] = {
+        "\b": _back,
+        "\t": _tab,
+        "\n": _down,
+        "\v": _down,
+        "\f": _down,
+        "\r": _return,
+        "7": _save,
+        "8": _restore,
+        "D": _down,
+        "E": _next_line,
+        "M": _up,
+        "c": _reset,
+    }
+    #: Sequences of ESC, `[` and numbers, by the character that ends them.
+    _EDITS: ClassVar[Mapping[str, Callable[["Screen", list[int]], None]]] = {
+        "@": _insert_cells,
+        "J": _clear,
+        "K": _clear_line,
+        "L": lambda self, values: self._insert(self._y, values[0]),
+        "M": lambda self, values: self._remove(self._y, values[0]),
+        "P": _delete_cells,
+        "S": lambda self, values: self._remove(self._top, values[0]),
+        "T": lambda self, values: self._insert(self._top, values[0]),
+        "X": _blank_cells,
+        "b": _repeat,
+        "r": _set_margins,
+        "s": _save_within,
+    }
 
 
 def _lines(rows: list[tuple[str, bool]]) -> Iterator[str]:
