@@ -37,7 +37,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from fleet.broker.circuit import Circuit, answered, asked, failed
+from fleet.broker.circuit import Circuit, begin_probe, end_probe, record_failure
 from fleet.config.sections import BreakerConfig
 from fleet.system import files
 from fleet.system.file_lock import locked
@@ -114,13 +114,13 @@ class Breaker:
             return
         if isinstance(error, ResponseError) and not _takes_nothing(error):
             return
-        self.failed(type(error).__name__, password=isinstance(error, AuthenticationError))
+        self.record_failure(type(error).__name__, password=isinstance(error, AuthenticationError))
 
-    def failed(self, cause: str, *, password: bool = False) -> None:
+    def record_failure(self, cause: str, *, password: bool = False) -> None:
         """Count a call that failed for `cause`, a kind of error."""
 
         def change(state: Circuit, now: float) -> Circuit:
-            return failed(state, now, self._limits, cause, password=password)
+            return record_failure(state, now, self._limits, cause, password=password)
 
         before, after = self._change(change)
         if after.open and not before.open:
@@ -136,7 +136,7 @@ class Breaker:
         got: list[Circuit] = []
 
         def change(state: Circuit, now: float) -> Circuit:
-            asking = asked(state, now, heard=heard)
+            asking = begin_probe(state, now, heard=heard)
             got.extend([asking] if asking else [])
             return asking or state
 
@@ -145,7 +145,7 @@ class Breaker:
 
     def end_probe(self, *, well: bool) -> None:
         """Record the result of a probe."""
-        before, after = self._change(lambda state, now: answered(state, now, well=well))
+        before, after = self._change(lambda state, now: end_probe(state, now, well=well))
         if before.open and not after.open:
             logger.warning("breaker closed: the broker is back")
 

@@ -42,7 +42,7 @@ class Circuit:
         return "half_open" if now < self.probing_until else "open"
 
 
-def failed(
+def record_failure(
     state: Circuit, now: float, limits: BreakerConfig, cause: str, *, password: bool = False
 ) -> Circuit:
     """The state after a timeout, a lost connection or a server that rejects all writes."""
@@ -62,7 +62,7 @@ def failed(
     )
 
 
-def asked(state: Circuit, now: float, *, heard: bool = False) -> Circuit | None:
+def begin_probe(state: Circuit, now: float, *, heard: bool = False) -> Circuit | None:
     """The state in which the caller alone probes the broker; None when it must not.
 
     `heard`: the broker has just taken a write of a caller without a breaker. Then the probe need
@@ -75,7 +75,7 @@ def asked(state: Circuit, now: float, *, heard: bool = False) -> Circuit | None:
     return replace(state, probing_until=now + PROBE_S)
 
 
-def answered(state: Circuit, now: float, *, well: bool) -> Circuit:
+def end_probe(state: Circuit, now: float, *, well: bool) -> Circuit:
     """The state after a probe."""
     if not state.open:
         return state

@@ -24,10 +24,10 @@ from fleet.broker.server import (
     POLL_S,
     TIMEOUT_S,
     Durability,
-    Patience,
-    ask,
+    ProgressTimeout,
     configure,
     launch,
+    server_info,
 )
 from fleet.errors import BrokerUnavailable
 
@@ -114,7 +114,7 @@ class EmbeddedBroker:
         return True
 
     def _adopt_or_start(self) -> Endpoint:
-        patience = Patience()
+        patience = ProgressTimeout()
         while True:
             lock = self._folder.acquire()
             if lock is not None:
@@ -128,12 +128,12 @@ class EmbeddedBroker:
                 return adopted
             time.sleep(POLL_S)
 
-    def _adopt(self, patience: Patience) -> Endpoint | None:
+    def _adopt(self, patience: ProgressTimeout) -> Endpoint | None:
         """The living server of this folder, None while it does not answer yet."""
         pid = self._folder.published() or 0
         told: dict[str, Any] = {}
         with suppress(FileNotFoundError):  # another start has just taken the lock
-            told = ask(self._folder.endpoint(pid).url)
+            told = server_info(self._folder.endpoint(pid).url)
         if told and not told["loading"]:
             endpoint = self._folder.endpoint(told["process_id"])
             if configure(endpoint.url, self._durability):

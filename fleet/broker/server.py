@@ -60,7 +60,7 @@ tcp-keepalive 60
 _WARNING = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ # (?!WARNING )(.+)$", re.MULTILINE)
 
 
-class Patience:
+class ProgressTimeout:
     """A time limit that begins anew at each progress."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def launch(
     return process
 
 
-def ask(url: str) -> dict[str, Any]:
+def server_info(url: str) -> dict[str, Any]:
     """A server's INFO, loading or not; empty when it is away or refuses the password."""
     try:
         with _client(url) as client:
@@ -142,10 +142,10 @@ def _client(url: str) -> "redis.Redis":
 def _await_answer(
     process: "subprocess.Popen[bytes]", folder: BrokerFolder, said_before: int
 ) -> None:
-    patience = Patience()
+    patience = ProgressTimeout()
     url = folder.endpoint(process.pid).url
     while process.poll() is None:
-        told = ask(url)
+        told = server_info(url)
         if told and not told["loading"] and told["process_id"] == process.pid:
             return
         if not patience.left(told.get("loading_loaded_bytes", 0)):

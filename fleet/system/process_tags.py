@@ -28,8 +28,8 @@ _TOKEN = secrets.token_hex(8)
 #: How long `take_over` waits; after SIGKILL only the kernel's own work is left.
 _TIMEOUT_S = 4.0
 _POLL_INTERVAL_S = 0.01
-#: See `signs`.
-_signs: dict[str, int] = {}
+#: See `tag_descriptors`.
+_descriptors: dict[str, int] = {}
 
 
 class ProcessTag(StrEnum):
@@ -86,10 +86,10 @@ class Owner:
 
 def tag_environment(tag: ProcessTag) -> None:
     """Make every program that this process starts from now on findable by its pid."""
-    os.environ[tag] = of_this_process()
+    os.environ[tag] = tag_value()
 
 
-def of_this_process() -> str:
+def tag_value() -> str:
     """The value of this process's tags."""
     return f"{_TOKEN}.{os.getpid()}"
 
@@ -126,18 +126,18 @@ def take_over(owner: Owner) -> list[int]:
             process_identity.await_end(pid, _POLL_INTERVAL_S)
     tag = f"{ProcessTag.OWNER}={owner}"
     os.environ[ProcessTag.OWNER] = str(owner)
-    if tag not in _signs:
-        _signs[tag] = os.memfd_create(tag)
+    if tag not in _descriptors:
+        _descriptors[tag] = os.memfd_create(tag)
     return []
 
 
-def signs() -> tuple[int, ...]:
+def tag_descriptors() -> tuple[int, ...]:
     """Descriptors to leave open in a program, by which it is found whatever its environment.
 
     Each is a file in memory with the tag as its name. A forked process inherits it; to others its
     environment is that of the program which it was forked from.
     """
-    return tuple(_signs.values())
+    return tuple(_descriptors.values())
 
 
 def _owned() -> Iterator[tuple[int, Owner, bool]]:

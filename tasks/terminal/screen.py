@@ -1,8 +1,8 @@
-"""A screen: what a program's output looks like to a person.
+"""A screen: a program's output as a person sees it.
 
-It does what ECMA-48 and xterm say about where text goes, and leaves out how it looks. Unlike a
-terminal it knows where a line goes on only because the screen was full, so that a long line is read
-as one again, and it keeps every line that has scrolled off since the last `mark`.
+It follows ECMA-48 and xterm on where text goes, and ignores how text looks. Unlike a terminal it
+records which rows only continue a long line, so that such a line is read whole. It also keeps every
+line that has scrolled off since the last `mark`.
 """
 
 import codecs
@@ -24,10 +24,10 @@ _TOKEN = re.compile(
 )
 #: A sequence of which the end has yet to come.
 _PARTIAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[ -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?)")
-#: One that is longer than this is none.
+#: Longer text is not a sequence.
 _PARTIAL_MAX = 1 << 16
 _TAB = 8
-#: No number in a sequence is taken for a larger one.
+#: The largest number in a sequence; larger ones count as this.
 _NUMBER_MAX = 9999
 _REPLIES_MAX = 256
 
@@ -38,23 +38,23 @@ _BRACKETS_PASTES = 2004
 @dataclass(slots=True)
 class _Row:
     cells: list[str] = field(default_factory=lambda: [" "] * COLUMNS)
-    wrapped: bool = False  #: it continues the row above
+    wrapped: bool = False  #: continues the row above
 
 
 @dataclass(frozen=True, slots=True)
 class ScreenPosition:
-    """Where the output was at one moment."""
+    """A position in the output."""
 
     row: int
     column: int
-    #: What the screen showed, line by line.
+    #: The lines of the screen then.
     shown: tuple[str, ...]
     #: The line with the cursor, up to it.
     prompt: str
 
 
 class Screen:
-    """Fed with bytes; read as text. Raises nothing, whatever it is fed."""
+    """Fed with bytes; read as text. Raises nothing for any input."""
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
@@ -64,17 +64,17 @@ class Screen:
         self._main: list[_Row] | None = None  #: while the alternate screen is shown
         self._x = self._y = 0  #: x is COLUMNS behind a full row: the next character wraps
         self._saved = (0, 0)
-        self._top, self._bottom = 0, ROWS - 1  #: of what scrolls
+        self._top, self._bottom = 0, ROWS - 1  #: of the scrolling part
         self._mark_row = 0  #: negative once it has scrolled off
-        #: The rows below the mark are not all that was printed since.
+        #: True when the rows below the mark are not all the output since.
         self.redrawn = False
         #: The program asked that pastes be bracketed (DECSET 2004).
         self.brackets_pastes = False
-        #: What a terminal answers to what the program has asked it.
+        #: A terminal's answers to the program's queries.
         self.replies = b""
 
     def feed(self, data: bytes) -> None:
-        """More of what the program prints."""
+        """Process more of the program's output."""
         text = self._pending + self._decode(data)
         at = 0
         while at < len(text):
@@ -89,15 +89,15 @@ class Screen:
         self._pending = text[at:]
 
     def mark(self) -> ScreenPosition:
-        """From here on what scrolls off is kept, for `since`."""
+        """Begin to keep the lines that scroll off, for `lines_since`."""
         self._gone.clear()
         self._mark_row, self.redrawn = self._y, False
         return ScreenPosition(self._y, self._x, tuple(_lines(self._all())), self.cursor_line())
 
-    def since(self, mark: ScreenPosition) -> list[str]:
-        """The lines printed since the newest mark, the first from the cursor's place then.
+    def lines_since(self, mark: ScreenPosition) -> list[str]:
+        """The lines printed since the newest mark, the first from the cursor's position then.
 
-        Where the program has drawn its screen anew: the lines that were not there at the mark.
+        After a redraw of the screen: the lines that were not there at the mark.
         """
         rows = self._all()
         if not self.redrawn:
@@ -159,7 +159,7 @@ class Screen:
             self._x += width
 
     def _row_to_draw(self, width: int) -> _Row:
-        """The row in which the next character of that width goes."""
+        """The row for the next character of that width."""
         if self._x + width > COLUMNS:
             if self._x < COLUMNS:
                 self._rows[self._y].cells[self._x] = ""
@@ -225,7 +225,7 @@ class Screen:
                 self._x, self._y = self._saved
 
     def _reply(self, private: str, value: int, final: str) -> None:
-        """Position, well-being and kind (a VT102), as xterm answers."""
+        """Answer for position, status and kind (a VT102), as xterm does."""
         answer = ""
         if final == "n" and value == 6:
             answer = f"\x1b[{private}{self._y + 1};{min(self._x, COLUMNS - 1) + 1}R"
@@ -321,7 +321,7 @@ class Screen:
             self._y += 1
 
     def _remove(self, row: int, count: int) -> None:
-        """Rows from this one on leave the part that scrolls, and what is below moves up."""
+        """Remove rows from this one on; the scrolling rows below move up."""
         if not self._top <= row <= self._bottom:
             return
         for _ in range(min(max(1, count), self._bottom - row + 1)):
@@ -334,7 +334,7 @@ class Screen:
                 self.redrawn = True
 
     def _insert(self, row: int, count: int) -> None:
-        """Blank rows before this one; what is below moves down, out of the part that scrolls."""
+        """Insert blank rows before this one; the scrolling rows below move down and out."""
         if not self._top <= row <= self._bottom:
             return
         self.redrawn = True
@@ -375,7 +375,7 @@ class Screen:
 
 
 def _lines(rows: list[tuple[str, bool]]) -> Iterator[str]:
-    """Rows as lines: what was wrapped is one again, and no line has a blank end."""
+    """Rows as lines: wrapped rows are joined, and no line has a blank end."""
     line: str | None = None
     for text, wrapped in rows:
         if line is not None and not wrapped:
