@@ -126,7 +126,8 @@ class Breaker:
         if after.open and not before.open:
             logger.error(
                 "breaker opened: the broker is gone (%s); it is asked again in %.0f s",
-                *(cause, after.wait_s),
+                cause,
+                after.wait_s,
             )
 
     def begin_probe(self, *, heard: bool = False) -> Circuit | None:

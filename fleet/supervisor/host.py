@@ -199,7 +199,10 @@ class Host:
             wait_s = BACKOFF.after_s(worker.crashes - FREE_CRASHES)
         logger.warning(
             "the worker of %s ended with %d after %.1f s; the next starts in %.0f s",
-            *(worker.agent, code, lived_s, wait_s),
+            worker.agent,
+            code,
+            lived_s,
+            wait_s,
         )
         if worker.crashes == FREE_CRASHES + 1:
             _alert(worker.agent, code)
@@ -266,11 +269,24 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
 def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
     """The arguments of one agent's Celery worker, `celery` first."""
     return [
-        *("celery", "worker", "-Q", f"agent.{agent}", "-c", "1", "-n", f"{agent}@%h"),
+        "celery",
+        "worker",
+        "-Q",
+        f"agent.{agent}",
+        "-c",
+        "1",
+        "-n",
+        f"{agent}@%h",
         # Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat
         # is enough for Flower.
-        *("-P", "prefork", "--without-mingle", "--without-gossip", "--heartbeat-interval", "20"),
-        *("-l", log_level),
+        "-P",
+        "prefork",
+        "--without-mingle",
+        "--without-gossip",
+        "--heartbeat-interval",
+        "20",
+        "-l",
+        log_level,
     ]
 
 

@@ -51,8 +51,13 @@ class Providers:
         try:
             wait_ms = self._opened().run(
                 "provider",
-                *("tell", self._agent, provider, outcome, reason),
-                *(int((retry_after_s or 0.0) * 1000), self._settings.failure_threshold),
+                "tell",
+                self._agent,
+                provider,
+                outcome,
+                reason,
+                int((retry_after_s or 0.0) * 1000),
+                self._settings.failure_threshold,
                 int(WINDOW_S * 1000),
                 int(first_s * 1000),
                 int(max(first_s, WAIT_MAX_S) * 1000),

@@ -239,7 +239,9 @@ class Turn:
             return entry
         logger.warning(
             "step %s of %s has changed since attempt %s: its journalled result is set aside",
-            *(number, self.claim.dispatch_id, entry["attempt"]),
+            number,
+            self.claim.dispatch_id,
+            entry["attempt"],
         )
         self._keep(f"{number}.aside.{entry['attempt']}", text)
         return None

@@ -41,7 +41,8 @@ def alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
     if left:
         logger.error(
             "no turn of %s begins: processes %s of an earlier one cannot be killed; end them",
-            *(agent, ", ".join(map(str, left))),
+            agent,
+            ", ".join(map(str, left)),
         )
         return False
     _alone = right

@@ -62,7 +62,8 @@ class AlertSender:
             return self._failed(f"HTTP {status}", asked_s)
         logger.error(
             "alerts: %s refuses a message with HTTP %d: check alerts.webhook",
-            *(urlsplit(self._url).hostname, status),
+            urlsplit(self._url).hostname,
+            status,
         )
         return True
 
