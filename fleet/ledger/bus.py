@@ -20,10 +20,23 @@ CHUNK = 200
 
 #: Every `type` an entry can have; `resync_required` is made by the API, never stored.
 TYPES = (
-    *("event_accepted", "dispatch_queued", "dispatch_started", "dispatch_completed"),
-    *("dispatch_failed", "dispatch_dead", "dispatch_cancelled", "dispatch_dropped"),
-    *("dispatch_expired", "dispatch_parked", "delivery_verified", "delivery_dropped"),
-    *("agent_online", "agent_offline", "breaker_opened", "breaker_closed", "alert"),
+    "event_accepted",
+    "dispatch_queued",
+    "dispatch_started",
+    "dispatch_completed",
+    "dispatch_failed",
+    "dispatch_dead",
+    "dispatch_cancelled",
+    "dispatch_dropped",
+    "dispatch_expired",
+    "dispatch_parked",
+    "delivery_verified",
+    "delivery_dropped",
+    "agent_online",
+    "agent_offline",
+    "breaker_opened",
+    "breaker_closed",
+    "alert",
     "chain_ended",
     "resync_required",
 )
