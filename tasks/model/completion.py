@@ -35,7 +35,7 @@ __all__ = [
 MIN_CALL_S = 0.5
 #: A call's own limit comes after those of its parts, which say better what was wrong, and after the
 #: turn's where that is the nearer one.
-OVERTIME_S = 0.5
+CALL_MARGIN_S = 0.5
 #: Kept for each tier that is still to come, or its equal share where there is less: a short answer.
 RESERVE_S = 10.0
 
@@ -48,7 +48,7 @@ RESERVED_PARAMS = frozenset(
 )
 
 #: No tier was called: the providers of all are left alone.
-HELD = "ProvidersOpen"
+PROVIDERS_OPEN = "ProvidersOpen"
 #: The key is wrong, or not paid for: no other call with it will do better. Some say 403 of what is
 #: asked, too.
 _KEY_DENIED = frozenset({401, 402})
@@ -96,7 +96,7 @@ def complete(
             break
         call |= {"model": name, "timeout": min(timeout_s, _share(left_s, len(names) - tier))}
         begin = on_restart if tier > 1 else None
-        attempt, answer = _ask(call, gate, begin, on_token)
+        attempt, answer = _try_tier(call, gate, begin, on_token)
         attempts += [attempt] if attempt else []
         if not isinstance(answer, CallFailure):
             return _reply(answer, name, tier, tuple(attempts))
@@ -126,31 +126,31 @@ def _request(
     return call | {"tools": list(tools)} if tools else call
 
 
-def _ask(
+def _try_tier(
     call: Mapping[str, Any],
     gate: Gate | None,
     begin: Callable[[], None] | None,
     on_token: Callable[[str], None] | None,
 ) -> tuple[Attempt | None, Any | CallFailure]:
     """One tier's answer, and the request that it took: none where its provider is left alone."""
-    name, place = call["model"], _place(call)
+    name, place = call["model"], _provider_key(call)
     if gate is not None and (wait_s := gate.wait_s(place, call["timeout"])) > 0:
         sentence = f"{name}: {place} is left alone after its failures"
-        return None, CallFailure(HELD, AttemptVerdict.RETRY, sentence, wait_s)
+        return None, CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
     if begin is not None:
         begin()
     started = time.monotonic()
     answer = _whole(call) if on_token is None else _streamed(call, on_token)
     error = answer.kind if isinstance(answer, CallFailure) else None
     attempt = Attempt(model=name, seconds=time.monotonic() - started, error=error)
-    if gate is not None and (wait_s := _tell(gate, place, answer)) > 0:
+    if gate is not None and (wait_s := _report(gate, place, answer)) > 0:
         # The key is still wrong: what was tried with it waits like the rest, and does not die.
         sentence = f"{answer.sentence}; {place} stays left alone"
-        return attempt, CallFailure(HELD, AttemptVerdict.RETRY, sentence, wait_s)
+        return attempt, CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
     return attempt, answer
 
 
-def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> float:
+def _report(gate: Gate, place: str, answer: Any | CallFailure) -> float:
     """What this answer says of the provider: one that refuses a request is well itself.
 
     Above 0 where it was tried again and denied the agent's key again: for how many seconds none is
@@ -168,7 +168,7 @@ def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> float:
     return 0.0
 
 
-def _place(call: Mapping[str, Any]) -> str:
+def _provider_key(call: Mapping[str, Any]) -> str:
     """What a breaker stands before: a provider, or one address that speaks its protocol."""
     host = urlsplit(str(call.get("api_base") or "")).netloc.rpartition("@")[2]
     provider = provider_of(call["model"]) or call["model"]
@@ -177,15 +177,15 @@ def _place(call: Mapping[str, Any]) -> str:
 
 def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
     """LiteLLM's response, or why there is none."""
-    response = _guarded(call, call["timeout"] + OVERTIME_S, lambda: load().completion(**call))
+    response = _guarded(call, call["timeout"] + CALL_MARGIN_S, lambda: load().completion(**call))
     if isinstance(response, CallFailure):
         return response
-    return _judged(call, response)
+    return _validated(call, response)
 
 
 def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | CallFailure:
     """The same from a stream, whose pieces of text go to `on_token` as they come."""
-    ends_at = time.monotonic() + call["timeout"] + OVERTIME_S
+    ends_at = time.monotonic() + call["timeout"] + CALL_MARGIN_S
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
     stream = _guarded(
         call, ends_at - time.monotonic(), lambda: load().completion(**call, **streaming)
@@ -199,7 +199,7 @@ def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any |
     if isinstance(chunks, CallFailure):
         return chunks
     response = load().stream_chunk_builder(chunks, messages=call["messages"])
-    return _judged(call, response)
+    return _validated(call, response)
 
 
 def _read(
@@ -249,7 +249,7 @@ def _guarded(call: Mapping[str, Any], within_s: float, act: Callable[[], Any]) -
         return failure_of(call, exc)
 
 
-def _judged(call: Mapping[str, Any], response: Any) -> Any | CallFailure:
+def _validated(call: Mapping[str, Any], response: Any) -> Any | CallFailure:
     """The response where it is an answer, whole and meant as one."""
     name = call["model"]
     if not getattr(response, "choices", None):
@@ -262,7 +262,7 @@ def _judged(call: Mapping[str, Any], response: Any) -> Any | CallFailure:
 
 
 def _no_answer(failures: Sequence[CallFailure], attempts: tuple[Attempt, ...]) -> ModelError:
-    made = [failure for failure in failures if failure.kind != HELD]
+    made = [failure for failure in failures if failure.kind != PROVIDERS_OPEN]
     passing = [failure for failure in made or failures if failure.verdict is AttemptVerdict.RETRY]
     waits = [f.retry_after_s for f in passing if f.retry_after_s is not None]
     return ModelError(

@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 
 from fleet.config.sections import AgentConfig
 from fleet.errors import ConfigError
-from fleet.turn.runner import Runner
+from fleet.turn.turn import Runner
 
 
 def runner_for(agent: AgentConfig) -> Runner:

@@ -16,9 +16,8 @@ from typing import Any
 from fleet import runtime
 from fleet.ledger import Failure, FailureStage
 from fleet.turn import callbacks
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
-from tasks.runners.response_body import answer_in, value_of
+from fleet.turn.turn import Turn, TurnFailed
+from tasks.runners.response_body import answer_of, value_of
 
 #: Before the turn's limit, to write down that nothing came.
 SPARE_S = 0.5
@@ -27,7 +26,7 @@ SPARE_S = 0.5
 Post = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def answered(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
+def await_answer(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
     """The service's answer: its reply, unless that is 202, else what it calls back.
 
     Raises TurnFailed; every round but the last was ended by an earlier attempt.
@@ -36,7 +35,7 @@ def answered(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
     while True:
         number += 1
         asked = turn.step(
-            "post", {**request, "round": number}, partial(_ask, turn, number, anew, post)
+            "post", {**request, "round": number}, partial(_post_event, turn, number, anew, post)
         )
         if asked["status"] != HTTPStatus.ACCEPTED:
             return str(asked["text"])
@@ -48,7 +47,7 @@ def answered(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
         anew = "error" in called
 
 
-def _ask(turn: Turn, number: int, anew: bool, post: Post) -> dict[str, Any]:
+def _post_event(turn: Turn, number: int, anew: bool, post: Post) -> dict[str, Any]:
     settings = runtime.settings()
     url = callbacks.address(settings, turn.claim.dispatch_id)
     if url is None:
@@ -68,7 +67,7 @@ def _wait(turn: Turn, number: int) -> dict[str, Any]:
         return {"late": True, "attempt": attempt}
     try:
         value = value_of(called.body, called.media_type)
-        text = answer_in(called.body, called.media_type)
+        text = answer_of(called.body, called.media_type)
     except ValueError:  # the API took it for JSON
         return {"error": "unreadable", "retryable": False, "attempt": attempt}
     if isinstance(value, dict) and "text" not in value and isinstance(value.get("error"), str):

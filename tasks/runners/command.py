@@ -26,11 +26,10 @@ from fleet.formats.terminal_text import strip_escapes
 from fleet.ledger import Failure, FailureStage
 from fleet.system.parent_death import become_subreaper, kill_children
 from fleet.system.process_tags import ProcessTag, kill_tagged, signs
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Deadline, Turn
+from fleet.turn.turn import Deadline, Turn, TurnFailed
 from tasks.limits import noted_limit
 from tasks.runners.chain_prompt import with_chain_prompt
-from tasks.runners.environment import of_turn
+from tasks.runners.environment import turn_environment
 
 #: Between SIGTERM and SIGKILL when a turn is over and its program is not; below the hard limit's
 #: margin.
@@ -75,7 +74,7 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
         program = subprocess.Popen(
             agent.command,
             cwd=agent.cwd,
-            env=of_turn(turn),
+            env=turn_environment(turn),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # It may repeat the prompt, and a worker's log holds none.

@@ -7,7 +7,7 @@ from fleet.system.process_tags import ProcessTag
 from fleet.turn.turn import Turn
 
 
-def of_agent(turn: Turn) -> dict[str, str]:
+def agent_environment(turn: Turn) -> dict[str, str]:
     """The worker's own, without what is the fleet's (a broker's password); which agent it is."""
     # What finds the program again when its worker has died is the worker's; it holds no secret.
     marks = tuple(ProcessTag)
@@ -24,10 +24,10 @@ def of_agent(turn: Turn) -> dict[str, str]:
     }
 
 
-def of_turn(turn: Turn) -> dict[str, str]:
+def turn_environment(turn: Turn) -> dict[str, str]:
     """And which turn it is, for a program that runs for this one only."""
     return {
-        **of_agent(turn),
+        **agent_environment(turn),
         "TURN_DISPATCH_ID": turn.claim.dispatch_id,
         "TURN_ATTEMPT": str(turn.claim.attempt),
         hop_count.VARIABLE: str(turn.event.hops),

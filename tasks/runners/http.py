@@ -22,10 +22,9 @@ import httpx
 
 from fleet.formats import retry_after, webhook_signature
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.runners import callback
-from tasks.runners.response_body import answer_in
+from tasks.runners.response_body import answer_of
 
 #: Of the 4xx these mean "not now"; the rest mean "not like this".
 _PASSING = frozenset({408, 409, 425, 429})
@@ -47,7 +46,7 @@ class HttpRunner:
             event["data"]["chain"] = asdict(turn.chain_position)
         request = {"url": turn.agent.url, "event": event}
         if turn.agent.callback:
-            return callback.answered(turn, request, lambda more: _post(turn, {**event, **more}))
+            return callback.await_answer(turn, request, lambda more: _post(turn, {**event, **more}))
         return str(turn.step("http", request, lambda: _post(turn, event))["text"])
 
 
@@ -101,7 +100,7 @@ def _read(answer: httpx.Response, limit: int, deadline: float) -> bytes:
 def _text(answer: httpx.Response, said: bytes) -> str:
     text = said.decode(answer.encoding or "utf-8", errors="replace")
     try:
-        return answer_in(text, answer.headers.get("content-type", ""))
+        return answer_of(text, answer.headers.get("content-type", ""))
     except ValueError as error:
         raise _failed("the service's answer is no JSON although it says so", True) from error
 

@@ -14,11 +14,10 @@ from fleet.errors import BrokerUnavailable
 from fleet.ledger import Failure, FailureStage, Said, bus
 from fleet.turn.budget import DAY_S, used_up
 from fleet.turn.providers import Providers
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.model import completion
 from tasks.runners.chain_prompt import with_chain_prompt
-from tasks.tools import Toolset, asking, declined, numbered
+from tasks.tools import Toolset, declined, numbered, portable
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class LlmRunner:
             asked = numbered(reply.get("tool_calls", ()), turn.steps)
             if not asked or not tools.specs:
                 return str(reply["text"])
-            messages.append(asking({**reply["message"], "tool_calls": asked}))
+            messages.append(portable({**reply["message"], "tool_calls": asked}))
             if number < turn.agent.max_tool_rounds:
                 messages += tools.answer(asked)
             else:
@@ -76,7 +75,7 @@ def _step(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]
             retryable=error.retryable,
             retry_after_s=error.retry_after_s,
             kind=error.kind,
-            defer=error.kind == completion.HELD,
+            defer=error.kind == completion.PROVIDERS_OPEN,
         )
         raise TurnFailed(failure) from error
     turn.facts.update(model=reply["model"], tier=reply["tier"])

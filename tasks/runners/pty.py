@@ -25,11 +25,10 @@ from celery import signals
 from fleet.config.terminal import TerminalConfig as Terms
 from fleet.delivery.throttle import Throttle
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Cancelled, Deadline, Turn
+from fleet.turn.turn import Cancelled, Deadline, Turn, TurnFailed
 from tasks.limits import noted_limit
 from tasks.runners.chain_prompt import with_chain_prompt
-from tasks.runners.environment import of_agent
+from tasks.runners.environment import agent_environment
 from tasks.terminal.program import PASSING, TerminalProgram
 from tasks.terminal.terminal import (
     Handed,
@@ -225,7 +224,7 @@ class _Voice:
 def _start(turn: Turn) -> Terminal:
     agent = turn.agent
     # The worker's own terminal, if it has one, is another.
-    environment = {**of_agent(turn), "TERM": agent.env.get("TERM", TERM)}
+    environment = {**agent_environment(turn), "TERM": agent.env.get("TERM", TERM)}
     try:
         program = TerminalProgram(agent.command, cwd=agent.cwd, environment=environment)
     except OSError as error:

@@ -14,8 +14,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.execution.event_loop import TurnLoop
 from tasks.imports import imported
 

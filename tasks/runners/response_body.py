@@ -17,7 +17,7 @@ def value_of(text: str, media_type: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def answer_in(text: str, media_type: str) -> str:
+def answer_of(text: str, media_type: str) -> str:
     """`text` of a JSON object, a JSON string, else what was said as it is. Raises ValueError."""
     value = value_of(text, media_type)
     found = value.get("text") if isinstance(value, dict) else value

@@ -18,13 +18,12 @@ from fleet.locks import OperationClassifier
 from fleet.tools.fleet_tools import CLASSES
 from fleet.tools.functions import FunctionToolbox, ToolError
 from fleet.tools.mcp.names import NAME
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.imports import imported
 from tasks.tools import calls
 from tasks.tools.calls import Job
 from tasks.tools.queue import QueueToolbox
-from tasks.tools.servers import GRACE_S, ServerToolbox
+from tasks.tools.servers import CALL_MARGIN_S, ServerToolbox
 from tasks.tools.toolbox import Tool, tools_of
 
 #: Calls of one message; the others are answered with an error.
@@ -84,9 +83,9 @@ class Toolset:
             wanted = [(job.name, request) for job, request in zip(group, requests, strict=True)]
             texts += self._turn.step_many(wanted, partial(_run, group))
         self._left -= sum(len(text.encode()) for text in texts)
-        texts += [calls.failed(f"only {CALLS_MAX} calls of a message are answered: ask again")] * (
-            len(asked) - len(texts)
-        )
+        texts += [
+            calls.error_text(f"only {CALLS_MAX} calls of a message are answered: ask again")
+        ] * (len(asked) - len(texts))
         return [_message(call, text) for call, text in zip(asked, texts, strict=True)]
 
     def _job(self, call: Mapping[str, Any]) -> Job:
@@ -112,7 +111,7 @@ class Toolset:
         )
 
 
-def asking(message: Message) -> Message:
+def portable(message: Message) -> Message:
     """A model's message with calls, so that any provider takes it back.
 
     Some fail on arguments that are no JSON, on names that they would not have given, or without id.
@@ -130,7 +129,7 @@ def numbered(asked: Sequence[Mapping[str, Any]], first: int) -> list[dict[str, A
 
 def declined(asked: Sequence[Mapping[str, Any]], why: str) -> list[Message]:
     """Messages that answer each call with why it is not done."""
-    return [_message(call, calls.failed(why)) for call in asked]
+    return [_message(call, calls.error_text(why)) for call in asked]
 
 
 def _own(turn: Turn) -> list[Tool]:
@@ -155,7 +154,7 @@ def _configured(name: str, terms: Terms) -> list[Tool]:
 def _served(name: str, box: ServerToolbox, terms: Terms) -> list[Tool]:
     box.ready()
     # It keeps to its timeout itself, and no call of it is ever left behind.
-    limit_s = terms.timeout_s + 2 * GRACE_S
+    limit_s = terms.timeout_s + 2 * CALL_MARGIN_S
     return tools_of(name, box, _classes(name, terms), limit_s, terms.max_result_bytes)
 
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 #: Reads that run beside each other.
 PARALLEL = 4
 #: Calls that a turn left behind and that still go on.
-LEFT_BEHIND_MAX = 8
+ABANDONED_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Job:
     call: Callable[[], str]
 
 
-def failed(sentence: str) -> str:
+def error_text(sentence: str) -> str:
     """An error, as the model is told of it."""
     return json.dumps({"error": sanitize(sentence)}, ensure_ascii=False)
 
@@ -50,7 +50,7 @@ def run(jobs: Sequence[Job]) -> Iterator[tuple[int, str]]:
         while waiting and len(ends_at) < PARALLEL:
             place, job = waiting.popleft()
             if refusal := _refusal(job, len(ends_at)):
-                yield place, failed(refusal)
+                yield place, error_text(refusal)
                 continue
             ends_at[place] = time.monotonic() + job.timeout_s
             _start(job, place, done)
@@ -62,7 +62,7 @@ def run(jobs: Sequence[Job]) -> Iterator[tuple[int, str]]:
             place = min(ends_at, key=lambda one: ends_at[one])
             late = f"{jobs[place].name} took longer than {jobs[place].timeout_s:g} s"
             logger.warning("%s and is left behind", late)
-            text = failed(late)
+            text = error_text(late)
         # What was left behind may still end, and is not heard any more.
         if ends_at.pop(place, None) is not None:
             yield place, text
@@ -96,7 +96,7 @@ def cut(text: str, limit: int) -> str:
 
 def _refusal(job: Job, mine: int) -> str:
     left_behind = abandoned.running() - mine
-    if left_behind >= LEFT_BEHIND_MAX:
+    if left_behind >= ABANDONED_MAX:
         return f"{left_behind} earlier calls took too long and still run: {job.name} was not begun"
     if job.writes and abandoned.writing():
         return f"an earlier write took too long and still runs: {job.name} was not begun"
@@ -110,9 +110,9 @@ def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
         try:
             text = cut(job.call(), job.max_result_bytes)
         except ToolError as error:
-            text = cut(failed(str(error)), job.max_result_bytes)
+            text = cut(error_text(str(error)), job.max_result_bytes)
         except BaseException as error:  # noqa: BLE001 - whatever a tool raises, the model is told
-            text = cut(failed(f"{type(error).__name__}: {error}"), job.max_result_bytes)
+            text = cut(error_text(f"{type(error).__name__}: {error}"), job.max_result_bytes)
         abandoned.end(token)
         done.put((place, text))
 

@@ -7,7 +7,7 @@ from typing import Any
 from fleet.formats.terminal_text import sanitize_value
 
 
-def told(result: Any) -> str:
+def result_text(result: Any) -> str:
     """The text of a result of the protocol; a note stands for what is no text.
 
     What is structured only is told as JSON; beside text it says the same again, and is left out.

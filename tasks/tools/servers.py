@@ -20,15 +20,14 @@ from fleet.ledger import Failure, FailureStage
 from fleet.tools.functions import Spec, ToolError
 from fleet.tools.mcp.errors import ToolServerError
 from fleet.tools.mcp.names import told_names
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Deadline, Turn
-from tasks.tools.content import told
+from fleet.turn.turn import Deadline, Turn, TurnFailed
+from tasks.tools.content import result_text
 
 if TYPE_CHECKING:
     from fleet.tools.mcp.server import ToolServer
 
 #: So much longer may a call take: to see whether its server hangs, or to start it anew.
-GRACE_S = 10.0
+CALL_MARGIN_S = 10.0
 #: The soft limit interrupts the wait for a server; that it does not come is noticed after this.
 BACKSTOP_S = 5.0
 DESCRIPTION_MAX = 8192
@@ -70,12 +69,12 @@ class ServerToolbox:
             _called(self._name, self._terms, name, dict(arguments), timeout_s)
         )
         try:
-            result = _wait(asked, time.monotonic() + timeout_s + GRACE_S)
+            result = _wait(asked, time.monotonic() + timeout_s + CALL_MARGIN_S)
         except TimeoutError as error:
             raise ToolError(f"{name} took longer than {timeout_s:g} s") from error
         except ToolServerError as error:
             raise ToolError(str(error)) from error
-        text = told(result)
+        text = result_text(result)
         if result.is_error:
             raise ToolError(text)
         return text
