@@ -32,7 +32,7 @@ BATCH = 200
 
 
 def due(store: Store, settings: Settings) -> list[str]:
-    """The dispatches to request a delivery of; a delivery past its deadline is given up.
+    """Dispatches whose delivery is due; a delivery past its deadline is given up.
 
     Raises BrokerUnavailable.
     """

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -117,20 +118,11 @@ class LeaseStep(bootsteps.StartStopStep):
             if not _renew(WORKER.lease, consumer):
                 _exit_lease_lost(WORKER.lease)
             return
-        lease = _open_lease(str(self.agent))
-        here = _turn_lock(str(self.agent))
-        waited = False
-        while not _try_acquire(lease, here):
-            maybe_shutdown()
-            if not waited:
-                logger.info("standing by: another process runs the turns of %s", self.agent)
-                waited = True
-            lease.await_release()
-        WORKER.lease = lease
-        logger.info("holding the lease of %s under token %d", self.agent, lease.fence)
-        threading.Thread(target=_keep_renewing, args=(lease, consumer), daemon=True).start()
-        threading.Thread(target=_die_with_lease, args=(lease.shared,), daemon=True).start()
-        threading.Thread(target=_obey_commands, args=(lease,), daemon=True).start()
+        WORKER.lease = lease = _await_lease(str(self.agent))
+        logger.info("holding the lease of %s under token %d", lease.agent, lease.fence)
+        _start_thread(_keep_renewing, lease, consumer)
+        _start_thread(_die_with_lease, lease.shared)
+        _start_thread(_obey_commands, lease)
         _notify_breaker(lease)
 
     def shutdown(self, consumer: Any) -> None:
@@ -139,6 +131,19 @@ class LeaseStep(bootsteps.StartStopStep):
             _kill_leftovers()
         if WORKER.lease is not None:
             _release(WORKER.lease)
+
+
+def _await_lease(agent: str) -> Lease:
+    """The agent's lease, once it is acquired; Celery may shut this worker down before."""
+    lease, here = _open_lease(agent), _turn_lock(agent)
+    if _try_acquire(lease, here):
+        return lease
+    logger.info("standing by: another process runs the turns of %s", agent)
+    while True:
+        maybe_shutdown()
+        lease.await_release()
+        if _try_acquire(lease, here):
+            return lease
 
 
 def _open_lease(agent: str) -> Lease:
@@ -272,7 +277,7 @@ def _on_shutdown(how: str = "Warm", **_: Any) -> None:
     """
     if WORKER.lease is not None:
         drain_s = 0.0 if how == "Cold" else runtime.settings().drain_s
-        threading.Thread(target=_release_after, args=(WORKER.lease, drain_s), daemon=True).start()
+        _start_thread(_release_after, WORKER.lease, drain_s)
 
 
 def _release_after(lease: Lease, drain_s: float) -> None:
@@ -297,7 +302,7 @@ def _on_child_start(**_: Any) -> None:
         WORKER.lease.forget_beacon()
     # A stopped process that is continued runs this before the rest of its main thread.
     signal.signal(signal.SIGCONT, lambda *_: _exit_if_lost(WORKER.shared))
-    threading.Thread(target=_die_with_lease, args=(WORKER.shared,), daemon=True).start()
+    _start_thread(_die_with_lease, WORKER.shared)
 
 
 def _die_with_lease(shared: SharedLeaseState) -> None:
@@ -305,6 +310,10 @@ def _die_with_lease(shared: SharedLeaseState) -> None:
     while True:
         _exit_if_lost(shared)
         time.sleep(max(LEASE_POLL_INTERVAL_S, min(1.0, shared.left_s() / 2)))
+
+
+def _start_thread(target: Callable[..., None], *args: Any) -> None:
+    threading.Thread(target=target, args=args, daemon=True).start()
 
 
 def _exit_if_lost(shared: SharedLeaseState) -> None:

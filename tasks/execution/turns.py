@@ -30,7 +30,7 @@ _alone: tuple[str, str, int] | None = None
 
 
 def ensure_alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
-    """Kill what runs on of the agent's earlier turns on this machine; before the first claim.
+    """Kill all processes of the agent's earlier turns on this machine, before the first claim.
 
     False when that is not certain: then nothing may be claimed. Costs nothing once it is.
     """

@@ -176,7 +176,7 @@ def test_an_event_is_typed_once_though_its_step_was_not_kept(
     turns: Callable[..., Turns], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """`2` is that it was typed, `1` the answer."""
-    monkeypatch.setattr("fleet.turn.turn.JOURNAL_PATIENCE_S", 0)
+    monkeypatch.setattr("fleet.turn.turn.JOURNAL_TIMEOUT_S", 0)
     mine = turns()
     first = mine.next("measure this")
     first.ledger = Away(first.ledger, step)

@@ -51,7 +51,7 @@ def send(fleet: Fleet, *calls: list[Any]) -> str:
 
 
 def told(fleet: Fleet, dispatch_id: str) -> list[str]:
-    """What the tools of a turn that is completed told the model."""
+    """The results of a completed turn's tools for the model."""
     fleet.wait_state(dispatch_id, "completed")
     journal = fleet.books.ledger.steps(dispatch_id)
     steps = [json.loads(journal[number]) for number in sorted(journal, key=int)]

@@ -1,4 +1,4 @@
-"""What receivers are told of an outcome, in fields and in words."""
+"""The message about an outcome, in fields and as text."""
 
 import json
 from typing import Any

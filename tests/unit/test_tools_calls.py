@@ -25,7 +25,7 @@ def texts(*jobs: Job) -> list[str]:
 
 @pytest.fixture
 def gate() -> Iterator[Event]:
-    """What hangs in a test ends with it."""
+    """A gate that ends hanging calls with their test."""
     gate = Event()
     yield gate
     gate.set()

@@ -1,4 +1,4 @@
-"""What goes back to a model, and what a wrong configuration of tools says."""
+"""Messages that go back to a model, and errors of a wrong configuration of tools."""
 
 import json
 from collections.abc import Iterator
