@@ -20,8 +20,7 @@ from pathlib import Path
 
 from fleet.bench._auditor import RunMark
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 
 #: Where the lines go.
 DIARY = "BENCH_DIARY"

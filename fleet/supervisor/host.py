@@ -35,8 +35,7 @@ from fleet.system.backoff import Backoff
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
-from fleet.worker.lease import SharedLeaseState
-from fleet.worker.state import WORKER
+from fleet.worker.state import WORKER, SharedLeaseState
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from fleet.config.deliveries import UPSTREAM
 from fleet.config.settings import Settings
 from fleet.delivery.claims import LEASE_MARGIN_S, AttemptResult, PendingDelivery, claim, report
 from fleet.delivery.message import cloud_event
-from fleet.delivery.webhook import sample_of
+from fleet.delivery.webhook import result_of
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store
 from fleet.upstream.event_consumer import parse
@@ -180,4 +180,4 @@ class OutcomeReporter:
             return AttemptResult(
                 kind="failed", reason=f"it cannot be reached ({type(error).__name__})"
             )
-        return sample_of(answer.status_code, answer.headers)
+        return result_of(answer.status_code, answer.headers)

@@ -1,9 +1,9 @@
-"""What a worker's parent does before it forks, so that its children start fast and share memory.
+"""Imports in a worker's parent before it forks, so that its children start fast and share memory.
 
-LiteLLM's import takes seconds, and the first call imports hundreds of modules more. Done once in
-the parent, every child has them already, on pages shared by all. The parent itself must never make
-a call: LiteLLM starts threads with the first one, and a fork with threads may inherit held locks.
-So a forked child makes the call, tells what that imported, and the parent imports the same.
+LiteLLM's import takes seconds, and the first call imports hundreds of modules more. Imported once
+in the parent, all children have them, on shared pages. The parent itself must never make a call:
+LiteLLM starts threads with its first call, and a fork with threads may inherit held locks. So a
+forked child makes the call and reports the modules that it imported; the parent imports the same.
 """
 
 import importlib
@@ -41,7 +41,7 @@ _ANSWER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreloadReport:
-    """What `warm` gained: how many modules a first call need not import, and how long it took."""
+    """The gain of `preload_for`: modules that a first call need not import, and its duration."""
 
     modules: int
     seconds: float
@@ -53,10 +53,10 @@ def preload() -> None:
 
 
 def preload_for(models: Iterable[str] = ()) -> PreloadReport:
-    """Import whatever the first call of `models` would import, besides LiteLLM itself.
+    """Import the modules that the first call of `models` would import, besides LiteLLM itself.
 
-    Forks once and waits for that child at most `PROBE_S_MAX`; a probe that fails costs warmth and
-    nothing else. The caller forks its workers after `gc.collect()` and `gc.freeze()`.
+    Forks once and waits for that child at most `PROBE_S_MAX`. After a failed probe first calls
+    import for themselves. The caller forks its workers after `gc.collect()` and `gc.freeze()`.
 
     Raises RuntimeError where the process has more than one thread, before or after.
     """
@@ -67,7 +67,7 @@ def preload_for(models: Iterable[str] = ()) -> PreloadReport:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception:  # noqa: BLE001 - a module that only the probe could import is no loss
+        except Exception:  # noqa: BLE001 - a module that only the probe could import is not needed
             _log.warning("could not import %s ahead of the first call", name)
     _single_threaded("after")
     return PreloadReport(modules=len(names), seconds=time.monotonic() - started)
@@ -77,7 +77,7 @@ def _single_threaded(when: str) -> None:
     tasks = Path("/proc/self/task")
     count = len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
     if count != 1:
-        raise RuntimeError(f"warming up needs a process of one thread, {when} it there are {count}")
+        raise RuntimeError(f"preloading needs a process of one thread, {when} it there are {count}")
 
 
 def _imported_by_a_call(models: Iterable[str]) -> list[str]:
@@ -87,32 +87,32 @@ def _imported_by_a_call(models: Iterable[str]) -> list[str]:
         try:
             os.close(readable)
             _probe(models, writable)
-        except Exception:  # noqa: BLE001 - told to the log; the parent goes on without
+        except Exception:  # noqa: BLE001 - logged; the parent goes on without the modules
             _log.exception("the probe of a first call failed")
         finally:
-            # Not sys.exit: the parent's handlers and buffers are none of the probe's business.
+            # Not sys.exit: that would run the parent's exit handlers and flush its buffers.
             os._exit(0)
     os.close(writable)
     try:
-        told = _read_all(readable, time.monotonic() + PROBE_S_MAX)
+        report = _read_all(readable, time.monotonic() + PROBE_S_MAX)
     finally:
         os.close(readable)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    if not told:
+    if not report:
         _log.warning("no answer from the probe: first calls will import for themselves")
         return []
-    return [str(name) for name in json.loads(told)]
+    return [str(name) for name in json.loads(report)]
 
 
 def _read_all(readable: int, until: float) -> bytes:
-    """Everything up to the end; nothing where that did not come in time."""
-    told = b""
+    """All bytes up to the end; none where the end did not come in time."""
+    received = b""
     while select.select([readable], [], [], max(0.0, until - time.monotonic()))[0]:
         piece = os.read(readable, 1 << 16)
         if not piece:
-            return told
-        told += piece
+            return received
+        received += piece
     return b""
 
 
@@ -136,23 +136,23 @@ def _probe(models: Iterable[str], writable: int) -> None:
                 # A provider with another protocol: its modules are loaded all the same.
                 _log.debug("probe: %s", error)
     names = [name for name in sys.modules if name not in before]
-    told = json.dumps(names).encode()
-    while told:
-        told = told[os.write(writable, told) :]
+    report = json.dumps(names).encode()
+    while report:
+        report = report[os.write(writable, report) :]
 
 
 def _ignore(_: str) -> None:
-    """Take a piece of a stream."""
+    """Ignore a piece of a stream."""
 
 
 class _Provider(BaseHTTPRequestHandler):
     """Answers `ok` to every call, as a document or as a stream."""
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         body = json.dumps(_ANSWER).encode()
         kind = "application/json"
-        if asked.get("stream"):
+        if request.get("stream"):
             chunk = _ANSWER | {"object": "chat.completion.chunk"}
             body = b"data: " + json.dumps(chunk).replace('"message"', '"delta"').encode()
             body, kind = body + b"\n\ndata: [DONE]\n\n", "text/event-stream"
@@ -163,4 +163,4 @@ class _Provider(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Silence."""
+        """Log nothing."""

@@ -1,6 +1,6 @@
-"""LiteLLM itself, imported once, when it is asked for, and made quiet.
+"""LiteLLM itself, imported at the first use, and made quiet.
 
-The project's only door to it; importing this module is cheap, `load` is not.
+The project's only import of LiteLLM; importing this module is cheap, `load` is not.
 """
 
 import functools
@@ -17,7 +17,7 @@ def load() -> ModuleType:
     short leaves a half-made module behind for the rest of the process.
     """
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    # Else LiteLLM reads any .env file from here up to the root into this process's environment.
+    # Otherwise LiteLLM reads any .env file from here up to the root into the environment.
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
     import litellm
     from litellm.llms.custom_httpx.http_handler import HTTPHandler
@@ -26,11 +26,11 @@ def load() -> ModuleType:
 
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
-    # Else each piece of a stream starts an event loop in a thread, for callbacks nobody has set.
+    # Otherwise each piece of a stream starts an event loop in a thread, for callbacks never set.
     litellm.disable_streaming_logging = True
     litellm.disable_hf_tokenizer_download = True
     litellm.custom_provider_map = [{"provider": PROVIDER, "custom_handler": Echo()}]
-    # One for all calls: LiteLLM's cache makes a client, and so a connection, for each new timeout.
+    # One client for all calls: LiteLLM's cache makes a client and a connection for each timeout.
     litellm.client_session = HTTPHandler().client
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         # It logs whole tracebacks, with the provider's text, of errors that are reported here.

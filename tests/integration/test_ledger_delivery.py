@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config.settings import parse
-from fleet.delivery.throttle import Sample, Throttle
+from fleet.delivery.throttle import AttemptKind, Throttle
 from fleet.ledger import NOTHING, State, views
 from fleet.store import Store, keys
 from tests.fixtures.ledger import Books, Twice
@@ -200,7 +200,7 @@ def test_three_successes_in_a_row_halve_the_delay(store: Store) -> None:
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kinds=st.lists(st.sampled_from(["ack", "unverified", "failed", "failed"]), max_size=12))
-def test_the_same_throttle_as_for_terminals(store: Store, kinds: list[Sample]) -> None:
+def test_the_same_throttle_as_for_terminals(store: Store, kinds: list[AttemptKind]) -> None:
     store.client.flushall()
     throttle, wanted = Throttle(), []
     for kind in kinds:

@@ -20,7 +20,7 @@ from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp import connection, program, web
 from fleet.tools.mcp.errors import ToolServerError
 from fleet.tools.mcp.server import ToolServer
-from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import TurnFailed
 from tasks.tools import Toolset
 from tests.fakes import tool_server
 from tests.fakes.tool_web import TOKEN
