@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 #: Spans are sent so soon, not after OpenTelemetry's 5 s: a worker's child may be killed any moment.
-_DELAY_MS = "1000"
+_EXPORT_DELAY_MS = "1000"
 
 Value = str | int | float
 
@@ -44,7 +44,7 @@ class Span:
 @contextmanager
 def span(name: str, *, parent: str = "", **facts: Value) -> Iterator[Span]:
     """A span of the trace that `parent` (a `traceparent`) names, else of what is under way here."""
-    tracer = _tracer(os.getpid()) if _wanted() else None
+    tracer = _tracer(os.getpid()) if _enabled() else None
     if tracer is None:
         yield Span(parent)
         return
@@ -58,17 +58,17 @@ def span(name: str, *, parent: str = "", **facts: Value) -> Iterator[Span]:
     ) as started:
         carrier: dict[str, str] = {}
         propagator.inject(carrier)
-        mine = Span(carrier.get("traceparent", parent), started)
-        mine.set(**facts)
+        current = Span(carrier.get("traceparent", parent), started)
+        current.set(**facts)
         try:
-            yield mine
+            yield current
         except BaseException as error:
             started.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise
 
 
 @cache
-def _wanted() -> bool:
+def _enabled() -> bool:
     # Read once: a process's environment does not change, and every event passes here.
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     return any(os.environ.get(name) for name in _ENDPOINTS) and not disabled
@@ -87,7 +87,7 @@ def _tracer(_pid: int) -> "Tracer | None":
             "traces are asked for, but the extra is missing: pip install agent-fleet[otel]"
         )
         return None
-    os.environ.setdefault("OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS)
+    os.environ.setdefault("OTEL_BSP_SCHEDULE_DELAY", _EXPORT_DELAY_MS)
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "fleet"}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -147,20 +147,20 @@ def _person(key: str, rule: StageRule, human_deadline_s: float) -> Stage:
     )
 
 
-_WORDS = {
+_VERDICTS = {
     "approve": Verdict.APPROVE,
     "approved": Verdict.APPROVE,
     "reject": Verdict.REJECT,
     "rejected": Verdict.REJECT,
     "revise": Verdict.REVISE,
 }
-_WORD = "|".join(sorted(_WORDS, key=len, reverse=True))
+_WORD = "|".join(sorted(_VERDICTS, key=len, reverse=True))
 #: Markdown's emphasis, headings, quotes and list marks around a line.
-_DRESS = r"[\s*_#>`~-]*"
+_MARKUP = r"[\s*_#>`~-]*"
 #: `REJECT`, `**Revise:** shorter`, `approved - fine`; but "Reject spam at the gate" is just text,
 #: unless `verdict:` says that it is one.
-_BARE = re.compile(rf"{_DRESS}({_WORD})[*_`~]*\s*(?:[.:,;!–—-].*)?$", re.IGNORECASE | re.DOTALL)
-_NAMED = re.compile(rf"{_DRESS}verdict[*_`~]*\s*[:=]{_DRESS}({_WORD})\b", re.IGNORECASE)
+_BARE = re.compile(rf"{_MARKUP}({_WORD})[*_`~]*\s*(?:[.:,;!–—-].*)?$", re.IGNORECASE | re.DOTALL)
+_NAMED = re.compile(rf"{_MARKUP}verdict[*_`~]*\s*[:=]{_MARKUP}({_WORD})\b", re.IGNORECASE)
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
 #: The most cautious first.
 _CAUTION = (Verdict.REJECT, Verdict.REVISE, Verdict.APPROVE)
@@ -178,8 +178,8 @@ def read_verdict(answer: str) -> Verdict | None:
     if found is not None:
         return found
     lines = [line for line in text.splitlines() if line.strip()]
-    said = {_in_line(line) for line in (lines[:1] + lines[-1:])}
-    return next((verdict for verdict in _CAUTION if verdict in said), None)
+    verdicts = {_in_line(line) for line in (lines[:1] + lines[-1:])}
+    return next((verdict for verdict in _CAUTION if verdict in verdicts), None)
 
 
 def _in_json(text: str) -> Verdict | None:
@@ -191,12 +191,12 @@ def _in_json(text: str) -> Verdict | None:
     with suppress(ValueError, RecursionError):
         value = json.loads(body)
     verdict = value.get("verdict") if isinstance(value, Mapping) else None
-    return _WORDS.get(verdict.strip().lower()) if isinstance(verdict, str) else None
+    return _VERDICTS.get(verdict.strip().lower()) if isinstance(verdict, str) else None
 
 
 def _in_line(line: str) -> Verdict | None:
     match = _NAMED.match(line) or _BARE.match(line)
-    return _WORDS[match[1].lower()] if match else None
+    return _VERDICTS[match[1].lower()] if match else None
 
 
 def _shown(name: str) -> str:

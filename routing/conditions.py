@@ -40,7 +40,7 @@ class Patterns:
             regex=re.compile(together) if globs else None,
         )
 
-    def handles(self) -> dict[int | None, set[str]] | None:
+    def index_keys(self) -> dict[int | None, set[str]] | None:
         """By length, how each glob must begin; under None what must be equal. One of them is met.
 
         None when a glob may begin in any way.

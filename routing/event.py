@@ -136,8 +136,8 @@ class Event:
         if self.sent_by == SENT_BY_FLEET:
             return ""
         text = None if self.text == _as_text(self.data) else self.text
-        said = (self.to, text, self.type, self.subject, self.session, self.priority, self.data)
-        words = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        found = (self.to, text, self.type, self.subject, self.session, self.priority, self.data)
+        words = json.dumps(found, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(words.encode()).hexdigest()[:40]
 
     def forward(self, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,10 +86,10 @@ class Rule:
             for attribute, patterns in self.patterns.items()
         ) and all(values.covers(other.data[path]) for path, values in self.data.items())
 
-    def handles(self) -> Iterator[dict["FieldPath", frozenset[Hashable]]]:
+    def index_keys(self) -> Iterator[dict["FieldPath", frozenset[Hashable]]]:
         """Of each condition by which the rule can be found: where to look, and for what."""
         for attribute, patterns in self.patterns.items():
-            if found := patterns.handles():
+            if found := patterns.index_keys():
                 yield {FieldPath(attribute, (), n): frozenset(texts) for n, texts in found.items()}
         for values in self.data.values():
             yield {FieldPath("data", values.path): values.values}

@@ -24,8 +24,8 @@ class Table:
 
     rules: tuple[Rule, ...]
     match: Match
-    hung: Mapping[FieldPath, Mapping[Hashable, Sequence[int]]]  #: positions in `rules`
-    loose: Sequence[int]  #: the positions of those that hang on nothing
+    indexed: Mapping[FieldPath, Mapping[Hashable, Sequence[int]]]  #: positions in `rules`
+    unindexed: Sequence[int]  #: the positions of those that hang on nothing
 
     @classmethod
     def checked(cls, rules: Sequence[Rule], match: Match) -> "Table":
@@ -36,28 +36,28 @@ class Table:
         shared = Counter(
             (place, value)
             for rule in rules
-            for handle in rule.handles()
-            for place, values in handle.items()
+            for index_key in rule.index_keys()
+            for place, values in index_key.items()
             for value in values
         )
-        hung: dict[FieldPath, dict[Hashable, list[int]]] = {}
-        loose: list[int] = []
-        table = cls(tuple(rules), match, hung, loose)
+        indexed: dict[FieldPath, dict[Hashable, list[int]]] = {}
+        unindexed: list[int] = []
+        table = cls(tuple(rules), match, indexed, unindexed)
         for position, rule in enumerate(rules):
-            table._refuse_if_useless(rule)
-            handle = min(
-                rule.handles(),
-                key=lambda handle: max(
-                    shared[at, v] for at, values in handle.items() for v in values
+            table._check_reachable(rule)
+            index_key = min(
+                rule.index_keys(),
+                key=lambda index_key: max(
+                    shared[at, v] for at, values in index_key.items() for v in values
                 ),
                 default=None,
             )
-            if handle is None:
-                loose.append(position)
+            if index_key is None:
+                unindexed.append(position)
                 continue
-            for place, values in handle.items():
+            for place, values in index_key.items():
                 for value in values:
-                    hung.setdefault(place, {}).setdefault(value, []).append(position)
+                    indexed.setdefault(place, {}).setdefault(value, []).append(position)
         return table
 
     @property
@@ -67,21 +67,21 @@ class Table:
 
     def find(self, event: Event) -> list[Rule]:
         """The rules that apply: the first that matches, or all, in the order of the file."""
-        here = set(self._at(lambda place: place.of_event(event)))
-        found = sorted(here.union(self.loose)) if here else self.loose
+        here = set(self._positions(lambda place: place.of_event(event)))
+        found = sorted(here.union(self.unindexed)) if here else self.unindexed
         matching = (rule for rule in map(self.rules.__getitem__, found) if rule.match(event))
         if self.match == "all":
             return list(matching)
         first = next(matching, None)
         return [] if first is None else [first]
 
-    def _at(self, look: Callable[[FieldPath], Hashable]) -> Iterator[int]:
-        for place, there in self.hung.items():
-            yield from there.get(look(place), ())
+    def _positions(self, key_of: Callable[[FieldPath], Hashable]) -> Iterator[int]:
+        for place, there in self.indexed.items():
+            yield from there.get(key_of(place), ())
 
-    def _refuse_if_useless(self, rule: Rule) -> None:
+    def _check_reachable(self, rule: Rule) -> None:
         """Compare with the rules before it that may match all it matches: they are few."""
-        candidates = {*self._at(lambda place: place.of_rule(rule)), *self.loose}
+        candidates = {*self._positions(lambda place: place.of_rule(rule)), *self.unindexed}
         for earlier in (self.rules[position] for position in sorted(candidates)):
             if not earlier.covers(rule):
                 continue

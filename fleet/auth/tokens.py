@@ -52,8 +52,8 @@ class Token:
     @classmethod
     def parse(cls, text: str) -> Self:
         """A token as it is kept."""
-        kept: dict[str, Any] = json.loads(text)
-        return cls(**{**kept, "scopes": tuple(kept["scopes"])})
+        stored: dict[str, Any] = json.loads(text)
+        return cls(**{**stored, "scopes": tuple(stored["scopes"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ class Rights:
             raise _lacks("admin")
 
     def _has(self, verb: str, name: str) -> bool:
-        mine = self.scopes
-        return f"{verb}:{EVERYONE}" in mine or f"{verb}:{name}" in mine or "admin" in mine
+        scopes = self.scopes
+        return f"{verb}:{EVERYONE}" in scopes or f"{verb}:{name}" in scopes or "admin" in scopes
 
 
 #: Where no token is asked for, everybody may do everything.
@@ -178,8 +178,8 @@ def create(
         rate_per_s=rate_per_s,
         body_bytes=body_bytes,
     )
-    kept = Token.parse(store.run("token", "create", token.id, json.dumps(asdict(token))))
-    return kept, f"fleet_{token.id}_{secret}"
+    stored = Token.parse(store.run("token", "create", token.id, json.dumps(asdict(token))))
+    return stored, f"fleet_{token.id}_{secret}"
 
 
 def revoke(store: Store, which: str) -> list[Token]:
@@ -196,8 +196,8 @@ def revoke(store: Store, which: str) -> list[Token]:
 def read_all(store: Store) -> dict[str, Token]:
     """Every token there ever was, by id. Raises BrokerUnavailable."""
     with reachable():
-        kept: Any = store.client.hgetall(keys.TOKENS)
-    return {token_id: Token.parse(text) for token_id, text in kept.items()}
+        stored: Any = store.client.hgetall(keys.TOKENS)
+    return {token_id: Token.parse(text) for token_id, text in stored.items()}
 
 
 def senders(store: Store) -> tuple[str, ...]:
@@ -234,8 +234,8 @@ def use_ticket(store: Store, ticket: str) -> str | None:
 
     Raises BrokerUnavailable.
     """
-    kept = store.run("ticket", "use", _digest(ticket), "", 0)
-    return None if kept is None else str(kept)
+    stored = store.run("ticket", "use", _digest(ticket), "", 0)
+    return None if stored is None else str(stored)
 
 
 def _digest(text: str) -> str:

@@ -55,9 +55,9 @@ async def _run(host: str, port: int, connections: int, events: int, text: str) -
 def main() -> None:
     """Serve standard input until it ends."""
     for line in sys.stdin:
-        told = json.loads(line)
-        told.pop("do")
-        print(json.dumps(asyncio.run(_run(**told))), flush=True)
+        request = json.loads(line)
+        request.pop("do")
+        print(json.dumps(asyncio.run(_run(**request))), flush=True)
 
 
 if __name__ == "__main__":

@@ -48,13 +48,13 @@ def _follow_the_benchmark(**_: Any) -> None:
 @signals.worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     # The same line as a turn's, under a name instead of a number.
-    _turns.note(f"ready:{sender.hostname.partition('@')[0]}")
+    _turns.record(f"ready:{sender.hostname.partition('@')[0]}")
 
 
 if URL in os.environ:
     app = configured(os.environ[URL], float(os.environ[TIMEOUT_S]))
-    app.task(name="noop")(_turns.note)
-    app.task(name="hold")(_turns.held)
+    app.task(name="noop")(_turns.record)
+    app.task(name="hold")(_turns.hold_text)
     app.task(name="stay")(_turns.stay)
     if os.environ.get(LITELLM):
         __import__("tasks.model.completion", fromlist=["load"]).load()

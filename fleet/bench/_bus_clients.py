@@ -87,7 +87,7 @@ class BusClient(asyncio.Protocol):
         if len(words) != 2:  # a notice, or another's event
             self._crowd.other += 1
             return
-        self._crowd.took(self, int(words[0]), now - int(words[1]), now)
+        self._crowd.record(self, int(words[0]), now - int(words[1]), now)
 
 
 class Crowd:
@@ -108,7 +108,7 @@ class Crowd:
         for client in self.clients:
             client.last = last
 
-    def took(self, client: BusClient, number: int, wait_ns: int, now: int) -> None:
+    def record(self, client: BusClient, number: int, wait_ns: int, now: int) -> None:
         """One delivery."""
         if number <= client.last:
             self.duplicated += 1
@@ -177,15 +177,15 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     crowd = Crowd()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        told = json.loads(line)
+        request = json.loads(line)
         answer: dict[str, Any] = {}
-        match told.pop("do"):
+        match request.pop("do"):
             case "open":
-                await crowd.open(**told)
+                await crowd.open(**request)
             case "begin":
-                crowd.begin(**told)
+                crowd.begin(**request)
             case "wait":
-                await crowd.wait(**told)
+                await crowd.wait(**request)
                 answer = crowd.figures()
             case "close":
                 crowd.close()

@@ -83,7 +83,7 @@ class Target:
         self.processes = Processes(where, "target")
         self.log = where.folder / "target.log"
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._restarter = threading.Thread(target=self._restart_ended, daemon=True)
         self._commands = self._all_commands()
 
     def _write(self, port: int, ttl_s: float, turn: str, timeout_s: float) -> Path:
@@ -120,10 +120,10 @@ class Target:
         client = self.store.client
         while client.exists(*leases) < len(leases) or not client.exists(keys.BEAT):
             if time.monotonic() > until:
-                said = self.processes.last_words()
-                raise FleetError(f"The fleet to torment did not get ready: {said}")
+                line = self.processes.last_line()
+                raise FleetError(f"The fleet to torment did not get ready: {line}")
             time.sleep(0.05)
-        self._keeper.start()
+        self._restarter.start()
 
     def pid(self, name: str) -> int:
         """The process of `host0`, `shared` or `beat`."""
@@ -150,12 +150,12 @@ class Target:
     def stop(self) -> None:
         """End every process; none is left, not even a stopped one."""
         self._stopping.set()
-        if self._keeper.is_alive():
-            self._keeper.join()
+        if self._restarter.is_alive():
+            self._restarter.join()
         self.processes.stop()
         self.store.close()
 
-    def _keep(self) -> None:
+    def _restart_ended(self) -> None:
         while not self._stopping.wait(POLL_INTERVAL_S):
             # What a test has started beside them is its own to start again.
             for name, (argv, env) in self._commands.items():

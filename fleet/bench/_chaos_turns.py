@@ -39,13 +39,13 @@ def calls(turn: Turn) -> str:
     with diary(turn) as write:
         for number in range(1, int(steps) + 1):
             fails = rest == ["fail"] and turn.claim.attempt == 1 and number == int(steps)
-            call = partial(ask, turn, number, float(seconds), fails=fails)
+            call = partial(request, turn, number, float(seconds), fails=fails)
             turn.step("ask", {"number": number}, call)
             write("kept", number)
     return turn.claim.dispatch_id
 
 
-def ask(turn: Turn, number: int, seconds: float, *, fails: bool = False) -> str:
+def request(turn: Turn, number: int, seconds: float, *, fails: bool = False) -> str:
     """One call that takes `seconds`. Raises TurnFailed when it is refused, or OSError."""
     name = f"{turn.claim.dispatch_id}/{number}/{turn.claim.attempt}"
     body = {"name": name, "seconds": seconds, "fails": fails}

@@ -47,9 +47,9 @@ class Processes:
     """Started processes, each its own session, which end with this one."""
 
     def __init__(self, where: Lab, name: str) -> None:
-        self._said = where.folder / f"{name}.log"
-        self._output = self._said.open("ab")
-        self._lifeline, self._held = os.pipe()
+        self._log_path = where.folder / f"{name}.log"
+        self._output = self._log_path.open("ab")
+        self._lifeline, self._lifeline_end = os.pipe()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, argv: Sequence[str], env: dict[str, str]) -> None:
@@ -64,9 +64,9 @@ class Processes:
             pass_fds=[self._lifeline],
         )
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line that any of them printed."""
-        lines = self._said.read_text(errors="replace").split("\n")
+        lines = self._log_path.read_text(errors="replace").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "nothing was printed")
 
     def stop(self) -> None:
@@ -81,7 +81,7 @@ class Processes:
             kill_session(process.pid)
             process.wait(STOP_S_MAX)
         self.running.clear()
-        os.close(self._held)
+        os.close(self._lifeline_end)
         os.close(self._lifeline)
         self._output.close()
 
@@ -106,14 +106,14 @@ class Fleet:
         argv = [sys.executable, "-m", "fleet", "host"]
         self.processes.start(name, argv, {"FLEET_CONFIG": str(self._config)})
 
-    def await_ready(self, patience_s: float = READY_S_MAX) -> None:
+    def await_ready(self, timeout_s: float = READY_S_MAX) -> None:
         """Return when every agent's lease is held."""
         leases = [keys.lease(agent) for agent in self.agents]
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + timeout_s
         while self.store.client.exists(*leases) < len(leases):
             if time.monotonic() > until or self.processes.running["host"].poll() is not None:
-                said = self.processes.last_words()
-                raise FleetError(f"The host of {len(leases)} agents did not get ready: {said}")
+                line = self.processes.last_line()
+                raise FleetError(f"The host of {len(leases)} agents did not get ready: {line}")
             time.sleep(0.01)
 
     def send(self, agent: str, text: str) -> None:
@@ -165,9 +165,9 @@ class Bare:
             argv += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
             self.processes.start(agent, argv, self._env)
 
-    def await_ready(self, patience_s: float = READY_S_MAX) -> None:
+    def await_ready(self, timeout_s: float = READY_S_MAX) -> None:
         """Return when every worker has said that it consumes."""
-        self._lab.await_lines({f"ready:{agent}" for agent in self.agents}, patience_s)
+        self._lab.await_lines({f"ready:{agent}" for agent in self.agents}, timeout_s)
 
     def send(self, agent: str, text: str) -> None:
         """Publish one task."""

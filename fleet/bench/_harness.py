@@ -76,10 +76,10 @@ class Lab:
         split = (line.decode().split(" ") for line in whole)
         return [Line(number, int(at_ns), int(pid)) for number, at_ns, pid in split]
 
-    def await_lines(self, numbers: set[str], patience_s: float = TIMEOUT_S) -> dict[str, Line]:
+    def await_lines(self, numbers: set[str], timeout_s: float = TIMEOUT_S) -> dict[str, Line]:
         """The first line of each number; other lines are passed over. Raises FleetError."""
         found: dict[str, Line] = {}
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + timeout_s
         while len(found) < len(numbers):
             for line in self.lines():
                 if line.number in numbers:
@@ -87,7 +87,7 @@ class Lab:
             if time.monotonic() > until:
                 raise FleetError(
                     f"{len(numbers) - len(found)} of {len(numbers)} turns did not start within "
-                    f"{patience_s:g} s; the logs are in {self.folder} while this runs."
+                    f"{timeout_s:g} s; the logs are in {self.folder} while this runs."
                 )
             # As rare as keeps the figures, because the reader shares the machine with the read.
             time.sleep(0.001)
@@ -110,7 +110,7 @@ def lab(options: Mapping[str, Option]) -> Iterator[Lab]:
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=root))
     ours = {name: os.environ.pop(name) for name in list(os.environ) if _hidden(name)}
-    before = signal.signal(signal.SIGTERM, _leave)
+    before = signal.signal(signal.SIGTERM, _exit)
     try:
         os.environ[_turns.LOG] = str(folder / "turns.log")
         durability: Durability = "always" if options["durability"] == "always" else "everysec"
@@ -131,11 +131,11 @@ def _hidden(name: str) -> bool:
     return name.startswith("FLEET_") and not name.startswith(("FLEET_REDIS_SERVER", "FLEET_TEST_"))
 
 
-def _leave(_number: int, _frame: object) -> NoReturn:
+def _exit(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def settle(defaults: Mapping[str, Option], given: Mapping[str, Option]) -> dict[str, Option]:
+def parse_options(defaults: Mapping[str, Option], given: Mapping[str, Option]) -> dict[str, Option]:
     """The options of a run, each of its default's type.
 
     Raises ConfigError for one not known, and for what is no number, or none above zero. What is 0
@@ -163,8 +163,8 @@ def in_turns(rounds: int, contenders: Sequence[Any], measure: Callable[[Any], Fi
     for number in range(rounds):
         for place, contender in order:
             results[place].append(measure(contender))
-            said = " ".join(f"{k}={v:g}" for k, v in results[place][-1].items())
-            progress(f"round {number + 1}/{rounds} {contender.name}: {said}")
+            text = " ".join(f"{k}={v:g}" for k, v in results[place][-1].items())
+            progress(f"round {number + 1}/{rounds} {contender.name}: {text}")
         order.reverse()
     return results
 
@@ -210,7 +210,7 @@ def bench(
     name: str, of: str, defaults: Mapping[str, Option], given: Mapping[str, Option]
 ) -> Iterator[Bench]:
     """Settle the options and open a lab. Raises as `settle`."""
-    options = settle(defaults, given)
+    options = parse_options(defaults, given)
     with lab(options) as where:
         yield Bench(name, of, options, where)
 
@@ -256,14 +256,14 @@ def report(
 
 def machine(where: Lab) -> dict[str, Any]:
     """What the figures depend on."""
-    told = ask(where.endpoint.url)
-    kind = "Valkey" if told.get("server_name") == "valkey" else "Redis"
+    info = ask(where.endpoint.url)
+    kind = "Valkey" if info.get("server_name") == "valkey" else "Redis"
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "load": rounded(os.getloadavg()[0]),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "broker": f"{kind} {told.get('valkey_version') or told.get('redis_version')}",
+        "broker": f"{kind} {info.get('valkey_version') or info.get('redis_version')}",
         "fsync": where.durability,
     }
 

@@ -9,7 +9,7 @@ from fleet.bench._chaos_fleet import Target, children, kill
 from fleet.bench._faults import Fault
 from fleet.bench._harness import Lab
 from fleet.bench._power import Power
-from fleet.bench._wire import EventPipe
+from fleet.bench._wire import ChaosNetwork
 from fleet.errors import BrokerUnavailable
 
 #: How long all possible victims may be on their way back: a host that was killed takes seconds.
@@ -20,7 +20,7 @@ _POLL_INTERVAL_S = 0.01
 class Nemesis:
     """Carries out faults, one after another; those that last end by themselves meanwhile."""
 
-    def __init__(self, where: Lab, target: Target, wire: EventPipe, power: Power | None) -> None:
+    def __init__(self, where: Lab, target: Target, wire: ChaosNetwork, power: Power | None) -> None:
         self.done: Counter[str] = Counter()
         self.kills = 0
         self.bytes_cut = 0  #: by power losses: written, and not fsynced
@@ -29,7 +29,7 @@ class Nemesis:
         self._wire = wire
         self._power = power
         self._stopped: set[int] = set()
-        self._ending: list[threading.Timer] = []
+        self._timers: list[threading.Timer] = []
         if power is not None:
             power.watch(where)
 
@@ -45,7 +45,7 @@ class Nemesis:
                 proxy.mute(fault.seconds) if kind == "mute" else proxy.hold(fault.seconds)
             )
         elif kind in ("broker", "power"):
-            self._end_broker(fault.seconds, power=kind == "power")
+            self._kill_broker(fault.seconds, power=kind == "power")
         elif kind == "stop_broker":
             self._stop((self._where.endpoint.pid,), fault.seconds)
         elif kind in ("host", "shared", "beat"):
@@ -57,7 +57,7 @@ class Nemesis:
 
     def heal(self) -> None:
         """Nothing is stopped any more, and nothing will be."""
-        for timer in self._ending:
+        for timer in self._timers:
             timer.cancel()
         kill(*self._stopped, number=signal.SIGCONT)
         self._stopped.clear()
@@ -67,9 +67,9 @@ class Nemesis:
         worker = self._find(fault.agent)
         if worker is None:
             return False
-        who = fault.kind.removeprefix("stop_")
-        victims = [] if who == "worker" else children(worker)
-        if who != "child":
+        target = fault.kind.removeprefix("stop_")
+        victims = [] if target == "worker" else children(worker)
+        if target != "child":
             victims.append(worker)
         return kill(*victims) if fault.kills else self._stop(tuple(victims), fault.seconds)
 
@@ -91,17 +91,17 @@ class Nemesis:
     def _stop(self, pids: tuple[int, ...], seconds: float) -> bool:
         hit = kill(*pids, number=signal.SIGSTOP)
         self._stopped |= {*pids}
-        timer = threading.Timer(seconds, self._go_on, (pids,))
+        timer = threading.Timer(seconds, self._resume, (pids,))
         timer.daemon = True
-        self._ending.append(timer)
+        self._timers.append(timer)
         timer.start()
         return hit
 
-    def _go_on(self, pids: tuple[int, ...]) -> None:
+    def _resume(self, pids: tuple[int, ...]) -> None:
         kill(*pids, number=signal.SIGCONT)
         self._stopped -= {*pids}
 
-    def _end_broker(self, away_s: float, *, power: bool) -> None:
+    def _kill_broker(self, away_s: float, *, power: bool) -> None:
         """SIGKILL, or as if the power went; then the next server on the same data."""
         broker = self._where.broker
         kill(self._where.endpoint.pid)

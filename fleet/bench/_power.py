@@ -39,7 +39,7 @@ class Power:
 
     def watch(self, where: Lab) -> None:
         """Follow the server that runs now; returns when its next fsync would be seen."""
-        self.end()
+        self.stop()
         client = where.client()
         client.config_set("auto-aof-rewrite-percentage", 0)
         self._pid = where.endpoint.pid
@@ -67,7 +67,7 @@ class Power:
             os.truncate(path, os.path.getsize(path) - size)
         return sum(unsynced.values())
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Watch no more."""
         if self._strace is None:
             return
@@ -84,9 +84,9 @@ class Power:
         while b"sync(" not in self._trace.read_bytes():
             if strace.poll() is not None or time.monotonic() > until:
                 strace.kill()
-                said = strace.stderr.read() if strace.stderr else b""
+                output = strace.stderr.read() if strace.stderr else b""
                 raise FleetError(
-                    f"strace cannot follow the broker: {said.decode(errors='replace').strip()}"
+                    f"strace cannot follow the broker: {output.decode(errors='replace').strip()}"
                 )
             client.set("bench:power", self._pid)
             time.sleep(0.01)

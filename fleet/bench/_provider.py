@@ -51,17 +51,17 @@ class Provider:
                 for line in head.lower().split(b"\r\n")
                 if line.startswith(b"content-length:")
             )
-            asked = json.loads(await reader.readexactly(length))
-            await self._answer(asked, reader, writer)
+            request = json.loads(await reader.readexactly(length))
+            await self._answer(request, reader, writer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # the caller was killed
         finally:
             writer.close()
 
     async def _answer(
-        self, asked: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        dispatch_id, step, attempt = asked["name"].split("/")
+        dispatch_id, step, attempt = request["name"].split("/")
         number = next(self._numbers)
         self._calls[number] = Call(
             dispatch_id=dispatch_id,
@@ -70,12 +70,12 @@ class Provider:
             started_ns=time.monotonic_ns(),
             finished_ns=None,
         )
-        await asyncio.sleep(float(asked["seconds"]))
+        await asyncio.sleep(float(request["seconds"]))
         message = {"role": "assistant", "content": f"{step} of {dispatch_id}"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         if reader.at_eof():
             return
-        if asked["fails"]:
+        if request["fails"]:
             await _write(writer, "503 Service Unavailable", {"error": {"message": "Overloaded."}})
             return
         await _write(writer, "200 OK", {"object": "chat.completion", "choices": [choice]})

@@ -83,7 +83,7 @@ class Server:
         self._process.wait()
 
 
-class Helper:
+class ClientProcess:
     """A module that is run, takes one JSON object a line and answers each with one."""
 
     def __init__(self, module: ModuleType) -> None:
@@ -96,11 +96,11 @@ class Helper:
         self._in = cast("IO[str]", self._process.stdin)
         self._out = cast("IO[str]", self._process.stdout)
 
-    def tell(self, do: str, **what: Any) -> None:
+    def send(self, do: str, **what: Any) -> None:
         """Begin something."""
         print(json.dumps({"do": do, **what}), file=self._in, flush=True)
 
-    def answer(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """When it is done. Raises FleetError when the process has ended."""
         line = self._out.readline()
         if not line:
@@ -108,10 +108,10 @@ class Helper:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def ask(self, do: str, **what: Any) -> dict[str, Any]:
+    def request(self, do: str, **what: Any) -> dict[str, Any]:
         """`tell` and `answer`."""
-        self.tell(do, **what)
-        return self.answer()
+        self.send(do, **what)
+        return self.receive()
 
     def stop(self) -> None:
         """Kill it."""

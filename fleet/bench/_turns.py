@@ -19,24 +19,24 @@ HOLD_S_MAX = 60.0
 
 def noop(turn: Any) -> None:
     """Note that the turn has started, and end it. `turn` is the fleet's."""
-    note(turn.text)
+    record(turn.text)
 
 
 def hold(turn: Any) -> None:
     """Note that the turn has started; the first time, stay in it until killed."""
-    held(turn.text)
+    hold_text(turn.text)
 
 
-def note(text: str) -> None:
+def record(text: str) -> None:
     """Write the line of an event."""
     started = time.monotonic_ns()
     number = text.partition(" ")[0]
     os.write(_log(), b"%s %d %d\n" % (number.encode(), started, os.getpid()))
 
 
-def held(text: str) -> None:
+def hold_text(text: str) -> None:
     """As `hold`, until `release` too. A number below zero is never held."""
-    note(text)
+    record(text)
     mark = _mark(text)
     if text.startswith("-") or mark.exists():
         return
@@ -48,7 +48,7 @@ def held(text: str) -> None:
 
 def stay(text: str) -> None:
     """Note that the turn has started, and stay in it for the seconds that come after the number."""
-    note(text)
+    record(text)
     time.sleep(float(text.split(" ")[1]))
 
 

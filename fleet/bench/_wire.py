@@ -12,7 +12,7 @@ from fleet.bench._proxy import Proxy
 TIMEOUT_S = 10.0
 
 
-class EventPipe:
+class ChaosNetwork:
     """A proxy for each host, to the broker's `socket`, and one provider for all."""
 
     def __init__(self, socket: str, hosts: int) -> None:

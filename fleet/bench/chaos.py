@@ -30,10 +30,10 @@ from fleet.bench._auditor import AuditReport, History, audit
 from fleet.bench._chaos_fleet import Target
 from fleet.bench._contenders import names
 from fleet.bench._faults import Fault, schedule
-from fleet.bench._harness import Lab, Option, lab, machine, progress, rounded, settle
+from fleet.bench._harness import Lab, Option, lab, machine, parse_options, progress, rounded
 from fleet.bench._nemesis import Nemesis
 from fleet.bench._power import Power
-from fleet.bench._wire import EventPipe
+from fleet.bench._wire import ChaosNetwork
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import Accepted
@@ -64,24 +64,24 @@ REFUSED_EVERY = 7
 BATCH_EVERY = 5
 BATCH = 3
 _RETRY_DELAY_S = 0.02
-_TELL_S = 10.0
+_PROGRESS_INTERVAL_S = 10.0
 
 
 def run(**given: Option) -> dict[str, Any]:
     """Torment a fleet; see the module. Raises FleetError when it cannot be started or read."""
-    options = settle(OPTIONS, given)
+    options = parse_options(OPTIONS, given)
     power = Power() if options["power_loss"] else None
     with lab(options) as where:
         evidence, done = _torment(where, options, power)
-        verdict = audit(evidence)
-        _tell(verdict, evidence, int(options["seed"]))
+        result = audit(evidence)
+        _print_violations(result, evidence, int(options["seed"]))
         return {
             "name": "chaos",
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(where),
             "seed": options["seed"],
             "options": options,
-            "figures": {**_figures(verdict), **done},
+            "figures": {**_figures(result), **done},
             "baseline": None,
             "ratio": None,
         }
@@ -92,7 +92,7 @@ def _torment(
 ) -> tuple[History, dict[str, Any]]:
     agents, hosts = names(int(options["agents"])), int(options["hosts"])
     ttl_s = float(options["lease_ttl_s"])
-    with EventPipe(where.endpoint.socket, hosts) as wire:
+    with ChaosNetwork(where.endpoint.socket, hosts) as wire:
         ports = [proxy.port for proxy in wire.proxies]
         target = Target(where, agents, ports=ports, provider=wire.provider.port, ttl_s=ttl_s)
         sender = _Sender(target, int(options["seed"]))
@@ -128,12 +128,12 @@ def _torment(
             nemesis.heal()
             target.stop()
             if power is not None:
-                power.end()
+                power.stop()
 
 
 def _carry_out(plan: list[Fault], seconds: float, nemesis: Nemesis, sender: "_Sender") -> None:
     """Keep the pauses of the plan: no hail of faults makes up for one that took longer."""
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     planned_s = 0.0
     for fault in (*plan, None):
         at_s = fault.at_s if fault else seconds
@@ -143,11 +143,12 @@ def _carry_out(plan: list[Fault], seconds: float, nemesis: Nemesis, sender: "_Se
             sender.check()
         if fault is not None:
             nemesis.do(fault)
-        if time.monotonic() - told > _TELL_S:
-            told = time.monotonic()
+        if time.monotonic() - reported > _PROGRESS_INTERVAL_S:
+            reported = time.monotonic()
             progress(
-                f"{told - began:.0f} s: {nemesis.kills} kills, {sum(nemesis.done.values())} faults,"
-                f" {len(sender.accepted)} dispatches accepted"
+                f"{reported - began:.0f} s: {nemesis.kills} kills, "
+                f"{sum(nemesis.done.values())} faults, "
+                f"{len(sender.accepted)} dispatches accepted"
             )
 
 
@@ -246,27 +247,27 @@ def _refused(target: Target) -> int:
     return target.log.read_text(errors="replace").count("outcome refused")
 
 
-def _figures(verdict: AuditReport) -> dict[str, Any]:
+def _figures(result: AuditReport) -> dict[str, Any]:
     counted = ("lost", "doubled", "overlaps", "reordered", "repeated_calls", "stale_writes")
     return {
-        "accepted": verdict.accepted,
-        "completed": verdict.outcomes.get("completed", 0),
-        **{name: len(getattr(verdict, name)) for name in counted},
-        "worst_s": rounded(verdict.worst_s),
-        "outcomes": verdict.outcomes,
-        "interrupted": verdict.interrupted,
-        "resumed_steps": verdict.resumed_steps,
-        "paid_again": verdict.paid_again,
+        "accepted": result.accepted,
+        "completed": result.outcomes.get("completed", 0),
+        **{name: len(getattr(result, name)) for name in counted},
+        "worst_s": rounded(result.worst_s),
+        "outcomes": result.outcomes,
+        "interrupted": result.interrupted,
+        "resumed_steps": result.resumed_steps,
+        "paid_again": result.paid_again,
     }
 
 
-def _tell(verdict: AuditReport, history: History, seed: int) -> None:
+def _print_violations(result: AuditReport, history: History, seed: int) -> None:
     """Violations go to standard error, and the whole history next to the data folder's runs."""
-    if not verdict.violations:
+    if not result.violations:
         return
-    for violation in verdict.violations:
+    for violation in result.violations:
         progress(f"VIOLATION {violation}")
     path = Path(load().data_dir).absolute() / f"chaos-{seed}.json"
-    told = asdict(history) | {"accepted": sorted(history.accepted)}
-    path.write_text(json.dumps(told, default=str))
+    reported = asdict(history) | {"accepted": sorted(history.accepted)}
+    path.write_text(json.dumps(reported, default=str))
     progress(f"the whole history is in {path}")

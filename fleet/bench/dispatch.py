@@ -18,11 +18,11 @@ from fleet.bench._harness import (
     in_turns,
     lab,
     medians,
+    parse_options,
     percentile,
     progress,
     report,
     rounded,
-    settle,
 )
 
 OPTIONS: dict[str, Option] = {
@@ -41,7 +41,7 @@ RETRY_DELAY_S = (0.005, 0.02)
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module. Raises FleetError when turns do not start."""
-    options = settle(OPTIONS, given)
+    options = parse_options(OPTIONS, given)
     agents = names(int(options["agents"]))
     with lab(options) as where:
         fleet, bare = Fleet(where, agents, "noop"), Bare(where, agents, "noop")

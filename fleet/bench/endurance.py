@@ -21,9 +21,9 @@ from fleet.bench._auditor import History, audit
 from fleet.bench._chaos_fleet import Target
 from fleet.bench._contenders import Bare, names
 from fleet.bench._faults import Fault
-from fleet.bench._harness import Figures, Option, lab, progress, report, rounded, settle
+from fleet.bench._harness import Figures, Option, lab, parse_options, progress, report, rounded
 from fleet.bench._nemesis import Nemesis
-from fleet.bench._wire import EventPipe
+from fleet.bench._wire import ChaosNetwork
 from fleet.bench.recovery import OF, VISIBILITY_TIMEOUT_S
 
 OPTIONS: dict[str, Option] = {
@@ -42,13 +42,13 @@ OPTIONS: dict[str, Option] = {
 #: A turn may end this much later than planned: its calls and commits wait for the broker.
 SLACK = 2.0
 _POLL_INTERVAL_S = 0.1
-_TELL_S = 30.0
+_PROGRESS_INTERVAL_S = 30.0
 
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module. Raises FleetError when a contender does not get ready."""
-    options = settle(OPTIONS, given)
-    with lab(options) as where, EventPipe(where.endpoint.socket, 2) as wire:
+    options = parse_options(OPTIONS, given)
+    with lab(options) as where, ChaosNetwork(where.endpoint.socket, 2) as wire:
         seconds = float(options["seconds"])
         target = Target(
             where,
@@ -94,14 +94,14 @@ def _send(target: Target, options: dict[str, Option]) -> set[str]:
 
 
 def _trouble(
-    nemesis: Nemesis, wire: EventPipe, target: Target, options: dict[str, Option]
+    nemesis: Nemesis, wire: ChaosNetwork, target: Target, options: dict[str, Option]
 ) -> Figures:
     """Cut and kill until every turn of the fleet has ended; then leave bare Celery in peace."""
     draw = random.Random(options["seed"])
     seconds, every_s = float(options["seconds"]), float(options["cut_every_s"])
     linger_s = float(options["linger_s"])
     restarts, restarted, cuts = int(options["restarts"]), 0, 0
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     cut_at, ended_s = began + every_s, 0.0
     progress(f"{len(target.agents)} turns of {seconds:g} s")
     while (past_s := time.monotonic() - began) < SLACK * seconds + 60 + linger_s:
@@ -117,16 +117,16 @@ def _trouble(
             cut_at, cuts = cut_at + every_s, cuts + 1
             for proxy in wire.proxies:
                 wire.begin(draw.choice((proxy.cut, proxy.reset))()).result(10.0)
-        if time.monotonic() - told > _TELL_S:
-            told = time.monotonic()
+        if time.monotonic() - reported > _PROGRESS_INTERVAL_S:
+            reported = time.monotonic()
             progress(f"{past_s:.0f} s: {cuts} cuts, {restarted} restarts of the broker")
         time.sleep(_POLL_INTERVAL_S)
     return {"cuts": cuts, "broker_restarts": restarted, "ended_s": rounded(ended_s)}
 
 
 def _figures(history: History) -> Figures:
-    verdict = audit(history)
-    for violation in verdict.violations:
+    result = audit(history)
+    for violation in result.violations:
         progress(f"VIOLATION {violation}")
     runs = [
         sum(mark.kind == "start" and mark.dispatch_id == dispatch_id for mark in history.marks)
@@ -136,9 +136,9 @@ def _figures(history: History) -> Figures:
     return {
         "runs_max": max(runs),
         "turns": len(runs),
-        "completed": verdict.outcomes.get("completed", 0),
+        "completed": result.outcomes.get("completed", 0),
         "calls": len(history.calls),
-        **{name: len(getattr(verdict, name)) for name in counted},
+        **{name: len(getattr(result, name)) for name in counted},
     }
 
 

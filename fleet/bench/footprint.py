@@ -24,9 +24,9 @@ from fleet.bench._harness import (
     in_turns,
     lab,
     medians,
+    parse_options,
     report,
     rounded,
-    settle,
 )
 from fleet.bench._proc import family, stat
 from fleet.errors import ConfigError, FleetError
@@ -74,7 +74,7 @@ class _Kind:
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module. Raises FleetError where there is no /proc."""
-    options = settle(OPTIONS, given)
+    options = parse_options(OPTIONS, given)
     if not Path("/proc/self/smaps_rollup").exists():
         raise FleetError("footprint reads /proc/PID/smaps_rollup, which this system does not have.")
     agents = names(int(options["agents"]))

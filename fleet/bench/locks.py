@@ -54,14 +54,14 @@ class LockClient:
         self._in = cast("IO[str]", self._process.stdin)
         self._out = cast("IO[str]", self._process.stdout)
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
         """Raises FleetError when the process has ended."""
         try:
             print(line, file=self._in, flush=True)
         except OSError as error:
             raise self._ended() from error
 
-    def answer(self) -> Any:
+    def receive(self) -> Any:
         """What it measured. Raises FleetError when it ended instead."""
         line = self._out.readline()
         if not line:
@@ -118,10 +118,10 @@ def _each_us(locks: Iterator[AbstractContextManager[Any]], times: int) -> float:
 def _contended(side: Side, clients: Sequence[LockClient]) -> Figures:
     begins_at = time.monotonic() + LEAD_S
     for client in clients:
-        client.tell(f"{side.name} {begins_at}")
-    told = [client.answer() for client in clients]
-    waits = [wait for one in told for wait in one["waits_s"]]
-    took_s = max(one["ended_at"] for one in told) - begins_at
+        client.send(f"{side.name} {begins_at}")
+    answers = [client.receive() for client in clients]
+    waits = [wait for one in answers for wait in one["waits_s"]]
+    took_s = max(one["ended_at"] for one in answers) - begins_at
     return {
         "contended_us": rounded(took_s / len(waits) * 1e6),
         "max_wait_ratio": rounded(max(waits) / statistics.median(waits)),

@@ -26,11 +26,11 @@ from fleet.bench._harness import (
     Lab,
     Option,
     lab,
+    parse_options,
     percentile,
     progress,
     report,
     rounded,
-    settle,
 )
 from fleet.bench._proc import kill_family, parent
 from fleet.errors import BrokerUnavailable, FleetError
@@ -55,7 +55,7 @@ TIMEOUT_S = 60.0
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module."""
-    options = settle(OPTIONS, given)
+    options = parse_options(OPTIONS, given)
     kinds = [kind for kind in str(options["kinds"]).split(",") if kind in KINDS]
     agents = names(int(options["agents"]))
     with lab(options) as where:

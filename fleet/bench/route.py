@@ -24,9 +24,9 @@ from fleet.bench._harness import (
     in_turns,
     lab,
     medians,
+    parse_options,
     report,
     rounded,
-    settle,
 )
 from routing import Event, Rule, Rules, decide
 
@@ -67,7 +67,7 @@ class Side:
 
 def run(**given: Option) -> dict[str, Any]:
     """Measure; see the module."""
-    options = settle(OPTIONS, given)
+    options = parse_options(OPTIONS, given)
     agents, count = names(int(options["agents"])), int(options["rules"])
     with lab(options) as where:
         types = _types(count, where.random)

@@ -69,25 +69,25 @@ class Reading:
 
 def read(store: Store, agents: Sequence[str]) -> Reading:
     """One look at the store. Raises BrokerUnavailable."""
-    said = json.loads(store.run("metrics", *agents))
-    now_ms = float(said["now"])
-    ticks = [float(tick) for tick in _pairs(said["beat"]).values()]
+    raw = json.loads(store.run("metrics", *agents))
+    now_ms = float(raw["now"])
+    ticks = [float(tick) for tick in _pairs(raw["beat"]).values()]
     return Reading(
         now_ms=now_ms,
-        accepted=int(said["accepted"]),
-        bus_length=int(said["bus"]),
-        totals=_whole(said["totals"]),
-        counts=_whole(said["counts"]),
-        fences=_whole(said["fences"]),
+        accepted=int(raw["accepted"]),
+        bus_length=int(raw["bus"]),
+        totals=_integers(raw["totals"]),
+        counts=_integers(raw["counts"]),
+        fences=_integers(raw["fences"]),
         providers={
             name: json.loads(breaker)["wait"] > 0
-            for name, breaker in _pairs(said["providers"]).items()
+            for name, breaker in _pairs(raw["providers"]).items()
             if "/" not in name or name.partition("/")[0] in agents
         },
         beat_s=max(0.0, now_ms / 1000 - max(ticks)) if ticks else None,
         agents={
             name: (online, paused, _age_s(now_ms, running), _age_s(now_ms, oldest))
-            for name, (online, paused, running, oldest) in zip(agents, said["agents"], strict=True)
+            for name, (online, paused, running, oldest) in zip(agents, raw["agents"], strict=True)
         },
     )
 
@@ -136,9 +136,9 @@ def _of_process(clients: Clients) -> Iterator[Metric]:
 
 def _of_store(reading: Reading) -> Iterator[Metric]:
     yield _counter("accepted", "Dispatches ever accepted.", {(): reading.accepted})
-    left_alone = {(name,): alone for name, alone in reading.providers.items()}
+    breakers = {(name,): is_open for name, is_open in reading.providers.items()}
     text = "1 while a provider of models is left alone after its failures; none: it is well."
-    yield _gauge("provider_breaker_open", text, left_alone, "provider")
+    yield _gauge("provider_breaker_open", text, breakers, "provider")
     yield _gauge("bus_entries", "Entries that the bus keeps.", {(): reading.bus_length})
     if reading.beat_s is not None:
         age = {(): reading.beat_s}
@@ -178,16 +178,16 @@ def _of_turns(reading: Reading) -> Iterator[Metric]:
     ended = split("outcome.", _OUTCOMES)
     yield _counter("outcomes", "Dispatches that ended.", ended, "agent", "outcome")
     verified = split("delivery.", ("ack", "echo", "timeout_fallback"))
-    told = "Receivers that confirmed an outcome, or did not in time."
-    yield _counter("deliveries", told, verified, "agent", "verification")
+    text = "Receivers that confirmed an outcome, or did not in time."
+    yield _counter("deliveries", text, verified, "agent", "verification")
     typed = split("injected.", ("echo", "timeout_fallback"))
-    told = "Events typed into terminals that echoed them, or did not in time."
-    yield _counter("injections", told, typed, "agent", "verification")
+    text = "Events typed into terminals that echoed them, or did not in time."
+    yield _counter("injections", text, typed, "agent", "verification")
     yield _counter("attempts", "Turns that were started.", totals("attempts"), "agent")
     failed = split("failed.", map(str, FailureStage))
     yield _counter("failures", "Attempts that failed.", failed, "agent", "stage")
-    spoken = split("tokens_", ("in", "out"))
-    yield _counter("tokens", "Tokens of finished model calls.", spoken, "agent", "direction")
+    tokens = split("tokens_", ("in", "out"))
+    yield _counter("tokens", "Tokens of finished model calls.", tokens, "agent", "direction")
     text = (
         "Turns by the tier of models that spoke last in them: 1 is the agent's own, then fallbacks."
     )
@@ -218,15 +218,15 @@ def _tiers(reading: Reading) -> dict[tuple[str, ...], float]:
 
 def _gauge(name: str, text: str, values: Samples, *labels: str) -> GaugeMetricFamily:
     family = GaugeMetricFamily(f"fleet_{name}", text, labels=labels)
-    for of, value in values.items():
-        family.add_metric(of, float(value))
+    for key, value in values.items():
+        family.add_metric(key, float(value))
     return family
 
 
 def _counter(name: str, text: str, values: Samples, *labels: str) -> CounterMetricFamily:
     family = CounterMetricFamily(f"fleet_{name}", text, labels=labels)
-    for of, value in values.items():
-        family.add_metric(of, float(value))
+    for key, value in values.items():
+        family.add_metric(key, float(value))
     return family
 
 
@@ -244,5 +244,5 @@ def _pairs(flat: Any) -> dict[str, str]:
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
-def _whole(flat: Any) -> dict[str, int]:
+def _integers(flat: Any) -> dict[str, int]:
     return {name: int(value) for name, value in _pairs(flat).items()}

@@ -36,7 +36,7 @@ _SHOWN = (
     *("accepted_at", "started_at", "ended_at", "elapsed_s", "error"),
 )
 
-Known = dict[str, Any]
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +70,20 @@ class FleetTools:
     They raise REFUSALS.
     """
 
-    def __init__(self, doors: ToolBackend, caller: ToolCaller) -> None:
-        self._doors, self._caller = doors, caller
+    def __init__(self, backend: ToolBackend, caller: ToolCaller) -> None:
+        self._backend, self._caller = backend, caller
 
-    def queue_dispatch(self, to: str, text: str, session: str | None = None) -> Known:
+    def queue_dispatch(self, to: str, text: str, session: str | None = None) -> Record:
         """Give other agents work. `to` is an agent's name, '@group', 'all' or 'chain:NAME'.
 
         Returns at once, with the ids of the dispatches; look for their outcome with queue_status.
         """
-        raw: Known = {"to": to, "text": text}
+        raw: Record = {"to": to, "text": text}
         if session is not None:
             raw["session"] = session
         return self._dispatch(raw)
 
-    def queue_status(self, dispatch_id: str) -> Known:
+    def queue_status(self, dispatch_id: str) -> Record:
         """The state of one dispatch; its answer too, where you dispatched it or may read it."""
         record = self._record(dispatch_id)
         self._caller.rights.need_read(record["agent"])
@@ -94,16 +94,16 @@ class FleetTools:
 
     def queue_list(
         self, agent: str | None = None, state: State | None = None, limit: int = 20
-    ) -> list[Known]:
+    ) -> list[Record]:
         """The newest dispatches, of all agents or one, in any state or one; 50 at most."""
-        names = operations.known_agents(self._doors.settings, agent)
+        names = operations.known_agents(self._backend.settings, agent)
         if agent is not None:
             self._caller.rights.need_read(agent)
-        found: list[Known] = []
+        found: list[Record] = []
         limit, cursor = max(1, min(limit, LIST_MAX)), None
         for _ in range(_PAGES_MAX):
             page = views.find(
-                self._doors.store(),
+                self._backend.store(),
                 agent=None if agent is None else names[0],
                 states=() if state is None else (state,),
                 limit=limit,
@@ -115,46 +115,46 @@ class FleetTools:
                 break
         return [_shown(record) for record in found[:limit]]
 
-    def queue_activity(self) -> dict[str, Known]:
+    def queue_activity(self) -> dict[str, Record]:
         """What each agent does now: the dispatch it works on, how many wait, whether it is there.
 
         Look here before you dispatch: a busy agent answers later.
         """
-        names = [one for one in self._doors.settings.agents if self._caller.rights.reads(one)]
-        found = views.agents(self._doors.store(), names)
-        told = ("online", "active", "queued", "paused")
-        return {name: {key: row[key] for key in told} for name, row in found.items()}
+        names = [one for one in self._backend.settings.agents if self._caller.rights.reads(one)]
+        found = views.agents(self._backend.store(), names)
+        shown = ("online", "active", "queued", "paused")
+        return {name: {key: row[key] for key in shown} for name, row in found.items()}
 
-    def queue_cancel(self, dispatch_id: str, reason: str = "") -> Known:
+    def queue_cancel(self, dispatch_id: str, reason: str = "") -> Record:
         """Cancel a dispatch that you made; a running one stops at its next step."""
         mine = self._is_mine(self._record(dispatch_id))
         if not mine and not self._caller.rights.operates:
             raise Forbidden(f"{dispatch_id} was not dispatched by you: you may not cancel it.")
-        me, said = self._caller.name, _line(reason)
-        why = f"{me}: {said}" if said else f"cancelled by {me}"
-        state = operations.cancel(self._doors.ledger(), self._doors.settings, dispatch_id, why)
+        caller, said = self._caller.name, _line(reason)
+        why = f"{caller}: {said}" if said else f"cancelled by {caller}"
+        state = operations.cancel(self._backend.ledger(), self._backend.settings, dispatch_id, why)
         return {"dispatch_id": dispatch_id, "state": state}
 
-    def _complete(self, raw: Known) -> Known:
+    def _complete(self, raw: Record) -> Record:
         """What the caller adds to every event: its id, its hops, its trace."""
         return raw
 
-    def _dispatch(self, raw: Known) -> Known:
+    def _dispatch(self, raw: Record) -> Record:
         event = self._complete({**raw, "source": self._caller.source})
-        self._within_rate()
-        me = self._caller
-        sender = Sender(sent_by=me.sent_by, may=me.may_send, own_source=True)
-        answer = self._doors.intake().accept(event, sender)
+        self._check_rate()
+        caller = self._caller
+        sender = Sender(sent_by=caller.sent_by, may=caller.may_send, own_source=True)
+        answer = self._backend.intake().accept(event, sender)
         return {
             "event_id": answer.event_id,
             "duplicate": answer.duplicate,
             "dispatches": [{"dispatch_id": one, "agent": name} for one, name in answer.dispatches],
         }
 
-    def _within_rate(self) -> None:
+    def _check_rate(self) -> None:
         limit = self._caller.per_minute
         try:
-            wait_ms = int(self._doors.store().run("ask", self._caller.counted_as, limit))
+            wait_ms = int(self._backend.store().run("ask", self._caller.counted_as, limit))
         except BrokerUnavailable:
             # Nobody can count now. What is kept all the same has the spool's bounds.
             return
@@ -165,15 +165,15 @@ class FleetTools:
                 retry_after_s=wait_ms / 1000,
             )
 
-    def _record(self, dispatch_id: str) -> Known:
+    def _record(self, dispatch_id: str) -> Record:
         # An id from a model: anything, and part of a key's name.
-        known = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
-        record = views.get(self._doors.store(), dispatch_id, content=True) if known else None
+        valid = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
+        record = views.get(self._backend.store(), dispatch_id, content=True) if valid else None
         if record is None:
             raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see queue_list.")
         return record
 
-    def _is_mine(self, record: Known) -> bool:
+    def _is_mine(self, record: Record) -> bool:
         event = record["event"]
         return isinstance(event, dict) and event.get("source") == self._caller.source
 
@@ -183,5 +183,5 @@ def _line(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text[:200]).strip()
 
 
-def _shown(record: Known) -> Known:
+def _shown(record: Record) -> Record:
     return {name: record[name] for name in _SHOWN if record.get(name) is not None}

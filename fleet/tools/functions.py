@@ -65,7 +65,7 @@ class FunctionToolbox:
         try:
             result = self._functions[name](**arguments)
         except ValidationError as error:
-            raise ToolError(_wrong(error)) from error
+            raise ToolError(_argument_errors(error)) from error
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
         if isinstance(result, str):
@@ -108,7 +108,7 @@ def _spec(name: str, function: Function) -> Spec:
     return Spec(name=name, description=inspect.getdoc(function) or "", parameters=schema)
 
 
-def _wrong(error: ValidationError) -> str:
+def _argument_errors(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:10])
-    return f"the arguments are wrong: {'; '.join(said)}"
+    messages = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:10])
+    return f"the arguments are wrong: {'; '.join(messages)}"

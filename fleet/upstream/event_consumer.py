@@ -35,17 +35,17 @@ Answer = TypeVar("Answer")
 class EventConsumer:
     """Of one holder of the client's lock. `source` is for events that name none."""
 
-    def __init__(self, intake: Intake, desk: CursorStore, source: str, cursor: str) -> None:
+    def __init__(self, intake: Intake, cursors: CursorStore, source: str, cursor: str) -> None:
         self.cursor = cursor
         self._intake = intake
-        self._desk = desk
+        self._cursors = cursors
         self._source = source
-        self._one_by_one = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._known: OrderedDict[str, None] = OrderedDict()
         self._waiting = ""
 
     @property
-    def is_held_up(self) -> bool:
+    def is_blocked(self) -> bool:
         """True while an event cannot be handed over, and the next one waits."""
         return bool(self._waiting)
 
@@ -54,7 +54,7 @@ class EventConsumer:
         try:
             raw = parse(frame)
         except ValueError:
-            async with self._one_by_one:
+            async with self._lock:
                 await self._refuse_unnamed(frame, "it is not valid JSON")
             return
         await self.accept(raw)
@@ -64,19 +64,19 @@ class EventConsumer:
 
         Waits as long as a cap is full or the store is away. Raises Fenced.
         """
-        async with self._one_by_one:
+        async with self._lock:
             event_id = _id_of(raw)
             if not isinstance(raw, Mapping) or event_id is None:
-                what = (
+                reason = (
                     "it is no JSON object with an `id`, and could not be told from a repeated one"
                 )
-                await self._refuse_unnamed(_text_of(raw), what)
+                await self._refuse_unnamed(_text_of(raw), reason)
                 return
-            await self._take(raw, event_id)
-            await self._persist(lambda: self._desk.move(event_id))
+            await self._accept_named(raw, event_id)
+            await self._retry(lambda: self._cursors.move(event_id))
             self.cursor = event_id
 
-    async def _take(self, raw: Mapping[str, Any], event_id: str) -> None:
+    async def _accept_named(self, raw: Mapping[str, Any], event_id: str) -> None:
         sender, named = UPSTREAM, raw
         if raw.get("source") is None:
             # A host may be called `agent`.
@@ -87,7 +87,7 @@ class EventConsumer:
             await self._refuse(event_id, reason)
             return
         try:
-            await self._persist(lambda: self._intake.accept(named, sender))
+            await self._retry(lambda: self._intake.accept(named, sender))
         except (RoutingError, IdempotencyConflict) as error:
             await self._refuse(event_id, str(error))
 
@@ -102,28 +102,28 @@ class EventConsumer:
 
     async def _refuse(self, event_id: str, reason: str) -> None:
         logger.warning("an event of %s was refused for good: %r", self._source, event_id)
-        await self._persist(lambda: self._desk.refused(event_id, reason, self._source))
+        await self._retry(lambda: self._cursors.refused(event_id, reason, self._source))
 
-    async def _persist(self, call: Callable[[], Answer]) -> Answer:
+    async def _retry(self, call: Callable[[], Answer]) -> Answer:
         """The answer of a call that a full cap or an outage only delays."""
-        pause_s = RETRY_DELAY_MIN_S
+        delay_s = RETRY_DELAY_MIN_S
         while True:
             try:
                 answer = await asyncio.to_thread(call)
             except (Refused, BrokerUnavailable) as error:
-                self._tell(str(error))
-                asked_s = error.retry_after_s if isinstance(error, Refused) else 0.0
-                jittered_s = random.uniform(0.1, pause_s)  # noqa: S311 - no secret
-                await asyncio.sleep(min(max(asked_s, jittered_s), RETRY_DELAY_MAX_S))
-                pause_s = min(pause_s * 2, RETRY_DELAY_MAX_S)
+                self._log_waiting(str(error))
+                requested_s = error.retry_after_s if isinstance(error, Refused) else 0.0
+                jittered_s = random.uniform(0.1, delay_s)  # noqa: S311 - no secret
+                await asyncio.sleep(min(max(requested_s, jittered_s), RETRY_DELAY_MAX_S))
+                delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
             else:
                 self._waiting = ""
                 return answer
 
-    def _tell(self, why: str) -> None:
+    def _log_waiting(self, reason: str) -> None:
         if not self._waiting:
-            logger.warning("the events of %s wait: %s", self._source, why)
-        self._waiting = why
+            logger.warning("the events of %s wait: %s", self._source, reason)
+        self._waiting = reason
 
 
 def parse(text: str | bytes) -> Any:

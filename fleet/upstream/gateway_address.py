@@ -18,12 +18,12 @@ class GatewayAddress:
     token: str | None
 
     @classmethod
-    def of(cls, section: UpstreamConfig) -> "GatewayAddress | None":
+    def of(cls, config: UpstreamConfig) -> "GatewayAddress | None":
         """None where no gateway is configured."""
-        if section.ws is None and section.poll is None:
+        if config.ws is None and config.poll is None:
             return None
-        token = section.token.get_secret_value() if section.token else None
-        return cls(section.ws, section.poll, token)
+        token = config.token.get_secret_value() if config.token else None
+        return cls(config.ws, config.poll, token)
 
     @property
     def name(self) -> str:

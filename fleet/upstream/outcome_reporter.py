@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 #: Between looks for outcomes to tell.
 POLL_INTERVAL_S = 0.5
 #: On their way at the same time; a gateway that never confirms costs so many a window.
-AT_ONCE = 32
+CONCURRENCY_MAX = 32
 #: An outcome that was taken and neither sent nor refused is looked at again.
 RETRY_DELAY_MS = 5_000
 #: A confirmation is no longer than this; what is longer need not be looked at.
@@ -44,17 +44,17 @@ class OutcomeReporter:
         store: Store,
         settings: Settings,
         gateway: GatewayAddress,
-        is_held_up: Callable[[], bool],
+        is_blocked: Callable[[], bool],
     ) -> None:
         """`is_held_up` is true while no frame is read, because an event cannot be handed over."""
         self._store = store
         self._gateway = gateway
         self._window_s = settings.upstream.window_s
         self._keep_ms = int(settings.retention.completed_s * 1000)
-        self._is_held_up = is_held_up
+        self._is_blocked = is_blocked
         self._socket: ClientConnection | None = None
         self._waiting: dict[str, asyncio.Future[AttemptResult]] = {}
-        self._said = ""
+        self._logged = ""
 
     def connected(self, socket: ClientConnection | None) -> None:
         """The socket to tell by from now on; None: there is none."""
@@ -67,18 +67,18 @@ class OutcomeReporter:
                 if not waiting.done():
                     waiting.set_result(lost)
 
-    def hears(self, frame: str | bytes) -> bool:
+    def confirms(self, frame: str | bytes) -> bool:
         """True for a frame that confirms an outcome, and so is no event."""
         if len(frame) > ACK_CHARS_MAX:
             return False
         try:
-            said = parse(frame)
+            frame_content = parse(frame)
         except ValueError:
             return False
-        if not isinstance(said, dict) or said.keys() != {"ack"}:
+        if not isinstance(frame_content, dict) or frame_content.keys() != {"ack"}:
             return False
         # One that comes twice, or too late, changes nothing any more.
-        waiting = self._waiting.get(str(said["ack"]))
+        waiting = self._waiting.get(str(frame_content["ack"]))
         if waiting and not waiting.done():
             waiting.set_result(AttemptResult(kind="ack", reason="it was confirmed by a frame"))
         return True
@@ -91,49 +91,49 @@ class OutcomeReporter:
                 try:
                     if self._socket or self._gateway.poll:
                         due = await asyncio.to_thread(self._due)
-                    tries = (self._tell(http, one) for one in due)
-                    for failed in await asyncio.gather(*tries, return_exceptions=True):
+                    deliveries = (self._deliver(http, one) for one in due)
+                    for failed in await asyncio.gather(*deliveries, return_exceptions=True):
                         if failed is not None:
                             raise failed
-                    self._said = ""
+                    self._logged = ""
                 except BrokerUnavailable as error:
-                    if self._said != str(error):
+                    if self._logged != str(error):
                         logger.warning("no outcome is told to %s: %s", self._gateway.name, error)
-                    self._said = str(error)
-                await asyncio.sleep(0 if len(due) == AT_ONCE else POLL_INTERVAL_S)
+                    self._logged = str(error)
+                await asyncio.sleep(0 if len(due) == CONCURRENCY_MAX else POLL_INTERVAL_S)
 
     def _due(self) -> list[str]:
         _, *found = self._store.run(
-            "deliver_due", AT_ONCE, RETRY_DELAY_MS, 0, self._keep_ms, UPSTREAM
+            "deliver_due", CONCURRENCY_MAX, RETRY_DELAY_MS, 0, self._keep_ms, UPSTREAM
         )
         return [str(dispatch_id) for dispatch_id in found]
 
-    async def _tell(self, http: httpx.AsyncClient, dispatch_id: str) -> None:
-        took = (self._store, dispatch_id, UPSTREAM, self._window_s, self._keep_ms)
-        told = await asyncio.to_thread(claim, *took)
-        if told is None:
+    async def _deliver(self, http: httpx.AsyncClient, dispatch_id: str) -> None:
+        claimed = (self._store, dispatch_id, UPSTREAM, self._window_s, self._keep_ms)
+        delivery = await asyncio.to_thread(claim, *claimed)
+        if delivery is None:
             return
-        sample = await self._sample(http, told)
-        await self._report(told, sample)
-        logger.info("outcome of %s to %s: %s", dispatch_id, self._gateway.name, sample.reason)
+        result = await self._attempt(http, delivery)
+        await self._report(delivery, result)
+        logger.info("outcome of %s to %s: %s", dispatch_id, self._gateway.name, result.reason)
 
-    async def _report(self, told: PendingDelivery, sample: AttemptResult) -> None:
+    async def _report(self, delivery: PendingDelivery, result: AttemptResult) -> None:
         """What the gateway said is worth waiting for the store."""
-        patience = time.monotonic() + LEASE_MARGIN_S
+        deadline = time.monotonic() + LEASE_MARGIN_S
         while True:
             try:
-                await asyncio.to_thread(report, self._store, told, sample, self._keep_ms)
+                await asyncio.to_thread(report, self._store, delivery, result, self._keep_ms)
             except BrokerUnavailable:
-                if time.monotonic() > patience:
+                if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(POLL_INTERVAL_S)
             else:
                 return
 
-    async def _sample(self, http: httpx.AsyncClient, told: PendingDelivery) -> AttemptResult:
-        text = json.dumps(cloud_event(told), ensure_ascii=False)
-        if self._socket and not (self._is_held_up() and self._gateway.poll):
-            return await self._by_socket(self._socket, told.message_id, text)
+    async def _attempt(self, http: httpx.AsyncClient, delivery: PendingDelivery) -> AttemptResult:
+        text = json.dumps(cloud_event(delivery), ensure_ascii=False)
+        if self._socket and not (self._is_blocked() and self._gateway.poll):
+            return await self._by_socket(self._socket, delivery.message_id, text)
         if self._gateway.poll:
             return await self._by_post(http, self._gateway.poll, text)
         return AttemptResult(kind="failed", reason="there is no socket")
@@ -162,10 +162,10 @@ class OutcomeReporter:
             done, _ = await asyncio.wait((waiting,), timeout=self._window_s)
             if done:
                 return waiting.result()
-            if not self._is_held_up() or time.monotonic() - sent > LEASE_MARGIN_S:
+            if not self._is_blocked() or time.monotonic() - sent > LEASE_MARGIN_S:
                 break
-        why = f"not confirmed within {self._window_s:g} s (window_s)"
-        return AttemptResult(kind="unverified", reason=why)
+        reason = f"not confirmed within {self._window_s:g} s (window_s)"
+        return AttemptResult(kind="unverified", reason=reason)
 
     async def _by_post(self, http: httpx.AsyncClient, url: str, text: str) -> AttemptResult:
         headers = {"content-type": "application/cloudevents+json"}

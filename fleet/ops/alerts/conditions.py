@@ -28,17 +28,17 @@ class Condition:
     reason: str
     remedy: str = ""
     agent: str = ""
-    of: str = ""  #: which, where there may be several of one kind
+    subject: str = ""  #: which, where there may be several of one kind
     for_s: float = 0.0  #: told when it has lasted so long
     count: int = 0  #: told again when it has grown
 
     @property
     def key(self) -> str:
         """What makes two readings the same condition."""
-        return f"{self.name}:{self.agent}{':' if self.of else ''}{self.of}"
+        return f"{self.name}:{self.agent}{':' if self.subject else ''}{self.subject}"
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """What is wrong, and what helps."""
         return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
 
@@ -48,7 +48,7 @@ class Condition:
             "key": self.key,
             "name": self.name,
             "agent": self.agent,
-            "reason": self.told,
+            "reason": self.message,
             "for_ms": int(self.for_s * 1000),
             "count": self.count,
             "quiet": self.name in _ON_BUS_ALREADY,
@@ -59,9 +59,9 @@ def current(
     counts: Mapping[str, Mapping[str, Any]],
     agents: Mapping[str, Mapping[str, Any]],
     beat_s: float | None,
-    last_words: Mapping[str, str],
+    dead_letter_reasons: Mapping[str, str],
     *,
-    pressed: bool = False,
+    memory_full: bool = False,
     budgets: Mapping[str, BudgetState] = MappingProxyType({}),
     providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[Condition]:
@@ -76,13 +76,13 @@ def current(
         Condition(
             name="budget",
             agent=name,
-            reason=f"{standing.part:.0%} of its budget is used up: {standing.of}",
-            count=100 if standing.spent else 80,
+            reason=f"{budget.part:.0%} of its budget is used up: {budget.of}",
+            count=100 if budget.spent else 80,
         )
-        for name, standing in budgets.items()
-        if standing.part >= WARN_AT
+        for name, budget in budgets.items()
+        if budget.part >= WARN_AT
     ]
-    if pressed:
+    if memory_full:
         found.append(
             Condition(
                 name="memory",
@@ -100,18 +100,18 @@ def current(
                 for_s=BEAT_LATE_S,
             )
         )
-    found += [_left_alone(name, breaker) for name, breaker in providers.items()]
+    found += [_provider_open(name, breaker) for name, breaker in providers.items()]
     for name, agent in agents.items():
-        found += _of_agent(name, agent, counts[name], last_words.get(name, ""))
+        found += _of_agent(name, agent, counts[name], dead_letter_reasons.get(name, ""))
     return found
 
 
 def _of_agent(
-    name: str, agent: Mapping[str, Any], row: Mapping[str, Any], words: str
+    name: str, agent: Mapping[str, Any], row: Mapping[str, Any], reason: str
 ) -> list[Condition]:
     found = []
     if dead := row["states"].get("dead", 0):
-        found.append(_dead_letters(name, dead, words))
+        found.append(_dead_letters(name, dead, reason))
     if agent["paused"]:
         return found
     if not agent["online"]:
@@ -156,7 +156,7 @@ def new_events(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
     ]
 
 
-def last_words(entries: Sequence[BusEvent]) -> dict[str, str]:
+def dead_letter_reasons(entries: Sequence[BusEvent]) -> dict[str, str]:
     """Why the newest dead letter of each agent died, of those among `entries`."""
     return {
         entry.fields["agent"]: f"{entry.fields.get('stage', '')}: {entry.fields.get('reason', '')}"
@@ -165,9 +165,9 @@ def last_words(entries: Sequence[BusEvent]) -> dict[str, str]:
     }
 
 
-def _dead_letters(agent: str, count: int, words: str) -> Condition:
+def _dead_letters(agent: str, count: int, reason: str) -> Condition:
     letters = "1 dead letter" if count == 1 else f"{count} dead letters"
-    last = f", the last one for {words}" if words else ""
+    last = f", the last one for {reason}" if reason else ""
     return Condition(
         name="dead_letters",
         agent=agent,
@@ -177,13 +177,13 @@ def _dead_letters(agent: str, count: int, words: str) -> Condition:
     )
 
 
-def _left_alone(name: str, breaker: Mapping[str, Any]) -> Condition:
+def _provider_open(name: str, breaker: Mapping[str, Any]) -> Condition:
     agent, _, provider = name.rpartition("/")
     why = f" after {breaker['reason']}" if breaker.get("reason") else " after its failures"
     return Condition(
         name="provider_open",
         agent=agent,
-        of=provider,
+        subject=provider,
         reason=f"{provider} is not called any more{why}",
         remedy=f"`fleet agents resume {agent or 'NAME'}` tries it at once",
     )

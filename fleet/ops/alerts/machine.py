@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fleet.config.settings import Settings
-from fleet.config.spool import SpoolConfig as Limits
+from fleet.config.spool import SpoolConfig
 from fleet.intake.spool.components import SpoolComponents
 from fleet.intake.spool.table import SpoolFull
 from fleet.ledger import bus
@@ -40,7 +40,7 @@ FULL = 0.99
 
 
 @dataclass(slots=True)
-class Known:
+class KnownAlert:
     """What was told of one condition; times are seconds of the wall clock."""
 
     name: str
@@ -51,7 +51,7 @@ class Known:
     on_bus: bool = False
 
 
-class Machine:
+class MachineAlerts:
     """The conditions of one machine, told by one of its processes. Used by one thread."""
 
     def __init__(
@@ -64,13 +64,13 @@ class Machine:
     ) -> None:
         """`first`: this process tells where the lock cannot be had at all, as on a broken disk."""
         self._first = first
-        self._shelter = SpoolComponents.of(settings)
+        self._components = SpoolComponents.of(settings)
         self._limits = settings.spool
         self._sender = sender
         self._now = now
         self._path = settings.data_dir.absolute() / "alerts.lock"
         self._lock: int | None = None
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, KnownAlert] = {}
         self._written = b"{}"
         self._writable = True
 
@@ -79,7 +79,7 @@ class Machine:
 
         Raises BrokerUnavailable; what could not be told is told the next time.
         """
-        if not self._mine():
+        if not self._owns_lock():
             return
         try:
             self._compare(list(self._conditions(away)), store)
@@ -96,20 +96,20 @@ class Machine:
         host = socket.gethostname()
         if away:
             yield Condition(name="store_away", reason=away, for_s=OUTAGE_AFTER_S)
-        breaker = self._shelter.breaker
+        breaker = self._components.breaker
         if not breaker.closed:
             cause = breaker.read_state()[0].cause
             what = f"{host} does not ask the broker any more, after {cause}: events are spooled"
             yield Condition(name="breaker_open", reason=what)
-        yield from of_spool(self._shelter, self._limits)
+        yield from spool_conditions(self._components, self._limits)
 
     def _compare(self, found: list[Condition], store: Store | None) -> None:
         now = self._now()
         for condition in found:
             known = self._known.setdefault(
-                condition.key, Known(condition.name, condition.told, since=now)
+                condition.key, KnownAlert(condition.name, condition.message, since=now)
             )
-            known.reason = condition.told
+            known.reason = condition.message
             if now - known.since < condition.for_s:
                 continue
             grown = condition.count > known.count and now - known.sent_at >= RETRY_DELAY_S
@@ -129,8 +129,8 @@ class Machine:
             if not known.on_bus and not known.sent_at:
                 del self._known[key]
 
-    def _send(self, known: Known, state: str, now: float) -> bool:
-        if not self._sender.wanted:
+    def _send(self, known: KnownAlert, state: str, now: float) -> bool:
+        if not self._sender.enabled:
             return True
         if not self._sender.ready:
             return False
@@ -145,11 +145,11 @@ class Machine:
             )
         )
 
-    def _mine(self) -> bool:
+    def _owns_lock(self) -> bool:
         if self._lock is not None:
             return True
         try:
-            self._lock = _take(self._path)
+            self._lock = _acquire_lock(self._path)
         except OSError:
             return self._first
         if self._lock is not None:
@@ -171,29 +171,29 @@ class Machine:
             self._writable = False
 
 
-def of_spool(shelter: SpoolComponents, limits: Limits) -> Iterator[Condition]:
+def spool_conditions(components: SpoolComponents, limits: SpoolConfig) -> Iterator[Condition]:
     """What is to be said of this machine's spool."""
     host = socket.gethostname()
     try:
-        size, aside = shelter.spool.size(), shelter.spool.quarantined()
+        size, quarantined = components.spool.size(), components.spool.quarantined()
     except SpoolFull as error:
         yield Condition(name="spool_unreadable", reason=f"{host}: {error}")
         return
-    if damaged := shelter.spool.file.damaged():
+    if damaged := components.spool.file.damaged():
         yield Condition(
             name="spool_damaged",
             reason=f"a damaged spool of {host} was set aside as {damaged[0]}: events may be in it",
             remedy="see what is in it, and move it away",
             count=len(damaged),
         )
-    if aside:
+    if quarantined:
         yield Condition(
             name="spool_aside",
-            reason=f"{len(aside)} events of {host} cannot be handed over: {aside[0]}",
+            reason=f"{len(quarantined)} events of {host} cannot be handed over: {quarantined[0]}",
             remedy="correct that, and start the API again",
-            count=len(aside),
+            count=len(quarantined),
         )
-    if refused := shelter.spool.refused:
+    if refused := components.spool.refused:
         yield Condition(
             name="spool_refuses",
             reason=f"{host} has refused {refused} events: neither broker nor spool took them",
@@ -219,7 +219,7 @@ def of_spool(shelter: SpoolComponents, limits: Limits) -> Iterator[Condition]:
         yield Condition(name="spool_nearly_full", reason=what, remedy=remedy)
 
 
-def _take(path: Path) -> int | None:
+def _acquire_lock(path: Path) -> int | None:
     """The lock, None while another process has it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -234,14 +234,14 @@ def _take(path: Path) -> int | None:
     return lock
 
 
-def _read(path: Path) -> dict[str, Known]:
+def _read(path: Path) -> dict[str, KnownAlert]:
     """What the process before knew; nothing, where the file is new or damaged."""
     if not path.stat().st_size:
         return {}
     # Set aside as a copy: the file itself is the lock.
-    told = files.read_json(path, copy=True) or {}
+    stored = files.read_json(path, copy=True) or {}
     try:
-        return {key: Known(**known) for key, known in told.items()}
+        return {key: KnownAlert(**known) for key, known in stored.items()}
     except TypeError:
         files.set_aside(path, "it is not what was written", copy=True)
         return {}

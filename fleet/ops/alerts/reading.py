@@ -13,7 +13,7 @@ from fleet.turn.budget import BudgetState, of_today
 
 
 def conditions(
-    store: Store, settings: Settings, words: Mapping[str, str] = MappingProxyType({})
+    store: Store, settings: Settings, dead_letter_reasons: Mapping[str, str] = MappingProxyType({})
 ) -> list[Condition]:
     """What is wrong now; `words` is why agents' last dead letters died.
 
@@ -25,14 +25,14 @@ def conditions(
         pipe.hgetall(keys.BEAT)
         pipe.exists(keys.PRESSURE)
         pipe.time()
-        ticks, pressed, (seconds, micros) = pipe.execute()
+        ticks, memory_full, (seconds, micros) = pipe.execute()
     newest = max((float(tick) for tick in ticks.values()), default=None)
     return current(
         views.counts(store, names),
         views.agents(store, names),
         None if newest is None else seconds + micros / 1e6 - newest,
-        words,
-        pressed=bool(pressed),
+        dead_letter_reasons,
+        memory_full=bool(memory_full),
         budgets=_budgets(store, settings),
         providers=providers.states(store),
     )
@@ -44,4 +44,4 @@ def _budgets(store: Store, settings: Settings) -> dict[str, BudgetState]:
         name: of_today(agents[name].budget, row)
         for name, row in views.spend(store, list(agents)).items()
     }
-    return {name: standing for name, standing in found.items() if standing}
+    return {name: budget for name, budget in found.items() if budget}

@@ -34,7 +34,7 @@ class AlertSender:
         self._reachable = True
 
     @property
-    def wanted(self) -> bool:
+    def enabled(self) -> bool:
         """False where there is no receiver."""
         return bool(self._url)
 
@@ -42,8 +42,8 @@ class AlertSender:
     def ready(self) -> bool:
         """False while the receiver is left alone: it failed, or had its share of this minute."""
         now = time.monotonic()
-        crowded = len(self._sent) == PER_MINUTE and now - self._sent[0] < 60
-        return now >= self._pause_until and not crowded
+        at_limit = len(self._sent) == PER_MINUTE and now - self._sent[0] < 60
+        return now >= self._pause_until and not at_limit
 
     def send(self, message: AlertMessage) -> bool:
         """True when it need not be sent again: the receiver took it, or never will."""
@@ -52,14 +52,16 @@ class AlertSender:
             # What it answers is not read: that could take for ever.
             with self._client.stream("POST", self._url, json=body(self._url, message)) as answer:
                 status = answer.status_code
-                asked_s = retry_after.seconds(answer.headers)
+                requested_s = retry_after.seconds(answer.headers)
         except httpx.HTTPError as error:
             return self._failed(type(error).__name__, self._backoff_s)
         if 200 <= status < 300:
             self._reachable, self._backoff_s = True, 1.0
             return True
         if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500:
-            pause_s = self._backoff_s if asked_s is None else min(asked_s, RETRY_DELAY_MAX_S)
+            pause_s = (
+                self._backoff_s if requested_s is None else min(requested_s, RETRY_DELAY_MAX_S)
+            )
             return self._failed(f"HTTP {status}", pause_s)
         logger.error(
             "alerts: %s refuses a message with HTTP %d: check alerts.webhook",

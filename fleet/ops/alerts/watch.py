@@ -9,8 +9,8 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
 from fleet.ledger.maintenance import SILENCE_MS, periodic_lock
-from fleet.ops.alerts.conditions import last_words, new_events
-from fleet.ops.alerts.machine import Machine
+from fleet.ops.alerts.conditions import dead_letter_reasons, new_events
+from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.alerts.sender import PER_MINUTE, AlertSender
@@ -24,7 +24,7 @@ PERIOD_S = 3.0
 RETRY_DELAY_MS = 300_000
 OUTBOX_MAX = 200
 #: Longer than a request takes, shorter than an operator's patience.
-SENDING_MS = 20_000
+SEND_LEASE_MS = 20_000
 #: An alert that could not be sent for so long helps nobody any more.
 STALE_MS = 3_600_000
 
@@ -36,15 +36,15 @@ class Alerter:
     """
 
     def __init__(
-        self, opened: Callable[[], Store], settings: Settings, *, first: bool = False
+        self, get_store: Callable[[], Store], settings: Settings, *, first: bool = False
     ) -> None:
         webhook = settings.alerts.webhook
-        self._opened = opened
+        self._get_store = get_store
         self._settings = settings
         self._sender = AlertSender(webhook.get_secret_value() if webhook else "")
-        self._machine = Machine(settings, self._sender, first=first)
+        self._machine = MachineAlerts(settings, self._sender, first=first)
         self._stop = threading.Event()
-        self._words: dict[str, str] = {}
+        self._dead_letter_reasons: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin, in a daemon thread."""
@@ -69,7 +69,7 @@ class Alerter:
         store, away = None, ""
         try:
             self.check()
-            store = self._opened()
+            store = self._get_store()
         except BrokerUnavailable as error:
             away = str(error)
         try:
@@ -79,10 +79,10 @@ class Alerter:
 
     def check(self) -> None:
         """Compare the fleet with what was told of it, tell, send. Raises BrokerUnavailable."""
-        store = self._opened()
+        store = self._get_store()
         if periodic_lock(store, "alerts", PERIOD_S):
             self._compare(store)
-        if self._sender.wanted:
+        if self._sender.enabled:
             self._send_waiting(store)
 
     def _compare(self, store: Store) -> None:
@@ -90,19 +90,19 @@ class Alerter:
             cursor = store.client.get(keys.ALERTS_CURSOR)
         after = str(cursor or bus.last_id(store))
         entries = bus.read(store, after, count=1000)
-        self._words.update(last_words(entries))
-        found = conditions(store, self._settings, self._words)
+        self._dead_letter_reasons.update(dead_letter_reasons(entries))
+        found = conditions(store, self._settings, self._dead_letter_reasons)
         store.run(
             "alerts",
             json.dumps([condition.to_wire() for condition in found]),
             json.dumps(new_events(entries)),
             entries[-1].id if entries else after,
-            *(RETRY_DELAY_MS, PER_MINUTE, OUTBOX_MAX, int(self._sender.wanted), SILENCE_MS),
+            *(RETRY_DELAY_MS, PER_MINUTE, OUTBOX_MAX, int(self._sender.enabled), SILENCE_MS),
         )
 
     def _send_waiting(self, store: Store) -> None:
         while not self._stop.is_set() and self._sender.ready:
-            raw = store.run("alerts_outbox", "take", SENDING_MS, STALE_MS)
+            raw = store.run("alerts_outbox", "take", SEND_LEASE_MS, STALE_MS)
             if not raw:
                 return
             message = AlertMessage.of(json.loads(raw))

@@ -24,7 +24,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.components import SpoolComponents
-from fleet.ops.alerts.machine import of_spool
+from fleet.ops.alerts.machine import spool_conditions
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.doctor import endpoints
 from fleet.ops.doctor.permissions import secret_files
@@ -41,9 +41,9 @@ DISK_MIN_BYTES = 1 << 30
 _ORDER = ("error", "warning", "info")
 
 
-def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
+def examine(settings: Settings, get_store: Callable[[], Store]) -> list[Finding]:
     """All findings, the worst first; `opened` gives the store, or raises BrokerUnavailable."""
-    found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
+    found = [Finding("info", f"fleet {VERSION}"), *_store(settings, get_store)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         *(_encryption, endpoints.check_endpoints, _times, _files_open, _disk),
         *(_spool, secret_files, _exposure, _callbacks, _models, _programs, _tools, _foreign),
@@ -53,9 +53,9 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     return sorted(found, key=lambda finding: (not finding.loses_data, _ORDER.index(finding.level)))
 
 
-def _store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]:
+def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Finding]:
     try:
-        store = opened()
+        store = get_store()
         before = time.monotonic()
         seconds, micros = store.client.time()
         first_s = time.monotonic() - before
@@ -64,7 +64,7 @@ def _store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]
         store.client.ping()
         rtt_s = time.monotonic() - before - first_s
         yield from audit(store.client)
-        yield from _life(store, settings)
+        yield from _conditions(store, settings)
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
         yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
         return
@@ -93,14 +93,14 @@ def _link(settings: Settings, rtt_s: float) -> Iterator[Finding]:
         yield Finding("warning", what, f"set it to {max(10, round(rtt_s * 40))} or more")
 
 
-def _life(store: Store, settings: Settings) -> Iterator[Finding]:
+def _conditions(store: Store, settings: Settings) -> Iterator[Finding]:
     """As alerts judge it, but at once: beat, agents, dead letters, providers, budgets."""
     found = conditions(store, settings)
     offline = [condition.agent for condition in found if condition.name == "agent_offline"]
     for condition in found:
         if condition.name != "agent_offline":
-            of = f"{condition.agent}: " if condition.agent else ""
-            yield Finding("warning", f"{of}{condition.reason}", condition.remedy)
+            prefix = f"{condition.agent}: " if condition.agent else ""
+            yield Finding("warning", f"{prefix}{condition.reason}", condition.remedy)
     if offline:
         more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
         what = f"nobody works for {', '.join(offline[:5])}{more}"
@@ -108,7 +108,7 @@ def _life(store: Store, settings: Settings) -> Iterator[Finding]:
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
-    for condition in of_spool(SpoolComponents.of(settings), settings.spool):
+    for condition in spool_conditions(SpoolComponents.of(settings), settings.spool):
         yield Finding("warning", condition.reason, condition.remedy)
 
 
@@ -154,9 +154,9 @@ def _kind_of_disk(folder: Path) -> str:
         lines = Path("/proc/mounts").read_text().splitlines()
     except OSError:
         return ""
-    whole = folder.resolve()
+    resolved = folder.resolve()
     mounts = [line.split()[1:3] for line in lines]
-    above = [(place, kind) for place, kind in mounts if whole.is_relative_to(place)]
+    above = [(place, kind) for place, kind in mounts if resolved.is_relative_to(place)]
     return max(above, key=lambda mount: len(mount[0]), default=("", ""))[1]
 
 

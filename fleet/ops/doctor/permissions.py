@@ -37,8 +37,8 @@ def _others_reach(file: Path) -> bool:
 
 def _others_enter(folder: Path) -> bool:
     """False when it, or a folder above it, is closed to other users."""
-    whole = folder.absolute()
-    return all(part.stat().st_mode & stat.S_IXOTH for part in (whole, *whole.parents))
+    absolute = folder.absolute()
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (absolute, *absolute.parents))
 
 
 def _holds_secret(settings: Settings) -> bool:

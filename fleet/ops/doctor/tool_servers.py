@@ -7,7 +7,7 @@ from fleet.broker.audit import Finding
 from fleet.config.settings import Settings
 from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp.errors import ToolServerError
-from fleet.tools.mcp.names import told_names
+from fleet.tools.mcp.names import provider_names
 from fleet.tools.mcp.server import ToolServer
 
 #: Tools that a finding names; there may be hundreds.
@@ -20,8 +20,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     found = asyncio.run(_offered(servers))
     for name, offered in found.items():
         yield from _findings(name, servers[name], offered)
-    for agent, terms in settings.agents.items():
-        yield from _doubled(agent, {one: found[one] for one in terms.tools if one in found})
+    for agent, config in settings.agents.items():
+        yield from _duplicates(agent, {one: found[one] for one in config.tools if one in found})
 
 
 async def _offered(servers: Mapping[str, ToolsConfig]) -> dict[str, list[str] | ToolServerError]:
@@ -60,13 +60,15 @@ def _findings(
         yield Finding("warning", what, f"correct the name; it has {known}")
 
 
-def _doubled(agent: str, offered: Mapping[str, list[str] | ToolServerError]) -> Iterator[Finding]:
+def _duplicates(
+    agent: str, offered: Mapping[str, list[str] | ToolServerError]
+) -> Iterator[Finding]:
     """Names that two servers of an agent have: each of its turns would fail."""
     seen: dict[str, str] = {}
     for name, tools in offered.items():
-        for told in told_names(() if isinstance(tools, ToolServerError) else tools):
-            other = seen.setdefault(told, name)
+        for tool_name in provider_names(() if isinstance(tools, ToolServerError) else tools):
+            other = seen.setdefault(tool_name, name)
             if other != name:
-                what = f"agents.{agent}.tools: {other} and {name} both have a tool {told}"
+                what = f"agents.{agent}.tools: {other} and {name} both have a tool {tool_name}"
                 yield Finding("warning", what, "take one of the two out: a model cannot tell them")
                 return

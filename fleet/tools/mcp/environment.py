@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import SecretStr
 
 from fleet.system.process_tags import ProcessTag
-from fleet.tools.mcp.keeper import KEPT
+from fleet.tools.mcp.keeper import KEPT_PREFIX
 
 #: What looks like a secret by its name: a provider's key is none of a tool's business.
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
@@ -23,5 +23,5 @@ def environment(given: Mapping[str, SecretStr]) -> dict[str, str]:
         for name, value in os.environ.items()
         if not (name.startswith("FLEET_") or _SECRET.search(name))
     }
-    marks = {KEPT + mark: os.environ[mark] for mark in ProcessTag if mark in os.environ}
+    marks = {KEPT_PREFIX + mark: os.environ[mark] for mark in ProcessTag if mark in os.environ}
     return mine | {name: value.get_secret_value() for name, value in given.items()} | marks

@@ -23,37 +23,37 @@ _SWEEP_S = 5.0
 NOT_FOUND_EXIT = 127
 #: Begins the names of variables that the program gets without it, and the keeper does not have: a
 #: mark by which the program is killed must not have its keeper killed, who finds more.
-KEPT = "KEPT_"
+KEPT_PREFIX = "KEPT_"
 
 
-def main(lifeline: int, patience_s: float, command: list[str]) -> int:
+def main(lifeline: int, stop_timeout_s: float, command: list[str]) -> int:
     """The program's exit code, once nothing of it is left."""
     os.set_inheritable(lifeline, False)
-    heard, hears = os.pipe()
-    for end in (heard, hears):
+    wake_read, wake_write = os.pipe()
+    for end in (wake_read, wake_write):
         os.set_blocking(end, False)
-    signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     pid = os.fork()
     if pid == 0:
-        _become(command)
+        _exec(command)
     # Its pipes are the program's: held open here, neither side would see the other's end.
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
-    code = _wait(pid, lifeline, heard, None)
+    code = _wait(pid, lifeline, wake_read, None)
     if code is None:
         _signal_group(pid, signal.SIGTERM)
-        code = _wait(pid, None, heard, patience_s)
+        code = _wait(pid, None, wake_read, stop_timeout_s)
     _signal_group(pid, signal.SIGKILL)
     if code is None:
-        code = _wait(pid, None, heard, _SWEEP_S)
+        code = _wait(pid, None, wake_read, _SWEEP_S)
     _sweep()
     return 1 if code is None else code
 
 
-def _become(command: list[str]) -> None:
+def _exec(command: list[str]) -> None:
     code = NOT_FOUND_EXIT
     try:
         os.setsid()
@@ -61,7 +61,7 @@ def _become(command: list[str]) -> None:
         # Python ignores SIGPIPE, and a program would inherit that.
         for number in (signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        env = {name.removeprefix(KEPT): value for name, value in os.environ.items()}
+        env = {name.removeprefix(KEPT_PREFIX): value for name, value in os.environ.items()}
         os.execvpe(command[0], command, env)  # noqa: S606 - no shell: that is what is wanted
     except OSError as error:
         code = NOT_FOUND_EXIT if isinstance(error, FileNotFoundError) else NOT_FOUND_EXIT - 1
@@ -74,7 +74,7 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value)
 
 
-def _wait(pid: int, lifeline: int | None, heard: int, seconds: float | None) -> int | None:
+def _wait(pid: int, lifeline: int | None, wake_read: int, seconds: float | None) -> int | None:
     """The exit code of `pid`; None when the lifeline ended first, or `seconds` are over."""
     until = None if seconds is None else time.monotonic() + seconds
     while True:
@@ -83,12 +83,12 @@ def _wait(pid: int, lifeline: int | None, heard: int, seconds: float | None) -> 
             code = os.waitstatus_to_exitcode(status)
             return 128 - code if code < 0 else code
         left = None if until is None else max(0.0, until - time.monotonic())
-        watched = [heard] if lifeline is None else [heard, lifeline]
+        watched = [wake_read] if lifeline is None else [wake_read, lifeline]
         ready, _, _ = select.select(watched, [], [], left)
         if lifeline in ready or left == 0.0:
             return None
         with contextlib.suppress(BlockingIOError):
-            os.read(heard, 4096)
+            os.read(wake_read, 4096)
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:

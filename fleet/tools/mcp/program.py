@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 #: One message, hence one result; a longer one ends the program, so that it cannot fill the memory.
 MESSAGE_BYTES_MAX = 64 << 20
 #: How long a program may take to end by itself when its input has ended, and then on SIGTERM.
-STOP_S = 1.0
+STOP_TIMEOUT_S = 1.0
 #: The keeper needs so long beyond that, and then it is killed as well.
-KEEPER_S = 10.0
+KEEPER_TIMEOUT_S = 10.0
 #: A keeper's exit codes from here on are signals.
 SIGNAL_EXIT = 128
 
@@ -44,17 +44,17 @@ Streams = tuple[Any, Any]
 class ServerProgram:
     """One run of a server's program."""
 
-    def __init__(self, name: str, section: ToolsConfig) -> None:
-        self._name, self._section = name, section
+    def __init__(self, name: str, config: ToolsConfig) -> None:
+        self._name, self._config = name, config
         #: Set when the program can be spoken to no more.
         self.ended = asyncio.Event()
         #: Why it ended, where it did so by itself; goes on from "the server".
-        self.trouble = ""
+        self.failure = ""
         #: A program that is run again remembers nothing, and was not asked twice.
-        self.forgotten = False
+        self.session_forgotten = False
         #: What else is wrong with it.
-        self.remark = ""
-        self._stopping = self._rude = False
+        self.hint = ""
+        self._stopping = self._skip_grace = False
 
     @contextlib.asynccontextmanager
     async def streams(self) -> AsyncIterator[Streams]:
@@ -74,13 +74,13 @@ class ServerProgram:
                     await self._stop()
                 tasks.cancel_scope.cancel()
 
-    def hurry(self) -> None:
+    def skip_grace(self) -> None:
         """It hangs: ending it is not to wait until it does so by itself."""
-        self._rude = True
+        self._skip_grace = True
 
     def _command(self, folder: Path, env: dict[str, str]) -> tuple[str, ...]:
         """Program and arguments. Raises ToolServerError where there is no such program."""
-        program, *arguments = self._section.command
+        program, *arguments = self._config.command
         if not folder.is_dir():
             raise ToolServerError(f"tools.{self._name}.cwd: there is no folder {folder}.")
         # Looked for as it will be started: from its folder, and along the path that it is given.
@@ -94,19 +94,19 @@ class ServerProgram:
         return (str(Path(found).absolute()), *arguments)
 
     async def _start(self) -> None:
-        env, folder = environment(self._section.env), Path(self._section.cwd or ".")
+        env, folder = environment(self._config.env), Path(self._config.cwd or ".")
         command = self._command(folder, env)
         reading, self._lifeline = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", keeper.__file__, str(reading), str(STOP_S)),
+                *(sys.executable, "-I", "-S", keeper.__file__, str(reading), str(STOP_TIMEOUT_S)),
                 *command,
                 cwd=folder,
                 env=env,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 # It may repeat a prompt, and a worker's log holds none.
-                stderr=None if self._section.log_stderr else asyncio.subprocess.DEVNULL,
+                stderr=None if self._config.log_stderr else asyncio.subprocess.DEVNULL,
                 start_new_session=True,
                 pass_fds=(reading,),
                 limit=MESSAGE_BYTES_MAX,
@@ -131,10 +131,10 @@ class ServerProgram:
                         await incoming.send(SessionMessage(message))
                     del message  # the next one may be long in coming, and this one large
             except asyncio.IncompleteReadError:
-                self.trouble = "" if self._stopping else await self._ending()
+                self.failure = "" if self._stopping else await self._exit_reason()
             except asyncio.LimitOverrunError:
-                self._rude = True
-                self.trouble = f"sent a message of more than {MESSAGE_BYTES_MAX >> 20} MiB"
+                self._skip_grace = True
+                self.failure = f"sent a message of more than {MESSAGE_BYTES_MAX >> 20} MiB"
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
                 pass  # nobody listens any more
             finally:
@@ -148,8 +148,8 @@ class ServerProgram:
         try:
             return jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:
-            if line.strip() and not self.remark:
-                self.remark = ", and it prints what is no message of the protocol"
+            if line.strip() and not self.hint:
+                self.hint = ", and it prints what is no message of the protocol"
                 logger.warning("tools.%s: the server prints what is no message", self._name)
             return None
 
@@ -170,20 +170,20 @@ class ServerProgram:
         process, self._stopping = self._process, True
         assert process.stdin is not None  # noqa: S101 - it was asked for
         process.stdin.close()
-        if not self._rude:
-            await self._gone(STOP_S)
+        if not self._skip_grace:
+            await self._exited(STOP_TIMEOUT_S)
         os.close(self._lifeline)
-        if not await self._gone(STOP_S + KEEPER_S):
+        if not await self._exited(STOP_TIMEOUT_S + KEEPER_TIMEOUT_S):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await self._gone(KEEPER_S)
+            await self._exited(KEEPER_TIMEOUT_S)
         self.ended.set()
         # Its pipes are closed when this returns, unless something of it could not be killed.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), STOP_S)
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
 
-    async def _ending(self) -> str:
-        if not await self._gone(STOP_S):
+    async def _exit_reason(self) -> str:
+        if not await self._exited(STOP_TIMEOUT_S):
             return "closed its output"
         code = self._process.returncode or 0
         return (
@@ -192,7 +192,7 @@ class ServerProgram:
             else f"ended with signal {code - SIGNAL_EXIT}"
         )
 
-    async def _gone(self, seconds: float) -> bool:
+    async def _exited(self, seconds: float) -> bool:
         # Not `wait`, which waits for the end of its output too.
         until = time.monotonic() + seconds
         while self._process.returncode is None:

@@ -7,7 +7,7 @@ from typing import Any
 from mcp import types as mcp_types
 
 from fleet.config.tools import ToolsConfig
-from fleet.tools.mcp.connection import Connection, Forgotten
+from fleet.tools.mcp.connection import Connection, SessionForgotten
 from fleet.tools.mcp.errors import ToolServerError
 
 #: After a server could not be had, everybody is told so for this long without another try.
@@ -25,8 +25,8 @@ class ToolServer:
     ToolServerError, whose sentence is fit for people and for models.
     """
 
-    def __init__(self, name: str, section: ToolsConfig) -> None:
-        self._name, self._section = name, section
+    def __init__(self, name: str, config: ToolsConfig) -> None:
+        self._name, self._config = name, config
         self._connection: Connection | None = None
         self._closed = False
         self._refused, self._not_before = "", 0.0
@@ -35,7 +35,7 @@ class ToolServer:
         """What the server offers; the same list until it says that this has changed."""
         try:
             return await (await self._connected()).tools()
-        except Forgotten:
+        except SessionForgotten:
             return await (await self._connected()).tools()
 
     async def call_tool(
@@ -48,7 +48,7 @@ class ToolServer:
         """
         try:
             return await (await self._connected()).call(name, arguments, timeout_s)
-        except Forgotten:
+        except SessionForgotten:
             return await (await self._connected()).call(name, arguments, timeout_s)
 
     async def close(self) -> None:
@@ -67,7 +67,7 @@ class ToolServer:
         if self._connection is None:
             if time.monotonic() < self._not_before:
                 raise ToolServerError(self._refused)
-            self._connection = Connection(self._name, self._section)
+            self._connection = Connection(self._name, self._config)
         connection = self._connection
         try:
             await connection.opened()
