@@ -98,7 +98,7 @@ class _Server(uvicorn.Server):
         """Shut down; first disconnect the long-lived clients, which would not leave."""
         self._hub.close()
         self._live_text.close()
-        self._mcp.stop()
+        self._mcp.begin_shutdown()
         await super().shutdown(sockets)
 
     def stop(self, _number: int, _frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
-"""The fleet's own tools: whoever calls them gives agents work, and sees what became of it.
+"""The fleet's own tools: they give agents work, and show its outcome.
 
-An agent's model calls them in its turn, any other program over the Model Context Protocol. What
-each may do is in its `Caller`; what it sends is told apart by its `source`.
+An agent's model calls them in its turn, any other program over the Model Context Protocol. A
+`ToolCaller` holds the rights of a caller; its `source` marks the events that the caller sends.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from fleet.ledger.operations import Unknown
 from fleet.store import Store, keys
 from routing import RoutingError
 
-#: What each tool does to the fleet.
+#: The effect of each tool on the fleet.
 CLASSES: Mapping[str, Literal["read", "write"]] = {
     "queue_dispatch": "write",
     "queue_cancel": "write",
@@ -25,12 +25,12 @@ CLASSES: Mapping[str, Literal["read", "write"]] = {
     "queue_list": "read",
     "queue_activity": "read",
 }
-#: What these tools refuse with; each is one sentence for the caller.
+#: Errors of these tools; each is one sentence for the caller.
 REFUSALS = (FleetError, RoutingError)
 LIST_MAX = 50
-#: So many pages are searched for what a caller may see.
+#: The most pages searched for dispatches that a caller may see.
 _PAGES_MAX = 20
-#: Of a dispatch, what everybody may know who may see it.
+#: Fields of a dispatch for every caller that may see it.
 _SHOWN = (
     *("dispatch_id", "agent", "state", "priority", "session", "attempt", "waiting_for", "stage"),
     *("accepted_at", "started_at", "ended_at", "elapsed_s", "error"),
@@ -41,22 +41,22 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCaller:
-    """Who calls the tools, and what they may do."""
+    """The caller of the tools, and its rights."""
 
     name: str  #: for people
-    source: str  #: of every event they send
+    source: str  #: of each event it sends
     sent_by: str
-    counted_as: str  #: whose dispatches are counted, see `ask.lua`
-    per_minute: int  #: so many dispatches
+    counted_as: str  #: the key of its rate limit, see `ask.lua`
+    per_minute: int  #: the most dispatches in a minute
     may_send: MaySend
     rights: Rights  #: to see and to operate
-    #: See also the answers of what others have dispatched.
+    #: May read the answers of dispatches by other callers too.
     foreign_answers: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolBackend:
-    """The fleet as the process sees it. The openers raise BrokerUnavailable or ConfigError."""
+    """The fleet's parts, opened at first use. Each opener raises BrokerUnavailable, ConfigError."""
 
     settings: Settings
     store: Callable[[], Store]
@@ -65,9 +65,9 @@ class ToolBackend:
 
 
 class FleetTools:
-    """The public methods are the tools: models read their signatures and docstrings.
+    """The tools are the public methods: models read their signatures and docstrings.
 
-    They raise REFUSALS.
+    Each raises REFUSALS.
     """
 
     def __init__(self, backend: ToolBackend, caller: ToolCaller) -> None:
@@ -116,7 +116,7 @@ class FleetTools:
         return [_shown(record) for record in found[:limit]]
 
     def queue_activity(self) -> dict[str, Record]:
-        """What each agent does now: the dispatch it works on, how many wait, whether it is there.
+        """The work of each agent now: its dispatch, how many wait, and if it is online.
 
         Look here before you dispatch: a busy agent answers later.
         """
@@ -136,7 +136,7 @@ class FleetTools:
         return {"dispatch_id": dispatch_id, "state": state}
 
     def _complete(self, raw: Record) -> Record:
-        """What the caller adds to every event: its id, its hops, its trace."""
+        """Add the caller's fields to an event: its id, its hops, its trace."""
         return raw
 
     def _dispatch(self, raw: Record) -> Record:
@@ -156,8 +156,7 @@ class FleetTools:
         try:
             wait_ms = int(self._backend.store().run("ask", self._caller.counted_as, limit))
         except BrokerUnavailable:
-            # Nobody can count now. What is kept all the same has the spool's bounds.
-            return
+            return  # not counted while the store is down; the spool has bounds of its own
         if wait_ms:
             raise Refused(
                 f"You have dispatched {limit} times within a minute, and may not more: "
@@ -166,7 +165,7 @@ class FleetTools:
             )
 
     def _record(self, dispatch_id: str) -> Record:
-        # An id from a model: anything, and part of a key's name.
+        # A model's id may be any text, and becomes part of a key.
         valid = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
         record = views.get(self._backend.store(), dispatch_id, content=True) if valid else None
         if record is None:
@@ -179,7 +178,7 @@ class FleetTools:
 
 
 def _line(text: str) -> str:
-    """A model's words, as one short line."""
+    """A model's text as one short line."""
     return "".join(char if char.isprintable() else " " for char in text[:200]).strip()
 
 

@@ -1,7 +1,7 @@
 """One connection to a tool server, from its greeting to its end.
 
-The SDK's contexts must be left in the task that entered them, so each connection has a task of its
-own. When that ends, nothing of the connection is left: no program, no socket.
+The SDK's contexts must be exited in the task that entered them, so each connection has its own
+task. When the task ends, nothing of the connection is left: no program, no socket.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from fleet.tools.mcp.program import ServerProgram
 from fleet.tools.mcp.web import HttpTransport
 from fleet.version import VERSION
 
-#: A server that has not greeted by then will not; one that `uvx` has to fetch first takes longest.
+#: Time limit of the greeting; a server that `uvx` must fetch first takes longest.
 START_S = 20.0
-#: All pages of what it offers.
+#: Time limit of the list of tools, all pages together.
 LIST_TIMEOUT_S = 20.0
 TOOLS_MAX = 1000
-#: After a call that took too long: a server that does not answer a ping within this hangs.
+#: After a call that timed out: a server that does not answer a ping in this time hangs.
 PING_TIMEOUT_S = 2.0
-#: Between the end of a connection and the word why it ended.
+#: How long a lost connection may take to report why it ended.
 END_TIMEOUT_S = 30.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -37,11 +37,11 @@ Value = TypeVar("Value")
 
 
 class SessionForgotten(ToolServerError):
-    """The server knows the session no more and has done nothing: ask again in a new one."""
+    """The server has forgotten the session and done nothing: repeat the request in a new one."""
 
 
 class Connection:
-    """Opened when it is made; `ended` is set when it is over, also when it could not be opened."""
+    """A connection, opened by its constructor. `ended` is set when it is over or could not open."""
 
     def __init__(self, name: str, config: ToolsConfig) -> None:
         self._name, self._start_s = name, max(START_S, config.timeout_s)
@@ -57,23 +57,23 @@ class Connection:
 
     @property
     def ending(self) -> bool:
-        """True when it can be used no more, though it may not have ended yet."""
+        """True when the connection is no longer usable, though it may not have ended yet."""
         return self._transport.ended.is_set() or self.ended.is_set()
 
     async def opened(self) -> None:
-        """Return once it can be used. Raises ToolServerError where it cannot."""
+        """Return when the connection is open. Raises ToolServerError when it cannot open."""
         await self._opened.wait()
         if self._session is None:
             raise self._error(self._reason)
 
     async def close(self) -> None:
-        """End it, and what runs for it. Returns when that is done."""
+        """Stop the connection and its program. Returns when both have ended."""
         self._transport.ended.set()
         self._greeting.cancel()
         await asyncio.wait([self._task])
 
     async def tools(self) -> list[mcp_types.Tool]:
-        """What the server offers; asked for once, and again when it says that this has changed."""
+        """The server's tools; cached until the server announces a change."""
         async with self._listing:
             if self._tools is not None:
                 return self._tools
@@ -81,16 +81,16 @@ class Connection:
             found = await self._with_timeout(
                 LIST_TIMEOUT_S, "the list of its tools", self._list_pages()
             )
-            # Newer servers tell of changes only whom they are asked to tell.
-            told = self._session is not None and self._session.initialize_result is not None
-            if told and changes == self._changes:
+            # Servers of the newer protocol announce changes to subscribers only: do not cache.
+            announces = self._session is not None and self._session.initialize_result is not None
+            if announces and changes == self._changes:
                 self._tools = found
             return found
 
     async def call(
         self, name: str, arguments: dict[str, Any], timeout_s: float
     ) -> mcp_types.CallToolResult:
-        """The result of one tool. One that takes too long is cancelled at the server."""
+        """Call a tool. A call that times out is cancelled at the server."""
         name, arguments = _encodable(name), _encodable(arguments)
         params = mcp_types.CallToolRequestParams(name=name, arguments=arguments)
         request = mcp_types.CallToolRequest(params=params)
@@ -111,7 +111,7 @@ class Connection:
                 self._session = session
                 self._opened.set()
                 await self._transport.ended.wait()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the connection has ended of it
+        except Exception as error:  # noqa: BLE001 - any error ends the connection; reported as why
             self._reason = self._reason or self._transport.failure or _cause(error)
         finally:
             self._reason = self._reason or self._transport.failure or "ended"
@@ -124,14 +124,14 @@ class Connection:
 
     async def _greet(self, session: ClientSession) -> None:
         with anyio.move_on_after(self._start_s) as self._greeting:
-            if self._transport.ended.is_set():  # closed before there was anything to interrupt
+            if self._transport.ended.is_set():  # closed before the greeting began
                 self._greeting.cancel()
             try:
                 await session.initialize()
             except MCPError as error:
                 if error.code == mcp_types.CONNECTION_CLOSED:
                     raise
-                # One of the newer protocol alone knows no greeting, and says what it knows.
+                # A server of the newer protocol has no greeting: discover its capabilities.
                 await session.discover()
             return
         closed = self._transport.ended.is_set()
@@ -169,7 +169,7 @@ class Connection:
     ) -> Value:
         """The result of `response`. Raises ToolServerError where the server is slow or hangs."""
         task = asyncio.create_task(response)
-        # The SDK's own limit begins when the request is written, which may hang as well.
+        # The SDK's own limit begins after the request is written, which may hang too.
         if await _finishes(task, seconds + PING_TIMEOUT_S):
             with contextlib.suppress(TimeoutError):
                 return task.result()
@@ -196,11 +196,11 @@ class Connection:
             fault = self._transport.failure or f"answered: {error.message}"
             raise self._error(fault, code=error.code) from error
         except ValidationError as error:
-            # Its text would repeat what was said, wherever it is shown.
+            # The error's own text would repeat the content.
             raise self._error("answered with what the protocol does not allow") from error
 
     async def _responds(self) -> bool:
-        """Whether the server still listens; if not, the connection is ended."""
+        """Ping the server; if it does not answer, stop the connection and return False."""
         ping = self._request(mcp_types.PingRequest(), mcp_types.EmptyResult, PING_TIMEOUT_S)
         task = asyncio.create_task(ping)
         if await _finishes(task, PING_TIMEOUT_S):
@@ -224,7 +224,7 @@ class Connection:
 
 
 async def _finishes(task: asyncio.Task[Any], seconds: float) -> bool:
-    """Whether it ends within so many seconds; it is not waited for longer, as its end may take."""
+    """True when the task ends within `seconds`; otherwise cancel it and do not wait for its end."""
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         return bool((await asyncio.wait([task], timeout=seconds))[0])
@@ -233,14 +233,14 @@ async def _finishes(task: asyncio.Task[Any], seconds: float) -> bool:
 
 
 def _encodable(value: Value) -> Value:
-    """Without halves of characters, which a model may write and no transport can send."""
+    """Replace lone surrogates, which a model may write and no transport can send."""
     text = json.dumps(value, ensure_ascii=False).encode(errors="replace")
     same: Value = json.loads(text)
     return same
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong, in words that go on from "the server"; the first of many."""
+    """The cause in words that continue a sentence from "the server"; the first of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, ToolServerError):

@@ -1,4 +1,4 @@
-"""A tool server at an address: Streamable HTTP, with a bound on what one response may hold."""
+"""A tool server at a URL: Streamable HTTP, with a bound on the size of a response."""
 
 import asyncio
 import contextlib
@@ -10,30 +10,30 @@ from mcp.client.streamable_http import streamable_http_client
 from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp.program import MESSAGE_BYTES_MAX, Streams
 
-#: To connect, and to send a request. What an answer may take is up to the call.
+#: Time limit to connect, and to send a request. The call limits the wait for its answer.
 SEND_TIMEOUT_S = 10.0
-#: To say that a session is over.
+#: Time limit of the request that closes a session.
 GOODBYE_TIMEOUT_S = 2.0
 
 
 class HttpTransport:
-    """One session with a server at an address."""
+    """One session with a server at a URL."""
 
     def __init__(self, config: ToolsConfig) -> None:
         self._config = config
-        #: Set when the session can be used no more.
+        #: Set when the session is no longer usable.
         self.ended = asyncio.Event()
-        #: What the server last refused with; goes on from "the server".
+        #: The server's last refusal; continues a sentence from "the server".
         self.failure = self.hint = ""
-        #: The server was started anew, and a request was refused unseen.
+        #: The server has restarted, and refused a request without handling it.
         self.session_forgotten = False
 
     @contextlib.asynccontextmanager
     async def streams(self) -> AsyncIterator[Streams]:
-        """Speaks to the server while this is entered."""
+        """Keep a session with the server within this context."""
         headers = {name: value.get_secret_value() for name, value in self._config.headers.items()}
         client = httpx2.AsyncClient(
-            # Unpacked, a small answer could be any size.
+            # A small compressed answer could unpack to any size.
             headers={"accept-encoding": "identity", **headers},
             timeout=httpx2.Timeout(SEND_TIMEOUT_S, read=None),
             event_hooks={"request": [_limit_goodbye], "response": [self._on_response]},
@@ -47,7 +47,7 @@ class HttpTransport:
             yield reads, writes
 
     def skip_grace(self) -> None:
-        """Nothing of it runs here."""
+        """Do nothing: no program runs here."""
 
     async def _on_response(self, response: httpx2.Response) -> None:
         if response.request.method != "POST":
@@ -66,13 +66,13 @@ class HttpTransport:
 
 
 async def _limit_goodbye(request: httpx2.Request) -> None:
-    """The end of a session is told, not waited for as an answer is."""
+    """Limit the wait for the request that closes a session."""
     if request.method == "DELETE":
         request.extensions["timeout"] = httpx2.Timeout(GOODBYE_TIMEOUT_S).as_dict()
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """What a response says, up to the bound."""
+    """The body of a response, up to the bound."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, on_overflow: Callable[[], None]) -> None:
         self._stream, self._on_overflow = stream, on_overflow
