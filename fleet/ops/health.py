@@ -1,4 +1,4 @@
-"""The health document, from live values; no secret is in it."""
+"""The health document, from live values and without secrets."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ from fleet.store.connection import reachable
 from fleet.turn import providers
 from fleet.version import VERSION
 
-#: A beat that has missed this many of its fastest ticks is dead.
+#: Beat counts as dead after this long without a tick of any job.
 BEAT_LATE_S = 15.0
 
 
 def beat_is_late(beat_s: float | None) -> bool:
-    """Whether nobody does beat's work: `beat_s` is the time since its last tick, None for never."""
+    """True when beat is dead; `beat_s` is the time since its last tick, None for never."""
     return beat_s is None or beat_s > BEAT_LATE_S
 
 
@@ -33,10 +33,10 @@ def document(
     *,
     followers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything `/health` and `fleet health` answer; `down` when the store does not answer.
+    """The document of `/health` and `fleet health`; `down` when the store does not answer.
 
-    `opened` gives the store, and may raise BrokerUnavailable. `followers` is what the asking
-    process knows of its clients on the bus.
+    `get_store` may raise BrokerUnavailable. `followers` are this process's figures about bus
+    clients.
     """
     try:
         return _document(
@@ -47,7 +47,7 @@ def document(
 
 
 def down(reason: str, components: SpoolComponents) -> dict[str, Any]:
-    """The document while the store does not answer; intake may go on into the spool."""
+    """The document while the store is down; the spool may still accept events."""
     return {
         "status": "down",
         "version": VERSION,
@@ -138,7 +138,7 @@ class _Vitals:
     length: int
     beat_s: float | None  #: since the last tick of any periodic job
     oldest_id: str | None
-    intake: str  #: how the upstream's events come in; `http` where none are taken
+    intake: str  #: the way of the upstream's events; `http` without an upstream
 
 
 def _vitals(store: Store) -> _Vitals:

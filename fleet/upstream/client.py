@@ -1,4 +1,4 @@
-"""The two ways from the gateway: the socket, and polling while that is down."""
+"""The two connections to the gateway: a WebSocket, and polling while the WebSocket is down."""
 
 import asyncio
 import logging
@@ -18,29 +18,30 @@ from fleet.upstream.outcome_reporter import OutcomeReporter
 
 logger = logging.getLogger(__name__)
 
-#: Together less than 10 s: after so much silence the events come by polling.
+#: Together less than 10 s: after such a silence the client falls back to polling.
 PING_INTERVAL_S = 3.0
 PONG_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 1.0
 OPEN_TIMEOUT_S = 5.0
-#: Full jitter between attempts to get the socket back: up to the first, doubling up to the second.
+#: Full jitter between attempts to reconnect: up to the first, doubling up to the second.
 BACKOFF_MIN_S = 1.0
 BACKOFF_MAX_S = 30.0
-#: A socket that lasted so long was no failed attempt.
+#: A socket that lasted this long resets the back-off.
 STEADY_S = 10.0
 POLL_INTERVAL_S = 2.0
 POLL_TIMEOUT_S = 15.0
-#: One frame or one answer to a poll. Larger than any event: that is refused by itself, and known.
+#: The largest frame, or answer to a poll. Larger than any event, so a large event is still read,
+#: and refused by its id.
 BYTES_MAX = 16 * 1024 * 1024
 MODE_INTERVAL_S = 5.0
 
 
 class BadAnswer(Exception):
-    """What the gateway answered to a poll is no list of events."""
+    """The gateway's answer to a poll is not a list of events."""
 
 
 class UpstreamClient:
-    """Takes events until it is cancelled."""
+    """A client that takes events until it is cancelled."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class UpstreamClient:
         self._logged: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Raises Fenced, in a group, when another client has taken over."""
+        """Take events. Raises Fenced, in a group, when another client has taken over."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_reporting_mode())
             tasks.create_task(self._reporter.run())
@@ -126,7 +127,7 @@ class UpstreamClient:
                 await asyncio.sleep(POLL_INTERVAL_S * random.uniform(0.75, 1.25))  # noqa: S311
 
     async def _keep_reporting_mode(self) -> None:
-        """Keep the health document true. What it cannot write runs out by itself."""
+        """Keep the mode in the health document current; an unrenewed mode expires."""
         while True:
             self._changed.clear()
             try:
@@ -152,14 +153,14 @@ class UpstreamClient:
             self._changed.set()
 
     def _log_failure(self, way: str, reason: str) -> None:
-        """Say what does not work, once; never an address, which may hold a secret."""
+        """Log a failure once; never an address, which may hold a secret."""
         if reason and reason != self._logged.get(way):
             logger.warning("%s: the %s does not work: %s", self._gateway.name, way, reason)
         self._logged[way] = reason
 
 
 async def _fetch(http: httpx.AsyncClient, url: str) -> list[Any]:
-    """The events of one poll. Raises BadAnswer and what httpx does."""
+    """Fetch the events of one poll. Raises BadAnswer and the errors of httpx."""
     body = bytearray()
     async with http.stream("GET", url) as answer:
         if answer.status_code == httpx.codes.NO_CONTENT:

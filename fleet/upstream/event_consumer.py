@@ -1,8 +1,8 @@
-"""Hands the gateway's events to the intake, one after the other, and keeps the place.
+"""Delivers the gateway's events to the intake, one after the other, and stores the cursor.
 
-Each way in delivers the gateway's order from a place up to which everything was dealt with. So the
-id of an event that was accepted is a place as well, whichever way it came; the overlap of two ways
-only moves the place back, and what comes twice is the same event to the intake.
+WebSocket and polling each deliver the gateway's order from the cursor on, so the id of any accepted
+event is a valid cursor. Where both overlap, the cursor only moves back, and the intake recognises
+repeated events.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
 
 logger = logging.getLogger(__name__)
 
-#: Between attempts to hand over what a full cap, or a store that is away, keeps out.
+#: Between attempts to deliver an event while a cap is full or the store is down.
 RETRY_DELAY_MIN_S = 0.5
 RETRY_DELAY_MAX_S = 15.0
-#: Refused events without an id that are known again, so that each is counted once.
+#: Remembered events without an id, so that each refusal is counted once.
 KNOWN_MAX = 1000
 
 Answer = TypeVar("Answer")
 
 
 class EventConsumer:
-    """Of one holder of the client's lock. `source` is for events that name none."""
+    """The consumer of one holder of the client's lock. `source` is for events without a source."""
 
     def __init__(self, intake: Intake, cursors: CursorStore, source: str, cursor: str) -> None:
         self.cursor = cursor
@@ -46,11 +46,11 @@ class EventConsumer:
 
     @property
     def is_blocked(self) -> bool:
-        """True while an event cannot be handed over, and the next one waits."""
+        """True while an event cannot be delivered, and the next event waits."""
         return bool(self._waiting)
 
     async def accept_frame(self, frame: str | bytes) -> None:
-        """As `take`, of an event as JSON text."""
+        """Accept an event as JSON text, as `accept` does."""
         try:
             raw = parse(frame)
         except ValueError:
@@ -60,16 +60,14 @@ class EventConsumer:
         await self.accept(raw)
 
     async def accept(self, raw: object) -> None:
-        """Accept one event, or refuse and count it; return when that is kept.
+        """Accept an event, or refuse and count it; return when that is stored.
 
-        Waits as long as a cap is full or the store is away. Raises Fenced.
+        Waits as long as a cap is full or the store is down. Raises Fenced.
         """
         async with self._lock:
             event_id = _id_of(raw)
             if not isinstance(raw, Mapping) or event_id is None:
-                reason = (
-                    "it is no JSON object with an `id`, and could not be told from a repeated one"
-                )
+                reason = "it is not a JSON object with an `id`, so a repeat could not be recognised"
                 await self._refuse_unnamed(_text_of(raw), reason)
                 return
             await self._accept_named(raw, event_id)
@@ -79,7 +77,7 @@ class EventConsumer:
     async def _accept_named(self, raw: Mapping[str, Any], event_id: str) -> None:
         sender, named = UPSTREAM, raw
         if raw.get("source") is None:
-            # A host may be called `agent`.
+            # A host may be called `agent`, which is a reserved source.
             sender, named = replace(UPSTREAM, own_source=True), {**raw, "source": self._source}
         text = _text_of(raw)
         if not text or len(_bytes(text)) > EVENT_BYTES_MAX:
@@ -105,7 +103,7 @@ class EventConsumer:
         await self._retry(lambda: self._cursors.refused(event_id, reason, self._source))
 
     async def _retry(self, call: Callable[[], Answer]) -> Answer:
-        """The answer of a call that a full cap or an outage only delays."""
+        """Repeat a call while a cap is full or the store is down."""
         delay_s = RETRY_DELAY_MIN_S
         while True:
             try:
@@ -139,11 +137,11 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _text_of(raw: object) -> str:
-    """As JSON; empty for what is nested too deeply to be written, though it could be read."""
+    """The event as JSON; empty where it is nested too deeply to be written."""
     try:
         return json.dumps(raw, ensure_ascii=False)
     except RecursionError:
@@ -151,7 +149,7 @@ def _text_of(raw: object) -> str:
 
 
 def _id_of(raw: object) -> str | None:
-    """The event's id, where it is one that the intake would take."""
+    """The event's id, if the intake would accept it."""
     found = raw.get("id") if isinstance(raw, Mapping) else None
     if not isinstance(found, str) or not found.strip() or not found.isprintable():
         return None

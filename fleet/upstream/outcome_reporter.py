@@ -1,7 +1,7 @@
-"""Tells the gateway what became of its events: over its socket, else by POST to the polled address.
+"""Reports outcomes to the gateway: over its socket, otherwise by POST to the polled address.
 
-The same claims and reports as of any receiver's outcomes, so what a crash or another client cut
-short is repeated under the same id, and what was confirmed never is.
+It claims and reports deliveries as for any receiver: a delivery that a crash cut short is repeated
+under the same id, and a confirmed delivery never is.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from fleet.upstream.gateway_address import GatewayAddress
 
 logger = logging.getLogger(__name__)
 
-#: Between looks for outcomes to tell.
+#: Between queries for due outcomes.
 POLL_INTERVAL_S = 0.5
-#: On their way at the same time; a gateway that never confirms costs so many a window.
+#: Deliveries under way at once; a gateway that never confirms delays so many in each window.
 CONCURRENCY_MAX = 32
-#: An outcome that was taken and neither sent nor refused is looked at again.
+#: A due outcome that was neither sent nor refused is due again after this.
 RETRY_DELAY_MS = 5_000
-#: A confirmation is no longer than this; what is longer need not be looked at.
+#: The longest confirmation; a longer frame is an event.
 ACK_CHARS_MAX = 512
 
 
 class OutcomeReporter:
-    """Of one holder of the client's lock."""
+    """The reporter of one holder of the client's lock."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class OutcomeReporter:
         gateway: GatewayAddress,
         is_blocked: Callable[[], bool],
     ) -> None:
-        """`is_held_up` is true while no frame is read, because an event cannot be handed over."""
+        """`is_blocked` is true while no frame is read, because an event cannot be delivered."""
         self._store = store
         self._gateway = gateway
         self._window_s = settings.upstream.window_s
@@ -57,7 +57,7 @@ class OutcomeReporter:
         self._logged = ""
 
     def connected(self, socket: ClientConnection | None) -> None:
-        """The socket to tell by from now on; None: there is none."""
+        """Report over this socket from now on; None: the socket is down."""
         self._socket = socket
         if socket is None:
             lost = AttemptResult(
@@ -68,7 +68,7 @@ class OutcomeReporter:
                     waiting.set_result(lost)
 
     def confirms(self, frame: str | bytes) -> bool:
-        """True for a frame that confirms an outcome, and so is no event."""
+        """True for a frame that confirms an outcome instead of bringing an event."""
         if len(frame) > ACK_CHARS_MAX:
             return False
         try:
@@ -77,14 +77,14 @@ class OutcomeReporter:
             return False
         if not isinstance(frame_content, dict) or frame_content.keys() != {"ack"}:
             return False
-        # One that comes twice, or too late, changes nothing any more.
+        # A repeated or late confirmation changes nothing.
         waiting = self._waiting.get(str(frame_content["ack"]))
         if waiting and not waiting.done():
             waiting.set_result(AttemptResult(kind="ack", reason="it was confirmed by a frame"))
         return True
 
     async def run(self) -> None:
-        """Tell what is due, until it is cancelled."""
+        """Deliver due outcomes until it is cancelled."""
         async with httpx.AsyncClient(timeout=self._window_s, headers=self._gateway.headers) as http:
             while True:
                 due: list[str] = []
@@ -98,7 +98,7 @@ class OutcomeReporter:
                     self._logged = ""
                 except BrokerUnavailable as error:
                     if self._logged != str(error):
-                        logger.warning("no outcome is told to %s: %s", self._gateway.name, error)
+                        logger.warning("no outcome is sent to %s: %s", self._gateway.name, error)
                     self._logged = str(error)
                 await asyncio.sleep(0 if len(due) == CONCURRENCY_MAX else POLL_INTERVAL_S)
 
@@ -109,8 +109,8 @@ class OutcomeReporter:
         return [str(dispatch_id) for dispatch_id in found]
 
     async def _deliver(self, http: httpx.AsyncClient, dispatch_id: str) -> None:
-        claimed = (self._store, dispatch_id, UPSTREAM, self._window_s, self._keep_ms)
-        delivery = await asyncio.to_thread(claim, *claimed)
+        terms = (self._store, dispatch_id, UPSTREAM, self._window_s, self._keep_ms)
+        delivery = await asyncio.to_thread(claim, *terms)
         if delivery is None:
             return
         result = await self._attempt(http, delivery)
@@ -118,7 +118,7 @@ class OutcomeReporter:
         logger.info("outcome of %s to %s: %s", dispatch_id, self._gateway.name, result.reason)
 
     async def _report(self, delivery: PendingDelivery, result: AttemptResult) -> None:
-        """What the gateway said is worth waiting for the store."""
+        """Report a result; wait for the store as long as the claim holds."""
         deadline = time.monotonic() + LEASE_MARGIN_S
         while True:
             try:
@@ -156,7 +156,7 @@ class OutcomeReporter:
             self._waiting.pop(message_id)
 
     async def _confirmed(self, waiting: "asyncio.Future[AttemptResult]") -> AttemptResult:
-        """What was said within the window; longer while nothing that is said can be heard."""
+        """The confirmation within the window, or longer while no frame is read."""
         sent = time.monotonic()
         while True:
             done, _ = await asyncio.wait((waiting,), timeout=self._window_s)

@@ -1,8 +1,7 @@
-"""The process `fleet upstream`: waits for its turn, takes events, tells what became of them, and
-gives its place back.
+"""The process `fleet upstream`: acquires its lock, takes events, reports outcomes, and releases it.
 
-The lock only spares the gateway a crowd of clients. That no event runs twice does not rest on it:
-the intake knows an event by source and id, whoever brings it.
+The lock only spares the gateway a crowd of clients. No event runs twice even without it: the intake
+recognises an event by source and id.
 """
 
 import asyncio
@@ -26,14 +25,14 @@ from fleet.upstream.outcome_reporter import OutcomeReporter
 
 logger = logging.getLogger(__name__)
 
-#: A client that stands by is woken when the place is free, and stands in line anew after this.
+#: A waiting client is woken when the lock is free; after this long it queues again.
 STANDBY_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.25
 RETRY_DELAY_S = 1.0
 
 
 def serve() -> None:
-    """Take events until SIGTERM or SIGINT; wait for it where no gateway is configured."""
+    """Take events until SIGTERM or SIGINT; without a configured gateway only wait for these."""
     watch_lifeline()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("fleet").setLevel(logging.INFO)
@@ -51,7 +50,7 @@ async def _serve(settings: Settings) -> None:
         await stop.wait()
         return
     drainer = runtime.drainer()
-    # What is kept while the broker is away must also leave the spool where no API runs.
+    # The spool must drain also where no API runs.
     drainer.start()
     running = asyncio.create_task(_run(gateway, settings.lease_ttl_s))
     stopping = asyncio.create_task(stop.wait())
@@ -64,7 +63,7 @@ async def _serve(settings: Settings) -> None:
 
 
 async def _run(gateway: GatewayAddress, ttl_s: float) -> None:
-    """Lead whenever nobody else does. Only ends by being cancelled."""
+    """Consume events whenever the lock is free, until cancelled."""
     logged = ""
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What is wrong with a fleet now. Pure: the same reading gives the same conditions."""
+"""The conditions of a fleet that need an operator. Pure: equal readings give equal conditions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,39 +11,39 @@ from fleet.turn.budget import WARN_AT, BudgetState
 
 #: A worker that is replaced, or a host that is deployed, is back before this.
 OFFLINE_AFTER_S = 30.0
-#: Longer than any worker takes to come back or to pop a doorbell.
+#: Longer than any worker takes to come back or to pop a wake-up message.
 STUCK_AFTER_S = 30.0
 
-#: Also announced by the scripts themselves, so that they are on the bus without an alerter.
+#: Also reported on the bus by the scripts, without an alerter.
 _ON_BUS_ALREADY = frozenset({"beat_dead", "stuck_queue"})
-#: Entries of the bus that are news by themselves: they open nothing, and nothing closes them.
+#: Types of bus entries that are forwarded as news: they neither open nor close a condition.
 NEWS = ("alert",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """Something that an operator must know of while it lasts. Holds no content and no secret."""
+    """A condition that needs an operator while it lasts. Holds no content and no secret."""
 
-    name: str  #: what kind, as on the bus
+    name: str  #: its kind, as on the bus
     reason: str
     remedy: str = ""
     agent: str = ""
-    subject: str = ""  #: which, where there may be several of one kind
-    for_s: float = 0.0  #: told when it has lasted so long
-    count: int = 0  #: told again when it has grown
+    subject: str = ""  #: tells conditions of one kind apart
+    for_s: float = 0.0  #: reported when it has lasted this long
+    count: int = 0  #: reported again when it has grown
 
     @property
     def key(self) -> str:
-        """What makes two readings the same condition."""
+        """The identity of the condition over several readings."""
         return f"{self.name}:{self.agent}{':' if self.subject else ''}{self.subject}"
 
     @property
     def message(self) -> str:
-        """What is wrong, and what helps."""
+        """The reason and the remedy."""
         return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
 
     def to_wire(self) -> dict[str, Any]:
-        """As `scripts/alerts.lua` takes it."""
+        """The form for `scripts/alerts.lua`."""
         return {
             "key": self.key,
             "name": self.name,
@@ -65,12 +65,12 @@ def current(
     budgets: Mapping[str, BudgetState] = MappingProxyType({}),
     providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[Condition]:
-    """The conditions that hold.
+    """The present conditions.
 
-    `counts` and `agents` are those of `fleet.ledger.views`, `beat_s` is the time since beat's last
-    tick (None before the first), `last_words` is why an agent's newest dead letter died, `pressed`
-    whether the store's memory is nearly full, `budgets` what agents have spent of theirs today,
-    `providers` the breakers that are open, of `fleet.turn.providers`.
+    `counts` and `agents` come from `fleet.ledger.views`. `beat_s` is the time since beat's last
+    tick, None before the first. `dead_letter_reasons` holds the reason of each agent's newest dead
+    letter. `memory_full` is true when the store's memory is nearly full. `budgets` are today's
+    budgets, and `providers` the open breakers of `fleet.turn.providers`.
     """
     found = [
         Condition(
@@ -138,26 +138,26 @@ def _of_agent(
 
 
 def new_events(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
-    """The entries to pass on as they are; those that an alerter has put there are not."""
+    """The entries to forward as they are, except those of an alerter."""
     return [
         {
             "name": entry.fields.get("name", entry.type),
             "agent": entry.fields.get("agent", ""),
             "reason": entry.fields.get("reason", ""),
-            # Each is told, however many there are: a person is waited for.
+            # Each is reported, however many there are: somebody waits for a person.
             "dispatch_id": entry.fields.get("dispatch_id", ""),
         }
         for entry in entries
         if entry.type in NEWS
         and "state" not in entry.fields
         and entry.fields.get("name") not in _ON_BUS_ALREADY
-        # It repeats what a sender wrote.
+        # Its reason repeats a sender's text.
         and entry.fields.get("name") != "intake_refused"
     ]
 
 
 def dead_letter_reasons(entries: Sequence[BusEvent]) -> dict[str, str]:
-    """Why the newest dead letter of each agent died, of those among `entries`."""
+    """The reason of each agent's newest dead letter among `entries`."""
     return {
         entry.fields["agent"]: f"{entry.fields.get('stage', '')}: {entry.fields.get('reason', '')}"
         for entry in entries

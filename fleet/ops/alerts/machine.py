@@ -1,8 +1,8 @@
-"""What one machine tells without the store: that it is away, its breaker, its spool.
+"""Alerts of one machine that need no store: an outage, the breaker, the spool.
 
-`scripts/alerts.lua` is the memory that all machines share, and it is gone just when these are
-needed. So one process of a machine, whoever holds the lock of `alerts.lock` in the data folder,
-keeps a memory of its own in that file and sends by itself.
+`scripts/alerts.lua` is the memory that all machines share, but the store is down just when these
+alerts are needed. So one process of a machine, the holder of the lock on `alerts.lock` in the data
+folder, has a memory of its own in that file, and sends by itself.
 """
 
 import fcntl
@@ -28,31 +28,31 @@ from fleet.system import files
 
 logger = logging.getLogger(__name__)
 
-#: How long the store must be silent before that is told: a restart takes less.
+#: An outage of the store is reported after this long: a restart takes less.
 OUTAGE_AFTER_S = 5.0
-#: A spool that is emptied sooner is no news.
+#: Spooled events are reported after this long.
 SPOOLED_AFTER_S = 10.0
-#: A growing condition is told again after this.
+#: A growing condition is reported again after this.
 RETRY_DELAY_S = 300.0
 NEARLY_FULL = 0.8
-#: The next event does not fit any more, though some bytes are left.
+#: The next event no longer fits, though some bytes are left.
 FULL = 0.99
 
 
 @dataclass(slots=True)
 class KnownAlert:
-    """What was told of one condition; times are seconds of the wall clock."""
+    """The record of a reported condition; times are seconds of the wall clock."""
 
     name: str
     reason: str
     since: float
     count: int = 0
-    sent_at: float = 0.0  #: to the receiver; 0 where it was not yet
+    sent_at: float = 0.0  #: to the receiver; 0 before
     on_bus: bool = False
 
 
 class MachineAlerts:
-    """The conditions of one machine, told by one of its processes. Used by one thread."""
+    """The conditions of one machine, reported by one of its processes. Used by one thread."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class MachineAlerts:
         first: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`first`: this process tells where the lock cannot be had at all, as on a broken disk."""
+        """`first`: this process reports where no lock can be acquired, as on a broken disk."""
         self._first = first
         self._components = SpoolComponents.of(settings)
         self._limits = settings.spool
@@ -75,9 +75,9 @@ class MachineAlerts:
         self._writable = True
 
     def check(self, store: Store | None, away: str = "") -> None:
-        """Compare and tell. `store` is None while it is away, and `away` says why.
+        """Detect conditions and report changes; `store` is None while it is down, `away` says why.
 
-        Raises BrokerUnavailable; what could not be told is told the next time.
+        Raises BrokerUnavailable; an unsent report is repeated by the next call.
         """
         if not self._owns_lock():
             return
@@ -87,7 +87,7 @@ class MachineAlerts:
             self._write()
 
     def close(self) -> None:
-        """Let another process of the machine tell."""
+        """Release the lock to another process of the machine."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -99,7 +99,7 @@ class MachineAlerts:
         breaker = self._components.breaker
         if not breaker.closed:
             cause = breaker.read_state()[0].cause
-            what = f"{host} does not ask the broker any more, after {cause}: events are spooled"
+            what = f"{host} does not use the broker any more, after {cause}: events are spooled"
             yield Condition(name="breaker_open", reason=what)
         yield from spool_conditions(self._components, self._limits)
 
@@ -115,7 +115,7 @@ class MachineAlerts:
             grown = condition.count > known.count and now - known.sent_at >= RETRY_DELAY_S
             if (not known.sent_at or grown) and self._send(known, "open", now):
                 known.sent_at, known.count = now, condition.count
-            # Of the others the bus is told by what ends them: it is away meanwhile.
+            # The bus is down during the other conditions; their end is reported on it elsewhere.
             if store is not None and not known.on_bus and known.name.startswith("spool"):
                 bus.alert(store, known.name, known.reason, "open")
                 known.on_bus = True
@@ -165,14 +165,14 @@ class MachineAlerts:
             os.ftruncate(self._lock, len(text))
             self._written, self._writable = text, True
         except OSError as error:
-            # In memory it is right, and the next look tries again.
+            # The memory is right, and the next check writes it again.
             if self._writable:
                 logger.warning("alerts: %s cannot be written (%s)", self._path, error.strerror)
             self._writable = False
 
 
 def spool_conditions(components: SpoolComponents, limits: SpoolConfig) -> Iterator[Condition]:
-    """What is to be said of this machine's spool."""
+    """The conditions of this machine's spool."""
     host = socket.gethostname()
     try:
         size, quarantined = components.spool.size(), components.spool.quarantined()
@@ -189,7 +189,7 @@ def spool_conditions(components: SpoolComponents, limits: SpoolConfig) -> Iterat
     if quarantined:
         yield Condition(
             name="spool_aside",
-            reason=f"{len(quarantined)} events of {host} cannot be handed over: {quarantined[0]}",
+            reason=f"{len(quarantined)} events of {host} cannot be delivered: {quarantined[0]}",
             remedy="correct that, and start the API again",
             count=len(quarantined),
         )
@@ -205,7 +205,7 @@ def spool_conditions(components: SpoolComponents, limits: SpoolConfig) -> Iterat
     yield Condition(
         name="spool_holds",
         reason=f"{size.events} events wait on the disk of {host} for the broker",
-        remedy="a running API hands them over once the broker answers",
+        remedy="a running API delivers them once the broker answers",
         for_s=SPOOLED_AFTER_S,
         count=size.events,
     )
@@ -220,7 +220,7 @@ def spool_conditions(components: SpoolComponents, limits: SpoolConfig) -> Iterat
 
 
 def _acquire_lock(path: Path) -> int | None:
-    """The lock, None while another process has it. Raises OSError."""
+    """Acquire the lock; None while another process holds it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -235,10 +235,10 @@ def _acquire_lock(path: Path) -> int | None:
 
 
 def _read(path: Path) -> dict[str, KnownAlert]:
-    """What the process before knew; nothing, where the file is new or damaged."""
+    """Read the memory of the lock's last holder; empty where the file is new or damaged."""
     if not path.stat().st_size:
         return {}
-    # Set aside as a copy: the file itself is the lock.
+    # Damaged content is set aside as a copy: the file itself is the lock.
     stored = files.read_json(path, copy=True) or {}
     try:
         return {key: KnownAlert(**known) for key, known in stored.items()}

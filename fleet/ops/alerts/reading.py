@@ -1,4 +1,4 @@
-"""What a fleet's store says of its life, judged once: alerts and `fleet doctor` both go by this."""
+"""The conditions of a fleet, read from its store, for alerts and `fleet doctor` alike."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -15,10 +15,7 @@ from fleet.turn.budget import BudgetState, of_today
 def conditions(
     store: Store, settings: Settings, dead_letter_reasons: Mapping[str, str] = MappingProxyType({})
 ) -> list[Condition]:
-    """What is wrong now; `words` is why agents' last dead letters died.
-
-    Raises BrokerUnavailable.
-    """
+    """The present conditions; the reasons of dead letters are quoted. Raises BrokerUnavailable."""
     names = list(settings.agents)
     with reachable():
         pipe = store.client.pipeline(transaction=False)

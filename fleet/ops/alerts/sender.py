@@ -1,4 +1,4 @@
-"""Handing messages to the receiver: one at a time, never for long, and not while it has enough."""
+"""Sending alerts to the receiver: one at a time, briefly, and within its rate limit."""
 
 import logging
 import time
@@ -12,17 +12,17 @@ from fleet.ops.alerts.message import AlertMessage, body
 
 logger = logging.getLogger(__name__)
 
-#: One request; a receiver that hangs holds up nothing but the next message.
+#: Time limit of a request; a receiver that hangs delays only the next message.
 SEND_TIMEOUT_S = 5.0
-#: Discord takes 30 a minute for one webhook, Slack 60.
+#: Discord accepts 30 a minute for one webhook, Slack 60.
 PER_MINUTE = 20
 BACKOFF_MAX_S = 60.0
-#: A receiver that asks for longer is tried again after this.
+#: The longest accepted `Retry-After`.
 RETRY_DELAY_MAX_S = 600.0
 
 
 class AlertSender:
-    """The receiver as one process sees it. Used by one thread."""
+    """The sender of one process. Used by one thread."""
 
     def __init__(self, url: str) -> None:
         """`url` is a secret; empty where alerts go to the bus alone."""
@@ -35,21 +35,21 @@ class AlertSender:
 
     @property
     def enabled(self) -> bool:
-        """False where there is no receiver."""
+        """False without a receiver."""
         return bool(self._url)
 
     @property
     def ready(self) -> bool:
-        """False while the receiver is left alone: it failed, or had its share of this minute."""
+        """False during a back-off, and while the minute's rate limit is used up."""
         now = time.monotonic()
         at_limit = len(self._sent) == PER_MINUTE and now - self._sent[0] < 60
         return now >= self._pause_until and not at_limit
 
     def send(self, message: AlertMessage) -> bool:
-        """True when it need not be sent again: the receiver took it, or never will."""
+        """Send a message; False when it must be sent again."""
         self._sent.append(time.monotonic())
         try:
-            # What it answers is not read: that could take for ever.
+            # The body is not read: it might never end.
             with self._client.stream("POST", self._url, json=body(self._url, message)) as answer:
                 status = answer.status_code
                 requested_s = retry_after.seconds(answer.headers)
@@ -70,12 +70,12 @@ class AlertSender:
         return True
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._client.close()
 
     def _failed(self, why: str, pause_s: float) -> bool:
         if self._reachable:
-            # Without the path: it is the receiver's secret.
+            # Without the path, which is the receiver's secret.
             logger.warning(
                 "alerts: %s does not take messages (%s); they wait",
                 urlsplit(self._url).hostname,

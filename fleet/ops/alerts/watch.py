@@ -1,4 +1,4 @@
-"""The alerter: a thread that looks, tells, and sends, and that nothing else ever waits for."""
+"""The alerter: a thread that checks, reports and sends, and that nothing else waits for."""
 
 import json
 import logging
@@ -20,19 +20,19 @@ from fleet.store.connection import reachable
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3.0
-#: A growing condition is told again after this.
+#: A growing condition is reported again after this.
 RETRY_DELAY_MS = 300_000
 OUTBOX_MAX = 200
-#: Longer than a request takes, shorter than an operator's patience.
+#: How long one alerter owns an alert while it sends; longer than a request takes.
 SEND_LEASE_MS = 20_000
-#: An alert that could not be sent for so long helps nobody any more.
+#: An alert that could not be sent for this long is dropped.
 STALE_MS = 3_600_000
 
 
 class Alerter:
-    """Looks every few seconds. Any number may run in a fleet; what one has told no other tells.
+    """A check every few seconds. Any number may run in a fleet; each alert is reported once.
 
-    `first`: see `Machine`; for one process of a machine only.
+    `first`: see `MachineAlerts`; for one process of a machine only.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Alerter:
         self._dead_letter_reasons: dict[str, str] = {}
 
     def start(self) -> None:
-        """Begin, in a daemon thread."""
+        """Start a daemon thread."""
         threading.Thread(target=self._run, name="alerts", daemon=True).start()
 
     def close(self) -> None:
-        """End within moments; what waits in the outbox is sent by the next one."""
+        """Stop, without waiting for the thread; another alerter sends the rest of the outbox."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -59,13 +59,13 @@ class Alerter:
             try:
                 self.round()
             except Exception:
-                # An alerter that dies of one reading would be missed just when it is needed.
-                logger.exception("alerts: this look failed; the next one follows")
+                # The loop must survive every fault: alerts matter most in trouble.
+                logger.exception("alerts: this check failed; the next check follows")
         self._machine.close()
         self._sender.close()
 
     def round(self) -> None:
-        """A look at the fleet, and one at this machine, which needs no store."""
+        """Check the fleet, and this machine, which needs no store."""
         store, away = None, ""
         try:
             self.check()
@@ -75,10 +75,10 @@ class Alerter:
         try:
             self._machine.check(store, away)
         except BrokerUnavailable:
-            logger.debug("alerts: the store went away meanwhile; the next look tells")
+            logger.debug("alerts: the store went down; the next check reports it")
 
     def check(self) -> None:
-        """Compare the fleet with what was told of it, tell, send. Raises BrokerUnavailable."""
+        """Report changed conditions of the fleet, and send alerts. Raises BrokerUnavailable."""
         store = self._get_store()
         if periodic_lock(store, "alerts", PERIOD_S):
             self._compare(store)

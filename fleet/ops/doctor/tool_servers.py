@@ -1,4 +1,4 @@
-"""Whether the tool servers of a configuration can be had, for `fleet doctor`: each is started."""
+"""The check of the configured tool servers for `fleet doctor`: each is started."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,12 @@ from fleet.tools.mcp.errors import ToolServerError
 from fleet.tools.mcp.names import provider_names
 from fleet.tools.mcp.server import ToolServer
 
-#: Tools that a finding names; there may be hundreds.
+#: The most tools named by a finding; there may be hundreds.
 SHOWN = 10
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """What stands between each server and the agents that are to use it; all are asked at once."""
+    """The findings about all servers and their agents; all servers are queried at once."""
     servers = {name: tool for name, tool in settings.tools.items() if tool.is_server}
     found = asyncio.run(_offered(servers))
     for name, offered in found.items():
@@ -63,7 +63,7 @@ def _findings(
 def _duplicates(
     agent: str, offered: Mapping[str, list[str] | ToolServerError]
 ) -> Iterator[Finding]:
-    """Names that two servers of an agent have: each of its turns would fail."""
+    """Names of tools that two servers of an agent share: each of its turns would fail."""
     seen: dict[str, str] = {}
     for name, tools in offered.items():
         for tool_name in provider_names(() if isinstance(tools, ToolServerError) else tools):
