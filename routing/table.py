@@ -1,9 +1,9 @@
-"""Many rules, so that an event finds its own without trying them all.
+"""An index of many rules: an event tries only a few of them.
 
-Each rule hangs on one of its conditions: on values of which an event must hold one, or on how an
-attribute must begin; of several, on the one that the fewest rules share. An event looks up what it
-holds there, and tries the few it finds, and those that hang on nothing. So a thousand rules that
-differ in one field cost about as much as ten.
+Each rule is indexed by one of its conditions: by values of a field, or by an attribute's prefix. Of
+several conditions the one shared by the fewest rules is chosen. An event looks up its own values,
+and tries the rules found there and all rules without an index. So a thousand rules that differ in
+one field cost about as much as ten.
 """
 
 from collections import Counter
@@ -20,16 +20,16 @@ Match = Literal["first", "all"]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Build it with `Table.checked`."""
+    """The rules and their index. Create it with `Table.checked`."""
 
     rules: tuple[Rule, ...]
     match: Match
     indexed: Mapping[FieldPath, Mapping[Hashable, Sequence[int]]]  #: positions in `rules`
-    unindexed: Sequence[int]  #: the positions of those that hang on nothing
+    unindexed: Sequence[int]  #: positions of rules without an index
 
     @classmethod
     def checked(cls, rules: Sequence[Rule], match: Match) -> "Table":
-        """Raises InvalidRoute naming a rule that stands there twice or can never apply."""
+        """Index the rules. Raises InvalidRoute for a duplicate, or a rule that cannot apply."""
         for name, times in Counter(rule.name for rule in rules).items():
             if times > 1:
                 raise InvalidRoute(f"routes.rules.{name} is there {times} times: rename one.")
@@ -62,11 +62,11 @@ class Table:
 
     @property
     def everything(self) -> Rule | None:
-        """The rule that matches every event, if there is one."""
+        """The rule that matches every event, or None."""
         return next((rule for rule in self.rules if rule.everything), None)
 
     def find(self, event: Event) -> list[Rule]:
-        """The rules that apply: the first that matches, or all, in the order of the file."""
+        """The first matching rule, or all matching rules in the order of the file."""
         here = set(self._positions(lambda place: place.of_event(event)))
         found = sorted(here.union(self.unindexed)) if here else self.unindexed
         matching = (rule for rule in map(self.rules.__getitem__, found) if rule.match(event))
@@ -80,7 +80,7 @@ class Table:
             yield from there.get(key_of(place), ())
 
     def _check_reachable(self, rule: Rule) -> None:
-        """Compare with the rules before it that may match all it matches: they are few."""
+        """Compare a rule with the few earlier rules that may cover it. Raises InvalidRoute."""
         candidates = {*self._positions(lambda place: place.of_rule(rule)), *self.unindexed}
         for earlier in (self.rules[position] for position in sorted(candidates)):
             if not earlier.covers(rule):

@@ -142,7 +142,7 @@ def checked_scopes(
         if scope in _PLAIN_SCOPES or (mark and name in named.get(verb, ())):
             continue
         raise TokenError(
-            f"{scope[:80]!r} is no scope here: write send:AGENT, read:AGENT ('*' is every agent; "
+            f"{scope[:80]!r} is not a scope: write send:AGENT, read:AGENT ('*' is every agent; "
             f"there are {_listed(known)}), tools:SET ('*' is every set; there are "
             f"{_listed(named['tools'])}), operate or admin."
         )

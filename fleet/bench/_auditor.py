@@ -1,19 +1,19 @@
-"""The auditor: what a run left behind, held against what was promised. It asks no living process.
+"""The auditor: checks the records of a run against the guarantees. It queries no living process.
 
-It reads four records that are written by different hands: the sender's list of what was accepted,
-the ledger, the bus, and two logs made outside of the fleet, in which the provider notes each call
-and each turn notes its own life. The last two carry CLOCK_MONOTONIC, one clock for the machine.
+It reads five records by different writers: the sender's list of accepted dispatches, the ledger,
+the bus, the provider's log of calls, and the turns' diary. The last two are written outside of the
+fleet, and carry CLOCK_MONOTONIC, one clock for the machine.
 
-What counts as broken:
+Violations:
 
 lost            accepted, but without an outcome in the ledger or on the bus
 doubled         more than one outcome, another in the ledger than on the bus, or a start after it
 overlaps        two turns of one agent, or of one session, at the same time
 reordered       within a session, a start while an earlier one had not yet ended; among an agent's
                 events without a session, a first start before that of an earlier one
-repeated_calls  a call made again although an attempt before had finished and journalled it
-stale_writes    an outcome written under a token that was not the agent's newest any more, or a
-                token given to two holders
+repeated_calls  a call repeated although an earlier attempt had finished and journalled it
+stale_writes    an outcome written under a token other than the agent's newest, or a token given
+                to two holders
 """
 
 from collections import defaultdict
@@ -30,7 +30,7 @@ _ENDS_TURN = {*OUTCOMES, "dispatch_failed", "dispatch_queued"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMark:
-    """One line of a turn about itself."""
+    """One line of a turn's diary."""
 
     at_ns: int
     kind: str  #: start, alive, kept (a step is in the journal), end
@@ -44,20 +44,20 @@ class RunMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request as the provider saw it."""
+    """One request in the provider's log."""
 
     dispatch_id: str
     step: str
     attempt: int
     started_ns: int
-    finished_ns: int | None  #: None: the caller was gone before the whole answer was written
+    finished_ns: int | None  #: None: the caller disconnected before the whole answer was written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Everything that a run left behind."""
+    """All records of a run."""
 
-    accepted: frozenset[str]  #: dispatch ids that a sender was told
+    accepted: frozenset[str]  #: dispatch ids that a sender received
     bus: tuple[BusEvent, ...]
     #: The records of the ledger by dispatch id, as they are stored.
     records: Mapping[str, Mapping[str, str]]
@@ -69,7 +69,7 @@ class History:
 
 @dataclass(slots=True)
 class AuditReport:
-    """The violations, each as a sentence, and what else a run is described by."""
+    """The violations, each as a sentence, and the figures of a run."""
 
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -88,13 +88,13 @@ class AuditReport:
 
     @property
     def violations(self) -> list[str]:
-        """All of them, each with its kind before it."""
+        """All violations, each prefixed by its kind."""
         kinds = ("lost", "doubled", "overlaps", "reordered", "repeated_calls", "stale_writes")
         return [f"{kind}: {text}" for kind in kinds for text in getattr(self, kind)]
 
 
 def audit(history: History) -> AuditReport:
-    """Judge one history."""
+    """Check one history."""
     result = AuditReport(accepted=len(history.accepted))
     _check_outcomes(history, result)
     _check_bus_order(history, result)
@@ -135,7 +135,7 @@ def _check_outcomes(history: History, result: AuditReport) -> None:
 
 
 class _Queue:
-    """Who stands before whom, as acceptances and outcomes come by on the bus."""
+    """The expected order of starts, by the acceptances and outcomes on the bus."""
 
     def __init__(self, records: Mapping[str, Mapping[str, str]]) -> None:
         self._records = records
@@ -143,13 +143,13 @@ class _Queue:
         self._waiting: dict[str, list[str]] = defaultdict(list)
 
     def join(self, dispatch_id: str, agent: str, session: str) -> None:
-        """Accepted, or queued again, which changes nothing."""
+        """Record an acceptance; a repeat changes nothing."""
         queue = self._waiting[self._place(agent, session)]
         if dispatch_id not in queue:
             queue.append(dispatch_id)
 
     def before(self, dispatch_id: str, agent: str, session: str) -> str | None:
-        """Who should have started instead of this one, if anybody."""
+        """The dispatch that should have started first, or None."""
         queue = self._waiting[self._place(agent, session)]
         if dispatch_id not in queue:  # not its first start
             return None
@@ -157,7 +157,7 @@ class _Queue:
         return None if first == dispatch_id else first
 
     def leave(self, dispatch_id: str, agent: str, session: str) -> None:
-        """Ended, or, without a session, started."""
+        """Record an outcome or, without a session, a start."""
         queue = self._waiting[self._place(agent, session)]
         if dispatch_id in queue:
             queue.remove(dispatch_id)
@@ -170,7 +170,7 @@ class _Queue:
 
 
 def _check_bus_order(history: History, result: AuditReport) -> None:
-    """Starts in order, and one at a time, as the bus tells it."""
+    """Check by the bus that dispatches start in order, one at a time for each agent."""
     queue = _Queue(history.records)
     running: dict[str, str] = {}
     joined: set[str] = set()
@@ -193,7 +193,7 @@ def _check_bus_order(history: History, result: AuditReport) -> None:
                 queue.leave(dispatch_id, agent, session)
         if entry.type in OUTCOMES:
             queue.leave(dispatch_id, agent, session)
-        # A worker's death is noted by the one that takes its place, together with the next start.
+        # A worker's death is recorded by its successor, together with the next start.
         lost = entry.type == "dispatch_failed" and entry.fields.get("stage") == "worker_lost"
         if entry.type in _ENDS_TURN and not lost and running.get(agent) == dispatch_id:
             del running[agent]
@@ -201,7 +201,7 @@ def _check_bus_order(history: History, result: AuditReport) -> None:
 
 @dataclass(slots=True)
 class _Run:
-    """One attempt's own life, from its first sign to its last."""
+    """The lifetime of an attempt, by its own diary."""
 
     name: str
     first_ns: int
@@ -234,7 +234,7 @@ def _check_turns(marks: Iterable[RunMark], result: AuditReport) -> None:
 
 
 def _check_calls(history: History, result: AuditReport) -> None:
-    # The first that is known to have kept it: by the ledger at the end, or by a turn's own word.
+    # By step, the first attempt known to have journalled it: by the ledger or by a turn's diary.
     journalled = {
         (dispatch_id, step): attempt
         for dispatch_id, steps in history.journal.items()
@@ -275,8 +275,8 @@ def _check_tokens(history: History, result: AuditReport) -> None:
         elif entry.type in OUTCOMES:
             record = history.records.get(str(entry.fields["dispatch_id"]), {})
             attempt, _, fence_of = record.get("committed", "").partition("/")
-            # Without a commit nobody's turn ended it: expired, cancelled, buried by a claim. What
-            # ran from the spool did so under the lock of its machine, see `backfill.lua`.
+            # Without a commit no turn ended it: expired, cancelled, dead-lettered by a claim. A
+            # dispatch run from the spool ran under its machine's lock, see `backfill.lua`.
             under_lease = fence_of == "spool" or int(fence_of or 0) == newest.get(agent)
             if entry.type == "dispatch_completed" and not (
                 under_lease and attempt == record.get("attempt")

@@ -1,4 +1,4 @@
-"""Does what the schedule says, to real processes."""
+"""The nemesis: carries out scheduled faults on real processes."""
 
 import signal
 import threading
@@ -12,13 +12,13 @@ from fleet.bench._power import Power
 from fleet.bench._wire import ChaosNetwork
 from fleet.errors import BrokerUnavailable
 
-#: How long all possible victims may be on their way back: a host that was killed takes seconds.
+#: How long to wait for any victim: a killed host comes back within seconds.
 VICTIM_S_MAX = 60.0
 _POLL_INTERVAL_S = 0.01
 
 
 class Nemesis:
-    """Carries out faults, one after another; those that last end by themselves meanwhile."""
+    """Executor of faults, one after another; a lasting fault ends by itself."""
 
     def __init__(self, where: Lab, target: Target, wire: ChaosNetwork, power: Power | None) -> None:
         self.done: Counter[str] = Counter()
@@ -34,7 +34,7 @@ class Nemesis:
             power.watch(where)
 
     def do(self, fault: Fault) -> None:
-        """Carry out one fault, on another agent where the chosen one has no worker now."""
+        """Carry out a fault, on another agent if the drawn agent has no worker now."""
         kind = fault.kind
         if kind in ("cut", "reset"):
             proxy = self._wire.proxies[fault.host]
@@ -56,14 +56,14 @@ class Nemesis:
         self.kills += fault.kills
 
     def heal(self) -> None:
-        """Nothing is stopped any more, and nothing will be."""
+        """Resume every stopped process, and cancel the timers."""
         for timer in self._timers:
             timer.cancel()
         kill(*self._stopped, number=signal.SIGCONT)
         self._stopped.clear()
 
     def _hit(self, fault: Fault) -> bool:
-        """A worker, its child, or both; False when nobody was there to be hit."""
+        """Hit a worker, its child, or both; False without a victim."""
         worker = self._find(fault.agent)
         if worker is None:
             return False
@@ -74,7 +74,7 @@ class Nemesis:
         return kill(*victims) if fault.kills else self._stop(tuple(victims), fault.seconds)
 
     def _find(self, agent: str) -> int | None:
-        """The living worker of an agent, or of the next one that has one."""
+        """The living worker of an agent, or of the next agent that has one."""
         place = self._target.agents.index(agent)
         agents = [*self._target.agents[place:], *self._target.agents[:place]]
         until = time.monotonic() + VICTIM_S_MAX
@@ -102,7 +102,7 @@ class Nemesis:
         self._stopped -= {*pids}
 
     def _kill_broker(self, away_s: float, *, power: bool) -> None:
-        """SIGKILL, or as if the power went; then the next server on the same data."""
+        """Kill the broker, with a power loss if `power`; then start it on the same data."""
         broker = self._where.broker
         kill(self._where.endpoint.pid)
         while broker.alive():

@@ -1,8 +1,8 @@
-"""A model provider for turns that get killed: answers as it is asked to, and notes each call.
+"""A model provider for turns that get killed: it answers as requested, and logs each call.
 
-Its log is the one record that the fleet has no hand in: a call is in it when its request has been
-read, before anything else happens, and is finished when the whole answer has been written to a
-caller that was still there. Times are CLOCK_MONOTONIC.
+Its log is independent of the fleet. A call is logged once its request has been read, before
+anything else happens. It is finished once the whole answer was written to a connected caller. Times
+are CLOCK_MONOTONIC.
 """
 
 import asyncio
@@ -16,10 +16,9 @@ from fleet.bench._auditor import Call
 
 
 class Provider:
-    """Chat completions on a loopback port. Lives in one event loop; `port` is known after `start`.
+    """Chat completions on a loopback port. Used in one event loop; `start` sets `port`.
 
     A request is `{"name": "<dispatch>/<step>/<attempt>", "seconds": 0.1, "fails": false}`.
-    `port` is known after `start`. Lives in one event loop.
     """
 
     def __init__(self) -> None:
@@ -39,7 +38,7 @@ class Provider:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Take no more calls."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
 

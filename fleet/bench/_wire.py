@@ -36,11 +36,11 @@ class ChaosNetwork:
         self._loop.close()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> "Future[None]":
-        """Have it done; waiting for the result is the caller's choice."""
+        """Run `work` in the event loop; the caller may wait for its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _end_tasks(self) -> None:
-        """What still waits for a peer."""
+        """Cancel the tasks that still wait for a peer."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -1,8 +1,8 @@
 """`fleet bench api`: events accepted per second through `POST /events`, by 16 connections.
 
-Each connection sends its next event when the last one was answered. The peer is an endpoint on the
-same ASGI server that publishes a bare Celery task to the same broker; rounds take turns, and each
-starts with an empty broker. Nobody consumes. A text is 200 characters long.
+Each connection sends its next event after the answer to the last. The peer is an endpoint on the
+same ASGI server that publishes a bare Celery task to the same broker. Rounds alternate, and each
+starts with an empty broker. Nothing is consumed. A text is 200 characters long.
 """
 
 from contextlib import ExitStack

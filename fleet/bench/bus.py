@@ -1,13 +1,12 @@
-"""`fleet bench bus`: what a bus client waits, and what one delivery costs.
+"""`fleet bench bus`: the latency of bus clients, and the cost of a delivery.
 
-For each number of WebSocket clients: ten events a second for some seconds, from the call that
-publishes one to its arrival at each client; then a burst, as deliveries per second from the first
-event to the last delivery; then the server's CPU time per delivery of both. `replay` is what fifty
-live clients wait while a hundred others come back who have missed 5,000 events, beside what they
-wait without that.
+For each number of WebSocket clients: first the latency at ten events a second, from the publishing
+call to the arrival at each client; then a burst, as deliveries per second from the first event to
+the last delivery; then the server's CPU time per delivery of both. `replay` is the latency of fifty
+live clients while a hundred others reconnect that have missed 5,000 events, and without them.
 
 The peer is an endpoint with one blocking read per client on the same ASGI server and the same
-broker. Both run all the time, and their rounds take turns.
+broker. Both run all the time, and their rounds alternate.
 """
 
 import time
@@ -35,9 +34,9 @@ OPTIONS: dict[str, Option] = {
 OF = "a WebSocket endpoint with one blocking XREAD per client: starlette, uvicorn, redis.asyncio"
 
 PER_S = 10
-#: What has not come by then is missed.
+#: A delivery that has not come by then is missed.
 TIMEOUT_S = 30.0
-#: Before and after a round, until the servers have nothing to do any more.
+#: Before and after a round, until the servers are idle.
 PAUSE_S = 0.5
 WATCHERS = 50
 #: Half a million deliveries to a hundred clients.
@@ -45,14 +44,14 @@ REPLAY_TIMEOUT_S = 150.0
 
 
 class Publisher:
-    """Puts numbered events on the bus, each with the time at which it was published."""
+    """A publisher of numbered events on the bus, each with its time of publishing."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.last = 0
 
     def publish(self, count: int = 1) -> int:
-        """The time at which the first of them was published (CLOCK_MONOTONIC, ns)."""
+        """Publish `count` events; return the time of the first (CLOCK_MONOTONIC, ns)."""
         now = time.monotonic_ns()
         numbers = range(self.last + 1, self.last + count + 1)
         self._store.run_many("alert", [("bench", f"{n}.{now}") for n in numbers])
@@ -60,7 +59,7 @@ class Publisher:
         return now
 
     def steadily(self, seconds: float) -> int:
-        """PER_S events a second; how many that were."""
+        """Publish PER_S events a second; return their number."""
         count = max(1, round(seconds * PER_S))
         begins = time.monotonic()
         for number in range(count):
@@ -74,7 +73,7 @@ class Publisher:
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module. Raises FleetError when a part fails."""
+    """Run the benchmark. Raises FleetError when a part fails."""
     with (
         bench("bus", OF, OPTIONS, given) as here,
         _parts(here.where) as (servers, crowd, others, publisher),
@@ -150,7 +149,7 @@ def _round(
 
 
 def _disconnect(publisher: Publisher, *crowds: ClientProcess) -> None:
-    """Hang up. A reader of the peer notices when it sends, so there is something to send."""
+    """Disconnect. The peer notices a closed connection when it sends, so publish an event."""
     for crowd in crowds:
         crowd.request("close")
     publisher.publish()

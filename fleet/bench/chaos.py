@@ -1,20 +1,20 @@
-"""`fleet bench chaos`: random faults against a fleet under load, and an auditor's judgement.
+"""`fleet bench chaos`: random faults against a fleet under load, and the auditor's report.
 
-Twenty agents on one host work off events that a sender keeps coming, each a turn of a few calls to
-a provider over HTTP, each call a journalled step. Meanwhile processes are killed and stopped, the
-broker dies and comes back on its data, and the connections to it are cut, reset, muted and held by
-a proxy. What happens when is drawn from `seed` before the run; which moment of which turn is hit is
-chance.
+A sender keeps twenty agents on one host busy. Each event is a turn of a few calls to a provider
+over HTTP, and each call is a journalled step. During the run processes are killed and stopped, and
+the broker dies and comes back on its data. A proxy cuts, resets, mutes and holds the connections to
+it. All faults are drawn from `seed` before the run; the moment of a turn that they hit is chance.
 
-At the end the faults stop, everything accepted has `TIMEOUT_S` to end, and `fleet.bench._auditor`
-judges what is left: the ledger, the bus, the provider's log and the turns' diary. What `lost`,
-`doubled`, `overlaps`, `reordered`, `repeated_calls` and `stale_writes` mean is said there; they
-have to be 0. `worst_s` is the longest time from an acceptance to its outcome, `interrupted` the
-attempts that ended with their worker, `resumed_steps` the calls that the next attempt took from the
-journal, `paid_again` those it had to make again, because no journal had got their answer yet.
+At the end the faults stop, and every accepted dispatch has `TIMEOUT_S` to end. Then
+`fleet.bench._auditor` checks the ledger, the bus, the provider's log and the turns' diary. It
+defines `lost`, `doubled`, `overlaps`, `reordered`, `repeated_calls` and `stale_writes`, all of
+which must be 0. `worst_s` is the longest time from an acceptance to its outcome. `interrupted`
+counts the attempts that ended with their worker. `resumed_steps` counts the calls that a later
+attempt took from the journal. `paid_again` counts the calls repeated because no journal had their
+answer yet.
 
-With `power_loss` N, N of the broker's deaths are power losses: what was written to its append-only
-file but not yet fsynced is cut off before it starts again. That needs strace.
+With `power_loss` N, N of the broker's deaths are power losses: bytes of its append-only file that
+were not yet fsynced are cut off before the restart. This needs strace.
 """
 
 import json
@@ -55,11 +55,11 @@ TIMEOUT_S = 120.0
 DEPTH = 3
 STEPS = (1, 4)
 CALL_S = (0.02, 0.25)
-#: One event in so many goes to two agents; of the others every second belongs to a session.
+#: One event in this many goes to two agents; every second of the others belongs to a session.
 PAIR_EVERY = 10
 SESSIONS = 40
-#: One event in so many is refused by the provider at first, and tried again; one call of the sender
-#: in so many accepts a batch.
+#: One event in this many is refused by the provider at first, and retried. One call in this many of
+#: the sender accepts a batch.
 REFUSED_EVERY = 7
 BATCH_EVERY = 5
 BATCH = 3
@@ -68,7 +68,7 @@ _PROGRESS_INTERVAL_S = 10.0
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Torment a fleet; see the module. Raises FleetError when it cannot be started or read."""
+    """Run the benchmark. Raises FleetError when the fleet cannot be started or read."""
     options = parse_options(OPTIONS, given)
     power = Power() if options["power_loss"] else None
     with lab(options) as where:
@@ -132,7 +132,7 @@ def _torment(
 
 
 def _carry_out(plan: list[Fault], seconds: float, nemesis: Nemesis, sender: "_Sender") -> None:
-    """Keep the pauses of the plan: no hail of faults makes up for one that took longer."""
+    """Carry out the plan with its pauses: a fault that takes long delays all later faults."""
     began = reported = time.monotonic()
     planned_s = 0.0
     for fault in (*plan, None):
@@ -153,7 +153,7 @@ def _carry_out(plan: list[Fault], seconds: float, nemesis: Nemesis, sender: "_Se
 
 
 def _drain(target: Target) -> float:
-    """Wait until everything has an outcome, or PATIENCE_S have passed; how long it took."""
+    """Wait at most TIMEOUT_S until every dispatch has an outcome; return the time it took."""
     began = time.monotonic()
     while time.monotonic() - began < TIMEOUT_S:
         try:
@@ -166,7 +166,7 @@ def _drain(target: Target) -> float:
 
 
 class _Sender:
-    """Keeps each agent busy from a thread of its own; what is not answered it sends again."""
+    """A sender in its own thread that keeps each agent busy; unanswered events are resent."""
 
     def __init__(self, target: Target, seed: int) -> None:
         self.accepted: set[str] = set()
@@ -179,17 +179,17 @@ class _Sender:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Send nothing more, once the event at hand is answered."""
+        """Stop after the answer to the current event."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def check(self) -> None:
-        """Raise FleetError when sending has come to an end by itself."""
+        """Raise FleetError when the thread has failed."""
         if self._error is not None:
             raise FleetError(f"The sender failed: {self._error!r}") from self._error
 
@@ -202,7 +202,7 @@ class _Sender:
                     self._send(self._events(BATCH if calls % BATCH_EVERY == 0 else 1))
                 else:
                     time.sleep(_RETRY_DELAY_S)
-        except BaseException as error:  # noqa: BLE001 - told by `check` in the main thread
+        except BaseException as error:  # noqa: BLE001 - raised by `check` in the main thread
             self._error = error
 
     def _room(self) -> bool:
@@ -243,7 +243,7 @@ class _Sender:
 
 
 def _refused(target: Target) -> int:
-    """How often a worker was told that its outcome comes too late."""
+    """The number of outcomes refused because their lease was lost."""
     return target.log.read_text(errors="replace").count("outcome refused")
 
 
@@ -262,7 +262,7 @@ def _figures(result: AuditReport) -> dict[str, Any]:
 
 
 def _print_violations(result: AuditReport, history: History, seed: int) -> None:
-    """Violations go to standard error, and the whole history next to the data folder's runs."""
+    """Print violations on standard error, and write the whole history to the data folder."""
     if not result.violations:
         return
     for violation in result.violations:

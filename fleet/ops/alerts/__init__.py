@@ -2,9 +2,9 @@
 
 `reading` queries the store and `conditions` evaluates the result, for `fleet doctor` too;
 `scripts/alerts.lua` remembers which conditions were reported. `machine` detects and remembers the
-conditions to report while the store is down. `message` formats an alert for its receiver, `sender`
-sends it, and `watch` runs all of these every few seconds, in the API and in the maintenance worker.
-Each of the two suffices.
+conditions to report while the store is down. `message` formats an alert for its receiver, and
+`sender` sends it. `watch` runs them every few seconds, in the API and in the maintenance worker:
+either of the two suffices.
 """
 
 from fleet.ops.alerts.watch import Alerter

@@ -1,8 +1,8 @@
 """Alerts of one machine that need no store: an outage, the breaker, the spool.
 
 `scripts/alerts.lua` is the memory that all machines share, but the store is down just when these
-alerts are needed. So one process of a machine, the holder of the lock on `alerts.lock` in the data
-folder, has a memory of its own in that file, and sends by itself.
+alerts are needed. So one process of each machine has a memory of its own and sends by itself. It
+holds the lock on `alerts.lock` in the data folder, and this file is its memory.
 """
 
 import fcntl

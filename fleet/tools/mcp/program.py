@@ -149,8 +149,8 @@ class ServerProgram:
             return jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:
             if line.strip() and not self.hint:
-                self.hint = ", and it prints what is no message of the protocol"
-                logger.warning("tools.%s: the server prints what is no message", self._name)
+                self.hint = ", and it prints text that is not a message of the protocol"
+                logger.warning("tools.%s: the server prints text that is not a message", self._name)
             return None
 
     async def _write(self, outgoing: ObjectReceiveStream[SessionMessage]) -> None:
