@@ -13,7 +13,7 @@ from fleet import runtime
 from fleet.auth.tokens import EVERYONE, Rights
 from fleet.errors import Forbidden
 from fleet.formats.hop_count import source_of
-from fleet.tools.fleet_tools import REFUSALS, FleetTools, Known, ToolBackend, ToolCaller
+from fleet.tools.fleet_tools import REFUSALS, FleetTools, Record, ToolBackend, ToolCaller
 from fleet.tools.functions import FunctionToolbox, Spec, ToolError
 from fleet.turn.turn import Turn
 from routing.event import SENT_BY_FLEET
@@ -59,7 +59,7 @@ class _Queue(FleetTools):
         )
         super().__init__(backend, caller)
 
-    def _complete(self, raw: Known) -> Known:
+    def _complete(self, raw: Record) -> Record:
         # A step that runs again, because its worker died before the journal had it, sends the same
         # event. Another text at its place is another event. A write runs alone, so the number of
         # started steps is its own.

@@ -20,7 +20,7 @@ from fleet.formats.terminal_text import sanitize, sanitize_value
 from fleet.ledger import Failure, FailureStage
 from fleet.tools.functions import Spec, ToolError
 from fleet.tools.mcp.errors import ToolServerError
-from fleet.tools.mcp.names import told_names
+from fleet.tools.mcp.names import provider_names
 from fleet.turn.turn import Deadline, Turn, TurnFailed
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _wait(call: "Future[Any]", until: float) -> Any:
 
 def _specs(tools: Iterable[Any]) -> list[Spec]:
     known = {str(tool.name): tool for tool in tools}
-    return [_spec(told_name, known[own]) for told_name, own in told_names(known).items()]
+    return [_spec(told_name, known[own]) for told_name, own in provider_names(known).items()]
 
 
 def _spec(told_name: str, tool: Any) -> Spec:

@@ -16,7 +16,7 @@ from fleet.config.settings import Settings
 from fleet.intake.spool.components import SpoolComponents
 from fleet.ledger import bus, operations
 from fleet.ops.alerts import Alerter, sender, watch
-from fleet.ops.alerts.machine import Machine
+from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.sender import AlertSender
 from fleet.store import Store, keys
 from fleet.turn.providers import Providers
@@ -265,7 +265,7 @@ def test_a_spool_is_on_the_bus_once_the_store_answers(
     fleet = desk.settings.model_copy(update={"data_dir": tmp_path / "data"})
     spool(fleet, 3)
     clock = 1000.0
-    machine = Machine(fleet, AlertSender(hook.get_secret_value()), now=lambda: clock)
+    machine = MachineAlerts(fleet, AlertSender(hook.get_secret_value()), now=lambda: clock)
     machine.check(None, "no answer")
     clock += 60
     machine.check(None, "no answer")

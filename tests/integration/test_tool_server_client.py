@@ -156,7 +156,7 @@ def test_too_long_a_message_ends_the_program(
     ("modes", "sentence"),
     [
         (["never", "stubborn"], "did not answer `initialize` within 0.5 s"),
-        (["garbage"], "within 0.5 s, and it prints what is no message of the protocol"),
+        (["garbage"], "within 0.5 s, and it prints text that is not a message of the protocol"),
         (["broken"], "ended with exit code 1"),
     ],
 )
