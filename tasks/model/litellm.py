@@ -6,7 +6,24 @@ The project's only import of LiteLLM; importing this module is cheap, `load` is 
 import functools
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+
+
+@contextmanager
+def _models_built_when_used() -> Iterator[None]:
+    """Defer the validators of the pydantic models defined in this block to their first use.
+
+    LiteLLM defines two thousand models and a call uses a few; that is a tenth of its import.
+    """
+    from pydantic import BaseModel
+
+    BaseModel.model_config["defer_build"] = True
+    try:
+        yield
+    finally:
+        del BaseModel.model_config["defer_build"]
 
 
 @functools.cache
@@ -19,10 +36,11 @@ def load() -> ModuleType:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     # Otherwise LiteLLM reads any .env file from here up to the root into the environment.
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-    import litellm
-    from litellm.llms.custom_httpx.http_handler import HTTPHandler
+    with _models_built_when_used():
+        import litellm
+        from litellm.llms.custom_httpx.http_handler import HTTPHandler
 
-    from tasks.model.echo import PROVIDER, Echo
+        from tasks.model.echo import PROVIDER, Echo
 
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
