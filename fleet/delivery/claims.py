@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fleet.store import Store
+from fleet.store.calls import DeliverClaimCall, DeliverEndCall
 
 #: A sender has a target for so long after three windows (connecting, sending, waiting): a look-up
 #: of a name takes its time too.
@@ -51,15 +52,20 @@ def claim(
     store: Store, dispatch_id: str, target: str, window_s: float, keep_ms: int
 ) -> PendingDelivery | None:
     """Take a target that is open and due, alone; None where it is not. Raises BrokerUnavailable."""
-    call = uuid.uuid4().hex
-    lease_ms = int(1000 * (LEASE_MARGIN_S + 3 * window_s))
-    verdict, *rest = store.run("deliver_claim", dispatch_id, target, call, lease_ms, keep_ms)
+    call = DeliverClaimCall(
+        dispatch_id=dispatch_id,
+        target=target,
+        call=uuid.uuid4().hex,
+        lease_ms=int(1000 * (LEASE_MARGIN_S + 3 * window_s)),
+        keep_ended_ms=keep_ms,
+    )
+    verdict, *rest = store.run(call)
     if verdict != "claimed":
         return None
     record, answer, about, *trail = rest
     return PendingDelivery(
         target=target,
-        call=call,
+        call=call.call,
         record=_table(record),
         about=_table(about),
         answer=answer,
@@ -72,11 +78,17 @@ def report(store: Store, told: PendingDelivery, sample: AttemptResult, keep_ms: 
 
     Raises BrokerUnavailable.
     """
-    verdict, *rest = store.run(
-        "deliver_end",
-        *(told.record["id"], told.target, told.call, sample.kind, sample.reason, keep_ms),
-        *(int(sample.retry_after_s * 1000), sample.placed),
+    call = DeliverEndCall(
+        dispatch_id=told.record["id"],
+        target=told.target,
+        call=told.call,
+        result=sample.kind,
+        reason=sample.reason,
+        keep_ended_ms=keep_ms,
+        retry_after_ms=int(sample.retry_after_s * 1000),
+        placed=sample.placed,
     )
+    verdict, *rest = store.run(call)
     return int(rest[0]) if verdict == "again" else None
 
 

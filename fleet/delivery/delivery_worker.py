@@ -15,6 +15,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.formats import webhook_signature
 from fleet.intake.intake import Intake
 from fleet.store import Store, keys
+from fleet.store.calls import DeliverDueCall
 from fleet.store.connection import reachable
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,12 @@ def due(store: Store, settings: Settings) -> list[str]:
     """
     keep_ms = int(settings.retention.completed_s * 1000)
     # The upstream client finds its own; without one, deadlines hold all the same.
-    store.run("deliver_due", BATCH, "", QUEUE_MAX, keep_ms, UPSTREAM)
-    _, *found = store.run("deliver_due", BATCH, WAKEUP_RETRY_DELAY_MS, QUEUE_MAX, keep_ms, "")
+    call = DeliverDueCall(
+        limit=BATCH, again_ms="", queue_max=QUEUE_MAX, keep_ended_ms=keep_ms, target=UPSTREAM
+    )
+    store.run(call)
+    call.again_ms, call.target = WAKEUP_RETRY_DELAY_MS, ""
+    _, *found = store.run(call)
     return [str(dispatch_id) for dispatch_id in found]
 
 

@@ -15,6 +15,7 @@ from fleet.intake.intake import Intake, MaySend, Sender
 from fleet.ledger import State, ValkeyLedger, operations, views
 from fleet.ledger.operations import Unknown
 from fleet.store import Store, keys
+from fleet.store.calls import AskCall
 from routing import RoutingError
 
 #: What each tool does to the fleet.
@@ -154,7 +155,8 @@ class FleetTools:
     def _within_rate(self) -> None:
         limit = self._caller.per_minute
         try:
-            wait_ms = int(self._doors.store().run("ask", self._caller.counted_as, limit))
+            call = AskCall(caller=self._caller.counted_as, per_minute=limit)
+            wait_ms = self._doors.store().run(call)
         except BrokerUnavailable:
             # Nobody can count now. What is kept all the same has the spool's bounds.
             return

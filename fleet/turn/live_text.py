@@ -23,8 +23,8 @@ from typing import Any
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import Claim
 from fleet.store import Store, keys
+from fleet.store.calls import ChunkArgs, SpeakCall
 from fleet.store.connection import reachable
-from fleet.store.wire import Arg
 
 logger = logging.getLogger(__name__)
 
@@ -186,12 +186,27 @@ class LiveText:
 
     def _send(self, pieces: Sequence[Chunk]) -> None:
         claim = self._claim
-        args: list[Arg] = [claim.dispatch_id, claim.fence, claim.attempt, KEPT_MAX, KEEP_MS]
-        for piece in pieces:
-            args += [piece.place.said, piece.before, piece.kind, piece.step, piece.offset]
-            args.append(piece.text)
+        chunks = [
+            ChunkArgs(
+                place=piece.place.said,
+                before=piece.before,
+                kind=piece.kind,
+                step=piece.step,
+                offset=piece.offset,
+                text=piece.text,
+            )
+            for piece in pieces
+        ]
+        call = SpeakCall(
+            dispatch_id=claim.dispatch_id,
+            fence=claim.fence,
+            attempt=claim.attempt,
+            kept_max=KEPT_MAX,
+            keep_ms=KEEP_MS,
+            chunks=chunks,
+        )
         # Refused: somebody else runs the dispatch now, or it has ended.
-        self._refused = not self._store.run("speak", *args)
+        self._refused = not self._store.run(call)
 
 
 def _joined(pieces: Sequence[Chunk]) -> list[Chunk]:

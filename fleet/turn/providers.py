@@ -13,6 +13,7 @@ from typing import Any, Literal
 from fleet.config.sections import BreakerConfig
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store, keys
+from fleet.store.calls import ProviderCall
 from fleet.store.connection import reachable
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,9 @@ class Providers:
     def wait_s(self, provider: str, call_s: float) -> float:
         """0.0 when a call of at most `call_s` seconds may be made, else how long none may."""
         try:
-            wait_ms = self._opened().run(
-                "provider", "ask", self._agent, provider, int(call_s * 1000)
-            )
+            call_ms = int(call_s * 1000)
+            call = ProviderCall(verb="ask", agent=self._agent, provider=provider, call_ms=call_ms)
+            wait_ms = self._opened().run(call)
         except BrokerUnavailable as error:
             logger.warning("the breaker of %s is not asked: %s", provider, error)
             return 0.0
@@ -51,13 +52,20 @@ class Providers:
         0.0, or where it was the trial of a provider that stays left alone, for how many seconds.
         """
         first_ms = int(self._settings.reset_timeout_s * 1000)
+        call = ProviderCall(
+            verb="tell",
+            agent=self._agent,
+            provider=provider,
+            outcome=outcome,
+            reason=reason,
+            retry_after_ms=int((retry_after_s or 0.0) * 1000),
+            failures_max=self._settings.failure_threshold,
+            window_ms=WINDOW_MS,
+            first_wait_ms=first_ms,
+            longest_wait_ms=max(first_ms, LONGEST_WAIT_MS),
+        )
         try:
-            wait_ms = self._opened().run(
-                "provider",
-                *("tell", self._agent, provider, outcome, reason),
-                *(int((retry_after_s or 0.0) * 1000), self._settings.failure_threshold),
-                *(WINDOW_MS, first_ms, max(first_ms, LONGEST_WAIT_MS)),
-            )
+            wait_ms = self._opened().run(call)
         except BrokerUnavailable as error:
             logger.warning("the breaker of %s is not told: %s", provider, error)
             return 0.0
