@@ -104,7 +104,7 @@ def test_what_was_sent_and_not_confirmed_is_not_sent_again(books: Books) -> None
     assert report(books, dispatch_id, call, "unverified") == ["ended", "completed"]
     assert not claim(books, dispatch_id)
     assert books.record(dispatch_id)["verification"] == "timeout_fallback"
-    assert books.store.client.hgetall(keys.TOTALS)["a|delivery.timeout_fallback"] == "1"
+    assert books.store.client.hgetall("fleet:totals")["a|delivery.timeout_fallback"] == "1"
     (end,) = books.bus("dispatch_completed")
     assert end.fields["verification"] == "timeout_fallback"
 
@@ -171,7 +171,7 @@ def test_a_step_tells_once_how_what_it_handed_over_was_verified(books: Books) ->
     ]
     assert {one["dispatch_id"] for one in told} == {dispatch_id}
     assert books.record(dispatch_id)["injected"] == "timeout_fallback"
-    totals: Any = books.store.client.hgetall(keys.TOTALS)
+    totals: Any = books.store.client.hgetall("fleet:totals")
     assert (totals["a|injected.echo"], totals["a|injected.timeout_fallback"]) == ("1", "1")
 
 

@@ -53,7 +53,7 @@ def lose_three_workers(books: Books) -> str:
 
 def expire_in_the_queue(books: Books) -> str:
     (dispatch_id,) = books.accept()
-    books.store.client.zadd(keys.DEADLINES, {dispatch_id: 0})
+    books.store.client.zadd("fleet:deadlines", {dispatch_id: 0})
     books.reclaim()
     return dispatch_id
 
@@ -207,7 +207,7 @@ def test_unverified_is_no_success(store: Store) -> None:
         found = taken(books, dispatch_id)
         assert found
         report(store, found, sample, KEEP_MS)
-    totals: Any = store.client.hgetall(keys.TOTALS)
+    totals: Any = store.client.hgetall("fleet:totals")
     assert (totals["a|outcome.completed"], totals["a|outcome.unverified"]) == ("1", "1")
     row = views.counts(store, ["a"])["a"]
     assert (row["states"], row["unverified"]) == ({"completed": 2}, 1)
