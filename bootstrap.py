@@ -121,10 +121,9 @@ def install(*command: str | Path) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, stdout=sys.stderr, stdin=subprocess.DEVNULL
     ) as installing:
-        while True:
+        while (code := installing.poll()) is None:
             try:
-                code = installing.wait(PROGRESS_INTERVAL_S)
-                break
+                installing.wait(PROGRESS_INTERVAL_S)
             except subprocess.TimeoutExpired:
                 there = len(list(VENV.glob("lib/python*/site-packages/*.dist-info")))
                 seconds = time.monotonic() - started

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fleet.store import Store
+from fleet.store.calls import DeliverClaimCall, DeliverEndCall
 
 #: A claim lasts so long beyond three windows (connecting, sending, waiting): resolving a name takes
 #: time too.
@@ -51,15 +52,20 @@ def claim(
     store: Store, dispatch_id: str, target: str, window_s: float, keep_ms: int
 ) -> PendingDelivery | None:
     """Claim an open and due target exclusively; None where it is not. Raises BrokerUnavailable."""
-    call = uuid.uuid4().hex
-    lease_ms = int(1000 * (LEASE_MARGIN_S + 3 * window_s))
-    verdict, *rest = store.run("deliver_claim", dispatch_id, target, call, lease_ms, keep_ms)
+    call = DeliverClaimCall(
+        dispatch_id=dispatch_id,
+        target=target,
+        call=uuid.uuid4().hex,
+        lease_ms=int(1000 * (LEASE_MARGIN_S + 3 * window_s)),
+        keep_ended_ms=keep_ms,
+    )
+    verdict, *rest = store.run(call)
     if verdict != "claimed":
         return None
     record, answer, about, *trail = rest
     return PendingDelivery(
         target=target,
-        call=call,
+        call=call.call,
         record=_table(record),
         about=_table(about),
         answer=answer,
@@ -74,17 +80,17 @@ def report(
 
     Raises BrokerUnavailable.
     """
-    verdict, *rest = store.run(
-        "deliver_end",
-        pending.record["id"],
-        pending.target,
-        pending.call,
-        result.kind,
-        result.reason,
-        keep_ms,
-        int(result.retry_after_s * 1000),
-        result.placed,
+    call = DeliverEndCall(
+        dispatch_id=pending.record["id"],
+        target=pending.target,
+        call=pending.call,
+        result=result.kind,
+        reason=result.reason,
+        keep_ended_ms=keep_ms,
+        retry_after_ms=int(result.retry_after_s * 1000),
+        placed=result.placed,
     )
+    verdict, *rest = store.run(call)
     return int(rest[0]) if verdict == "again" else None
 
 

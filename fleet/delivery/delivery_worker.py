@@ -14,6 +14,7 @@ from fleet.delivery.webhook import post
 from fleet.formats import webhook_signature
 from fleet.intake.intake import Intake
 from fleet.store import Store, keys
+from fleet.store.calls import DeliverDueCall
 from fleet.store.connection import reachable
 from fleet.store.retry import retry_while_away
 
@@ -36,8 +37,12 @@ def due(store: Store, settings: Settings) -> list[str]:
     """
     keep_ms = int(settings.retention.completed_s * 1000)
     # The upstream client finds its own deliveries; their deadlines hold without the client too.
-    store.run("deliver_due", BATCH, "", QUEUE_MAX, keep_ms, UPSTREAM)
-    _, *found = store.run("deliver_due", BATCH, WAKEUP_RETRY_DELAY_MS, QUEUE_MAX, keep_ms, "")
+    call = DeliverDueCall(
+        limit=BATCH, again_ms="", queue_max=QUEUE_MAX, keep_ended_ms=keep_ms, target=UPSTREAM
+    )
+    store.run(call)
+    call.again_ms, call.target = WAKEUP_RETRY_DELAY_MS, ""
+    _, *found = store.run(call)
     return [str(dispatch_id) for dispatch_id in found]
 
 

@@ -20,6 +20,7 @@ from fleet.formats.webhook_signature import BadSignature
 from fleet.ledger import Claim
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.store import Store, keys
+from fleet.store.calls import AwaitCallbackCall, CallbackCall
 from fleet.store.connection import reachable
 from fleet.store.retry import retry_while_away
 from fleet.system.api_address import read_address
@@ -60,9 +61,14 @@ def get(store: Store, claim: Claim, round_: int, *, anew: bool = False) -> Callb
     `round_` counts the posts of the event. `anew` says that the round before ended with a failure,
     which must not answer this round. Raises Cancelled, Fenced and BrokerUnavailable.
     """
-    answer = store.run(
-        "await_callback", claim.dispatch_id, claim.fence, claim.attempt, round_, int(anew)
+    call = AwaitCallbackCall(
+        dispatch_id=claim.dispatch_id,
+        fence=claim.fence,
+        attempt=claim.attempt,
+        round=round_,
+        anew=1 if anew else 0,
     )
+    answer = store.run(call)
     if answer[0] == "fenced":
         raise Fenced(
             f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
@@ -112,7 +118,8 @@ def store(store: Store, dispatch_id: str, media_type: str, body: str) -> bool:
     none; BrokerUnavailable.
     """
     digest = hashlib.sha256(f"{media_type}\n{body}".encode()).hexdigest()
-    answer = str(store.run("callback", dispatch_id, media_type, body, digest))
+    call = CallbackCall(dispatch_id=dispatch_id, media_type=media_type, body=body, digest=digest)
+    answer = store.run(call)
     match answer:
         case "kept" | "duplicate":
             return answer == "kept"

@@ -23,8 +23,8 @@ from typing import Any
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import Claim
 from fleet.store import Store, keys
+from fleet.store.calls import ChunkArgs, SpeakCall
 from fleet.store.connection import reachable
-from fleet.store.wire import Arg
 
 logger = logging.getLogger(__name__)
 
@@ -190,12 +190,27 @@ class LiveText:
 
     def _send(self, chunks: Sequence[Chunk]) -> None:
         claim = self._claim
-        args: list[Arg] = [claim.dispatch_id, claim.fence, claim.attempt, KEPT_MAX, KEEP_MS]
-        for chunk in chunks:
-            args += [chunk.place.said, chunk.before, chunk.kind, chunk.step, chunk.offset]
-            args.append(chunk.text)
+        args = [
+            ChunkArgs(
+                place=chunk.place.said,
+                before=chunk.before,
+                kind=chunk.kind,
+                step=chunk.step,
+                offset=chunk.offset,
+                text=chunk.text,
+            )
+            for chunk in chunks
+        ]
+        call = SpeakCall(
+            dispatch_id=claim.dispatch_id,
+            fence=claim.fence,
+            attempt=claim.attempt,
+            kept_max=KEPT_MAX,
+            keep_ms=KEEP_MS,
+            chunks=args,
+        )
         # Refused: another worker runs the dispatch now, or it has ended.
-        self._refused = not self._store.run("speak", *args)
+        self._refused = not self._store.run(call)
 
 
 def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:

@@ -14,6 +14,7 @@ from fleet.broker.circuit import WAIT_MAX_S, WINDOW_S
 from fleet.config.sections import BreakerConfig
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store, keys
+from fleet.store.calls import ProviderCall
 from fleet.store.connection import reachable
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,9 @@ class Providers:
     def wait_s(self, provider: str, call_s: float) -> float:
         """0.0 when a call of at most `call_s` seconds is allowed, otherwise the seconds to wait."""
         try:
-            wait_ms = self._opened().run(
-                "provider", "ask", self._agent, provider, int(call_s * 1000)
-            )
+            call_ms = int(call_s * 1000)
+            call = ProviderCall(verb="ask", agent=self._agent, provider=provider, call_ms=call_ms)
+            wait_ms = self._opened().run(call)
         except BrokerUnavailable as error:
             logger.warning("the breaker of %s is not checked: %s", provider, error)
             return 0.0
@@ -48,20 +49,20 @@ class Providers:
         Returns 0.0, or after a failed trial of a provider the seconds to wait.
         """
         first_s = self._settings.reset_timeout_s
+        call = ProviderCall(
+            verb="tell",
+            agent=self._agent,
+            provider=provider,
+            outcome=outcome,
+            reason=reason,
+            retry_after_ms=int((retry_after_s or 0.0) * 1000),
+            failures_max=self._settings.failure_threshold,
+            window_ms=int(WINDOW_S * 1000),
+            first_wait_ms=int(first_s * 1000),
+            longest_wait_ms=int(max(first_s, WAIT_MAX_S) * 1000),
+        )
         try:
-            wait_ms = self._opened().run(
-                "provider",
-                "tell",
-                self._agent,
-                provider,
-                outcome,
-                reason,
-                int((retry_after_s or 0.0) * 1000),
-                self._settings.failure_threshold,
-                int(WINDOW_S * 1000),
-                int(first_s * 1000),
-                int(max(first_s, WAIT_MAX_S) * 1000),
-            )
+            wait_ms = self._opened().run(call)
         except BrokerUnavailable as error:
             logger.warning("the outcome at %s is not reported to its breaker: %s", provider, error)
             return 0.0

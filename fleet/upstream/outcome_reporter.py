@@ -21,6 +21,7 @@ from fleet.delivery.message import cloud_event
 from fleet.delivery.webhook import result_of
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store
+from fleet.store.calls import DeliverDueCall
 from fleet.upstream.event_consumer import parse
 from fleet.upstream.gateway_address import GatewayAddress
 
@@ -103,9 +104,14 @@ class OutcomeReporter:
                 await asyncio.sleep(0 if len(due) == CONCURRENCY_MAX else POLL_INTERVAL_S)
 
     def _due(self) -> list[str]:
-        _, *found = self._store.run(
-            "deliver_due", CONCURRENCY_MAX, RETRY_DELAY_MS, 0, self._keep_ms, UPSTREAM
+        call = DeliverDueCall(
+            limit=CONCURRENCY_MAX,
+            again_ms=RETRY_DELAY_MS,
+            queue_max=0,
+            keep_ended_ms=self._keep_ms,
+            target=UPSTREAM,
         )
+        _, *found = self._store.run(call)
         return [str(dispatch_id) for dispatch_id in found]
 
     async def _deliver(self, http: httpx.AsyncClient, dispatch_id: str) -> None:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import redis
 
 from fleet.store import Store, keys
+from fleet.store.calls import LeaseCall, ReleaseCall, RenewCall
 from fleet.store.connection import reachable
 from fleet.store.wakeup import WakeupPublisher
 from fleet.system import process_identity
@@ -120,7 +121,7 @@ class Lease:
         """Release the lease, and an unfinished turn with it. Raises BrokerUnavailable."""
         with self._lock:
             if self.fence:
-                self._store.run("release", self.agent, self.fence)
+                self._store.run(ReleaseCall(agent=self.agent, fence=self.fence))
                 self.fence = 0
                 self.shared.clear()
 
@@ -137,10 +138,19 @@ class Lease:
     def _renew(self, busy: bool, consuming: bool) -> bool:
         sent = now_s()
         self._open_beacon()
-        proof = (self._client, self._run, self._process, self.holder)
-        args = (self.agent, self.fence, int(self.ttl_s * 1000), *proof)
-        signs = (int(busy), int(consuming), BEAT_SILENCE_MS)
-        ours, woken = self._store.run("renew", *args, *signs)
+        call = RenewCall(
+            agent=self.agent,
+            fence=self.fence,
+            ttl_ms=int(self.ttl_s * 1000),
+            client=self._client,
+            run=self._run,
+            process=self._process,
+            holder=self.holder,
+            busy=1 if busy else 0,
+            consuming=1 if consuming else 0,
+            beat_silence_ms=BEAT_SILENCE_MS,
+        )
+        ours, woken = self._store.run(call)
         if not ours:
             return False
         if woken and self._notify:
@@ -151,16 +161,16 @@ class Lease:
     def _try_acquire(self, dead_fence: str) -> LeaseHolder | None:
         sent = now_s()
         self._open_beacon()
-        answer = self._store.run(
-            "lease",
-            self.agent,
-            int(self.ttl_s * 1000),
-            self.holder,
-            self._client,
-            self._run,
-            self._process,
-            dead_fence,
+        call = LeaseCall(
+            agent=self.agent,
+            ttl_ms=int(self.ttl_s * 1000),
+            holder=self.holder,
+            client=self._client,
+            run=self._run,
+            process=self._process,
+            stolen=dead_fence,
         )
+        answer = self._store.run(call)
         if not answer[0]:
             return LeaseHolder(*(str(part) for part in answer[1:6]))
         self.fence, self.epoch = int(answer[1]), str(answer[3])

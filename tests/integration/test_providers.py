@@ -11,6 +11,7 @@ import pytest
 from fleet.config.sections import BreakerConfig
 from fleet.ledger import Ending, Failure, FailureStage, bus, operations, views
 from fleet.store import Store, keys
+from fleet.store.calls import AgentCall
 from fleet.turn import providers
 from fleet.turn.providers import Providers
 from tasks.model import completion
@@ -131,7 +132,7 @@ def test_a_wrong_key_opens_it_at_once_and_for_its_agent_alone(
     assert gem.wait_s("acme", CALL_S) == 0
     (event,) = bus.tail(store, 10)
     assert (event.type, event.fields["agent"]) == ("breaker_opened", "archie")
-    store.run("agent", "archie", "resume")
+    store.run(AgentCall(agent="archie", verb="resume"))
     assert archie.wait_s("acme", CALL_S) == 0
 
 

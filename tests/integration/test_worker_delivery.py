@@ -13,6 +13,7 @@ from fleet.delivery.delivery_worker import DeliveryWorker
 from fleet.delivery.webhook import post
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store
+from fleet.store.script import R, ScriptCall
 from tests.fixtures.fleet import CELERY, READY, Fleet, Process, fleet_of
 from tests.fixtures.processes import wait_until
 from tests.fixtures.receiver import SECRET, Receiver, receiving
@@ -185,9 +186,9 @@ class Watched(Store):
 
     failures = 0
 
-    def run(self, name: str, *args: Any) -> Any:
+    def run(self, call: ScriptCall[R]) -> R:
         try:
-            return super().run(name, *args)
+            return super().run(call)
         except BrokerUnavailable:
             self.failures += 1
             raise

@@ -1,4 +1,4 @@
-"""The first step of `make`: an environment that matches the lock, made once and only when needed."""
+"""The first step of `make`: an environment that matches the lock, made only when needed."""
 
 import os
 import shutil
