@@ -20,7 +20,7 @@ from tests.fixtures.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A turn begins within milliseconds; a host needs seconds of one core before its workers do.
-START_S = 30.0
+START_S = 60.0
 END_S = 60.0
 
 
