@@ -88,11 +88,11 @@ class Arena:
         raise AssertionError(f"{worker} belongs to no host")
 
     def proxy_of(self, worker: int) -> Proxy:
-        """What lies between a worker and the broker."""
+        """The link between a worker and the broker."""
         return self.wire.proxies[self.host_of(worker)]
 
     def bus(self, *types: str) -> list[BusEvent]:
-        """What has come on the bus, of these types."""
+        """Entries of the bus, of these types."""
         entries = self.target.history(frozenset(), ()).bus
         return [entry for entry in entries if entry.type in types]
 

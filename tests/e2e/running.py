@@ -33,7 +33,7 @@ enabled = false
 
 @dataclass(frozen=True)
 class Done:
-    """What a command answered."""
+    """The answer of a command."""
 
     code: int
     out: str
@@ -113,7 +113,7 @@ class Place:
 
     @property
     def said(self) -> str:
-        """What `fleet up` has printed."""
+        """Everything that `fleet up` has printed."""
         return self.output.read_text()
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:

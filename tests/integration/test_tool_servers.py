@@ -65,14 +65,14 @@ def send(fleet: Fleet, script: Script) -> str:
 
 
 def told(provider: Provider) -> list[str]:
-    """What the tools of the last turn told the model."""
+    """Answers of the last turn's tools to the model."""
     return [
         one["content"] for one in provider.requests[-1].body["messages"] if one["role"] == "tool"
     ]
 
 
 def served(fleet: Fleet, what: str = "") -> list[dict[str, Any]]:
-    """What the servers wrote down."""
+    """The notes of the servers."""
     path = fleet.folder / tool_server.SERVED
     lines = path.read_text().splitlines() if path.exists() else []
     return [entry for entry in map(json.loads, lines) if what in ("", entry["what"])]
