@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from fleet.broker.breaker import Breaker
-from fleet.broker.circuit import Limits
 from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable
 from fleet.intake.intake import Intake
@@ -63,9 +62,7 @@ class Runtime:
     @cached_property
     def breaker(self) -> Breaker:
         """The breaker of this data folder."""
-        table = self.settings.breaker
-        limits = Limits(failures=table.failure_threshold, wait_s=table.reset_timeout_s)
-        return Breaker(self.settings.data_dir, limits)
+        return Breaker(self.settings.data_dir, self.settings.breaker)
 
     @cached_property
     def store(self) -> Store:
@@ -144,7 +141,7 @@ class Runtime:
             url = store_url(self.settings)
         except BrokerUnavailable:
             if guard is not None:
-                self.breaker.failed("no broker is running")
+                self.breaker.record_failure("no broker is running")
             raise
         return open_store(
             url,

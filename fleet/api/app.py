@@ -1,4 +1,4 @@
-"""The HTTP API as an ASGI application: the routes, and nothing else."""
+"""The HTTP API as an ASGI application: its routes, and the life of its shared parts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fleet.api.auth.access import Access
 from fleet.api.auth.middleware import AccessMiddleware
-from fleet.api.auth.tickets import Tickets
 from fleet.api.bus.hub import Hub
 from fleet.api.bus.routes import BusRoutes
 from fleet.api.live.hub import LiveTextHub
@@ -32,17 +31,17 @@ from fleet.config.listen_address import others_can_reach
 from fleet.ops.alerts import Alerter
 from fleet.runtime import Runtime
 
-#: Reading the ledger is mostly waiting for the store. As many requests may wait as events may.
+#: Threads for reads of the ledger, which mostly wait for the store, and the reads that may wait.
 READERS = 4
 READS_WAITING_MAX = 1024
 
 
 def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
-    """The application on one runtime, which spools.
+    """The application on one runtime, which spools. Raises ConfigError.
 
-    `host` is where it will listen, if not where the configuration says: on an address that others
-    can reach every request needs a token. Its `state.hub` and `state.listening` must be closed, and
-    its `state.mcp` ended, for their clients to leave in order. Raises ConfigError.
+    `host` overrides the configured listen address. Where others can reach the address, every
+    request needs a token. For an orderly shutdown close `state.hub` and `state.live_text`, and call
+    `state.mcp.begin_shutdown`.
     """
     settings = runtime.settings
     host = host or settings.api.host
@@ -52,14 +51,14 @@ def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
         lambda: runtime.unguarded_store, closed=closed, rate_per_s=settings.api.token_rate_per_s
     )
     hub = Hub(lambda: runtime.unguarded_store, reads, settings.bus.client_queue, access)
-    listening = LiveTextHub(lambda: runtime.store, access)
+    live_text = LiveTextHub(lambda: runtime.store, access)
     mcp = McpRoute(runtime)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         hub.start()
-        # Who may send must be known before the broker goes away, or nobody could send then.
-        await access.current()
+        # Load the tokens now: without them nobody could send while the broker is away.
+        await access.refresh()
         runtime.drainer.start()
         alerter = Alerter(lambda: runtime.store, settings, first=True)
         alerter.start()
@@ -69,45 +68,45 @@ def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
             alerter.close()
             runtime.drainer.close()
             hub.close()
-            listening.close()
+            live_text.close()
             await mcp.close()
 
     app = Starlette(
         routes=[
-            *_routes(runtime, reads, hub, listening, access),
+            *_routes(runtime, reads, hub, live_text, access),
             Route("/mcp", mcp, methods=["POST"]),
         ],
         middleware=[Middleware(AccessMiddleware, host=host, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # a redirect is no problem document
+    app.router.redirect_slashes = False  # a redirect is not a problem document
     app.state.hub = hub
-    app.state.listening = listening
+    app.state.live_text = live_text
     app.state.mcp = mcp
     return app
 
 
 def _routes(
-    runtime: Runtime, reads: BoundedThreads, hub: Hub, listening: LiveTextHub, access: Access
+    runtime: Runtime, reads: BoundedThreads, hub: Hub, live_text: LiveTextHub, access: Access
 ) -> list[BaseRoute]:
     agents = Agents(runtime, reads)
     dispatches = Dispatches(runtime, reads)
-    status = Status(runtime, hub, listening)
+    status = Status(runtime, hub, live_text)
     stream = BusRoutes(hub, runtime.settings)
-    one = "/dispatches/{dispatch_id}"
+    dispatch = "/dispatches/{dispatch_id}"
     return [
         Route("/events/{event_id:path}", EventStatus(runtime, reads).get),
         Route("/events", EventsRoute(runtime.intake, access), methods=["POST"]),
-        Route("/tickets", Tickets(access).issue, methods=["POST"]),
+        Route("/tickets", access.issue_ticket, methods=["POST"]),
         Route("/dispatches", dispatches.find),
-        Route(one, dispatches.get),
-        Route(f"{one}/cancel", dispatches.cancel, methods=["POST"]),
-        Route(f"{one}/retry", dispatches.retry, methods=["POST"]),
-        Route(f"{one}/approve", dispatches.approve, methods=["POST"]),
-        Route(f"{one}/reject", dispatches.reject, methods=["POST"]),
-        Route(f"{one}/stream", LiveTextRoute(runtime, reads, listening), methods=["GET"]),
-        Route("/callbacks/{dispatch_id}", Callbacks(runtime, reads).take, methods=["POST"]),
+        Route(dispatch, dispatches.get),
+        Route(f"{dispatch}/cancel", dispatches.cancel, methods=["POST"]),
+        Route(f"{dispatch}/retry", dispatches.retry, methods=["POST"]),
+        Route(f"{dispatch}/approve", dispatches.approve, methods=["POST"]),
+        Route(f"{dispatch}/reject", dispatches.reject, methods=["POST"]),
+        Route(f"{dispatch}/stream", LiveTextRoute(runtime, reads, live_text), methods=["GET"]),
+        Route("/callbacks/{dispatch_id}", Callbacks(runtime, reads).accept, methods=["POST"]),
         Route("/agents", agents.find),
         Route("/agents/{agent}", agents.get),
         Route("/agents/{agent}/pause", agents.pause, methods=["POST"]),
@@ -126,7 +125,7 @@ def _routes(
 
 
 class _Asgi:
-    """Tells Starlette that a method is an ASGI application, not a function of a request."""
+    """Mark a method as an ASGI application; Starlette takes a bare method for a request handler."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

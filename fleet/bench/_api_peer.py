@@ -1,7 +1,7 @@
-"""What `fleet bench api` compares with: an endpoint before bare Celery.
+"""The peer of `fleet bench api`: an endpoint in front of bare Celery.
 
-It checks that the body is an event for somebody and publishes a task, in a thread because
-`send_task` blocks. No record, no deduplication, no bus.
+It validates the target and text of an event and publishes a task, in a thread because `send_task`
+blocks. It has no record, no deduplication, no bus.
 """
 
 import sys
@@ -14,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from fleet.store.address import kombu_url
+
 
 def create(url: str) -> Starlette:
     """The application."""
-    celery = Celery(broker=url)
+    celery = Celery(broker=kombu_url(url))
     celery.conf.task_ignore_result = True
 
     async def send(request: Request) -> JSONResponse:

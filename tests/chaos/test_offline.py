@@ -1,4 +1,4 @@
-"""Spooled events run while the broker is away: each once, whatever else dies."""
+"""The broker is away for long, and kept events run meanwhile: each once, whatever else dies."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.fixtures.processes import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
-#: The breaker opens, the workers' leases run out, and the offline process starts.
+#: The breaker opens, the workers' leases run out, and the process that runs kept events starts.
 BEGIN_S = 40.0
 
 
@@ -55,7 +55,7 @@ class Outage:
         self.folder.joinpath("api.json").unlink()
 
     def ran_here(self) -> int:
-        """The number of turns that have ended from the spool, and wait to be imported."""
+        """How many turns have ended from the spool, and wait to be handed over."""
         return int(self.sender.gate().get("direct", {}).get("ended", 0))
 
     def runs(self, count: int) -> None:
@@ -64,7 +64,7 @@ class Outage:
         wait_until(lambda: self.ran_here() >= before + count, BEGIN_S)
 
     def process(self) -> int:
-        """The offline process; a thread of the API has started it."""
+        """The process that runs kept events; a thread of the API has started it."""
         found: list[int] = []
 
         def look() -> bool:
@@ -81,7 +81,7 @@ class Outage:
         wait_until(lambda: self.sender.gate()["breaker"] == "closed", END_S)
         wait_until(lambda: self.sender.gate()["spooled"] == 0, END_S)
         wait_until(lambda: self.arena.target.unfinished() == 0, END_S)
-        return self.arena.verdict()
+        return self.arena.result()
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +97,14 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
         del os.environ["FLEET_SPOOL__DIRECT"]
 
 
-def broken(verdict: AuditReport) -> list[str]:
-    """Violations except of an order that is not promised here: nobody can ask the ledger for older
-    events, so an event without a session may pass one.
+def broken(result: AuditReport) -> list[str]:
+    """Violations, but for one that is no promise here: what the ledger may have cannot be asked
+    for, so an event without a session may pass an older one.
     """
-    return [one for one in verdict.violations if not one.startswith("reordered")]
+    return [one for one in result.violations if not one.startswith("reordered")]
 
 
-def test_spooled_events_run_once_while_processes_die(outage: Outage) -> None:
+def test_what_is_kept_runs_once_while_processes_die(outage: Outage) -> None:
     arena, sender = outage.arena, outage.sender
     with sender.sending():
         wait_until(lambda: len(arena.bus("dispatch_completed")) > 3, START_S)
@@ -117,29 +117,29 @@ def test_spooled_events_run_once_while_processes_die(outage: Outage) -> None:
         kill(arena.where.endpoint.pid, number=signal.SIGCONT)
         wait_until(lambda: sender.gate()["breaker"] == "closed", END_S)
         pause(0.5)
-    verdict = outage.all_ends()
-    assert broken(verdict) == []
-    assert set(verdict.outcomes) == {"completed"}
+    result = outage.all_ends()
+    assert broken(result) == []
+    assert set(result.outcomes) == {"completed"}
     assert sender.refused == []
 
 
 def test_a_long_turn_is_cut_short_by_the_end_and_goes_on_elsewhere(outage: Outage) -> None:
-    """Twelve steps of a second each; a stopping process has five."""
+    """Thirty steps of a second each, a stopping process has five: it cannot end here."""
     arena, sender = outage.arena, outage.sender
     kill(arena.where.endpoint.pid)
     # It fails, and opens the breaker; it may have landed, so it waits.
     opened = sender.http.post("/events", json={"to": "a2", "text": "1 0.01"})
-    sent = sender.http.post("/events", json={"to": "a1", "text": "12 1"})
+    sent = sender.http.post("/events", json={"to": "a1", "text": "30 1"})
     (dispatch_id,) = (one["dispatch_id"] for one in sent.json()["dispatches"])
     arena.note(dispatch_id, *(one["dispatch_id"] for one in opened.json()["dispatches"]))
     arena.started(dispatch_id, step=3)
     told = sender.http.get(f"/dispatches/{dispatch_id}").json()
     assert (told["state"], told["attempt"]) == ("active", 1)
     arena.where.endpoint = arena.where.broker.start()
-    verdict = outage.all_ends()
-    assert broken(verdict) == []
+    result = outage.all_ends()
+    assert broken(result) == []
     assert arena.outcome(dispatch_id)["attempt"] == "2"
-    assert verdict.resumed_steps >= 3
+    assert result.resumed_steps >= 3
 
 
 def test_the_api_dies_while_its_turns_run(outage: Outage) -> None:
@@ -152,6 +152,6 @@ def test_the_api_dies_while_its_turns_run(outage: Outage) -> None:
     outage.start_api()
     sender.http.base_url = outage.url
     arena.where.endpoint = arena.where.broker.start()
-    verdict = outage.all_ends()
-    assert broken(verdict) == []
-    assert set(verdict.outcomes) == {"completed"}
+    result = outage.all_ends()
+    assert broken(result) == []
+    assert set(result.outcomes) == {"completed"}

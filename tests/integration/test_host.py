@@ -131,7 +131,7 @@ def test_nothing_outlives_a_killed_host(no_leftovers: str, tmp_path: Path) -> No
 
 
 def living(mark: str) -> list[str]:
-    """What runs of a test's fleet, its server apart."""
+    """The processes of a test's fleet, except its server."""
     names = []
     for process in marked(mark):
         with suppress(psutil.NoSuchProcess):

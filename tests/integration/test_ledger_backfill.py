@@ -15,6 +15,7 @@ from fleet.ledger import Ending, Failure, FailureStage, HandOver, Report, Valkey
 from fleet.ledger.views import spend
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
+from fleet.store.calls import AgentCall
 from fleet.system.agent_lock import is_paused
 from routing import Event, decide
 from tasks.execution import OFFLINE_COMMAND
@@ -203,7 +204,7 @@ class Spooled:
         self.away()
 
     def away(self) -> None:
-        self.runtime.breaker.failed("test", password=True)
+        self.runtime.breaker.record_failure("test", password=True)
 
     def back(self) -> None:
         self.runtime.breaker.begin_probe(heard=True)
@@ -288,7 +289,7 @@ def test_outcomes_are_imported_although_offline_execution_is_off_now(
     tables = {"fleet": {"data_dir": str(tmp_path)}, "agents": agents}
     before, now = parse(tables), parse({**tables, "spool": {"direct": False}})
     runtime, one = Runtime(before), kept(Books(store, before), 1)
-    runtime.breaker.failed("test", password=True)
+    runtime.breaker.record_failure("test", password=True)
     runtime.spool.store([(one.event, one.plan)])
     claim = runtime.spool_ledger.claim("a", 1, "host:1")
     assert claim is not None
@@ -304,7 +305,7 @@ def test_an_agent_that_was_paused_before_is_known_as_such(store: Store, tmp_path
     agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": agents})
     books, runtime = Books(store, settings), Runtime(settings)
-    store.run("agent", "a", "pause")
+    store.run(AgentCall(agent="a", verb="pause"))
     offline = OfflineProcess(settings, runtime.breaker, runtime.spool_ledger, OFFLINE_COMMAND)
     drainer_of(runtime, lambda: books.ledger, offline).work()
     assert is_paused(tmp_path, "a")

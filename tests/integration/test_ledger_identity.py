@@ -12,7 +12,7 @@ from fleet.errors import IdempotencyConflict
 from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender, Submission
 from fleet.intake.spool.drainer import Drainer
 from fleet.ledger import Ending, HandOver, State, views
-from fleet.ledger.valkey import read_payload
+from fleet.ledger.payload import read_payload
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from routing import Event, InvalidEvent, decide
@@ -142,7 +142,7 @@ def test_what_ran_here_under_a_key_of_the_ledger_is_put_aside_and_changes_nothin
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": {"a": AGENT}})
     books, runtime = Books(store, settings), Runtime(settings)
     (first,) = books.accept(text="x", id="1")
-    runtime.breaker.failed("test", password=True)
+    runtime.breaker.record_failure("test", password=True)
     one = kept(books, event("other"), LOCAL)
     runtime.spool.store([(one.event, one.plan)])
     claim = runtime.spool_ledger.claim("a", 1, "host:1")

@@ -1,4 +1,4 @@
-"""What an agent's worker says of itself: that it consumes, or that somebody took its queue away."""
+"""A worker's report that it consumes, or that its queue was cancelled from outside."""
 
 from collections.abc import Iterator
 from pathlib import Path

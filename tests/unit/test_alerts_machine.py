@@ -1,4 +1,4 @@
-"""What one machine tells without the store, once, whoever of its processes lives."""
+"""Alerts of one machine without the store: each once, whichever of its processes lives."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fleet.config.settings import Settings, parse
-from fleet.ops.alerts.machine import RETRY_DELAY_S, Machine
+from fleet.ops.alerts.machine import RETRY_DELAY_S, MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
 from fleet.runtime import Runtime
@@ -48,10 +48,10 @@ class Site:
         self.now = 1000.0
         self.receiver = Receiver()
         self.runtime = Runtime(self.settings)
-        self._machines: list[Machine] = []
+        self._machines: list[MachineAlerts] = []
 
-    def machine(self, **more: Any) -> Machine:
-        made = Machine(self.settings, self.receiver, now=lambda: self.now, **more)
+    def machine(self, **more: Any) -> MachineAlerts:
+        made = MachineAlerts(self.settings, self.receiver, now=lambda: self.now, **more)
         self._machines.append(made)
         return made
 
@@ -62,7 +62,9 @@ class Site:
             )
             self.runtime.spool.store([(event, decide(event, self.settings.rules()))])
 
-    def look(self, machine: Machine, away: str = "no answer", after_s: float = 60.0) -> list[Any]:
+    def look(
+        self, machine: MachineAlerts, away: str = "no answer", after_s: float = 60.0
+    ) -> list[Any]:
         """What is told in two looks, `after_s` seconds apart."""
         self.receiver.seen.clear()
         machine.check(None, away)
@@ -95,7 +97,7 @@ def test_an_outage_is_told_when_it_lasts_and_so_is_its_end(site: Site) -> None:
 
 def test_a_breaker_that_opens_is_told_at_once(site: Site) -> None:
     machine = site.machine()
-    site.runtime.breaker.failed("TimeoutError")
+    site.runtime.breaker.record_failure("TimeoutError")
     machine.check(None)
     assert site.receiver.seen == [("breaker_open", "open")]
     assert "TimeoutError" in site.receiver.reasons[0]

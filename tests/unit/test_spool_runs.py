@@ -38,7 +38,7 @@ class Kept:
         self.settings = settings_in(folder, **spool)
         self.runtime = Runtime(self.settings)
         for _ in range(5):
-            self.runtime.breaker.failed("test")
+            self.runtime.breaker.record_failure("test")
 
     @property
     def runs(self) -> SpoolLedger:

@@ -40,7 +40,7 @@ _JSON = [(b"content-type", b"application/json")]
 Waiting = tuple[Submission, asyncio.Future[Answer]]
 
 
-class Grouped:
+class GroupedIntake:
     """The intake, shared by all requests of this process."""
 
     def __init__(self, intake: Intake) -> None:
@@ -92,7 +92,7 @@ class EventsRoute:
     """The ASGI application behind `POST /events`."""
 
     def __init__(self, intake: Intake, access: Access) -> None:
-        self._grouped = Grouped(intake)
+        self._grouped = GroupedIntake(intake)
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,9 +5,7 @@ the last turn has ended. The process ends with the drainer that started it, by t
 standard input. Interrupted turns go on from their journals elsewhere.
 """
 
-import fcntl
 import logging
-import os
 import select
 import subprocess
 import time
@@ -18,6 +16,7 @@ from fleet.broker.breaker import Breaker
 from fleet.config.settings import Settings
 from fleet.intake.spool.file import SpoolFull, unusable
 from fleet.intake.spool.runs import SpoolLedger
+from fleet.system import file_lock
 from fleet.system.process_group import kill_session
 
 logger = logging.getLogger(__name__)
@@ -41,26 +40,17 @@ def lock_of(folder: Path) -> Path:
 def acquire(folder: Path) -> int | None:
     """Acquire the lock, to be kept open; None while another process has it. Raises SpoolFull."""
     try:
-        lock = os.open(lock_of(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return file_lock.acquire(lock_of(folder))
     except OSError as error:
         raise SpoolFull(unusable(error)) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
 
 
 def is_running(folder: Path) -> bool:
     """True while a process of this spool, or a turn of it, lives. Raises SpoolFull."""
-    if not lock_of(folder).exists():
-        return False
-    lock = acquire(folder)
-    if lock is None:
-        return True
-    os.close(lock)
-    return False
+    try:
+        return file_lock.is_held(lock_of(folder))
+    except OSError as error:
+        raise SpoolFull(unusable(error)) from error
 
 
 class OfflineProcess:

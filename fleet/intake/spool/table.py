@@ -15,8 +15,8 @@ from fleet.intake.spool.file import SpoolFile, SpoolFull
 from fleet.intake.spool.runs import alone, may_run_here
 from fleet.intake.spool.submission_log import SubmissionLog
 from fleet.ledger.chained import first_dispatches
+from fleet.ledger.payload import payload_of, read_payload
 from fleet.ledger.protocol import Accepted, Answer
-from fleet.ledger.valkey import payload_of, read_payload
 from fleet.store import keys
 from routing import Event, Plan, RoutingError
 
