@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fleet.turn.turn import TurnFailed
+
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
 from fleet.turn.turn import Turn
 from tests.fixtures.agents import note, wait_for_gate
 
