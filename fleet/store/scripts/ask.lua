@@ -7,7 +7,5 @@
 --   The count ends a minute after its first; what is refused does not prolong it.
 
 local key = 'fleet:asked:' .. ARGV[1]
-local asked = redis.call('INCR', key)
-if asked == 1 then redis.call('PEXPIRE', key, 60000) end
-if asked <= tonumber(ARGV[2]) then return 0 end
+if count_in_minute(key) <= tonumber(ARGV[2]) then return 0 end
 return math.max(1, redis.call('PTTL', key))
