@@ -73,13 +73,13 @@ class AlertSender:
         """Close the connection."""
         self._client.close()
 
-    def _failed(self, why: str, pause_s: float) -> bool:
+    def _failed(self, reason: str, pause_s: float) -> bool:
         if self._reachable:
             # Without the path, which is the receiver's secret.
             logger.warning(
                 "alerts: %s does not take messages (%s); they wait",
                 urlsplit(self._url).hostname,
-                why,
+                reason,
             )
         self._reachable = False
         self._pause_until = time.monotonic() + pause_s
