@@ -119,7 +119,8 @@ def _publish_address(settings: Settings, url: str) -> None:
     except OSError as error:
         _log.warning(
             "%s cannot be written (%s): the API serves, but commands cannot find it yet",
-            *(settings.data_dir, error.strerror),
+            settings.data_dir,
+            error.strerror,
         )
         retry = threading.Timer(PUBLISH_RETRY_DELAY_S, _publish_address, (settings, url))
         retry.daemon = True

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from fleet.errors import FleetError, Forbidden
 from fleet.store import Store, keys
+from fleet.store.calls import TicketCall, TokenCall
 from fleet.store.connection import reachable
 from routing.event import SENT_BY_FLEET, SENT_BY_GATEWAY, SENT_LOCALLY
 
@@ -178,7 +179,8 @@ def create(
         rate_per_s=rate_per_s,
         body_bytes=body_bytes,
     )
-    stored = Token.parse(store.run("token", "create", token.id, json.dumps(asdict(token))))
+    call = TokenCall(verb="create", token_id=token.id, record=json.dumps(asdict(token)))
+    stored = Token.parse(str(store.run(call)))
     return stored, f"fleet_{token.id}_{secret}"
 
 
@@ -190,7 +192,7 @@ def revoke(store: Store, which: str) -> list[Token]:
     found = [token for token in read_all(store).values() if which in (token.id, token.name)]
     if not found:
         raise TokenError(f"There is no token {which[:64]!r}; `fleet token list` shows them.")
-    return [token for token in found if store.run("token", "revoke", token.id, "")]
+    return [t for t in found if store.run(TokenCall(verb="revoke", token_id=t.id))]
 
 
 def read_all(store: Store) -> dict[str, Token]:
@@ -225,7 +227,8 @@ def match(text: str, tokens: Mapping[str, Token]) -> Token | None:
 def issue_ticket(store: Store, token_id: str) -> str:
     """Issue a ticket for this token; '' means a caller without one. Raises BrokerUnavailable."""
     ticket = secrets.token_urlsafe(24)
-    store.run("ticket", "issue", _digest(ticket), token_id, TICKET_S * 1000)
+    digest, ttl_ms = _digest(ticket), TICKET_S * 1000
+    store.run(TicketCall(verb="issue", digest=digest, token_id=token_id, ttl_ms=ttl_ms))
     return ticket
 
 
@@ -234,8 +237,7 @@ def use_ticket(store: Store, ticket: str) -> str | None:
 
     Raises BrokerUnavailable.
     """
-    stored = store.run("ticket", "use", _digest(ticket), "", 0)
-    return None if stored is None else str(stored)
+    return store.run(TicketCall(verb="use", digest=_digest(ticket)))
 
 
 def _digest(text: str) -> str:

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from fleet.bench._auditor import RunMark
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 
 #: The variable with the path of the diary.
 DIARY = "BENCH_DIARY"
@@ -90,7 +89,10 @@ class Diary:
         claim = turn.claim
         self._turn_columns = "\t".join(
             (
-                *(claim.agent, claim.event.session or "", claim.dispatch_id, str(claim.attempt)),
+                claim.agent,
+                claim.event.session or "",
+                claim.dispatch_id,
+                str(claim.attempt),
                 str(os.getpid()),
             )
         )

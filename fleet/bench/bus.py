@@ -19,6 +19,7 @@ from fleet.bench._harness import Figures, Lab, Option, bench, medians, progress,
 from fleet.bench._servers import LOOPBACK, ClientProcess, Server
 from fleet.ledger import bus as fleet_bus
 from fleet.store import Store, open_store
+from fleet.store.calls import AlertCall
 
 OPTIONS: dict[str, Option] = {
     "seed": 1,
@@ -54,7 +55,8 @@ class Publisher:
         """Publish `count` events; return the time of the first (CLOCK_MONOTONIC, ns)."""
         now = time.monotonic_ns()
         numbers = range(self.last + 1, self.last + count + 1)
-        self._store.run_many("alert", [("bench", f"{n}.{now}") for n in numbers])
+        calls = [AlertCall(name="bench", reason=f"{n}.{now}") for n in numbers]
+        self._store.run_many(AlertCall, calls)
         self.last += count
         return now
 

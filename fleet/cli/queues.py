@@ -52,7 +52,8 @@ def stats(agent: str | None) -> None:
 @queue.command("list")
 @click.option("--agent", "-a", metavar="NAME", help="Only this agent's.")
 @click.option(
-    *("--state", "-s"),
+    "--state",
+    "-s",
     type=click.Choice([state.value for state in State]),
     multiple=True,
     help="Only in this state; may be repeated.",
@@ -116,7 +117,7 @@ def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> N
             event = parents.get(store, id_, source, who, content=show_content)
     if record is None and event is None:
         raise operations.Unknown(
-            f"There is no dispatch and no event {id_[:64]!r}; see `fleet queue list`, and --source."
+            f"{id_[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and --source."
         )
     if wants_json():
         print_json(record or event)

@@ -22,11 +22,23 @@ from prometheus_client.exposition import choose_encoder
 
 from fleet.ledger import FailureStage, State
 from fleet.store import Store
+from fleet.store.calls import MetricsCall
 from fleet.version import VERSION
 
 #: Upper bounds of the histogram of turns in milliseconds; `commit.lua` counts by the same.
 TURN_BOUNDS_MS = (
-    *(100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000),
+    100,
+    250,
+    500,
+    1000,
+    2500,
+    5000,
+    10_000,
+    30_000,
+    60_000,
+    120_000,
+    300_000,
+    600_000,
     1_800_000,
 )
 #: States of dispatches under way; terminal states are counted as outcomes.
@@ -69,7 +81,7 @@ class Reading:
 
 def read(store: Store, agents: Sequence[str]) -> Reading:
     """Query the store. Raises BrokerUnavailable."""
-    raw = json.loads(store.run("metrics", *agents))
+    raw = json.loads(store.run(MetricsCall(agents=list(agents))))
     now_ms = float(raw["now"])
     ticks = [float(tick) for tick in _pairs(raw["beat"]).values()]
     return Reading(

@@ -15,6 +15,7 @@ from fleet.intake.intake import Intake, MaySend, Sender
 from fleet.ledger import State, ValkeyLedger, operations, views
 from fleet.ledger.operations import Unknown
 from fleet.store import Store, keys
+from fleet.store.calls import AskCall
 from routing import RoutingError
 
 #: The effect of each tool on the fleet.
@@ -32,8 +33,19 @@ LIST_MAX = 50
 _PAGES_MAX = 20
 #: Fields of a dispatch for every caller that may see it.
 _SHOWN = (
-    *("dispatch_id", "agent", "state", "priority", "session", "attempt", "waiting_for", "stage"),
-    *("accepted_at", "started_at", "ended_at", "elapsed_s", "error"),
+    "dispatch_id",
+    "agent",
+    "state",
+    "priority",
+    "session",
+    "attempt",
+    "waiting_for",
+    "stage",
+    "accepted_at",
+    "started_at",
+    "ended_at",
+    "elapsed_s",
+    "error",
 )
 
 Record = dict[str, Any]
@@ -158,7 +170,8 @@ class FleetTools:
     def _check_rate(self) -> None:
         limit = self._caller.per_minute
         try:
-            wait_ms = int(self._backend.store().run("ask", self._caller.counted_as, limit))
+            call = AskCall(caller=self._caller.counted_as, per_minute=limit)
+            wait_ms = self._backend.store().run(call)
         except BrokerUnavailable:
             return  # not counted while the store is down; the spool has bounds of its own
         if wait_ms:

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from fleet.errors import BrokerUnavailable
+from fleet.system.backoff import Backoff
 from fleet.upstream.cursor_store import CursorStore, Mode
 from fleet.upstream.event_consumer import EventConsumer, parse
 from fleet.upstream.gateway_address import GatewayAddress, after
@@ -23,9 +24,8 @@ PING_INTERVAL_S = 3.0
 PONG_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 1.0
 OPEN_TIMEOUT_S = 5.0
-#: Full jitter between attempts to reconnect: up to the first, doubling up to the second.
-BACKOFF_MIN_S = 1.0
-BACKOFF_MAX_S = 30.0
+#: Full jitter between attempts to reconnect.
+BACKOFF = Backoff(1.0, 30.0, jitter=(0.0, 1.0))
 #: A socket that lasted this long resets the back-off.
 STEADY_S = 10.0
 POLL_INTERVAL_S = 2.0
@@ -85,8 +85,7 @@ class UpstreamClient:
             self._fall_back_to_poll()
             self._log_failure("socket", reason)
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
-            ceiling_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(max(failures - 1, 0), 10))
-            await asyncio.sleep(random.uniform(0, ceiling_s))  # noqa: S311 - no secret
+            await asyncio.sleep(BACKOFF.after_s(failures))
 
     async def _read_socket(self, url: str) -> None:
         async with connect(

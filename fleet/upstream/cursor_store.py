@@ -5,6 +5,7 @@ from typing import Literal
 from fleet.errors import Fenced
 from fleet.ledger import bus
 from fleet.store import Store, keys
+from fleet.store.calls import UpstreamCall
 from fleet.store.connection import reachable
 
 Mode = Literal["ws", "poll"]
@@ -39,6 +40,9 @@ class CursorStore:
         """Report on the bus an event that can never be accepted."""
         bus.refused(self._store, event_id, reason, sender)
 
-    def _run(self, command: str, value: str) -> None:
-        if not self._store.run("upstream", command, self._digest, self._fence, value, MODE_MS):
+    def _run(self, verb: Literal["cursor", "mode"], value: str) -> None:
+        call = UpstreamCall(
+            verb=verb, digest=self._digest, fence=self._fence, value=value, mode_ms=MODE_MS
+        )
+        if not self._store.run(call):
             raise Fenced("Another upstream client has taken over.")

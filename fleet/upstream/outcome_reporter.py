@@ -18,9 +18,10 @@ from fleet.config.deliveries import UPSTREAM
 from fleet.config.settings import Settings
 from fleet.delivery.claims import LEASE_MARGIN_S, AttemptResult, PendingDelivery, claim, report
 from fleet.delivery.message import cloud_event
-from fleet.delivery.webhook import sample_of
+from fleet.delivery.webhook import result_of
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store
+from fleet.store.calls import DeliverDueCall
 from fleet.upstream.event_consumer import parse
 from fleet.upstream.gateway_address import GatewayAddress
 
@@ -103,9 +104,14 @@ class OutcomeReporter:
                 await asyncio.sleep(0 if len(due) == CONCURRENCY_MAX else POLL_INTERVAL_S)
 
     def _due(self) -> list[str]:
-        _, *found = self._store.run(
-            "deliver_due", CONCURRENCY_MAX, RETRY_DELAY_MS, 0, self._keep_ms, UPSTREAM
+        call = DeliverDueCall(
+            limit=CONCURRENCY_MAX,
+            again_ms=RETRY_DELAY_MS,
+            queue_max=0,
+            keep_ended_ms=self._keep_ms,
+            target=UPSTREAM,
         )
+        _, *found = self._store.run(call)
         return [str(dispatch_id) for dispatch_id in found]
 
     async def _deliver(self, http: httpx.AsyncClient, dispatch_id: str) -> None:
@@ -180,4 +186,4 @@ class OutcomeReporter:
             return AttemptResult(
                 kind="failed", reason=f"it cannot be reached ({type(error).__name__})"
             )
-        return sample_of(answer.status_code, answer.headers)
+        return result_of(answer.status_code, answer.headers)

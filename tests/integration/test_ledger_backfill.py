@@ -15,6 +15,7 @@ from fleet.intake.spool.offline import OfflineProcess
 from fleet.ledger import Ending, Failure, FailureStage, HandOver, Report, ValkeyLedger
 from fleet.ledger.views import spend
 from fleet.store import Store, keys
+from fleet.store.calls import AgentCall
 from fleet.system.agent_lock import is_paused
 from routing import Event, decide
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, settings_for
@@ -190,7 +191,7 @@ class Spooled:
         self.away()
 
     def away(self) -> None:
-        self.shelter.breaker.failed("test", password=True)
+        self.shelter.breaker.record_failure("test", password=True)
 
     def back(self) -> None:
         self.shelter.breaker.begin_probe(heard=True)
@@ -275,7 +276,7 @@ def test_what_ran_is_handed_over_although_nothing_may_run_any_more(
     tables = {"fleet": {"data_dir": str(tmp_path)}, "agents": agents}
     before, now = parse(tables), parse({**tables, "spool": {"direct": False}})
     shelter, one = SpoolComponents.of(before), kept(Books(store, before), 1)
-    shelter.breaker.failed("test", password=True)
+    shelter.breaker.record_failure("test", password=True)
     shelter.spool.store([(one.event, one.plan)])
     claim = shelter.runs.claim("a", 1, "host:1")
     assert claim is not None
@@ -292,7 +293,7 @@ def test_an_agent_that_was_paused_before_is_known_as_such(store: Store, tmp_path
     agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": agents})
     books, shelter = Books(store, settings), SpoolComponents.of(settings)
-    store.run("agent", "a", "pause")
+    store.run(AgentCall(agent="a", verb="pause"))
     direct = OfflineProcess(settings, shelter.breaker, shelter.runs)
     Drainer(shelter, lambda: books.ledger, lambda: store, direct).work()
     assert is_paused(tmp_path, "a")

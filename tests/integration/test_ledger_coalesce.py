@@ -106,7 +106,7 @@ def test_one_message_waits_for_quiet_and_no_longer(books: Quiet) -> None:
     assert record["waiting_for"] == "its session to be quiet"
     assert books.next() is None
     books.wait(0.1)
-    assert books.doorbells() == 1
+    assert books.wakeups() == 1
     assert books.must().text == "one"
 
 
@@ -326,7 +326,7 @@ def test_nothing_is_left_behind(books: Quiet) -> None:
     books.wait(WINDOW_S)
     books.complete(books.must())
     left = {str(key) for key in books.store.client.scan_iter("fleet:*")}
-    assert not left & {keys.QUIET, keys.DEADLINES, "fleet:sessions"}
+    assert not left & {keys.QUIET, "fleet:deadlines", "fleet:sessions"}
     assert not [key for key in left if key.startswith(("fleet:session:", "fleet:due:"))]
 
 

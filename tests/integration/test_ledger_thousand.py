@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from fleet.ledger import Claim
-from fleet.store import Store, keys
+from fleet.store import Store
 from tests.fixtures.ledger import OUTAGE, Books, settings_for
 
 AGENTS = tuple(f"agent{number}" for number in range(20))
@@ -20,7 +20,7 @@ TIMEOUT_S = 100.0
 
 
 class Witness:
-    """What all workers saw, in the order they saw it."""
+    """Everything that all workers saw, in the order they saw it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class Witness:
 
 
 def work(books: Books, agent: str, witness: Witness, over: threading.Event) -> None:
-    """What an agent's worker does, without its process."""
+    """The work of an agent's worker, without its process."""
     dice = random.Random(agent)
     lease = books.held(agent)
     while not over.is_set():
@@ -109,7 +109,7 @@ def test_a_thousand_sessions_over_twenty_agents(store: Store) -> None:
         before = [line for text in sent[session] for line in (text, f"re {text}")]
         assert told == [before[: 2 * place] for place in range(EVENTS)]
     assert witness.failed > 0
-    assert store.client.zcard(keys.ENDED) == len(to_come)
+    assert store.client.zcard("fleet:ended") == len(to_come)
     left = {str(key) for key in store.client.scan_iter("fleet:*", count=1000)}
     assert not [key for key in left if key.startswith(("fleet:session:", "fleet:due:"))]
-    assert not left & {"fleet:sessions", keys.RETRY, keys.DEADLINES}
+    assert not left & {"fleet:sessions", "fleet:retry", "fleet:deadlines"}

@@ -205,7 +205,7 @@ def offline(fleet: Fleet) -> "Iterator[subprocess.Popen[bytes]]":
 
 
 def test_without_the_store(no_leftovers: str, tmp_path: Path) -> None:
-    """What a dead worker left, before kept events run; what those left; and back to a worker."""
+    """Leftovers of a dead worker before offline execution, leftovers of that, then a worker."""
     agents, _ = agents_of(tmp_path, "")
     data_dir = str(tmp_path / "data")
     options: dict[str, Any] = {"data_dir": data_dir, "lease_ttl_s": LEASE_S}
@@ -216,7 +216,7 @@ def test_without_the_store(no_leftovers: str, tmp_path: Path) -> None:
         shelter = SpoolComponents.of(fleet.settings)
         worker.kill()
         for _ in range(fleet.settings.breaker.failure_threshold):
-            shelter.breaker.failed("test")
+            shelter.breaker.record_failure("test")
         raw = {"to": "daemon", "text": str(tmp_path / alone.GATE)}
         event = Event.parse(raw, new_id="kept", now="2026-01-01T00:00:00Z")
         shelter.spool.store([(event, decide(event, fleet.settings.rules()))])

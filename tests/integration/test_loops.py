@@ -87,7 +87,7 @@ def loop(fleet: Fleet, *agents: str, expected: int) -> list[dict[str, Any]]:
 
 
 def told(fleet: Fleet, row: dict[str, Any]) -> list[str]:
-    """What the dispatches' tool told the model of a turn: nothing where it worked."""
+    """The errors that the dispatches' tool told the model of a turn; none where it worked."""
     journal = fleet.books.ledger.steps(row["dispatch_id"])
     steps = [json.loads(journal[number]) for number in sorted(journal, key=int)]
     results = [json.loads(step["result"]) for step in steps if step["name"].startswith("tool")]

@@ -1,4 +1,4 @@
-"""What Prometheus is told: counted in the move it counts, once, and true after any restart."""
+"""Metrics of Prometheus: counted in the move they count, once, and true after any restart."""
 
 import re
 from importlib import resources

@@ -1,14 +1,14 @@
-"""Sessions with real workers: one turn at a time, interrupted and coalesced ones, and refusals."""
+"""Sessions with real workers: interrupted turns, coalesced events, and refusals."""
 
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from fleet.store import keys
 from tests.fixtures.fleet import Fleet, fleet_of
+from tests.fixtures.ledger import history_key
 from tests.fixtures.processes import wait_until
 
 WINDOW_S = 0.3
@@ -26,22 +26,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
 
 
-def test_sessions_over_several_workers(fleet: Fleet) -> None:
-    """In order, one turn of a session at a time, and none left."""
-    sessions = {
-        f"s{number}": [
-            fleet.send(agent, "say it", session=f"s{number}") for agent in ("one", "two") * 3
-        ]
-        for number in range(8)
-    }
-    for ids in sessions.values():
-        fleet.wait_state(ids[-1], "completed")
-    for ids in sessions.values():
-        turns = [entry for entry in fleet.diary() if entry["dispatch_id"] in ids]
-        assert [entry["dispatch_id"] for entry in turns[::2]] == ids
-        assert all(one["what"] != other["what"] for one, other in pairwise(turns))
-
-
 def test_an_interrupted_turn_is_killed_and_the_newer_event_is_next(fleet: Fleet) -> None:
     first = fleet.send("chatty", "steps now never", session="s")
     fleet.wait_started(first)
@@ -54,7 +38,7 @@ def test_an_interrupted_turn_is_killed_and_the_newer_event_is_next(fleet: Fleet)
     assert not fleet.diary("end", first)
     assert list(fleet.books.ledger.steps(first)) == ["1"]
     assert fleet.books.ends(first) == ["dispatch_cancelled"]
-    said = fleet.books.store.client.lrange(keys.history("s"), 0, -1)
+    said = fleet.books.store.client.lrange(history_key("s"), 0, -1)
     assert len(said) == 2
 
 

@@ -1,4 +1,4 @@
-"""What one machine tells without the store, once, whoever of its processes lives."""
+"""Alerts of one machine without the store: each once, whichever of its processes lives."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_an_outage_is_told_when_it_lasts_and_so_is_its_end(site: Site) -> None:
 
 def test_a_breaker_that_opens_is_told_at_once(site: Site) -> None:
     machine = site.machine()
-    site.shelter.breaker.failed("TimeoutError")
+    site.shelter.breaker.record_failure("TimeoutError")
     machine.check(None)
     assert site.receiver.seen == [("breaker_open", "open")]
     assert "TimeoutError" in site.receiver.reasons[0]

@@ -1,4 +1,4 @@
-"""What a Python function tells a model, and what becomes of a call of it."""
+"""A Python function's description for a model, and the results of its calls."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from fleet.tools.functions import FunctionToolbox, ToolError
 
 
 def price(item: str, *, amount: int = 1, tags: list[str] | None = None) -> dict[str, Any]:
-    """What so many of an item cost."""
+    """The price of so many of an item."""
     return {"item": item, "amount": amount, "tags": tags}
 
 

@@ -122,7 +122,7 @@ class Dispatches:
         backend = self._backend
         state = await self._backend.reads.run(
             lambda: operations.decide(
-                *(backend.ledger(), backend.settings, _id(request), verdict), by=by, said=reason
+                backend.ledger(), backend.settings, _id(request), verdict, by=by, said=reason
             )
         )
         return _moved(request, state, HTTPStatus.OK)

@@ -5,7 +5,6 @@ alerts are needed. So one process of each machine has a memory of its own and se
 holds the lock on `alerts.lock` in the data folder, and this file is its memory.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from fleet.ops.alerts.conditions import Condition
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
 from fleet.store import Store
-from fleet.system import files
+from fleet.system import file_lock, files
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ class MachineAlerts:
         if self._lock is not None:
             return True
         try:
-            self._lock = _acquire_lock(self._path)
+            self._lock = file_lock.acquire(self._path)
         except OSError:
             return self._first
         if self._lock is not None:
@@ -217,21 +216,6 @@ def spool_conditions(components: SpoolComponents, limits: SpoolConfig) -> Iterat
     if part >= NEARLY_FULL:
         fault = f"the spool of {host} is nearly full: then events are refused"
         yield Condition(name="spool_nearly_full", reason=fault, remedy=remedy)
-
-
-def _acquire_lock(path: Path) -> int | None:
-    """Acquire the lock; None while another process holds it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
 
 
 def _read(path: Path) -> dict[str, KnownAlert]:

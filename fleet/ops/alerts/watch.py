@@ -15,6 +15,7 @@ from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.alerts.sender import PER_MINUTE, AlertSender
 from fleet.store import Store, keys
+from fleet.store.calls import AlertsCall, AlertsOutboxCall
 from fleet.store.connection import reachable
 
 logger = logging.getLogger(__name__)
@@ -92,19 +93,24 @@ class Alerter:
         entries = bus.read(store, after, count=1000)
         self._dead_letter_reasons.update(dead_letter_reasons(entries))
         found = conditions(store, self._settings, self._dead_letter_reasons)
-        store.run(
-            "alerts",
-            json.dumps([condition.to_wire() for condition in found]),
-            json.dumps(new_events(entries)),
-            entries[-1].id if entries else after,
-            *(RETRY_DELAY_MS, PER_MINUTE, OUTBOX_MAX, int(self._sender.enabled), SILENCE_MS),
+        call = AlertsCall(
+            conditions=json.dumps([condition.to_wire() for condition in found]),
+            news=json.dumps(new_events(entries)),
+            cursor=entries[-1].id if entries else after,
+            again_ms=RETRY_DELAY_MS,
+            per_minute=PER_MINUTE,
+            outbox_max=OUTBOX_MAX,
+            sends=1 if self._sender.enabled else 0,
+            silence_ms=SILENCE_MS,
         )
+        store.run(call)
 
     def _send_waiting(self, store: Store) -> None:
         while not self._stop.is_set() and self._sender.ready:
-            raw = store.run("alerts_outbox", "take", SEND_LEASE_MS, STALE_MS)
+            call = AlertsOutboxCall(verb="take", sending_ms=SEND_LEASE_MS, stale_ms=STALE_MS)
+            raw = store.run(call)
             if not raw:
                 return
-            message = AlertMessage.of(json.loads(raw))
+            message = AlertMessage.of(json.loads(str(raw)))
             if self._sender.send(message):
-                store.run("alerts_outbox", "done", message.id)
+                store.run(AlertsOutboxCall(verb="done", message_id=message.id))

@@ -45,8 +45,19 @@ def examine(settings: Settings, get_store: Callable[[], Store]) -> list[Finding]
     """All findings, the worst first; `get_store` may raise BrokerUnavailable."""
     found = [Finding("info", f"fleet {VERSION}"), *_store(settings, get_store)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        *(_encryption, endpoints.check_endpoints, _times, _files_open, _disk),
-        *(_spool, secret_files, _exposure, _callbacks, _models, _programs, _tools, _foreign),
+        _encryption,
+        endpoints.check_endpoints,
+        _times,
+        _files_open,
+        _disk,
+        _spool,
+        secret_files,
+        _exposure,
+        _callbacks,
+        _models,
+        _programs,
+        _tools,
+        _foreign,
     )
     for check in checks:
         found += check(settings)

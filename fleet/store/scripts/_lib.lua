@@ -1,6 +1,6 @@
 -- Shared by every script: put before each when it is loaded. Not a script of its own.
 --
--- Two arguments come before those in a script's legend and are taken off here: the approximate
+-- Two arguments come before those in a script's legend and are removed here: the approximate
 -- length at which the bus is trimmed, and the doorbell as text with places to fill, or '' where the
 -- broker is not this store.
 -- Keys are built from ids here, so one keyspace is needed, as kombu's own Redis transport needs one.
@@ -45,6 +45,13 @@ end
 local function emit(kind, fields)
   return redis.call('XADD', 'fleet:bus', 'MAXLEN', '~', BUS_MAX, '*',
     'type', kind, 'epoch', epoch(), unpack(fields))
+end
+
+-- The calls for a key within a minute of its first, this one included.
+local function count_in_minute(key)
+  local count = redis.call('INCR', key)
+  if count == 1 then redis.call('PEXPIRE', key, 60000) end
+  return count
 end
 
 -- An alert, at most once a minute for the same name and agent.
