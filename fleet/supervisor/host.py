@@ -306,7 +306,7 @@ def _preload(agents: Sequence[str]) -> None:
     _ = app.backend
     # Seconds of imports, which only agents with a model need.
     if any(load().agents[name].runner == "llm" for name in agents):
-        importlib.import_module("tasks.execution.preload").warm()
+        importlib.import_module("tasks.execution.preload").preload()
     if any(load().uses_tool_servers(name) for name in agents):
         importlib.import_module("fleet.tools.mcp.server")
     if threading.active_count() > 1:
