@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from fleet.config.sections import AgentConfig, RetryConfig
+from fleet.config.agents import AgentConfig, RetryConfig
 from fleet.config.settings import Settings
 from fleet.errors import ConfigError, Fenced, IdempotencyConflict, Refused
 from fleet.ledger import receivers

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet import tracing
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Runs, Said
 from fleet.turn.live_text import LiveText

@@ -12,8 +12,9 @@ import pytest
 from pydantic import BaseModel
 
 from fleet.cli import cli
+from fleet.config.agents import AgentConfig
 from fleet.config.deliveries import DeliveryConfig
-from fleet.config.sections import AgentConfig, ChainConfig
+from fleet.config.routes import ChainConfig
 from fleet.config.settings import Settings
 from fleet.config.tools import ToolsConfig
 from fleet.ledger import State
