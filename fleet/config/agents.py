@@ -16,7 +16,7 @@ RUNNERS = ("llm", "python", "http", "command", "pty")
 
 
 class RetryConfig(ConfigTable):
-    """When a failed attempt is tried again, and when a dispatch is given up."""
+    """Retries of a failed attempt, and the end of them."""
 
     attempts: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] = Field(
         default=3, description="Fewest attempts before a dispatch is given up."
@@ -35,7 +35,7 @@ class RetryConfig(ConfigTable):
 
 
 class BudgetConfig(ConfigTable):
-    """What an agent may spend in a day."""
+    """Limits on an agent's spending in a day."""
 
     usd_per_day: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="US dollars for model calls in a day, UTC."

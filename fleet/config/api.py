@@ -16,7 +16,7 @@ class ApiConfig(ConfigTable):
     #: loopback does.
     trusted_network: bool = Field(
         default=False,
-        description="Allow an address that others can reach although there is no token.",
+        description="Allow an address that others can reach even without a token.",
     )
     token_rate_per_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=1e6)] = Field(
         default=200.0,

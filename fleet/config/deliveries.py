@@ -81,7 +81,7 @@ class DeliveryConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _is_allowed(self) -> Self:
-        """What is written out is refused at the start; a name, when it is looked up."""
+        """Refuse a private address at the start; a name is checked when it is looked up."""
         if self.webhook is None:
             return self
         host = urlsplit(self.webhook.get_secret_value()).hostname or ""

@@ -11,7 +11,7 @@ from routing.rules import MAX_HOPS_DEFAULT
 
 
 class RouteRuleConfig(ConfigTable):
-    """Where an event goes that meets every condition given; see `routing.rule`."""
+    """Targets of an event that meets every condition; see `routing.rule`."""
 
     name: str = Field(description="The rule's name, which `fleet route` shows.")
     to: Names = Field(description="One target or a list of them.")
@@ -34,7 +34,7 @@ class RouteRuleConfig(ConfigTable):
 
 
 class RoutesConfig(ConfigTable):
-    """Where an event goes that names no agent, and the members of each group."""
+    """Targets of events that name no agent, and the members of each group."""
 
     default: tuple[str, ...] = Field(
         default=(), description="Targets of an event that names none and meets no rule."
@@ -88,7 +88,7 @@ class ChainConfig(ConfigTable):
         description="Stages in order: an agent, `@group` or `human:NAME` each, or a table."
     )
     on_reject: Literal["stop"] = Field(
-        default="stop", description="A rejection ends the chain; there is no other choice yet."
+        default="stop", description="A rejection ends the chain; other choices do not exist yet."
     )
     on_failure: Literal["stop", "skip"] = Field(
         default="stop",

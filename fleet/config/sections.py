@@ -107,7 +107,7 @@ class SessionsConfig(ConfigTable):
 
 
 class AlertsConfig(ConfigTable):
-    """Where alerts go besides the bus."""
+    """The receiver of alerts besides the bus."""
 
     webhook: SecretStr | None = Field(
         default=None,

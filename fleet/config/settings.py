@@ -46,7 +46,7 @@ from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
 from routing.targets import Targets
 
-#: Variables that are no settings: which file to read, what one process tells its children.
+#: Variables that are not settings: the file to read, and messages of a process to its children.
 _NOT_SETTINGS = (
     "FLEET_CONFIG",
     "FLEET_REDIS_SERVER",
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
         return self
 
     def uses_tool_servers(self, agent: str) -> bool:
-        """Whether an agent's model may call tools of a Model Context Protocol server."""
+        """True when an agent's model may call tools of a Model Context Protocol server."""
         sets = (self.tools.get(name) for name in self.agents[agent].tools)
         return any(tool is not None and tool.is_server for tool in sets)
 
@@ -187,10 +187,9 @@ class Settings(BaseSettings):
 
     @property
     def runs_offline(self) -> bool:
-        """Whether turns run from the spool while the broker is away.
+        """True when turns run from the spool while the broker is away.
 
-        Only where no other machine can run them meanwhile: what a broker that this machine cannot
-        reach lets others do, nobody here can know.
+        This needs certainty that no other machine runs the same agents at that time.
         """
         direct = self.broker_url is None if self.spool.direct is None else self.spool.direct
         return direct and self.spool.max_events > 0
@@ -214,7 +213,7 @@ class Settings(BaseSettings):
         return {name: self.chain(name) for name in self.chains}
 
     def people(self) -> tuple[str, ...]:
-        """Every `human:NAME` that a chain asks."""
+        """Every `human:NAME` of a chain's stages."""
         people = (chain.people for chain in self.routing_chains().values())
         return tuple(dict.fromkeys(person for names in people for person in names))
 

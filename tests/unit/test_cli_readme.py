@@ -112,6 +112,11 @@ def test_the_readme_stays_short_and_its_links_lead_somewhere() -> None:
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_readme_lists_every_page(page: Path) -> None:
+    assert f"]({page.relative_to(ROOT)})" in README
+
+
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(
     tmp_path: Path,
 ) -> None:
