@@ -113,8 +113,16 @@ def install_project(uv: str | None) -> None:
         run(*PIP, "--no-deps", "--no-build-isolation", "--editable", ROOT)
     elif uv:
         run(
-            *(uv, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"),
-            *("--python", PYTHON, "--editable", ROOT),
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--python",
+            PYTHON,
+            "--editable",
+            ROOT,
         )
     else:
         raise SystemExit("uv made .venv and is gone from PATH: run `make clean`, then try again.")

@@ -81,7 +81,7 @@ def _open(*, guarded: bool, timeout_s: float = SOCKET_TIMEOUT_S) -> Store:
         url = store_url(settings)
     except BrokerUnavailable:
         if guarded:
-            spool_components().breaker.failed("no broker is running")
+            spool_components().breaker.record_failure("no broker is running")
         raise
     return open_store(
         url,

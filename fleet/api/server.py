@@ -119,7 +119,8 @@ def _publish(settings: Settings, url: str) -> None:
     except OSError as error:
         _log.warning(
             "%s cannot be written (%s): the API serves, and its address is not told yet",
-            *(settings.data_dir, error.strerror),
+            settings.data_dir,
+            error.strerror,
         )
         again = threading.Timer(PUBLISH_RETRY_DELAY_S, _publish, (settings, url))
         again.daemon = True

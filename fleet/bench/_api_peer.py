@@ -14,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from fleet.store.address import kombu_url
+
 
 def create(url: str) -> Starlette:
     """The application."""
-    celery = Celery(broker=url)
+    celery = Celery(broker=kombu_url(url))
     celery.conf.task_ignore_result = True
 
     async def send(request: Request) -> JSONResponse:

@@ -90,7 +90,10 @@ class Diary:
         claim = turn.claim
         self._who = "\t".join(
             (
-                *(claim.agent, claim.event.session or "", claim.dispatch_id, str(claim.attempt)),
+                claim.agent,
+                claim.event.session or "",
+                claim.dispatch_id,
+                str(claim.attempt),
                 str(os.getpid()),
             )
         )

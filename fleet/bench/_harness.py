@@ -26,7 +26,7 @@ import redis
 
 from fleet.bench import _turns
 from fleet.broker.embedded import EmbeddedBroker, Endpoint
-from fleet.broker.server import Durability, ask
+from fleet.broker.server import Durability, server_info
 from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
 
@@ -256,7 +256,7 @@ def report(
 
 def machine(where: Lab) -> dict[str, Any]:
     """What the figures depend on."""
-    told = ask(where.endpoint.url)
+    told = server_info(where.endpoint.url)
     kind = "Valkey" if told.get("server_name") == "valkey" else "Redis"
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,

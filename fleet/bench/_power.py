@@ -47,9 +47,20 @@ class Power:
         self._trace.touch()
         self._strace = subprocess.Popen(
             [
-                *("strace", "-f", "-qq", "-y", "-s", "0", "-e", "signal=none"),
-                *("-e", "trace=write,fsync,fdatasync", "-o", str(self._trace)),
-                *("-p", str(self._pid)),
+                "strace",
+                "-f",
+                "-qq",
+                "-y",
+                "-s",
+                "0",
+                "-e",
+                "signal=none",
+                "-e",
+                "trace=write,fsync,fdatasync",
+                "-o",
+                str(self._trace),
+                "-p",
+                str(self._pid),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -101,7 +101,9 @@ def _torment(
             progress(f"starting {hosts} x {len(agents)} workers")
             target.start()
             plan = schedule(
-                *(int(options["seed"]), int(options["kills"]), float(options["seconds"])),
+                int(options["seed"]),
+                int(options["kills"]),
+                float(options["seconds"]),
                 agents,
                 hosts=hosts,
                 ttl_s=ttl_s,

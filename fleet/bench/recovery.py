@@ -33,7 +33,8 @@ from fleet.bench._harness import (
     settle,
 )
 from fleet.bench._proc import kill_family, parent
-from fleet.errors import BrokerUnavailable, FleetError
+from fleet.errors import FleetError
+from fleet.store.retry import retry_while_away
 from fleet.system.process_group import kill_session
 
 KINDS = ("child", "worker", "host", "broker")
@@ -186,15 +187,10 @@ class _Kills:
     def _send(self, sign: str) -> str:
         _Kills._next += 1
         number = f"{sign}{_Kills._next}"
-        until = time.monotonic() + TIMEOUT_S
-        while True:
-            try:
-                self._side.send(self._agent, f"{number} of recovery")
-                return number
-            except BrokerUnavailable:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
+        retry_while_away(
+            lambda: self._side.send(self._agent, f"{number} of recovery"), TIMEOUT_S, 0.1
+        )
+        return number
 
 
 def _back_to_one(fleet: Fleet) -> None:

@@ -1,4 +1,4 @@
-"""What a given Redis or Valkey would do to a fleet; the server is never changed."""
+"""The risks of a given Redis or Valkey for a fleet; the server is never changed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Level = Literal["error", "warning", "info"]
 #: Idle connections of Celery are pinged rarely; a server that cuts them makes workers reconnect.
 IDLE_TIMEOUT_MIN_S = 3600
 
-#: Intake stops at 90 % (`caps.store_memory`), so that what was accepted can end.
+#: Intake stops at 90 % (`caps.store_memory`), so that accepted events can end.
 MEMORY_MAX = 0.8
 
 _OPTIONS = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "save", "timeout")
@@ -25,14 +25,14 @@ class Finding:
 
     level: Level
     what: str
-    #: What the operator does about it; empty where nothing need be done.
+    #: The operator's action; empty where none is needed.
     remedy: str = ""
-    #: Accepted events would be lost: a fleet may run so, but nobody should be surprised.
+    #: Accepted events would be lost; a fleet may run so, with a warning.
     loses_data: bool = False
 
 
 def audit(client: "redis.Redis") -> list[Finding]:
-    """All that is to be said about the server, the worst first. Raises redis-py's own errors."""
+    """All findings about the server, the worst first. Raises redis-py's own errors."""
     info: dict[str, Any] = client.info()
     options, refusal = _options(client)
     found = [*_identity(info), *refusal, *_durability(info, options), *_memory(info, options)]

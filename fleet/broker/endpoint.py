@@ -1,18 +1,17 @@
-"""The files of an embedded broker: who holds the folder, under which password, at which socket.
+"""The files of an embedded broker: its lock, its process, its password, its socket.
 
-Needs no Redis client, so that a command learns within a millisecond that no fleet is running.
+Needs no Redis client, so that a command knows within a millisecond that no fleet is running.
 
-The lock is the truth about life: the server inherits it, so it is held exactly while a server of
-this folder lives, also when the fleet that started it was killed. `endpoint.json` names that
-server's process; its pid is 0 from before the server is started until it has answered.
+The server inherits the lock, so it is held exactly while a server of this folder lives, even one
+whose fleet was killed. `endpoint.json` names the server's process; its pid is 0 from before the
+server is started until it has answered.
 
-The server listens on a socket inside the folder, which no other user may enter: while it is down
-nobody else can listen there, so a client never tells its password to another program. A port would
-not do: any user may listen on one that is free.
+The server listens on a socket inside the folder, which no other user may enter. While it is down
+nobody else can listen there, so a client never sends its password to another program. Any user may
+listen on a free port.
 """
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -24,16 +23,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fleet.errors import BrokerUnavailable
-from fleet.system import files
+from fleet.system import file_lock, files
 
 _PASSWORD = re.compile(r"[A-Za-z0-9_-]{43}")
-#: The server binds it by this name alone, since it runs in the folder.
+#: A relative name: the server runs in the folder.
 SOCKET = "server.sock"
 #: The longest address of a socket: 107 bytes on Linux, 103 on macOS.
 _SOCKET_BYTES_MAX = 103
 #: Open folders of this process, as paths.
 _OPENED = Path("/proc/self/fd")
-#: Left as it is in a URL: kombu and redis-py read it quoted or not, Flower only as it is.
+#: Not quoted in a URL: kombu and redis-py read both forms, Flower only this.
 _PLAIN = "/ !$&'()*+,:@[]~"
 
 
@@ -42,9 +41,9 @@ class Endpoint:
     """A running embedded broker."""
 
     pid: int
-    #: Where its socket is for this process and its forks; see `BrokerFolder.socket`.
+    #: The path of its socket for this process and its forks; see `BrokerFolder.socket`.
     socket: str
-    #: As redis-py reads it. Holds the password, hence kept out of logs and tracebacks.
+    #: As redis-py reads it. Contains the password: kept out of logs and tracebacks.
     url: str = field(repr=False)
 
 
@@ -89,38 +88,16 @@ class BrokerFolder:
             raise PermissionError(errno.EPERM, "it belongs to another user", str(self.path))
         self.path.chmod(0o700)
 
-    def take(self) -> int | None:
+    def acquire(self) -> int | None:
         """The lock as an open file, or None while a server lives or another start is under way."""
-        held = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(held)
-            return None
-        except OSError:
-            os.close(held)
-            raise
-        return held
+        return file_lock.acquire(self._lock)
 
     def is_held(self) -> bool:
-        """True while a server lives.
-
-        For an instant the probe's own shared lock can turn a `take` down: starts must retry.
-        """
-        try:
-            probe = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(probe)
-        return False
+        """True while a server lives; for an instant this can refuse an `acquire`."""
+        return file_lock.is_held(self._lock)
 
     def ensure_password(self, *, renew: bool) -> None:
-        """Make a password where there is none, or another one. Only for the holder of the lock."""
+        """Make a password where there is none, and with `renew` always. For the lock's holder."""
         with suppress(FileNotFoundError):
             if self._password_read() is None:
                 # Nobody needs the old one: no server lives, and the data is not locked with it.
@@ -147,8 +124,8 @@ class BrokerFolder:
     def socket(self) -> str:
         """A path to the server's socket that is short enough to connect to.
 
-        Below a deep folder it leads through the folder held open, so that it is of use to this
-        process and its forks only. Raises BrokerUnavailable where the system has no such path.
+        Below a deep folder it leads through the folder held open, so only this process and its
+        forks can use it. Raises BrokerUnavailable where the system has no such path.
         """
         plain = self.path / SOCKET
         if len(os.fsencode(plain)) <= _SOCKET_BYTES_MAX:
@@ -168,14 +145,14 @@ class BrokerFolder:
         return Endpoint(pid, socket, url)
 
     def publish(self, pid: int) -> None:
-        """Tell everybody which process the server is; pid 0 while it does not answer yet."""
+        """Write the server's process to `endpoint.json`; pid 0 while it does not answer yet."""
         files.replace(self._endpoint, json.dumps({"pid": pid}))
 
     def published(self) -> int | None:
-        """The pid of the last server, alive or not; None when nothing tells."""
+        """The pid of the last server, alive or not; None where it is not known."""
         try:
-            told = files.read_json(self._endpoint)
-            return int(told["pid"]) if told else None
+            found = files.read_json(self._endpoint)
+            return int(found["pid"]) if found else None
         except NotADirectoryError:
             return None
         except (ValueError, KeyError, TypeError):
@@ -184,13 +161,13 @@ class BrokerFolder:
 
     @property
     def is_published(self) -> bool:
-        """False when `endpoint.json` is gone, as one that was damaged."""
+        """False when `endpoint.json` is missing, as after damage."""
         return self._endpoint.exists()
 
 
 @cache
 def _opened(folder: Path, _device: int, _inode: int) -> int:
-    """The folder as an open file, once for each; never closed, since clients connect through it."""
+    """The folder as an open file, never closed, since clients connect through it."""
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 

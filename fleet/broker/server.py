@@ -1,4 +1,4 @@
-"""One Valkey process of a broker folder: its configuration, its start, and why it ended."""
+"""One Valkey process of a broker folder: its configuration, its start, the reason of its end."""
 
 import os
 import re
@@ -20,22 +20,22 @@ from fleet.errors import BrokerUnavailable
 
 Durability = Literal["always", "everysec"]
 
-#: Without an answer, or without a byte more loaded, for this long: the server hangs. An empty one
-#: answers in 0.05 s; loading reports at each 2 MB, which a bad disk reads in a second.
+#: A server that neither answers nor loads for this long hangs. An empty server answers in 0.05 s;
+#: loading reports at each 2 MB, which a bad disk reads in a second.
 TIMEOUT_S = 15.0
 #: After SIGKILL only the kernel's own work is left.
 KILL_TIMEOUT_S = 5.0
 POLL_S = 0.005
-#: Loading answers between two chunks of 2 MB only.
+#: A loading server answers between two chunks of 2 MB only.
 CLIENT_TIMEOUT_S = 2.0
 LOG_BYTES_MAX = 5_000_000
-#: A server with less left than this cannot even write down why it ended.
+#: With less space left than this a server cannot even log why it ended.
 DISK_FULL_BYTES = 64 * 1024
 #: The server quotes from a broken file at length.
 REASON_MAX = 200
 
-#: Read from standard input, so that neither the password nor the folder's path needs quoting in a
-#: file. "always" is the default because everysec lost acknowledged writes at a power loss.
+#: Read from standard input, so that neither password nor path needs quoting in a file. "always" is
+#: the default because everysec lost acknowledged writes at a power loss.
 _CONFIG = """\
 unixsocket {socket}
 unixsocketperm 700
@@ -60,15 +60,15 @@ tcp-keepalive 60
 _WARNING = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ # (?!WARNING )(.+)$", re.MULTILINE)
 
 
-class Patience:
-    """A time limit that begins anew whenever there is progress."""
+class ProgressTimeout:
+    """A time limit that begins anew at each progress."""
 
     def __init__(self) -> None:
         self._reached = 0
         self._until = time.monotonic() + TIMEOUT_S
 
     def left(self, reached: int) -> bool:
-        """False once `reached` has not grown for PATIENCE_S."""
+        """False once `reached` has not grown for TIMEOUT_S."""
         if reached > self._reached:
             self._reached = reached
             self._until = time.monotonic() + TIMEOUT_S
@@ -78,7 +78,7 @@ class Patience:
 def launch(
     folder: BrokerFolder, port: int, durability: Durability, lock: int
 ) -> "subprocess.Popen[bytes]":
-    """A server that has inherited `lock`, answers with its data loaded, and is published.
+    """Start a server that inherits `lock`, and publish it once it answers with its data loaded.
 
     `port` 0 opens none. Raises BrokerUnavailable with the server's own reason, or OSError; no
     server is left then.
@@ -97,7 +97,7 @@ def launch(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=folder.path,
-            # Ctrl-C and a closed terminal are the fleet's business; it stops the server last.
+            # The fleet handles Ctrl-C and a closed terminal, and stops the server last.
             start_new_session=True,
             pass_fds=[lock],
         )
@@ -111,8 +111,8 @@ def launch(
     return process
 
 
-def ask(url: str) -> dict[str, Any]:
-    """What a server tells about itself, loading or not; empty when it is away or another's."""
+def server_info(url: str) -> dict[str, Any]:
+    """A server's INFO, loading or not; empty when it is away or refuses the password."""
     try:
         with _client(url) as client:
             answer: dict[str, Any] = client.info()
@@ -132,7 +132,7 @@ def configure(url: str, durability: Durability) -> bool:
 
 
 def _client(url: str) -> "redis.Redis":
-    # No retries of its own: whoever asks here polls.
+    # No retries of its own: all callers poll.
     retry = Retry(NoBackoff(), 0)
     return redis.Redis.from_url(
         url, decode_responses=True, socket_timeout=CLIENT_TIMEOUT_S, retry=retry
@@ -142,10 +142,10 @@ def _client(url: str) -> "redis.Redis":
 def _await_answer(
     process: "subprocess.Popen[bytes]", folder: BrokerFolder, said_before: int
 ) -> None:
-    patience = Patience()
+    patience = ProgressTimeout()
     url = folder.endpoint(process.pid).url
     while process.poll() is None:
-        told = ask(url)
+        told = server_info(url)
         if told and not told["loading"] and told["process_id"] == process.pid:
             return
         if not patience.left(told.get("loading_loaded_bytes", 0)):
@@ -171,7 +171,7 @@ def _why(code: int, said: str, folder: BrokerFolder) -> str:
 
 
 def _rotate(log: Path) -> int:
-    """Begin a new log when this one is long; answers how many bytes the current one holds."""
+    """Begin a new log when this one is long; the size of the current one in bytes."""
     size = log.stat().st_size if log.exists() else 0
     if size <= LOG_BYTES_MAX:
         return size

@@ -42,8 +42,12 @@ def list_(agent: str | None, limit: int) -> None:
 def _row(row: dict[str, Any]) -> list[object]:
     times = [row[name][:19].replace("T", " ") for name in ("accepted_at", "ended_at")]
     return [
-        *(row["dispatch_id"], row["agent"], row["attempt"], *times),
-        *(row.get("stage"), row.get("error")),
+        row["dispatch_id"],
+        row["agent"],
+        row["attempt"],
+        *times,
+        row.get("stage"),
+        row.get("error"),
     ]
 
 

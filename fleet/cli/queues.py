@@ -52,7 +52,8 @@ def stats(agent: str | None) -> None:
 @queue.command("list")
 @click.option("--agent", "-a", metavar="NAME", help="Only this agent's.")
 @click.option(
-    *("--state", "-s"),
+    "--state",
+    "-s",
     type=click.Choice([state.value for state in State]),
     multiple=True,
     help="Only in this state; may be repeated.",

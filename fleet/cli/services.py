@@ -15,6 +15,7 @@ from fleet.formats.redaction import mask_url
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
 from fleet.store.connection import reachable
+from fleet.store.retry import retry_while_away
 from fleet.system.output_guard import guard_output
 
 #: A Procfile's runner ends all processes at once, and workers hand their turns back through the
@@ -66,7 +67,7 @@ def broker(url: bool, wait: float | None) -> None:
     """
     settings = load()
     if wait is not None:
-        _await_broker(settings, wait)
+        retry_while_away(lambda: _ping(settings), wait, 0.1)
         return
     if url:
         print(plain_url(settings))
@@ -75,18 +76,9 @@ def broker(url: bool, wait: float | None) -> None:
     asyncio.run(_run_embedded(settings) if settings.broker_url is None else _stand_in(settings))
 
 
-def _await_broker(settings: Settings, patience_s: float) -> None:
-    until = time.monotonic() + patience_s
-    while True:
-        try:
-            store = open_store(store_url(settings))
-            with reachable():
-                store.client.ping()
-            return
-        except BrokerUnavailable:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
+def _ping(settings: Settings) -> None:
+    with reachable():
+        open_store(store_url(settings)).client.ping()
 
 
 async def _stand_in(settings: Settings) -> None:

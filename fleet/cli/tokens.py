@@ -69,8 +69,13 @@ def list_() -> None:
         ["id", "name", "scopes", "rate/s", "max body", "created (UTC)", "revoked (UTC)"],
         [
             (
-                *(one.id, one.name, ", ".join(one.scopes), one.rate_per_s, one.body_bytes),
-                *(_when(one.created_ms), _when(one.revoked_ms)),
+                one.id,
+                one.name,
+                ", ".join(one.scopes),
+                one.rate_per_s,
+                one.body_bytes,
+                _when(one.created_ms),
+                _when(one.revoked_ms),
             )
             for one in kept
         ],

@@ -1,5 +1,6 @@
 """`[agents.NAME]` of `fleet.toml`: one agent."""
 
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Self
 
@@ -157,18 +158,12 @@ class AgentConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.runner == "llm" and not self.model:
-            raise ValueError('has no model: set `model = "provider/name"`')
-        if self.runner == "python" and (not self.python or ":" not in self.python):
-            raise ValueError('has no callable: set `python = "package.module:callable"`')
-        if self.runner in ("command", "pty") and not (self.command and self.command[0]):
-            raise ValueError('has no program: set `command = ["program", "argument"]`')
-        if self.terminal is not None and self.runner in RUNNERS and self.runner != "pty":
-            raise ValueError("has a terminal, but only the runner pty uses one: take it out")
-        if self.tools and self.runner in RUNNERS and self.runner != "llm":
-            raise ValueError("has tools, but only the runner llm calls them: take `tools` out")
-        if self.runner == "http" and not is_url(self.url or ""):
-            raise ValueError('has no address: set `url = "https://..."`')
+        has_all, fault = _NEEDS.get(self.runner, (bool, ""))
+        if not has_all(self):
+            raise ValueError(fault)
+        for key, (runner, fault) in _USED_BY.items():
+            if getattr(self, key) and self.runner in RUNNERS and self.runner != runner:
+                raise ValueError(fault)
         if self.callback and (self.runner != "http" or self.secret is None):
             raise ValueError("has a callback, which needs the runner http and a `secret`")
         return self
@@ -186,3 +181,25 @@ class AgentConfig(ConfigTable):
         if value is not None:
             check_secret(value.get_secret_value())
         return value
+
+
+_PROGRAM = (
+    lambda agent: bool(agent.command and agent.command[0]),
+    'has no program: set `command = ["program", "argument"]`',
+)
+#: The needs of each built-in runner.
+_NEEDS: dict[str, tuple[Callable[[AgentConfig], bool], str]] = {
+    "llm": (lambda agent: bool(agent.model), 'has no model: set `model = "provider/name"`'),
+    "python": (
+        lambda agent: ":" in (agent.python or ""),
+        'has no callable: set `python = "package.module:callable"`',
+    ),
+    "command": _PROGRAM,
+    "pty": _PROGRAM,
+    "http": (lambda agent: is_url(agent.url or ""), 'has no address: set `url = "https://..."`'),
+}
+#: Keys that one of the built-in runners alone uses.
+_USED_BY = {
+    "terminal": ("pty", "has a terminal, but only the runner pty uses one: take it out"),
+    "tools": ("llm", "has tools, but only the runner llm calls them: take `tools` out"),
+}

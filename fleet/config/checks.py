@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _NAME_RULE = "a name is letters, digits, '-' and '_', 64 at most"
 _SCHEMES = (
-    *("redis", "rediss", "valkey", "valkeys", "unix", "redis+socket", "sentinel"),
-    *("amqp", "amqps"),
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "unix",
+    "redis+socket",
+    "sentinel",
+    "amqp",
+    "amqps",
 )
 
 

@@ -74,8 +74,14 @@ def report(store: Store, told: PendingDelivery, sample: AttemptResult, keep_ms: 
     """
     verdict, *rest = store.run(
         "deliver_end",
-        *(told.record["id"], told.target, told.call, sample.kind, sample.reason, keep_ms),
-        *(int(sample.retry_after_s * 1000), sample.placed),
+        told.record["id"],
+        told.target,
+        told.call,
+        sample.kind,
+        sample.reason,
+        keep_ms,
+        int(sample.retry_after_s * 1000),
+        sample.placed,
     )
     return int(rest[0]) if verdict == "again" else None
 

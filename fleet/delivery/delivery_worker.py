@@ -11,18 +11,16 @@ from fleet.delivery.agent_delivery import deliver_to_agent
 from fleet.delivery.claims import LEASE_MARGIN_S, AttemptResult, PendingDelivery, claim, report
 from fleet.delivery.message import body
 from fleet.delivery.webhook import post
-from fleet.errors import BrokerUnavailable
 from fleet.formats import webhook_signature
 from fleet.intake.intake import Intake
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
+from fleet.store.retry import retry_while_away
 
 logger = logging.getLogger(__name__)
 
 #: The sender itself waits for the next try when it is not later than this; beat rings for others.
 WAIT_HERE_MS = 500
-#: Between attempts to report while the store is away.
-REPORT_RETRY_DELAY_S = 0.2
 #: Beat rings again for what nobody took.
 WAKEUP_RETRY_DELAY_MS = 5_000
 #: Messages in the queue, above which beat adds none.
@@ -71,23 +69,15 @@ class DeliveryWorker:
         if told is None:
             return False
         sample = self._sample(told, receiver)
-        wait_ms = self._report(told, sample)
+        # A receiver's answer is worth waiting for the store.
+        wait_ms = retry_while_away(
+            lambda: report(self._store, told, sample, self._keep_ms), LEASE_MARGIN_S
+        )
         logger.info("outcome of %s to %s: %s", dispatch_id, target, sample.reason)
         if wait_ms is None or wait_ms > WAIT_HERE_MS:
             return False
         time.sleep(wait_ms / 1000)
         return True
-
-    def _report(self, told: PendingDelivery, sample: AttemptResult) -> int | None:
-        """As `report`; what a receiver said is worth waiting for the store."""
-        patience = time.monotonic() + LEASE_MARGIN_S
-        while True:
-            try:
-                return report(self._store, told, sample, self._keep_ms)
-            except BrokerUnavailable:
-                if time.monotonic() > patience:
-                    raise
-                time.sleep(REPORT_RETRY_DELAY_S)
 
     def _sample(self, told: PendingDelivery, receiver: DeliveryConfig | None) -> AttemptResult:
         if receiver is None:

@@ -1,7 +1,7 @@
-"""Where an outcome may go: a name is looked up once, and what it stands for is checked.
+"""Addresses that an outcome may go to: a name is resolved once, and its addresses are checked.
 
-A name that stands for a private address today, or for one only at the second look, would let a
-receiver's operator reach into this network (server-side request forgery).
+A name of a private address, now or at a second query, would let a receiver's operator reach into
+this network (server-side request forgery).
 """
 
 import ipaddress
@@ -9,14 +9,14 @@ import socket
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: Translators of IPv4 (RFC 6052): the last four bytes are the address that is reached.
+#: Translators of IPv4 (RFC 6052): the last four bytes are the address reached.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 #: IPv4-compatible (RFC 4291), deprecated, and still an IPv4 address to some systems.
 _COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 class ForbiddenAddress(Exception):
-    """The receiver is at an address where none may be."""
+    """The receiver's address is not allowed."""
 
 
 def is_public(address: Address) -> bool:
@@ -45,7 +45,7 @@ def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 def literal(host: str) -> Address | None:
-    """The address that `host` writes out; None for a name."""
+    """The address that `host` spells out; None for a name."""
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -55,8 +55,8 @@ def literal(host: str) -> Address | None:
 def resolve(host: str, port: int, *, allow_private: bool = False) -> list[str]:
     """The addresses to connect to, best first.
 
-    Raises OSError for an unknown name, and Forbidden for a bad address. One bad address among
-    several is enough: which one is tried must not be luck.
+    Raises OSError for an unknown name, and ForbiddenAddress where any address is not public: the
+    choice among several must not be luck.
     """
     rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     found = [str(row[4][0]) for row in rows]

@@ -1,10 +1,10 @@
-"""What may be shown: no password of a URL, no prompt text, no key."""
+"""Text fit to be shown: without passwords, prompts and keys."""
 
 import re
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 
-#: What Celery, its events and Flower show in the place of arguments.
+#: Shown by Celery, its events and Flower in place of arguments.
 HIDDEN = "(hidden)"
 
 

@@ -1,4 +1,4 @@
-"""How long somebody who refuses asks to be left alone: the one reader of `Retry-After`."""
+"""The one reader of `Retry-After`."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 def seconds(headers: Mapping[str, str]) -> float | None:
     """Seconds from now, from a number or from a date; None where absent or unreadable.
 
-    Finite and never negative, but as long as the other side says: bound it where it is used.
+    Finite and never negative, but chosen by the other side: bound it where it is used.
     """
     value = next((text for name, text in headers.items() if name.lower() == "retry-after"), "")
     try:
@@ -17,7 +17,7 @@ def seconds(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             until = parsedate_to_datetime(value)
-            # `-0000` is a time in UTC of which nobody says where it was taken.
+            # `-0000` is a time in UTC of unknown origin.
             wait_s = (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
         except (TypeError, ValueError, OverflowError):
             return None

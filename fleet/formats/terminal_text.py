@@ -1,10 +1,10 @@
-"""Text without what moves a terminal's cursor, colours or title."""
+"""Text without escape sequences and control characters."""
 
 import re
 from typing import Any
 
-#: What moves a terminal's cursor, colours or title: CSI, OSC and the short sequences (ECMA-48),
-#: with ESC and in their one-character form.
+#: Sequences for a terminal's cursor, colours or title: CSI, OSC and the short ones (ECMA-48), with
+#: ESC and in their one-character form.
 CODES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-~]"
@@ -13,9 +13,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def strip_escapes(text: str) -> str:
-    """What a person reads of what a program printed: no codes, no control characters, no blank end.
+    """A program's output as a person reads it: no codes, no control characters, no blank end.
 
-    A carriage return starts the line again: a progress bar's last state is what stays.
+    A carriage return starts the line again: of a progress bar the last state stays.
     """
     lines = CODES.sub("", text).replace("\r\n", "\n").split("\n")
     kept = (_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)
@@ -28,7 +28,7 @@ def sanitize(text: str) -> str:
 
 
 def sanitize_value(value: Any) -> Any:
-    """A JSON value with every text in it harmless, names of members too."""
+    """A JSON value with every text in it sanitized, names of members too."""
     if isinstance(value, str):
         return sanitize(value)
     if isinstance(value, dict):

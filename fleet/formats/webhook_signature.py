@@ -1,6 +1,6 @@
 """Signed HTTP messages, after Standard Webhooks (standardwebhooks.com).
 
-A receiver can tell what was sent from a forgery and from a replay.
+A receiver can distinguish a message from a forgery and from a replay.
 """
 
 import base64
@@ -10,13 +10,13 @@ import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-#: How far a message's time may be off (the specification's five minutes).
+#: The greatest error of a message's time (the specification's five minutes).
 TOLERANCE_S = 300
 _PREFIX = "whsec_"
 
 
 class BadSignature(Exception):
-    """The message is not from who holds the secret, or it is too old."""
+    """The message was not signed with the secret, or is too old."""
 
 
 def headers(
@@ -36,7 +36,7 @@ def verify(
 ) -> str:
     """The message's id. Raises BadSignature.
 
-    Several signatures may be given, as while a secret changes; one that fits is enough.
+    Several signatures may be given, as while a secret changes; one match is enough.
     """
     message_id = received.get("webhook-id", "")
     timestamp = received.get("webhook-timestamp", "")
@@ -46,7 +46,7 @@ def verify(
         raise BadSignature("webhook-timestamp is more than five minutes off.")
     wanted = f"v1,{_sign(secret, message_id, timestamp, body)}".encode()
     given = received.get("webhook-signature", "").encode().split(b" ")
-    # All are compared, so that the time tells nothing.
+    # All are compared, so that the time reveals nothing.
     fits = [hmac.compare_digest(wanted, one) for one in given[:8]]
     if True not in fits:
         raise BadSignature("webhook-signature does not fit.")
@@ -54,7 +54,7 @@ def verify(
 
 
 def check_secret(secret: str) -> None:
-    """Raises ValueError for a secret that no one should rely on."""
+    """Raises ValueError for a weak or malformed secret."""
     if secret.startswith(_PREFIX):
         try:
             base64.b64decode(secret.removeprefix(_PREFIX), validate=True)

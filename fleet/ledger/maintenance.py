@@ -42,8 +42,11 @@ def sweep_all(store: Store, settings: Settings) -> dict[str, int]:
     keep = settings.retention
     ended, dead, trimmed = store.run(
         "sweep",
-        *(int(keep.completed_s * 1000), int(keep.dead_s * 1000), keep.max),
-        *(int(settings.bus.max_age_s * 1000), BATCH),
+        int(keep.completed_s * 1000),
+        int(keep.dead_s * 1000),
+        keep.max,
+        int(settings.bus.max_age_s * 1000),
+        BATCH,
     )
     return {"ended": int(ended), "dead": int(dead), "trimmed": int(trimmed)}
 

@@ -157,8 +157,11 @@ def purge(ledger: ValkeyLedger, settings: Settings) -> int:
     while purged < left:
         _, dead, _ = ledger.store.run(
             "sweep",
-            *(int(keep.completed_s * 1000), 0, keep.max),
-            *(int(settings.bus.max_age_s * 1000), BATCH),
+            int(keep.completed_s * 1000),
+            0,
+            keep.max,
+            int(settings.bus.max_age_s * 1000),
+            BATCH,
         )
         if not dead:
             break

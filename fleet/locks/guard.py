@@ -139,7 +139,9 @@ class _OpenCalls:
         logger.error(
             "calls go through WITHOUT LOCKS, %d since this was last said, now %s "
             "(locks.on_store_down = open): %s",
-            *(count, name, error),
+            count,
+            name,
+            error,
         )
 
 

@@ -26,7 +26,18 @@ from fleet.version import VERSION
 
 #: Upper bounds of the histogram of turns in milliseconds; `commit.lua` counts by the same.
 TURN_BOUNDS_MS = (
-    *(100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000),
+    100,
+    250,
+    500,
+    1000,
+    2500,
+    5000,
+    10_000,
+    30_000,
+    60_000,
+    120_000,
+    300_000,
+    600_000,
     1_800_000,
 )
 #: States that a dispatch can be found in now; ended ones are counted as outcomes.

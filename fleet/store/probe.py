@@ -12,7 +12,7 @@ def probe(breaker: Breaker, store: Callable[[], Store], *, heard: bool = False) 
     """Ask when it is due and nobody else does; True when the breaker is closed afterwards.
 
     `store` must not stand behind the breaker itself, and may raise BrokerUnavailable. `heard`: see
-    `fleet.broker.circuit.asked`.
+    `fleet.broker.circuit.begin_probe`.
     """
     asking = breaker.begin_probe(heard=heard)
     if asking is None:

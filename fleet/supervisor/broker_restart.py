@@ -6,17 +6,17 @@ from contextlib import suppress
 
 from fleet.broker.embedded import EmbeddedBroker
 from fleet.errors import BrokerUnavailable
+from fleet.system.backoff import Backoff
 
 #: How soon a dead server is noticed; looking costs microseconds.
 POLL_INTERVAL_S = 0.1
-#: Between attempts that fail, as on a full disk: doubling.
-BACKOFF_MIN_S = 0.5
-BACKOFF_MAX_S = 15.0
+#: Between attempts that fail, as on a full disk.
+BACKOFF = Backoff(0.5, 15.0)
 
 
 async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> None:
     """Keep a started broker running until cancelled; tell of starts and failures."""
-    pause_s = BACKOFF_MIN_S
+    failures = 0
     while True:
         await asyncio.sleep(POLL_INTERVAL_S)
         if broker.alive():
@@ -32,9 +32,10 @@ async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> Non
             await asyncio.gather(starting, return_exceptions=True)
             raise
         except BrokerUnavailable as error:
+            failures += 1
+            pause_s = BACKOFF.after_s(failures)
             say(f"{error} Next attempt in {pause_s:g} s.")
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, BACKOFF_MAX_S)
         else:
             say(f"ended and was started again, pid {endpoint.pid}")
-            pause_s = BACKOFF_MIN_S
+            failures = 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,15 +10,14 @@ from dataclasses import dataclass, field
 
 from fleet.errors import FleetError
 from fleet.supervisor.output import LogFile, lines_of
+from fleet.system.backoff import Backoff
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.process_group import kill_session
 
 #: A process that lived this long has not crashed at its start; its back-off begins anew.
 STEADY_S = 60.0
-#: Between the end of a process and its next start: doubling, with jitter so that a fleet whose
-#: broker was away does not come back all at once.
-BACKOFF_MIN_S = 0.1
-BACKOFF_MAX_S = 30.0
+#: Between the end of a process and its next start.
+BACKOFF = Backoff(0.1, 30.0, jitter=(0.75, 1.25))
 #: That many deaths within STEADY_S of their start, in a row, are a crash loop (about 3 s of them).
 CRASH_LOOP = 5
 READY_POLL_S = 0.05
@@ -84,7 +82,6 @@ class Child:
 
     async def run(self) -> None:
         """Live until `stopping` is set, or until the first end where the spec says so."""
-        delay_s = BACKOFF_MIN_S
         while not self.stopping.is_set():
             born = time.monotonic()
             code = await self._live()
@@ -94,13 +91,12 @@ class Child:
                 self._tell(f"ended with {end}")
                 return
             if time.monotonic() - born > STEADY_S:
-                self.crashes, delay_s = 0, BACKOFF_MIN_S
+                self.crashes = 0
             self.crashes += 1
             if self.crashes == CRASH_LOOP:
                 self._on_crash_loop(self.spec.name, code)
-            pause_s = delay_s * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+            pause_s = BACKOFF.after_s(self.crashes)
             self._tell(f"ended with {end}, starts again in {pause_s:.1f} s")
-            delay_s = min(delay_s * 2, BACKOFF_MAX_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause_s)
 

@@ -31,6 +31,7 @@ from typing import NoReturn
 from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
 from fleet.supervisor.guardian import start_guardian
+from fleet.system.backoff import Backoff
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
@@ -82,9 +83,9 @@ _PRELOAD = (
 _GC_WHILE_IMPORTING = (10_000, 50, 1000)
 #: A worker that lived shorter than this has crashed at its start.
 CRASH_S = 5.0
-#: The first crashes are retried at once; then the wait doubles up to the longest.
+#: The first crashes are retried at once.
 FREE_CRASHES = 3
-BACKOFF_MAX_S = 30.0
+BACKOFF = Backoff(1.0, 30.0)
 #: Beyond drain_s: time for the worker to close its connections.
 STOP_MARGIN_S = 5.0
 
@@ -195,10 +196,13 @@ class Host:
         worker.crashes = worker.crashes + 1 if lived_s < CRASH_S else 0
         wait_s = 0.0
         if worker.crashes > FREE_CRASHES:
-            wait_s = min(BACKOFF_MAX_S, 2.0 ** (worker.crashes - FREE_CRASHES - 1))
+            wait_s = BACKOFF.after_s(worker.crashes - FREE_CRASHES)
         logger.warning(
             "the worker of %s ended with %d after %.1f s; the next starts in %.0f s",
-            *(worker.agent, code, lived_s, wait_s),
+            worker.agent,
+            code,
+            lived_s,
+            wait_s,
         )
         if worker.crashes == FREE_CRASHES + 1:
             _alert(worker.agent, code)
@@ -265,11 +269,24 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
 def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
     """The arguments of one agent's Celery worker, `celery` first."""
     return [
-        *("celery", "worker", "-Q", f"agent.{agent}", "-c", "1", "-n", f"{agent}@%h"),
+        "celery",
+        "worker",
+        "-Q",
+        f"agent.{agent}",
+        "-c",
+        "1",
+        "-n",
+        f"{agent}@%h",
         # Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat
         # is enough for Flower.
-        *("-P", "prefork", "--without-mingle", "--without-gossip", "--heartbeat-interval", "20"),
-        *("-l", log_level),
+        "-P",
+        "prefork",
+        "--without-mingle",
+        "--without-gossip",
+        "--heartbeat-interval",
+        "20",
+        "-l",
+        log_level,
     ]
 
 

@@ -65,8 +65,11 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
     if addresses.flower_port:
         # --read-only: its API could otherwise shut workers down and send tasks.
         argv = (
-            *("flower", f"--address={LOOPBACK}", f"--port={addresses.flower_port}"),
-            *("--read-only=True", "--logging=error"),
+            "flower",
+            f"--address={LOOPBACK}",
+            f"--port={addresses.flower_port}",
+            "--read-only=True",
+            "--logging=error",
         )
         ready = _answers(LOOPBACK, addresses.flower_port, "/healthcheck")
         specs.append(ProcessSpec("flower", _celery(*argv), 1, ready=ready, ready_timeout_s=READY_S))
@@ -123,12 +126,16 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
         ),
         # A tick proves both: beat sent it and the shared worker took it.
         ProcessSpec(
-            *("beat", _celery("beat", "--pidfile=", "-l", "WARNING"), 1),
+            "beat",
+            _celery("beat", "--pidfile=", "-l", "WARNING"),
+            1,
             ready=_ticks(store),
             ready_timeout_s=WORKER_READY_S,
         ),
         ProcessSpec(
-            *("api", _fleet("api"), 1),
+            "api",
+            _fleet("api"),
+            1,
             env=_ports(addresses),
             ready=_answers(addresses.api_host, addresses.api_port, "/readyz"),
             ready_timeout_s=READY_S,

@@ -1,1 +1,1 @@
-"""What the operating system gives: processes and their end, whole-file writes, file locks."""
+"""The operating system: processes and their end, whole-file writes, file locks, pauses."""

@@ -1,18 +1,17 @@
-"""What the processes of one machine know of its agents without the store: who may run a turn now.
+"""One machine's knowledge of its agents without the store: who may run a turn, and who is paused.
 
-The lease is in the store. While that is away turns may run from the spool (`fleet.intake.spool`),
-and a worker that comes back with the store must not run a second one beside such a turn. So where
-turns run from the spool, whoever runs an agent's turns on this machine holds the agent's file lock
-too: workers, each with its child, share it for as long as they live, and the lease decides between
-them; the process that runs kept events has it alone. The kernel gives it back when its holder has
-died, however that happened.
+The lease is in the store. While the store is away turns may run from the spool
+(`fleet.intake.spool`). A worker that comes back with the store must not run a second turn beside
+such a one. So where turns run from the spool, every runner of an agent's turns on this machine
+holds the agent's file lock too. Workers, each with its child, share it for as long as they live,
+and the lease decides between them. The process that runs spooled events has it alone.
 """
 
-import fcntl
 import os
 from pathlib import Path
 
 from fleet.errors import FleetError
+from fleet.system import file_lock
 
 
 class TurnLock:
@@ -23,23 +22,16 @@ class TurnLock:
         self._fd: int | None = None
 
     def acquire(self, *, shared: bool = False) -> bool:
-        """True when it is ours, now or before: alone, or `shared` with others who share it.
+        """True when this process has it, now or before: alone, or `shared` with others.
 
         Raises FleetError where no lock can be kept.
         """
         if self._fd is None:
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._fd = file_lock.acquire(self._path, shared=shared)
             except OSError as error:
                 raise _unusable(error) from error
-            try:
-                fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-                return False
-            self._fd = fd
-        return True
+        return self._fd is not None
 
     def release(self) -> None:
         """Let another process have it, once no forked process holds it any more."""
@@ -49,7 +41,7 @@ class TurnLock:
 
 
 def record_paused(data_dir: Path, agent: str, paused: bool) -> None:
-    """Remember that an agent is paused, or is not. Raises FleetError when that cannot be kept."""
+    """Record that an agent is paused, or not. Raises FleetError when that cannot be written."""
     mark = _folder(data_dir) / f"{agent}.paused"
     try:
         if paused:
@@ -62,7 +54,7 @@ def record_paused(data_dir: Path, agent: str, paused: bool) -> None:
 
 
 def is_paused(data_dir: Path, agent: str) -> bool:
-    """Whether it was paused when the store was last there."""
+    """True when it was paused while the store was last there."""
     return (_folder(data_dir) / f"{agent}.paused").exists()
 
 

@@ -1,4 +1,4 @@
-"""Where the API of a data folder listens, for the other processes of the fleet."""
+"""The address of a data folder's API, published for the other processes of the fleet."""
 
 import json
 import os
@@ -10,19 +10,19 @@ _FILE = "api.json"
 
 
 def write_address(data_dir: Path, url: str) -> None:
-    """Say that this process serves `url`; a reader sees the old one or this. Raises OSError."""
+    """Publish that this process serves `url`; a reader sees the old URL or this. Raises OSError."""
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     files.replace(data_dir / _FILE, json.dumps({"url": url, "pid": os.getpid()}))
 
 
 def read_address(data_dir: Path) -> str | None:
-    """The URL of the API that serves this data folder, or None; a killed one may still be told."""
-    told = files.read_json(data_dir / _FILE)
-    return str(told["url"]) if told and "url" in told else None
+    """The URL of the API of this data folder, or None; after a kill it may be out of date."""
+    found = files.read_json(data_dir / _FILE)
+    return str(found["url"]) if found and "url" in found else None
 
 
 def forget_address(data_dir: Path) -> None:
-    """Take back what this process wrote; a newer API's address stays. Raises OSError."""
-    told = files.read_json(data_dir / _FILE)
-    if told and told.get("pid") == os.getpid():
+    """Remove the address that this process wrote; a newer API's stays. Raises OSError."""
+    found = files.read_json(data_dir / _FILE)
+    if found and found.get("pid") == os.getpid():
         (data_dir / _FILE).unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """The small files of a data folder: written whole or not at all, and set aside when damaged.
 
-A damaged file is never taken for an empty one: it is kept under another name, for whoever wants to
-know what happened to the disk, and said so.
+A damaged file is never taken for an empty one: it is kept under another name, and a line is logged.
 """
 
 import json
@@ -17,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 def replace(path: Path, text: str, *, sync: bool = False) -> None:
-    """Readers see the old content or the new, never a part; writers may be several.
+    """Write a file whole: readers see the old content or the new. Several processes may write.
 
-    Only the owner may read it. Raises OSError; then the old content is still there.
+    Only the owner may read the file. Raises OSError; then the old content is still there.
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
@@ -35,16 +34,16 @@ def replace(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def read_json(path: Path, *, copy: bool = False) -> dict[str, Any] | None:
-    """The object in a file; None where there is no file, or a damaged one that is now set aside.
+    """The object in a file; None for a missing file, and for a damaged one, which is set aside.
 
-    `copy`: see `set_aside`. Raises OSError where it cannot be read.
+    `copy`: see `set_aside`. Raises OSError where the file cannot be read.
     """
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        set_aside(path, f"it is no JSON: {type(error).__name__}", copy=copy)
+        set_aside(path, f"it is not JSON: {type(error).__name__}", copy=copy)
         return None
     if not isinstance(found, dict):
         set_aside(path, "it holds no JSON object", copy=copy)
@@ -53,9 +52,9 @@ def read_json(path: Path, *, copy: bool = False) -> dict[str, Any] | None:
 
 
 def set_aside(path: Path, why: str, *, copy: bool = False) -> Path | None:
-    """Keep a damaged file as `NAME.damaged-TIME` and say so; where it is now, None if that failed.
+    """Rename a damaged file to `NAME.damaged-TIME` and log it; the new path, None if that failed.
 
-    `copy` leaves the file where it is, because others hold it open.
+    `copy` leaves the file in place, because other processes hold it open.
     """
     kept = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
     try:

@@ -1,10 +1,10 @@
-"""Standard output and error that neither end nor hold up the process that writes to them.
+"""Standard output and error that neither end nor delay the process that writes to them.
 
-Whoever reads them may go away, hang, or be a full disk. A line that cannot be written is dropped;
-when the output flows again, the number of dropped lines is written first. For processes that serve:
-a command whose output is its result ends when nobody reads it.
+Their reader may go away, hang, or be a full disk. A line that cannot be written is dropped. When
+the output flows again, the number of dropped lines is written first. For processes that serve: a
+command whose output is its result ends when nobody reads it.
 
-No thread writes here, so that a process may fork. Nothing is written that would block instead.
+No thread writes here, so that a process may fork; a write that would block is dropped instead.
 """
 
 import io
@@ -15,28 +15,28 @@ import sys
 import time
 from contextlib import suppress
 
-#: A slow reader is waited for so long, but not again before something has been written.
+#: How long a slow reader is waited for, once until something has been written again.
 TIMEOUT_S = 0.5
 #: A pipe or socket that is ready takes this much at once. POSIX's smallest PIPE_BUF.
 PIECE_BYTES = 512
 
 
 def guard_output() -> None:
-    """From now on this process prints and logs through such streams."""
+    """Have this process print and log through such streams."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         try:
             fd = stream.fileno()
-        except (AttributeError, OSError, ValueError):  # there is none, or it is no file
+        except (AttributeError, OSError, ValueError):  # there is none, or it is not a file
             continue
         if isinstance(getattr(stream, "buffer", None), Guarded):
             continue
         raw = Guarded(fd)
         if raw.ready():
-            with suppress(OSError):  # nobody reads it already
+            with suppress(OSError):  # its reader is gone
                 stream.flush()
         else:
-            raw.before = stream  # to forget it would be to flush it
+            raw.before = stream  # kept: its destructor would flush it
         guarded = io.TextIOWrapper(
             raw, encoding=stream.encoding, errors="backslashreplace", line_buffering=True
         )
@@ -46,7 +46,7 @@ def guard_output() -> None:
 
 
 class Guarded(io.BufferedIOBase):
-    """Writes to a file descriptor, or drops what it does not take; raises nothing."""
+    """Writes to a file descriptor and drops the bytes that it does not accept; raises nothing."""
 
     def __init__(self, fd: int) -> None:
         self.name = fd
@@ -54,7 +54,7 @@ class Guarded(io.BufferedIOBase):
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLOUT)
         self._dropped = 0  #: lines, since something was written
-        self._cut = False  #: the last line that was written has no end
+        self._cut = False  #: the last line written has no end
         self.before: object = None
 
     def ready(self) -> bool:
@@ -66,7 +66,7 @@ class Guarded(io.BufferedIOBase):
         return True
 
     def fileno(self) -> int:
-        """A descriptor that does not block either, for who writes to it past this object."""
+        """A descriptor that does not block either, for writes past this object."""
         return self._out
 
     def isatty(self) -> bool:
@@ -74,23 +74,23 @@ class Guarded(io.BufferedIOBase):
         return os.isatty(self._out)
 
     def write(self, data: "bytes | bytearray | memoryview[int]", /) -> int:  # type: ignore[override]
-        """Write all of it or drop the rest; answers how much was given."""
-        given = told = bytes(data)
+        """Write all of it or drop the rest; the number of bytes given."""
+        given = text = bytes(data)
         if self._dropped:
             end = "\n" if self._cut else ""
-            told = f"{end}({self._dropped} lines were dropped: nobody took them)\n".encode() + given
-        written = self._put(told, 0.0 if self._dropped else TIMEOUT_S)
-        if written == len(told):
+            text = f"{end}({self._dropped} lines were dropped: nobody took them)\n".encode() + given
+        written = self._put(text, 0.0 if self._dropped else TIMEOUT_S)
+        if written == len(text):
             self._dropped, self._cut = 0, False
         else:
-            # A notice that was cut short is told again, of all.
+            # A notice that was cut short is written again, for all dropped lines.
             self._dropped += max(given.count(b"\n"), 1)
             self._cut = self._cut or written > 0
         return len(given)
 
-    def _put(self, data: bytes, patience_s: float) -> int:
-        """How much of it was taken."""
-        written, until = 0, time.monotonic() + patience_s
+    def _put(self, data: bytes, timeout_s: float) -> int:
+        """The number of bytes accepted."""
+        written, until = 0, time.monotonic() + timeout_s
         while written < len(data):
             left_ms = max(0, int((until - time.monotonic()) * 1000))
             try:
@@ -106,9 +106,9 @@ class Guarded(io.BufferedIOBase):
 
 
 def _never_blocking(fd: int) -> int:
-    """The same file without blocking, where the system allows that: else `fd`.
+    """The same file without blocking, where the system allows it, otherwise `fd`.
 
-    By a description of its own, because other processes share the flags of `fd`.
+    Opened anew, because other processes share the flags of `fd`.
     """
     with suppress(OSError):
         if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):

@@ -1,4 +1,4 @@
-"""No process of ours outlives the one it works for."""
+"""The end of a process with the process it works for."""
 
 import ctypes
 import os
@@ -10,11 +10,11 @@ from contextlib import suppress
 
 from fleet.system import process_identity
 
-#: Linux' prctl(2): the signal a process gets when its parent dies, and who is told of orphans.
+#: Linux' prctl(2): the signal at the parent's death, and the process that inherits orphans.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.5
-#: After SIGKILL only the kernel's own work is left; what goes on forking is not waited for.
+#: After SIGKILL only the kernel's own work is left; endless forking is not waited for.
 _KILL_TIMEOUT_S = 2.0
 
 
@@ -30,10 +30,10 @@ def set_parent_death_signal() -> None:
 
 
 def become_subreaper() -> frozenset[int]:
-    """From now on a program whose parent dies, of those that this process started, is its child.
+    """Make this process the parent of every descendant whose own parent dies; Linux only.
 
-    So a daemon cannot hide, in whatever session and with whatever environment. Linux only. Answers
-    the children that there are already.
+    So a daemon cannot hide, in whatever session and with whatever environment. Returns the children
+    that exist already.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -41,7 +41,7 @@ def become_subreaper() -> frozenset[int]:
 
 
 def kill_children(besides: frozenset[int]) -> None:
-    """SIGKILL every child of this process but these, and what becomes its child by that."""
+    """SIGKILL every child except `besides`, and the orphans that become children by that."""
     until = time.monotonic() + _KILL_TIMEOUT_S
     while time.monotonic() < until:
         found = set(process_identity.children_of(os.getpid())) - besides

@@ -1,4 +1,4 @@
-"""The end of a whole session: every process that its leader left behind."""
+"""The end of a whole session: every process that its leader left."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from fleet.system.process_tags import ProcessTag, kill_tagged
 def kill_session(leader: int) -> None:
     """SIGKILL every process of the session that `leader` started, the leader included.
 
-    And what its tools started in sessions of their own, where the leader left its mark.
+    Processes that its tools started in sessions of their own end too, where they carry its tag.
     """
     for pid in _members(leader):
         with contextlib.suppress(ProcessLookupError, PermissionError):

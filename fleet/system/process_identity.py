@@ -1,9 +1,9 @@
-"""Whether a process of this machine is gone, for certain.
+"""Names of processes, by which the death of one on this machine is certain.
 
-A lease may be taken from a dead holder at once, and must not be taken from a living one. That a
-connection of the holder broke proves nothing: networks break connections of living processes. Only
-the kernel knows, so a holder's name says on which boot of which machine, in which namespace and
-since when it runs; who asks from the same place gets a certain answer, from elsewhere none.
+A lease may be taken from a dead holder at once, and must not be taken from a living one. A broken
+connection of the holder proves nothing: networks break connections of living processes. Only the
+kernel knows. So a holder's name has its boot, namespace, pid and start: from the same place the
+answer is certain, from elsewhere there is none.
 """
 
 import os
@@ -19,16 +19,16 @@ _GONE = ("Z", "X")
 
 
 def identity(pid: int | None = None) -> str:
-    """The name of a process, or of this one: no other has it, now or later, here or elsewhere."""
+    """The name of a process, by default this one; unique over time and machines."""
     pid = os.getpid() if pid is None else pid
     stat = _stat(pid)
     return f"{_place()}/{pid}/{stat[_START] if stat else ''}"
 
 
 def is_gone(name: str) -> bool:
-    """True when the process of that name has certainly ended; False when it lives or nobody knows.
+    """True when the process of that name has certainly ended; False when it lives or is unknown.
 
-    A process that has ended has already had the kernel kill what was to die with it.
+    By then the kernel has killed the processes that were to die with it.
     """
     place, _, rest = name.partition("/")
     pid, _, start = rest.partition("/")
@@ -38,7 +38,7 @@ def is_gone(name: str) -> bool:
     if stat and start:
         return stat[_START] != start or stat[_STATE] in _GONE
     try:
-        os.kill(int(pid), 0)  # asks only; /proc may hide the processes of other users
+        os.kill(int(pid), 0)  # a question only; /proc may hide the processes of other users
     except ProcessLookupError:
         return True
     except PermissionError:
@@ -47,7 +47,7 @@ def is_gone(name: str) -> bool:
 
 
 def await_end(pid: int, timeout_s: float) -> bool:
-    """Wait for the end of a process that was killed; False when it is not known to have ended."""
+    """Wait for the end of a killed process; False when it is not known to have ended."""
     if not hasattr(os, "pidfd_open"):
         return False
     try:
@@ -63,7 +63,7 @@ def await_end(pid: int, timeout_s: float) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process, ended but not reaped ones included; none where /proc is not."""
+    """The children of a process, zombies included; none without /proc."""
     found = []
     with suppress(FileNotFoundError):
         for entry in Path("/proc").iterdir():
@@ -75,7 +75,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def _place() -> str:
-    """Where process numbers mean the same."""
+    """The boot and namespace within which pids are unique."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
@@ -83,7 +83,7 @@ def _place() -> str:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """What the kernel says of a process, None where there is none or it says nothing."""
+    """The fields of /proc/PID/stat behind the command's name; None where there are none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,12 +1,12 @@
-"""Finding what a turn's tools started, in whatever session or process group it hides.
+"""Tags by which the programs of a turn's tools are found, in whatever session or process group.
 
-A program inherits its environment from who started it. So a worker and the child that runs its
-turns each leave a mark in their own, and when one of them has died, every program that carries its
-mark is killed. Linux only; elsewhere sessions and process groups must do.
+A program inherits its environment from its starter. So a worker and the child that runs its turns
+each put a tag into their own. When one of them has died, every program with its tag is killed.
+Linux only; elsewhere sessions and process groups must do.
 
-Nobody is left to do that for a worker that was killed itself, and its programs would go on beside
-the agent's next turn. So a child also marks what it starts with the lease that it works under.
-Before its own first claim it kills what an older lease has left on this machine (`take_over`).
+Nobody is left to do that for a worker that was killed itself, and its programs would run on beside
+the agent's next turn. So a child also tags its programs with the lease that it works under. Before
+its own first claim it kills the programs of older leases on this machine (`take_over`).
 """
 
 import contextlib
@@ -23,33 +23,33 @@ from pathlib import Path
 
 from fleet.system import process_identity
 
-#: Tells this fleet's processes from another's; forked ones share it.
+#: Distinguishes this fleet's processes from another's; forks share it.
 _TOKEN = secrets.token_hex(8)
 #: How long `take_over` waits; after SIGKILL only the kernel's own work is left.
 _TIMEOUT_S = 4.0
 _POLL_INTERVAL_S = 0.01
-#: See `signs`.
-_signs: dict[str, int] = {}
+#: See `tag_descriptors`.
+_descriptors: dict[str, int] = {}
 
 
 class ProcessTag(StrEnum):
-    """Whose mark it is."""
+    """The owner of a tag."""
 
     WORKER = "FLEET_MARK_WORKER"
     CHILD = "FLEET_MARK_CHILD"
-    #: Of a child, for one that it starts to stay over turns; left in that one's environment only.
+    #: A child's terminal program, which stays over turns; in that program's environment only.
     TERMINAL = "FLEET_MARK_TERMINAL"
-    #: Of a child, with the right by which it runs the turns of its agent: see `Owner`.
+    #: A child, with the right by which it runs its agent's turns: see `Owner`.
     OWNER = "FLEET_MARK_OWNER"
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The child that runs an agent's turns on this machine, and by what right it does."""
+    """The child that runs an agent's turns on this machine, and its right to do so."""
 
     #: The agent in its data folder.
     home: str
-    #: The agent in this life of its store, and the fencing token; '' and 0 without the store.
+    #: The agent in this epoch of its store, and the fencing token; '' and 0 without the store.
     store: str
     fence: int
     worker: str
@@ -66,7 +66,7 @@ class Owner:
 
     @classmethod
     def read(cls, text: str) -> "Owner":
-        """Raises ValueError for what `str` has not made."""
+        """The inverse of `str`. Raises ValueError for any other text."""
         home, store, fence, worker, child = text.split("|")
         return cls(home, store, int(fence), worker, child)
 
@@ -74,9 +74,9 @@ class Owner:
         return f"{self.home}|{self.store}|{self.fence}|{self.worker}|{self.child}"
 
     def follows(self, other: "Owner") -> bool:
-        """True when the other one has no right any more to run this one's agent.
+        """True when `other` has no right any more to run this owner's agent.
 
-        Its token is older, whether it lives or not; or it has certainly ended.
+        Its token is older, alive or not; or it has certainly ended.
         """
         if other.store == self.store and other.fence < self.fence:
             return True
@@ -84,21 +84,21 @@ class Owner:
         return other.home == self.home and dead
 
 
-def tag_environment(mark: ProcessTag) -> None:
-    """From now on whatever this process starts can be found by its pid."""
-    os.environ[mark] = of_this_process()
+def tag_environment(tag: ProcessTag) -> None:
+    """Make every program that this process starts from now on findable by its pid."""
+    os.environ[tag] = tag_value()
 
 
-def of_this_process() -> str:
-    """What a mark of this process holds."""
+def tag_value() -> str:
+    """The value of this process's tags."""
     return f"{_TOKEN}.{os.getpid()}"
 
 
-def kill_tagged(mark: ProcessTag, pid: int) -> None:
-    """SIGKILL every program that a process of this fleet, which had that pid, has started."""
+def kill_tagged(tag: ProcessTag, pid: int) -> None:
+    """SIGKILL every program started by the process of this fleet that had that pid."""
     if sys.platform != "linux":
         return
-    wanted = f"{mark}={_TOKEN}.{pid}".encode()
+    wanted = f"{tag}={_TOKEN}.{pid}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
@@ -107,9 +107,9 @@ def kill_tagged(mark: ProcessTag, pid: int) -> None:
 
 
 def take_over(owner: Owner) -> list[int]:
-    """Kill what earlier owners left running, and mark as the owner's all that is started from now.
+    """Kill the programs of earlier owners, and tag all that is started from now as the owner's.
 
-    Answers what is not known to have ended in time: then nothing is marked, and no turn may begin.
+    Returns the processes not known to have ended in time: then no tag is set and no turn may begin.
     """
     if sys.platform != "linux":
         return []
@@ -124,36 +124,36 @@ def take_over(owner: Owner) -> list[int]:
                     os.kill(pid, signal.SIGKILL)
         for pid in left:
             process_identity.await_end(pid, _POLL_INTERVAL_S)
-    mark = f"{ProcessTag.OWNER}={owner}"
+    tag = f"{ProcessTag.OWNER}={owner}"
     os.environ[ProcessTag.OWNER] = str(owner)
-    if mark not in _signs:
-        _signs[mark] = os.memfd_create(mark)
+    if tag not in _descriptors:
+        _descriptors[tag] = os.memfd_create(tag)
     return []
 
 
-def signs() -> tuple[int, ...]:
-    """Descriptors to leave open in a program: it is found by them whatever its environment becomes.
+def tag_descriptors() -> tuple[int, ...]:
+    """Descriptors to leave open in a program, by which it is found whatever its environment.
 
-    Each is a file in memory with the mark as its name. A process that was only forked has it
-    anyway; its environment is, to others, that of the program which it was forked from.
+    Each is a file in memory with the tag as its name. A forked process inherits it; to others its
+    environment is that of the program which it was forked from.
     """
-    return tuple(_signs.values())
+    return tuple(_descriptors.values())
 
 
 def _owned() -> Iterator[tuple[int, Owner, bool]]:
-    """Each process that works for an owner; True for one that only keeps the mark for another.
+    """Each process that works for an owner; True where it only keeps the tag for a program.
 
-    A tool server's keeper does so. It ends when its program has, and with all that this has left.
+    A tool server's keeper does so. It ends after its program, with all that the program has left.
     """
     for pid in os.listdir("/proc"):
         if pid.isdigit():
-            for name, text in _marks_of(f"/proc/{pid}"):
+            for name, text in _tags_of(f"/proc/{pid}"):
                 with contextlib.suppress(ValueError):
                     yield int(pid), Owner.read(text), name != ProcessTag.OWNER
 
 
-def _marks_of(process: str) -> Iterator[tuple[str, str]]:
-    # Another user's cannot be read; what has just ended or been closed is no longer there.
+def _tags_of(process: str) -> Iterator[tuple[str, str]]:
+    # Another user's cannot be read; a process may end, or close a file, at any moment.
     with contextlib.suppress(OSError):
         environment = os.fsdecode(Path(process, "environ").read_bytes())
         for variable in environment.split("\0") if ProcessTag.OWNER in environment else ():

@@ -32,8 +32,19 @@ LIST_MAX = 50
 _PAGES_MAX = 20
 #: Of a dispatch, what everybody may know who may see it.
 _SHOWN = (
-    *("dispatch_id", "agent", "state", "priority", "session", "attempt", "waiting_for", "stage"),
-    *("accepted_at", "started_at", "ended_at", "elapsed_s", "error"),
+    "dispatch_id",
+    "agent",
+    "state",
+    "priority",
+    "session",
+    "attempt",
+    "waiting_for",
+    "stage",
+    "accepted_at",
+    "started_at",
+    "ended_at",
+    "elapsed_s",
+    "error",
 )
 
 Known = dict[str, Any]

@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fleet.config.settings import Settings
-from fleet.errors import BrokerUnavailable, Fenced
+from fleet.errors import Fenced
 from fleet.formats import webhook_signature
 from fleet.formats.webhook_signature import BadSignature
 from fleet.ledger import Claim
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
+from fleet.store.retry import retry_while_away
 from fleet.system.api_address import read_address
 from fleet.turn.turn import Cancelled
 
@@ -76,8 +77,9 @@ def wait(store: Store, claim: Claim, round_: int, until: float) -> Called | None
 
     Waits out a store that is away. Raises as `look`, but BrokerUnavailable only at the end.
     """
-    while True:
-        try:
+
+    def answer() -> Called | None:
+        while True:
             found = get(store, claim, round_)
             left_s = until - time.monotonic()
             if found is not None or left_s <= 0:
@@ -86,10 +88,8 @@ def wait(store: Store, claim: Claim, round_: int, until: float) -> Called | None
                 # Rounded up: 0 would be for ever.
                 most_s = max(0.01, min(BLOCK_S, left_s))
                 store.client.blpop([keys.called(claim.dispatch_id)], timeout=most_s)
-        except BrokerUnavailable:
-            if time.monotonic() + _RETRY_DELAY_S > until:
-                raise
-            time.sleep(_RETRY_DELAY_S)
+
+    return retry_while_away(answer, until - time.monotonic(), _RETRY_DELAY_S)
 
 
 def agent_of(store: Store, dispatch_id: str) -> str | None:

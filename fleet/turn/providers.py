@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
+from fleet.broker.circuit import WAIT_MAX_S, WINDOW_S
 from fleet.config.sections import BreakerConfig
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store, keys
@@ -18,10 +19,6 @@ from fleet.store.connection import reachable
 logger = logging.getLogger(__name__)
 
 Outcome = Literal["ok", "failed", "denied"]
-
-#: Failures count within this, and no wait is longer than that (five of a minute; 30 s to 300 s).
-WINDOW_MS = 60_000
-LONGEST_WAIT_MS = 300_000
 
 
 class Providers:
@@ -50,13 +47,20 @@ class Providers:
 
         0.0, or where it was the trial of a provider that stays left alone, for how many seconds.
         """
-        first_ms = int(self._settings.reset_timeout_s * 1000)
+        first_s = self._settings.reset_timeout_s
         try:
             wait_ms = self._opened().run(
                 "provider",
-                *("tell", self._agent, provider, outcome, reason),
-                *(int((retry_after_s or 0.0) * 1000), self._settings.failure_threshold),
-                *(WINDOW_MS, first_ms, max(first_ms, LONGEST_WAIT_MS)),
+                "tell",
+                self._agent,
+                provider,
+                outcome,
+                reason,
+                int((retry_after_s or 0.0) * 1000),
+                self._settings.failure_threshold,
+                int(WINDOW_S * 1000),
+                int(first_s * 1000),
+                int(max(first_s, WAIT_MAX_S) * 1000),
             )
         except BrokerUnavailable as error:
             logger.warning("the breaker of %s is not told: %s", provider, error)

@@ -20,8 +20,8 @@ from typing import Any
 
 from fleet import tracing
 from fleet.config.agents import AgentConfig
-from fleet.errors import BrokerUnavailable
 from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Runs, Said
+from fleet.store.retry import retry_while_away
 from fleet.turn.live_text import LiveText
 from routing import Event
 
@@ -239,22 +239,18 @@ class Turn:
             return entry
         logger.warning(
             "step %s of %s has changed since attempt %s: its journalled result is set aside",
-            *(number, self.claim.dispatch_id, entry["attempt"]),
+            number,
+            self.claim.dispatch_id,
+            entry["attempt"],
         )
         self._keep(f"{number}.aside.{entry['attempt']}", text)
         return None
 
     def _keep(self, key: str, entry: str, cost: Cost = NOTHING, told: tuple[str, ...] = ()) -> None:
-        patience = time.monotonic() + JOURNAL_TIMEOUT_S
-        while True:
-            try:
-                if cancel := self.ledger.step(self.claim, key, entry, cost, *told):
-                    raise Cancelled(cancel)
-                return
-            except BrokerUnavailable:
-                if time.monotonic() > patience:
-                    raise
-                time.sleep(0.2)
+        if cancel := retry_while_away(
+            lambda: self.ledger.step(self.claim, key, entry, cost, *told), JOURNAL_TIMEOUT_S
+        ):
+            raise Cancelled(cancel)
 
 
 async def _awaitable(result: Any) -> Any:

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from fleet.errors import BrokerUnavailable
+from fleet.system.backoff import Backoff
 from fleet.upstream.cursor_store import CursorStore, Mode
 from fleet.upstream.event_consumer import EventConsumer, parse
 from fleet.upstream.gateway_address import GatewayAddress, after
@@ -23,9 +24,8 @@ PING_EVERY_S = 3.0
 PONG_WITHIN_S = 4.0
 CLOSE_WITHIN_S = 1.0
 OPEN_WITHIN_S = 5.0
-#: Full jitter between attempts to get the socket back: up to the first, doubling up to the second.
-BACKOFF_MIN_S = 1.0
-BACKOFF_MAX_S = 30.0
+#: Between attempts to get the socket back.
+BACKOFF = Backoff(1.0, 30.0, jitter=(0.0, 1.0))
 #: A socket that lasted so long was no failed attempt.
 STEADY_S = 10.0
 POLL_EVERY_S = 2.0
@@ -84,8 +84,7 @@ class UpstreamClient:
             self._goes_by_poll()
             self._tell("socket", why)
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
-            most_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(max(failures - 1, 0), 10))
-            await asyncio.sleep(random.uniform(0, most_s))  # noqa: S311 - no secret
+            await asyncio.sleep(BACKOFF.after_s(failures))
 
     async def _listen(self, url: str) -> None:
         async with connect(

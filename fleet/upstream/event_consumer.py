@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
 from fleet.intake.intake import UPSTREAM, Intake
+from fleet.system.backoff import Backoff
 from fleet.upstream.cursor_store import CursorStore
 from routing import RoutingError
 from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
@@ -24,8 +24,7 @@ from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
 logger = logging.getLogger(__name__)
 
 #: Between attempts to hand over what a full cap, or a store that is away, keeps out.
-RETRY_DELAY_MIN_S = 0.5
-RETRY_DELAY_MAX_S = 15.0
+BACKOFF = Backoff(0.5, 15.0, jitter=(0.2, 1.0))
 #: Refused events without an id that are known again, so that each is counted once.
 KNOWN_MAX = 1000
 
@@ -106,16 +105,15 @@ class EventConsumer:
 
     async def _persist(self, call: Callable[[], Answer]) -> Answer:
         """The answer of a call that a full cap or an outage only delays."""
-        pause_s = RETRY_DELAY_MIN_S
+        failures = 0
         while True:
             try:
                 answer = await asyncio.to_thread(call)
             except (Refused, BrokerUnavailable) as error:
                 self._tell(str(error))
                 asked_s = error.retry_after_s if isinstance(error, Refused) else 0.0
-                jittered_s = random.uniform(0.1, pause_s)  # noqa: S311 - no secret
-                await asyncio.sleep(min(max(asked_s, jittered_s), RETRY_DELAY_MAX_S))
-                pause_s = min(pause_s * 2, RETRY_DELAY_MAX_S)
+                failures += 1
+                await asyncio.sleep(min(max(asked_s, BACKOFF.after_s(failures)), BACKOFF.max_s))
             else:
                 self._waiting = ""
                 return answer

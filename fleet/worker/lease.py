@@ -226,8 +226,13 @@ class Lease:
         self._light_beacon()
         answer = self._store.run(
             "lease",
-            *(self.agent, int(self.ttl_s * 1000), self.holder, self._client, self._run),
-            *(self._process, stolen),
+            self.agent,
+            int(self.ttl_s * 1000),
+            self.holder,
+            self._client,
+            self._run,
+            self._process,
+            stolen,
         )
         if not answer[0]:
             return LeaseHolder(*(str(part) for part in answer[1:6]))

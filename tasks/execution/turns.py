@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from fleet import runtime, tracing
 from fleet.errors import BrokerUnavailable, Fenced
 from fleet.ledger import Claim, Ending, Failure, FailureStage, Runs, State
+from fleet.store.retry import retry_while_away
 from fleet.system.process_tags import Owner, take_over
 from fleet.turn.live_text import LiveText
 from fleet.turn.runner import TurnFailed
@@ -40,7 +41,8 @@ def alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
     if left:
         logger.error(
             "no turn of %s begins: processes %s of an earlier one cannot be killed; end them",
-            *(agent, ", ".join(map(str, left))),
+            agent,
+            ", ".join(map(str, left)),
         )
         return False
     _alone = right
@@ -120,14 +122,10 @@ def commit(claim: Claim, ledger: Runs, ending: Ending) -> State | None:
 
     Raises BrokerUnavailable when it could not be written for a minute.
     """
-    patience = time.monotonic() + COMMIT_TIMEOUT_S
-    while True:
-        try:
-            return ledger.commit(claim, ending)
-        except Fenced as error:
-            logger.warning("outcome refused: %s", error)
-            return None
-        except BrokerUnavailable:
-            if time.monotonic() > patience:
-                raise
-            time.sleep(COMMIT_RETRY_DELAY_S)
+    try:
+        return retry_while_away(
+            lambda: ledger.commit(claim, ending), COMMIT_TIMEOUT_S, COMMIT_RETRY_DELAY_S
+        )
+    except Fenced as error:
+        logger.warning("outcome refused: %s", error)
+        return None

@@ -42,8 +42,18 @@ RESERVE_S = 10.0
 #: What `complete` decides itself.
 RESERVED_PARAMS = frozenset(
     {
-        *("model", "messages", "tools", "timeout", "stream", "stream_options", "fallbacks"),
-        *("max_retries", "num_retries", "mock_response", "callbacks", "logger_fn"),
+        "model",
+        "messages",
+        "tools",
+        "timeout",
+        "stream",
+        "stream_options",
+        "fallbacks",
+        "max_retries",
+        "num_retries",
+        "mock_response",
+        "callbacks",
+        "logger_fn",
     }
 )
 

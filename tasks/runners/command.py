@@ -25,7 +25,7 @@ from typing import IO, Any
 from fleet.formats.terminal_text import strip_escapes
 from fleet.ledger import Failure, FailureStage
 from fleet.system.parent_death import become_subreaper, kill_children
-from fleet.system.process_tags import ProcessTag, kill_tagged, signs
+from fleet.system.process_tags import ProcessTag, kill_tagged, tag_descriptors
 from fleet.turn.runner import TurnFailed
 from fleet.turn.turn import Deadline, Turn
 from tasks.limits import noted_limit
@@ -81,7 +81,7 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
             # It may repeat the prompt, and a worker's log holds none.
             stderr=None if agent.log_stderr else subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=signs(),
+            pass_fds=tag_descriptors(),
         )
     except OSError as error:
         what = agent.cwd if agent.cwd and not Path(agent.cwd).is_dir() else agent.command[0]

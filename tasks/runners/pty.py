@@ -32,12 +32,12 @@ from tasks.runners.chain_prompt import with_chain_prompt
 from tasks.runners.environment import of_agent
 from tasks.terminal.program import PASSING, TerminalProgram
 from tasks.terminal.terminal import (
-    Handed,
-    HandOffFailed,
-    NeverTypeable,
+    AnswerFailed,
+    InputRejected,
+    OutputTooLarge,
     Terminal,
-    TooMuch,
-    Unanswered,
+    TypedEvent,
+    Untypeable,
 )
 from tasks.terminal.text import typeable
 
@@ -57,7 +57,7 @@ class _Life:
     typed: deque[str] = field(default_factory=lambda: deque(maxlen=_TYPED_MAX))
     #: The dispatch whose event it has now.
     busy_with: str = ""
-    handed: Handed | None = None
+    handed: TypedEvent | None = None
     #: The newest dispatch with its answer: its turn may be run again when the answer was not kept.
     answered: tuple[str, dict[str, Any]] = ("", {})
 
@@ -109,14 +109,14 @@ class PtyRunner:
             raise TurnFailed(
                 Failure(stage=FailureStage.TIMEOUT, reason=reason, retryable=True, kind="Deadline")
             ) from None
-        except HandOffFailed as error:
+        except InputRejected as error:
             self.throttle = self.throttle.after("failed")
             self._tried_at = time.monotonic()
             self._end(turn, str(error))
             raise _failed(f"the program did not take the event: {error}", retryable=True) from None
-        except Unanswered as error:
+        except AnswerFailed as error:
             self._end(turn, str(error))
-            again = not isinstance(error, TooMuch)
+            again = not isinstance(error, OutputTooLarge)
             raise _failed(f"the program failed: {error}", retryable=again) from None
         result = {"text": said, "injected": how["verification"]}
         life.busy_with, life.answered = "", (dispatch_id, result)
@@ -157,8 +157,8 @@ class PtyRunner:
             life.typed.append(turn.claim.dispatch_id)
             try:
                 with noted_limit() as passed:
-                    life.handed = life.terminal.hand_over(text, _check(turn, passed))
-            except NeverTypeable as error:
+                    life.handed = life.terminal.submit(text, _check(turn, passed))
+            except Untypeable as error:
                 life.busy_with = ""
                 raise _failed(str(error), retryable=False) from None
             echoed = life.handed.echoed
@@ -171,7 +171,7 @@ class PtyRunner:
         voice = _Voice(turn) if turn.agent.stream else None
         say = voice.say if voice else None
         with noted_limit() as passed:
-            said = life.terminal.answer(life.handed, _check(turn, passed), say)
+            said = life.terminal.await_answer(life.handed, _check(turn, passed), say)
         if voice:
             voice.end(said)
         return said
@@ -193,13 +193,13 @@ class PtyRunner:
         if self._life is not None:
             logger.warning("the program of %s is at its end: %s", turn.claim.agent, why)
             with noted_limit():
-                self._life.terminal.program.end()
+                self._life.terminal.program.stop()
                 self._life = None
 
     def _shutdown(self, **_: Any) -> None:
         """The process that runs turns is about to end."""
         if self._life is not None:
-            self._life.terminal.program.end()
+            self._life.terminal.program.stop()
             self._life = None
 
 
@@ -244,7 +244,7 @@ def _check(turn: Turn, passed: Callable[[], bool]) -> Callable[[], None]:
     return check
 
 
-def _verification(handed: Handed, turn: Turn) -> Mapping[str, str]:
+def _verification(handed: TypedEvent, turn: Turn) -> Mapping[str, str]:
     if handed.echoed:
         return {"verification": "echo", "reason": "the terminal shows what was typed"}
     echo_s = (turn.agent.terminal or Terms()).echo_s

@@ -1,1 +1,1 @@
-"""Programs that talk to a person: kept in a pseudo-terminal, typed to, and read off its screen."""
+"""Interactive programs: run in a pseudo-terminal, typed to, and read off its screen."""

@@ -1,4 +1,4 @@
-"""A program in a pseudo-terminal of its own: started, read, written to, and ended for good."""
+"""A program in a pseudo-terminal of its own: started, read, written to, and stopped for good."""
 
 import contextlib
 import errno
@@ -12,12 +12,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fleet.system.process_tags import ProcessTag, kill_tagged, of_this_process, signs
+from fleet.system.process_tags import ProcessTag, kill_tagged, tag_descriptors, tag_value
 from tasks.terminal.screen import COLUMNS, ROWS
 
 #: Between SIGTERM and SIGKILL; with a moment to stop by Ctrl-C it is below the hard limit's margin.
 TERM_TIMEOUT_S = 2.0
-#: Why a program cannot be run now, and perhaps can be later.
+#: Errors of a start that may pass.
 PASSING = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ETIMEDOUT}
 )
@@ -28,7 +28,7 @@ END_TIMEOUT_S = 0.5
 #: An interpreter that becomes the program takes a fiftieth of a second on an idle core.
 START_TIMEOUT_S = 20.0
 CHUNK = 65536
-#: What one line may hold of a program that reads line by line; the rest would be thrown away.
+#: The longest line for a program that reads line by line; the kernel drops the rest.
 LINE_BYTES_MAX = 4095 if sys.platform == "linux" else 1023
 
 _START = str(Path(__file__).with_name("start.py"))
@@ -37,13 +37,13 @@ _LOCAL_MODES = 3
 
 
 class TerminalProgram:
-    """One life of a program. The process that made it must end it."""
+    """One life of a program. The process that made it must stop it."""
 
     def __init__(
         self, command: Sequence[str], *, cwd: str | None, environment: Mapping[str, str]
     ) -> None:
-        """Raises OSError when it cannot be run."""
-        marked = {**environment, ProcessTag.TERMINAL.value: of_this_process()}
+        """Start the program. Raises OSError when it cannot be run."""
+        marked = {**environment, ProcessTag.TERMINAL.value: tag_value()}
         self._master, slave = os.openpty()
         told, tell = os.pipe()
         try:
@@ -56,7 +56,7 @@ class TerminalProgram:
                 cwd=cwd,
                 env=marked,
                 start_new_session=True,
-                pass_fds=(tell, *signs()),
+                pass_fds=(tell, *tag_descriptors()),
             )
         except BaseException:
             os.close(told)
@@ -70,20 +70,20 @@ class TerminalProgram:
         self._selector.register(self._master, selectors.EVENT_READ)
         self._open = True
         try:
-            if number := _told(told):
+            if number := _start_error(told):
                 raise OSError(number, os.strerror(number), command[0])
         except BaseException:
-            self.end()
+            self.stop()
             raise
 
     @property
     def pid(self) -> int:
-        """Its process, which leads its session."""
+        """The pid of the program, which leads its session."""
         return self._process.pid
 
     @property
     def ending(self) -> str | None:
-        """How it has ended; None while it can be talked to."""
+        """How the program has ended, as a clause; None while it can be typed to."""
         code = self._process.poll()
         if code is None:
             return None if self._open else "it closed its terminal"
@@ -91,7 +91,7 @@ class TerminalProgram:
 
     @property
     def reads_lines(self) -> bool:
-        """True while the terminal gathers a line for it, as it does unless told otherwise."""
+        """True while the terminal gathers a line for the program, as terminals do by default."""
         try:
             modes: int = termios.tcgetattr(self._master)[_LOCAL_MODES]
         except termios.error:
@@ -99,7 +99,7 @@ class TerminalProgram:
         return bool(modes & termios.ICANON)
 
     def read(self, wait_s: float) -> bytes:
-        """What it has printed; nothing when nothing comes in that time."""
+        """The output that comes within `wait_s`; empty when there is none."""
         if not self._open:
             time.sleep(min(wait_s, 0.01))
             return b""
@@ -109,17 +109,17 @@ class TerminalProgram:
             piece = os.read(self._master, CHUNK)
         except BlockingIOError:
             return b""
-        except OSError:  # Linux says that all of its ends are closed by EIO
+        except OSError:  # EIO: on Linux all other ends are closed
             piece = b""
         if not piece:
             self._open = False
-            # Most close it by ending, which takes the kernel another moment.
+            # Most programs close it by ending, which takes the kernel another moment.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_TIMEOUT_S)
         return piece
 
     def write(self, data: bytes) -> int:
-        """Type as much of it as is taken now; how many bytes that were."""
+        """Type as much as is accepted now; the number of bytes."""
         try:
             return os.write(self._master, data[:CHUNK])
         except BlockingIOError:
@@ -128,13 +128,13 @@ class TerminalProgram:
             self._open = False
             return 0
 
-    def end(self) -> None:
-        """Leave nothing of it: asked first, then killed, and so is all that it has started."""
+    def stop(self) -> None:
+        """Stop the program, by SIGTERM, then by SIGKILL, and kill all that it has started."""
         if self._process.poll() is None:
-            # The first is what a terminal that is closed sends; interactive shells heed no other.
+            # A closed terminal sends SIGHUP; interactive shells heed no other signal.
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
                 self._signal(number)
-            # It may be stuck in printing.
+            # It may be blocked by its output.
             until = time.monotonic() + TERM_TIMEOUT_S
             while self._process.poll() is None and time.monotonic() < until:
                 self.read(0.02)
@@ -143,7 +143,7 @@ class TerminalProgram:
             self._process.wait(KILL_TIMEOUT_S)
         if self._master >= 0:
             self._selector.close()
-            os.close(self._master)  # the rest of its session hears that the terminal is gone
+            os.close(self._master)  # the rest of its session gets SIGHUP
         self._master, self._open = -1, False
         kill_tagged(ProcessTag.TERMINAL, os.getpid())
 
@@ -152,8 +152,8 @@ class TerminalProgram:
             os.killpg(self._process.pid, number)
 
 
-def _told(told: int) -> int:
-    """The error number that came instead of the program; 0 when it runs. Closes the descriptor."""
+def _start_error(told: int) -> int:
+    """The error number of a failed start; 0 when the program runs. Closes the descriptor."""
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(told, selectors.EVENT_READ)

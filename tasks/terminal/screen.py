@@ -1,16 +1,17 @@
-"""A screen: what a program's output looks like to a person.
+"""A screen: a program's output as a person sees it.
 
-It does what ECMA-48 and xterm say about where text goes, and leaves out how it looks. Unlike a
-terminal it knows where a line goes on only because the screen was full, so that a long line is read
-as one again, and it keeps every line that has scrolled off since the last `mark`.
+It follows ECMA-48 and xterm on where text goes, and ignores how text looks. Unlike a terminal it
+records which rows only continue a long line, so that such a line is read whole. It also keeps every
+line that has scrolled off since the last `mark`.
 """
 
 import codecs
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 ROWS, COLUMNS = 50, 160
 
@@ -23,10 +24,10 @@ _TOKEN = re.compile(
 )
 #: A sequence of which the end has yet to come.
 _PARTIAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[ -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?)")
-#: One that is longer than this is none.
+#: Longer text is not a sequence.
 _PARTIAL_MAX = 1 << 16
 _TAB = 8
-#: No number in a sequence is taken for a larger one.
+#: The largest number in a sequence; larger ones count as this.
 _NUMBER_MAX = 9999
 _REPLIES_MAX = 256
 
@@ -37,23 +38,23 @@ _BRACKETS_PASTES = 2004
 @dataclass(slots=True)
 class _Row:
     cells: list[str] = field(default_factory=lambda: [" "] * COLUMNS)
-    wrapped: bool = False  #: it continues the row above
+    wrapped: bool = False  #: continues the row above
 
 
 @dataclass(frozen=True, slots=True)
 class ScreenPosition:
-    """Where the output was at one moment."""
+    """A position in the output."""
 
     row: int
     column: int
-    #: What the screen showed, line by line.
+    #: The lines of the screen then.
     shown: tuple[str, ...]
     #: The line with the cursor, up to it.
     prompt: str
 
 
 class Screen:
-    """Fed with bytes; read as text. Raises nothing, whatever it is fed."""
+    """Fed with bytes; read as text. Raises nothing for any input."""
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
@@ -63,17 +64,17 @@ class Screen:
         self._main: list[_Row] | None = None  #: while the alternate screen is shown
         self._x = self._y = 0  #: x is COLUMNS behind a full row: the next character wraps
         self._saved = (0, 0)
-        self._top, self._bottom = 0, ROWS - 1  #: of what scrolls
+        self._top, self._bottom = 0, ROWS - 1  #: of the scrolling part
         self._mark_row = 0  #: negative once it has scrolled off
-        #: The rows below the mark are not all that was printed since.
+        #: True when the rows below the mark are not all the output since.
         self.redrawn = False
         #: The program asked that pastes be bracketed (DECSET 2004).
         self.brackets_pastes = False
-        #: What a terminal answers to what the program has asked it.
+        #: A terminal's answers to the program's queries.
         self.replies = b""
 
     def feed(self, data: bytes) -> None:
-        """More of what the program prints."""
+        """Process more of the program's output."""
         text = self._pending + self._decode(data)
         at = 0
         while at < len(text):
@@ -88,15 +89,15 @@ class Screen:
         self._pending = text[at:]
 
     def mark(self) -> ScreenPosition:
-        """From here on what scrolls off is kept, for `since`."""
+        """Begin to keep the lines that scroll off, for `lines_since`."""
         self._gone.clear()
         self._mark_row, self.redrawn = self._y, False
         return ScreenPosition(self._y, self._x, tuple(_lines(self._all())), self.cursor_line())
 
-    def since(self, mark: ScreenPosition) -> list[str]:
-        """The lines printed since the newest mark, the first from the cursor's place then.
+    def lines_since(self, mark: ScreenPosition) -> list[str]:
+        """The lines printed since the newest mark, the first from the cursor's position then.
 
-        Where the program has drawn its screen anew: the lines that were not there at the mark.
+        After a redraw of the screen: the lines that were not there at the mark.
         """
         rows = self._all()
         if not self.redrawn:
@@ -133,10 +134,8 @@ class Screen:
         elif final := token["final"]:
             if not token["between"]:
                 self._sequence(token["private"], token["numbers"], final)
-        elif control := token["control"]:
-            self._control(control)
-        elif short := token["short"]:
-            self._short(short)
+        elif code := self._CODES.get(token["control"] or token["short"]):
+            code(self)
 
     def _draw(self, text: str) -> None:
         if self._y < self._mark_row:
@@ -160,7 +159,7 @@ class Screen:
             self._x += width
 
     def _row_to_draw(self, width: int) -> _Row:
-        """The row in which the next character of that width goes."""
+        """The row for the next character of that width."""
         if self._x + width > COLUMNS:
             if self._x < COLUMNS:
                 self._rows[self._y].cells[self._x] = ""
@@ -171,35 +170,35 @@ class Screen:
             self._rows[self._y].wrapped = False
         return self._rows[self._y]
 
-    def _control(self, char: str) -> None:
-        if char in "\n\v\f":
-            self._down()
-        elif char == "\r":
-            self._x = 0
-        elif char == "\b":
-            self._x = max(0, min(self._x, COLUMNS - 1) - 1)
-        elif char == "\t":
-            self._x = min(COLUMNS - 1, (self._x // _TAB + 1) * _TAB)
+    def _back(self) -> None:
+        self._x = max(0, min(self._x, COLUMNS - 1) - 1)
 
-    def _short(self, short: str) -> None:
-        if short == "7":
-            self._saved = (self._x, self._y)
-        elif short == "8":
-            self._x, self._y = self._saved
-        elif short == "D":
-            self._down()
-        elif short == "E":
-            self._x = 0
-            self._down()
-        elif short == "M":
-            if self._y == self._top:
-                self._insert(self._top, 1)
-            else:
-                self._y = max(0, self._y - 1)
-        elif short == "c":
-            self._erase(0, ROWS)
-            self._x = self._y = self._top = 0
-            self._bottom, self.brackets_pastes = ROWS - 1, False
+    def _tab(self) -> None:
+        self._x = min(COLUMNS - 1, (self._x // _TAB + 1) * _TAB)
+
+    def _return(self) -> None:
+        self._x = 0
+
+    def _next_line(self) -> None:
+        self._x = 0
+        self._down()
+
+    def _up(self) -> None:
+        if self._y == self._top:
+            self._insert(self._top, 1)
+        else:
+            self._y = max(0, self._y - 1)
+
+    def _save(self) -> None:
+        self._saved = (self._x, self._y)
+
+    def _restore(self) -> None:
+        self._x, self._y = self._saved
+
+    def _reset(self) -> None:
+        self._erase(0, ROWS)
+        self._x = self._y = self._top = 0
+        self._bottom, self.brackets_pastes = ROWS - 1, False
 
     def _sequence(self, private: str, numbers: str, final: str) -> None:
         values = [min(int(n or 0), _NUMBER_MAX) for n in re.split("[;:]", numbers)[:16]]
@@ -208,8 +207,10 @@ class Screen:
                 self._modes(values, final == "h")
         elif private in ("", "?") and final in "nc":
             self._reply(private, values[0], final)
-        elif not private and not self._move(final, values):
-            self._edit(final, values)
+        elif edit := self._EDITS.get(private + final):
+            edit(self, values)
+        elif not private:
+            self._move(final, values)
 
     def _modes(self, modes: list[int], on: bool) -> None:
         if _BRACKETS_PASTES in modes:
@@ -224,7 +225,7 @@ class Screen:
                 self._x, self._y = self._saved
 
     def _reply(self, private: str, value: int, final: str) -> None:
-        """Position, well-being and kind (a VT102), as xterm answers."""
+        """Answer for position, status and kind (a VT102), as xterm does."""
         answer = ""
         if final == "n" and value == 6:
             answer = f"\x1b[{private}{self._y + 1};{min(self._x, COLUMNS - 1) + 1}R"
@@ -235,8 +236,7 @@ class Screen:
         if len(self.replies) < _REPLIES_MAX:
             self.replies += answer.encode()
 
-    def _move(self, final: str, values: list[int]) -> bool:
-        """Move the cursor; False where that is not what the sequence is for."""
+    def _move(self, final: str, values: list[int]) -> None:
         by, x, y = max(1, values[0]), min(self._x, COLUMNS - 1), self._y
         second = max(1, values[1]) if len(values) > 1 else 1
         places = {
@@ -255,48 +255,56 @@ class Screen:
             "f": (second - 1, by - 1),
             "u": self._saved,
         }
-        if final not in places:
-            return False
-        x, y = places[final]
-        self._x, self._y = min(max(0, x), COLUMNS - 1), min(max(0, y), ROWS - 1)
-        return True
+        if final in places:
+            x, y = places[final]
+            self._x, self._y = min(max(0, x), COLUMNS - 1), min(max(0, y), ROWS - 1)
 
-    def _edit(self, final: str, values: list[int]) -> None:
-        by, x, cells = max(1, values[0]), min(self._x, COLUMNS - 1), self._rows[self._y].cells
-        if final == "s":
-            self._saved = (x, self._y)
-        elif final == "r":
-            low = values[1] if len(values) > 1 and values[1] else ROWS
-            self._top, self._bottom = min(by, ROWS) - 1, min(low, ROWS) - 1
-            if self._top >= self._bottom:
-                self._top, self._bottom = 0, ROWS - 1
-            self._x = self._y = 0
-        elif final in "JK":
-            self._clear(final, values[0], x)
-        elif final in "SLMT":
-            row = self._top if final in "ST" else self._y
-            (self._remove if final in "SM" else self._insert)(row, by)
-        elif final == "P":
-            cells[x:] = [*cells[x + by :], *[" "] * min(by, COLUMNS - x)]
-        elif final == "@":
-            cells[x:] = [*[" "] * min(by, COLUMNS - x), *cells[x:]][: COLUMNS - x]
-        elif final == "X":
-            cells[x : x + by] = [" "] * len(cells[x : x + by])
-        elif final == "b" and x:
-            self._draw(cells[x - 1][:1] * min(by, COLUMNS))
+    def _save_within(self, _: list[int]) -> None:
+        self._saved = (min(self._x, COLUMNS - 1), self._y)
 
-    def _clear(self, final: str, which: int, x: int) -> None:
-        """Erase in the display (J) or line (K): 0 from the cursor on, 1 up to it, 2 all."""
-        cells = self._rows[self._y].cells
+    def _set_margins(self, values: list[int]) -> None:
+        low = values[1] if len(values) > 1 and values[1] else ROWS
+        self._top, self._bottom = min(max(1, values[0]), ROWS) - 1, min(low, ROWS) - 1
+        if self._top >= self._bottom:
+            self._top, self._bottom = 0, ROWS - 1
+        self._x = self._y = 0
+
+    def _at_cursor(self, values: list[int]) -> tuple[list[str], int, list[str]]:
+        """The cells of its line, its column, and the blanks that a count of cells stands for."""
+        x = min(self._x, COLUMNS - 1)
+        return self._rows[self._y].cells, x, [" "] * min(max(1, values[0]), COLUMNS - x)
+
+    def _delete_cells(self, values: list[int]) -> None:
+        cells, x, blanks = self._at_cursor(values)
+        cells[x:] = [*cells[x + len(blanks) :], *blanks]
+
+    def _insert_cells(self, values: list[int]) -> None:
+        cells, x, blanks = self._at_cursor(values)
+        cells[x:] = [*blanks, *cells[x : COLUMNS - len(blanks)]]
+
+    def _blank_cells(self, values: list[int]) -> None:
+        cells, x, blanks = self._at_cursor(values)
+        cells[x : x + len(blanks)] = blanks
+
+    def _repeat(self, values: list[int]) -> None:
+        if x := min(self._x, COLUMNS - 1):
+            self._draw(self._rows[self._y].cells[x - 1][:1] * min(max(1, values[0]), COLUMNS))
+
+    def _clear_line(self, values: list[int]) -> None:
+        """0 from the cursor on, 1 up to it, 2 all."""
+        x, row = min(self._x, COLUMNS - 1), self._rows[self._y]
+        first, end = {0: (x, COLUMNS), 1: (0, x + 1), 2: (0, COLUMNS)}.get(values[0], (0, 0))
+        row.cells[first:end] = [" "] * (end - first)
+        row.wrapped = row.wrapped and values[0] != 2
+
+    def _clear(self, values: list[int]) -> None:
+        """0 from the cursor on, 1 up to it, 2 all."""
+        which = values[0]
+        if which in (0, 1):
+            self._clear_line(values)
         if which == 0:
-            cells[x:] = [" "] * (COLUMNS - x)
-        elif which == 1:
-            cells[: x + 1] = [" "] * (x + 1)
-        elif final == "K" and which == 2:
-            self._rows[self._y] = _Row()
-        if final == "J" and which == 0:
             self._erase(self._y + 1, ROWS)
-        elif final == "J" and which in (1, 2):
+        elif which in (1, 2):
             self.redrawn = True
             self._erase(0, self._y if which == 1 else ROWS)
 
@@ -313,10 +321,10 @@ class Screen:
             self._y += 1
 
     def _remove(self, row: int, count: int) -> None:
-        """Rows from this one on leave the part that scrolls, and what is below moves up."""
+        """Remove rows from this one on; the scrolling rows below move up."""
         if not self._top <= row <= self._bottom:
             return
-        for _ in range(min(count, self._bottom - row + 1)):
+        for _ in range(min(max(1, count), self._bottom - row + 1)):
             gone = self._rows.pop(row)
             self._rows.insert(self._bottom, _Row())
             self._gone.append(("".join(gone.cells), gone.wrapped))
@@ -326,17 +334,48 @@ class Screen:
                 self.redrawn = True
 
     def _insert(self, row: int, count: int) -> None:
-        """Blank rows before this one; what is below moves down, out of the part that scrolls."""
+        """Insert blank rows before this one; the scrolling rows below move down and out."""
         if not self._top <= row <= self._bottom:
             return
         self.redrawn = True
-        for _ in range(min(count, self._bottom - row + 1)):
+        for _ in range(min(max(1, count), self._bottom - row + 1)):
             self._rows.pop(self._bottom)
             self._rows.insert(row, _Row())
 
+    #: Control characters, and sequences of ESC and one character.
+    _CODES: ClassVar[Mapping[str | None, Callable[["Screen"], None]]] = {
+        "\b": _back,
+        "\t": _tab,
+        "\n": _down,
+        "\v": _down,
+        "\f": _down,
+        "\r": _return,
+        "7": _save,
+        "8": _restore,
+        "D": _down,
+        "E": _next_line,
+        "M": _up,
+        "c": _reset,
+    }
+    #: Sequences of ESC, `[` and numbers, by the character that ends them.
+    _EDITS: ClassVar[Mapping[str, Callable[["Screen", list[int]], None]]] = {
+        "@": _insert_cells,
+        "J": _clear,
+        "K": _clear_line,
+        "L": lambda self, values: self._insert(self._y, values[0]),
+        "M": lambda self, values: self._remove(self._y, values[0]),
+        "P": _delete_cells,
+        "S": lambda self, values: self._remove(self._top, values[0]),
+        "T": lambda self, values: self._insert(self._top, values[0]),
+        "X": _blank_cells,
+        "b": _repeat,
+        "r": _set_margins,
+        "s": _save_within,
+    }
+
 
 def _lines(rows: list[tuple[str, bool]]) -> Iterator[str]:
-    """Rows as lines: what was wrapped is one again, and no line has a blank end."""
+    """Rows as lines: wrapped rows are joined, and no line has a blank end."""
     line: str | None = None
     for text, wrapped in rows:
         if line is not None and not wrapped:

@@ -1,8 +1,8 @@
 """`python -I -S start.py FD PARENT PROGRAM ARGUMENT...`: becomes the program of a terminal.
 
-Run with the terminal as its standard input, in a session of its own. What must be done between fork
-and exec is done here, in a process of one thread. Needs the standard library only. Why the program
-cannot be run goes to the descriptor FD, as an error number; that it closes empty says that it runs.
+Run with the terminal as its standard input, in a session of its own. All work between fork and exec
+is done here, in a process of one thread. Needs the standard library only. The error number of a
+program that cannot be run goes to the descriptor FD; FD closes empty when the program runs.
 """
 
 import ctypes
@@ -19,12 +19,12 @@ def main(told: int, parent: int, command: list[str]) -> None:
     """Never returns."""
     os.set_inheritable(told, False)
     if sys.platform == "linux":
-        # It ends with the process that types to it, though it ignores that its terminal is gone.
+        # Ends with the process that types to it, even if it ignores SIGHUP.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    # A worker ignores Ctrl-C, and what is ignored stays so in a program that is run.
+    # A worker ignores Ctrl-C, and exec keeps ignored signals ignored.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

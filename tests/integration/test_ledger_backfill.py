@@ -190,7 +190,7 @@ class Spooled:
         self.away()
 
     def away(self) -> None:
-        self.shelter.breaker.failed("test", password=True)
+        self.shelter.breaker.record_failure("test", password=True)
 
     def back(self) -> None:
         self.shelter.breaker.begin_probe(heard=True)
@@ -275,7 +275,7 @@ def test_what_ran_is_handed_over_although_nothing_may_run_any_more(
     tables = {"fleet": {"data_dir": str(tmp_path)}, "agents": agents}
     before, now = parse(tables), parse({**tables, "spool": {"direct": False}})
     shelter, one = SpoolComponents.of(before), kept(Books(store, before), 1)
-    shelter.breaker.failed("test", password=True)
+    shelter.breaker.record_failure("test", password=True)
     shelter.spool.store([(one.event, one.plan)])
     claim = shelter.runs.claim("a", 1, "host:1")
     assert claim is not None

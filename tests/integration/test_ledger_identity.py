@@ -142,7 +142,7 @@ def test_what_ran_here_under_a_key_of_the_ledger_is_put_aside_and_changes_nothin
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": {"a": AGENT}})
     books, shelter = Books(store, settings), SpoolComponents.of(settings)
     (first,) = books.accept(text="x", id="1")
-    shelter.breaker.failed("test", password=True)
+    shelter.breaker.record_failure("test", password=True)
     one = kept(books, event("other"), LOCAL)
     shelter.spool.store([(one.event, one.plan)])
     claim = shelter.runs.claim("a", 1, "host:1")

@@ -216,7 +216,7 @@ def test_without_the_store(no_leftovers: str, tmp_path: Path) -> None:
         shelter = SpoolComponents.of(fleet.settings)
         worker.kill()
         for _ in range(fleet.settings.breaker.failure_threshold):
-            shelter.breaker.failed("test")
+            shelter.breaker.record_failure("test")
         raw = {"to": "daemon", "text": str(tmp_path / alone.GATE)}
         event = Event.parse(raw, new_id="kept", now="2026-01-01T00:00:00Z")
         shelter.spool.store([(event, decide(event, fleet.settings.rules()))])

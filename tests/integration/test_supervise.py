@@ -9,6 +9,7 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from fleet.supervisor import child, output
+from fleet.system.backoff import Backoff
 from tests.fixtures.processes import gone, marked, no_leftovers, wait_until
 from tests.fixtures.scenes import LIVE, POLITE, STUBBORN, Scene, scene, spec
 
@@ -56,7 +57,7 @@ def test_a_killed_process_is_started_again(scene: Scene) -> None:
 def test_a_crash_loop_is_reported_once_and_goes_on(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.001)
+    monkeypatch.setattr(child, "BACKOFF", Backoff(0.001, 30.0))
 
     async def act(scene: Scene) -> None:
         await scene.until_said("flaky", "^started", times=child.CRASH_LOOP + 2)
@@ -69,9 +70,7 @@ def test_a_crash_loop_is_reported_once_and_goes_on(
 def test_pauses_grow_while_a_process_keeps_ending(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.1)
-    monkeypatch.setattr(child, "BACKOFF_MAX_S", 0.3)
-    monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
+    monkeypatch.setattr(child, "BACKOFF", Backoff(0.1, 0.3))
 
     async def act(scene: Scene) -> None:
         await scene.until_said("flaky", "starts again", times=4)
@@ -83,7 +82,7 @@ def test_pauses_grow_while_a_process_keeps_ending(
 
 def test_a_steady_life_ends_the_back_off(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "STEADY_S", 0.0)
-    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.001)
+    monkeypatch.setattr(child, "BACKOFF", Backoff(0.001, 30.0))
 
     async def act(scene: Scene) -> None:
         await scene.until_said("flaky", "^started", times=child.CRASH_LOOP + 2)
@@ -224,8 +223,7 @@ def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(
 def test_processes_cost_the_supervisor_no_open_files(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.001)
-    monkeypatch.setattr(child, "BACKOFF_MAX_S", 0.001)
+    monkeypatch.setattr(child, "BACKOFF", Backoff(0.001, 0.001))
     counts: list[int] = []
 
     async def act(scene: Scene) -> None:

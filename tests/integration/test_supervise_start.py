@@ -8,6 +8,7 @@ import pytest
 from fleet.errors import FleetError
 from fleet.supervisor import child
 from fleet.supervisor.supervise import ProcessSpec
+from fleet.system.backoff import Backoff
 from tests.fixtures.processes import no_leftovers
 from tests.fixtures.scenes import LIVE, POLITE, Scene, scene, spec
 
@@ -49,7 +50,7 @@ def test_who_ends_before_it_is_ready_is_quoted(scene: Scene) -> None:
 def test_who_crashes_again_and_again_before_it_is_ready_is_quoted(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "BACKOFF_MIN_S", 0.001)
+    monkeypatch.setattr(child, "BACKOFF", Backoff(0.001, 30.0))
     with pytest.raises(FleetError, match=r"^api ended \d+ times before it was ready: no$"):
         scene.play([spec("api", "raise SystemExit('no')", ready=never)])
 

@@ -22,7 +22,7 @@ from fleet.turn.turn import Turn
 from tasks.runners.pty import PtyRunner
 from tasks.terminal import terminal as terminals
 from tasks.terminal.program import TerminalProgram
-from tasks.terminal.terminal import Handed, HandOffFailed, Terminal
+from tasks.terminal.terminal import InputRejected, Terminal, TypedEvent
 from tests.fixtures import interactive
 from tests.fixtures.ledger import Books, settings_for
 from tests.fixtures.processes import gone, no_leftovers
@@ -51,7 +51,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
     yield make
     for program in programs:
-        program.end()
+        program.stop()
         assert gone(program.pid)
 
 
@@ -59,10 +59,10 @@ def go_on() -> None:
     pass
 
 
-def ask(terminal: Terminal, text: str) -> tuple[Handed, str]:
+def ask(terminal: Terminal, text: str) -> tuple[TypedEvent, str]:
     terminal.await_input(go_on)
-    handed = terminal.hand_over(text, go_on)
-    return handed, terminal.answer(handed, go_on)
+    handed = terminal.submit(text, go_on)
+    return handed, terminal.await_answer(handed, go_on)
 
 
 def test_nothing_is_typed_before_it_is_ready(opened: Open) -> None:
@@ -95,7 +95,7 @@ def test_a_full_screen_is_read_and_several_lines_are_one_paste(opened: Open) -> 
 def test_a_program_that_is_never_ready(
     opened: Open, mode: str, terms: dict[str, Any], why: str
 ) -> None:
-    with pytest.raises(HandOffFailed) as failed:
+    with pytest.raises(InputRejected) as failed:
         opened(mode, quiet_s=0.2, **terms).await_input(go_on)
     assert str(failed.value) == why
 
@@ -106,8 +106,8 @@ def test_a_program_that_reads_nothing_does_not_block(
     monkeypatch.setattr(terminals, "WRITE_S", 0.2)
     terminal = opened("deaf", ready=READY)
     terminal.await_input(go_on)
-    with pytest.raises(HandOffFailed, match=r"it took no input for 0\.2 s"):
-        terminal.hand_over("x" * 200_000, go_on)
+    with pytest.raises(InputRejected, match=r"it took no input for 0\.2 s"):
+        terminal.submit("x" * 200_000, go_on)
 
 
 class Turns:
@@ -177,7 +177,7 @@ def test_an_event_is_typed_once_though_its_step_was_not_kept(
     turns: Callable[..., Turns], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """`2` is that it was typed, `1` the answer."""
-    monkeypatch.setattr("fleet.turn.turn.JOURNAL_PATIENCE_S", 0)
+    monkeypatch.setattr("fleet.turn.turn.JOURNAL_TIMEOUT_S", 0)
     mine = turns()
     first = mine.next("measure this")
     first.ledger = Away(first.ledger, step)

@@ -95,7 +95,7 @@ def test_an_outage_is_told_when_it_lasts_and_so_is_its_end(site: Site) -> None:
 
 def test_a_breaker_that_opens_is_told_at_once(site: Site) -> None:
     machine = site.machine()
-    site.shelter.breaker.failed("TimeoutError")
+    site.shelter.breaker.record_failure("TimeoutError")
     machine.check(None)
     assert site.receiver.seen == [("breaker_open", "open")]
     assert "TimeoutError" in site.receiver.reasons[0]

@@ -6,15 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fleet.broker.circuit import PROBE_S, WINDOW_S, Circuit, Limits, answered, asked, failed
+from fleet.broker.circuit import PROBE_S, WINDOW_S, Circuit, begin_probe, end_probe, record_failure
+from fleet.config.sections import BreakerConfig
 
-LIMITS = Limits(failures=3, wait_s=30)
+LIMITS = BreakerConfig(failure_threshold=3, reset_timeout_s=30)
 
 
 def opened(now: float = 0.0, *, password: bool = False) -> Circuit:
     state = Circuit()
-    for _ in range(LIMITS.failures):
-        state = failed(state, now, LIMITS, "TimeoutError", password=password)
+    for _ in range(LIMITS.failure_threshold):
+        state = record_failure(state, now, LIMITS, "TimeoutError", password=password)
     return state
 
 
@@ -24,8 +25,8 @@ def test_it_opens_at_the_first_failure_that_makes_enough_within_a_minute(gaps: l
     for gap in gaps:
         now += gap
         times.append(now)
-        state = failed(state, now, LIMITS, "TimeoutError")
-        enough = len([at for at in times if now - at < WINDOW_S]) >= LIMITS.failures
+        state = record_failure(state, now, LIMITS, "TimeoutError")
+        enough = len([at for at in times if now - at < WINDOW_S]) >= LIMITS.failure_threshold
         assert state.open is enough
         if enough:
             assert state.since == now
@@ -33,7 +34,7 @@ def test_it_opens_at_the_first_failure_that_makes_enough_within_a_minute(gaps: l
 
 
 def test_a_refused_password_opens_it_at_once() -> None:
-    state = failed(Circuit(), 5.0, LIMITS, "AuthenticationError", password=True)
+    state = record_failure(Circuit(), 5.0, LIMITS, "AuthenticationError", password=True)
     assert state.open
     assert state.cause == "AuthenticationError"
 
@@ -43,32 +44,34 @@ def test_the_wait_doubles_up_to_its_limit_and_begins_anew() -> None:
     for _ in range(6):
         waits.append(state.probe_at - now)
         now = state.probe_at
-        asking = asked(state, now)
+        asking = begin_probe(state, now)
         assert asking is not None
-        state = answered(asking, now, well=False)
+        state = end_probe(asking, now, well=False)
     assert waits == [30, 60, 120, 240, 300, 300]
-    asking = asked(state, state.probe_at)
+    asking = begin_probe(state, state.probe_at)
     assert asking is not None
-    assert answered(asking, state.probe_at, well=True) == Circuit()
+    assert end_probe(asking, state.probe_at, well=True) == Circuit()
 
 
 def test_a_wait_beyond_the_limit_is_the_operators_and_stays() -> None:
-    state = failed(Circuit(), 0.0, Limits(failures=1, wait_s=1000), "TimeoutError")
-    assert answered(state, 1000.0, well=False).wait_s == 1000
+    state = record_failure(
+        Circuit(), 0.0, BreakerConfig(failure_threshold=1, reset_timeout_s=1000), "TimeoutError"
+    )
+    assert end_probe(state, 1000.0, well=False).wait_s == 1000
 
 
 def test_a_broker_that_was_heard_is_asked_at_once_unless_the_password_is_in_question() -> None:
-    assert asked(opened(), 1.0) is None
-    assert asked(opened(), 1.0, heard=True) is not None
-    assert asked(opened(password=True), 1.0, heard=True) is None
+    assert begin_probe(opened(), 1.0) is None
+    assert begin_probe(opened(), 1.0, heard=True) is not None
+    assert begin_probe(opened(password=True), 1.0, heard=True) is None
 
 
 def test_a_prober_that_died_is_not_waited_for_for_ever() -> None:
-    asking = asked(opened(), 30.0)
+    asking = begin_probe(opened(), 30.0)
     assert asking is not None
     assert asking.name(30.0) == "half_open"
-    assert asked(asking, 30.0 + PROBE_S - 1, heard=True) is None
-    assert asked(asking, 30.0 + PROBE_S) is not None
+    assert begin_probe(asking, 30.0 + PROBE_S - 1, heard=True) is None
+    assert begin_probe(asking, 30.0 + PROBE_S) is not None
 
 
 class Crowd(RuleBasedStateMachine):
@@ -86,13 +89,13 @@ class Crowd(RuleBasedStateMachine):
     @rule(password=st.booleans())
     def a_call_fails(self, password: bool) -> None:
         before = self.state
-        self.state = failed(before, self.now, LIMITS, "TimeoutError", password=password)
+        self.state = record_failure(before, self.now, LIMITS, "TimeoutError", password=password)
         if before.open:
             assert self.state == before, "a late failure changes nothing"
 
     @rule(heard=st.booleans())
     def somebody_wants_to_ask(self, heard: bool) -> None:
-        asking = asked(self.state, self.now, heard=heard)
+        asking = begin_probe(self.state, self.now, heard=heard)
         if asking is None:
             return
         assert self.state.open
@@ -107,7 +110,7 @@ class Crowd(RuleBasedStateMachine):
     def the_asker_is_answered(self, well: bool) -> None:
         self.asking.pop()
         before = self.state
-        self.state = answered(before, self.now, well=well)
+        self.state = end_probe(before, self.now, well=well)
         if well:
             assert not self.state.open
         elif before.open:
@@ -120,11 +123,11 @@ class Crowd(RuleBasedStateMachine):
         """Nobody is locked out for ever: there is a time at which the next one may ask."""
         if self.state.open:
             later = max(self.state.probe_at, self.state.probing_until)
-            assert later - self.now <= max(300, LIMITS.wait_s) + 1e-6  # sums of floats
-            assert asked(self.state, max(later, self.now)) is not None
+            assert later - self.now <= max(300, LIMITS.reset_timeout_s) + 1e-6  # sums of floats
+            assert begin_probe(self.state, max(later, self.now)) is not None
         else:
             assert self.state == replace(Circuit(), failures=self.state.failures)
-            assert len(self.state.failures) < LIMITS.failures
+            assert len(self.state.failures) < LIMITS.failure_threshold
 
 
 TestCrowd = Crowd.TestCase

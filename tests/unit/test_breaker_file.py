@@ -13,9 +13,9 @@ from redis.exceptions import (
 )
 
 from fleet.broker.breaker import Breaker, BreakerOpen
-from fleet.broker.circuit import Limits
+from fleet.config.sections import BreakerConfig
 
-LIMITS = Limits(failures=3, wait_s=30)
+LIMITS = BreakerConfig(failure_threshold=3, reset_timeout_s=30)
 
 
 class Clock:
@@ -83,7 +83,7 @@ def test_what_a_kill_or_an_earlier_boot_left_is_closed(tmp_path: Path, left: byt
     (tmp_path / "breaker").write_bytes(left)
     breaker = Breaker(tmp_path, LIMITS)
     assert breaker.closed
-    breaker.failed("x")
+    breaker.record_failure("x")
     assert breaker.closed
 
 
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_used_leaves_a_breaker_of_ones_own(tmp_path: Pat
     (tmp_path / "data").touch()
     breaker = Breaker(tmp_path / "data", LIMITS)
     for _ in range(3):
-        breaker.failed("x")
+        breaker.record_failure("x")
     assert not breaker.closed
 
 
@@ -114,7 +114,7 @@ def test_of_many_at_once_one_asks(tmp_path: Path) -> None:
     clock = Clock()
     breakers = [Breaker(tmp_path, LIMITS, clock) for _ in range(4)]
     for _ in range(3):
-        breakers[0].failed("x")
+        breakers[0].record_failure("x")
     clock.now += 31
     got = []
     start = threading.Barrier(8)

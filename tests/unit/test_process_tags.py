@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.system import process_identity, process_tags
-from fleet.system.process_tags import Owner, ProcessTag, signs, take_over
+from fleet.system.process_tags import Owner, ProcessTag, tag_descriptors, take_over
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are marks on Linux only")
 
@@ -28,7 +28,7 @@ def dead() -> str:
 
 def forget() -> None:
     """As a process that has taken nothing over."""
-    for sign in signs():
+    for sign in tag_descriptors():
         os.close(sign)
     process_tags._signs.clear()
 
@@ -106,7 +106,7 @@ def test_a_program_without_an_environment_is_found_by_what_it_has_open(
 ) -> None:
     theirs = replace(mine, child=dead)
     assert take_over(theirs) == []
-    bare = subprocess.Popen(["sleep", "600"], env={}, pass_fds=signs())
+    bare = subprocess.Popen(["sleep", "600"], env={}, pass_fds=tag_descriptors())
     try:
         forget()
         assert take_over(mine) == []

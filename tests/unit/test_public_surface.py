@@ -16,9 +16,24 @@ from fleet import FleetError, errors
 ROOT = Path(__file__).resolve().parents[2]
 #: A name that is added here is promised to users; a name that is removed breaks their code.
 PUBLIC = [
-    *("BrokerUnavailable", "Cancelled", "ConfigError", "Deadline", "Failure", "FailureStage"),
-    *("Fenced", "FleetError", "Forbidden", "IdempotencyConflict", "Refused", "Runner"),
-    *("SessionBusy", "Settings", "Turn", "TurnFailed", "TurnStopped", "load_settings"),
+    "BrokerUnavailable",
+    "Cancelled",
+    "ConfigError",
+    "Deadline",
+    "Failure",
+    "FailureStage",
+    "Fenced",
+    "FleetError",
+    "Forbidden",
+    "IdempotencyConflict",
+    "Refused",
+    "Runner",
+    "SessionBusy",
+    "Settings",
+    "Turn",
+    "TurnFailed",
+    "TurnStopped",
+    "load_settings",
 ]
 
 

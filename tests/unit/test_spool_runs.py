@@ -38,7 +38,7 @@ class Kept:
         self.settings = settings_in(folder, **spool)
         self.shelter = SpoolComponents.of(self.settings)
         for _ in range(5):
-            self.shelter.breaker.failed("test")
+            self.shelter.breaker.record_failure("test")
 
     @property
     def runs(self) -> SpoolLedger:

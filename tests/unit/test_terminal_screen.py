@@ -36,7 +36,7 @@ def printed(output: str) -> list[str]:
     screen = Screen()
     mark = screen.mark()
     screen.feed(output.encode())
-    lines = screen.since(mark)
+    lines = screen.lines_since(mark)
     while lines and not lines[-1]:
         lines.pop()
     return lines
@@ -73,7 +73,7 @@ def test_what_follows_the_mark_is_told_from_the_cursor_on() -> None:
     mark = screen.mark()
     assert mark.prompt == "> "
     screen.feed(b"typed\r\nanswer\r\n> ")
-    assert screen.since(mark)[:3] == ["typed", "answer", ">"]
+    assert screen.lines_since(mark)[:3] == ["typed", "answer", ">"]
     assert not screen.redrawn
 
 
@@ -85,7 +85,7 @@ def test_a_screen_drawn_anew_tells_what_was_not_there() -> None:
     screen.feed(b"typed\x1b[6;1H\x1b[2Kthinking")
     screen.feed(b"\x1b[2J\x1b[Htitle\x1b[3;1Hanswer\x1b[5;1H> \x1b[6;1Hidle\x1b[5;3H")
     assert screen.redrawn
-    assert [line for line in screen.since(mark) if line] == ["answer"]
+    assert [line for line in screen.lines_since(mark) if line] == ["answer"]
     assert (screen.cursor_line(), screen.last_line()) == ("> ", "idle")
 
 
@@ -103,7 +103,7 @@ def test_nothing_upsets_it(data: bytes) -> None:
     screen = Screen()
     mark = screen.mark()
     screen.feed(data)
-    assert all("\x1b" not in line for line in screen.since(mark))
+    assert all("\x1b" not in line for line in screen.lines_since(mark))
 
 
 @given(output=OUTPUT, cuts=st.lists(st.integers(0, 400), max_size=5))
@@ -115,5 +115,5 @@ def test_it_does_not_matter_in_which_pieces_output_comes(output: str, cuts: list
     places = [0, *sorted(cuts), len(data)]
     for begin, end in pairwise(places):
         pieces.feed(data[begin:end])
-    assert pieces.since(marks[1]) == whole.since(marks[0])
+    assert pieces.lines_since(marks[1]) == whole.lines_since(marks[0])
     assert pieces.cursor_line() == whole.cursor_line()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.terminal.screen import Screen
-from tasks.terminal.text import answer_of, echoes, keystrokes, typeable
+from tasks.terminal.text import echoes, extract_answer, keystrokes, typeable
 
 ANY_TEXT = st.text(st.characters(codec=None)) | st.text("a\x03\x04\x1b[201~\r\n\t\x7f\x9b\u2028 ")
 WORDS = st.text("abcXYZ 0123.,;:!?|/\\-_'\"", min_size=1, max_size=400).filter(str.strip)
@@ -56,7 +56,7 @@ def test_an_echo_is_known_whatever_the_terminal_wraps_and_frames(text: str) -> N
     screen = Screen()
     mark = screen.mark()
     screen.feed(f"> {typed}\r\n".encode())
-    assert echoes("\n".join(screen.since(mark)), typed)
+    assert echoes("\n".join(screen.lines_since(mark)), typed)
     assert echoes(framed, typed)
 
 
@@ -91,9 +91,9 @@ def test_what_counts_as_an_echo(output: str, text: str, seen: bool) -> None:
 def test_the_answer_is_neither_echo_nor_prompt(
     lines: list[str], text: str, prompt: str, answer: str
 ) -> None:
-    assert answer_of(lines, text, [prompt]) == answer
+    assert extract_answer(lines, text, [prompt]) == answer
 
 
 def test_where_a_screen_was_drawn_anew_the_echo_may_come_later() -> None:
     lines = ["3 messages", "> go on", "", "so be it"]
-    assert answer_of(lines, "go on", [], redrawn=True) == "so be it"
+    assert extract_answer(lines, "go on", [], redrawn=True) == "so be it"

@@ -126,7 +126,8 @@ class BusRoutes:
             self._hub.evicted += 1
             _log.warning(
                 "Bus client %s is cut off, %d events behind: it reads nothing.",
-                *(follower.name, follower.lag),
+                follower.name,
+                follower.lag,
             )
         except asyncio.CancelledError:
             if not follower.dismissed:

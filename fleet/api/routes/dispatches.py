@@ -120,7 +120,7 @@ class Dispatches:
         backend = self._backend
         state = await self._operate(
             lambda: operations.decide(
-                *(backend.ledger(), backend.settings, _id(request), verdict), by=by, said=said
+                backend.ledger(), backend.settings, _id(request), verdict, by=by, said=said
             )
         )
         return _moved(request, state, HTTPStatus.OK)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.broker.breaker import Breaker
-from fleet.broker.circuit import Limits
 from fleet.config.settings import Settings
 from fleet.intake.spool.runs import SpoolLedger, alone, may_run_here
 from fleet.intake.spool.submission_log import SubmissionLog
@@ -25,10 +24,7 @@ class SpoolComponents:
     @classmethod
     def of(cls, settings: Settings) -> "SpoolComponents":
         """As configured; nothing is opened yet."""
-        limits = Limits(
-            failures=settings.breaker.failure_threshold, wait_s=settings.breaker.reset_timeout_s
-        )
-        breaker = Breaker(settings.data_dir, limits)
+        breaker = Breaker(settings.data_dir, settings.breaker)
 
         def pending_max(agent: str) -> int:
             return settings.agents[agent].max_pending

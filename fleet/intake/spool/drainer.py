@@ -1,6 +1,5 @@
 """The keeper: asks whether the broker is back, and hands the spool over to the ledger."""
 
-import fcntl
 import logging
 import os
 import threading
@@ -10,11 +9,13 @@ from pathlib import Path
 
 from fleet.errors import BrokerUnavailable, ConfigError, FleetError, IdempotencyConflict
 from fleet.intake.spool.components import SpoolComponents
+from fleet.intake.spool.file import unusable
 from fleet.intake.spool.offline import OfflineProcess, is_running
 from fleet.intake.spool.table import Kept, SpoolFull
 from fleet.ledger import HandOver, Report, ValkeyLedger, bus, views
 from fleet.store import Store, keys
 from fleet.store.probe import probe
+from fleet.system import file_lock
 from fleet.system.agent_lock import record_paused
 
 logger = logging.getLogger(__name__)
@@ -222,7 +223,10 @@ class Drainer:
     def _alone(self) -> bool:
         """True for the one keeper of the data folder."""
         if self._lock is None:
-            self._lock = _take(self._spool.folder)
+            try:
+                self._lock = file_lock.acquire(_lock_of(self._spool.folder))
+            except OSError as error:
+                raise SpoolFull(unusable(error)) from error
         return self._lock is not None
 
     def _tell(self, sentence: str) -> None:
@@ -240,29 +244,12 @@ def _tell_late(ledger: ValkeyLedger, late: int) -> None:
 
 
 def has_drainer(folder: Path) -> bool:
-    """True while some process keeps the spool in `folder`."""
-    if not (folder / "keeper.lock").exists():
-        return False
-    # Shared, so that two who look at once do not take each other for a keeper.
-    lock = _take(folder, fcntl.LOCK_SH)
-    if lock is None:
-        return True
-    os.close(lock)
-    return False
-
-
-def _take(folder: Path, kind: int = fcntl.LOCK_EX) -> int | None:
+    """True while some process drains the spool in `folder`. Raises SpoolFull."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return file_lock.is_held(_lock_of(folder))
     except OSError as error:
-        raise SpoolFull(
-            f"the spool in fleet.data_dir cannot be used ({error.strerror or error}): "
-            "make it writable."
-        ) from error
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+        raise SpoolFull(unusable(error)) from error
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder / "keeper.lock"

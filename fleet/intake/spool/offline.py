@@ -6,9 +6,7 @@ handed over before the last turn has ended. It ends with the keeper that started
 that is its standard input; what it was in the middle of then goes on from its journal elsewhere.
 """
 
-import fcntl
 import logging
-import os
 import select
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from fleet.broker.breaker import Breaker
 from fleet.config.settings import Settings
 from fleet.intake.spool.file import SpoolFull, unusable
 from fleet.intake.spool.runs import SpoolLedger
+from fleet.system import file_lock
 from fleet.system.process_group import kill_session
 
 logger = logging.getLogger(__name__)
@@ -44,26 +43,17 @@ def lock_of(folder: Path) -> Path:
 def acquire(folder: Path) -> int | None:
     """The lock, to be kept open; None while another has it. Raises SpoolFull."""
     try:
-        lock = os.open(lock_of(folder), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return file_lock.acquire(lock_of(folder))
     except OSError as error:
         raise SpoolFull(unusable(error)) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process of this spool, or a turn of it, lives. Raises SpoolFull."""
-    if not lock_of(folder).exists():
-        return False
-    lock = acquire(folder)
-    if lock is None:
-        return True
-    os.close(lock)
-    return False
+    """True while a process of this spool, or a turn of it, lives. Raises SpoolFull."""
+    try:
+        return file_lock.is_held(lock_of(folder))
+    except OSError as error:
+        raise SpoolFull(unusable(error)) from error
 
 
 class OfflineProcess:

@@ -11,7 +11,6 @@ million events. Each write is one system call and is not synced: a killed proces
 power loss those of its last seconds.
 """
 
-import fcntl
 import logging
 import mmap
 import os
@@ -20,6 +19,8 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from fleet.system.file_lock import locked
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +85,9 @@ class SubmissionLog:
 
     def _begin_next(self) -> None:
         # Of all who come here at once one renames, and only the file that it looked at.
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
+        with locked(self._fd):
             if self._path.stat().st_ino == self._inode:
                 self._path.replace(self._before)
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _tell_gap(self, error: OSError) -> None:
         logger.warning("%s cannot be written: %s", self._path, error.strerror or error)

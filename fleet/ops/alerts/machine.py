@@ -5,7 +5,6 @@ needed. So one process of a machine, whoever holds the lock of `alerts.lock` in 
 keeps a memory of its own in that file and sends by itself.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from fleet.ops.alerts.conditions import Condition
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
 from fleet.store import Store
-from fleet.system import files
+from fleet.system import file_lock, files
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ class Machine:
         if self._lock is not None:
             return True
         try:
-            self._lock = _take(self._path)
+            self._lock = file_lock.acquire(self._path)
         except OSError:
             return self._first
         if self._lock is not None:
@@ -217,21 +216,6 @@ def of_spool(shelter: SpoolComponents, limits: Limits) -> Iterator[Condition]:
     if part >= NEARLY_FULL:
         what = f"the spool of {host} is nearly full: then events are refused"
         yield Condition(name="spool_nearly_full", reason=what, remedy=remedy)
-
-
-def _take(path: Path) -> int | None:
-    """The lock, None while another process has it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
 
 
 def _read(path: Path) -> dict[str, Known]:

@@ -9,6 +9,7 @@ import httpx
 
 from fleet.formats import retry_after
 from fleet.ops.alerts.message import AlertMessage, body
+from fleet.system.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 SEND_TIMEOUT_S = 5.0
 #: Discord takes 30 a minute for one webhook, Slack 60.
 PER_MINUTE = 20
-BACKOFF_MAX_S = 60.0
+BACKOFF = Backoff(1.0, 60.0)
 #: A receiver that asks for longer is tried again after this.
 RETRY_DELAY_MAX_S = 600.0
 
@@ -30,8 +31,7 @@ class AlertSender:
         self._client = httpx.Client(timeout=SEND_TIMEOUT_S, follow_redirects=False)
         self._sent: deque[float] = deque(maxlen=PER_MINUTE)
         self._pause_until = 0.0
-        self._backoff_s = 1.0
-        self._reachable = True
+        self._failures = 0  #: in a row
 
     @property
     def wanted(self) -> bool:
@@ -54,16 +54,16 @@ class AlertSender:
                 status = answer.status_code
                 asked_s = retry_after.seconds(answer.headers)
         except httpx.HTTPError as error:
-            return self._failed(type(error).__name__, self._backoff_s)
+            return self._failed(type(error).__name__)
         if 200 <= status < 300:
-            self._reachable, self._backoff_s = True, 1.0
+            self._failures = 0
             return True
         if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500:
-            pause_s = self._backoff_s if asked_s is None else min(asked_s, RETRY_DELAY_MAX_S)
-            return self._failed(f"HTTP {status}", pause_s)
+            return self._failed(f"HTTP {status}", asked_s)
         logger.error(
             "alerts: %s refuses a message with HTTP %d: check alerts.webhook",
-            *(urlsplit(self._url).hostname, status),
+            urlsplit(self._url).hostname,
+            status,
         )
         return True
 
@@ -71,15 +71,16 @@ class AlertSender:
         """Give the connection back."""
         self._client.close()
 
-    def _failed(self, why: str, pause_s: float) -> bool:
-        if self._reachable:
+    def _failed(self, why: str, asked_s: float | None = None) -> bool:
+        self._failures += 1
+        if self._failures == 1:
             # Without the path: it is the receiver's secret.
             logger.warning(
                 "alerts: %s does not take messages (%s); they wait",
                 urlsplit(self._url).hostname,
                 why,
             )
-        self._reachable = False
+        backoff_s = BACKOFF.after_s(self._failures)
+        pause_s = backoff_s if asked_s is None else min(asked_s, RETRY_DELAY_MAX_S)
         self._pause_until = time.monotonic() + pause_s
-        self._backoff_s = min(self._backoff_s * 2, BACKOFF_MAX_S)
         return False

@@ -97,7 +97,11 @@ class Alerter:
             json.dumps([condition.to_wire() for condition in found]),
             json.dumps(new_events(entries)),
             entries[-1].id if entries else after,
-            *(RETRY_DELAY_MS, PER_MINUTE, OUTBOX_MAX, int(self._sender.wanted), SILENCE_MS),
+            RETRY_DELAY_MS,
+            PER_MINUTE,
+            OUTBOX_MAX,
+            int(self._sender.wanted),
+            SILENCE_MS,
         )
 
     def _send_waiting(self, store: Store) -> None:

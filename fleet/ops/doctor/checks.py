@@ -45,8 +45,19 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     """All findings, the worst first; `opened` gives the store, or raises BrokerUnavailable."""
     found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        *(_encryption, endpoints.check_endpoints, _times, _files_open, _disk),
-        *(_spool, secret_files, _exposure, _callbacks, _models, _programs, _tools, _foreign),
+        _encryption,
+        endpoints.check_endpoints,
+        _times,
+        _files_open,
+        _disk,
+        _spool,
+        secret_files,
+        _exposure,
+        _callbacks,
+        _models,
+        _programs,
+        _tools,
+        _foreign,
     )
     for check in checks:
         found += check(settings)

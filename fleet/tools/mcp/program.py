@@ -99,7 +99,12 @@ class ServerProgram:
         reading, self._lifeline = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", keeper.__file__, str(reading), str(STOP_S)),
+                sys.executable,
+                "-I",
+                "-S",
+                keeper.__file__,
+                str(reading),
+                str(STOP_S),
                 *command,
                 cwd=folder,
                 env=env,

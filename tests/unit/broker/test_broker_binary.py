@@ -65,7 +65,7 @@ def test_the_override_is_the_only_candidate(
     program(tmp_path / "valkey-server", "Valkey server v=8.1.0 sha=00000000:0")
     other = program(tmp_path / "other", "hello")
     monkeypatch.setenv("FLEET_REDIS_SERVER", str(other))
-    with pytest.raises(BrokerUnavailable, match="other is no Valkey or Redis server"):
+    with pytest.raises(BrokerUnavailable, match="other is not a Valkey or Redis server"):
         find_server()
 
     monkeypatch.setenv("FLEET_REDIS_SERVER", str(tmp_path / "nowhere"))
