@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,13 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "compose" / "requirements.lock"
 STAMP = VENV / ".bootstrap"
+#: Between two lines about an installation that still runs.
+PROGRESS_INTERVAL_S = 10.0
+#: Run by the new Python. Quiet: some packages carry files for other Pythons, never imported here.
+COMPILE = (
+    "import compileall, sysconfig; "
+    "compileall.compile_dir(sysconfig.get_path('purelib'), quiet=2, workers=0)"
+)
 PIP = (PYTHON, "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
 
 
@@ -48,10 +56,9 @@ def bring_up_to_date() -> None:
         return
     STAMP.unlink(missing_ok=True)
     uv = working_uv()
-    if found[:1] != [packages]:
-        say(f"creating .venv from {LOCK.relative_to(ROOT)} ({'uv' if uv else 'pip'}) ...")
-        if not (uv and install_with_uv(uv)):
-            install_with_pip()
+    if found[:1] != [packages] and not (uv and install_with_uv(uv)):
+        install_with_pip()
+    say("installing this project ...")
     install_project(uv)
     STAMP.write_text(f"{packages}\n{project}\n")
     say("ready")
@@ -68,7 +75,7 @@ def wanted() -> tuple[str, str]:
 
 
 def working_uv() -> str | None:
-    """Where uv is, unless what PATH calls uv does not run (a version manager's empty shim)."""
+    """The path of uv; None for a uv that does not run, such as a version manager's empty shim."""
     uv = shutil.which("uv")
     if uv and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode == 0:
         return uv
@@ -77,18 +84,12 @@ def working_uv() -> str | None:
 
 def install_with_uv(uv: str) -> bool:
     """True when uv made the environment. It ignores pip's configuration, so pip may still do it."""
+    say(f"installing {locked()} packages with uv: seconds from its cache, a minute or two without")
     try:
         run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, VENV)
-        run(
-            uv,
-            "pip",
-            "sync",
-            "--quiet",
-            "--compile-bytecode",
-            "--require-hashes",
-            "--python",
-            PYTHON,
-            LOCK,
+        install(
+            *(uv, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes"),
+            *("--python", PYTHON, LOCK),
         )
     except subprocess.CalledProcessError:
         say("uv could not install the lock (its message is above); trying pip")
@@ -103,8 +104,37 @@ def install_with_pip() -> None:
             "Python's venv module is incomplete here. Install it "
             "(Debian, Ubuntu: apt-get install python3-venv), or install uv, and try again."
         )
+    say("creating .venv ...")
     run(sys.executable, "-m", "venv", "--clear", VENV)
-    run(*PIP, "--require-hashes", "-r", LOCK)
+    say(
+        f"installing {locked()} packages with pip: a minute or two (uv, where installed, is faster)"
+    )
+    # The lock is complete: nothing has to be resolved. pip would compile on one core.
+    install(*PIP, "--no-compile", "--no-deps", "--require-hashes", "-r", LOCK)
+    say("compiling them on all cores ...")
+    run(PYTHON, "-c", COMPILE)
+
+
+def install(*command: str | Path) -> None:
+    """Run a command that installs the lock, and say how far it is."""
+    started, total = time.monotonic(), locked()
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=sys.stderr, stdin=subprocess.DEVNULL
+    ) as installing:
+        while (code := installing.poll()) is None:
+            try:
+                installing.wait(PROGRESS_INTERVAL_S)
+            except subprocess.TimeoutExpired:
+                there = len(list(VENV.glob("lib/python*/site-packages/*.dist-info")))
+                seconds = time.monotonic() - started
+                say(f"  {min(there, total)} of {total} packages installed after {seconds:.0f} s")
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+
+
+def locked() -> int:
+    """The number of packages in the lock."""
+    return sum("==" in line for line in LOCK.read_text().splitlines() if line[:1].isalnum())
 
 
 def install_project(uv: str | None) -> None:
@@ -145,7 +175,7 @@ def run(*command: str | Path) -> None:
 
 
 def say(text: str) -> None:
-    """Tell a person how far it is."""
+    """Print a line of progress."""
     print(f"bootstrap: {text}", file=sys.stderr, flush=True)
 
 

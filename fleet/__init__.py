@@ -21,8 +21,7 @@ if TYPE_CHECKING:
         SessionBusy,
     )
     from fleet.ledger import Failure, FailureStage
-    from fleet.turn.runner import Runner, TurnFailed
-    from fleet.turn.turn import Cancelled, Deadline, Turn, TurnStopped
+    from fleet.turn.turn import Cancelled, Deadline, Runner, Turn, TurnFailed, TurnStopped
 
 __all__ = [
     "BrokerUnavailable",
@@ -58,11 +57,11 @@ _HOMES = {
     "Forbidden": "fleet.errors.Forbidden",
     "IdempotencyConflict": "fleet.errors.IdempotencyConflict",
     "Refused": "fleet.errors.Refused",
-    "Runner": "fleet.turn.runner.Runner",
+    "Runner": "fleet.turn.turn.Runner",
     "SessionBusy": "fleet.errors.SessionBusy",
     "Settings": "fleet.config.settings.Settings",
     "Turn": "fleet.turn.turn.Turn",
-    "TurnFailed": "fleet.turn.runner.TurnFailed",
+    "TurnFailed": "fleet.turn.turn.TurnFailed",
     "TurnStopped": "fleet.turn.turn.TurnStopped",
     "load_settings": "fleet.config.settings.load",
 }

@@ -35,7 +35,7 @@ def create_app(settings: Settings) -> Celery:
     app = celery_app(
         "fleet", broker=broker_url(settings), log=GuardedLogging, **_configuration(settings)
     )
-    app.steps["worker"].add("fleet.worker.bootsteps:Refusals")
+    app.steps["worker"].add("fleet.worker.bootsteps:StartChecks")
     app.steps["worker"].add("fleet.worker.reaper:PoolReaper")
     app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
     app.steps["consumer"].add("fleet.worker.bootsteps:LeaseStep")

@@ -1,9 +1,9 @@
-"""OpenTelemetry traces, where they are asked for: one trace from the sender to the model call.
+"""OpenTelemetry traces, if enabled: one trace from the sender to the model call.
 
-The trace's context travels in the event itself, as CloudEvents' extension `traceparent`, so it
-survives every crash and every retry: each attempt is another span of the same trace. It needs the
-extra `otel` and OpenTelemetry's own variables, `OTEL_EXPORTER_OTLP_ENDPOINT` above all. Without
-them nothing is imported, and a sender's context is only kept.
+The trace's context travels in the event, as CloudEvents' extension `traceparent`, so it survives
+every crash and retry: each attempt is another span of the same trace. Tracing needs the extra
+`otel` and OpenTelemetry's own variables, above all `OTEL_EXPORTER_OTLP_ENDPOINT`. Otherwise nothing
+is imported, and a sender's context is only stored.
 
 Spans hold ids, names and numbers, never content: not even the text of an exception.
 """
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-#: Spans are sent so soon, not after OpenTelemetry's 5 s: a worker's child may be killed any moment.
-_DELAY_MS = "1000"
+#: Delay of the export. OpenTelemetry's 5 s are too long: a worker's child may be killed any moment.
+_EXPORT_DELAY_MS = "1000"
 
 Value = str | int | float
 
 
 class Span:
-    """What is under way; does nothing where traces are not asked for."""
+    """A span under way; does nothing where tracing is disabled."""
 
     def __init__(self, traceparent: str, span: "OtelSpan | None" = None) -> None:
-        self.traceparent = traceparent  #: for what happens because of it; may be empty
+        self.traceparent = traceparent  #: the parent of follow-up work; may be empty
         self._span = span
 
     def set(self, **facts: Value) -> None:
-        """Add facts: ids, names and numbers."""
+        """Add attributes: ids, names and numbers."""
         if self._span is not None:
             self._span.set_attributes({f"fleet.{name}": value for name, value in facts.items()})
 
 
 @contextmanager
 def span(name: str, *, parent: str = "", **facts: Value) -> Iterator[Span]:
-    """A span of the trace that `parent` (a `traceparent`) names, else of what is under way here."""
-    tracer = _tracer(os.getpid()) if _wanted() else None
+    """Open a span in the trace of `parent`, a `traceparent`, otherwise in the current trace."""
+    tracer = _tracer(os.getpid()) if _enabled() else None
     if tracer is None:
         yield Span(parent)
         return
@@ -58,25 +58,25 @@ def span(name: str, *, parent: str = "", **facts: Value) -> Iterator[Span]:
     ) as started:
         carrier: dict[str, str] = {}
         propagator.inject(carrier)
-        mine = Span(carrier.get("traceparent", parent), started)
-        mine.set(**facts)
+        current = Span(carrier.get("traceparent", parent), started)
+        current.set(**facts)
         try:
-            yield mine
+            yield current
         except BaseException as error:
             started.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise
 
 
 @cache
-def _wanted() -> bool:
-    # Read once: a process's environment does not change, and every event passes here.
+def _enabled() -> bool:
+    # Cached: a process's environment does not change, and every event passes here.
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     return any(os.environ.get(name) for name in _ENDPOINTS) and not disabled
 
 
 @cache
 def _tracer(_pid: int) -> "Tracer | None":
-    """One for each process: threads that send do not survive a fork."""
+    """The tracer of this process: exporting threads do not survive a fork."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -84,10 +84,10 @@ def _tracer(_pid: int) -> "Tracer | None":
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         logger.warning(
-            "traces are asked for, but the extra is missing: pip install agent-fleet[otel]"
+            "tracing is enabled, but the extra is missing: pip install agent-fleet[otel]"
         )
         return None
-    os.environ.setdefault("OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS)
+    os.environ.setdefault("OTEL_BSP_SCHEDULE_DELAY", _EXPORT_DELAY_MS)
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "fleet"}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -1,4 +1,4 @@
-"""Which agents an event goes to, in which order. Pure: no I/O, no clock, no Celery, no Redis."""
+"""Routing: the agents of an event, in order. Pure: no I/O, no clock, no Celery, no Redis."""
 
 from routing.chains import Chain, StageRule, Verdict, read_verdict
 from routing.decide import Plan, decide, explain

@@ -1,7 +1,7 @@
-"""Governance chains: their stages, checked whole, and what a stage's answer says about going on.
+"""Governance chains: their stages, validated as a whole, and the verdict of a stage's answer.
 
-A stage is one agent, a group that votes, or a person. What an agent answers decides: approve (go
-on), reject (stop) or revise (go back). `read_verdict` finds it in the answer's text.
+A stage is one agent, a group that votes, or a person. The verdict in its answer decides: approve
+(continue), reject (stop) or revise (go back). `read_verdict` finds the verdict in the text.
 """
 
 import json
@@ -16,14 +16,14 @@ from routing.errors import InvalidRoute
 from routing.targets import CHAIN_MARK, Targets
 
 HUMAN_MARK = "human:"
-#: A chain of more stages is a program; it should be written as one.
+#: A longer chain is a program, and should be written as a program.
 STAGES_MAX = 100
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 
 
 class Verdict(StrEnum):
-    """What a stage says about going on."""
+    """The verdict of a stage about the rest of its chain."""
 
     APPROVE = "approve"
     REJECT = "reject"
@@ -32,17 +32,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRule:
-    """One stage as it is configured."""
+    """A stage as configured."""
 
     agent: str  #: an agent's name, `@group`, `all` or `human:NAME`
-    quorum: int | None = None  #: approvals that let a group go on; None is more than half
+    quorum: int | None = None  #: approvals needed of a group; None is more than half
     timeout_s: float | None = None  #: of a turn, at most the agent's own
     deadline_s: float | None = None  #: how long a person has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stage with its names resolved."""
+    """A stage with its names resolved."""
 
     name: str
     members: tuple[str, ...]  #: agents, or the `human:NAME` itself
@@ -54,7 +54,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """A chain in which every name resolves. Build it with `Chain.checked`."""
+    """A chain in which every name resolves. Create it with `Chain.checked`."""
 
     name: str
     stages: tuple[Stage, ...]
@@ -83,7 +83,7 @@ class Chain:
         human_deadline_s: float,
         **options: Any,
     ) -> "Chain":
-        """Resolve the stages. Raises InvalidRoute naming the key of the first wrong one."""
+        """Resolve the stages. Raises InvalidRoute naming the key of the first invalid stage."""
         key = f"chains.{_shown(name)}"
         if not _NAME.match(name):
             raise InvalidRoute(
@@ -112,7 +112,7 @@ def _stage(
     members = targets.members(rule.agent)
     if not members:
         raise InvalidRoute(
-            f"{key} names {_shown(rule.agent)!r}, which is no agent, @group or human:NAME."
+            f"{key} names {_shown(rule.agent)!r}, which is not an agent, @group or human:NAME."
         )
     if rule.deadline_s is not None:
         raise InvalidRoute(f"{key}.deadline_s is for a person's stage, human:NAME.")
@@ -147,39 +147,39 @@ def _person(key: str, rule: StageRule, human_deadline_s: float) -> Stage:
     )
 
 
-_WORDS = {
+_VERDICTS = {
     "approve": Verdict.APPROVE,
     "approved": Verdict.APPROVE,
     "reject": Verdict.REJECT,
     "rejected": Verdict.REJECT,
     "revise": Verdict.REVISE,
 }
-_WORD = "|".join(sorted(_WORDS, key=len, reverse=True))
-#: Markdown's emphasis, headings, quotes and list marks around a line.
-_DRESS = r"[\s*_#>`~-]*"
-#: `REJECT`, `**Revise:** shorter`, `approved - fine`; but "Reject spam at the gate" is just text,
-#: unless `verdict:` says that it is one.
-_BARE = re.compile(rf"{_DRESS}({_WORD})[*_`~]*\s*(?:[.:,;!–—-].*)?$", re.IGNORECASE | re.DOTALL)
-_NAMED = re.compile(rf"{_DRESS}verdict[*_`~]*\s*[:=]{_DRESS}({_WORD})\b", re.IGNORECASE)
+_WORD = "|".join(sorted(_VERDICTS, key=len, reverse=True))
+#: Markdown's emphasis, headings, quotes and bullets around a line.
+_MARKUP = r"[\s*_#>`~-]*"
+#: `REJECT`, `**Revise:** shorter`, `approved - fine`. "Reject spam at the gate" is only text,
+#: unless `verdict:` precedes it.
+_BARE = re.compile(rf"{_MARKUP}({_WORD})[*_`~]*\s*(?:[.:,;!–—-].*)?$", re.IGNORECASE | re.DOTALL)
+_NAMED = re.compile(rf"{_MARKUP}verdict[*_`~]*\s*[:=]{_MARKUP}({_WORD})\b", re.IGNORECASE)
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
 #: The most cautious first.
 _CAUTION = (Verdict.REJECT, Verdict.REVISE, Verdict.APPROVE)
 
 
 def read_verdict(answer: str) -> Verdict | None:
-    """The verdict in an answer; None when it gives none.
+    """The verdict in an answer, or None.
 
-    A JSON object's `verdict` counts, else the first and the last line, where the verdict stands
-    alone or before a punctuation mark, or after `verdict:`. When both lines give one and they
-    differ, the more cautious counts: reject, then revise.
+    The `verdict` of a JSON object counts, otherwise the first and the last line. There the verdict
+    stands alone, before a punctuation mark, or after `verdict:`. If the two lines differ, the more
+    cautious verdict counts: reject, then revise.
     """
     text = answer.strip()
     found = _in_json(text)
     if found is not None:
         return found
     lines = [line for line in text.splitlines() if line.strip()]
-    said = {_in_line(line) for line in (lines[:1] + lines[-1:])}
-    return next((verdict for verdict in _CAUTION if verdict in said), None)
+    verdicts = {_in_line(line) for line in (lines[:1] + lines[-1:])}
+    return next((verdict for verdict in _CAUTION if verdict in verdicts), None)
 
 
 def _in_json(text: str) -> Verdict | None:
@@ -191,12 +191,12 @@ def _in_json(text: str) -> Verdict | None:
     with suppress(ValueError, RecursionError):
         value = json.loads(body)
     verdict = value.get("verdict") if isinstance(value, Mapping) else None
-    return _WORDS.get(verdict.strip().lower()) if isinstance(verdict, str) else None
+    return _VERDICTS.get(verdict.strip().lower()) if isinstance(verdict, str) else None
 
 
 def _in_line(line: str) -> Verdict | None:
     match = _NAMED.match(line) or _BARE.match(line)
-    return _WORDS[match[1].lower()] if match else None
+    return _VERDICTS[match[1].lower()] if match else None
 
 
 def _shown(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a routing rule asks of an event: patterns for its attributes, values for its data."""
+"""The conditions of a routing rule: patterns for an event's attributes, values for its data."""
 
 import fnmatch
 import math
@@ -10,14 +10,14 @@ from typing import Any
 from routing.errors import InvalidRoute
 from routing.event import OWN_FIELDS
 
-#: A pattern that holds one of these is a glob, as a shell knows it; any other is meant literally.
+#: A pattern with one of these characters is a shell's glob; any other pattern is literal.
 _GLOB_CHARS = re.compile(r"[*?\[]")
 _ALL = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """One attribute must equal one of `exact` or match one of `globs`."""
+    """A condition on an attribute: it equals one of `exact` or matches one of `globs`."""
 
     exact: frozenset[str]
     globs: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Patterns:
 
     @classmethod
     def checked(cls, key: str, patterns: Sequence[str]) -> "Patterns":
-        """Raises InvalidRoute for none, for an empty one, and for one that stands there twice."""
+        """Validate patterns. Raises InvalidRoute for an empty list or pattern, or a duplicate."""
         if not patterns:
             raise InvalidRoute(f"{key} is empty: name at least one pattern, or leave the key out.")
         if not all(patterns):
@@ -40,10 +40,10 @@ class Patterns:
             regex=re.compile(together) if globs else None,
         )
 
-    def handles(self) -> dict[int | None, set[str]] | None:
-        """By length, how each glob must begin; under None what must be equal. One of them is met.
+    def index_keys(self) -> dict[int | None, set[str]] | None:
+        """The prefixes of all globs by length, and under None the exact values; a match meets one.
 
-        None when a glob may begin in any way.
+        None when a glob has no literal prefix.
         """
         found: dict[int | None, set[str]] = {None: set(self.exact)} if self.exact else {}
         for glob in self.globs:
@@ -54,30 +54,30 @@ class Patterns:
         return found
 
     def probe(self) -> tuple[str, bool]:
-        """How anything begins that matches one of the patterns; True when it is all of it."""
+        """A prefix of some matching value; True when the prefix is the whole value."""
         if self.exact:
             return min(self.exact), True
         return _literal_start(self.globs[0]), False
 
     @property
     def everything(self) -> bool:
-        """True when it says nothing of an attribute that every event has."""
+        """True when it matches every present attribute."""
         return _ALL in self.globs
 
     def match(self, value: str | None) -> bool:
-        """An attribute that the event does not have matches nothing."""
+        """True when the value matches; an absent attribute (None) matches nothing."""
         if value is None:
             return False
         return value in self.exact or (self.regex is not None and bool(self.regex.match(value)))
 
     def covers(self, other: "Patterns") -> bool:
-        """True only when whatever matches `other` matches this one too."""
+        """True only when every match of `other` is a match of this one too."""
         return all(self.match(value) for value in other.exact) and all(
             glob in self.globs or self._covers_glob(glob) for glob in other.globs
         )
 
     def _covers_glob(self, other: str) -> bool:
-        # Where only stars are wild, what is wild in `other` fell to a star and may be anything.
+        # With stars only, each wildcard of `other` is matched by a star, which matches any text.
         starred = (glob for glob in self.globs if "?" not in glob and "[" not in glob)
         return any(fnmatch.fnmatchcase(other, glob) for glob in starred)
 
@@ -89,14 +89,14 @@ def _literal_start(glob: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """One field of the data must equal one of these; as `comparable` makes them."""
+    """A condition on a field of the data: it equals one of `values`, made by `comparable`."""
 
     path: tuple[str, ...]
     values: frozenset[Hashable]
 
     @classmethod
     def checked(cls, key: str, path: str, wanted: object) -> "Values":
-        """Raises InvalidRoute for a path or a value that no event can have."""
+        """Validate a path and values. Raises InvalidRoute for those that no event can have."""
         names = tuple(path.split("."))
         if not all(names):
             raise InvalidRoute(f"{key}: a field is named by a path such as build.status.")
@@ -113,16 +113,16 @@ class Values:
         return cls(names, frozenset(found))
 
     def match(self, data: Mapping[str, Any]) -> bool:
-        """A field that is missing, or holds a list or an object, matches nothing."""
+        """True when the field matches; an absent field, a list or an object matches nothing."""
         return value_at(data, self.path) in self.values
 
     def covers(self, other: "Values") -> bool:
-        """True when whatever matches `other` matches this one too."""
+        """True when every match of `other` is a match of this one too."""
         return other.values <= self.values
 
 
 def value_at(data: Mapping[str, Any], path: tuple[str, ...]) -> Hashable:
-    """What stands in the data at a path, comparable; None where nothing comparable does."""
+    """The comparable value at a path of the data; None where there is none."""
     found: Any = data
     for name in path:
         if not isinstance(found, Mapping) or name not in found:
@@ -132,7 +132,7 @@ def value_at(data: Mapping[str, Any], path: tuple[str, ...]) -> Hashable:
 
 
 def comparable(value: object) -> Hashable:
-    """A scalar so that 1 equals 1.0 but not true; None for anything else."""
+    """A hashable form of a scalar in which 1 equals 1.0 but not true; None for other values."""
     if isinstance(value, bool):
         return bool, value
     if isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)):
@@ -141,7 +141,7 @@ def comparable(value: object) -> Hashable:
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A table of tables as dotted paths: TOML writes `data.build.ok = true` as such."""
+    """Flatten nested tables to dotted paths: TOML nests `data.build.ok = true`."""
     for name, value in table.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""The decision: an event and a route table in, a plan out. Same input, same plan."""
+"""The routing decision: an event and a route table in, a plan out. Same input, same plan."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,22 +16,21 @@ _MENTION = re.compile(r"(?<![\w@.])@([A-Za-z0-9][A-Za-z0-9_-]{0,63})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The agents an event goes to, each once, in order, or a chain; and the reason in words."""
+    """The agents of an event, each once, in order, or a chain; and the reason in words."""
 
-    agents: tuple[str, ...]  #: empty where a chain is to be run
+    agents: tuple[str, ...]  #: empty for a chain
     reason: str
     chain: str | None = None  #: the chain's name, without `chain:`
-    picks: tuple[tuple[str, str], ...] = ()  #: (why, target), in the order of the decision
-    upstream: bool = False  #: the event's outcomes go back to the gateway it came from
+    picks: tuple[tuple[str, str], ...] = ()  #: (reason, target), in the order of the decision
+    upstream: bool = False  #: the event's outcomes are reported to the upstream gateway
 
 
 def decide(event: Event, rules: Rules) -> Plan:
-    """Resolve an event's targets: explicit ones, else mentions in its text, else rules, else the
-    default.
+    """Resolve an event's targets: the first of `to`, mentions in its text, rules, the default.
 
-    Raises UnknownTarget for an explicit target nobody has (a mention of nobody is just text),
-    TooManyHops for an event that agents handed on too often, and InvalidEvent when nothing says
-    where to go, or a chain is not the only target.
+    Raises UnknownTarget for an unknown name in `to`; an unknown mention is only text. Raises
+    TooManyHops for an event that agents forwarded too often. Raises InvalidEvent for an event
+    without any target, and for a chain beside another target.
     """
     if event.hops > rules.max_hops:
         raise TooManyHops(
@@ -59,7 +58,7 @@ def decide(event: Event, rules: Rules) -> Plan:
 
 
 def explain(plan: Plan, rules: Rules) -> dict[str, list[str]]:
-    """Why each agent of a plan is in it: every reason, in the order of the decision."""
+    """The reasons of each agent in a plan, in the order of the decision."""
     why: dict[str, list[str]] = {agent: [] for agent in plan.agents}
     for reason, target in plan.picks:
         for agent in rules.members(target) or ():

@@ -1,10 +1,10 @@
-"""What routing refuses.
+"""The errors of routing.
 
 RoutingError
  |- InvalidEvent    the event itself is malformed (HTTP 400)
  |   `- TooManyHops it went through more agents than the fleet allows (HTTP 400)
  |- UnknownTarget   it names an agent or a group that does not exist (HTTP 404)
- `- InvalidRoute    the route table is wrong; raised when it is read, never for an event
+ `- InvalidRoute    the route table is invalid; raised when it is read, never for an event
 """
 
 

@@ -1,9 +1,9 @@
-"""The event: an immutable envelope in CloudEvents 1.0 words, and the limits it must keep.
+"""The event: an immutable envelope in CloudEvents 1.0 terms, and its limits.
 
-Two wire forms come in. A CloudEvents structured JSON object carries the target and the text in
-`data` (`{"to": ..., "text": ...}`, or a bare string as the text); the shorthand is
-`{"to": ..., "text": ...}` itself. Both become the same `Event`, so whatever door an event comes
-through, the same `source` and `id` of the same sender mean the same event.
+There are two wire forms. A CloudEvents structured JSON object carries target and text in `data`
+(`{"to": ..., "text": ...}`, or a bare string as the text); the shorthand is
+`{"to": ..., "text": ...}` itself. Both become the same `Event`, so the same `source` and `id` of
+one sender mean the same event in any form.
 """
 
 import hashlib
@@ -22,28 +22,28 @@ from routing.errors import InvalidEvent
 EVENT_BYTES_MAX = 1024 * 1024
 #: Ids, sources, types, sessions: long enough for URNs and trace ids, short enough for a key.
 NAME_CHARS_MAX = 256
-#: The largest fleet promised is 1,000 agents, so a longer list cannot be meant.
+#: The largest supported fleet has 1,000 agents, so a longer list is a mistake.
 TARGETS_MAX = 1000
 #: Deeper JSON than this is an attack on parsers; real payloads stay below ten.
 DEPTH_MAX = 64
 #: 0 waits behind all others, 9 goes first.
 PRIORITIES = range(10)
 PRIORITY_DEFAULT = 5
-#: Names for priorities: what a sender may write instead of one, and what events get without.
+#: Names of priorities for senders, and the lanes of events that name none.
 LANE_DEFAULT, LANE_OF_AGENTS = "default", "background"
 LANES: Mapping[str, int] = {"human": 9, LANE_DEFAULT: PRIORITY_DEFAULT, LANE_OF_AGENTS: 0}
-#: No configuration allows more; see `routes.max_hops`.
+#: The highest value of `routes.max_hops`.
 HOPS_MAX = 1000
 
-#: The source of an event whose sender named none: all doors share it, so `id` alone deduplicates.
+#: The source of an event without a source. All intakes share it, so `id` alone deduplicates.
 SOURCE_DEFAULT = "fleet"
 TYPE_DEFAULT = "fleet.message"
-#: Sources of the fleet's own events begin so.
+#: Prefixes of the sources of the fleet's own events.
 RESERVED_SOURCES = ("agent:", "chain:", "mcp:", "upstream:")
 
-#: Sender of every event that comes from inside: the command line, Celery, an API without tokens.
+#: The sender of events from inside: the command line, Celery, an API without tokens.
 SENT_LOCALLY = ""
-#: Sender of the fleet's own events, and of the gateway's.
+#: The senders of the fleet's own events, and of the gateway's.
 SENT_BY_FLEET, SENT_BY_GATEWAY = "fleet", "upstream"
 
 _CLOUD_FIELDS = frozenset(
@@ -53,16 +53,16 @@ OWN_FIELDS = frozenset({"to", "text", "session", "priority", "lane"})
 _SHORTHAND = OWN_FIELDS | {"id", "source", "type", "subject", "time", "hops", "traceparent", "data"}
 #: The W3C's trace context, as CloudEvents' extension for distributed tracing carries it.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-#: Of a sender's key in a sentence, after what is not ASCII was escaped.
+#: Length of a sender's key in a sentence, after non-ASCII characters were escaped.
 _SHOWN_CHARS_MAX = 60
 _SURROGATE = re.compile("[\ud800-\udfff]")
-#: A NUL as `json.dumps` writes it; behind an odd number of backslashes it is just text about one.
+#: A NUL in the form of `json.dumps`; an escaped backslash before `u0000` is only text.
 _NUL_AS_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One message; `text` is what an agent is told, `data` what came with it."""
+    """A message to agents: `text` is the prompt, `data` further structured content."""
 
     id: str
     source: str
@@ -73,11 +73,11 @@ class Event:
     subject: str | None = None
     session: str | None = None
     priority: int = PRIORITY_DEFAULT
-    #: How many turns of agents it came through: 0 when a person or a program sent it.
+    #: The number of agents' turns before it: 0 when a person or a program sent it.
     hops: int = 0
-    #: The trace it belongs to; empty without one.
+    #: Its trace; may be empty.
     traceparent: str = ""
-    #: Its sender, as the door knows it. No wire form can say it.
+    #: The authenticated sender; not part of any wire form.
     sent_by: str = SENT_LOCALLY
     data: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,9 +91,9 @@ class Event:
         lanes: Mapping[str, int] = LANES,
         sent_by: str = SENT_LOCALLY,
     ) -> "Event":
-        """Read either wire form. `new_id` and `now` (RFC 3339) fill what the sender left out.
+        """Parse either wire form. `new_id` and `now` (RFC 3339) fill absent fields.
 
-        A lane of `lanes` stands for its priority; a priority beside it wins.
+        A lane of `lanes` stands for its priority; an explicit priority overrides it.
 
         Raises InvalidEvent with one sentence that names the field.
         """
@@ -121,30 +121,29 @@ class Event:
 
     @property
     def key(self) -> str:
-        """Identity of the event: its source, id and sender, unambiguously joined."""
+        """The identity of the event: its source, id and sender, unambiguously joined."""
         return event_key(self.source, self.id, self.sent_by)
 
     @property
     def content(self) -> str:
-        """Digest of the sender's words: `to`, `text`, `data`, `type`, `subject`, `session` and
-        `priority`.
+        """A digest of `to`, `text`, `data`, `type`, `subject`, `session` and `priority`.
 
-        `time`, `hops` and `traceparent` are left out: a door fills them in, or a repeated call
-        changes them. The order of the fields in `data` does not matter. Empty for the fleet's own
-        events, whose ids are exact.
+        It excludes `time`, `hops` and `traceparent`, which the intake fills in or a repeated call
+        changes. The order of fields in `data` does not matter. The digest is empty for the fleet's
+        own events, whose ids are exact.
         """
         if self.sent_by == SENT_BY_FLEET:
             return ""
         text = None if self.text == _as_text(self.data) else self.text
-        said = (self.to, text, self.type, self.subject, self.session, self.priority, self.data)
-        words = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        found = (self.to, text, self.type, self.subject, self.session, self.priority, self.data)
+        words = json.dumps(found, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(words.encode()).hexdigest()[:40]
 
     def forward(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """`raw`, an event that a turn of this one sends: one hop further, whatever it says itself.
+        """Set the hops of `raw`, an event sent by a turn of this event, whatever `raw` claims.
 
-        Every event that an agent makes must go through this; the hop limit ends a loop of agents
-        that call each other.
+        Every event of an agent must pass here; the hop limit ends a loop of agents that call each
+        other.
         """
         return {**raw, "hops": self.hops + 1}
 
@@ -173,18 +172,21 @@ class Event:
 
 
 def event_key(source: str, event_id: str, sent_by: str = SENT_LOCALLY) -> str:
-    """The key of the event of this source, id and sender; none of them may hold a newline."""
+    """The key of an event by source, id and sender; none of the three may hold a newline."""
     return f"{source}\n{event_id}\n{sent_by}" if sent_by else f"{source}\n{event_id}"
 
 
 def is_reserved(source: str) -> bool:
-    """Report a source of the fleet's own, also in other letters or with spaces in it."""
+    """True for a source of the fleet's own, also in look-alike letters or with spaces."""
     plain = "".join(unicodedata.normalize("NFKC", source).casefold().split())
     return plain.startswith(RESERVED_SOURCES)
 
 
 def _cloud_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Own fields and the rest of the data; extension attributes may carry own fields too."""
+    """Split a CloudEvent into the fleet's fields and the rest of the data.
+
+    Extension attributes may carry the fleet's fields too.
+    """
     if raw.get("specversion", "1.0") != "1.0":
         raise InvalidEvent("`specversion` must be '1.0', the only CloudEvents version spoken here.")
     if "data_base64" in raw:
@@ -241,7 +243,7 @@ def _time(value: object, now: str) -> str:
     if value is None:
         return now
     parsed = None
-    # Python lets any character stand between date and time, even a NUL.
+    # Python accepts any character between date and time, even a NUL.
     if isinstance(value, str) and value.isascii() and value.isprintable():
         with suppress(ValueError):
             parsed = datetime.fromisoformat(value)
@@ -253,7 +255,7 @@ def _time(value: object, now: str) -> str:
 
 
 def _priority(value: object, lane: object, hops: int, lanes: Mapping[str, int]) -> int:
-    """An unmarked event is of the default lane; one that a turn sent never passes a person's."""
+    """The priority, or that of the lane. An unmarked event of a turn never overtakes a person's."""
     if lane is not None and (not isinstance(lane, str) or lane not in lanes):
         raise InvalidEvent(f"`lane` must be one of {', '.join(sorted(lanes))}.")
     if value is None:
@@ -272,7 +274,7 @@ def _hops(value: object) -> int:
 
 
 def _traceparent(value: object) -> str:
-    """A malformed one begins no trace, and is no reason to refuse an event (W3C Trace Context)."""
+    """The trace; a malformed trace is dropped, and the event stays valid (W3C Trace Context)."""
     return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else ""
 
 
@@ -312,12 +314,12 @@ def _text(value: object, data: Mapping[str, Any]) -> str:
 
 
 def _as_text(data: Mapping[str, Any]) -> str:
-    """The text of an event that has none."""
+    """The text of an event without text."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 def _check_depth(raw: object) -> None:
-    """Level by level, so that the check itself cannot run out of stack."""
+    """Raise InvalidEvent for excessive nesting; iterative, so the check itself cannot overflow."""
     level: list[Any] = [raw]
     for _ in range(DEPTH_MAX):
         children = [

@@ -1,4 +1,4 @@
-"""One rule of the route table: conditions that all must hold, and the targets if they do."""
+"""One rule of the route table: conditions, all of which must hold, and targets."""
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -9,14 +9,14 @@ from routing.conditions import Patterns, Values, flat, value_at
 from routing.errors import InvalidRoute
 from routing.event import Event
 
-#: Every event has these; a subject is optional, so `subject = "*"` asks for any subject at all.
+#: Every event has these. A subject is optional, so `subject = "*"` requires a subject.
 _ALWAYS_THERE = ("type", "source")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Build it with `Rule.checked`. A rule without conditions matches everything."""
+    """A rule; without conditions it matches everything. Create it with `Rule.checked`."""
 
     name: str
     to: tuple[str, ...]
@@ -32,7 +32,7 @@ class Rule:
         patterns: Mapping[str, Sequence[str] | None],
         data: Mapping[str, Any],
     ) -> "Rule":
-        """A rule as it is configured; None is a pattern that is not set.
+        """Validate a rule as configured; None is an unset pattern.
 
         Raises InvalidRoute naming the key of a condition that can never hold.
         """
@@ -60,12 +60,12 @@ class Rule:
 
     @property
     def key(self) -> str:
-        """How a sentence names it."""
+        """The rule's key in the configuration."""
         return f"routes.rules.{self.name}"
 
     @property
     def everything(self) -> bool:
-        """True when it has no condition."""
+        """True when the rule has no condition."""
         return not self.patterns and not self.data
 
     def match(self, event: Event) -> bool:
@@ -76,7 +76,7 @@ class Rule:
         return all(values.match(event.data) for values in self.data.values())
 
     def covers(self, other: "Rule") -> bool:
-        """True only when this one matches every event that `other` matches."""
+        """True only when every match of `other` is a match of this one too."""
         if not (
             self.patterns.keys() <= other.patterns.keys() and self.data.keys() <= other.data.keys()
         ):
@@ -86,10 +86,10 @@ class Rule:
             for attribute, patterns in self.patterns.items()
         ) and all(values.covers(other.data[path]) for path, values in self.data.items())
 
-    def handles(self) -> Iterator[dict["FieldPath", frozenset[Hashable]]]:
-        """Of each condition by which the rule can be found: where to look, and for what."""
+    def index_keys(self) -> Iterator[dict["FieldPath", frozenset[Hashable]]]:
+        """For each indexable condition: the fields of an event, and their possible values."""
         for attribute, patterns in self.patterns.items():
-            if found := patterns.handles():
+            if found := patterns.index_keys():
                 yield {FieldPath(attribute, (), n): frozenset(texts) for n, texts in found.items()}
         for values in self.data.values():
             yield {FieldPath("data", values.path): values.values}
@@ -97,21 +97,21 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, order=True)
 class FieldPath:
-    """Where an event is looked at: a field of its data, an attribute, or how that begins."""
+    """An indexed part of an event: a field of its data, an attribute, or an attribute's prefix."""
 
     attribute: str
     path: tuple[str, ...] = ()
-    length: int | None = None  #: None: the whole of it
+    length: int | None = None  #: of the prefix; None: the whole attribute
 
     def of_event(self, event: Event) -> Hashable:
-        """What stands there; None for nothing."""
+        """The event's value of this part; None where it is absent."""
         if self.path:
             return value_at(event.data, self.path)
         text: str | None = getattr(event, self.attribute)
         return text if text is None or self.length is None else text[: self.length]
 
     def of_rule(self, rule: Rule) -> Hashable:
-        """What stands there in some event that the rule matches; None when that is not known."""
+        """This part of some event that the rule matches; None when unknown."""
         if self.path:
             values = rule.data.get(".".join(self.path))
             return next(iter(values.values)) if values else None

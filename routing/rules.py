@@ -1,4 +1,4 @@
-"""The route table, read from the configuration and checked whole."""
+"""The routes of a fleet, validated as a whole."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from routing.rule import Rule
 from routing.table import Match, Table
 from routing.targets import Reach, Targets, check_once
 
-#: People hand work on two or three times; a loop of agents would do so for ever.
+#: Real work is forwarded two or three times; a loop of agents would forward it forever.
 MAX_HOPS_DEFAULT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Where an event goes. Build it with `Rules.checked`, which refuses a wrong one."""
+    """The routes of a fleet. Create it with `Rules.checked`, which validates them."""
 
     targets: Targets
     table: Table
@@ -39,9 +39,9 @@ class Rules:
         max_hops: int = MAX_HOPS_DEFAULT,
         lanes: Mapping[str, int] = LANES,
     ) -> "Rules":
-        """A table in which every name resolves and every rule can apply.
+        """Validate routes: every name must resolve, and every rule must be able to apply.
 
-        Raises InvalidRoute naming the key, for what reaches nobody or can never apply.
+        Raises InvalidRoute naming the key.
         """
         targets = Targets.checked(agents, groups, chains)
         check_targets("routes.default", default, targets)
@@ -68,19 +68,19 @@ class Rules:
         )
 
     def members(self, target: str) -> tuple[str, ...] | None:
-        """The agents behind one target, or None when no agent or group has that name."""
+        """The agents of a target; None for an unknown name."""
         return self.targets.members(target)
 
 
 def check_targets(key: str, names: Sequence[str], targets: Targets) -> Reach:
-    """Whom the configured `names` reach. Raises InvalidRoute naming the key."""
+    """Resolve configured targets. Raises InvalidRoute naming the key."""
     check_once(key, names)
     for name in names:
         try:
             targets.resolve((name,))
         except UnknownTarget:
             raise InvalidRoute(
-                f"{key} names {name!r}, which is no agent, @group or chain:NAME."
+                f"{key} names {name!r}, which is not an agent, @group or chain:NAME."
             ) from None
     try:
         return targets.resolve(names)

@@ -1,9 +1,9 @@
-"""Many rules, so that an event finds its own without trying them all.
+"""An index of many rules: an event tries only a few of them.
 
-Each rule hangs on one of its conditions: on values of which an event must hold one, or on how an
-attribute must begin; of several, on the one that the fewest rules share. An event looks up what it
-holds there, and tries the few it finds, and those that hang on nothing. So a thousand rules that
-differ in one field cost about as much as ten.
+Each rule is indexed by one of its conditions: by values of a field, or by an attribute's prefix. Of
+several conditions the one shared by the fewest rules is chosen. An event looks up its own values,
+and tries the rules found there and all rules without an index. So a thousand rules that differ in
+one field cost about as much as ten.
 """
 
 from collections import Counter
@@ -20,68 +20,68 @@ Match = Literal["first", "all"]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Build it with `Table.checked`."""
+    """The rules and their index. Create it with `Table.checked`."""
 
     rules: tuple[Rule, ...]
     match: Match
-    hung: Mapping[FieldPath, Mapping[Hashable, Sequence[int]]]  #: positions in `rules`
-    loose: Sequence[int]  #: the positions of those that hang on nothing
+    indexed: Mapping[FieldPath, Mapping[Hashable, Sequence[int]]]  #: positions in `rules`
+    unindexed: Sequence[int]  #: positions of rules without an index
 
     @classmethod
     def checked(cls, rules: Sequence[Rule], match: Match) -> "Table":
-        """Raises InvalidRoute naming a rule that stands there twice or can never apply."""
+        """Index the rules. Raises InvalidRoute for a duplicate, or a rule that cannot apply."""
         for name, times in Counter(rule.name for rule in rules).items():
             if times > 1:
                 raise InvalidRoute(f"routes.rules.{name} is there {times} times: rename one.")
         shared = Counter(
             (place, value)
             for rule in rules
-            for handle in rule.handles()
-            for place, values in handle.items()
+            for index_key in rule.index_keys()
+            for place, values in index_key.items()
             for value in values
         )
-        hung: dict[FieldPath, dict[Hashable, list[int]]] = {}
-        loose: list[int] = []
-        table = cls(tuple(rules), match, hung, loose)
+        indexed: dict[FieldPath, dict[Hashable, list[int]]] = {}
+        unindexed: list[int] = []
+        table = cls(tuple(rules), match, indexed, unindexed)
         for position, rule in enumerate(rules):
-            table._refuse_if_useless(rule)
-            handle = min(
-                rule.handles(),
-                key=lambda handle: max(
-                    shared[at, v] for at, values in handle.items() for v in values
+            table._check_reachable(rule)
+            index_key = min(
+                rule.index_keys(),
+                key=lambda index_key: max(
+                    shared[at, v] for at, values in index_key.items() for v in values
                 ),
                 default=None,
             )
-            if handle is None:
-                loose.append(position)
+            if index_key is None:
+                unindexed.append(position)
                 continue
-            for place, values in handle.items():
+            for place, values in index_key.items():
                 for value in values:
-                    hung.setdefault(place, {}).setdefault(value, []).append(position)
+                    indexed.setdefault(place, {}).setdefault(value, []).append(position)
         return table
 
     @property
     def everything(self) -> Rule | None:
-        """The rule that matches every event, if there is one."""
+        """The rule that matches every event, or None."""
         return next((rule for rule in self.rules if rule.everything), None)
 
     def find(self, event: Event) -> list[Rule]:
-        """The rules that apply: the first that matches, or all, in the order of the file."""
-        here = set(self._at(lambda place: place.of_event(event)))
-        found = sorted(here.union(self.loose)) if here else self.loose
+        """The first matching rule, or all matching rules in the order of the file."""
+        here = set(self._positions(lambda place: place.of_event(event)))
+        found = sorted(here.union(self.unindexed)) if here else self.unindexed
         matching = (rule for rule in map(self.rules.__getitem__, found) if rule.match(event))
         if self.match == "all":
             return list(matching)
         first = next(matching, None)
         return [] if first is None else [first]
 
-    def _at(self, look: Callable[[FieldPath], Hashable]) -> Iterator[int]:
-        for place, there in self.hung.items():
-            yield from there.get(look(place), ())
+    def _positions(self, key_of: Callable[[FieldPath], Hashable]) -> Iterator[int]:
+        for place, there in self.indexed.items():
+            yield from there.get(key_of(place), ())
 
-    def _refuse_if_useless(self, rule: Rule) -> None:
-        """Compare with the rules before it that may match all it matches: they are few."""
-        candidates = {*self._at(lambda place: place.of_rule(rule)), *self.loose}
+    def _check_reachable(self, rule: Rule) -> None:
+        """Compare a rule with the few earlier rules that may cover it. Raises InvalidRoute."""
+        candidates = {*self._positions(lambda place: place.of_rule(rule)), *self.unindexed}
         for earlier in (self.rules[position] for position in sorted(candidates)):
             if not earlier.covers(rule):
                 continue

@@ -1,4 +1,4 @@
-"""What a target may be called, and whom it reaches: an agent, `@group`, `all` or `chain:NAME`."""
+"""The names of targets, and the agents that they reach: agent, `@group`, `all`, `chain:NAME`."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ _GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Whom a list of targets reaches: agents, each once and in order, or one chain."""
+    """The result of a list of targets: agents, each once and in order, or one chain."""
 
     agents: tuple[str, ...]
     chain: str | None = None
@@ -23,9 +23,9 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Every target of a fleet. Build it with `Targets.checked`."""
+    """Every target of a fleet. Create it with `Targets.checked`."""
 
-    reach: Mapping[str, tuple[str, ...]]  #: target -> its agents; chains are not in it
+    reach: Mapping[str, tuple[str, ...]]  #: target -> its agents; without chains
     chains: frozenset[str]
 
     @classmethod
@@ -35,7 +35,7 @@ class Targets:
         groups: Mapping[str, Sequence[str]],
         chains: Iterable[str] = (),
     ) -> "Targets":
-        """Every name an event can reach. Raises InvalidRoute naming the key of a wrong group."""
+        """Resolve every target. Raises InvalidRoute naming the key of an invalid group."""
         names = tuple(agents)
         known = frozenset(names)
         reach: dict[str, tuple[str, ...]] = {ALL_HANDS: names}
@@ -47,14 +47,14 @@ class Targets:
         return cls(reach, frozenset(chains))
 
     def members(self, target: str) -> tuple[str, ...] | None:
-        """The agents behind one target, or None when no agent or group has that name."""
+        """The agents of a target; None for an unknown name."""
         return self.reach.get(target)
 
     def resolve(self, targets: Sequence[str]) -> Reach:
-        """Whom they reach together.
+        """Resolve targets together.
 
-        Raises UnknownTarget for a name nobody has, and InvalidEvent for a chain beside another
-        target: a chain's stages run in order, so it has no place in a fan-out.
+        Raises UnknownTarget for an unknown name, and InvalidEvent for a chain beside another
+        target: a chain's stages run in order, so it cannot be part of a fan-out.
         """
         agents: dict[str, None] = {}
         chain = None
@@ -88,12 +88,12 @@ def _check_group(group: str, members: Sequence[str], known: frozenset[str]) -> N
         raise InvalidRoute(f"{key} is empty: name at least one agent.")
     for member in members:
         if member not in known:
-            raise InvalidRoute(f"{key} names {member!r}, which is no agent.")
+            raise InvalidRoute(f"{key} names {member!r}, which is not an agent.")
     check_once(key, members)
 
 
 def check_once(key: str, names: Sequence[str]) -> None:
-    """Raises InvalidRoute for a name that stands in a list twice."""
+    """Raise InvalidRoute for a duplicate in a list."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -1,1 +1,1 @@
-"""What the workers run."""
+"""The code that workers execute."""

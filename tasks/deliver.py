@@ -1,4 +1,4 @@
-"""Hands outcomes to their receivers. A message holds an id; the ledger knows what is open."""
+"""Delivers outcomes to their receivers. A message holds an id; the ledger knows what is open."""
 
 import logging
 
@@ -16,16 +16,16 @@ logger = logging.getLogger(__name__)
 
 @shared_task(name=DELIVER_TASK)
 def deliver(dispatch_id: str) -> None:
-    """Try what is open and due of one announced outcome."""
+    """Try each open and due receiver of one announced outcome."""
     try:
         DeliveryWorker(runtime.store(), runtime.settings(), runtime.intake).deliver(dispatch_id)
     except BrokerUnavailable as error:
-        # What was not reported stays open: beat rings for it when the broker is back.
+        # What was not reported stays open: beat requests it again when the broker is back.
         logger.warning("delivery of %s is interrupted: %s", dispatch_id, error)
 
 
-def ring(app: Celery, dispatch_id: str) -> None:
-    """Ask for a delivery now; when that fails, beat does."""
+def request_delivery(app: Celery, dispatch_id: str) -> None:
+    """Request a delivery now; when that fails, beat requests it later."""
     try:
         app.send_task(
             DELIVER_TASK,
@@ -36,4 +36,4 @@ def ring(app: Celery, dispatch_id: str) -> None:
             expires=2 * WAKEUP_RETRY_DELAY_MS / 1000,
         )
     except (OperationalError, RedisError, OSError) as error:
-        logger.warning("nobody was rung to deliver %s, beat will: %s", dispatch_id, error)
+        logger.warning("delivery of %s is not requested now, beat will: %s", dispatch_id, error)

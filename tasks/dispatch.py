@@ -1,4 +1,7 @@
-"""The heart: claim, turn, commit."""
+"""The task of a wake-up: claim the agent's next dispatch, run its turn, have the outcome delivered.
+
+A wake-up names a dispatch, but only wakes the worker: the ledger decides what runs next.
+"""
 
 import logging
 from typing import Any
@@ -8,20 +11,18 @@ from celery.exceptions import Ignore, Reject
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable, Fenced
-from fleet.ledger import State
+from fleet.ledger import Claim, State
 from fleet.store.wakeup import DISPATCH_TASK
-from fleet.worker.lease import LeaseToken
-from fleet.worker.state import WORKER
-from tasks.deliver import ring
+from fleet.worker.state import WORKER, LeaseToken
+from tasks.deliver import request_delivery
 from tasks.execution import preload, turns
-from tasks.limits import sigterm_ignored
 from tasks.tools import abandoned
 
 logger = logging.getLogger(__name__)
 
 
 class DispatchTask(Task[Any, Any]):
-    """Its Request brings the worker's lease along, and speaks for a child that was killed."""
+    """A task whose Request carries the worker's lease, and reports for a killed child."""
 
     Request = "fleet.worker.celery_requests:DispatchRequest"
 
@@ -33,32 +34,41 @@ class DispatchTask(Task[Any, Any]):
 
 @shared_task(base=DispatchTask, name=DISPATCH_TASK)
 def dispatch(dispatch_id: str) -> None:
-    """Run the agent's next dispatch: `dispatch_id` rang, the ledger decides which is next."""
-    hold, ledger = LeaseToken(**current_task.request.get("hold")), runtime.ledger()
-    if not turns.alone(hold.agent, hold.epoch, hold.fence):
+    """Run the agent's next dispatch, if there is one."""
+    claim = _claim(LeaseToken(**current_task.request.get("lease")), dispatch_id)
+    if claim is None:
+        return
+    state = _execute(claim)
+    if state == State.ANNOUNCING:
+        request_delivery(dispatch.app, claim.dispatch_id)
+    logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)
+
+
+def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:
+    """The agent's next dispatch. Raises Reject where it cannot be claimed now."""
+    if not turns.ensure_alone(lease.agent, lease.epoch, lease.fence):
         raise Reject("something of an earlier turn may still run", requeue=True)
     try:
-        claim = ledger.claim(hold.agent, hold.fence, hold.holder)
+        claim = runtime.ledger().claim(lease.agent, lease.fence, lease.holder)
     except Fenced as error:
         logger.warning("not run: %s", error)
-        return
+        return None
     except BrokerUnavailable as error:
         # Not a failure of the event: an exception would make Celery acknowledge it.
         raise Reject(str(error), requeue=True) from error
     if claim is None:
-        logger.info("nothing to do for %s", dispatch_id)
-        return
+        logger.info("nothing to do for %s", woken_by)
+    return claim
+
+
+def _execute(claim: Claim) -> State | None:
+    """The state after the turn. Raises Ignore or Reject where another attempt must end it."""
     try:
-        with sigterm_ignored(), turns.traced(claim) as span:
-            state = turns.commit(claim, ledger, turns.run(claim, ledger))
-            span.set(state=state or "refused")
+        return turns.execute(claim, runtime.ledger())
     except Fenced as error:
         raise Ignore from error
     except BrokerUnavailable as error:
         raise Reject(str(error), requeue=True) from error
     finally:
-        # What a turn has left behind would be in the way of the next one, perhaps for ever.
+        # Calls that the turn has abandoned would be in the way of the next one, perhaps for ever.
         WORKER.shared.retire_child = abandoned.running() > 0
-    if state == State.ANNOUNCING:
-        ring(dispatch.app, claim.dispatch_id)
-    logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)

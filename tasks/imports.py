@@ -1,4 +1,4 @@
-"""What a configuration names as `package.module:name`, from the folder the fleet runs in."""
+"""Importing `package.module:name` of a configuration, from the folder that the fleet runs in."""
 
 import sys
 from functools import cache
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import TurnFailed
 
 
 @cache
 def imported(path: str) -> Any:
-    """The object. Raises TurnFailed, not to be tried again, when it cannot be imported."""
+    """The object. Raises TurnFailed, not retryable, when it cannot be imported."""
     module, _, name = path.partition(":")
     # As `celery` and `python -m` do: the user's own module lies in the directory the fleet runs in.
     if str(Path.cwd()) not in sys.path:

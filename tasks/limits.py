@@ -1,8 +1,8 @@
-"""What signals may do to a turn: the time limits get through, SIGTERM does not.
+"""Signals during a turn: the time limits get through, SIGTERM does not.
 
-Celery raises SoftTimeLimitExceeded, an Exception, and LiteLLM and the OpenAI client catch it and
-try again (openai/openai-python#2737). So during a turn the signal raises a BaseException instead.
-Billiard installs its own handlers after `worker_process_init`, hence one per turn.
+Celery raises SoftTimeLimitExceeded, an Exception. LiteLLM and the OpenAI client catch that and try
+again (openai/openai-python#2737), so during a turn the signal raises a BaseException instead.
+Billiard installs its own handlers after `worker_process_init`, hence ours are set in each turn.
 """
 
 import asyncio
@@ -16,23 +16,23 @@ from typing import Any
 
 from fleet.turn.turn import Deadline
 
-#: How soon a limit that waits for an import looks again.
+#: Between checks of a limit that waits for an import.
 IMPORT_POLL_INTERVAL_S = 0.05
-#: How long a coroutine may go on without awaiting anything when the soft limit has passed.
+#: How long a coroutine may run without awaiting anything when the soft limit has passed.
 BLOCKED_S = 1.0
 
 
 class CallTimeout(BaseException):
-    """A call took too long. No Exception, so that no library retries or swallows it."""
+    """A call took too long. Not an Exception, so that no library retries or swallows it."""
 
 
 @contextmanager
 def call_limit(seconds: float) -> Iterator[None]:
-    """Within this block Overtime is raised, once, when it has lasted `seconds`, above 0.
+    """Raise CallTimeout within this block, once, when it has lasted `seconds`, above 0.
 
-    Libraries bound each wait for data; one byte a second meets that for ever. Only in the main
-    thread, which is where turns run; in another nothing is raised. A limit around this one holds,
-    and an import is waited for: the first call of a process makes many.
+    Libraries bound each wait for data; one byte a second satisfies that for ever. Only in the main
+    thread, where turns run; in another thread nothing is raised. A shorter limit around this one
+    holds. An import is finished first: the first call of a process makes many.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -59,7 +59,7 @@ def call_limit(seconds: float) -> Iterator[None]:
         finally:
             armed = False
     finally:
-        # In a block of its own: the alarm may come at the end of the other.
+        # In a block of its own: the alarm may come at the end of the inner block.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if around_s:
@@ -78,9 +78,9 @@ def _imports(frame: FrameType | None) -> bool:
 
 @contextmanager
 def soft_limit(sooner_s: float | None = None) -> Iterator[None]:
-    """Within this block the soft limit raises Deadline, once; after it, nothing.
+    """Raise Deadline at the soft limit within this block, once; after the block, nothing.
 
-    The worker's limit is its agent's; `sooner_s` is one of this turn alone, in seconds.
+    The worker keeps its agent's limit; `sooner_s` is a limit of this turn alone, in seconds.
     """
     armed = True
 
@@ -92,7 +92,7 @@ def soft_limit(sooner_s: float | None = None) -> Iterator[None]:
 
     signal.signal(signal.SIGUSR1, on_signal)
     if sooner_s is not None:
-        # By way of the other, which is blocked where a turn clears up.
+        # Through SIGUSR1, which is blocked where a turn clears up.
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGUSR1))
         signal.setitimer(signal.ITIMER_REAL, sooner_s)
     try:
@@ -101,15 +101,16 @@ def soft_limit(sooner_s: float | None = None) -> Iterator[None]:
         if sooner_s is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         # Disarmed, but not replaced by billiard's handler, which raises too: the limit may pass
-        # while the outcome is written, and must not undo it.
+        # while the outcome is recorded, and must not undo it.
         armed = False
 
 
 @contextmanager
 def noted_limit() -> Iterator[Callable[[], bool]]:
-    """Within this block the soft limit raises nothing; ask the function whether it has passed.
+    """Raise nothing at the soft limit within this block; the function is true once it has passed.
 
-    For code that must not be left between any two instructions. It asks often, and ends by itself.
+    For code that must not be interrupted between two instructions. It checks often, and ends by
+    itself.
     """
     passed = False
 
@@ -117,8 +118,8 @@ def noted_limit() -> Iterator[Callable[[], bool]]:
         nonlocal passed
         passed = True
 
-    # To block the signal would not do: a thread that does not block it takes it, and Python runs
-    # the handler in this one.
+    # Blocking the signal would not do: another thread would receive it, and Python runs the handler
+    # in this one.
     before = signal.signal(signal.SIGUSR1, on_signal)
     try:
         yield lambda: passed
@@ -130,9 +131,9 @@ def noted_limit() -> Iterator[Callable[[], bool]]:
 def loop_limit(
     loop: asyncio.AbstractEventLoop, running: "Callable[[], asyncio.Task[Any] | None]"
 ) -> Iterator[Callable[[], bool]]:
-    """Within this block the soft limit cancels a task; ask the function whether it has passed.
+    """Cancel a task at the soft limit within this block; the function is true once it has passed.
 
-    An exception raised within the loop itself would be lost, or leave it half done. Only a
+    An exception raised within the loop itself would be lost, or leave the loop in mid-step. Only a
     coroutine that blocks the loop for BLOCKED_S more gets Deadline raised where it is.
     """
     passed: list[asyncio.Handle] = []
@@ -153,7 +154,7 @@ def loop_limit(
             signal.raise_signal(signal.SIGUSR1)
         elif (blocking := asyncio.current_task(loop)) is not None:
             if blocking is running():
-                passed[0].cancel()  # or it would be told twice, the second time while it cleans up
+                passed[0].cancel()  # or it would be cancelled again while it cleans up
             raise Deadline
 
     alarm_before = signal.signal(signal.SIGALRM, on_alarm)
@@ -163,7 +164,7 @@ def loop_limit(
     finally:
         signal.signal(signal.SIGUSR1, limit_before)
         if passed:
-            # The loop goes on to the next turn, and must not find this one's there.
+            # The loop goes on to the next turn, and must not find this turn's callback.
             passed[0].cancel()
             signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, alarm_before)
@@ -171,13 +172,13 @@ def loop_limit(
 
 @contextmanager
 def sigterm_ignored() -> Iterator[None]:
-    """Within this block SIGTERM does nothing.
+    """Ignore SIGTERM within this block.
 
-    systemd sends it to every process of a service at once, and Celery to the child of a worker that
-    stops cold; billiard makes it a SystemExit, which looks like a mistake of the agent's own code.
-    But a stopping worker waits for its turn, or kills it and hands it back.
+    systemd sends SIGTERM to every process of a service at once, and Celery to the child of a worker
+    that stops cold. Billiard turns it into a SystemExit, which looks like a fault of the agent's
+    code. But a stopping worker waits for its turn, or kills and releases it.
     """
-    # No SIG_IGN: what the turn's tools start would inherit that.
+    # Not SIG_IGN, which the programs that the turn's tools start would inherit.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         yield

@@ -13,28 +13,28 @@ from fleet.ledger.maintenance import (
     sweep_all,
     watch_memory,
 )
-from tasks.deliver import ring
+from tasks.deliver import request_delivery
 
 
 @shared_task(name="fleet.reclaim")
 def reclaim() -> None:
-    """Due retries, passed deadlines, lost doorbells, vanished holders, open deliveries."""
+    """Reclaim due retries, passed deadlines, lost wake-ups, vanished holders, open deliveries."""
     if periodic_lock(runtime.store(), "reclaim", RECLAIM_PERIOD_S):
         reclaim_all(runtime.ledger(), runtime.settings())
         for dispatch_id in due(runtime.store(), runtime.settings()):
-            ring(reclaim.app, dispatch_id)
+            request_delivery(reclaim.app, dispatch_id)
 
 
 @shared_task(name="fleet.health")
 def health() -> None:
-    """The sign that beat, broker and a maintenance worker are alive, and the store's memory."""
+    """Record that beat, broker and a maintenance worker are alive, and the store's memory."""
     watch_memory(runtime.store(), runtime.settings())
     record_tick(runtime.store(), "health")
 
 
 @shared_task(name="fleet.sweep")
 def sweep() -> None:
-    """Retention."""
+    """Delete what has passed its retention."""
     if periodic_lock(runtime.store(), "sweep", SWEEP_PERIOD_S):
         sweep_all(runtime.store(), runtime.settings())
         record_tick(runtime.store(), "sweep")

@@ -1,1 +1,1 @@
-"""The HTTP side of the fleet: events in, the ledger and the bus out. Starlette on uvicorn."""
+"""The HTTP API of the fleet: events in, ledger and bus out. Starlette on uvicorn."""

@@ -1,4 +1,4 @@
-"""The HTTP API as an ASGI application: the routes, and nothing else."""
+"""The HTTP API as an ASGI application: its routes, and the life of its shared parts."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fleet.api import backend as backends
 from fleet.api.auth.access import Access
 from fleet.api.auth.middleware import AccessMiddleware
-from fleet.api.auth.tickets import Tickets
 from fleet.api.backend import Backend
 from fleet.api.bus.hub import Hub
 from fleet.api.bus.routes import BusRoutes
@@ -34,11 +33,11 @@ from fleet.ops.alerts import Alerter
 
 
 def create_api(backend: Backend | None = None, *, host: str | None = None) -> Starlette:
-    """The application; without a backend, on the fleet that this process's configuration names.
+    """The application. Without a backend it serves the configured fleet. Raises ConfigError.
 
-    `host` is where it will listen, if not where the configuration says: on an address that others
-    can reach every request needs a token. Its `state.hub` and `state.listening` must be closed, and
-    its `state.mcp` ended, for their clients to leave in order. Raises ConfigError.
+    `host` overrides the configured listen address. Where others can reach the address, every
+    request needs a token. For an orderly shutdown close `state.hub` and `state.live_text`, and call
+    `state.mcp.begin_shutdown`.
     """
     backend = backend or backends.of_this_process()
     settings = backend.settings
@@ -47,14 +46,14 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
     unguarded = backend.unguarded or backend.store
     access = Access(unguarded, closed=closed, rate_per_s=settings.api.token_rate_per_s)
     hub = Hub(unguarded, backend.reads, settings.bus.client_queue, access)
-    listening = LiveTextHub(backend.store, access)
+    live_text = LiveTextHub(backend.store, access)
     mcp = McpRoute(backend)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         hub.start()
-        # Who may send must be known before the broker goes away, or nobody could send then.
-        await access.current()
+        # Load the tokens now: without them nobody could send while the broker is away.
+        await access.refresh()
         backend.keeper.start()
         alerter = Alerter(backend.store, settings, first=True)
         alerter.start()
@@ -64,43 +63,43 @@ def create_api(backend: Backend | None = None, *, host: str | None = None) -> St
             alerter.close()
             backend.keeper.close()
             hub.close()
-            listening.close()
+            live_text.close()
             await mcp.close()
 
     app = Starlette(
         routes=[
-            *_routes(backend, hub, listening, access),
+            *_routes(backend, hub, live_text, access),
             Route("/mcp", mcp, methods=["POST"]),
         ],
         middleware=[Middleware(AccessMiddleware, host=host, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # a redirect is no problem document
+    app.router.redirect_slashes = False  # a redirect is not a problem document
     app.state.hub = hub
-    app.state.listening = listening
+    app.state.live_text = live_text
     app.state.mcp = mcp
     return app
 
 
-def _routes(backend: Backend, hub: Hub, listening: LiveTextHub, access: Access) -> list[BaseRoute]:
+def _routes(backend: Backend, hub: Hub, live_text: LiveTextHub, access: Access) -> list[BaseRoute]:
     agents = Agents(backend)
     dispatches = Dispatches(backend)
-    status = Status(backend, hub, listening)
+    status = Status(backend, hub, live_text)
     stream = BusRoutes(hub, backend.settings)
-    one = "/dispatches/{dispatch_id}"
+    dispatch = "/dispatches/{dispatch_id}"
     return [
         Route("/events/{event_id:path}", EventStatus(backend).get),
         Route("/events", EventsRoute(backend.intake, access), methods=["POST"]),
-        Route("/tickets", Tickets(access).issue, methods=["POST"]),
+        Route("/tickets", access.issue_ticket, methods=["POST"]),
         Route("/dispatches", dispatches.find),
-        Route(one, dispatches.get),
-        Route(f"{one}/cancel", dispatches.cancel, methods=["POST"]),
-        Route(f"{one}/retry", dispatches.retry, methods=["POST"]),
-        Route(f"{one}/approve", dispatches.approve, methods=["POST"]),
-        Route(f"{one}/reject", dispatches.reject, methods=["POST"]),
-        Route(f"{one}/stream", LiveTextRoute(backend, listening), methods=["GET"]),
-        Route("/callbacks/{dispatch_id}", Callbacks(backend).take, methods=["POST"]),
+        Route(dispatch, dispatches.get),
+        Route(f"{dispatch}/cancel", dispatches.cancel, methods=["POST"]),
+        Route(f"{dispatch}/retry", dispatches.retry, methods=["POST"]),
+        Route(f"{dispatch}/approve", dispatches.approve, methods=["POST"]),
+        Route(f"{dispatch}/reject", dispatches.reject, methods=["POST"]),
+        Route(f"{dispatch}/stream", LiveTextRoute(backend, live_text), methods=["GET"]),
+        Route("/callbacks/{dispatch_id}", Callbacks(backend).accept, methods=["POST"]),
         Route("/agents", agents.find),
         Route("/agents/{agent}", agents.get),
         Route("/agents/{agent}/pause", agents.pause, methods=["POST"]),
@@ -119,7 +118,7 @@ def _routes(backend: Backend, hub: Hub, listening: LiveTextHub, access: Access) 
 
 
 class _Asgi:
-    """Tells Starlette that a method is an ASGI application, not a function of a request."""
+    """Mark a method as an ASGI application; Starlette takes a bare method for a request handler."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Serving the API in the foreground: the address, the signals, and an end within two seconds."""
+"""Serving the API in the foreground: the address, the signals, and a stop within two seconds."""
 
 import errno
 import logging
@@ -22,13 +22,13 @@ from fleet.store.address import store_url
 from fleet.system.api_address import forget_address, write_address
 from fleet.system.lifeline import watch_lifeline
 
-#: What may take longer is cut off; clients of the bus leave at once.
+#: Requests that take longer are cut off; clients of the bus leave at once.
 GRACE_S = 1
-#: Bytes that wait in the kernel for one client. Linux would grow this to megabytes, and a client
-#: that reads nothing would look like one that does.
+#: The send buffer of a connection in the kernel. Linux would grow it to megabytes, and hide a
+#: client that reads nothing.
 SEND_BUFFER_BYTES = 64 * 1024
 BACKLOG = 2048
-#: The kernel gives up on a peer that acknowledges nothing.
+#: The kernel closes the connection of a peer that acknowledges nothing for this long.
 PEER_TIMEOUT_MS = 30_000
 PUBLISH_RETRY_DELAY_S = 5.0
 
@@ -43,32 +43,32 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT. Call it in the main thread.
 
-    Without a host or port those of the configuration hold; port 0 takes a free one. `announce` gets
-    the address once requests are served. Raises ConfigError for an address that others can reach
-    while there is no token, FleetError when the port cannot be had.
+    Host and port default to the configuration; port 0 picks a free port. `announce` gets the
+    address once requests are served. Raises ConfigError for an address that others can reach while
+    there is no token, and FleetError when the port cannot be opened.
     """
     watch_lifeline()
     settings = runtime.settings()
     host = settings.api.host if host is None else host
     port = settings.api.port if port is None else port
-    _check_reach(host, settings)
+    _check_exposure(host, settings)
     _check_store(settings)
     listener = _listen(host, port)
     with listener:
         url = _url(listener)
         server = _Server(create_api(host=host), lambda: _started(settings, url, announce))
-        # Uvicorn raises a signal again when it has ended in order: it must not kill the process.
+        # Uvicorn raises a signal again after its shutdown: it must not kill the process.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, server.end)
+            signal.signal(number, server.stop)
         try:
             server.run([listener])
         finally:
-            with suppress(OSError):  # a reader finds nobody there
+            with suppress(OSError):  # a stale address only leads to a refused connection
                 forget_address(settings.data_dir)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that tells when it serves, and lets the clients of the bus go before it waits."""
+    """Uvicorn with a callback once it serves; it disconnects bus clients before it waits."""
 
     def __init__(self, app: Starlette, started: Callable[[], None]) -> None:
         super().__init__(
@@ -85,51 +85,53 @@ class _Server(uvicorn.Server):
         )
         self._started = started
         self._hub = app.state.hub
-        self._listening = app.state.listening
+        self._live_text = app.state.live_text
         self._mcp = app.state.mcp
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's."""
+        """Start, and call back once requests are served."""
         await super().startup(sockets)
         if self.started:
             self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but a follower or a listener would not end by itself."""
+        """Shut down; first disconnect the long-lived clients, which would not leave."""
         self._hub.close()
-        self._listening.close()
-        self._mcp.end()
+        self._live_text.close()
+        self._mcp.begin_shutdown()
         await super().shutdown(sockets)
 
-    def end(self, _number: int, _frame: FrameType | None) -> None:
-        """End in order; also for a signal that comes before the server runs."""
+    def stop(self, _number: int, _frame: FrameType | None) -> None:
+        """Stop in order, also on a signal before the server runs."""
         self.should_exit = True
 
 
 def _started(settings: Settings, url: str, announce: Callable[[str], None] | None) -> None:
-    _publish(settings, url)
+    _publish_address(settings, url)
     if announce is not None:
         announce(url)
 
 
-def _publish(settings: Settings, url: str) -> None:
-    """Say where the API is; on a full disk again and again, while it serves."""
+def _publish_address(settings: Settings, url: str) -> None:
+    """Write the API's address; retry while the disk is full."""
     try:
         write_address(settings.data_dir, url)
     except OSError as error:
         _log.warning(
-            "%s cannot be written (%s): the API serves, and its address is not told yet",
+            "%s cannot be written (%s): the API serves, but commands cannot find it yet",
             settings.data_dir,
             error.strerror,
         )
-        again = threading.Timer(PUBLISH_RETRY_DELAY_S, _publish, (settings, url))
-        again.daemon = True
-        again.start()
+        retry = threading.Timer(PUBLISH_RETRY_DELAY_S, _publish_address, (settings, url))
+        retry.daemon = True
+        retry.start()
 
 
-def _check_reach(host: str, settings: Settings) -> None:
-    """Without a token nobody could be told from anybody. A broker that is away may know of some:
-    then the API starts, and lets nobody in until that is known."""
+def _check_exposure(host: str, settings: Settings) -> None:
+    """Raise ConfigError for a reachable address without any token.
+
+    While the broker is down the API starts all the same, and admits nobody until it has the tokens.
+    """
     if settings.api.trusted_network or not others_can_reach(host):
         return
     try:
@@ -145,7 +147,7 @@ def _check_reach(host: str, settings: Settings) -> None:
 
 
 def _check_store(settings: Settings) -> None:
-    """A setting that names no store is told now; a broker that is only away may still come."""
+    """Raise ConfigError for a setting without a store; a broker that is down may still come."""
     try:
         store_url(settings)
     except BrokerUnavailable as error:

@@ -1,1 +1,1 @@
-"""Tokens, their scopes and their tickets."""
+"""API tokens, their scopes and their tickets."""

@@ -1,8 +1,8 @@
-"""API tokens: who may do what over HTTP. The secret is shown once; the store has its SHA-256.
+"""API tokens and their rights over HTTP. The secret is shown once; the store has its SHA-256.
 
-A token is `fleet_<id>_<secret>`. The secret is 32 random bytes, so a plain hash is enough: nothing
-shorter can be guessed from it. A ticket stands for a token once, within half a minute, where a
-browser has to put it into a URL that may be logged.
+A token is `fleet_<id>_<secret>`. The secret is 32 random bytes, so a plain hash suffices: nobody
+can guess the secret. A ticket stands for a token once, within half a minute, where a browser must
+put it into a URL that may be logged.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from fleet.errors import FleetError, Forbidden
 from fleet.store import Store, keys
+from fleet.store.calls import TicketCall, TokenCall
 from fleet.store.connection import reachable
 from routing.event import SENT_BY_FLEET, SENT_BY_GATEWAY, SENT_LOCALLY
 
@@ -28,12 +29,12 @@ _PLAIN_SCOPES = ("operate", "admin")
 
 
 class TokenError(FleetError):
-    """A token cannot be made or found as asked; the sentence says why."""
+    """A token that cannot be created or found; the sentence says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What is kept of one token. Rates and sizes are None where the configuration's hold."""
+    """The stored record of a token. A limit of None means the configured limit."""
 
     id: str
     name: str
@@ -51,79 +52,79 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A token as it is kept."""
-        kept: dict[str, Any] = json.loads(text)
-        return cls(**{**kept, "scopes": tuple(kept["scopes"])})
+        """Parse a stored token."""
+        stored: dict[str, Any] = json.loads(text)
+        return cls(**{**stored, "scopes": tuple(stored["scopes"])})
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What the scopes of a token allow. Each `need_...` raises Forbidden, which names the scope."""
+    """The rights by the scopes of a token. Each `need_...` raises Forbidden naming the scope."""
 
     scopes: frozenset[str]
 
     @property
     def admin(self) -> bool:
-        """May do everything."""
+        """True when everything is allowed."""
         return "admin" in self.scopes
 
     def sends(self, agent: str) -> bool:
-        """May it send events to this agent?"""
+        """True when it may send events to this agent."""
         return self._has("send", agent)
 
     def reads(self, agent: str) -> bool:
-        """May it see this agent's dispatches and bus entries?"""
+        """True when it may see this agent's dispatches and bus entries."""
         return self._has("read", agent)
 
     @property
     def reads_all(self) -> bool:
-        """May it see also what is of no agent?"""
+        """True when it may see every agent, and records of no agent."""
         return self.reads(EVERYONE)
 
     @property
     def operates(self) -> bool:
-        """May it cancel, retry, approve and reject?"""
+        """True when it may cancel, retry, approve and reject."""
         return self.admin or "operate" in self.scopes
 
     def readable(self, agents: Iterable[str]) -> frozenset[str]:
-        """Those of `agents` that it may see."""
+        """The members of `agents` that it may see."""
         return frozenset(filter(self.reads, agents))
 
     def need_send(self, agent: str) -> None:
-        """It must be allowed to send to this agent."""
+        """Require the right to send to this agent."""
         if not self.sends(agent):
             raise _lacks(f"send:{agent}")
 
     def need_read(self, agent: str) -> None:
-        """It must be allowed to see this agent; `*` stands for what is of no agent."""
+        """Require the right to see this agent; `*` stands for records of no agent."""
         if not self.reads(agent):
             raise _lacks(f"read:{agent}")
 
     def uses(self, tools: str) -> bool:
-        """May it call the tools of this set?"""
+        """True when it may call the tools of this set."""
         return self._has("tools", tools)
 
     def need_tools(self, tools: str) -> None:
-        """It must be allowed to call the tools of this set."""
+        """Require the right to call the tools of this set."""
         if not self.uses(tools):
             raise _lacks(f"tools:{tools}")
 
     def need_operate(self) -> None:
-        """It must be allowed to operate."""
+        """Require the right to operate."""
         if not self.operates:
             raise _lacks("operate")
 
     def need_admin(self) -> None:
-        """It must be allowed everything."""
+        """Require the right to everything."""
         if not self.admin:
             raise _lacks("admin")
 
     def _has(self, verb: str, name: str) -> bool:
-        mine = self.scopes
-        return f"{verb}:{EVERYONE}" in mine or f"{verb}:{name}" in mine or "admin" in mine
+        scopes = self.scopes
+        return f"{verb}:{EVERYONE}" in scopes or f"{verb}:{name}" in scopes or "admin" in scopes
 
 
-#: Where no token is asked for, everybody may do everything.
+#: The rights of everybody where no token is needed.
 ANYTHING = Rights(frozenset({"admin"}))
 
 
@@ -134,7 +135,7 @@ def _lacks(scope: str) -> Forbidden:
 def checked_scopes(
     scopes: Sequence[str], agents: Iterable[str], tools: Iterable[str] = ()
 ) -> tuple[str, ...]:
-    """The scopes, each once. Raises TokenError for one that is none."""
+    """The scopes without duplicates. Raises TokenError for an unknown scope."""
     known = {EVERYONE, *agents}
     named = {"send": known, "read": known, "tools": {EVERYONE, *tools}}
     for scope in scopes:
@@ -142,7 +143,7 @@ def checked_scopes(
         if scope in _PLAIN_SCOPES or (mark and name in named.get(verb, ())):
             continue
         raise TokenError(
-            f"{scope[:80]!r} is no scope here: write send:AGENT, read:AGENT ('*' is every agent; "
+            f"{scope[:80]!r} is not a scope: write send:AGENT, read:AGENT ('*' is every agent; "
             f"there are {_listed(known)}), tools:SET ('*' is every set; there are "
             f"{_listed(named['tools'])}), operate or admin."
         )
@@ -163,9 +164,9 @@ def create(
     rate_per_s: float | None = None,
     body_bytes: int | None = None,
 ) -> tuple[Token, str]:
-    """A new token and its text, which nobody can find out later. Raises BrokerUnavailable.
+    """Create a token; return it with its text, which is not stored. Raises BrokerUnavailable.
 
-    The scopes must have been checked; the name is for people and need not be unique.
+    The scopes must come from `checked_scopes`. The name is for people and need not be unique.
     """
     if not name.strip() or not name.isprintable() or len(name) > NAME_CHARS_MAX:
         raise TokenError(f"A name is 1 to {NAME_CHARS_MAX} printable characters.")
@@ -178,43 +179,44 @@ def create(
         rate_per_s=rate_per_s,
         body_bytes=body_bytes,
     )
-    kept = Token.parse(store.run("token", "create", token.id, json.dumps(asdict(token))))
-    return kept, f"fleet_{token.id}_{secret}"
+    call = TokenCall(verb="create", token_id=token.id, record=json.dumps(asdict(token)))
+    stored = Token.parse(str(store.run(call)))
+    return stored, f"fleet_{token.id}_{secret}"
 
 
 def revoke(store: Store, which: str) -> list[Token]:
-    """Revoke the token of this id, or every one of this name; those that were still good.
+    """Revoke the token of this id, or all tokens of this name; return those revoked now.
 
-    Raises TokenError when there is none, BrokerUnavailable.
+    Raises TokenError when there is none, and BrokerUnavailable.
     """
     found = [token for token in read_all(store).values() if which in (token.id, token.name)]
     if not found:
         raise TokenError(f"There is no token {which[:64]!r}; `fleet token list` shows them.")
-    return [token for token in found if store.run("token", "revoke", token.id, "")]
+    return [t for t in found if store.run(TokenCall(verb="revoke", token_id=t.id))]
 
 
 def read_all(store: Store) -> dict[str, Token]:
-    """Every token there ever was, by id. Raises BrokerUnavailable."""
+    """Every token, revoked tokens included, by id. Raises BrokerUnavailable."""
     with reachable():
-        kept: Any = store.client.hgetall(keys.TOKENS)
-    return {token_id: Token.parse(text) for token_id, text in kept.items()}
+        stored: Any = store.client.hgetall(keys.TOKENS)
+    return {token_id: Token.parse(text) for token_id, text in stored.items()}
 
 
 def senders(store: Store) -> tuple[str, ...]:
-    """Every sender that an event can be of. Raises BrokerUnavailable."""
+    """Every possible sender of an event. Raises BrokerUnavailable."""
     of_tokens = (token.sent_by for token in read_all(store).values())
     return (SENT_LOCALLY, SENT_BY_GATEWAY, SENT_BY_FLEET, *of_tokens)
 
 
 def last_change(store: Store) -> str:
-    """Names the newest change of any token; '' before the first. Raises BrokerUnavailable."""
+    """The id of the newest change of any token; '' before the first. Raises BrokerUnavailable."""
     with reachable():
         newest: Any = store.client.xrevrange(keys.ACCESS_NEWS, count=1)
     return str(newest[0][0]) if newest else ""
 
 
 def match(text: str, tokens: Mapping[str, Token]) -> Token | None:
-    """The token of this text, unless it is unknown or revoked; in constant time for each length."""
+    """The token of this text; None when unknown or revoked. Constant time for each length."""
     found = _TEXT.fullmatch(text)
     token = tokens.get(found[1]) if found else None
     digest = token.digest if token else "0" * 64
@@ -223,19 +225,19 @@ def match(text: str, tokens: Mapping[str, Token]) -> Token | None:
 
 
 def issue_ticket(store: Store, token_id: str) -> str:
-    """A ticket for this token; '' stands for nobody in particular. Raises BrokerUnavailable."""
+    """Issue a ticket for this token; '' means a caller without one. Raises BrokerUnavailable."""
     ticket = secrets.token_urlsafe(24)
-    store.run("ticket", "issue", _digest(ticket), token_id, TICKET_S * 1000)
+    digest, ttl_ms = _digest(ticket), TICKET_S * 1000
+    store.run(TicketCall(verb="issue", digest=digest, token_id=token_id, ttl_ms=ttl_ms))
     return ticket
 
 
 def use_ticket(store: Store, ticket: str) -> str | None:
-    """The id of the ticket's token; None when it was used, is too old or none.
+    """Redeem a ticket for its token's id; None when it is used, expired or unknown.
 
     Raises BrokerUnavailable.
     """
-    kept = store.run("ticket", "use", _digest(ticket), "", 0)
-    return None if kept is None else str(kept)
+    return store.run(TicketCall(verb="use", digest=_digest(ticket)))
 
 
 def _digest(text: str) -> str:

@@ -1,1 +1,1 @@
-"""The benchmarks, one module each: `run(**options)` measures, `OPTIONS` names what can be set."""
+"""The benchmarks, one module each: `run(**options)` measures, `OPTIONS` has the defaults."""

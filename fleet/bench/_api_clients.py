@@ -1,6 +1,6 @@
-"""HTTP clients that do as little as they can: a request, its answer, the next request.
+"""Minimal HTTP clients: a request, its answer, the next request.
 
-Told on standard input what to do, one JSON object a line; each is answered with one.
+Commands come on standard input, one JSON object a line; each is answered with one.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ _LENGTH = b"content-length:"
 
 
 async def _send(host: str, port: int, request: bytes, count: int, waits_ms: list[float]) -> int:
-    """`count` requests, one after the other, on one connection; how many were accepted."""
+    """Send `count` requests in turn on one connection; return how many were accepted."""
     reader, writer = await asyncio.open_connection(host, port)
     accepted = 0
     for _ in range(count):
@@ -55,9 +55,9 @@ async def _run(host: str, port: int, connections: int, events: int, text: str) -
 def main() -> None:
     """Serve standard input until it ends."""
     for line in sys.stdin:
-        told = json.loads(line)
-        told.pop("do")
-        print(json.dumps(asyncio.run(_run(**told))), flush=True)
+        request = json.loads(line)
+        request.pop("do")
+        print(json.dumps(asyncio.run(_run(**request))), flush=True)
 
 
 if __name__ == "__main__":

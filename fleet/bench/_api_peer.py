@@ -1,7 +1,7 @@
-"""What `fleet bench api` compares with: an endpoint before bare Celery.
+"""The peer of `fleet bench api`: an endpoint in front of bare Celery.
 
-It checks that the body is an event for somebody and publishes a task, in a thread because
-`send_task` blocks. No record, no deduplication, no bus.
+It validates the target and text of an event and publishes a task, in a thread because `send_task`
+blocks. It has no record, no deduplication, no bus.
 """
 
 import sys

@@ -1,19 +1,19 @@
-"""The auditor: what a run left behind, held against what was promised. It asks no living process.
+"""The auditor: checks the records of a run against the guarantees. It queries no living process.
 
-It reads four records that are written by different hands: the sender's list of what was accepted,
-the ledger, the bus, and two logs made outside of the fleet, in which the provider notes each call
-and each turn notes its own life. The last two carry CLOCK_MONOTONIC, one clock for the machine.
+It reads five records by different writers: the sender's list of accepted dispatches, the ledger,
+the bus, the provider's log of calls, and the turns' diary. The last two are written outside of the
+fleet, and carry CLOCK_MONOTONIC, one clock for the machine.
 
-What counts as broken:
+Violations:
 
 lost            accepted, but without an outcome in the ledger or on the bus
 doubled         more than one outcome, another in the ledger than on the bus, or a start after it
 overlaps        two turns of one agent, or of one session, at the same time
 reordered       within a session, a start while an earlier one had not yet ended; among an agent's
                 events without a session, a first start before that of an earlier one
-repeated_calls  a call made again although an attempt before had finished and journalled it
-stale_writes    an outcome written under a token that was not the agent's newest any more, or a
-                token given to two holders
+repeated_calls  a call repeated although an earlier attempt had finished and journalled it
+stale_writes    an outcome written under a token other than the agent's newest, or a token given
+                to two holders
 """
 
 from collections import defaultdict
@@ -30,7 +30,7 @@ _ENDS_TURN = {*OUTCOMES, "dispatch_failed", "dispatch_queued"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMark:
-    """One line of a turn about itself."""
+    """One line of a turn's diary."""
 
     at_ns: int
     kind: str  #: start, alive, kept (a step is in the journal), end
@@ -44,20 +44,20 @@ class RunMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request as the provider saw it."""
+    """One request in the provider's log."""
 
     dispatch_id: str
     step: str
     attempt: int
     started_ns: int
-    finished_ns: int | None  #: None: the caller was gone before the whole answer was written
+    finished_ns: int | None  #: None: the caller disconnected before the whole answer was written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Everything that a run left behind."""
+    """All records of a run."""
 
-    accepted: frozenset[str]  #: dispatch ids that a sender was told
+    accepted: frozenset[str]  #: dispatch ids that a sender received
     bus: tuple[BusEvent, ...]
     #: The records of the ledger by dispatch id, as they are stored.
     records: Mapping[str, Mapping[str, str]]
@@ -69,7 +69,7 @@ class History:
 
 @dataclass(slots=True)
 class AuditReport:
-    """The violations, each as a sentence, and what else a run is described by."""
+    """The violations, each as a sentence, and the figures of a run."""
 
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -88,23 +88,23 @@ class AuditReport:
 
     @property
     def violations(self) -> list[str]:
-        """All of them, each with its kind before it."""
+        """All violations, each prefixed by its kind."""
         kinds = ("lost", "doubled", "overlaps", "reordered", "repeated_calls", "stale_writes")
         return [f"{kind}: {text}" for kind in kinds for text in getattr(self, kind)]
 
 
 def audit(history: History) -> AuditReport:
-    """Judge one history."""
-    verdict = AuditReport(accepted=len(history.accepted))
-    _judge_outcomes(history, verdict)
-    _judge_bus_order(history, verdict)
-    _judge_turns(history.marks, verdict)
-    _judge_calls(history, verdict)
-    _judge_tokens(history, verdict)
-    return verdict
+    """Check one history."""
+    result = AuditReport(accepted=len(history.accepted))
+    _check_outcomes(history, result)
+    _check_bus_order(history, result)
+    _check_turns(history.marks, result)
+    _check_calls(history, result)
+    _check_tokens(history, result)
+    return result
 
 
-def _judge_outcomes(history: History, verdict: AuditReport) -> None:
+def _check_outcomes(history: History, result: AuditReport) -> None:
     ends: dict[str, list[str]] = defaultdict(list)
     since: dict[str, float] = {}
     for entry in history.bus:
@@ -114,24 +114,28 @@ def _judge_outcomes(history: History, verdict: AuditReport) -> None:
         elif entry.type in OUTCOMES:
             ends[dispatch_id].append(OUTCOMES[entry.type])
             began = since.get(dispatch_id, _millis(entry))
-            verdict.worst_s = max(verdict.worst_s, (_millis(entry) - began) / 1000)
+            result.worst_s = max(result.worst_s, (_millis(entry) - began) / 1000)
         elif entry.type == "dispatch_started" and ends[dispatch_id]:
-            verdict.doubled.append(f"{dispatch_id} started again after {ends[dispatch_id]}")
+            result.doubled.append(f"{dispatch_id} started again after {ends[dispatch_id]}")
         elif entry.type == "dispatch_failed" and entry.fields.get("stage") == "worker_lost":
-            verdict.interrupted += 1
+            result.interrupted += 1
     for dispatch_id in sorted(history.accepted | history.records.keys()):
-        told = ends[dispatch_id]
+        ends_on_bus = ends[dispatch_id]
         state = history.records.get(dispatch_id, {}).get("state", "unknown")
-        if not told or state not in OUTCOMES.values():
-            verdict.lost.append(f"{dispatch_id} is {state} in the ledger and {told} on the bus")
-        elif told != [state]:
-            verdict.doubled.append(f"{dispatch_id} is {state} in the ledger and {told} on the bus")
+        if not ends_on_bus or state not in OUTCOMES.values():
+            result.lost.append(
+                f"{dispatch_id} is {state} in the ledger and {ends_on_bus} on the bus"
+            )
+        elif ends_on_bus != [state]:
+            result.doubled.append(
+                f"{dispatch_id} is {state} in the ledger and {ends_on_bus} on the bus"
+            )
         else:
-            verdict.outcomes[state] = verdict.outcomes.get(state, 0) + 1
+            result.outcomes[state] = result.outcomes.get(state, 0) + 1
 
 
-class _Line:
-    """Who stands before whom, as acceptances and outcomes come by on the bus."""
+class _Queue:
+    """The expected order of starts, by the acceptances and outcomes on the bus."""
 
     def __init__(self, records: Mapping[str, Mapping[str, str]]) -> None:
         self._records = records
@@ -139,24 +143,24 @@ class _Line:
         self._waiting: dict[str, list[str]] = defaultdict(list)
 
     def join(self, dispatch_id: str, agent: str, session: str) -> None:
-        """Accepted, or queued again, which changes nothing."""
-        line = self._waiting[self._place(agent, session)]
-        if dispatch_id not in line:
-            line.append(dispatch_id)
+        """Record an acceptance; a repeat changes nothing."""
+        queue = self._waiting[self._place(agent, session)]
+        if dispatch_id not in queue:
+            queue.append(dispatch_id)
 
     def before(self, dispatch_id: str, agent: str, session: str) -> str | None:
-        """Who should have started instead of this one, if anybody."""
-        line = self._waiting[self._place(agent, session)]
-        if dispatch_id not in line:  # not its first start
+        """The dispatch that should have started first, or None."""
+        queue = self._waiting[self._place(agent, session)]
+        if dispatch_id not in queue:  # not its first start
             return None
-        first = line[0] if session else min(line, key=self._order)
+        first = queue[0] if session else min(queue, key=self._order)
         return None if first == dispatch_id else first
 
     def leave(self, dispatch_id: str, agent: str, session: str) -> None:
-        """Ended, or, without a session, started."""
-        line = self._waiting[self._place(agent, session)]
-        if dispatch_id in line:
-            line.remove(dispatch_id)
+        """Record an outcome or, without a session, a start."""
+        queue = self._waiting[self._place(agent, session)]
+        if dispatch_id in queue:
+            queue.remove(dispatch_id)
 
     def _order(self, dispatch_id: str) -> float:
         return float(self._records.get(dispatch_id, {}).get("order", 0))
@@ -165,9 +169,9 @@ class _Line:
         return f"session {session}" if session else f"agent {agent}"
 
 
-def _judge_bus_order(history: History, verdict: AuditReport) -> None:
-    """Starts in order, and one at a time, as the bus tells it."""
-    line = _Line(history.records)
+def _check_bus_order(history: History, result: AuditReport) -> None:
+    """Check by the bus that dispatches start in order, one at a time for each agent."""
+    queue = _Queue(history.records)
     running: dict[str, str] = {}
     joined: set[str] = set()
     for entry in history.bus:
@@ -177,19 +181,19 @@ def _judge_bus_order(history: History, verdict: AuditReport) -> None:
         session = str(entry.fields.get("session") or "")
         if entry.type == "dispatch_queued" and dispatch_id not in joined:
             joined.add(dispatch_id)
-            line.join(dispatch_id, agent, session)
+            queue.join(dispatch_id, agent, session)
         elif entry.type == "dispatch_started":
             other = running.get(agent, dispatch_id)
             if other != dispatch_id:
-                verdict.overlaps.append(f"{dispatch_id} started while {agent} ran {other}")
+                result.overlaps.append(f"{dispatch_id} started while {agent} ran {other}")
             running[agent] = dispatch_id
-            if first := line.before(dispatch_id, agent, session):
-                verdict.reordered.append(f"{dispatch_id} started before {first}")
+            if first := queue.before(dispatch_id, agent, session):
+                result.reordered.append(f"{dispatch_id} started before {first}")
             if not session:
-                line.leave(dispatch_id, agent, session)
+                queue.leave(dispatch_id, agent, session)
         if entry.type in OUTCOMES:
-            line.leave(dispatch_id, agent, session)
-        # A worker's death is noted by the one that takes its place, together with the next start.
+            queue.leave(dispatch_id, agent, session)
+        # A worker's death is recorded by its successor, together with the next start.
         lost = entry.type == "dispatch_failed" and entry.fields.get("stage") == "worker_lost"
         if entry.type in _ENDS_TURN and not lost and running.get(agent) == dispatch_id:
             del running[agent]
@@ -197,14 +201,14 @@ def _judge_bus_order(history: History, verdict: AuditReport) -> None:
 
 @dataclass(slots=True)
 class _Run:
-    """One attempt's own life, from its first sign to its last."""
+    """The lifetime of an attempt, by its own diary."""
 
     name: str
     first_ns: int
     last_ns: int
 
 
-def _judge_turns(marks: Iterable[RunMark], verdict: AuditReport) -> None:
+def _check_turns(marks: Iterable[RunMark], result: AuditReport) -> None:
     runs: dict[tuple[str, str, int, int], _Run] = {}
     places: dict[str, set[tuple[str, str, int, int]]] = defaultdict(set)
     for mark in marks:
@@ -223,15 +227,15 @@ def _judge_turns(marks: Iterable[RunMark], verdict: AuditReport) -> None:
         for run in ordered[1:]:
             if run.first_ns < longest.last_ns:
                 both_ms = (min(run.last_ns, longest.last_ns) - run.first_ns) / 1e6
-                verdict.overlaps.append(
+                result.overlaps.append(
                     f"{place}: {run.name} began {both_ms:.1f} ms before the end of {longest.name}"
                 )
             longest = max(longest, run, key=lambda run: run.last_ns)
 
 
-def _judge_calls(history: History, verdict: AuditReport) -> None:
-    # The first that is known to have kept it: by the ledger at the end, or by a turn's own word.
-    kept = {
+def _check_calls(history: History, result: AuditReport) -> None:
+    # By step, the first attempt known to have journalled it: by the ledger or by a turn's diary.
+    journalled = {
         (dispatch_id, step): attempt
         for dispatch_id, steps in history.journal.items()
         for step, attempt in steps.items()
@@ -239,24 +243,24 @@ def _judge_calls(history: History, verdict: AuditReport) -> None:
     for mark in history.marks:
         if mark.kind == "kept":
             step = (mark.dispatch_id, mark.step)
-            if mark.attempt > kept.get(step, mark.attempt):
-                verdict.resumed_steps += 1
-            kept[step] = min(mark.attempt, kept.get(step, mark.attempt))
+            if mark.attempt > journalled.get(step, mark.attempt):
+                result.resumed_steps += 1
+            journalled[step] = min(mark.attempt, journalled.get(step, mark.attempt))
     made: dict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in history.calls:
         made[call.dispatch_id, call.step].append(call)
     for step, calls in made.items():
         attempts = [call.attempt for call in calls]
         twice = len(attempts) > len(set(attempts))
-        if twice or max(attempts) > kept.get(step, max(attempts)):
-            verdict.repeated_calls.append(
-                f"step {step[1]} of {step[0]} was kept by attempt {kept.get(step)}, "
+        if twice or max(attempts) > journalled.get(step, max(attempts)):
+            result.repeated_calls.append(
+                f"step {step[1]} of {step[0]} was kept by attempt {journalled.get(step)}, "
                 f"called by {attempts}"
             )
-        verdict.paid_again += max(0, sum(call.finished_ns is not None for call in calls) - 1)
+        result.paid_again += max(0, sum(call.finished_ns is not None for call in calls) - 1)
 
 
-def _judge_tokens(history: History, verdict: AuditReport) -> None:
+def _check_tokens(history: History, result: AuditReport) -> None:
     newest: dict[str, int] = {}
     holders: dict[tuple[str, int], str] = {}
     for entry in history.bus:
@@ -264,20 +268,20 @@ def _judge_tokens(history: History, verdict: AuditReport) -> None:
         if entry.type == "agent_online":
             fence, holder = int(entry.fields["fence"]), str(entry.fields.get("holder"))
             if fence < newest.get(agent, 0):
-                verdict.stale_writes.append(f"{agent}: token {fence} after {newest[agent]}")
+                result.stale_writes.append(f"{agent}: token {fence} after {newest[agent]}")
             if holders.setdefault((agent, fence), holder) != holder:
-                verdict.stale_writes.append(f"{agent}: token {fence} was given to two holders")
+                result.stale_writes.append(f"{agent}: token {fence} was given to two holders")
             newest[agent] = fence
         elif entry.type in OUTCOMES:
             record = history.records.get(str(entry.fields["dispatch_id"]), {})
             attempt, _, fence_of = record.get("committed", "").partition("/")
-            # Without a commit nobody's turn ended it: expired, cancelled, buried by a claim. What
-            # ran from the spool did so under the lock of its machine, see `backfill.lua`.
-            held = fence_of == "spool" or int(fence_of or 0) == newest.get(agent)
+            # Without a commit no turn ended it: expired, cancelled, dead-lettered by a claim. A
+            # dispatch run from the spool ran under its machine's lock, see `backfill.lua`.
+            under_lease = fence_of == "spool" or int(fence_of or 0) == newest.get(agent)
             if entry.type == "dispatch_completed" and not (
-                held and attempt == record.get("attempt")
+                under_lease and attempt == record.get("attempt")
             ):
-                verdict.stale_writes.append(
+                result.stale_writes.append(
                     f"{record.get('id')} was ended by {attempt}/{fence_of} "
                     f"under token {newest.get(agent)}, attempt {record.get('attempt')}"
                 )

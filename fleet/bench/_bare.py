@@ -1,8 +1,8 @@
-"""Bare Celery as it is measured beside the fleet: the settings its own documentation recommends.
+"""Bare Celery as the peer of the fleet, with the settings that its documentation recommends.
 
     celery -A fleet.bench._bare worker -Q bare.a1 -c 1 -P prefork --without-gossip ...
 
-It does the same no-op through Celery's message alone: no ledger, no bus, no lease.
+It runs the same no-op through Celery's message alone: no ledger, no bus, no lease.
 """
 
 import os
@@ -13,7 +13,7 @@ from celery import Celery, signals
 from fleet.bench import _turns
 from fleet.system.lifeline import watch_lifeline
 
-#: Set by the benchmark for this process.
+#: Variables set by the benchmark for this process.
 URL, TIMEOUT_S, LITELLM = "BENCH_BROKER_URL", "BENCH_VISIBILITY_TIMEOUT_S", "BENCH_LITELLM"
 
 
@@ -30,7 +30,7 @@ def configured(url: str, visibility_timeout_s: float) -> Celery:
         broker_channel_error_retry=True,
         broker_transport_options={
             "visibility_timeout": visibility_timeout_s,
-            # Looked at every second, which is the most often it can be.
+            # Checked every second, the shortest interval there is.
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
             "priority_steps": [0],
@@ -47,14 +47,14 @@ def _follow_the_benchmark(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
-    # The same line as a turn's, under a name instead of a number.
-    _turns.note(f"ready:{sender.hostname.partition('@')[0]}")
+    # A line like a turn's, with a name instead of a number.
+    _turns.record(f"ready:{sender.hostname.partition('@')[0]}")
 
 
 if URL in os.environ:
     app = configured(os.environ[URL], float(os.environ[TIMEOUT_S]))
-    app.task(name="noop")(_turns.note)
-    app.task(name="hold")(_turns.held)
+    app.task(name="noop")(_turns.record)
+    app.task(name="hold")(_turns.hold_text)
     app.task(name="stay")(_turns.stay)
     if os.environ.get(LITELLM):
         __import__("tasks.model.completion", fromlist=["load"]).load()

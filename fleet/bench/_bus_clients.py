@@ -1,6 +1,6 @@
-"""A process of WebSocket clients that do as little as they can: the servers are to be measured.
+"""A process of minimal WebSocket clients, to measure servers.
 
-It is told on standard input what to do, one JSON object a line, and answers each with one.
+Commands come on standard input, one JSON object a line; each is answered with one.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from contextlib import suppress
 from typing import Any
 
 _MARK = b'"reason":"'
-#: Connections are made so many at once; the servers' backlog is no subject here.
+#: Connections opened at once; the servers' backlog is not measured here.
 _AT_ONCE = 50
 _PONG = 0x8A
 _PING, _CLOSE = 0x9, 0x8
 
 
 class BusClient(asyncio.Protocol):
-    """Counts what comes: `number.sent_ns` in each text; numbers grow by one."""
+    """A client that counts deliveries: a text holds `number.sent_ns`, and numbers grow by one."""
 
     def __init__(self, crowd: "Crowd", request: bytes) -> None:
         self._crowd = crowd
@@ -28,17 +28,17 @@ class BusClient(asyncio.Protocol):
         self._data = bytearray()
         self._open = False
         self._transport: asyncio.Transport | None = None
-        self.last = crowd.behind  #: the newest number that came
+        self.last = crowd.behind  #: the newest number received
         self.opened = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Request the upgrade."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type
         self._transport = transport
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        """Frames, in whatever pieces."""
+        """Handle frames, in any fragmentation."""
         now = time.monotonic_ns()
         self._data += data
         if not self._open:
@@ -53,11 +53,11 @@ class BusClient(asyncio.Protocol):
         self._frames(now)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """What does not come any more is missed."""
+        """Count the loss; later deliveries are missed."""
         self._crowd.lost += 1
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -87,11 +87,11 @@ class BusClient(asyncio.Protocol):
         if len(words) != 2:  # a notice, or another's event
             self._crowd.other += 1
             return
-        self._crowd.took(self, int(words[0]), now - int(words[1]), now)
+        self._crowd.record(self, int(words[0]), now - int(words[1]), now)
 
 
 class Crowd:
-    """All clients of this process, and what they have measured since `begin`."""
+    """All clients of this process, and their figures since `begin`."""
 
     def __init__(self) -> None:
         self.clients: list[BusClient] = []
@@ -100,7 +100,7 @@ class Crowd:
         self.begin(0)
 
     def begin(self, last: int) -> None:
-        """Forget what was measured; what comes next is number `last` + 1."""
+        """Reset the figures; the next delivery is number `last` + 1."""
         self.waits_ns = array("q")
         self.received = self.duplicated = self.skipped = self.other = self.lost = 0
         self.newest_ns = 0
@@ -108,8 +108,8 @@ class Crowd:
         for client in self.clients:
             client.last = last
 
-    def took(self, client: BusClient, number: int, wait_ns: int, now: int) -> None:
-        """One delivery."""
+    def record(self, client: BusClient, number: int, wait_ns: int, now: int) -> None:
+        """Count a delivery."""
         if number <= client.last:
             self.duplicated += 1
             return
@@ -123,7 +123,7 @@ class Crowd:
             self._arrived.set()
 
     async def open(self, host: str, port: int, count: int, query: str) -> None:
-        """`count` more clients."""
+        """Open `count` more clients."""
         loop = asyncio.get_running_loop()
         key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         request = (
@@ -139,7 +139,7 @@ class Crowd:
             await asyncio.gather(*(client.opened for client in made))
 
     async def wait(self, deliveries: int, seconds: float) -> None:
-        """Until that many have come, or nothing comes any more in time."""
+        """Wait for so many deliveries, at most `seconds`."""
         self._awaited = deliveries - self.received
         self._arrived.clear()
         if self._awaited > 0:
@@ -148,7 +148,7 @@ class Crowd:
                     await self._arrived.wait()
 
     def figures(self) -> dict[str, Any]:
-        """What was measured."""
+        """The figures since `begin`."""
         waits = sorted(self.waits_ns)
 
         def share(part: float) -> float:
@@ -166,7 +166,7 @@ class Crowd:
         }
 
     def close(self) -> None:
-        """Hang up everybody."""
+        """Disconnect all clients."""
         for client in self.clients:
             client.close()
         self.clients.clear()
@@ -177,15 +177,15 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     crowd = Crowd()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        told = json.loads(line)
+        request = json.loads(line)
         answer: dict[str, Any] = {}
-        match told.pop("do"):
+        match request.pop("do"):
             case "open":
-                await crowd.open(**told)
+                await crowd.open(**request)
             case "begin":
-                crowd.begin(**told)
+                crowd.begin(**request)
             case "wait":
-                await crowd.wait(**told)
+                await crowd.wait(**request)
                 answer = crowd.figures()
             case "close":
                 crowd.close()

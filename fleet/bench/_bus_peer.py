@@ -1,7 +1,7 @@
-"""The endpoint that `fleet bench bus` compares with: one blocking read of the stream per client.
+"""The peer of `fleet bench bus`: an endpoint with one blocking read of the stream per client.
 
-What one writes first, and what tutorials show: accept, then XREAD BLOCK from the client's own place
-and send what comes. The same ASGI server, the same Redis client, the same JSON.
+It is the first design of most tutorials: accept, then XREAD BLOCK from the client's own place and
+send the entries. ASGI server, Redis client and JSON are the same as the fleet's.
 """
 
 import json
@@ -48,7 +48,7 @@ def create(url: str) -> Starlette:
 
 
 def rows(answer: Any) -> Any:
-    """What XREAD answered, in either version of the protocol."""
+    """The rows of an XREAD answer, in either version of the protocol."""
     if not answer:
         return []
     return answer[keys.BUS][0] if isinstance(answer, dict) else answer[0][1]

@@ -1,7 +1,7 @@
-"""The fleet that a chaos run torments: real processes behind a proxy, kept running like by systemd.
+"""The target of a chaos run: real processes behind a proxy, restarted as by systemd.
 
-Hosts with the agents' workers reach the broker through the proxy. Beat and the worker of the shared
-queues reach it too. The sender and the auditor's reader do not: what they see is the truth.
+Hosts with the agents' workers, beat and the worker of the shared queues reach the broker through
+the proxy. The sender and the auditor's reader connect directly, so their view is undisturbed.
 """
 
 import json
@@ -27,7 +27,7 @@ from fleet.store import Store, keys, open_store
 from fleet.store.connection import reachable
 
 READY_S_MAX = 120.0
-#: As `Restart=always` with a short `RestartSec`.
+#: Like `Restart=always` with a short `RestartSec`.
 POLL_INTERVAL_S = 0.05
 _CHUNK = 1000
 
@@ -54,7 +54,7 @@ _QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", 
 
 
 class Target:
-    """`hosts` hosts, each with a worker for each agent, one beat, and one worker for the rest."""
+    """Hosts, each with a worker for each agent, one beat, and one worker for the shared queues."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Target:
         turn: str = "fleet.bench._chaos_turns:calls",
         timeout_s: float = 60.0,
     ) -> None:
-        """A host for each of `ports`, on which it finds the broker; beat uses the first."""
+        """A host for each of `ports`, its broker's port; beat uses the first."""
         self.agents = agents
         self.diary = where.folder / "diary.log"
         self.diary.touch()
@@ -83,7 +83,7 @@ class Target:
         self.processes = Processes(where, "target")
         self.log = where.folder / "target.log"
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._restarter = threading.Thread(target=self._restart_ended, daemon=True)
         self._commands = self._all_commands()
 
     def _write(self, port: int, ttl_s: float, turn: str, timeout_s: float) -> Path:
@@ -112,7 +112,7 @@ class Target:
         return made
 
     def start(self) -> None:
-        """Start everything, and return when every agent's lease is held and beat ticks."""
+        """Start all processes; return when every agent's lease is held and beat ticks."""
         for name, (argv, env) in self._commands.items():
             self.processes.start(name, argv, env)
         leases = [keys.lease(agent) for agent in self.agents]
@@ -120,17 +120,17 @@ class Target:
         client = self.store.client
         while client.exists(*leases) < len(leases) or not client.exists(keys.BEAT):
             if time.monotonic() > until:
-                said = self.processes.last_words()
-                raise FleetError(f"The fleet to torment did not get ready: {said}")
+                line = self.processes.last_line()
+                raise FleetError(f"The fleet to torment did not get ready: {line}")
             time.sleep(0.05)
-        self._keeper.start()
+        self._restarter.start()
 
     def pid(self, name: str) -> int:
         """The process of `host0`, `shared` or `beat`."""
         return self.processes.running[name].pid
 
     def worker(self, agent: str) -> int | None:
-        """The main process of the worker that holds an agent, None while nobody lives who does."""
+        """The main process of the worker that holds an agent; None without a living worker."""
         with reachable():
             holder = self.store.client.hget(keys.lease(agent), "holder")
         pid = int(str(holder).rpartition(":")[2]) if holder else 0
@@ -144,20 +144,20 @@ class Target:
         return sum(int(n) for place, n in counts.items() if place.partition("|")[2] in live)
 
     def history(self, accepted: frozenset[str], calls: tuple[Call, ...]) -> History:
-        """Everything that is left of the run."""
+        """The records of the run."""
         return read_history(self.store, self.diary, accepted, calls)
 
     def stop(self) -> None:
-        """End every process; none is left, not even a stopped one."""
+        """Stop every process, suspended processes included."""
         self._stopping.set()
-        if self._keeper.is_alive():
-            self._keeper.join()
+        if self._restarter.is_alive():
+            self._restarter.join()
         self.processes.stop()
         self.store.close()
 
-    def _keep(self) -> None:
+    def _restart_ended(self) -> None:
         while not self._stopping.wait(POLL_INTERVAL_S):
-            # What a test has started beside them is its own to start again.
+            # A test restarts its own additional processes itself.
             for name, (argv, env) in self._commands.items():
                 if self.processes.running[name].poll() is not None:
                     self.processes.start(name, argv, env)
@@ -166,7 +166,7 @@ class Target:
 def read_history(
     store: Store, diary: Path, accepted: frozenset[str], calls: tuple[Call, ...]
 ) -> History:
-    """What the auditor judges: the store's part of it, and the diary's."""
+    """Read the auditor's records from the store and the diary."""
     entries, after = [], "0-0"
     while chunk := bus.read(store, after, count=_CHUNK):
         entries += chunk
@@ -201,7 +201,7 @@ def children(pid: int) -> list[int]:
 
 
 def kill(*pids: int, number: signal.Signals = signal.SIGKILL) -> bool:
-    """Signal each; True when one of them was still there."""
+    """Send a signal to each process; True when one of them was alive."""
     hit = False
     for pid in pids:
         with suppress(ProcessLookupError):

@@ -1,11 +1,11 @@
 """The turn of a chaos run: a few model calls over real HTTP, and a diary that survives its death.
 
-The text of an event is `<steps> <seconds of each call>`, and perhaps `fail`: then the provider
-refuses the last call of the first attempt, and the dispatch is tried again later.
+The text of an event is `<steps> <seconds of each call>`, optionally with `fail`: then the provider
+refuses the last call of the first attempt, and the dispatch is retried.
 
-The diary is one file that all turns of a run append to, a line by one `write`, so lines never mix
-and a SIGKILL loses none that was written. While a turn lives it says so every `ALIVE_S`, from a
-thread, so that its last line is close to its end however that came.
+The diary is one file. All turns of a run append to it, each line by one `write`, so lines never mix
+and a SIGKILL loses no written line. A thread of each turn writes a line every `ALIVE_S`, so the
+last line is close to the turn's end, whatever caused it.
 """
 
 import http.client
@@ -20,33 +20,32 @@ from pathlib import Path
 
 from fleet.bench._auditor import RunMark
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 
-#: Where the lines go.
+#: The variable with the path of the diary.
 DIARY = "BENCH_DIARY"
-#: The provider's port on loopback.
+#: The variable with the provider's port on loopback.
 PROVIDER = "BENCH_PROVIDER_PORT"
 
 ALIVE_S = 0.05
-#: How much longer than it should a call may take.
+#: How late a call may return.
 LATE_S_MAX = 30.0
 
 
 def calls(turn: Turn) -> str:
-    """Make the calls that the event's text asks for; each is a journalled step."""
+    """Make the calls that the event's text describes; each is a journalled step."""
     steps, seconds, *rest = turn.text.split(" ")
     with diary(turn) as write:
         for number in range(1, int(steps) + 1):
             fails = rest == ["fail"] and turn.claim.attempt == 1 and number == int(steps)
-            call = partial(ask, turn, number, float(seconds), fails=fails)
+            call = partial(request, turn, number, float(seconds), fails=fails)
             turn.step("ask", {"number": number}, call)
             write("kept", number)
     return turn.claim.dispatch_id
 
 
-def ask(turn: Turn, number: int, seconds: float, *, fails: bool = False) -> str:
-    """One call that takes `seconds`. Raises TurnFailed when it is refused, or OSError."""
+def request(turn: Turn, number: int, seconds: float, *, fails: bool = False) -> str:
+    """Make a call of `seconds`. Raises TurnFailed when the provider refuses it, or OSError."""
     name = f"{turn.claim.dispatch_id}/{number}/{turn.claim.attempt}"
     body = {"name": name, "seconds": seconds, "fails": fails}
     port = int(os.environ[PROVIDER])
@@ -63,7 +62,7 @@ def ask(turn: Turn, number: int, seconds: float, *, fails: bool = False) -> str:
 
 
 def read_diary(path: Path) -> list[RunMark]:
-    """Every line, in the order of writing."""
+    """Read the diary, in the order of writing."""
     marks = []
     for line in path.read_text().splitlines():
         at_ns, kind, agent, session, dispatch_id, attempt, pid, step = line.split("\t")
@@ -83,7 +82,7 @@ def read_diary(path: Path) -> list[RunMark]:
 
 
 class Diary:
-    """Writes lines about one turn: `write(kind, step)`."""
+    """A writer of lines about one turn: `write(kind, step)`."""
 
     def __init__(self, turn: Turn) -> None:
         self._file = os.open(os.environ[DIARY], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -104,18 +103,18 @@ class Diary:
         os.write(self._file, line.encode())
 
     def live(self) -> None:
-        """Say so until it is over."""
+        """Write `alive` lines until `over` is set."""
         while not self.over.wait(ALIVE_S):
             self("alive")
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file."""
         os.close(self._file)
 
 
 @contextmanager
 def diary(turn: Turn) -> Iterator[Diary]:
-    """Within this block the turn writes its diary."""
+    """Write a turn's diary within this context."""
     write = Diary(turn)
     write("start")
     living = threading.Thread(target=write.live, daemon=True)

@@ -1,4 +1,4 @@
-"""The two that are compared: a fleet under its host, and bare Celery workers, on one broker."""
+"""The two contenders: a fleet under its host, and bare Celery workers, on one broker."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from fleet.store.address import kombu_url
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.process_group import kill_session
 
-#: What `fleet up` starts and a bare worker of a fleet would be started with.
+#: The options of `fleet up` for a worker, as a bare worker would be started.
 BARE = "celery worker: acks_late, prefetch 1, reject_on_worker_lost, prefork -c 1 per queue, "
 BARE += "without gossip, mingle and heartbeat"
 
@@ -30,7 +30,7 @@ STOP_S_MAX = 15.0
 
 
 class Contender(Protocol):
-    """Takes texts for agents, and runs them."""
+    """A system under test: it takes texts for agents, and runs them."""
 
     name: str
 
@@ -39,21 +39,21 @@ class Contender(Protocol):
         ...
 
     def send_many(self, agent: str, texts: Sequence[str]) -> None:
-        """Publish several, the fastest documented way."""
+        """Publish several texts, the fastest documented way."""
         ...
 
 
 class Processes:
-    """Started processes, each its own session, which end with this one."""
+    """Started processes, each in its own session; all of them end with this process."""
 
     def __init__(self, where: Lab, name: str) -> None:
-        self._said = where.folder / f"{name}.log"
-        self._output = self._said.open("ab")
-        self._lifeline, self._held = os.pipe()
+        self._log_path = where.folder / f"{name}.log"
+        self._output = self._log_path.open("ab")
+        self._lifeline, self._lifeline_end = os.pipe()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, argv: Sequence[str], env: dict[str, str]) -> None:
-        """Start `argv` under `name`, in place of the one that had it."""
+        """Start `argv` under `name`, instead of the last process of this name."""
         self.running[name] = subprocess.Popen(
             argv,
             env={**os.environ, **env, LIFELINE_FD: str(self._lifeline)},
@@ -64,13 +64,13 @@ class Processes:
             pass_fds=[self._lifeline],
         )
 
-    def last_words(self) -> str:
-        """The last line that any of them printed."""
-        lines = self._said.read_text(errors="replace").split("\n")
+    def last_line(self) -> str:
+        """The last line printed by any of the processes."""
+        lines = self._log_path.read_text(errors="replace").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "nothing was printed")
 
     def stop(self) -> None:
-        """End them all: SIGTERM, then SIGKILL."""
+        """Stop all processes: SIGTERM, then SIGKILL."""
         for process in self.running.values():
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -81,13 +81,13 @@ class Processes:
             kill_session(process.pid)
             process.wait(STOP_S_MAX)
         self.running.clear()
-        os.close(self._held)
+        os.close(self._lifeline_end)
         os.close(self._lifeline)
         self._output.close()
 
 
 class Fleet:
-    """A fleet whose agents run `turn` of `_turns`, or the echo model for `llm`; by `fleet host`."""
+    """A `fleet host`; its agents run `turn` of `_turns`, or the echo model for `llm`."""
 
     name = "fleet"
 
@@ -102,18 +102,18 @@ class Fleet:
         self.processes = Processes(where, "host")
 
     def start(self, name: str = "host") -> None:
-        """Start the host, or another; `await_ready` waits for the first one's workers."""
+        """Start a host; `await_ready` waits for the workers of the first host."""
         argv = [sys.executable, "-m", "fleet", "host"]
         self.processes.start(name, argv, {"FLEET_CONFIG": str(self._config)})
 
-    def await_ready(self, patience_s: float = READY_S_MAX) -> None:
+    def await_ready(self, timeout_s: float = READY_S_MAX) -> None:
         """Return when every agent's lease is held."""
         leases = [keys.lease(agent) for agent in self.agents]
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + timeout_s
         while self.store.client.exists(*leases) < len(leases):
             if time.monotonic() > until or self.processes.running["host"].poll() is not None:
-                said = self.processes.last_words()
-                raise FleetError(f"The host of {len(leases)} agents did not get ready: {said}")
+                line = self.processes.last_line()
+                raise FleetError(f"The host of {len(leases)} agents did not get ready: {line}")
             time.sleep(0.01)
 
     def send(self, agent: str, text: str) -> None:
@@ -145,7 +145,7 @@ class Bare:
         litellm: bool = False,
         port: int | None = None,
     ) -> None:
-        """`port` is where the workers find the broker, when not at its own."""
+        """`port` is the broker's port for the workers, if not its own."""
         self.agents = list(agents)
         self._lab = where
         self._turn = turn
@@ -165,9 +165,9 @@ class Bare:
             argv += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
             self.processes.start(agent, argv, self._env)
 
-    def await_ready(self, patience_s: float = READY_S_MAX) -> None:
-        """Return when every worker has said that it consumes."""
-        self._lab.await_lines({f"ready:{agent}" for agent in self.agents}, patience_s)
+    def await_ready(self, timeout_s: float = READY_S_MAX) -> None:
+        """Return when every worker has reported that it consumes."""
+        self._lab.await_lines({f"ready:{agent}" for agent in self.agents}, timeout_s)
 
     def send(self, agent: str, text: str) -> None:
         """Publish one task."""

@@ -1,10 +1,10 @@
-"""What goes wrong in a chaos run, when, and to whom: drawn from a seed before the run begins."""
+"""The faults of a chaos run, their times and victims: drawn from a seed before the run begins."""
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Kinds that count as a kill, and how often each is drawn among a hundred.
+#: Kinds that count as a kill, and their weights in percent.
 KILLS = {
     "child": 40,  # the process that runs the turn
     "worker": 28,  # its parent, which renews the lease
@@ -28,7 +28,7 @@ TROUBLES = {
 }
 #: Troubles for each kill.
 TROUBLE_SHARE = 0.3
-#: How long a stopped process, a silent wire or a stopped broker stays so, in times to live.
+#: Duration of a stopped process, a silent wire and a stopped broker, in times to live.
 STOPPED_TTLS = (1.2, 2.5)
 SILENT_TTLS = (0.1, 1.5)
 BROKER_STOPPED_TTLS = (0.2, 1.2)
@@ -38,13 +38,13 @@ BROKER_AWAY_S = (0.0, 0.8)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing to do."""
+    """One fault."""
 
     at_s: float  #: from the start of the run, at the earliest
     kind: str
     agent: str
     host: int
-    seconds: float  #: how long it lasts, where it lasts
+    seconds: float  #: its duration, where it has one
 
     @property
     def kills(self) -> bool:
@@ -62,9 +62,9 @@ def schedule(
     ttl_s: float,
     power_losses: int = 0,
 ) -> list[Fault]:
-    """Exactly `kills` kills and some trouble besides, at random times; the same for the same seed.
+    """Draw exactly `kills` kills, and some other troubles, at random times. Deterministic by seed.
 
-    Every kind comes at least once where there are as many kills as kinds.
+    Every kind comes at least once if there are as many kills as kinds.
     """
     draw = random.Random(seed)
     power = ["power"] * min(power_losses, kills)

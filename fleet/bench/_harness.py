@@ -1,8 +1,8 @@
-"""What every benchmark shares: its own broker and folder, two contenders, and the printed object.
+"""The harness of all benchmarks: a broker and a folder, rounds of two contenders, and the report.
 
-A benchmark runs in a folder of its own below the fleet's data folder, on an embedded broker of its
-own, with an environment that holds nothing of the user's fleet. Both contenders use that broker,
-the same machine and the same minutes: their rounds take turns, and which goes first changes.
+A benchmark has a folder of its own below the fleet's data folder, and an embedded broker of its
+own. Its environment is without the settings of the user's fleet. Both contenders share the broker,
+the machine and the minutes: their rounds alternate, and so does the first contender.
 """
 
 import os
@@ -33,13 +33,13 @@ from fleet.errors import ConfigError, FleetError
 Option = int | float | str
 Figures = dict[str, Any]
 
-#: Every line a turn writes is there within milliseconds; after this long something is broken.
+#: A turn's line comes within milliseconds; after this long the run fails.
 TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a turn wrote when it started."""
+    """The line of a turn, written at its start."""
 
     number: str
     at_ns: int  #: CLOCK_MONOTONIC
@@ -67,7 +67,7 @@ class Lab:
         self._part = b""
 
     def lines(self) -> list[Line]:
-        """What turns have written since the last call."""
+        """Lines of turns since the last call."""
         with self.log.open("rb") as log:
             log.seek(self._read)
             new = log.read()
@@ -76,10 +76,10 @@ class Lab:
         split = (line.decode().split(" ") for line in whole)
         return [Line(number, int(at_ns), int(pid)) for number, at_ns, pid in split]
 
-    def await_lines(self, numbers: set[str], patience_s: float = TIMEOUT_S) -> dict[str, Line]:
-        """The first line of each number; other lines are passed over. Raises FleetError."""
+    def await_lines(self, numbers: set[str], timeout_s: float = TIMEOUT_S) -> dict[str, Line]:
+        """Wait for the first line of each number; ignore other lines. Raises FleetError."""
         found: dict[str, Line] = {}
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + timeout_s
         while len(found) < len(numbers):
             for line in self.lines():
                 if line.number in numbers:
@@ -87,9 +87,9 @@ class Lab:
             if time.monotonic() > until:
                 raise FleetError(
                     f"{len(numbers) - len(found)} of {len(numbers)} turns did not start within "
-                    f"{patience_s:g} s; the logs are in {self.folder} while this runs."
+                    f"{timeout_s:g} s; the logs are in {self.folder} while this runs."
                 )
-            # As rare as keeps the figures, because the reader shares the machine with the read.
+            # The longest pause that keeps the figures: reading loads the measured machine.
             time.sleep(0.001)
         return found
 
@@ -105,12 +105,12 @@ class Lab:
 
 @contextmanager
 def lab(options: Mapping[str, Option]) -> Iterator[Lab]:
-    """A lab in a new folder, taken down at the end, by SIGTERM too."""
+    """Open a lab in a new folder; it is removed at the end, by SIGTERM too."""
     root = load().data_dir.absolute()
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=root))
     ours = {name: os.environ.pop(name) for name in list(os.environ) if _hidden(name)}
-    before = signal.signal(signal.SIGTERM, _leave)
+    before = signal.signal(signal.SIGTERM, _exit)
     try:
         os.environ[_turns.LOG] = str(folder / "turns.log")
         durability: Durability = "always" if options["durability"] == "always" else "everysec"
@@ -127,19 +127,19 @@ def lab(options: Mapping[str, Option]) -> Iterator[Lab]:
 
 
 def _hidden(name: str) -> bool:
-    """Settings of the user's fleet, but for where a server binary is and what a test inherits."""
+    """True for settings of the user's fleet, except the server's binary and settings of tests."""
     return name.startswith("FLEET_") and not name.startswith(("FLEET_REDIS_SERVER", "FLEET_TEST_"))
 
 
-def _leave(_number: int, _frame: object) -> NoReturn:
+def _exit(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def settle(defaults: Mapping[str, Option], given: Mapping[str, Option]) -> dict[str, Option]:
+def parse_options(defaults: Mapping[str, Option], given: Mapping[str, Option]) -> dict[str, Option]:
     """The options of a run, each of its default's type.
 
-    Raises ConfigError for one not known, and for what is no number, or none above zero. What is 0
-    by default may be 0.
+    Raises ConfigError for an unknown option, and for a value that is not a number above zero. An
+    option with the default 0 may be 0.
     """
     unknown = set(given) - set(defaults)
     if unknown:
@@ -157,14 +157,14 @@ def settle(defaults: Mapping[str, Option], given: Mapping[str, Option]) -> dict[
 
 
 def in_turns(rounds: int, contenders: Sequence[Any], measure: Callable[[Any], Figures]) -> Any:
-    """`rounds` of `measure` for each contender, A B B A A B ...; one list of figures for each."""
+    """Run `rounds` of `measure` in the order A B B A A B ...; one list of figures a contender."""
     results: list[list[Figures]] = [[] for _ in contenders]
     order = list(enumerate(contenders))
     for number in range(rounds):
         for place, contender in order:
             results[place].append(measure(contender))
-            said = " ".join(f"{k}={v:g}" for k, v in results[place][-1].items())
-            progress(f"round {number + 1}/{rounds} {contender.name}: {said}")
+            text = " ".join(f"{k}={v:g}" for k, v in results[place][-1].items())
+            progress(f"round {number + 1}/{rounds} {contender.name}: {text}")
         order.reverse()
     return results
 
@@ -176,7 +176,7 @@ def medians(rounds: Sequence[Figures]) -> Figures:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One benchmark under way: its options, settled, and where it happens."""
+    """A running benchmark: its options and its lab."""
 
     name: str
     of: str  #: the peer
@@ -184,19 +184,19 @@ class Bench:
     where: Lab
 
     def number(self, name: str) -> int:
-        """An option that is a whole number."""
+        """An option as a whole number."""
         return int(self.options[name])
 
     def in_turns(
         self, contenders: Sequence[Any], measure: Callable[[Any], Figures], times: int = 1
     ) -> Any:
-        """As the function, for `times` as many rounds as the option says."""
+        """Call `in_turns` for `times` the rounds of the option."""
         return in_turns(times * self.number("rounds"), contenders, measure)
 
     def compare(
         self, contenders: Sequence[Any], measure: Callable[[Any], Figures]
     ) -> dict[str, Any]:
-        """The report of two contenders, by the medians of their rounds."""
+        """Compare two contenders by the medians of their rounds."""
         ours, theirs = self.in_turns(contenders, measure)
         return self.report(medians(ours), medians(theirs))
 
@@ -209,14 +209,14 @@ class Bench:
 def bench(
     name: str, of: str, defaults: Mapping[str, Option], given: Mapping[str, Option]
 ) -> Iterator[Bench]:
-    """Settle the options and open a lab. Raises as `settle`."""
-    options = settle(defaults, given)
+    """Parse the options and open a lab. Raises ConfigError."""
+    options = parse_options(defaults, given)
     with lab(options) as where:
         yield Bench(name, of, options, where)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed."""
+    """The smallest value that a `share` of the values does not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
@@ -227,7 +227,7 @@ def rounded(value: float) -> float:
 
 
 def ratio(ours: Figures, theirs: Figures) -> Figures:
-    """Ours divided by theirs, figure by figure; zero or nothing below the line gives None."""
+    """Divide ours by theirs, figure by figure; None where the divisor is zero or absent."""
     out: Figures = {}
     for name, value in ours.items():
         other = theirs.get(name)
@@ -255,19 +255,19 @@ def report(
 
 
 def machine(where: Lab) -> dict[str, Any]:
-    """What the figures depend on."""
-    told = server_info(where.endpoint.url)
-    kind = "Valkey" if told.get("server_name") == "valkey" else "Redis"
+    """The machine and the software behind the figures."""
+    info = server_info(where.endpoint.url)
+    kind = "Valkey" if info.get("server_name") == "valkey" else "Redis"
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "load": rounded(os.getloadavg()[0]),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "broker": f"{kind} {told.get('valkey_version') or told.get('redis_version')}",
+        "broker": f"{kind} {info.get('valkey_version') or info.get('redis_version')}",
         "fsync": where.durability,
     }
 
 
 def progress(text: str) -> None:
-    """A line for the person who waits."""
+    """Print a line of progress on standard error."""
     print(text, file=sys.stderr, flush=True)

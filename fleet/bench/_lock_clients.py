@@ -2,8 +2,8 @@
 
     python -m fleet.bench._lock_clients URL THREADS TURNS
 
-It reads rounds from its standard input, one a line: whose lock, and when to begin by
-CLOCK_MONOTONIC. Of each it prints when the last of its threads was done, and how long each waited.
+It reads rounds from standard input, one a line: the lock's name, and the time to begin by
+CLOCK_MONOTONIC. For each round it prints the time of its last thread's end, and all waits.
 """
 
 import json
@@ -32,12 +32,12 @@ class Ours:
         self.store = open_store(url)
 
     def lock(self, turn: str) -> AbstractContextManager[Any]:
-        """The lock for which all contend, for one of them."""
+        """The contended lock, for one client."""
         return SessionLock(self.store, "contended", turn, TTL_S, TIMEOUT_S)
 
 
 class Theirs:
-    """redis-py's Lock as it comes: it asks every 100 ms."""
+    """redis-py's Lock with its defaults: it polls every 100 ms."""
 
     name = "redis-py"
 
@@ -45,7 +45,7 @@ class Theirs:
         self.client = redis.Redis.from_url(url)
 
     def lock(self, _turn: str) -> AbstractContextManager[Any]:
-        """As `Ours.lock`."""
+        """The contended lock, for one client."""
         lock: AbstractContextManager[Any] = self.client.lock(
             "bench:contended", timeout=TTL_S, blocking_timeout=TIMEOUT_S
         )
@@ -56,7 +56,7 @@ Side = Ours | Theirs
 
 
 def main(url: str, threads: int, turns: int) -> None:
-    """Play rounds until standard input ends."""
+    """Run rounds until standard input ends."""
     locks = {
         side.name: [side.lock(f"{os.getpid()}-{number}") for number in range(threads)]
         for side in (Ours(url), Theirs(url))

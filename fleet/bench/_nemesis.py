@@ -1,4 +1,4 @@
-"""Does what the schedule says, to real processes."""
+"""The nemesis: carries out scheduled faults on real processes."""
 
 import signal
 import threading
@@ -9,18 +9,18 @@ from fleet.bench._chaos_fleet import Target, children, kill
 from fleet.bench._faults import Fault
 from fleet.bench._harness import Lab
 from fleet.bench._power import Power
-from fleet.bench._wire import EventPipe
+from fleet.bench._wire import ChaosNetwork
 from fleet.errors import BrokerUnavailable
 
-#: How long all possible victims may be on their way back: a host that was killed takes seconds.
+#: How long to wait for any victim: a killed host comes back within seconds.
 VICTIM_S_MAX = 60.0
 _POLL_INTERVAL_S = 0.01
 
 
 class Nemesis:
-    """Carries out faults, one after another; those that last end by themselves meanwhile."""
+    """Executor of faults, one after another; a lasting fault ends by itself."""
 
-    def __init__(self, where: Lab, target: Target, wire: EventPipe, power: Power | None) -> None:
+    def __init__(self, where: Lab, target: Target, wire: ChaosNetwork, power: Power | None) -> None:
         self.done: Counter[str] = Counter()
         self.kills = 0
         self.bytes_cut = 0  #: by power losses: written, and not fsynced
@@ -29,12 +29,12 @@ class Nemesis:
         self._wire = wire
         self._power = power
         self._stopped: set[int] = set()
-        self._ending: list[threading.Timer] = []
+        self._timers: list[threading.Timer] = []
         if power is not None:
             power.watch(where)
 
     def do(self, fault: Fault) -> None:
-        """Carry out one fault, on another agent where the chosen one has no worker now."""
+        """Carry out a fault, on another agent if the drawn agent has no worker now."""
         kind = fault.kind
         if kind in ("cut", "reset"):
             proxy = self._wire.proxies[fault.host]
@@ -45,7 +45,7 @@ class Nemesis:
                 proxy.mute(fault.seconds) if kind == "mute" else proxy.hold(fault.seconds)
             )
         elif kind in ("broker", "power"):
-            self._end_broker(fault.seconds, power=kind == "power")
+            self._kill_broker(fault.seconds, power=kind == "power")
         elif kind == "stop_broker":
             self._stop((self._where.endpoint.pid,), fault.seconds)
         elif kind in ("host", "shared", "beat"):
@@ -56,25 +56,25 @@ class Nemesis:
         self.kills += fault.kills
 
     def heal(self) -> None:
-        """Nothing is stopped any more, and nothing will be."""
-        for timer in self._ending:
+        """Resume every stopped process, and cancel the timers."""
+        for timer in self._timers:
             timer.cancel()
         kill(*self._stopped, number=signal.SIGCONT)
         self._stopped.clear()
 
     def _hit(self, fault: Fault) -> bool:
-        """A worker, its child, or both; False when nobody was there to be hit."""
+        """Hit a worker, its child, or both; False without a victim."""
         worker = self._find(fault.agent)
         if worker is None:
             return False
-        who = fault.kind.removeprefix("stop_")
-        victims = [] if who == "worker" else children(worker)
-        if who != "child":
+        target = fault.kind.removeprefix("stop_")
+        victims = [] if target == "worker" else children(worker)
+        if target != "child":
             victims.append(worker)
         return kill(*victims) if fault.kills else self._stop(tuple(victims), fault.seconds)
 
     def _find(self, agent: str) -> int | None:
-        """The living worker of an agent, or of the next one that has one."""
+        """The living worker of an agent, or of the next agent that has one."""
         place = self._target.agents.index(agent)
         agents = [*self._target.agents[place:], *self._target.agents[:place]]
         until = time.monotonic() + VICTIM_S_MAX
@@ -91,18 +91,18 @@ class Nemesis:
     def _stop(self, pids: tuple[int, ...], seconds: float) -> bool:
         hit = kill(*pids, number=signal.SIGSTOP)
         self._stopped |= {*pids}
-        timer = threading.Timer(seconds, self._go_on, (pids,))
+        timer = threading.Timer(seconds, self._resume, (pids,))
         timer.daemon = True
-        self._ending.append(timer)
+        self._timers.append(timer)
         timer.start()
         return hit
 
-    def _go_on(self, pids: tuple[int, ...]) -> None:
+    def _resume(self, pids: tuple[int, ...]) -> None:
         kill(*pids, number=signal.SIGCONT)
         self._stopped -= {*pids}
 
-    def _end_broker(self, away_s: float, *, power: bool) -> None:
-        """SIGKILL, or as if the power went; then the next server on the same data."""
+    def _kill_broker(self, away_s: float, *, power: bool) -> None:
+        """Kill the broker, with a power loss if `power`; then start it on the same data."""
         broker = self._where.broker
         kill(self._where.endpoint.pid)
         while broker.alive():

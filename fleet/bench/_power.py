@@ -1,9 +1,9 @@
-"""A power loss, as far as a process can show it: what was not yet fsynced is gone.
+"""A simulated power loss: bytes that were not yet fsynced are lost.
 
-strace follows the server and notes each write to the append-only file and each fsync of it. After
-SIGKILL the file is cut back by what was written since the last fsync began. Writes are cut in their
-order and the disk is believed: torn sectors and disks that lie are not modelled. The file must not
-be rewritten meanwhile, so that is switched off.
+strace records each write to the server's append-only file and each fsync of it. After SIGKILL the
+file is cut back by the bytes written since the last fsync began. Writes are cut in their order, and
+the disk is trusted: torn sectors and lying disks are not modelled. Rewrites of the file are
+switched off, because a rewrite would replace it.
 """
 
 import os
@@ -26,7 +26,7 @@ _TIMEOUT_S = 10.0
 
 
 class Power:
-    """Watches one server at a time. Raises FleetError where strace is missing or may not trace."""
+    """A watch on one server at a time. Raises FleetError without strace or its permission."""
 
     def __init__(self) -> None:
         if shutil.which("strace") is None:
@@ -38,8 +38,8 @@ class Power:
         self._pid = 0
 
     def watch(self, where: Lab) -> None:
-        """Follow the server that runs now; returns when its next fsync would be seen."""
-        self.end()
+        """Trace the running server; return when the trace works."""
+        self.stop()
         client = where.client()
         client.config_set("auto-aof-rewrite-percentage", 0)
         self._pid = where.endpoint.pid
@@ -70,7 +70,7 @@ class Power:
         self._await_sync(client, self._strace)
 
     def lose(self) -> int:
-        """After the server's SIGKILL: cut its file back; how many bytes were lost."""
+        """Cut the file back after the server's SIGKILL; return how many bytes were lost."""
         if self._strace is not None:
             self._strace.wait(_TIMEOUT_S)
         unsynced = unsynced_bytes(self._trace.read_text())
@@ -78,8 +78,8 @@ class Power:
             os.truncate(path, os.path.getsize(path) - size)
         return sum(unsynced.values())
 
-    def end(self) -> None:
-        """Watch no more."""
+    def stop(self) -> None:
+        """Stop the trace."""
         if self._strace is None:
             return
         if self._strace.poll() is None:
@@ -95,22 +95,22 @@ class Power:
         while b"sync(" not in self._trace.read_bytes():
             if strace.poll() is not None or time.monotonic() > until:
                 strace.kill()
-                said = strace.stderr.read() if strace.stderr else b""
+                output = strace.stderr.read() if strace.stderr else b""
                 raise FleetError(
-                    f"strace cannot follow the broker: {said.decode(errors='replace').strip()}"
+                    f"strace cannot follow the broker: {output.decode(errors='replace').strip()}"
                 )
             client.set("bench:power", self._pid)
             time.sleep(0.01)
 
 
 def unsynced_bytes(trace: str) -> dict[str, int]:
-    """By file, what had been written whole when the server died, but not fsynced since.
+    """The bytes of each file that were written when the server died, but not yet fsynced.
 
-    A write or an fsync that was under way counts as not done; where that is unknown the answer is
-    too small rather than too large, so that nothing that was fsynced is ever cut.
+    A write or an fsync under way counts as not done. In doubt the answer is too small rather than
+    too large: fsynced bytes are never cut.
     """
     found: dict[str, int] = {}
-    #: By thread: the file of an fsync under way, and what it will have made safe.
+    #: By thread: the file of an fsync under way, and the bytes that it makes safe.
     syncing: dict[str, tuple[str, int]] = {}
     for line in trace.splitlines():
         thread, _, rest = line.partition(" ")

@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: who descends from whom, and what they have used."""
+"""Processes by /proc: their descent and their resource use."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on; empty for a process that is gone."""
+    """The fields of /proc/PID/stat from the third on; empty for an ended process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -15,7 +15,7 @@ def stat(pid: int) -> list[str]:
 
 
 def parent(pid: int) -> int:
-    """Of a living process. Raises ProcessLookupError for one that is gone."""
+    """The parent of a process. Raises ProcessLookupError for an ended process."""
     if fields := stat(pid):
         return int(fields[1])
     raise ProcessLookupError(pid)
@@ -34,9 +34,9 @@ def family(roots: set[int]) -> set[int]:
 
 
 def kill_family(root: int) -> None:
-    """SIGKILL a process and all its descendants, as if their machine had lost its power.
+    """SIGKILL a process and all its descendants, like a power loss of their machine.
 
-    Stopped first, so that none of them sees another's death and acts on it.
+    They are stopped first, so that none reacts to another's death.
     """
     pids = family({root})
     for number in (signal.SIGSTOP, signal.SIGKILL):

@@ -1,8 +1,8 @@
-"""A model provider for turns that get killed: answers as it is asked to, and notes each call.
+"""A model provider for turns that get killed: it answers as requested, and logs each call.
 
-Its log is the one record that the fleet has no hand in: a call is in it when its request has been
-read, before anything else happens, and is finished when the whole answer has been written to a
-caller that was still there. Times are CLOCK_MONOTONIC.
+Its log is independent of the fleet. A call is logged once its request has been read, before
+anything else happens. It is finished once the whole answer was written to a connected caller. Times
+are CLOCK_MONOTONIC.
 """
 
 import asyncio
@@ -16,10 +16,9 @@ from fleet.bench._auditor import Call
 
 
 class Provider:
-    """Chat completions on a loopback port. Lives in one event loop; `port` is known after `start`.
+    """Chat completions on a loopback port. Used in one event loop; `start` sets `port`.
 
     A request is `{"name": "<dispatch>/<step>/<attempt>", "seconds": 0.1, "fails": false}`.
-    `port` is known after `start`. Lives in one event loop.
     """
 
     def __init__(self) -> None:
@@ -39,7 +38,7 @@ class Provider:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Take no more calls."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
 
@@ -51,17 +50,17 @@ class Provider:
                 for line in head.lower().split(b"\r\n")
                 if line.startswith(b"content-length:")
             )
-            asked = json.loads(await reader.readexactly(length))
-            await self._answer(asked, reader, writer)
+            request = json.loads(await reader.readexactly(length))
+            await self._answer(request, reader, writer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # the caller was killed
         finally:
             writer.close()
 
     async def _answer(
-        self, asked: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        dispatch_id, step, attempt = asked["name"].split("/")
+        dispatch_id, step, attempt = request["name"].split("/")
         number = next(self._numbers)
         self._calls[number] = Call(
             dispatch_id=dispatch_id,
@@ -70,12 +69,12 @@ class Provider:
             started_ns=time.monotonic_ns(),
             finished_ns=None,
         )
-        await asyncio.sleep(float(asked["seconds"]))
+        await asyncio.sleep(float(request["seconds"]))
         message = {"role": "assistant", "content": f"{step} of {dispatch_id}"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         if reader.at_eof():
             return
-        if asked["fails"]:
+        if request["fails"]:
             await _write(writer, "503 Service Unavailable", {"error": {"message": "Overloaded."}})
             return
         await _write(writer, "200 OK", {"object": "chat.completion", "choices": [choice]})

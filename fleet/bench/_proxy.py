@@ -1,8 +1,8 @@
-"""A TCP proxy that misbehaves: between a host and its broker, on loopback.
+"""A faulty TCP proxy between a host and its broker, on loopback.
 
-It passes bytes on until it is told otherwise. What it can do is what networks do: end connections
-in good order (`cut`), reset them (`reset`), go silent while they stay open (`hold`), and lose what
-the server says after the server has done what it was asked (`mute`).
+It forwards bytes until a fault is requested. The faults are those of networks. `cut` closes
+connections in order, `reset` resets them, and `hold` delays everything on open connections. `mute`
+loses the server's answers after it has executed the commands.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """From a port of its own on loopback to the socket `target`. Lives in one event loop."""
+    """A proxy from its own loopback port to the socket `target`. Used in one event loop."""
 
     def __init__(self, target: str) -> None:
         self.port = 0
@@ -28,7 +28,7 @@ class Proxy:
         self._muted = False
 
     async def start(self) -> None:
-        """Listen; `port` is known then."""
+        """Listen, and set `port`."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -40,12 +40,12 @@ class Proxy:
         await self.cut()
 
     async def cut(self) -> None:
-        """End every connection; new ones are taken at once."""
+        """Close every connection; new connections are accepted at once."""
         for writer in list(self._open):
             writer.close()
 
     async def reset(self) -> None:
-        """End every connection with RST."""
+        """Close every connection with RST."""
         for writer in list(self._open):
             with suppress(OSError):  # closed a moment ago
                 wire = writer.get_extra_info("socket")
@@ -53,13 +53,13 @@ class Proxy:
             writer.transport.abort()
 
     async def hold(self, seconds: float) -> None:
-        """Pass nothing for a while, then all that has come meanwhile."""
+        """Delay all bytes for a while."""
         self._flowing.clear()
         await asyncio.sleep(seconds)
         self._flowing.set()
 
     async def mute(self, seconds: float) -> None:
-        """Let requests through but no answers; in the end, cut."""
+        """Forward requests, discard answers, and finally cut."""
         self._muted = True
         await asyncio.sleep(seconds)
         await self.cut()
@@ -83,7 +83,7 @@ class Proxy:
     def _track(self, writer: asyncio.StreamWriter) -> None:
         wire = writer.get_extra_info("socket")
         if wire.family == socket.AF_INET:
-            # Else small packets wait for acknowledgements, 40 ms each.
+            # Otherwise small packets wait for acknowledgements, 40 ms each.
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open.add(writer)
 

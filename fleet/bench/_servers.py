@@ -1,4 +1,4 @@
-"""Servers that are measured, and processes that do something to them, each told what by line."""
+"""The measured servers, and client processes that are commanded by lines."""
 
 import json
 import os
@@ -30,7 +30,7 @@ max_length = 20000
 
 
 class Server:
-    """One contender: a process that listens on a port of its own."""
+    """A contender: a process that listens on its own port."""
 
     def __init__(self, name: str, port: int, argv: Sequence[str], env: Mapping[str, str]) -> None:
         self.name = name
@@ -53,13 +53,13 @@ class Server:
 
     @classmethod
     def peer(cls, name: str, module: ModuleType, where: Lab) -> Self:
-        """A module that is run with the broker's URL and the port."""
+        """A module, run with the broker's URL and the port."""
         port = _free_port()
         argv = [sys.executable, "-m", module.__name__, where.endpoint.url, str(port)]
         return cls(name, port, argv, {})
 
     def await_ready(self) -> None:
-        """Raises FleetError when it does not answer."""
+        """Wait until the server answers. Raises FleetError when it does not."""
         until = time.monotonic() + READY_S_MAX
         while self._process.poll() is None and time.monotonic() < until:
             try:
@@ -70,7 +70,7 @@ class Server:
         raise FleetError(f"The server {self.name!r} of the benchmark does not answer.")
 
     def cpu_s(self) -> float:
-        """User and system time of the process so far; 0 where the system does not tell."""
+        """User and system time of the process so far; 0 without /proc."""
         stat = Path(f"/proc/{self._process.pid}/stat")
         if not stat.exists():
             return 0.0
@@ -83,8 +83,8 @@ class Server:
         self._process.wait()
 
 
-class Helper:
-    """A module that is run, takes one JSON object a line and answers each with one."""
+class ClientProcess:
+    """A module, run as a process that answers each JSON object on a line with another."""
 
     def __init__(self, module: ModuleType) -> None:
         self._process = subprocess.Popen(
@@ -96,22 +96,22 @@ class Helper:
         self._in = cast("IO[str]", self._process.stdin)
         self._out = cast("IO[str]", self._process.stdout)
 
-    def tell(self, do: str, **what: Any) -> None:
-        """Begin something."""
+    def send(self, do: str, **what: Any) -> None:
+        """Send a command, without waiting for its answer."""
         print(json.dumps({"do": do, **what}), file=self._in, flush=True)
 
-    def answer(self) -> dict[str, Any]:
-        """When it is done. Raises FleetError when the process has ended."""
+    def receive(self) -> dict[str, Any]:
+        """Wait for an answer. Raises FleetError when the process has ended."""
         line = self._out.readline()
         if not line:
-            raise FleetError("A client of the benchmark ended; it said why on standard error.")
+            raise FleetError("A client of the benchmark ended; see standard error for its reason.")
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def ask(self, do: str, **what: Any) -> dict[str, Any]:
-        """`tell` and `answer`."""
-        self.tell(do, **what)
-        return self.answer()
+    def request(self, do: str, **what: Any) -> dict[str, Any]:
+        """Send a command and wait for its answer."""
+        self.send(do, **what)
+        return self.receive()
 
     def stop(self) -> None:
         """Kill it."""

@@ -1,8 +1,8 @@
-"""What the measured turns do, alike for the fleet and for bare Celery: one line into one log.
+"""The measured turns, equal for the fleet and for bare Celery: one line into one log.
 
 The text of an event is `<number> <padding>`. A line is `<number> <monotonic ns> <pid>`, written by
-one `write` to a file opened for appending, so lines of several processes never mix. The monotonic
-clock is one for the whole machine, so the sender's times and these can be subtracted.
+one `write` to a file opened for appending, so lines of several processes never mix. The machine has
+one monotonic clock, so these times are comparable with the sender's.
 """
 
 import os
@@ -11,32 +11,32 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-#: Where the lines go.
+#: The variable with the path of the log.
 LOG = "BENCH_LOG"
 #: A held turn that nobody kills ends by itself.
 HOLD_S_MAX = 60.0
 
 
 def noop(turn: Any) -> None:
-    """Note that the turn has started, and end it. `turn` is the fleet's."""
-    note(turn.text)
+    """Record the start of the turn, and end it. `turn` is the fleet's."""
+    record(turn.text)
 
 
 def hold(turn: Any) -> None:
-    """Note that the turn has started; the first time, stay in it until killed."""
-    held(turn.text)
+    """Record the start of the turn; the first time, stay in it until killed."""
+    hold_text(turn.text)
 
 
-def note(text: str) -> None:
+def record(text: str) -> None:
     """Write the line of an event."""
     started = time.monotonic_ns()
     number = text.partition(" ")[0]
     os.write(_log(), b"%s %d %d\n" % (number.encode(), started, os.getpid()))
 
 
-def held(text: str) -> None:
-    """As `hold`, until `release` too. A number below zero is never held."""
-    note(text)
+def hold_text(text: str) -> None:
+    """Hold a turn by its text, until it is killed or released. Negative numbers are not held."""
+    record(text)
     mark = _mark(text)
     if text.startswith("-") or mark.exists():
         return
@@ -47,13 +47,13 @@ def held(text: str) -> None:
 
 
 def stay(text: str) -> None:
-    """Note that the turn has started, and stay in it for the seconds that come after the number."""
-    note(text)
+    """Record the start of the turn, and stay in it for the seconds after the number."""
+    record(text)
     time.sleep(float(text.split(" ")[1]))
 
 
 def release(text: str) -> None:
-    """End the held turn of an event."""
+    """Release the held turn of an event."""
     _mark(text).write_text("go")
 
 

@@ -12,7 +12,7 @@ from fleet.bench._proxy import Proxy
 TIMEOUT_S = 10.0
 
 
-class EventPipe:
+class ChaosNetwork:
     """A proxy for each host, to the broker's `socket`, and one provider for all."""
 
     def __init__(self, socket: str, hosts: int) -> None:
@@ -36,11 +36,11 @@ class EventPipe:
         self._loop.close()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> "Future[None]":
-        """Have it done; waiting for the result is the caller's choice."""
+        """Run `work` in the event loop; the caller may wait for its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _end_tasks(self) -> None:
-        """What still waits for a peer."""
+        """Cancel the tasks that still wait for a peer."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -1,8 +1,8 @@
 """`fleet bench api`: events accepted per second through `POST /events`, by 16 connections.
 
-Each connection sends its next event when the last one was answered. The peer is an endpoint on the
-same ASGI server that publishes a bare Celery task to the same broker; rounds take turns, and each
-starts with an empty broker. Nobody consumes. A text is 200 characters long.
+Each connection sends its next event after the answer to the last. The peer is an endpoint on the
+same ASGI server that publishes a bare Celery task to the same broker. Rounds alternate, and each
+starts with an empty broker. Nothing is consumed. A text is 200 characters long.
 """
 
 from contextlib import ExitStack
@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet.bench import _api_clients, _api_peer
 from fleet.bench._harness import Figures, Option, bench, progress, rounded
-from fleet.bench._servers import LOOPBACK, Helper, Server
+from fleet.bench._servers import LOOPBACK, ClientProcess, Server
 from fleet.errors import FleetError
 
 OPTIONS: dict[str, Option] = {
@@ -31,7 +31,7 @@ def run(**given: Option) -> dict[str, Any]:
         servers = [Server.fleet(here.where), Server.peer("celery", _api_peer, here.where)]
         for server in servers:
             stack.callback(server.stop)
-        clients = Helper(_api_clients)
+        clients = ClientProcess(_api_clients)
         stack.callback(clients.stop)
         for server in servers:
             server.await_ready()
@@ -46,8 +46,8 @@ def run(**given: Option) -> dict[str, Any]:
         return here.compare(servers, measure)
 
 
-def _round(server: Server, clients: Helper, options: dict[str, Option]) -> Figures:
-    found = clients.ask(
+def _round(server: Server, clients: ClientProcess, options: dict[str, Option]) -> Figures:
+    found = clients.request(
         "send",
         host=LOOPBACK,
         port=server.port,

@@ -1,13 +1,12 @@
-"""`fleet bench bus`: what a bus client waits, and what one delivery costs.
+"""`fleet bench bus`: the latency of bus clients, and the cost of a delivery.
 
-For each number of WebSocket clients: ten events a second for some seconds, from the call that
-publishes one to its arrival at each client; then a burst, as deliveries per second from the first
-event to the last delivery; then the server's CPU time per delivery of both. `replay` is what fifty
-live clients wait while a hundred others come back who have missed 5,000 events, beside what they
-wait without that.
+For each number of WebSocket clients: first the latency at ten events a second, from the publishing
+call to the arrival at each client; then a burst, as deliveries per second from the first event to
+the last delivery; then the server's CPU time per delivery of both. `replay` is the latency of fifty
+live clients while a hundred others reconnect that have missed 5,000 events, and without them.
 
 The peer is an endpoint with one blocking read per client on the same ASGI server and the same
-broker. Both run all the time, and their rounds take turns.
+broker. Both run all the time, and their rounds alternate.
 """
 
 import time
@@ -17,9 +16,10 @@ from typing import Any
 
 from fleet.bench import _bus_clients, _bus_peer
 from fleet.bench._harness import Figures, Lab, Option, bench, medians, progress, rounded
-from fleet.bench._servers import LOOPBACK, Helper, Server
+from fleet.bench._servers import LOOPBACK, ClientProcess, Server
 from fleet.ledger import bus as fleet_bus
 from fleet.store import Store, open_store
+from fleet.store.calls import AlertCall
 
 OPTIONS: dict[str, Option] = {
     "seed": 1,
@@ -35,32 +35,33 @@ OPTIONS: dict[str, Option] = {
 OF = "a WebSocket endpoint with one blocking XREAD per client: starlette, uvicorn, redis.asyncio"
 
 PER_S = 10
-#: What has not come by then is missed.
+#: A delivery that has not come by then is missed.
 TIMEOUT_S = 30.0
-#: Before and after a round, until the servers have nothing to do any more.
-LEAVE_S = 0.5
+#: Before and after a round, until the servers are idle.
+PAUSE_S = 0.5
 WATCHERS = 50
 #: Half a million deliveries to a hundred clients.
 REPLAY_TIMEOUT_S = 150.0
 
 
 class Publisher:
-    """Puts numbered events on the bus, each with the time at which it was published."""
+    """A publisher of numbered events on the bus, each with its time of publishing."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.last = 0
 
     def publish(self, count: int = 1) -> int:
-        """The time at which the first of them was published (CLOCK_MONOTONIC, ns)."""
+        """Publish `count` events; return the time of the first (CLOCK_MONOTONIC, ns)."""
         now = time.monotonic_ns()
         numbers = range(self.last + 1, self.last + count + 1)
-        self._store.run_many("alert", [("bench", f"{n}.{now}") for n in numbers])
+        calls = [AlertCall(name="bench", reason=f"{n}.{now}") for n in numbers]
+        self._store.run_many(AlertCall, calls)
         self.last += count
         return now
 
     def steadily(self, seconds: float) -> int:
-        """PER_S events a second; how many that were."""
+        """Publish PER_S events a second; return their number."""
         count = max(1, round(seconds * PER_S))
         begins = time.monotonic()
         for number in range(count):
@@ -74,7 +75,7 @@ class Publisher:
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module. Raises FleetError when a part fails."""
+    """Run the benchmark. Raises FleetError when a part fails."""
     with (
         bench("bus", OF, OPTIONS, given) as here,
         _parts(here.where) as (servers, crowd, others, publisher),
@@ -87,21 +88,21 @@ def run(**given: Option) -> dict[str, Any]:
             for number in range(here.number("rounds")):
                 for place in (0, 1) if number % 2 == 0 else (1, 0):
                     figures = _round(servers[place], crowd, publisher, count, options)
-                    said = " ".join(f"{k}={v:g}" for k, v in figures.items())
-                    progress(f"{count} clients, {servers[place].name}: {said}")
+                    text = " ".join(f"{k}={v:g}" for k, v in figures.items())
+                    progress(f"{count} clients, {servers[place].name}: {text}")
                     rounds[place].append(figures)
             for place in (0, 1):
                 found[place][str(count)] = medians(rounds[place])
         for place in (0, 1):
             figures = _replay(servers[place], crowd, others, publisher, options)
-            said = " ".join(f"{k}={v:g}" for k, v in figures.items())
-            progress(f"replay, {servers[place].name}: {said}")
+            text = " ".join(f"{k}={v:g}" for k, v in figures.items())
+            progress(f"replay, {servers[place].name}: {text}")
             found[place]["replay"] = figures
         return here.report(*found)
 
 
 @contextmanager
-def _parts(where: Lab) -> Iterator[tuple[list[Server], Helper, Helper, Publisher]]:
+def _parts(where: Lab) -> Iterator[tuple[list[Server], ClientProcess, ClientProcess, Publisher]]:
     with ExitStack() as stack:
         store = open_store(where.endpoint.url, bus_max_length=20_000)
         stack.callback(store.close)
@@ -110,7 +111,7 @@ def _parts(where: Lab) -> Iterator[tuple[list[Server], Helper, Helper, Publisher
         servers = [Server.fleet(where), Server.peer("reader per client", _bus_peer, where)]
         for server in servers:
             stack.callback(server.stop)
-        crowds = Helper(_bus_clients), Helper(_bus_clients)
+        crowds = ClientProcess(_bus_clients), ClientProcess(_bus_clients)
         for crowd in crowds:
             stack.callback(crowd.stop)
         for server in servers:
@@ -119,21 +120,25 @@ def _parts(where: Lab) -> Iterator[tuple[list[Server], Helper, Helper, Publisher
 
 
 def _round(
-    server: Server, crowd: Helper, publisher: Publisher, count: int, options: dict[str, Option]
+    server: Server,
+    crowd: ClientProcess,
+    publisher: Publisher,
+    count: int,
+    options: dict[str, Option],
 ) -> Figures:
     _open(server, crowd, count)
-    crowd.ask("begin", last=publisher.last)
+    crowd.request("begin", last=publisher.last)
     used_s = server.cpu_s()
-    crowd.tell("wait", deliveries=count * _steady(options), seconds=_patience(options))
+    crowd.send("wait", deliveries=count * _steady(options), seconds=_timeout_s(options))
     events = publisher.steadily(float(options["seconds"]))
-    steady = crowd.answer()
+    steady = crowd.receive()
     burst = max(1, int(options["burst"]) // count)
-    crowd.ask("begin", last=publisher.last)
-    crowd.tell("wait", deliveries=count * burst, seconds=TIMEOUT_S)
+    crowd.request("begin", last=publisher.last)
+    crowd.send("wait", deliveries=count * burst, seconds=TIMEOUT_S)
     began_ns = publisher.publish(burst)
-    rushed = crowd.answer()
+    rushed = crowd.receive()
     used_s = server.cpu_s() - used_s
-    _leave(publisher, crowd)
+    _disconnect(publisher, crowd)
     received = steady["received"] + rushed["received"]
     return {
         "p50_ms": rounded(steady["p50_ms"]),
@@ -145,18 +150,18 @@ def _round(
     }
 
 
-def _leave(publisher: Publisher, *crowds: Helper) -> None:
-    """Hang up. A reader of the peer notices when it sends, so there is something to send."""
+def _disconnect(publisher: Publisher, *crowds: ClientProcess) -> None:
+    """Disconnect. The peer notices a closed connection when it sends, so publish an event."""
     for crowd in crowds:
-        crowd.ask("close")
+        crowd.request("close")
     publisher.publish()
-    time.sleep(LEAVE_S)
+    time.sleep(PAUSE_S)
 
 
 def _replay(
     server: Server,
-    crowd: Helper,
-    others: Helper,
+    crowd: ClientProcess,
+    others: ClientProcess,
     publisher: Publisher,
     options: dict[str, Option],
 ) -> Figures:
@@ -164,18 +169,18 @@ def _replay(
     _open(server, crowd, WATCHERS)
     quiet = _watch(crowd, publisher, options)
     cursor, behind = publisher.newest(), publisher.last
-    crowd.ask("begin", last=behind)
+    crowd.request("begin", last=behind)
     for start in range(0, missed, 100):
         publisher.publish(min(100, missed - start))
-    crowd.ask("wait", deliveries=WATCHERS * missed, seconds=TIMEOUT_S)
-    others.ask("begin", last=behind)
+    crowd.request("wait", deliveries=WATCHERS * missed, seconds=TIMEOUT_S)
+    others.request("begin", last=behind)
     whole = returning * (missed + _steady(options))
     began = time.monotonic_ns()
     query = f"?last-event-id={cursor}"
-    others.ask("open", host=LOOPBACK, port=server.port, count=returning, query=query)
+    others.request("open", host=LOOPBACK, port=server.port, count=returning, query=query)
     during = _watch(crowd, publisher, options)
-    replayed = others.ask("wait", deliveries=whole, seconds=REPLAY_TIMEOUT_S)
-    _leave(publisher, crowd, others)
+    replayed = others.request("wait", deliveries=whole, seconds=REPLAY_TIMEOUT_S)
+    _disconnect(publisher, crowd, others)
     return {
         "quiet_p99_ms": rounded(quiet["p99_ms"]),
         "during_p99_ms": rounded(during["p99_ms"]),
@@ -186,21 +191,23 @@ def _replay(
     }
 
 
-def _watch(crowd: Helper, publisher: Publisher, options: dict[str, Option]) -> dict[str, Any]:
-    crowd.ask("begin", last=publisher.last)
-    crowd.tell("wait", deliveries=WATCHERS * _steady(options), seconds=_patience(options))
+def _watch(
+    crowd: ClientProcess, publisher: Publisher, options: dict[str, Option]
+) -> dict[str, Any]:
+    crowd.request("begin", last=publisher.last)
+    crowd.send("wait", deliveries=WATCHERS * _steady(options), seconds=_timeout_s(options))
     publisher.steadily(float(options["seconds"]))
-    return crowd.answer()
+    return crowd.receive()
 
 
-def _open(server: Server, crowd: Helper, count: int) -> None:
-    crowd.ask("open", host=LOOPBACK, port=server.port, count=count, query="")
-    time.sleep(LEAVE_S)  # the peer's clients still ask where the stream ends
+def _open(server: Server, crowd: ClientProcess, count: int) -> None:
+    crowd.request("open", host=LOOPBACK, port=server.port, count=count, query="")
+    time.sleep(PAUSE_S)  # the peer's clients still ask where the stream ends
 
 
 def _steady(options: dict[str, Option]) -> int:
     return max(1, round(float(options["seconds"]) * PER_S))
 
 
-def _patience(options: dict[str, Option]) -> float:
+def _timeout_s(options: dict[str, Option]) -> float:
     return float(options["seconds"]) + TIMEOUT_S

@@ -1,20 +1,20 @@
-"""`fleet bench chaos`: random faults against a fleet under load, and an auditor's judgement.
+"""`fleet bench chaos`: random faults against a fleet under load, and the auditor's report.
 
-Twenty agents on one host work off events that a sender keeps coming, each a turn of a few calls to
-a provider over HTTP, each call a journalled step. Meanwhile processes are killed and stopped, the
-broker dies and comes back on its data, and the connections to it are cut, reset, muted and held by
-a proxy. What happens when is drawn from `seed` before the run; which moment of which turn is hit is
-chance.
+A sender keeps twenty agents on one host busy. Each event is a turn of a few calls to a provider
+over HTTP, and each call is a journalled step. During the run processes are killed and stopped, and
+the broker dies and comes back on its data. A proxy cuts, resets, mutes and holds the connections to
+it. All faults are drawn from `seed` before the run; the moment of a turn that they hit is chance.
 
-At the end the faults stop, everything accepted has `TIMEOUT_S` to end, and `fleet.bench._auditor`
-judges what is left: the ledger, the bus, the provider's log and the turns' diary. What `lost`,
-`doubled`, `overlaps`, `reordered`, `repeated_calls` and `stale_writes` mean is said there; they
-have to be 0. `worst_s` is the longest time from an acceptance to its outcome, `interrupted` the
-attempts that ended with their worker, `resumed_steps` the calls that the next attempt took from the
-journal, `paid_again` those it had to make again, because no journal had got their answer yet.
+At the end the faults stop, and every accepted dispatch has `TIMEOUT_S` to end. Then
+`fleet.bench._auditor` checks the ledger, the bus, the provider's log and the turns' diary. It
+defines `lost`, `doubled`, `overlaps`, `reordered`, `repeated_calls` and `stale_writes`, all of
+which must be 0. `worst_s` is the longest time from an acceptance to its outcome. `interrupted`
+counts the attempts that ended with their worker. `resumed_steps` counts the calls that a later
+attempt took from the journal. `paid_again` counts the calls repeated because no journal had their
+answer yet.
 
-With `power_loss` N, N of the broker's deaths are power losses: what was written to its append-only
-file but not yet fsynced is cut off before it starts again. That needs strace.
+With `power_loss` N, N of the broker's deaths are power losses: bytes of its append-only file that
+were not yet fsynced are cut off before the restart. This needs strace.
 """
 
 import json
@@ -30,10 +30,10 @@ from fleet.bench._auditor import AuditReport, History, audit
 from fleet.bench._chaos_fleet import Target
 from fleet.bench._contenders import names
 from fleet.bench._faults import Fault, schedule
-from fleet.bench._harness import Lab, Option, lab, machine, progress, rounded, settle
+from fleet.bench._harness import Lab, Option, lab, machine, parse_options, progress, rounded
 from fleet.bench._nemesis import Nemesis
 from fleet.bench._power import Power
-from fleet.bench._wire import EventPipe
+from fleet.bench._wire import ChaosNetwork
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import Accepted
@@ -55,33 +55,33 @@ TIMEOUT_S = 120.0
 DEPTH = 3
 STEPS = (1, 4)
 CALL_S = (0.02, 0.25)
-#: One event in so many goes to two agents; of the others every second belongs to a session.
+#: One event in this many goes to two agents; every second of the others belongs to a session.
 PAIR_EVERY = 10
 SESSIONS = 40
-#: One event in so many is refused by the provider at first, and tried again; one call of the sender
-#: in so many accepts a batch.
+#: One event in this many is refused by the provider at first, and retried. One call in this many of
+#: the sender accepts a batch.
 REFUSED_EVERY = 7
 BATCH_EVERY = 5
 BATCH = 3
 _RETRY_DELAY_S = 0.02
-_TELL_S = 10.0
+_PROGRESS_INTERVAL_S = 10.0
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Torment a fleet; see the module. Raises FleetError when it cannot be started or read."""
-    options = settle(OPTIONS, given)
+    """Run the benchmark. Raises FleetError when the fleet cannot be started or read."""
+    options = parse_options(OPTIONS, given)
     power = Power() if options["power_loss"] else None
     with lab(options) as where:
         evidence, done = _torment(where, options, power)
-        verdict = audit(evidence)
-        _tell(verdict, evidence, int(options["seed"]))
+        result = audit(evidence)
+        _print_violations(result, evidence, int(options["seed"]))
         return {
             "name": "chaos",
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(where),
             "seed": options["seed"],
             "options": options,
-            "figures": {**_figures(verdict), **done},
+            "figures": {**_figures(result), **done},
             "baseline": None,
             "ratio": None,
         }
@@ -92,7 +92,7 @@ def _torment(
 ) -> tuple[History, dict[str, Any]]:
     agents, hosts = names(int(options["agents"])), int(options["hosts"])
     ttl_s = float(options["lease_ttl_s"])
-    with EventPipe(where.endpoint.socket, hosts) as wire:
+    with ChaosNetwork(where.endpoint.socket, hosts) as wire:
         ports = [proxy.port for proxy in wire.proxies]
         target = Target(where, agents, ports=ports, provider=wire.provider.port, ttl_s=ttl_s)
         sender = _Sender(target, int(options["seed"]))
@@ -130,12 +130,12 @@ def _torment(
             nemesis.heal()
             target.stop()
             if power is not None:
-                power.end()
+                power.stop()
 
 
 def _carry_out(plan: list[Fault], seconds: float, nemesis: Nemesis, sender: "_Sender") -> None:
-    """Keep the pauses of the plan: no hail of faults makes up for one that took longer."""
-    began = told = time.monotonic()
+    """Carry out the plan with its pauses: a fault that takes long delays all later faults."""
+    began = reported = time.monotonic()
     planned_s = 0.0
     for fault in (*plan, None):
         at_s = fault.at_s if fault else seconds
@@ -145,16 +145,17 @@ def _carry_out(plan: list[Fault], seconds: float, nemesis: Nemesis, sender: "_Se
             sender.check()
         if fault is not None:
             nemesis.do(fault)
-        if time.monotonic() - told > _TELL_S:
-            told = time.monotonic()
+        if time.monotonic() - reported > _PROGRESS_INTERVAL_S:
+            reported = time.monotonic()
             progress(
-                f"{told - began:.0f} s: {nemesis.kills} kills, {sum(nemesis.done.values())} faults,"
-                f" {len(sender.accepted)} dispatches accepted"
+                f"{reported - began:.0f} s: {nemesis.kills} kills, "
+                f"{sum(nemesis.done.values())} faults, "
+                f"{len(sender.accepted)} dispatches accepted"
             )
 
 
 def _drain(target: Target) -> float:
-    """Wait until everything has an outcome, or PATIENCE_S have passed; how long it took."""
+    """Wait at most TIMEOUT_S until every dispatch has an outcome; return the time it took."""
     began = time.monotonic()
     while time.monotonic() - began < TIMEOUT_S:
         try:
@@ -167,7 +168,7 @@ def _drain(target: Target) -> float:
 
 
 class _Sender:
-    """Keeps each agent busy from a thread of its own; what is not answered it sends again."""
+    """A sender in its own thread that keeps each agent busy; unanswered events are resent."""
 
     def __init__(self, target: Target, seed: int) -> None:
         self.accepted: set[str] = set()
@@ -180,17 +181,17 @@ class _Sender:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Send nothing more, once the event at hand is answered."""
+        """Stop after the answer to the current event."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def check(self) -> None:
-        """Raise FleetError when sending has come to an end by itself."""
+        """Raise FleetError when the thread has failed."""
         if self._error is not None:
             raise FleetError(f"The sender failed: {self._error!r}") from self._error
 
@@ -203,7 +204,7 @@ class _Sender:
                     self._send(self._events(BATCH if calls % BATCH_EVERY == 0 else 1))
                 else:
                     time.sleep(_RETRY_DELAY_S)
-        except BaseException as error:  # noqa: BLE001 - told by `check` in the main thread
+        except BaseException as error:  # noqa: BLE001 - raised by `check` in the main thread
             self._error = error
 
     def _room(self) -> bool:
@@ -244,31 +245,31 @@ class _Sender:
 
 
 def _refused(target: Target) -> int:
-    """How often a worker was told that its outcome comes too late."""
+    """The number of outcomes refused because their lease was lost."""
     return target.log.read_text(errors="replace").count("outcome refused")
 
 
-def _figures(verdict: AuditReport) -> dict[str, Any]:
+def _figures(result: AuditReport) -> dict[str, Any]:
     counted = ("lost", "doubled", "overlaps", "reordered", "repeated_calls", "stale_writes")
     return {
-        "accepted": verdict.accepted,
-        "completed": verdict.outcomes.get("completed", 0),
-        **{name: len(getattr(verdict, name)) for name in counted},
-        "worst_s": rounded(verdict.worst_s),
-        "outcomes": verdict.outcomes,
-        "interrupted": verdict.interrupted,
-        "resumed_steps": verdict.resumed_steps,
-        "paid_again": verdict.paid_again,
+        "accepted": result.accepted,
+        "completed": result.outcomes.get("completed", 0),
+        **{name: len(getattr(result, name)) for name in counted},
+        "worst_s": rounded(result.worst_s),
+        "outcomes": result.outcomes,
+        "interrupted": result.interrupted,
+        "resumed_steps": result.resumed_steps,
+        "paid_again": result.paid_again,
     }
 
 
-def _tell(verdict: AuditReport, history: History, seed: int) -> None:
-    """Violations go to standard error, and the whole history next to the data folder's runs."""
-    if not verdict.violations:
+def _print_violations(result: AuditReport, history: History, seed: int) -> None:
+    """Print violations on standard error, and write the whole history to the data folder."""
+    if not result.violations:
         return
-    for violation in verdict.violations:
+    for violation in result.violations:
         progress(f"VIOLATION {violation}")
     path = Path(load().data_dir).absolute() / f"chaos-{seed}.json"
-    told = asdict(history) | {"accepted": sorted(history.accepted)}
-    path.write_text(json.dumps(told, default=str))
+    reported = asdict(history) | {"accepted": sorted(history.accepted)}
+    path.write_text(json.dumps(reported, default=str))
     progress(f"the whole history is in {path}")

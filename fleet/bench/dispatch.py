@@ -1,10 +1,10 @@
 """`fleet bench dispatch`: from an event to the start of its turn, and events through the fleet.
 
-Idle: one event at a time to one agent, each after the turn before has started and a short random
-pause; the time runs from the call that accepts (or publishes) to the first statement of the turn.
-Throughput: all events are sent one by one as fast as one process can, while the workers run them;
-events per second are counted from the first call to the start of the last turn. A text is 200
-characters long. Both sides write one line per turn to one file.
+Idle: one event at a time to one agent, each a short random pause after the start of the last turn.
+The time runs from the call that accepts (or publishes) to the first statement of the turn.
+Throughput: one process sends all events one by one as fast as it can, while the workers run them.
+The rate counts from the first call to the start of the last turn. A text is 200 characters long.
+Both sides write one line per turn to one file.
 """
 
 import time
@@ -18,11 +18,11 @@ from fleet.bench._harness import (
     in_turns,
     lab,
     medians,
+    parse_options,
     percentile,
     progress,
     report,
     rounded,
-    settle,
 )
 
 OPTIONS: dict[str, Option] = {
@@ -35,13 +35,13 @@ OPTIONS: dict[str, Option] = {
 }
 
 PADDING = "x" * 190
-#: Between two idle events, at random, so that they do not fall in step with anything.
+#: The random pause between two idle events, which prevents any synchrony.
 RETRY_DELAY_S = (0.005, 0.02)
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module. Raises FleetError when turns do not start."""
-    options = settle(OPTIONS, given)
+    """Run the benchmark. Raises FleetError when turns do not start."""
+    options = parse_options(OPTIONS, given)
     agents = names(int(options["agents"]))
     with lab(options) as where:
         fleet, bare = Fleet(where, agents, "noop"), Bare(where, agents, "noop")
@@ -71,7 +71,7 @@ class _Rounds:
     def all(self, sides: list[Contender]) -> list[Figures]:
         """The figures of each side."""
         for side in sides:
-            # The first event of each worker pays for connections and code that the rest have.
+            # The first event of each worker pays for connections and imports.
             self._drain(side, self._agents, 5 * len(self._agents))
             self._idle_ms[side.name] = []
         rounds = int(self._options["rounds"])
@@ -80,7 +80,7 @@ class _Rounds:
         return [
             {
                 "idle_p50_ms": medians(idle[place])["idle_p50_ms"],
-                # Over all rounds: one round holds too few for a hundredth.
+                # Over all rounds: one round has too few events for a percentile.
                 "idle_p99_ms": rounded(percentile(self._idle_ms[side.name], 0.99)),
                 **medians(through[place]),
             }

@@ -1,16 +1,16 @@
 """`fleet bench endurance`: long turns, while connections are cut and the broker is killed.
 
-Each agent runs one turn of `seconds`, its worker behind a proxy that ends every connection to the
-broker each `cut_every_s`, in good order or with a reset; `restarts` times the broker is killed and
-comes back on its data after `away_s`. Every second agent's turn is one call of the model over the
-whole time, the others' are calls of `call_s`, each a journalled step. Nothing but the broker and
-the way to it is disturbed, so no turn has a reason to run twice.
+Each agent runs one turn of `seconds`. A proxy in front of the broker closes every connection each
+`cut_every_s`, in order or with a reset. `restarts` times the broker is killed, and comes back on
+its data after `away_s`. Every second agent's turn is one model call over the whole time; the other
+turns are calls of `call_s`, each a journalled step. Only the broker and its connections are
+disturbed, so no turn has a reason to run twice.
 
-`runs_max` is the most often that any turn was begun, `repeated_calls` and what follows it are the
-auditor's (see `fleet.bench._auditor`) and have to be 0. Bare Celery has one worker behind a proxy
-of its own, cut at the same moments, and the visibility timeout that it has in `recovery`, without
-which a killed worker's turn would wait for an hour; it has `linger_s` of peace afterwards, in which
-it begins again what it believes unfinished.
+`runs_max` is the most starts of any turn. The figures from `repeated_calls` on are the auditor's
+(see `fleet.bench._auditor`) and must be 0. Bare Celery has one worker behind its own proxy, cut at
+the same moments, and the visibility timeout of `recovery`: with the default a killed worker's turn
+would wait for an hour. Afterwards it has `linger_s` without faults, in which it restarts turns that
+it believes unfinished.
 """
 
 import random
@@ -21,9 +21,9 @@ from fleet.bench._auditor import History, audit
 from fleet.bench._chaos_fleet import Target
 from fleet.bench._contenders import Bare, names
 from fleet.bench._faults import Fault
-from fleet.bench._harness import Figures, Option, lab, progress, report, rounded, settle
+from fleet.bench._harness import Figures, Option, lab, parse_options, progress, report, rounded
 from fleet.bench._nemesis import Nemesis
-from fleet.bench._wire import EventPipe
+from fleet.bench._wire import ChaosNetwork
 from fleet.bench.recovery import OF, VISIBILITY_TIMEOUT_S
 
 OPTIONS: dict[str, Option] = {
@@ -39,16 +39,16 @@ OPTIONS: dict[str, Option] = {
     "durability": "always",
 }
 
-#: A turn may end this much later than planned: its calls and commits wait for the broker.
+#: How many times its planned duration a turn may take: calls and commits wait for the broker.
 SLACK = 2.0
 _POLL_INTERVAL_S = 0.1
-_TELL_S = 30.0
+_PROGRESS_INTERVAL_S = 30.0
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module. Raises FleetError when a contender does not get ready."""
-    options = settle(OPTIONS, given)
-    with lab(options) as where, EventPipe(where.endpoint.socket, 2) as wire:
+    """Run the benchmark. Raises FleetError when a contender does not get ready."""
+    options = parse_options(OPTIONS, given)
+    with lab(options) as where, ChaosNetwork(where.endpoint.socket, 2) as wire:
         seconds = float(options["seconds"])
         target = Target(
             where,
@@ -94,14 +94,14 @@ def _send(target: Target, options: dict[str, Option]) -> set[str]:
 
 
 def _trouble(
-    nemesis: Nemesis, wire: EventPipe, target: Target, options: dict[str, Option]
+    nemesis: Nemesis, wire: ChaosNetwork, target: Target, options: dict[str, Option]
 ) -> Figures:
-    """Cut and kill until every turn of the fleet has ended; then leave bare Celery in peace."""
+    """Cut and kill until every turn of the fleet has ended; then give bare Celery `linger_s`."""
     draw = random.Random(options["seed"])
     seconds, every_s = float(options["seconds"]), float(options["cut_every_s"])
     linger_s = float(options["linger_s"])
     restarts, restarted, cuts = int(options["restarts"]), 0, 0
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     cut_at, ended_s = began + every_s, 0.0
     progress(f"{len(target.agents)} turns of {seconds:g} s")
     while (past_s := time.monotonic() - began) < SLACK * seconds + 60 + linger_s:
@@ -117,16 +117,16 @@ def _trouble(
             cut_at, cuts = cut_at + every_s, cuts + 1
             for proxy in wire.proxies:
                 wire.begin(draw.choice((proxy.cut, proxy.reset))()).result(10.0)
-        if time.monotonic() - told > _TELL_S:
-            told = time.monotonic()
+        if time.monotonic() - reported > _PROGRESS_INTERVAL_S:
+            reported = time.monotonic()
             progress(f"{past_s:.0f} s: {cuts} cuts, {restarted} restarts of the broker")
         time.sleep(_POLL_INTERVAL_S)
     return {"cuts": cuts, "broker_restarts": restarted, "ended_s": rounded(ended_s)}
 
 
 def _figures(history: History) -> Figures:
-    verdict = audit(history)
-    for violation in verdict.violations:
+    result = audit(history)
+    for violation in result.violations:
         progress(f"VIOLATION {violation}")
     runs = [
         sum(mark.kind == "start" and mark.dispatch_id == dispatch_id for mark in history.marks)
@@ -136,12 +136,12 @@ def _figures(history: History) -> Figures:
     return {
         "runs_max": max(runs),
         "turns": len(runs),
-        "completed": verdict.outcomes.get("completed", 0),
+        "completed": result.outcomes.get("completed", 0),
         "calls": len(history.calls),
-        **{name: len(getattr(verdict, name)) for name in counted},
+        **{name: len(getattr(result, name)) for name in counted},
     }
 
 
 def _ttls(options: dict[str, Option]) -> float:
-    """How many times a turn is as long as a lease."""
+    """The length of a turn in leases."""
     return float(options["seconds"]) / float(options["lease_ttl_s"])

@@ -1,14 +1,14 @@
-"""`fleet bench footprint`: what an idle agent costs, and how soon a host of them is ready.
+"""`fleet bench footprint`: the cost of an idle agent, and the start-up time of a host.
 
 Memory is the proportional set size (PSS) of every process of the host, the host itself included,
-divided by the agents. Ready is when every agent's lease is held (for bare Celery: when every worker
-has said that it is ready), counted from the start of the first process. CPU is that of all these
-processes while nothing happens, in percent of one core; the broker is not counted.
+divided by the agents. A fleet is ready when every agent's lease is held, bare Celery when every
+worker has reported that it is ready; the time counts from the start of the first process. CPU is
+the idle use of all these processes, in percent of one core. The broker is not counted.
 
-The fleet's agents are `llm` agents, with LiteLLM loaded and warm. The baseline is the lightest
-Celery worker there is, which could not call a model. `--also` names who else is measured: a fleet
-of `python` agents, without LiteLLM, and Celery workers with it. A hundred of those need 22 GiB, so
-with many agents say `--also python`, or `--also none`.
+The fleet's agents are `llm` agents, with LiteLLM preloaded. The baseline is the lightest possible
+Celery worker, which could not call a model. `--also` adds contenders: a fleet of `python` agents,
+without LiteLLM, and Celery workers with it. A hundred of the latter need 22 GiB, so with many
+agents use `--also python`, or `--also none`.
 """
 
 import os
@@ -24,9 +24,9 @@ from fleet.bench._harness import (
     in_turns,
     lab,
     medians,
+    parse_options,
     report,
     rounded,
-    settle,
 )
 from fleet.bench._proc import family, stat
 from fleet.errors import ConfigError, FleetError
@@ -40,11 +40,11 @@ OPTIONS: dict[str, Option] = {
     "durability": "everysec",
 }
 
-#: Between ready and the first look: start-up's last work is not idleness.
+#: The pause after ready, for the last work of the start-up.
 SETTLE_S = 3.0
 
 
-#: The first two are always measured, the others where `also` names them.
+#: The first two are always measured, the others if `also` names them.
 KINDS = {
     "fleet": "fleet",
     "celery": "celery",
@@ -54,7 +54,7 @@ KINDS = {
 
 
 class _Kind:
-    """A contender that is started anew for each round."""
+    """A contender, started anew for each round."""
 
     def __init__(self, kind: str, where: Lab, agents: list[str]) -> None:
         self.name = KINDS[kind]
@@ -62,7 +62,7 @@ class _Kind:
         self._agents = agents
 
     def start(self) -> Fleet | Bare:
-        """The processes, not yet ready."""
+        """Start the processes, without waiting until they are ready."""
         if self.name.startswith("fleet"):
             turn = "llm" if self.name == "fleet" else "noop"
             side: Fleet | Bare = Fleet(self._lab, self._agents, turn)
@@ -73,8 +73,8 @@ class _Kind:
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module. Raises FleetError where there is no /proc."""
-    options = settle(OPTIONS, given)
+    """Run the benchmark. Raises FleetError without /proc."""
+    options = parse_options(OPTIONS, given)
     if not Path("/proc/self/smaps_rollup").exists():
         raise FleetError("footprint reads /proc/PID/smaps_rollup, which this system does not have.")
     agents = names(int(options["agents"]))
@@ -84,7 +84,7 @@ def run(**given: Option) -> dict[str, Any]:
         rounds = in_turns(
             int(options["rounds"]), kinds, lambda kind: _round(kind, float(options["seconds"]))
         )
-        # How many they are is no measured value, hence no float.
+        # The number of agents is not measured, hence not a float.
         count = {"agents": len(agents)}
         ours, theirs, *others = ({**medians(found), **count} for found in rounds)
         found = report("footprint", where, options, ours, theirs, BARE)
@@ -93,7 +93,7 @@ def run(**given: Option) -> dict[str, Any]:
 
 
 def _also(chosen: str) -> list[str]:
-    """The other contenders, in the order they were named. Raises ConfigError."""
+    """The additional contenders, in the given order. Raises ConfigError."""
     if chosen == "none":
         return []
     named = chosen.split(",")

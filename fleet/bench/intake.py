@@ -1,9 +1,9 @@
 """`fleet bench intake`: events accepted per second by one process, singly and in batches.
 
-An accepted event has its payload, its record, its bus entries and its doorbell in the broker when
-the call returns; a bare task has its message there. Nobody consumes, and each round starts with an
-empty broker. Singly, bare Celery calls `send_task`; in batches it keeps one producer and uses
-kombu's own batches. A text is 200 characters long.
+When the call returns, an accepted event has its payload, its record, its bus entries and its
+wake-up message in the broker; a bare task has its message. Nothing is consumed, and each round
+starts with an empty broker. Singly, bare Celery calls `send_task`; in batches it uses one producer
+and kombu's own batches. A text is 200 characters long.
 """
 
 import time
@@ -26,7 +26,7 @@ PADDING = "x" * 200
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module."""
+    """Run the benchmark."""
     with bench("intake", OF, OPTIONS, given) as here:
         agents = names(here.number("agents"))
         fleet, bare = Fleet(here.where, agents, "noop"), Bare(here.where, agents, "noop")

@@ -1,12 +1,12 @@
-"""`fleet bench locks`: what a lock costs alone, and when 64 clients want it.
+"""`fleet bench locks`: the cost of a lock alone, and under contention of 64 clients.
 
-Alone: microseconds for taking and giving back, by one thread; `rw_us` is the reader/writer lock of
-a turn, reading and writing in turns. Under contention: all clients, threads of a few processes,
-take one lock the same number of times, each as soon again as it can, and do nothing inside;
-microseconds for each taking and giving back, from the first to the last of all. `max_wait_ratio` is
-the longest wait of them divided by the median one: how unfair it is.
+Alone: microseconds to acquire and release, by one thread; `rw_us` is the reader/writer lock of a
+turn, reading and writing alternately. Under contention: all clients, threads of a few processes,
+acquire one lock equally often, as fast as they can, and release it at once. The figure is the
+microseconds per acquisition over the whole round. `max_wait_ratio` is the longest wait divided by
+the median wait, a measure of unfairness.
 
-redis-py has one kind of lock, without order and without token, and it is measured in each place.
+redis-py has one kind of lock, without order and without token; it is measured in each place.
 """
 
 import json
@@ -37,12 +37,12 @@ OPTIONS: dict[str, Option] = {
 
 OF = "redis-py Lock with its defaults (asks every 100 ms); the same one for rw_us"
 
-#: All clients have read the line and wait by then.
+#: The lead time in which all clients read the line.
 LEAD_S = 0.2
 
 
 class LockClient:
-    """A process of clients; it ends when its standard input does, whatever becomes of this one."""
+    """A process of clients; it ends when its standard input is closed."""
 
     def __init__(self, url: str, threads: int, turns: int) -> None:
         self._process = subprocess.Popen(
@@ -54,15 +54,15 @@ class LockClient:
         self._in = cast("IO[str]", self._process.stdin)
         self._out = cast("IO[str]", self._process.stdout)
 
-    def tell(self, line: str) -> None:
-        """Raises FleetError when the process has ended."""
+    def send(self, line: str) -> None:
+        """Send a line. Raises FleetError when the process has ended."""
         try:
             print(line, file=self._in, flush=True)
         except OSError as error:
             raise self._ended() from error
 
-    def answer(self) -> Any:
-        """What it measured. Raises FleetError when it ended instead."""
+    def receive(self) -> Any:
+        """Wait for the figures. Raises FleetError when the process has ended."""
         line = self._out.readline()
         if not line:
             raise self._ended()
@@ -78,7 +78,7 @@ class LockClient:
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module. Raises FleetError when a client fails."""
+    """Run the benchmark. Raises FleetError when a client fails."""
     with bench("locks", OF, OPTIONS, given) as here:
         url = here.where.endpoint.url
         sides: list[Side] = [Ours(url), Theirs(url)]
@@ -118,10 +118,10 @@ def _each_us(locks: Iterator[AbstractContextManager[Any]], times: int) -> float:
 def _contended(side: Side, clients: Sequence[LockClient]) -> Figures:
     begins_at = time.monotonic() + LEAD_S
     for client in clients:
-        client.tell(f"{side.name} {begins_at}")
-    told = [client.answer() for client in clients]
-    waits = [wait for one in told for wait in one["waits_s"]]
-    took_s = max(one["ended_at"] for one in told) - begins_at
+        client.send(f"{side.name} {begins_at}")
+    answers = [client.receive() for client in clients]
+    waits = [wait for one in answers for wait in one["waits_s"]]
+    took_s = max(one["ended_at"] for one in answers) - begins_at
     return {
         "contended_us": rounded(took_s / len(waits) * 1e6),
         "max_wait_ratio": rounded(max(waits) / statistics.median(waits)),

@@ -1,16 +1,16 @@
-"""`fleet bench recovery`: from a SIGKILL to the interrupted dispatch running again.
+"""`fleet bench recovery`: the time from a SIGKILL until the interrupted dispatch runs again.
 
 child    the process that runs the turn; its worker lives on
 worker   the worker's own process; its host, or this benchmark for bare Celery, starts the next
-host     `fleet host` with all that descends from it, while another host of the same agents stands
-         by; or all bare workers, started again at once
-broker   the broker, started again at once. What is interrupted here is an accepted event that waits
-         behind a running turn, and that turn ends at the moment of the kill
+host     `fleet host` with all its descendants, while another host of the same agents stands by; or
+         all bare workers, started again at once
+broker   the broker, started again at once, while an accepted event waits behind a running turn,
+         which ends at the moment of the kill; the waiting event is the interrupted dispatch
 
-The turn is killed 0.1 to 0.4 s after it has started. Bare Celery has a visibility timeout of 5 s
-and looks for what to restore every second, the quickest its documentation offers. No turn could be
-longer than those 5 s then: bare Celery would run it a second time beside the first. The fleet has
-its defaults, with which a turn may take as long as it likes.
+The turn is killed 0.1 to 0.4 s after its start. Bare Celery has a visibility timeout of 5 s and
+restores messages every second, the quickest documented settings. With these no turn may take longer
+than 5 s: bare Celery would run it a second time beside the first. The fleet has its defaults, with
+which a turn may take any time.
 """
 
 import os
@@ -26,11 +26,11 @@ from fleet.bench._harness import (
     Lab,
     Option,
     lab,
+    parse_options,
     percentile,
     progress,
     report,
     rounded,
-    settle,
 )
 from fleet.bench._proc import kill_family, parent
 from fleet.errors import FleetError
@@ -48,15 +48,16 @@ OPTIONS: dict[str, Option] = {
 
 VISIBILITY_TIMEOUT_S = 5.0
 OF = f"{BARE}; visibility timeout {VISIBILITY_TIMEOUT_S:g} s, restore interval 1 s"
-#: Of a fleet, for the kind `host` only: else a standby would be there before the replacement.
+#: The hosts of a fleet. `other` runs for the kind `host` only: otherwise it would replace a killed
+#: worker before the worker's own host does.
 HOSTS = ("host", "other")
-#: What has not come back after this long counts as this long.
+#: A dispatch that is not back after this long counts as this long.
 TIMEOUT_S = 60.0
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module."""
-    options = settle(OPTIONS, given)
+    """Run the benchmark."""
+    options = parse_options(OPTIONS, given)
     kinds = [kind for kind in str(options["kinds"]).split(",") if kind in KINDS]
     agents = names(int(options["agents"]))
     with lab(options) as where:
@@ -97,7 +98,7 @@ class _Kills:
         self._took_s: list[float] = []
 
     def figures(self) -> Figures:
-        """What is printed."""
+        """The figures for the report."""
         return {
             "p50_s": rounded(percentile(self._took_s, 0.5)),
             "p99_s": rounded(percentile(self._took_s, 0.99)),
@@ -105,7 +106,7 @@ class _Kills:
         }
 
     def one(self) -> None:
-        """Kill once, in mid-turn, and wait until the interrupted dispatch runs."""
+        """Kill once in mid-turn, and wait until the interrupted dispatch runs again."""
         if self._kind == "host" and isinstance(self._side, Fleet):
             self._await_standby(self._side)
         self._await_idle()
@@ -135,7 +136,7 @@ class _Kills:
             self._end_host(side, parent(parent(child)))
 
     def _replace(self, side: Bare, agents: list[str]) -> None:
-        """What a supervisor does: everything of a dead worker ends, and a new one starts."""
+        """Kill workers and their descendants, and start new workers, as a supervisor does."""
         for agent in agents:
             os.kill(side.processes.running[agent].pid, signal.SIGKILL)
         for agent in agents:
@@ -180,7 +181,7 @@ class _Kills:
         return TIMEOUT_S
 
     def _await_idle(self) -> None:
-        """Return when the worker takes events, and has taken all that was sent before."""
+        """Return when the worker has taken all events sent before."""
         number = self._send("-")
         self._lab.await_lines({number})
 
@@ -202,5 +203,5 @@ def _back_to_one(fleet: Fleet) -> None:
 
 
 def _workers(host: int) -> int:
-    """Those that have forked their pool: they hold their lease, or stand by for it."""
+    """The number of workers that have forked their pool: they hold a lease, or stand by."""
     return sum(bool(children(pid)) for pid in children(host))

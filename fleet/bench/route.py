@@ -1,11 +1,11 @@
 """`fleet bench route`: routing decisions per second by one process, with a thousand rules.
 
-Half of the rules name one type of event, half a family of types (`com.example.f7.*`); an event is
-of a type that a rule names, or, one in ten, of none and falls to the default. A decision is whole:
-targets and mentions are looked for before the rules are, and the plan holds agents and reason.
+Half of the rules name one type of event, half a family of types (`com.example.f7.*`). Nine events
+in ten are of a type that a rule names; the tenth falls to the default. A decision is complete:
+targets and mentions are checked before the rules, and the plan holds agents and reason.
 
-Celery's counterpart is `task_routes`: the same types are names of tasks, the same rules a map of
-them, which gives one queue. It tries patterns one by one. No broker has a part in either.
+Celery's counterpart is `task_routes`: the types become names of tasks, and the rules a map of them
+to one queue. It tries patterns one by one. Neither uses a broker.
 """
 
 import random
@@ -24,9 +24,9 @@ from fleet.bench._harness import (
     in_turns,
     lab,
     medians,
+    parse_options,
     report,
     rounded,
-    settle,
 )
 from routing import Event, Rule, Rules, decide
 
@@ -40,21 +40,21 @@ OPTIONS: dict[str, Option] = {
 }
 
 OF = "celery task_routes (celery.app.routes.MapRoute), the same rules over names of tasks"
-#: Different events; as many as a processor keeps near.
+#: Different events; as many as fit a processor's cache.
 EVENTS = 500
-#: Decisions between two looks at the clock.
+#: Decisions between two readings of the clock.
 CHUNK = 100
 
 
 class Side:
-    """A contender: decides where an event of a type goes."""
+    """A contender: the routing decisions of its events."""
 
     def __init__(self, name: str, decisions: Sequence[Callable[[], object]]) -> None:
         self.name = name
         self._decisions = decisions
 
     def measure(self, seconds: float) -> Figures:
-        """Decide for so long."""
+        """Measure decisions for so long."""
         waiting, done = cycle(self._decisions), 0
         began = now = time.perf_counter()
         while now - began < seconds:
@@ -66,8 +66,8 @@ class Side:
 
 
 def run(**given: Option) -> dict[str, Any]:
-    """Measure; see the module."""
-    options = settle(OPTIONS, given)
+    """Run the benchmark."""
+    options = parse_options(OPTIONS, given)
     agents, count = names(int(options["agents"])), int(options["rules"])
     with lab(options) as where:
         types = _types(count, where.random)
@@ -84,7 +84,7 @@ def _pattern(number: int) -> str:
 
 
 def _types(count: int, chance: random.Random) -> list[str]:
-    """Of events; each rule is as likely as another."""
+    """The types of the events; each rule is equally likely."""
     found = []
     for place in range(EVENTS):
         rule = chance.randrange(count)

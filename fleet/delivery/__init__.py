@@ -1,1 +1,1 @@
-"""Outcomes go to whoever asked for them: by webhook, to an agent, or back to the gateway."""
+"""Delivery of outcomes to their receivers: by webhook, to an agent, or back to the gateway."""

@@ -1,7 +1,7 @@
-"""One target of an outcome, taken to be sent, and the report of how that went.
+"""The claim of one outcome for one receiver, and the report of the attempt's result.
 
-What a receiver has confirmed is in the ledger in the same step, so it is never sent again; a try
-that was cut short is repeated under the same id, by which a receiver knows it.
+A report that a receiver confirmed ends the delivery in the ledger, so it is never sent again. An
+attempt that was cut short is repeated under the same id, by which a receiver recognises it.
 """
 
 import uuid
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fleet.store import Store
+from fleet.store.calls import DeliverClaimCall, DeliverEndCall
 
-#: A sender has a target for so long after three windows (connecting, sending, waiting): a look-up
-#: of a name takes its time too.
+#: A claim lasts so long beyond three windows (connecting, sending, waiting): resolving a name takes
+#: time too.
 LEASE_MARGIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptResult:
-    """How a try ended.
+    """The result of one attempt.
 
-    `unverified`: all of it was sent, and no answer came in time; or it can never be taken.
-    `placed`: an agent has it as the dispatch of that id, which confirms it by its turn.
+    `unverified`: all of it was sent, and no answer came in time; or no attempt can succeed.
+    `placed`: an agent has it as the dispatch of that id, whose turn will confirm it.
     """
 
     kind: Literal["ack", "unverified", "failed", "placed"]
@@ -37,29 +38,34 @@ class PendingDelivery:
     target: str
     call: str
     record: Mapping[str, str]  #: of the dispatch
-    about: Mapping[str, str]  #: what is told; see `_announce.lua`
-    answer: str  #: empty where it did not complete
-    trail: tuple[str, ...]  #: of a chain's end, what each stage ended with
+    about: Mapping[str, str]  #: the announcement; see `_announce.lua`
+    answer: str  #: empty where the dispatch did not complete
+    trail: tuple[str, ...]  #: of a chain's end, the ending of each stage
 
     @property
     def message_id(self) -> str:
-        """The same at each try, another one in each generation."""
+        """The same in each attempt, another one in each generation."""
         return f"{self.record['id']}.{self.record['generation']}.{self.target}"
 
 
 def claim(
     store: Store, dispatch_id: str, target: str, window_s: float, keep_ms: int
 ) -> PendingDelivery | None:
-    """Take a target that is open and due, alone; None where it is not. Raises BrokerUnavailable."""
-    call = uuid.uuid4().hex
-    lease_ms = int(1000 * (LEASE_MARGIN_S + 3 * window_s))
-    verdict, *rest = store.run("deliver_claim", dispatch_id, target, call, lease_ms, keep_ms)
+    """Claim an open and due target exclusively; None where it is not. Raises BrokerUnavailable."""
+    call = DeliverClaimCall(
+        dispatch_id=dispatch_id,
+        target=target,
+        call=uuid.uuid4().hex,
+        lease_ms=int(1000 * (LEASE_MARGIN_S + 3 * window_s)),
+        keep_ended_ms=keep_ms,
+    )
+    verdict, *rest = store.run(call)
     if verdict != "claimed":
         return None
     record, answer, about, *trail = rest
     return PendingDelivery(
         target=target,
-        call=call,
+        call=call.call,
         record=_table(record),
         about=_table(about),
         answer=answer,
@@ -67,22 +73,24 @@ def claim(
     )
 
 
-def report(store: Store, told: PendingDelivery, sample: AttemptResult, keep_ms: int) -> int | None:
-    """Say how a try ended; in how many ms the next one is due, or None.
+def report(
+    store: Store, pending: PendingDelivery, result: AttemptResult, keep_ms: int
+) -> int | None:
+    """Report an attempt's result; the milliseconds until the next attempt is due, or None.
 
     Raises BrokerUnavailable.
     """
-    verdict, *rest = store.run(
-        "deliver_end",
-        told.record["id"],
-        told.target,
-        told.call,
-        sample.kind,
-        sample.reason,
-        keep_ms,
-        int(sample.retry_after_s * 1000),
-        sample.placed,
+    call = DeliverEndCall(
+        dispatch_id=pending.record["id"],
+        target=pending.target,
+        call=pending.call,
+        result=result.kind,
+        reason=result.reason,
+        keep_ended_ms=keep_ms,
+        retry_after_ms=int(result.retry_after_s * 1000),
+        placed=result.placed,
     )
+    verdict, *rest = store.run(call)
     return int(rest[0]) if verdict == "again" else None
 
 

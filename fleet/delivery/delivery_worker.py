@@ -1,4 +1,4 @@
-"""Takes outcomes from the ledger to their receivers, but for those that go back upstream."""
+"""Delivers outcomes from the ledger to their receivers, except the upstream gateway."""
 
 import logging
 import time
@@ -14,45 +14,50 @@ from fleet.delivery.webhook import post
 from fleet.formats import webhook_signature
 from fleet.intake.intake import Intake
 from fleet.store import Store, keys
+from fleet.store.calls import DeliverDueCall
 from fleet.store.connection import reachable
 from fleet.store.retry import retry_while_away
 
 logger = logging.getLogger(__name__)
 
-#: The sender itself waits for the next try when it is not later than this; beat rings for others.
+#: This process itself waits for an attempt due within this time; beat requests later ones.
 WAIT_HERE_MS = 500
-#: Beat rings again for what nobody took.
+#: Beat requests again a delivery that no process has claimed.
 WAKEUP_RETRY_DELAY_MS = 5_000
-#: Messages in the queue, above which beat adds none.
+#: Messages in the queue above which beat adds none.
 QUEUE_MAX = 500
-#: Targets that beat looks at in one tick.
+#: Targets that beat checks in one tick.
 BATCH = 200
 
 
 def due(store: Store, settings: Settings) -> list[str]:
-    """The dispatches to ring for; what nobody can deliver any more is given up.
+    """Dispatches whose delivery is due; a delivery past its deadline is given up.
 
     Raises BrokerUnavailable.
     """
     keep_ms = int(settings.retention.completed_s * 1000)
-    # The upstream client finds its own; without one, deadlines hold all the same.
-    store.run("deliver_due", BATCH, "", QUEUE_MAX, keep_ms, UPSTREAM)
-    _, *found = store.run("deliver_due", BATCH, WAKEUP_RETRY_DELAY_MS, QUEUE_MAX, keep_ms, "")
+    # The upstream client finds its own deliveries; their deadlines hold without the client too.
+    call = DeliverDueCall(
+        limit=BATCH, again_ms="", queue_max=QUEUE_MAX, keep_ended_ms=keep_ms, target=UPSTREAM
+    )
+    store.run(call)
+    call.again_ms, call.target = WAKEUP_RETRY_DELAY_MS, ""
+    _, *found = store.run(call)
     return [str(dispatch_id) for dispatch_id in found]
 
 
 class DeliveryWorker:
-    """Delivers for one process. Every call raises BrokerUnavailable."""
+    """Delivers for one process. Raises BrokerUnavailable."""
 
     def __init__(self, store: Store, settings: Settings, intake: Callable[[], Intake]) -> None:
-        """`intake` is where what goes to an agent goes in."""
+        """`intake` accepts the outcomes that go to agents."""
         self._store = store
         self._settings = settings
         self._intake = intake
         self._keep_ms = int(settings.retention.completed_s * 1000)
 
     def deliver(self, dispatch_id: str) -> None:
-        """Try each target that is open and due."""
+        """Try each open and due target of one outcome."""
         with reachable():
             fields: Any = self._store.client.hgetall(keys.delivery(dispatch_id))
         for field, state in fields.items():
@@ -62,39 +67,39 @@ class DeliveryWorker:
                     pass
 
     def _try(self, dispatch_id: str, target: str) -> bool:
-        """True when it is to be tried again at once. Bounded: each failure's delay is longer."""
+        """Make one attempt; True when the next is due now. Bounded: failures lengthen the delay."""
         receiver = self._settings.deliveries.get(target)
         window_s = receiver.window_s if receiver else 0.0
-        told = claim(self._store, dispatch_id, target, window_s, self._keep_ms)
-        if told is None:
+        pending = claim(self._store, dispatch_id, target, window_s, self._keep_ms)
+        if pending is None:
             return False
-        sample = self._sample(told, receiver)
+        result = self._send(pending, receiver)
         # A receiver's answer is worth waiting for the store.
         wait_ms = retry_while_away(
-            lambda: report(self._store, told, sample, self._keep_ms), LEASE_MARGIN_S
+            lambda: report(self._store, pending, result, self._keep_ms), LEASE_MARGIN_S
         )
-        logger.info("outcome of %s to %s: %s", dispatch_id, target, sample.reason)
+        logger.info("outcome of %s to %s: %s", dispatch_id, target, result.reason)
         if wait_ms is None or wait_ms > WAIT_HERE_MS:
             return False
         time.sleep(wait_ms / 1000)
         return True
 
-    def _sample(self, told: PendingDelivery, receiver: DeliveryConfig | None) -> AttemptResult:
+    def _send(self, pending: PendingDelivery, receiver: DeliveryConfig | None) -> AttemptResult:
         if receiver is None:
             # Another process of the fleet may still have, or get, the newer configuration.
             return AttemptResult(kind="failed", reason="this fleet has no deliveries of that name")
         if receiver.agent is not None:
-            return deliver_to_agent(self._store, self._intake, told, receiver.agent)
-        return send(receiver, told)
+            return deliver_to_agent(self._store, self._intake, pending, receiver.agent)
+        return send(receiver, pending)
 
 
-def send(receiver: DeliveryConfig, told: PendingDelivery) -> AttemptResult:
-    """Post an outcome, signed. The body is the same at each try."""
-    content = body(told)
+def send(receiver: DeliveryConfig, pending: PendingDelivery) -> AttemptResult:
+    """Post an outcome, signed. The body is the same in each attempt."""
+    content = body(pending)
     secret = receiver.secret.get_secret_value() if receiver.secret else ""
     headers = {
         "content-type": "application/json",
         "user-agent": "fleet",
-        **webhook_signature.headers(secret, told.message_id, content),
+        **webhook_signature.headers(secret, pending.message_id, content),
     }
     return post(receiver, content, headers)

@@ -1,4 +1,4 @@
-"""What a receiver is told of an outcome: the same words by whatever way they go."""
+"""The message about an outcome: the same content for every kind of receiver."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from fleet.ledger.chained import Earlier, read_trail
 from fleet.ledger.views import rfc3339
 
 
-def message(told: PendingDelivery) -> dict[str, Any]:
-    """`type`, `timestamp` and `data`, as Standard Webhooks recommends. The same at each try."""
-    record, about = told.record, told.about
+def message(pending: PendingDelivery) -> dict[str, Any]:
+    """`type`, `timestamp` and `data`, as Standard Webhooks recommends; the same in each attempt."""
+    record, about = pending.record, pending.about
     data: dict[str, Any] = {
         "dispatch_id": record["id"],
         "event_id": record["event_id"],
@@ -23,37 +23,37 @@ def message(told: PendingDelivery) -> dict[str, Any]:
         "state": about["|outcome"],
     }
     if "|chain" in about:
-        return {**_head("chain_ended", about), "data": data | _of_chain(told)}
+        return {**_head("chain_ended", about), "data": data | _chain_data(pending)}
     if data["state"] == "completed":
-        data["answer"] = told.answer
+        data["answer"] = pending.answer
     else:
         data["stage"], data["reason"] = about.get("|stage") or None, about.get("|why") or None
     return {**_head(f"dispatch_{data['state']}", about), "data": data}
 
 
-def body(told: PendingDelivery) -> bytes:
-    """The message as it is posted."""
-    return json.dumps(message(told), ensure_ascii=False).encode()
+def body(pending: PendingDelivery) -> bytes:
+    """The message's bytes, as they are posted."""
+    return json.dumps(message(pending), ensure_ascii=False).encode()
 
 
-def cloud_event(told: PendingDelivery) -> dict[str, Any]:
+def cloud_event(pending: PendingDelivery) -> dict[str, Any]:
     """The message as a CloudEvents 1.0 JSON object."""
-    said = message(told)
+    content = message(pending)
     return {
         "specversion": "1.0",
-        "id": told.message_id,
+        "id": pending.message_id,
         "source": "fleet",
-        "type": said["type"],
-        "subject": told.record["event_id"],
-        "time": said["timestamp"],
+        "type": content["type"],
+        "subject": pending.record["event_id"],
+        "time": content["timestamp"],
         "datacontenttype": "application/json",
-        "data": said["data"],
+        "data": content["data"],
     }
 
 
-def in_words(told: PendingDelivery) -> str:
-    """What an agent is told: the answer, or a sentence where there is none."""
-    data = message(told)["data"]
+def as_text(pending: PendingDelivery) -> str:
+    """The text for an agent: the answer, or a sentence where there is none."""
+    data = message(pending)["data"]
     who = f"Chain {data['chain']}" if "chain" in data else f"{data['agent']}"
     if data["state"] == "completed" and data["answer"].strip():
         return str(data["answer"])
@@ -68,22 +68,22 @@ def _head(kind: str, about: Mapping[str, str]) -> dict[str, Any]:
     return {"type": kind, "timestamp": rfc3339(float(about["|opened_ms"]))}
 
 
-def _of_chain(told: PendingDelivery) -> dict[str, Any]:
-    """Its last answer stands for the chain, where it completed; each stage's is beside it."""
-    stages = read_trail(told.trail)
-    answers = [one.answer for one in stages if one.state == "completed" and one.answer]
+def _chain_data(pending: PendingDelivery) -> dict[str, Any]:
+    """Data of a chain's end: its last answer, where it completed, and each stage's answer."""
+    stages = read_trail(pending.trail)
+    answers = [end.answer for end in stages if end.state == "completed" and end.answer]
     found: dict[str, Any] = {
-        "chain": told.about["|chain"],
-        "chain_id": told.record["chain_id"],
-        "reason": told.about["|why"],
-        "stages": [_stage(one) for one in stages],
+        "chain": pending.about["|chain"],
+        "chain_id": pending.record["chain_id"],
+        "reason": pending.about["|why"],
+        "stages": [_stage_data(end) for end in stages],
     }
-    if told.about["|outcome"] == "completed":
+    if pending.about["|outcome"] == "completed":
         found["answer"] = answers[-1] if answers else ""
     return found
 
 
-def _stage(one: Earlier) -> dict[str, Any]:
+def _stage_data(end: Earlier) -> dict[str, Any]:
     kept = ("stage", "stage_name", "round", "agent", "state", "verdict")
-    found = {name: getattr(one, name) for name in kept}
-    return found | ({"answer": one.answer} if one.state == "completed" else {})
+    found = {name: getattr(end, name) for name in kept}
+    return found | ({"answer": end.answer} if end.state == "completed" else {})

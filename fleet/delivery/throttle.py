@@ -1,18 +1,17 @@
-"""How long a receiver is left in peace after each try, by how the tries went.
+"""The delay before a receiver's next attempt, by the results of its earlier attempts.
 
-The numbers are those of the relay broker that this follows: a failure makes the next wait longer at
-once, success makes it shorter only when it lasts, and what cannot be verified says neither. The
-same table is in `_delivery.lua`, for receivers that all workers share.
+The numbers are those of the relay broker that this follows. A failure lengthens the delay at once,
+success shortens it only when it lasts, and an unverified attempt does neither. The same table is in
+`_delivery.lua`, for receivers that all workers share.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-#: `ack`: it was taken. `unverified`: it was handed over, and nobody can say more. `failed`: it was
-#: not handed over.
-Sample = Literal["ack", "unverified", "failed"]
+#: `ack`: confirmed. `unverified`: delivered, but not confirmed. `failed`: not delivered.
+AttemptKind = Literal["ack", "unverified", "failed"]
 
-#: After so many failures in a row; then DELAY_MOST_MS. The first is also the least.
+#: Delay after one failure, two in a row, and so on; then DELAY_MOST_MS. The first is the least.
 DELAYS_MS = (100, 200, 500, 1000, 2000)
 DELAY_MOST_MS = 5000
 #: Successes in a row that halve the delay.
@@ -21,17 +20,17 @@ STREAK = 3
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """What is known of one receiver."""
+    """The record of one receiver."""
 
     delay_ms: int = DELAYS_MS[0]
     failures: int = 0  #: since the last success
     streak: int = 0  #: successes in a row since the delay was last halved
 
-    def after(self, sample: Sample) -> "Throttle":
-        """The same receiver after one more try."""
-        if sample == "unverified":
+    def after(self, kind: AttemptKind) -> "Throttle":
+        """The same receiver after one more attempt."""
+        if kind == "unverified":
             return replace(self, streak=0)
-        if sample == "failed":
+        if kind == "failed":
             failures = self.failures + 1
             known = failures <= len(DELAYS_MS)
             return Throttle(DELAYS_MS[failures - 1] if known else DELAY_MOST_MS, failures)

@@ -1,4 +1,4 @@
-"""One try to hand an outcome to a receiver: to the address that was checked, no redirects."""
+"""One attempt to post an outcome: to the address that was checked, without redirects."""
 
 import http.client
 import socket
@@ -17,7 +17,7 @@ from fleet.delivery.claims import AttemptResult
 from fleet.formats import retry_after
 from fleet.formats.public_address import ForbiddenAddress, resolve
 
-#: As the longest deadline.
+#: The longest deadline.
 RETRY_AFTER_MAX_S = 86_400.0
 
 
@@ -51,7 +51,7 @@ def _exchange(
             status = response.status
         if connection.late.is_set():  # the headers ended because the line was cut
             raise TimeoutError
-    # ValueError: what a TLS socket raises that was shut while it was read.
+    # ValueError: raised by a TLS socket that was shut while it was read.
     except (OSError, http.client.HTTPException, ValueError) as error:
         late = connection.late.is_set() or isinstance(error, TimeoutError)
         if late and doing == "its answer":
@@ -62,11 +62,11 @@ def _exchange(
         return AttemptResult(kind="failed", reason=f"{doing} {why}")
     finally:
         connection.close()
-    return sample_of(status, dict(response.headers.items()))
+    return result_of(status, dict(response.headers.items()))
 
 
-def sample_of(status: int, headers: Mapping[str, str]) -> AttemptResult:
-    """What a receiver's answer says."""
+def result_of(status: int, headers: Mapping[str, str]) -> AttemptResult:
+    """The result that a receiver's answer means."""
     if 200 <= status <= 299:
         return AttemptResult(kind="ack", reason=f"HTTP {status}")
     asked_s = retry_after.seconds(headers) if status in (429, 503) else None
@@ -80,7 +80,7 @@ def _trusted() -> SSLContext:
 
 
 class _Pinned(http.client.HTTPConnection):
-    """Connects to addresses that were looked up already; the name is for TLS and the header."""
+    """Connects to addresses that were resolved before; the name is for TLS and the header."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _Pinned(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Open the socket; every wait on it has the window as its limit."""
-        plain = self._reached()
+        plain = self._connected()
         try:
             plain.settimeout(self.window_s)
             self.sock = (
@@ -107,27 +107,27 @@ class _Pinned(http.client.HTTPConnection):
             plain.close()
             raise
 
-    def _reached(self) -> socket.socket:
-        """The first address that answers; all together have one window."""
-        until = time.monotonic() + self.window_s
-        for place, address in enumerate(self._addresses, start=1):
-            left_s = max(until - time.monotonic(), 0.01)
+    def _connected(self) -> socket.socket:
+        """A socket to the first address that answers; all together have one window."""
+        deadline = time.monotonic() + self.window_s
+        for number, address in enumerate(self._addresses, start=1):
+            left_s = max(deadline - time.monotonic(), 0.01)
             try:
                 return socket.create_connection((address, self.port), left_s)
             except OSError:
-                if place == len(self._addresses):
+                if number == len(self._addresses):
                     raise
         raise OSError("no address")
 
     def limit(self) -> "_Limit":
-        """The window for the whole exchange: a byte now and then does not lengthen it."""
+        """The window for the whole exchange: single bytes now and then do not lengthen it."""
         return _Limit(self)
 
 
 class _Limit:
     def __init__(self, connection: _Pinned) -> None:
         self._connection = connection
-        self._timer = threading.Timer(connection.window_s, self._over)
+        self._timer = threading.Timer(connection.window_s, self._expire)
         self._timer.daemon = True
 
     def __enter__(self) -> None:
@@ -136,7 +136,7 @@ class _Limit:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
-    def _over(self) -> None:
+    def _expire(self) -> None:
         self._connection.late.set()
         with suppress(OSError, ValueError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)

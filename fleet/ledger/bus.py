@@ -7,12 +7,13 @@ that comes between two reads would be missed.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from redis.exceptions import ResponseError
 
 from fleet.ledger import bus_types
 from fleet.store import Store, keys
+from fleet.store.calls import AlertCall, RefusedCall
 from fleet.store.connection import reachable
 
 #: How long one read waits for news; a reader looks up from it this often.
@@ -156,17 +157,24 @@ def follow(store: Store, after: str) -> Iterator[BusEvent | None]:
             yield entry
 
 
-def alert(store: Store, name: str, reason: str, state: str = "", *, once_in_s: float = 0.0) -> None:
+def alert(
+    store: Store,
+    name: str,
+    reason: str,
+    state: Literal["", "open", "closed"] = "",
+    *,
+    once_in_s: float = 0.0,
+) -> None:
     """Put an `alert` on the bus; `reason` holds no content, `state` is `open` or `closed`.
 
     With `once_in_s` the same is said only once in that time, whoever says it.
     """
-    store.run("alert", name, reason, state, int(once_in_s * 1000))
+    store.run(AlertCall(name=name, reason=reason, state=state, once_ms=int(once_in_s * 1000)))
 
 
 def refused(store: Store, carrier: str, reason: str, sender: str) -> None:
     """Put a `delivery_dropped` on the bus, for an event that was refused on its way in."""
-    store.run("refused", carrier, reason, sender)
+    store.run(RefusedCall(carrier=carrier, reason=reason, sender=sender))
 
 
 def _typed(name: str, value: str) -> Any:

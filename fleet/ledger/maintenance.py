@@ -3,6 +3,7 @@
 from fleet.config.settings import Settings
 from fleet.ledger import ValkeyLedger
 from fleet.store import Store, keys
+from fleet.store.calls import ReclaimCall, SweepCall
 from fleet.store.connection import reachable
 
 RECLAIM_PERIOD_S = 1.0
@@ -21,9 +22,18 @@ BATCH = 500
 def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
     """Repair the whole fleet once; answers what was done. Raises BrokerUnavailable."""
     keep_ms = int(settings.retention.completed_s * 1000)
-    rest = (keep_ms, BATCH, UNTOUCHED_MS, SILENCE_MS, GRACE_MS)
-    calls = [(agent, *rest) for agent in ("", *settings.agents)]
-    answers = ledger.store.run_many("reclaim", calls)
+    calls = [
+        ReclaimCall(
+            agent=agent,
+            keep_ended_ms=keep_ms,
+            limit=BATCH,
+            untouched_ms=UNTOUCHED_MS,
+            silence_ms=SILENCE_MS,
+            grace_ms=GRACE_MS,
+        )
+        for agent in ("", *settings.agents)
+    ]
+    answers = ledger.store.run_many(ReclaimCall, calls)
     record_tick(ledger.store, "reclaim")
     retried, expired = answers[0]
     for agent, (_, _, ask) in zip(settings.agents, answers[1:], strict=True):
@@ -39,16 +49,20 @@ def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
 
 def sweep_all(store: Store, settings: Settings) -> dict[str, int]:
     """Forget what retention allows to forget, in bounded steps. Raises BrokerUnavailable."""
+    ended, dead, trimmed = store.run(sweep_call(settings))
+    return {"ended": ended, "dead": dead, "trimmed": trimmed}
+
+
+def sweep_call(settings: Settings) -> SweepCall:
+    """One bounded step of retention."""
     keep = settings.retention
-    ended, dead, trimmed = store.run(
-        "sweep",
-        int(keep.completed_s * 1000),
-        int(keep.dead_s * 1000),
-        keep.max,
-        int(settings.bus.max_age_s * 1000),
-        BATCH,
+    return SweepCall(
+        keep_ended_ms=int(keep.completed_s * 1000),
+        keep_dead_ms=int(keep.dead_s * 1000),
+        kept_max=keep.max,
+        keep_bus_ms=int(settings.bus.max_age_s * 1000),
+        limit=BATCH,
     )
-    return {"ended": int(ended), "dead": int(dead), "trimmed": int(trimmed)}
 
 
 def periodic_lock(store: Store, job: str, period_s: float) -> bool:

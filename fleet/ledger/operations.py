@@ -9,10 +9,11 @@ from typing import Literal
 from fleet.config.settings import Settings
 from fleet.errors import FleetError
 from fleet.ledger import views
-from fleet.ledger.maintenance import BATCH
+from fleet.ledger.maintenance import sweep_call
 from fleet.ledger.states import WAITING, State
 from fleet.ledger.valkey import ValkeyLedger
 from fleet.store import keys
+from fleet.store.calls import AgentCall, CancelCall, DecideCall, ReplayCall
 from fleet.store.connection import reachable
 from fleet.system.agent_lock import record_paused
 from routing import Verdict
@@ -52,9 +53,8 @@ def cancel(
 
     Raises Unknown, and NotPossible when it has already ended otherwise.
     """
-    keep_ms = int(settings.retention.completed_s * 1000)
-    answer = ledger.store.run("cancel", dispatch_id, reason, keep_ms, int(now))
-    state = _state(answer, dispatch_id)
+    call = _cancel_call(settings, dispatch_id, reason, now=now)
+    state = _state(ledger.store.run(call), dispatch_id)
     if state.terminal and state is not State.CANCELLED:
         raise NotPossible(f"{dispatch_id} is already {state}: there is nothing to cancel.")
     return state
@@ -70,7 +70,8 @@ def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
     if agent and agent not in settings.agents:
         raise NotPossible(f"{dispatch_id} was for {agent}, which is no agent of this fleet now.")
     deadline_s = settings.agents[agent].retry.deadline_s if agent else 0.0
-    answer = ledger.store.run("replay", dispatch_id, int(deadline_s * 1000))
+    call = ReplayCall(dispatch_id=dispatch_id, deadline_ms=int(deadline_s * 1000))
+    answer = ledger.store.run(call)
     if answer == "gone":
         raise NotPossible(f"The event of {dispatch_id} is no longer kept.")
     if answer == "passed":
@@ -94,9 +95,15 @@ def decide(
 
     Raises Unknown, and NotPossible when it was decided before, has expired, or was not parked.
     """
-    keep_ms = int(settings.retention.completed_s * 1000)
-    call = uuid.uuid4().hex
-    answer, *rest = ledger.store.run("decide", dispatch_id, verdict, by, said, call, keep_ms)
+    call = DecideCall(
+        dispatch_id=dispatch_id,
+        verdict="approve" if verdict is Verdict.APPROVE else "reject",
+        by=by,
+        said=said,
+        call=uuid.uuid4().hex,
+        keep_ended_ms=int(settings.retention.completed_s * 1000),
+    )
+    answer, *rest = ledger.store.run(call)
     if answer == "refused":
         raise NotPossible(_undecidable(dispatch_id, *rest))
     ledger.notify_stage(rest[1:])
@@ -117,12 +124,12 @@ def pause(ledger: ValkeyLedger, agent: str) -> bool:
     """Let an agent finish its running turn and start no other; False when it was paused before."""
     if ledger.settings.runs_offline:
         record_paused(ledger.settings.data_dir, agent, True)
-    return bool(ledger.store.run("agent", agent, "pause"))
+    return bool(ledger.store.run(AgentCall(agent=agent, verb="pause")))
 
 
 def resume(ledger: ValkeyLedger, agent: str) -> bool:
     """Let a paused agent go on; False when it was not paused."""
-    resumed = bool(ledger.store.run("agent", agent, "resume"))
+    resumed = bool(ledger.store.run(AgentCall(agent=agent, verb="resume")))
     if ledger.settings.runs_offline:
         record_paused(ledger.settings.data_dir, agent, False)
     return resumed
@@ -130,15 +137,14 @@ def resume(ledger: ValkeyLedger, agent: str) -> bool:
 
 def drain(ledger: ValkeyLedger, settings: Settings, agent: str, reason: str) -> int:
     """Cancel everything that waits for an agent now; how many. A running turn is left alone."""
-    keep_ms = int(settings.retention.completed_s * 1000)
     states = sorted(WAITING)
     cancelled, cursor = 0, None
     while True:
         page = views.find(
             ledger.store, agent=agent, states=states, limit=views.LIST_MAX, cursor=cursor
         )
-        calls = [(row["dispatch_id"], reason, keep_ms, 0) for row in page.dispatches]
-        answers = ledger.store.run_many("cancel", calls) if calls else []
+        calls = [_cancel_call(settings, row["dispatch_id"], reason) for row in page.dispatches]
+        answers = ledger.store.run_many(CancelCall, calls) if calls else []
         cancelled += answers.count(State.CANCELLED)
         cursor = page.cursor
         if cursor is None:
@@ -150,23 +156,28 @@ def purge(ledger: ValkeyLedger, settings: Settings) -> int:
 
     One of which a receiver is still to be told stays.
     """
-    keep = settings.retention
+    call = sweep_call(settings)
+    call.keep_dead_ms = 0
     with reachable():
         left = int(ledger.store.client.zcard(keys.DEAD))
     purged = 0
     while purged < left:
-        _, dead, _ = ledger.store.run(
-            "sweep",
-            int(keep.completed_s * 1000),
-            0,
-            keep.max,
-            int(settings.bus.max_age_s * 1000),
-            BATCH,
-        )
+        _, dead, _ = ledger.store.run(call)
         if not dead:
             break
-        purged += int(dead)
+        purged += dead
     return purged
+
+
+def _cancel_call(
+    settings: Settings, dispatch_id: str, reason: str, *, now: bool = False
+) -> CancelCall:
+    return CancelCall(
+        dispatch_id=dispatch_id,
+        reason=reason,
+        keep_ended_ms=int(settings.retention.completed_s * 1000),
+        now=1 if now else 0,
+    )
 
 
 def _state(answer: str, dispatch_id: str) -> State:

@@ -1,49 +1,29 @@
 """The ledger on Valkey: each verb is one Lua script, and this module gives it types."""
 
-import json
-import random
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Literal
 
-from fleet.config.agents import AgentConfig, RetryConfig
 from fleet.config.settings import Settings
-from fleet.errors import ConfigError, Fenced, IdempotencyConflict, Refused
-from fleet.ledger import receivers
-from fleet.ledger.answers import old_digest, read_answer
-from fleet.ledger.chained import plan_text, read_position
-from fleet.ledger.history import BYTES_PER_TOKEN, recalled, written
-from fleet.ledger.protocol import (
-    NOTHING,
-    Accepted,
-    Answer,
-    Claim,
-    Cost,
-    Ending,
-    HandOver,
-    Ledger,
-    Report,
-)
+from fleet.errors import Fenced, IdempotencyConflict, Refused
+from fleet.ledger.answers import read_answer
+from fleet.ledger.arguments import Arguments, dollars
+from fleet.ledger.chained import read_position
+from fleet.ledger.history import recalled, written
+from fleet.ledger.payload import read_payload
+from fleet.ledger.protocol import NOTHING, Accepted, Answer, Claim, Cost, Ending, HandOver, Ledger
 from fleet.ledger.states import State
 from fleet.store import Store, keys
+from fleet.store.calls import AcceptCall, BackfillCall, ClaimCall, CommitCall, StepCall
 from fleet.store.connection import reachable
 from fleet.store.wakeup import WakeupPublisher
-from fleet.store.wire import Arg
 from routing import Event, Plan, read_verdict
 from routing.chains import HUMAN_MARK
-from routing.event import SENT_LOCALLY
 
 #: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
 ACCEPTS_PER_CALL = 10
-#: Of a route, in its event's record: a list of a thousand targets would fill the store.
-REASON_CHARS_MAX = 200
-#: More than can ever wait.
-_NO_MAX = 2**50
-_NO_CAPS: tuple[Arg, Arg] = (_NO_MAX, "")
-_NO_AGENT = AgentConfig(runner="python", python="nobody:nothing")
-#: Of a stored event, beside what its sender sent. Only `payload_of` writes it.
-_SENT_BY = "sentby"
 #: A dispatch whose worker died this often is buried: it is more likely its cause than its victim.
 LOSSES_MAX = 3
 
@@ -58,32 +38,17 @@ class ValkeyLedger(Ledger):
         self.store = store
         self.bell = bell
         self.settings = settings
-        self._chains = settings.routing_chains()
+        self._arguments = Arguments(settings)
         self._keep_ended_ms = int(settings.retention.completed_s * 1000)
         self._keep_dead_ms = int(settings.retention.dead_s * 1000)
-        sessions = settings.sessions
-        self._history_bounds = (
-            sessions.history_messages,
-            sessions.history_tokens * BYTES_PER_TOKEN,
-            int(sessions.history_ttl_s * 1000),
-        )
-        window_ms, most_ms = (
-            int(seconds * 1000) for seconds in (sessions.coalesce_window_s, sessions.coalesce_max_s)
-        )
-        caps = settings.caps
-        self._caps: tuple[Arg, Arg] = (caps.max_waiting, caps.sender_per_minute or "")
-        self._on_busy = {
-            "enqueue": "",
-            "reject": "reject",
-            "interrupt": f"interrupt {self._keep_ended_ms}",
-            "coalesce": f"coalesce {window_ms} {most_ms}",
-        }
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Accept each in turn, in one round trip."""
-        answers = chain.from_iterable(self.store.run_many("accept", _Accepts(self, _parts(batch))))
+        calls = _Accepts(self._arguments, _parts(batch))
+        answers = self.store.run_many(AcceptCall, calls)
         accepted = [
-            read_answer(event, answer) for (event, _), answer in zip(batch, answers, strict=True)
+            read_answer(event, answer)
+            for (event, _), answer in zip(batch, chain.from_iterable(answers), strict=True)
         ]
         if self.bell:
             for answer in accepted:
@@ -92,12 +57,18 @@ class ValkeyLedger(Ledger):
 
     def claim(self, agent: str, fence: int, holder: str) -> Claim | None:
         """The agent's next dispatch, or None when nothing is runnable."""
-        answer = self.store.run(
-            "claim",
-            *(agent, fence, holder, LOSSES_MAX, self._keep_dead_ms, self._keep_ended_ms),
-            *(uuid.uuid4().hex, self.settings.sessions.history_messages),
-            int(self.settings.ageing_s * 1000),
+        call = ClaimCall(
+            agent=agent,
+            fence=fence,
+            holder=holder,
+            losses_max=LOSSES_MAX,
+            keep_dead_ms=self._keep_dead_ms,
+            keep_ended_ms=self._keep_ended_ms,
+            call=uuid.uuid4().hex,
+            history_max=self.settings.sessions.history_messages,
+            ageing_ms=int(self.settings.ageing_s * 1000),
         )
+        answer = self.store.run(call)
         if answer[0] == "fenced":
             raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")
         if answer[0] != "claimed":
@@ -126,16 +97,24 @@ class ValkeyLedger(Ledger):
         reason: str = "",
     ) -> str:
         """Journal a finished step and count its cost; answers why to cancel, or an empty string."""
-        verdict, cancel = self.store.run(
-            "step",
-            *(claim.dispatch_id, claim.fence, claim.attempt, key, entry),
-            *(*_amounts(cost), verification, reason),
+        call = StepCall(
+            dispatch_id=claim.dispatch_id,
+            fence=claim.fence,
+            attempt=claim.attempt,
+            step=key,
+            entry=entry,
+            tokens_in=cost.tokens_in,
+            tokens_out=cost.tokens_out,
+            usd=dollars(cost),
+            verification=verification,
+            reason=reason,
         )
+        verdict, cancel = self.store.run(call)
         if verdict == "fenced":
             raise Fenced(
                 f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
             )
-        return str(cancel)
+        return cancel
 
     def steps(self, dispatch_id: str) -> dict[str, str]:
         """The journal of a dispatch: step key -> entry."""
@@ -170,45 +149,22 @@ class ValkeyLedger(Ledger):
         dispatch_id: str,
         agent: str,
         fence: int,
-        attempt: Arg,
+        attempt: int | Literal[""],
         ending: Ending,
         said: tuple[str, str] = ("", ""),
     ) -> State:
-        args = self._ending_args(agent, ending, said)
-        answer = self.store.run("commit", dispatch_id, agent, fence, attempt, *args)
+        call = CommitCall(
+            dispatch_id=dispatch_id,
+            agent=agent,
+            fence=fence,
+            attempt=attempt,
+            ending=self._arguments.ending(agent, ending, said),
+        )
+        answer = self.store.run(call)
         if answer[0] != "done":
             raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")
         self.notify_stage(answer[2:])
         return State(answer[1])
-
-    def _ending_args(
-        self, agent: str, ending: Ending, said: tuple[str, str] = ("", "")
-    ) -> list[Arg]:
-        """How an attempt ended, as `commit.lua` wants it from its fifth argument on."""
-        failure = ending.failure
-        verdict = "failed" if failure else "cancelled" if ending.cancelled else "completed"
-        if failure and failure.defer:
-            verdict = "held"
-        facts = {name: str(value) for name, value in ending.facts.items()}
-        if failure and failure.kind:
-            facts["error_kind"] = failure.kind
-        text = json.dumps(facts, ensure_ascii=False)
-        retry = (
-            self.settings.agents[agent].retry if agent in self.settings.agents else RetryConfig()
-        )
-        retry_after_s = (failure.retry_after_s or 0.0) if failure else 0.0
-        return [
-            *(verdict, text, ending.answer),
-            failure.stage if failure else "",
-            failure.reason if failure else ending.cancelled,
-            int(failure.retryable) if failure else 0,
-            *(retry.attempts, int(retry.min_age_s * 1000), int(retry.backoff_s * 1000)),
-            f"{random.random():.6f}",  # noqa: S311 - spreads load, guards nothing
-            int(retry_after_s * 1000),
-            *(self._keep_dead_ms, self._keep_ended_ms),
-            *(said if self.settings.sessions.history_messages else ("", "")),
-            *self._history_bounds,
-        ]
 
     def notify_stage(self, made: Sequence[str]) -> None:
         """Ring for the dispatches of a chain's next stage, `id agent` each, as a script asks.
@@ -228,12 +184,15 @@ class ValkeyLedger(Ledger):
         for one whose id stands for another event, after the rest of the batch is.
         """
         calls = [
-            [self._told(one.reports), *self.accept_args(one.event, one.plan, age_s=one.age_s)]
+            BackfillCall(
+                reports=self._arguments.reports(one.reports),
+                event=self._arguments.event(one.event, one.plan, age_s=one.age_s),
+            )
             for one in batch
         ]
         late, conflict = 0, None
         for one, (answer, too_late, *made) in zip(
-            batch, self.store.run_many("backfill", calls), strict=True
+            batch, self.store.run_many(BackfillCall, calls), strict=True
         ):
             accepted = read_answer(one.event, answer)
             if isinstance(accepted, Refused):
@@ -249,87 +208,20 @@ class ValkeyLedger(Ledger):
             raise conflict
         return late
 
-    def _told(self, reports: Sequence[Report]) -> str:
-        told = [
-            {
-                "id": report.dispatch_id,
-                "run": report.run,
-                "attempt": report.attempt,
-                "losses": report.losses,
-                "holder": report.holder,
-                "started_ago": int(report.started_ago_s * 1000),
-                "elapsed": int(report.elapsed_s * 1000),
-                "steps": report.steps,
-                "verified": [word for step in report.steps.values() for word in _verified(step)],
-                "costs": [
-                    _amounts(Cost.of(json.loads(s)["result"])) for s in report.steps.values()
-                ],
-                **(
-                    {"ending": [str(arg) for arg in self._ending_args(report.agent, report.ending)]}
-                    if report.ending
-                    else {}
-                ),
-            }
-            for report in reports
-        ]
-        return json.dumps(told, ensure_ascii=False)
-
-    def accept_args(self, event: Event, plan: Plan, *, age_s: float | None = None) -> list[Arg]:
-        """One event as `accept.lua` wants it; with an age, one that is accepted already."""
-        kept = age_s is not None
-        payload = payload_of(event)
-        cancels = self.settings.routes.on_member_failure == "cancel" and len(plan.agents) > 1
-        args: list[Arg] = [
-            *(keys.event_digest(event.key), event.id, event.source, event.sent_by),
-            *(event.content, old_digest(event), event.session or ""),
-            *(event.priority, payload, plan.reason[:REASON_CHARS_MAX]),
-            self._keep_ended_ms if cancels else "",
-        ]
-        if plan.chain is not None:
-            if plan.chain not in self._chains:
-                raise ConfigError(f"chains.{plan.chain}: an accepted event needs it: put it back.")
-            return args + self._chain_args(event, plan, kept=kept)
-        args += ["", *(_NO_CAPS if kept else self._caps), len(plan.agents)]
-        for name in plan.agents:
-            # One that is no agent any more has no worker either: its dispatch will expire.
-            agent = self.settings.agents.get(name, _NO_AGENT)
-            deadline_s = agent.retry.deadline_s - (age_s or 0.0)
-            args += [keys.dispatch_id(event.key, name), name, int(deadline_s * 1000)]
-            drops = agent.overflow == "drop_oldest" and not kept
-            # Accepted is accepted: a busy session makes it wait.
-            busy = "enqueue" if kept and agent.on_busy == "reject" else agent.on_busy
-            args += [_NO_MAX if kept else agent.max_pending, self._keep_ended_ms if drops else ""]
-            args += [self._on_busy[busy], receivers.of_agent(self.settings, name, plan)]
-        return args
-
-    def _chain_args(self, event: Event, plan: Plan, *, kept: bool) -> list[Arg]:
-        """The rest of `accept_args`; nothing refuses an event that the spool has `kept`."""
-        chain = self._chains[str(plan.chain)]
-        first = [name for name in chain.stages[0].members if not chain.stages[0].person]
-        args: list[Arg] = [
-            *(plan_text(chain, event, plan, self.settings), *(_NO_CAPS if kept else self._caps)),
-            len(first),
-        ]
-        for name in first:
-            agent = self.settings.agents[name]
-            busy = "reject" if agent.on_busy == "reject" and not kept else ""
-            args += ["", name, 0, _NO_MAX if kept else agent.max_pending, "", busy, ""]
-        return args
-
 
 @dataclass(frozen=True, slots=True)
 class _Accepts:
     """A batch as calls, each made when the ones before are already on their way to the server."""
 
-    ledger: ValkeyLedger
+    arguments: Arguments
     parts: Sequence[Sequence[tuple[Event, Plan]]]
 
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __iter__(self) -> Iterator[list[Arg]]:
+    def __iter__(self) -> Iterator[AcceptCall]:
         for part in self.parts:
-            yield [arg for event, plan in part for arg in self.ledger.accept_args(event, plan)]
+            yield AcceptCall(events=[self.arguments.event(event, plan) for event, plan in part])
 
 
 def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]]:
@@ -343,34 +235,6 @@ def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]
             size = len(plan.agents) or 1
         parts[-1].append((event, plan))
     return parts
-
-
-def _amounts(cost: Cost) -> tuple[int, int, str]:
-    return cost.tokens_in, cost.tokens_out, f"{cost.usd:.9f}"
-
-
-def _verified(step: str) -> tuple[str, ...]:
-    """How what a step handed over was verified, and why; nothing of any other step."""
-    entry = json.loads(step)
-    result = entry["result"]
-    if "handed_over" not in entry:
-        return ()
-    return str(result["verification"]), str(result["reason"])
-
-
-def payload_of(event: Event) -> str:
-    """The event as it is stored."""
-    wire = event.to_wire()
-    if event.sent_by:
-        wire[_SENT_BY] = event.sent_by
-    return json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
-
-
-def read_payload(payload: str) -> Event:
-    """The event as it was accepted."""
-    wire = json.loads(payload)
-    sent_by = wire.get(_SENT_BY, SENT_LOCALLY)
-    return Event.parse(wire, new_id=wire["id"], now=wire["time"], sent_by=sent_by)
 
 
 def _ring(bell: WakeupPublisher, answer: Answer) -> None:

@@ -9,20 +9,53 @@ takes nothing.
 import os
 import threading
 import weakref
-from collections.abc import Sequence
-from functools import cache
-from importlib import resources
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError
 
 from fleet.store import Store
 from fleet.store.connection import reachable
-from fleet.store.wire import Arg, Script
+from fleet.store.script import R, ScriptCall, script_source
+from fleet.store.wire import Script
 
 #: More are closed when they come back: a burst of waiters has opened them.
 IDLE_MAX = 32
+
+
+class LockAcquireCall(ScriptCall[tuple[int, ...]]):
+    """Acquire a lock, or a place in its line."""
+
+    library: ClassVar[str] = "_lock"
+
+    lock: str
+    id: str
+    group: str
+    manner: str
+    ttl_ms: int
+    place: int
+    keep_ms: int
+    wakes: Literal["", 1] = ""
+
+
+class LockRenewCall(ScriptCall[int]):
+    """Renew a hold."""
+
+    library: ClassVar[str] = "_lock"
+
+    lock: str
+    id: str
+    ttl_ms: int
+
+
+class LockReleaseCall(ScriptCall[int]):
+    """Release a hold, or withdraw the request for one."""
+
+    library: ClassVar[str] = "_lock"
+
+    lock: str
+    id: str
+    refuse_ms: int | Literal[""] = ""
 
 
 class LockCalls:
@@ -38,45 +71,50 @@ class LockCalls:
         #: A longer wait would look to the socket like a server that hangs.
         self.block_s_max: float = (self._pool.connection_kwargs.get("socket_timeout") or 60.0) / 2
 
-    def call(self, name: str, *args: Arg, repeat: bool = True) -> Any:
+    def call(self, call: ScriptCall[R], *, repeat: bool = True) -> R:
         """The answer of a script. `repeat`: once more when the connection broke on the way."""
         with reachable():
             try:
-                return self._exchange(name, args)
+                return self._exchange(call)
             except Disconnected:
                 if not repeat:
                     raise
                 self.forget()
-                return self._exchange(name, args)
+                return self._exchange(call)
 
     def wait(
-        self, bell: str, at_most_s: float, name: str, *args: Arg, ahead: Sequence[Arg] = ()
-    ) -> Any:
-        """Block until `bell` is pushed or the time is over; then the answer of a script.
+        self,
+        wakeup: str,
+        at_most_s: float,
+        call: ScriptCall[R],
+        *,
+        ahead: ScriptCall[R] | None = None,
+    ) -> R:
+        """Block until the list `wakeup` is pushed or the time is over; then the answer of a script.
 
-        `ahead` are arguments for a call of it before that, which nobody reads the answer of.
+        `ahead` is a call to send before the wait. Nobody reads its answer.
         """
         # To the server zero means for ever.
-        before = _command("BLPOP", bell, f"{max(0.001, at_most_s):.3f}")
+        before = _command("BLPOP", wakeup, f"{max(0.001, at_most_s):.3f}")
         if ahead:
-            before = _SKIP + _script(name).packed(ahead) + before
+            before = _SKIP + _script(type(ahead)).packed(ahead.args()) + before
         with reachable():
             try:
-                return self._exchange(name, args, before)
+                return self._exchange(call, before)
             except Disconnected:
                 self.forget()
-                return self._exchange(name, args)
+                return self._exchange(call)
 
     def forget(self) -> None:
         """Drop the idle connections: their server went away, or they are a parent process's."""
         _disconnect(self._idle)
 
-    def _exchange(self, name: str, args: Sequence[Arg], before: bytes = b"") -> Any:
+    def _exchange(self, call: ScriptCall[R], before: bytes = b"") -> R:
         """One write: `before`, which has one answer, and the script. The script's answer.
 
         Whatever happens on the way, a time limit too, the connection is not used again then.
         """
-        script = _script(name)
+        script, args = _script(type(call)), call.args()
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -87,7 +125,7 @@ class LockCalls:
             if before:
                 connection.read_response()
             try:
-                answer = connection.read_response()
+                answer: R = connection.read_response()
             except NoScriptError:
                 connection.send_command("EVAL", script.text, 0, *args)
                 answer = connection.read_response()
@@ -120,12 +158,13 @@ def _command(*words: str) -> bytes:
 _SKIP = _command("CLIENT", "REPLY", "SKIP")
 
 
-@cache
-def _script(name: str) -> Script:
-    """A script with the locks' shared part before it."""
-    folder = resources.files("fleet.store") / "scripts"
-    parts = ((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("_lock", name))
-    return Script("\n".join(parts))
+_scripts: dict[type[ScriptCall[Any]], Script] = {}
+
+
+def _script(kind: type[ScriptCall[Any]]) -> Script:
+    if kind not in _scripts:
+        _scripts[kind] = Script(script_source(kind))
+    return _scripts[kind]
 
 
 _CALLS: weakref.WeakKeyDictionary[Store, LockCalls] = weakref.WeakKeyDictionary()

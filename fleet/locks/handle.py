@@ -16,11 +16,10 @@ store ends whatever the id holds and refuses it from then on.
 import logging
 import secrets
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from fleet.errors import BrokerUnavailable
-from fleet.locks.calls import LockCalls
+from fleet.locks.calls import LockAcquireCall, LockCalls, LockReleaseCall, LockRenewCall
 from fleet.locks.context import LockContext
 from fleet.locks.errors import LockBusy, LockLost, WaitCancelled
 from fleet.locks.renewal import RENEWAL
@@ -89,7 +88,8 @@ class LockHandle(LockContext):
     def renew(self) -> None:
         """Another time to live. Done by itself at a third of it. Raises LockLost."""
         sent = time.monotonic()
-        if not self.calls.call("lock_renew", self.terms.lock, self.id, self._ttl_ms):
+        call = LockRenewCall(lock=self.terms.lock, id=self.id, ttl_ms=self._ttl_ms)
+        if not self.calls.call(call):
             self._gone = True
             raise self._loss()
         self._held_since(sent)
@@ -121,7 +121,8 @@ class LockHandle(LockContext):
         RENEWAL.remove(self)
         held = None
         try:
-            held = self.calls.call("lock_release", self.terms.lock, self.id, "", repeat=False)
+            call = LockReleaseCall(lock=self.terms.lock, id=self.id)
+            held = self.calls.call(call, repeat=False)
         except BrokerUnavailable as error:
             logger.warning("%s is given back later: %s", self.terms.title, error)
             RENEWAL.reconcile(self)
@@ -144,7 +145,8 @@ class LockHandle(LockContext):
 
     def withdraw(self) -> None:
         """End whatever the store knows of it, now and later. Raises BrokerUnavailable."""
-        self.calls.call("lock_release", self.terms.lock, self.id, REFUSE_MS)
+        call = LockReleaseCall(lock=self.terms.lock, id=self.id, refuse_ms=REFUSE_MS)
+        self.calls.call(call)
 
     @property
     def _ttl_ms(self) -> int:
@@ -171,18 +173,25 @@ class LockHandle(LockContext):
         if self._cancelled:
             raise self._given_up()
 
-    def _ask(self, place: int, at_most_s: float) -> Any:
+    def _ask(self, place: int, at_most_s: float) -> tuple[int, ...]:
         """Ask for the lock, after a wait of `at_most_s`; without a `place`, ask before it too."""
         terms = self.terms
         # A hold is counted from before the question, so that must not wait for long.
         ask_s = min(ASK_S_MAX, self.ttl_s / 3, self.calls.block_s_max)
-        group, kept_ms = terms.group or self.id, int(ASKS_MISSED * ask_s * 1000)
-        asked = (terms.lock, self.id, group, terms.manner, self._ttl_ms, place, kept_ms)
+        call = LockAcquireCall(
+            lock=terms.lock,
+            id=self.id,
+            group=terms.group or self.id,
+            manner=terms.manner,
+            ttl_ms=self._ttl_ms,
+            place=place,
+            keep_ms=int(ASKS_MISSED * ask_s * 1000),
+        )
         if not at_most_s:
-            return self.calls.call("lock_acquire", *asked)
-        ahead = () if place else (*asked, 1)
-        bell = keys.lock_wake(self.id)
-        return self.calls.wait(bell, min(at_most_s, ask_s), "lock_acquire", *asked, ahead=ahead)
+            return self.calls.call(call)
+        ahead = None if place else replace(call, wakes=1)
+        wakeup = keys.lock_wake(self.id)
+        return self.calls.wait(wakeup, min(at_most_s, ask_s), call, ahead=ahead)
 
     def _held_since(self, sent: float) -> None:
         self._valid_until = sent + self.ttl_s

@@ -1,4 +1,4 @@
-"""The agents as people want to see them: configuration, holder, queue and spend in one row each."""
+"""The table of agents: configuration, holder, queue and spend in a row for each agent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def rows(store: Store, settings: Settings, names: Sequence[str]) -> list[dict[st
 
 
 def status(row: dict[str, Any]) -> str:
-    """One word: `paused`, `offline`, `busy` or `idle`."""
+    """The status in one word: `paused`, `offline`, `busy` or `idle`."""
     if row["paused"]:
         return "paused"
     if not row["online"]:

@@ -1,4 +1,4 @@
-"""The health document, from live values; no secret is in it."""
+"""The health document, from live values and without secrets."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,63 +17,65 @@ from fleet.store.connection import reachable
 from fleet.turn import providers
 from fleet.version import VERSION
 
-#: A beat that has missed this many of its fastest ticks is dead.
+#: Beat counts as dead after this long without a tick of any job.
 BEAT_LATE_S = 15.0
 
 
 def beat_is_late(beat_s: float | None) -> bool:
-    """Whether nobody does beat's work: `beat_s` is the time since its last tick, None for never."""
+    """True when beat is dead; `beat_s` is the time since its last tick, None for never."""
     return beat_s is None or beat_s > BEAT_LATE_S
 
 
 def document(
-    opened: Callable[[], Store],
+    get_store: Callable[[], Store],
     settings: Settings,
-    shelter: SpoolComponents,
+    components: SpoolComponents,
     *,
     followers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything `/health` and `fleet health` answer; `down` when the store does not answer.
+    """The document of `/health` and `fleet health`; `down` when the store does not answer.
 
-    `opened` gives the store, and may raise BrokerUnavailable. `followers` is what the asking
-    process knows of its clients on the bus.
+    `get_store` may raise BrokerUnavailable. `followers` are this process's figures about bus
+    clients.
     """
     try:
-        return _document(opened(), settings, shelter, followers or {"clients": 0, "max_lag": 0})
+        return _document(
+            get_store(), settings, components, followers or {"clients": 0, "max_lag": 0}
+        )
     except BrokerUnavailable as error:
-        return down(str(error), shelter)
+        return down(str(error), components)
 
 
-def down(reason: str, shelter: SpoolComponents) -> dict[str, Any]:
-    """The document while the store does not answer; intake may go on into the spool."""
+def down(reason: str, components: SpoolComponents) -> dict[str, Any]:
+    """The document while the store is down; the spool may still accept events."""
     return {
         "status": "down",
         "version": VERSION,
         "reason": reason,
-        "g4": {"intake": "http", **shelter.status(), "tier": {}},
+        "g4": {"intake": "http", **components.status(), "tier": {}},
     }
 
 
 def _document(
-    store: Store, settings: Settings, shelter: SpoolComponents, followers: Mapping[str, Any]
+    store: Store, settings: Settings, components: SpoolComponents, followers: Mapping[str, Any]
 ) -> dict[str, Any]:
-    standing = shelter.status()
+    spool_status = components.status()
     names = list(settings.agents)
     counts = views.counts(store, names)
     agents = views.agents(store, names)
     totals = _totals(counts)
     oldest_s = max((row["oldest_s"] for row in counts.values()), default=0.0)
-    signs = _signs(store)
+    vitals = _vitals(store)
     consuming = all(row["consuming"] for row in agents.values())
-    sheltered = standing["breaker"] != "closed" or standing["spooled"] != 0
+    spooling = spool_status["breaker"] != "closed" or spool_status["spooled"] != 0
     return {
-        "status": "degraded" if sheltered or beat_is_late(signs.beat_s) or not consuming else "ok",
+        "status": "degraded" if spooling or beat_is_late(vitals.beat_s) or not consuming else "ok",
         "version": VERSION,
-        "epoch": signs.epoch,
+        "epoch": vitals.epoch,
         "g1": {
             "enabled": True,
             "redis_url": mask_url(plain_url(settings)),
-            "length": signs.length,
+            "length": vitals.length,
             "pending": sum(totals[state] for state in (*WAITING, State.ACTIVE, State.ANNOUNCING)),
             "last_id": bus.last_id(store),
             "oldest_pending_s": oldest_s,
@@ -86,13 +88,13 @@ def _document(
             "unverified": sum(row["unverified"] for row in counts.values()),
         },
         "g4": {
-            "intake": signs.intake,
-            **standing,
+            "intake": vitals.intake,
+            **spool_status,
             "tier": {name: row["tier"] for name, row in agents.items()},
             "providers": providers.states(store),
         },
-        "beat": {"last_tick_s": signs.beat_s},
-        "bus": _bus(settings, signs, followers),
+        "beat": {"last_tick_s": vitals.beat_s},
+        "bus": _bus(settings, vitals, followers),
         "saturation": _saturation(totals, len(names), oldest_s),
     }
 
@@ -105,10 +107,10 @@ def _isolation(settings: Settings, agents: dict[str, dict[str, Any]]) -> dict[st
     }
 
 
-def _bus(settings: Settings, signs: "_Signs", followers: Mapping[str, Any]) -> dict[str, Any]:
+def _bus(settings: Settings, vitals: "_Vitals", followers: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **followers,
-        "oldest_id": signs.oldest_id,
+        "oldest_id": vitals.oldest_id,
         "retention_s": settings.bus.max_age_s,
         "retention_entries": settings.bus.max_length,
     }
@@ -131,15 +133,15 @@ def _totals(counts: dict[str, dict[str, Any]]) -> Counter[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Signs:
+class _Vitals:
     epoch: str | None
     length: int
     beat_s: float | None  #: since the last tick of any periodic job
     oldest_id: str | None
-    intake: str  #: how the upstream's events come in; `http` where none are taken
+    intake: str  #: the way of the upstream's events; `http` without an upstream
 
 
-def _signs(store: Store) -> _Signs:
+def _vitals(store: Store) -> _Vitals:
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.get(keys.EPOCH)
@@ -151,7 +153,7 @@ def _signs(store: Store) -> _Signs:
         epoch, length, beat, (seconds, micros), first, mode = pipe.execute()
     now = seconds + micros / 1e6
     ticks = [float(value) for value in beat.values()]
-    return _Signs(
+    return _Vitals(
         epoch=epoch,
         length=length,
         beat_s=round(now - max(ticks), 3) if ticks else None,

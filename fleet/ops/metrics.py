@@ -1,9 +1,9 @@
-"""What Prometheus is told, from the store: one look at it for each scrape, by one script.
+"""Metrics for Prometheus, read from the store by one script for each scrape.
 
-Every figure that all processes share is kept in the store and counted in the move it counts, so it
-survives every restart and whichever API process is asked says the same. What is one process's own,
-its clients, is added here. Labels are agents of the configuration and words of the fleet, so their
-number is bounded; an agent that was taken out of the configuration disappears.
+Figures of the whole fleet are in the store, each counted by the script that makes its move. They
+survive every restart, and every API process answers the same. Figures of this process, about its
+clients, are added here. Labels are configured agents and words of the fleet, so their number is
+bounded; an agent removed from the configuration disappears.
 """
 
 import json
@@ -22,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 
 from fleet.ledger import FailureStage, State
 from fleet.store import Store
+from fleet.store.calls import MetricsCall
 from fleet.version import VERSION
 
 #: Upper bounds of the histogram of turns in milliseconds; `commit.lua` counts by the same.
@@ -40,32 +41,32 @@ TURN_BOUNDS_MS = (
     600_000,
     1_800_000,
 )
-#: States that a dispatch can be found in now; ended ones are counted as outcomes.
+#: States of dispatches under way; terminal states are counted as outcomes.
 _LIVE = tuple(str(state) for state in State if not state.terminal)
-#: `unverified` completed without the word of a receiver, and are not in `completed`.
+#: `unverified`: completed, but not confirmed by a receiver, and not counted in `completed`.
 _OUTCOMES = (*(str(state) for state in State if state.terminal), "unverified")
 
-#: The values of a metric's labels, as a tuple, and the figure.
+#: Values of a metric by the values of its labels, as a tuple.
 Samples = Mapping[Any, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clients:
-    """What one API process knows of its own clients, and of what keeps them from the store."""
+    """Figures of one API process about its clients, its breaker and its spool."""
 
     following: int = 0  #: of the bus
-    max_lag: int = 0  #: entries that the slowest of them has before it
+    max_lag: int = 0  #: entries that wait for the slowest client
     delivered: int = 0
     evicted: int = 0
     resyncs: int = 0
     listening: int = 0  #: to turns
     breaker_open: bool = False
-    spooled: int | None = 0  #: events that wait for the broker; None where that cannot be read
+    spooled: int | None = 0  #: events that wait for the broker; None when unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What the store said."""
+    """The figures in the store."""
 
     now_ms: float
     accepted: int
@@ -74,39 +75,39 @@ class Reading:
     counts: Mapping[str, int]
     fences: Mapping[str, int]
     beat_s: float | None  #: since the last tick of any periodic job
-    providers: Mapping[str, bool]  #: true while it is left alone; of an agent's own, `agent/name`
+    providers: Mapping[str, bool]  #: true while its breaker is open; an agent's own: `agent/name`
     agents: Mapping[str, tuple[int, int, float, float]]  #: online, paused, running s, oldest s
 
 
 def read(store: Store, agents: Sequence[str]) -> Reading:
-    """One look at the store. Raises BrokerUnavailable."""
-    said = json.loads(store.run("metrics", *agents))
-    now_ms = float(said["now"])
-    ticks = [float(tick) for tick in _pairs(said["beat"]).values()]
+    """Query the store. Raises BrokerUnavailable."""
+    raw = json.loads(store.run(MetricsCall(agents=list(agents))))
+    now_ms = float(raw["now"])
+    ticks = [float(tick) for tick in _pairs(raw["beat"]).values()]
     return Reading(
         now_ms=now_ms,
-        accepted=int(said["accepted"]),
-        bus_length=int(said["bus"]),
-        totals=_whole(said["totals"]),
-        counts=_whole(said["counts"]),
-        fences=_whole(said["fences"]),
+        accepted=int(raw["accepted"]),
+        bus_length=int(raw["bus"]),
+        totals=_integers(raw["totals"]),
+        counts=_integers(raw["counts"]),
+        fences=_integers(raw["fences"]),
         providers={
             name: json.loads(breaker)["wait"] > 0
-            for name, breaker in _pairs(said["providers"]).items()
+            for name, breaker in _pairs(raw["providers"]).items()
             if "/" not in name or name.partition("/")[0] in agents
         },
         beat_s=max(0.0, now_ms / 1000 - max(ticks)) if ticks else None,
         agents={
             name: (online, paused, _age_s(now_ms, running), _age_s(now_ms, oldest))
-            for name, (online, paused, running, oldest) in zip(agents, said["agents"], strict=True)
+            for name, (online, paused, running, oldest) in zip(agents, raw["agents"], strict=True)
         },
     )
 
 
 def render(reading: Reading | None, clients: Clients, accept: str = "") -> tuple[bytes, str]:
-    """The answer to a scrape and its media type; `reading` is None while the store is away."""
+    """The answer to a scrape and its media type; `reading` is None while the store is down."""
     encode, media_type = choose_encoder(accept)
-    # It needs nothing of a registry but `collect`.
+    # The encoder only calls `collect`.
     body: bytes = encode(cast("CollectorRegistry", _Collector(reading, clients)))
     return body, media_type
 
@@ -147,9 +148,9 @@ def _of_process(clients: Clients) -> Iterator[Metric]:
 
 def _of_store(reading: Reading) -> Iterator[Metric]:
     yield _counter("accepted", "Dispatches ever accepted.", {(): reading.accepted})
-    left_alone = {(name,): alone for name, alone in reading.providers.items()}
+    breakers = {(name,): is_open for name, is_open in reading.providers.items()}
     text = "1 while a provider of models is left alone after its failures; none: it is well."
-    yield _gauge("provider_breaker_open", text, left_alone, "provider")
+    yield _gauge("provider_breaker_open", text, breakers, "provider")
     yield _gauge("bus_entries", "Entries that the bus keeps.", {(): reading.bus_length})
     if reading.beat_s is not None:
         age = {(): reading.beat_s}
@@ -189,16 +190,16 @@ def _of_turns(reading: Reading) -> Iterator[Metric]:
     ended = split("outcome.", _OUTCOMES)
     yield _counter("outcomes", "Dispatches that ended.", ended, "agent", "outcome")
     verified = split("delivery.", ("ack", "echo", "timeout_fallback"))
-    told = "Receivers that confirmed an outcome, or did not in time."
-    yield _counter("deliveries", told, verified, "agent", "verification")
+    text = "Receivers that confirmed an outcome, or did not in time."
+    yield _counter("deliveries", text, verified, "agent", "verification")
     typed = split("injected.", ("echo", "timeout_fallback"))
-    told = "Events typed into terminals that echoed them, or did not in time."
-    yield _counter("injections", told, typed, "agent", "verification")
+    text = "Events typed into terminals that echoed them, or did not in time."
+    yield _counter("injections", text, typed, "agent", "verification")
     yield _counter("attempts", "Turns that were started.", totals("attempts"), "agent")
     failed = split("failed.", map(str, FailureStage))
     yield _counter("failures", "Attempts that failed.", failed, "agent", "stage")
-    spoken = split("tokens_", ("in", "out"))
-    yield _counter("tokens", "Tokens of finished model calls.", spoken, "agent", "direction")
+    tokens = split("tokens_", ("in", "out"))
+    yield _counter("tokens", "Tokens of finished model calls.", tokens, "agent", "direction")
     text = (
         "Turns by the tier of models that spoke last in them: 1 is the agent's own, then fallbacks."
     )
@@ -218,7 +219,7 @@ def _of_turns(reading: Reading) -> Iterator[Metric]:
 
 
 def _tiers(reading: Reading) -> dict[tuple[str, ...], float]:
-    """The first tier of each agent, and of the others those that were ever used."""
+    """Turns by tier: the first tier of each agent, and every other tier ever used."""
     found: dict[tuple[str, ...], float] = {(agent, "1"): 0 for agent in reading.agents}
     for name, number in reading.totals.items():
         agent, _, measure = name.partition("|")
@@ -229,15 +230,15 @@ def _tiers(reading: Reading) -> dict[tuple[str, ...], float]:
 
 def _gauge(name: str, text: str, values: Samples, *labels: str) -> GaugeMetricFamily:
     family = GaugeMetricFamily(f"fleet_{name}", text, labels=labels)
-    for of, value in values.items():
-        family.add_metric(of, float(value))
+    for key, value in values.items():
+        family.add_metric(key, float(value))
     return family
 
 
 def _counter(name: str, text: str, values: Samples, *labels: str) -> CounterMetricFamily:
     family = CounterMetricFamily(f"fleet_{name}", text, labels=labels)
-    for of, value in values.items():
-        family.add_metric(of, float(value))
+    for key, value in values.items():
+        family.add_metric(key, float(value))
     return family
 
 
@@ -250,10 +251,10 @@ def _age_s(now_ms: float, since_ms: float) -> float:
 
 
 def _pairs(flat: Any) -> dict[str, str]:
-    # An empty list of Lua's is an empty object of JSON's.
+    # Lua encodes an empty list as an empty JSON object.
     items = list(flat)
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
-def _whole(flat: Any) -> dict[str, int]:
+def _integers(flat: Any) -> dict[str, int]:
     return {name: int(value) for name, value in _pairs(flat).items()}

@@ -1,10 +1,8 @@
 """A connection to the store and its scripts, each loaded once and called by name."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from importlib import resources
+from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
@@ -16,8 +14,9 @@ from redis.retry import Retry
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.store.guarded import CallGuard, GuardedClient
+from fleet.store.script import Arg, Batch, R, ScriptCall, script_source
 from fleet.store.wakeup import wakeup_template
-from fleet.store.wire import TIMEOUT_S, Arg, Calls, Script, Wire
+from fleet.store.wire import TIMEOUT_S, Script, Wire
 
 #: Longer than any script takes, shorter than a sender's patience; a hung server counts as down.
 SOCKET_TIMEOUT_S = 5.0
@@ -25,18 +24,19 @@ SOCKET_TIMEOUT_S = 5.0
 #: Of reads, which go by redis-py's pool. More at the same time wait for one of these to end.
 READ_CONNECTIONS_MAX = 64
 
-_WITH = re.compile(r"^-- With +([\w, ]+)$", re.MULTILINE)
 
+@dataclass(frozen=True, slots=True)
+class _Args:
+    """The arguments of a batch's calls, each made when those before are already being sent."""
 
-@cache
-def script_source(name: str) -> str:
-    """The text of one script after the shared parts: `_lib`, and what its legend's `With` names."""
-    folder = resources.files("fleet.store") / "scripts"
-    script = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    more = _WITH.search(script.partition("\n\n")[0])
-    parts = ["_lib", *(more[1].split(", ") if more else ())]
-    shared = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts]
-    return "\n".join([*shared, script])
+    batch: Batch[ScriptCall[Any]]
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __iter__(self) -> Iterator[Sequence[Arg]]:
+        for call in self.batch:
+            yield call.args()
 
 
 class Store:
@@ -58,30 +58,31 @@ class Store:
         self._guard = guard
         self._always: tuple[Arg, Arg] = (bus_max_length, wakeup_template() if rings else "")
         self._wire = Wire(client, again_after=_again_after(guard))
-        self._scripts: dict[str, Script] = {}
+        self._scripts: dict[type[ScriptCall[Any]], Script] = {}
 
-    def run(self, name: str, *args: Arg) -> Any:
-        """Call `scripts/<name>.lua`; its legend says what the arguments and the answer are."""
-        return self._call(name, [args])[0]
+    def run(self, call: ScriptCall[R]) -> R:
+        """Call a script; its legend says what the arguments and the answer are."""
+        answer: R = self._call(type(call), (call,))[0]
+        return answer
 
-    def run_many(self, name: str, calls: Calls) -> list[Any]:
+    def run_many(self, kind: type[ScriptCall[R]], batch: Batch[ScriptCall[R]]) -> list[R]:
         """Call one script several times in one round trip; each call is atomic."""
-        return self._call(name, calls)
+        return self._call(kind, batch)
 
     def close(self) -> None:
         """Close the connections of this process."""
         self._wire.close()
         self.client.close()
 
-    def _call(self, name: str, calls: Calls) -> list[Any]:
-        if name not in self._scripts:
-            self._scripts[name] = Script(script_source(name), *self._always)
+    def _call(self, kind: type[ScriptCall[Any]], batch: Batch[ScriptCall[Any]]) -> list[Any]:
+        if kind not in self._scripts:
+            self._scripts[kind] = Script(script_source(kind), *self._always)
         with reachable():
             if self._guard is None:
-                return self._wire.call(self._scripts[name], calls)
+                return self._wire.call(self._scripts[kind], _Args(batch))
             self._guard.check()
             try:
-                return self._wire.call(self._scripts[name], calls)
+                return self._wire.call(self._scripts[kind], _Args(batch))
             except (RedisError, OSError) as error:
                 self._guard.record_error(error)
                 raise

@@ -71,14 +71,9 @@ import uuid
 
 EPOCH = "fleet:epoch"
 COUNTS = "fleet:counts"
-FENCES = "fleet:fences"
-TOTALS = "fleet:totals"
 BUS = "fleet:bus"
 INDEX = "fleet:index"
-ENDED = "fleet:ended"
 DEAD = "fleet:dead"
-RETRY = "fleet:retry"
-DEADLINES = "fleet:deadlines"
 QUIET = "fleet:quiet"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
@@ -181,11 +176,6 @@ def trail(chain_id: str) -> str:
 def queue(agent: str) -> str:
     """Celery's queue of one agent; also its Redis list."""
     return f"agent.{agent}"
-
-
-def history(session: str) -> str:
-    """What was said in one session."""
-    return f"fleet:history:{hashlib.sha1(session.encode()).hexdigest()}"  # noqa: S324 - a name
 
 
 def lock_name(kind: str, of: str) -> str:

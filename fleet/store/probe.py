@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fleet.broker.breaker import Breaker
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store
+from fleet.store.calls import BreakerCall
 
 
 def probe(breaker: Breaker, store: Callable[[], Store], *, heard: bool = False) -> bool:
@@ -22,7 +23,10 @@ def probe(breaker: Breaker, store: Callable[[], Store], *, heard: bool = False) 
         # By when it opened: all that probe for one opening tell of it under one name.
         name = f"{socket.gethostname()}:{asking.since:.3f}"
         age_ms = int(breaker.age_s(asking) * 1000)
-        store().run("breaker", name, socket.gethostname(), asking.cause, age_ms)
+        call = BreakerCall(
+            opening=name, host=socket.gethostname(), cause=asking.cause, age_ms=age_ms
+        )
+        store().run(call)
         well = True
     except BrokerUnavailable:
         pass

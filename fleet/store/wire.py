@@ -14,21 +14,15 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-Arg = str | bytes | int | float
+from fleet.store.script import Arg, Batch
 
-
-class Calls(Protocol):
-    """The arguments of several calls; iterated over once, and again when they are sent again."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Sequence[Arg]]: ...
-
+#: The arguments of several calls.
+Calls = Batch[Sequence[Arg]]
 
 #: Before the one second try; a server that closed an idle connection is there again at once.
 RETRY_DELAY_S = 0.05

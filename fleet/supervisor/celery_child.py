@@ -1,17 +1,50 @@
-"""Celery's own command line, run by a supervisor: it ends when its supervisor does."""
+"""Celery's own commands, run by a supervisor: each stops when its supervisor does."""
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
 
 from fleet.system.lifeline import watch_lifeline
 
+#: Command -> where it is, and the task modules that it needs: None for all. Beat knows the tasks
+#: that it sends, Flower shows names.
+_COMMANDS: dict[str, tuple[str, Sequence[str] | None]] = {
+    "worker": ("celery.bin.worker:worker", None),
+    "beat": ("celery.bin.beat:beat", ("tasks.maintenance",)),
+    "flower": ("flower.command:flower", ()),
+}
+
 
 def main() -> None:
-    """`celery` with the arguments of this process."""
+    """`celery -A fleet` with the arguments of this process."""
     watch_lifeline()
-    from celery.bin.celery import celery
+    from fleet.celery import app
 
-    # Not Celery's `main`, which takes options from the environment too.
-    sys.exit(celery(prog_name="celery"))
+    run_celery(app, sys.argv[sys.argv.index("fleet") + 1 :])
+
+
+def run_celery(app: Any, arguments: Sequence[str]) -> NoReturn:
+    """Run one Celery command, its name first, and exit with its code.
+
+    Bypasses `celery.bin.celery`, which imports the commands of every installed package, and which
+    takes options from the environment.
+    """
+    from celery.bin.base import CeleryCommand, CLIContext
+
+    name, *options = arguments
+    place, tasks = _COMMANDS[name]
+    module, _, attribute = place.partition(":")
+    if tasks is not None:
+        app.conf.imports = tasks
+    celery = CeleryCommand("celery")
+    parent = celery.context_class(
+        celery,
+        info_name="celery",
+        obj=CLIContext(app=app, no_color=False, workdir=None, quiet=False),
+    )
+    getattr(import_module(module), attribute)(options, prog_name=name, parent=parent)
+    sys.exit(0)
 
 
 if __name__ == "__main__":

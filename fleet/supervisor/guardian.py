@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 
 from fleet.system.process_group import kill_session
-from fleet.worker.lease import SharedLeaseState
+from fleet.worker.state import SharedLeaseState
 
 #: The longest the guardian sleeps; a lease just taken lasts longer than this.
 POLL_INTERVAL_S = 0.25

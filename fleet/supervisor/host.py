@@ -30,20 +30,20 @@ from typing import NoReturn
 
 from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
+from fleet.supervisor.celery_child import run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.system.backoff import Backoff
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
-from fleet.worker.lease import SharedLeaseState
-from fleet.worker.state import WORKER
+from fleet.worker.state import WORKER, SharedLeaseState
 
 logger = logging.getLogger(__name__)
 
-#: Imported by name, because `fleet` knows nothing of `tasks`; `warm` loads the model adapter.
+#: Imported by name, because `fleet` knows nothing of `tasks`; `preload` loads the model adapter.
 _PRELOAD = (
     "celery.apps.worker",
-    "celery.bin.celery",
+    "celery.bin.base",
     "celery.bin.worker",
     "celery.concurrency.prefork",
     "celery.worker.autoscale",
@@ -80,7 +80,6 @@ _PRELOAD = (
     "tasks.runners.llm",
     "tasks.runners.python",
 )
-_GC_WHILE_IMPORTING = (10_000, 50, 1000)
 #: A worker that lived shorter than this has crashed at its start.
 CRASH_S = 5.0
 #: The first crashes are retried at once.
@@ -242,8 +241,7 @@ class Host:
             WORKER.use_shared_state(self._pages[worker.number])
             from fleet.celery import app
 
-            # Named, or `APP` in the environment would name another.
-            app.worker_main(["-A", "fleet", *worker_argv(worker.agent, self.log_level)[1:]])
+            run_celery(app, worker_argv(worker.agent, self.log_level)[1:])
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
             if isinstance(error.code, str):
@@ -291,10 +289,8 @@ def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
 
 
 def _preload(agents: Sequence[str]) -> None:
-    # Imports make objects that stay. To look through them for garbage again and again is a quarter
-    # of the time; not to look at all leaves holes, which each worker fills on pages of its own.
-    usual = gc.get_threshold()
-    gc.set_threshold(*_GC_WHILE_IMPORTING)
+    # Imports make objects that stay, and hardly any garbage: collecting takes a tenth of the time.
+    gc.disable()
     for name in _PRELOAD:
         importlib.import_module(name)
     app = importlib.import_module("fleet.celery").app
@@ -306,14 +302,13 @@ def _preload(agents: Sequence[str]) -> None:
     _ = app.backend
     # Seconds of imports, which only agents with a model need.
     if any(load().agents[name].runner == "llm" for name in agents):
-        importlib.import_module("tasks.execution.preload").warm()
+        importlib.import_module("tasks.execution.preload").preload()
     if any(load().uses_tool_servers(name) for name in agents):
         importlib.import_module("fleet.tools.mcp.server")
     if threading.active_count() > 1:
         raise FleetError(f"A host must fork from one thread; running are {threading.enumerate()}.")
-    gc.collect()
     gc.freeze()
-    gc.set_threshold(*usual)
+    gc.enable()
 
 
 def _alert(agent: str, code: int) -> None:

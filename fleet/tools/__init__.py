@@ -1,1 +1,1 @@
-"""The tools that a model may call."""
+"""Tools that a model may call."""

@@ -1,7 +1,7 @@
-"""The fleet's own tools: whoever calls them gives agents work, and sees what became of it.
+"""The fleet's own tools: they give agents work, and show its outcome.
 
-An agent's model calls them in its turn, any other program over the Model Context Protocol. What
-each may do is in its `Caller`; what it sends is told apart by its `source`.
+An agent's model calls them in its turn, any other program over the Model Context Protocol. A
+`ToolCaller` holds the rights of a caller; its `source` marks the events that the caller sends.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +15,10 @@ from fleet.intake.intake import Intake, MaySend, Sender
 from fleet.ledger import State, ValkeyLedger, operations, views
 from fleet.ledger.operations import Unknown
 from fleet.store import Store, keys
+from fleet.store.calls import AskCall
 from routing import RoutingError
 
-#: What each tool does to the fleet.
+#: The effect of each tool on the fleet.
 CLASSES: Mapping[str, Literal["read", "write"]] = {
     "queue_dispatch": "write",
     "queue_cancel": "write",
@@ -25,12 +26,12 @@ CLASSES: Mapping[str, Literal["read", "write"]] = {
     "queue_list": "read",
     "queue_activity": "read",
 }
-#: What these tools refuse with; each is one sentence for the caller.
+#: Errors of these tools; each is one sentence for the caller.
 REFUSALS = (FleetError, RoutingError)
 LIST_MAX = 50
-#: So many pages are searched for what a caller may see.
+#: The most pages searched for dispatches that a caller may see.
 _PAGES_MAX = 20
-#: Of a dispatch, what everybody may know who may see it.
+#: Fields of a dispatch for every caller that may see it.
 _SHOWN = (
     "dispatch_id",
     "agent",
@@ -47,27 +48,27 @@ _SHOWN = (
     "error",
 )
 
-Known = dict[str, Any]
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCaller:
-    """Who calls the tools, and what they may do."""
+    """The caller of the tools, and its rights."""
 
     name: str  #: for people
-    source: str  #: of every event they send
+    source: str  #: of each event it sends
     sent_by: str
-    counted_as: str  #: whose dispatches are counted, see `ask.lua`
-    per_minute: int  #: so many dispatches
+    counted_as: str  #: the key of its rate limit, see `ask.lua`
+    per_minute: int  #: the most dispatches in a minute
     may_send: MaySend
     rights: Rights  #: to see and to operate
-    #: See also the answers of what others have dispatched.
+    #: May read the answers of dispatches by other callers too.
     foreign_answers: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolBackend:
-    """The fleet as the process sees it. The openers raise BrokerUnavailable or ConfigError."""
+    """The fleet's parts, opened at first use. Each opener raises BrokerUnavailable, ConfigError."""
 
     settings: Settings
     store: Callable[[], Store]
@@ -76,25 +77,25 @@ class ToolBackend:
 
 
 class FleetTools:
-    """The public methods are the tools: models read their signatures and docstrings.
+    """The tools are the public methods: models read their signatures and docstrings.
 
-    They raise REFUSALS.
+    Each raises REFUSALS.
     """
 
-    def __init__(self, doors: ToolBackend, caller: ToolCaller) -> None:
-        self._doors, self._caller = doors, caller
+    def __init__(self, backend: ToolBackend, caller: ToolCaller) -> None:
+        self._backend, self._caller = backend, caller
 
-    def queue_dispatch(self, to: str, text: str, session: str | None = None) -> Known:
+    def queue_dispatch(self, to: str, text: str, session: str | None = None) -> Record:
         """Give other agents work. `to` is an agent's name, '@group', 'all' or 'chain:NAME'.
 
         Returns at once, with the ids of the dispatches; look for their outcome with queue_status.
         """
-        raw: Known = {"to": to, "text": text}
+        raw: Record = {"to": to, "text": text}
         if session is not None:
             raw["session"] = session
         return self._dispatch(raw)
 
-    def queue_status(self, dispatch_id: str) -> Known:
+    def queue_status(self, dispatch_id: str) -> Record:
         """The state of one dispatch; its answer too, where you dispatched it or may read it."""
         record = self._record(dispatch_id)
         self._caller.rights.need_read(record["agent"])
@@ -105,16 +106,16 @@ class FleetTools:
 
     def queue_list(
         self, agent: str | None = None, state: State | None = None, limit: int = 20
-    ) -> list[Known]:
+    ) -> list[Record]:
         """The newest dispatches, of all agents or one, in any state or one; 50 at most."""
-        names = operations.known_agents(self._doors.settings, agent)
+        names = operations.known_agents(self._backend.settings, agent)
         if agent is not None:
             self._caller.rights.need_read(agent)
-        found: list[Known] = []
+        found: list[Record] = []
         limit, cursor = max(1, min(limit, LIST_MAX)), None
         for _ in range(_PAGES_MAX):
             page = views.find(
-                self._doors.store(),
+                self._backend.store(),
                 agent=None if agent is None else names[0],
                 states=() if state is None else (state,),
                 limit=limit,
@@ -126,49 +127,49 @@ class FleetTools:
                 break
         return [_shown(record) for record in found[:limit]]
 
-    def queue_activity(self) -> dict[str, Known]:
-        """What each agent does now: the dispatch it works on, how many wait, whether it is there.
+    def queue_activity(self) -> dict[str, Record]:
+        """The work of each agent now: its dispatch, how many wait, and if it is online.
 
         Look here before you dispatch: a busy agent answers later.
         """
-        names = [one for one in self._doors.settings.agents if self._caller.rights.reads(one)]
-        found = views.agents(self._doors.store(), names)
-        told = ("online", "active", "queued", "paused")
-        return {name: {key: row[key] for key in told} for name, row in found.items()}
+        names = [one for one in self._backend.settings.agents if self._caller.rights.reads(one)]
+        found = views.agents(self._backend.store(), names)
+        shown = ("online", "active", "queued", "paused")
+        return {name: {key: row[key] for key in shown} for name, row in found.items()}
 
-    def queue_cancel(self, dispatch_id: str, reason: str = "") -> Known:
+    def queue_cancel(self, dispatch_id: str, reason: str = "") -> Record:
         """Cancel a dispatch that you made; a running one stops at its next step."""
         mine = self._is_mine(self._record(dispatch_id))
         if not mine and not self._caller.rights.operates:
             raise Forbidden(f"{dispatch_id} was not dispatched by you: you may not cancel it.")
-        me, said = self._caller.name, _line(reason)
-        why = f"{me}: {said}" if said else f"cancelled by {me}"
-        state = operations.cancel(self._doors.ledger(), self._doors.settings, dispatch_id, why)
+        caller, said = self._caller.name, _line(reason)
+        why = f"{caller}: {said}" if said else f"cancelled by {caller}"
+        state = operations.cancel(self._backend.ledger(), self._backend.settings, dispatch_id, why)
         return {"dispatch_id": dispatch_id, "state": state}
 
-    def _complete(self, raw: Known) -> Known:
-        """What the caller adds to every event: its id, its hops, its trace."""
+    def _complete(self, raw: Record) -> Record:
+        """Add the caller's fields to an event: its id, its hops, its trace."""
         return raw
 
-    def _dispatch(self, raw: Known) -> Known:
+    def _dispatch(self, raw: Record) -> Record:
         event = self._complete({**raw, "source": self._caller.source})
-        self._within_rate()
-        me = self._caller
-        sender = Sender(sent_by=me.sent_by, may=me.may_send, own_source=True)
-        answer = self._doors.intake().accept(event, sender)
+        self._check_rate()
+        caller = self._caller
+        sender = Sender(sent_by=caller.sent_by, may=caller.may_send, own_source=True)
+        answer = self._backend.intake().accept(event, sender)
         return {
             "event_id": answer.event_id,
             "duplicate": answer.duplicate,
             "dispatches": [{"dispatch_id": one, "agent": name} for one, name in answer.dispatches],
         }
 
-    def _within_rate(self) -> None:
+    def _check_rate(self) -> None:
         limit = self._caller.per_minute
         try:
-            wait_ms = int(self._doors.store().run("ask", self._caller.counted_as, limit))
+            call = AskCall(caller=self._caller.counted_as, per_minute=limit)
+            wait_ms = self._backend.store().run(call)
         except BrokerUnavailable:
-            # Nobody can count now. What is kept all the same has the spool's bounds.
-            return
+            return  # not counted while the store is down; the spool has bounds of its own
         if wait_ms:
             raise Refused(
                 f"You have dispatched {limit} times within a minute, and may not more: "
@@ -176,23 +177,23 @@ class FleetTools:
                 retry_after_s=wait_ms / 1000,
             )
 
-    def _record(self, dispatch_id: str) -> Known:
-        # An id from a model: anything, and part of a key's name.
-        known = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
-        record = views.get(self._doors.store(), dispatch_id, content=True) if known else None
+    def _record(self, dispatch_id: str) -> Record:
+        # A model's id may be any text, and becomes part of a key.
+        valid = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
+        record = views.get(self._backend.store(), dispatch_id, content=True) if valid else None
         if record is None:
             raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see queue_list.")
         return record
 
-    def _is_mine(self, record: Known) -> bool:
+    def _is_mine(self, record: Record) -> bool:
         event = record["event"]
         return isinstance(event, dict) and event.get("source") == self._caller.source
 
 
 def _line(text: str) -> str:
-    """A model's words, as one short line."""
+    """A model's text as one short line."""
     return "".join(char if char.isprintable() else " " for char in text[:200]).strip()
 
 
-def _shown(record: Known) -> Known:
+def _shown(record: Record) -> Record:
     return {name: record[name] for name in _SHOWN if record.get(name) is not None}

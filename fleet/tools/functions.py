@@ -1,4 +1,4 @@
-"""Python functions as tools: type hints and docstrings tell the model what there is.
+"""Python functions as tools: type hints and docstrings describe them to the model.
 
 def get_price(item: str, amount: int = 1) -> float:      # tools.shop.python = "my_tools:tools"
     "What so many of an item cost, in euros."
@@ -24,54 +24,54 @@ Function = Callable[..., Any]
 
 
 class ToolError(Exception):
-    """A call that cannot be done; its text is for the model, and says what to do instead."""
+    """A failed call; its text is for the model, and says what to do instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """One tool as the model is told of it; `parameters` is the JSON schema of an object."""
+    """The description of a tool for the model; `parameters` is the JSON schema of an object."""
 
     name: str
     description: str
     parameters: Mapping[str, Any]
-    #: What its set calls it, where that is no name that providers take.
+    #: The tool's name in its set, where providers would refuse it.
     called: str = ""
 
     @property
     def own_name(self) -> str:
-        """What its set calls it."""
+        """The tool's name in its set."""
         return self.called or self.name
 
     def wire(self) -> dict[str, Any]:
-        """As the chat completions protocol says it."""
-        told = {"description": self.description, "parameters": dict(self.parameters)}
-        return {"type": "function", "function": {"name": self.name, **told}}
+        """The tool in the form of the chat completions protocol."""
+        described = {"description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": {"name": self.name, **described}}
 
 
 class FunctionToolbox:
-    """Calls the functions it was made of, with arguments checked against their type hints."""
+    """A set of functions, called with arguments validated against their type hints."""
 
     def __init__(self, target: object) -> None:
-        """A list of functions, or an object whose public methods are the tools.
+        """`target` is a list of functions, or an object whose public methods are the tools.
 
-        Raises ValueError, in words that go on from the name of the target.
+        Raises ValueError; its text continues a sentence that begins with the target's name.
         """
         found = {_name(function): function for function in _functions(target)}
         self.specs: Sequence[Spec] = [_spec(*named) for named in found.items()]
         self._functions = {name: validate_call(function) for name, function in found.items()}
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """What the function returns: a string as it is, anything else as JSON."""
+        """Call a function. A string is returned as it is, any other result as JSON."""
         try:
             result = self._functions[name](**arguments)
         except ValidationError as error:
-            raise ToolError(_wrong(error)) from error
+            raise ToolError(_argument_errors(error)) from error
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
         if isinstance(result, str):
             return result
         text = to_json(result, fallback=str).decode()
-        # There a terminal's codes are written out, and would come to life where it is read.
+        # JSON escapes a terminal's control codes; a reader of the JSON would revive them.
         return text if "\\u00" not in text else json.dumps(sanitize_value(json.loads(text)))
 
 
@@ -96,9 +96,9 @@ def _name(function: Function) -> str:
 
 
 def _spec(name: str, function: Function) -> Spec:
-    told: Any = function  # pydantic takes a function for a type, its stubs do not
+    target: Any = function  # pydantic accepts a function as a type, its stubs do not
     try:
-        schema = TypeAdapter[Any](told).json_schema()
+        schema = TypeAdapter[Any](target).json_schema()
     except (PydanticUserError, NameError, TypeError) as error:
         raise ValueError(f"has a function {name} whose type hints cannot be told to a model") from (
             error
@@ -108,7 +108,7 @@ def _spec(name: str, function: Function) -> Spec:
     return Spec(name=name, description=inspect.getdoc(function) or "", parameters=schema)
 
 
-def _wrong(error: ValidationError) -> str:
+def _argument_errors(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:10])
-    return f"the arguments are wrong: {'; '.join(said)}"
+    messages = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:10])
+    return f"the arguments are wrong: {'; '.join(messages)}"

@@ -1,6 +1,6 @@
-"""What an agent may still spend today. The day is UTC's, by the store's clock.
+"""An agent's budget of a day. The day is UTC's, by the store's clock.
 
-The ledger counts what a call has cost when its result is kept, for the day on which that is. So an
+The ledger counts a call's cost when it journals the result, for the day on which it does. So an
 agent, which runs one turn at a time, passes its budget by at most one model call.
 """
 
@@ -14,16 +14,16 @@ from fleet.store import Store
 from fleet.store.connection import reachable
 
 DAY_S = 86400
-#: At this part of a budget operators are told.
+#: At this part of a budget operators are alerted.
 WARN_AT = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
-    """How much of a budget is used up: 1.0 is all of it."""
+    """The used part of a budget: 1.0 is all of it."""
 
     part: float
-    of: str  #: the bound that is nearest, in words
+    of: str  #: the nearest bound, in words
 
     @property
     def spent(self) -> bool:
@@ -32,7 +32,7 @@ class BudgetState:
 
 
 def current_budget(budget: BudgetConfig, usd: float, tokens: int) -> BudgetState | None:
-    """Where an agent that spent so much today stands; None when it has no budget."""
+    """The budget of an agent that spent so much today; None when it has none."""
     parts = []
     if budget.usd_per_day is not None:
         words = f"{usd:.4f} of {budget.usd_per_day:g} dollars a day"
@@ -49,9 +49,9 @@ def of_today(budget: BudgetConfig, row: Mapping[str, Any]) -> BudgetState | None
 
 
 def used_up(store: Store, agent: str, budget: BudgetConfig) -> tuple[BudgetState, float] | None:
-    """Why `agent` may make no further call, and for how many seconds; None when it may.
+    """The exceeded budget of `agent` and the seconds until it is renewed; None when it may go on.
 
-    Raises BrokerUnavailable: a budget that cannot be looked up allows nothing.
+    Raises BrokerUnavailable: a budget that cannot be read allows nothing.
     """
     if budget.usd_per_day is None and budget.tokens_per_day is None:
         return None

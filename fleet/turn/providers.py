@@ -1,8 +1,8 @@
-"""The breakers before the providers of models: shared by the fleet, kept in the store.
+"""Breakers of the providers of models, shared by the fleet and kept in the store.
 
-A provider that failed several times in a row is left alone, and so is one that refuses an agent's
-key, for that agent; then one call in the fleet tries it. While the store does not answer every call
-is allowed: a breaker saves time and money, and must not cost a turn.
+A provider that failed several times in a row is not called for a while. A provider that refuses an
+agent's key is not called for that agent. Then one call in the fleet tries it. While the store does
+not answer every call is allowed: a breaker saves time and money, and must not cost a turn.
 """
 
 import json
@@ -14,6 +14,7 @@ from fleet.broker.circuit import WAIT_MAX_S, WINDOW_S
 from fleet.config.sections import BreakerConfig
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store, keys
+from fleet.store.calls import ProviderCall
 from fleet.store.connection import reachable
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ Outcome = Literal["ok", "failed", "denied"]
 
 
 class Providers:
-    """The breakers as one agent's calls meet them."""
+    """The breakers for one agent's calls."""
 
     def __init__(self, opened: Callable[[], Store], settings: BreakerConfig, agent: str) -> None:
         self._opened = opened
@@ -30,46 +31,46 @@ class Providers:
         self._agent = agent
 
     def wait_s(self, provider: str, call_s: float) -> float:
-        """0.0 when a call of at most `call_s` seconds may be made, else how long none may."""
+        """0.0 when a call of at most `call_s` seconds is allowed, otherwise the seconds to wait."""
         try:
-            wait_ms = self._opened().run(
-                "provider", "ask", self._agent, provider, int(call_s * 1000)
-            )
+            call_ms = int(call_s * 1000)
+            call = ProviderCall(verb="ask", agent=self._agent, provider=provider, call_ms=call_ms)
+            wait_ms = self._opened().run(call)
         except BrokerUnavailable as error:
-            logger.warning("the breaker of %s is not asked: %s", provider, error)
+            logger.warning("the breaker of %s is not checked: %s", provider, error)
             return 0.0
         return int(wait_ms) / 1000
 
     def report(
         self, provider: str, outcome: Outcome, reason: str = "", retry_after_s: float | None = None
     ) -> float:
-        """How a call ended; `reason` is shown to operators and holds no content.
+        """Report an outcome; `reason` is shown to operators and holds no content.
 
-        0.0, or where it was the trial of a provider that stays left alone, for how many seconds.
+        Returns 0.0, or after a failed trial of a provider the seconds to wait.
         """
         first_s = self._settings.reset_timeout_s
+        call = ProviderCall(
+            verb="tell",
+            agent=self._agent,
+            provider=provider,
+            outcome=outcome,
+            reason=reason,
+            retry_after_ms=int((retry_after_s or 0.0) * 1000),
+            failures_max=self._settings.failure_threshold,
+            window_ms=int(WINDOW_S * 1000),
+            first_wait_ms=int(first_s * 1000),
+            longest_wait_ms=int(max(first_s, WAIT_MAX_S) * 1000),
+        )
         try:
-            wait_ms = self._opened().run(
-                "provider",
-                "tell",
-                self._agent,
-                provider,
-                outcome,
-                reason,
-                int((retry_after_s or 0.0) * 1000),
-                self._settings.failure_threshold,
-                int(WINDOW_S * 1000),
-                int(first_s * 1000),
-                int(max(first_s, WAIT_MAX_S) * 1000),
-            )
+            wait_ms = self._opened().run(call)
         except BrokerUnavailable as error:
-            logger.warning("the breaker of %s is not told: %s", provider, error)
+            logger.warning("the outcome at %s is not reported to its breaker: %s", provider, error)
             return 0.0
         return int(wait_ms) / 1000
 
 
 def states(store: Store) -> dict[str, dict[str, Any]]:
-    """The breakers that are not closed: name -> `open` or `half_open`, how long still, and why."""
+    """The breakers that are not closed: name -> `open` or `half_open`, seconds left, reason."""
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.PROVIDERS)

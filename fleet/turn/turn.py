@@ -1,11 +1,11 @@
-"""A turn: what an agent does in one attempt, each step journalled.
+"""A turn: an agent's work in one attempt, each step journalled.
 
     answer = turn.step("ask", {"model": ..., "messages": ...}, lambda: call_the_model())
 
 A step that finished in an earlier attempt is not run again: its result is read from the journal.
 So a killed turn resumes at its first unfinished step, and a finished model call is paid for once.
-Steps are known by their number in the turn and by a hash of their request; when the request has
-changed since, the old entry is set aside and the step runs anew.
+A step is known by its number in the turn and by a hash of its request. When the request has changed
+since, the old entry is set aside and the step runs anew.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fleet import tracing
 from fleet.config.agents import AgentConfig
-from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Runs, Said
+from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, Said
 from fleet.store.retry import retry_while_away
 from fleet.turn.live_text import LiveText
 from routing import Event
@@ -29,10 +29,11 @@ logger = logging.getLogger(__name__)
 
 #: A finished step is worth waiting for the broker; a dead broker must not hold the turn for ever.
 JOURNAL_TIMEOUT_S = 60.0
+JOURNAL_RETRY_DELAY_S = 0.2
 
 
 class TurnStopped(BaseException):
-    """Ends a turn from outside. No Exception, so that no library retries or swallows it."""
+    """Stops a turn from outside. Not an Exception, so that no library retries or swallows it."""
 
 
 class Deadline(TurnStopped):
@@ -40,12 +41,20 @@ class Deadline(TurnStopped):
 
 
 class Cancelled(TurnStopped):
-    """Somebody asked to cancel the dispatch."""
+    """A caller asked to cancel the dispatch."""
+
+
+class TurnFailed(Exception):
+    """A runner's own account of a failure: stage, reason, and whether to try again."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
 
 
 @dataclass(slots=True)
 class Usage:
-    """What the steps of a turn have cost so far, replayed ones included."""
+    """Cost of a turn's steps so far, replayed ones included."""
 
     tokens_in: int = 0
     tokens_out: int = 0
@@ -60,15 +69,42 @@ class Usage:
         return cost
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One step of a turn: its number, and the request by which a later attempt knows it."""
+
+    number: int
+    name: str
+    digest: str
+    started: float
+
+    @classmethod
+    def begin(cls, number: int, name: str, request: Any) -> "_Step":
+        text = json.dumps([name, request], ensure_ascii=False, sort_keys=True)
+        digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
+        return cls(number, name, digest, time.monotonic())
+
+    def entry(self, attempt: int, result: Any, marks: dict[str, bool]) -> str:
+        """The journal's entry of a finished step."""
+        entry = {
+            "name": self.name,
+            "hash": self.digest,
+            "attempt": attempt,
+            "elapsed_s": round(time.monotonic() - self.started, 3),
+            "result": result,
+        }
+        return json.dumps(entry | marks, ensure_ascii=False)
+
+
 @dataclass(slots=True)
 class Turn:
-    """What a runner is given. `text` is what the agent is told; `event` is all of it."""
+    """The value that a runner works on: the event, the agent, and the journal of its steps."""
 
     claim: Claim
     agent: AgentConfig
     deadline: float  #: in time.monotonic() seconds
     ledger: Runs
-    live_text: LiveText | None = None  #: where the agent streams
+    live_text: LiveText | None = None  #: set where the agent streams
     usage: Usage = field(default_factory=Usage)
     facts: dict[str, str | int | float] = field(default_factory=dict)
     _journal: dict[str, str] | None = None
@@ -76,27 +112,27 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """What the agent is told."""
+        """The text for the agent."""
         return self.claim.text
 
     @property
     def history(self) -> tuple[Said, ...]:
-        """What was said in this session before, oldest first; the same in every attempt."""
+        """Earlier messages of this session, oldest first; the same in every attempt."""
         return self.claim.history
 
     @property
     def event(self) -> Event:
-        """All that was sent."""
+        """The whole event."""
         return self.claim.event
 
     @property
     def chain_position(self) -> ChainPosition | None:
-        """Where in which chain this turn is; None where it is no stage of one."""
+        """The chain and the stage of this turn; None outside a chain."""
         return self.claim.chain_position
 
     @property
     def earlier(self) -> tuple[Earlier, ...]:
-        """What the chain's stages before this one ended with; the same in every attempt."""
+        """Endings of the chain's earlier stages; the same in every attempt."""
         return self.claim.chain_position.earlier if self.claim.chain_position else ()
 
     @property
@@ -105,71 +141,40 @@ class Turn:
         return self.deadline - time.monotonic()
 
     def say(self, text: str) -> None:
-        """Publish a piece of what is being said; nothing where the agent does not stream.
+        """Publish a piece of the answer to live listeners; nothing where the agent does not stream.
 
-        Never waits and never raises. What is said is for who listens now: the answer is still what
-        the runner returns.
+        Never waits and never raises. The runner's return value remains the answer.
         """
         if self.live_text is not None:
             self.live_text.publish(self.steps, text)
 
     def say_again(self) -> None:
-        """What was said in this step is void: it begins anew."""
+        """Void the text published in this step, which begins anew."""
         if self.live_text is not None:
             self.live_text.reset(self.steps)
 
     def step(self, name: str, request: Any, call: Callable[[], Any]) -> Any:
         """The result of `call`, run at most once over all attempts; results are JSON values.
 
-        Where `call` gives an awaitable, so does this: `await turn.step(...)` in an async agent.
-        Steps are numbered in the order of these calls, which must be the same in every attempt.
+        Where `call` returns an awaitable, this method returns one too: `await turn.step(...)`.
+        Steps are numbered in the order of these calls. That order must be the same in every
+        attempt.
 
-        Raises what `call` raises (the step is not journalled then), TypeError for a result or
-        request that is no JSON value and for an awaitable where no event loop runs, Cancelled
-        between steps, Fenced when this attempt is no longer the current one.
+        Raises what `call` raises; the step is not journalled then. Raises TypeError for a result or
+        a request without a JSON form, and for an awaitable where no event loop runs. Raises
+        Cancelled between steps, and Fenced when this attempt is not the current one.
         """
-        return self._step(name, request, call)
+        return self._run_step(name, request, call)
 
     def forward_step(
         self, name: str, request: Any, call: Callable[[], Mapping[str, str]]
     ) -> Mapping[str, str]:
-        """As `step`, for one that gives the event to somebody who may not confirm it.
+        """Run `step` for a `call` that gives the event to a program that may not confirm it.
 
-        The result says by its `verification` (`echo` or `timeout_fallback`) and `reason` whether
-        that one did. Both are told on the bus and counted when the step is journalled, in the same
-        move.
+        The result's `verification` (`echo` or `timeout_fallback`) and `reason` say how far the
+        program confirmed it. The journal's entry puts both on the bus and counts them, atomically.
         """
-        result: Mapping[str, str] = self._step(name, request, call, tells=True)
-        return result
-
-    def _step(
-        self, name: str, request: Any, call: Callable[[], Any], *, tells: bool = False
-    ) -> Any:
-        self.steps += 1
-        number = str(self.steps)
-        digest = _digest(name, request)
-        found = self._finished(number, digest)
-        if found is not None:
-            self.usage.add(found["result"])
-            return _awaitable(found["result"]) if found.get("awaited") else found["result"]
-        started = time.monotonic()
-        with tracing.span(f"fleet.step {name}", step=self.steps) as span:
-            result = call()
-            if inspect.isawaitable(result):
-                _refuse_without_loop(name, result)
-                return self._awaited(number, name, digest, started, result)
-            span.set(**_figures(result))
-        told = (result["verification"], result["reason"]) if tells else ()
-        self._finish(number, name, digest, started, result, told)
-        return result
-
-    async def _awaited(
-        self, number: str, name: str, digest: str, started: float, call: Awaitable[Any]
-    ) -> Any:
-        with tracing.span(f"fleet.step {name} awaited", step=int(number)) as span:
-            result = await call
-            span.set(**_figures(result))
-        self._finish(number, name, digest, started, result, awaited=True)
+        result: Mapping[str, str] = self._run_step(name, request, call, forwards=True)
         return result
 
     def step_many(
@@ -179,63 +184,61 @@ class Turn:
     ) -> list[Any]:
         """The results of several steps, each a name and a request, that may run side by side.
 
-        They are numbered in the order of `wanted`, so a later attempt finds each again whichever
-        ended first. `run` is given the places in `wanted` of those that have not finished in an
-        earlier attempt, and yields each place with its result as it ends, which is journalled at
-        once. Raises as `step` does.
+        Steps are numbered in the order of `wanted`, so a later attempt finds each, whichever ended
+        first. `run` gets the indexes in `wanted` of the steps without a result. It yields each
+        index with its result as the step ends; that result is journalled at once. Raises as `step`.
         """
-        first = self.steps + 1
-        self.steps += len(wanted)
-        digests = [_digest(name, request) for name, request in wanted]
+        steps = [self._begin(name, request) for name, request in wanted]
         results: dict[int, Any] = {}
-        for place, digest in enumerate(digests):
-            if found := self._finished(str(first + place), digest):
-                self.usage.add(found["result"])
-                results[place] = found["result"]
-        missing = [place for place in range(len(wanted)) if place not in results]
+        for index, step in enumerate(steps):
+            if (entry := self._finished(step)) is not None:
+                results[index] = self._replay(entry)
+        missing = [index for index in range(len(steps)) if index not in results]
         if missing:
-            started = time.monotonic()
-            with tracing.span("fleet.steps", step=first, count=len(missing)):
-                for place, result in run(missing):
-                    name = wanted[place][0]
-                    self._finish(str(first + place), name, digests[place], started, result)
-                    results[place] = result
-        return [results[place] for place in range(len(wanted))]
+            with tracing.span("fleet.steps", step=steps[0].number, count=len(missing)):
+                for index, result in run(missing):
+                    results[index] = self._finish(steps[index], result)
+        return [results[index] for index in range(len(steps))]
 
-    def _finish(
-        self,
-        number: str,
-        name: str,
-        digest: str,
-        started: float,
-        result: Any,
-        told: tuple[str, ...] = (),
-        *,
-        awaited: bool = False,
-    ) -> None:
-        entry = {
-            "name": name,
-            "hash": digest,
-            "attempt": self.claim.attempt,
-            "elapsed_s": round(time.monotonic() - started, 3),
-            "result": result,
-        }
-        if told:
-            entry["handed_over"] = True
-        if awaited:
-            entry["awaited"] = True
-        cost = self.usage.add(result)
-        self._keep(number, json.dumps(entry, ensure_ascii=False), cost, told)
+    def _run_step(
+        self, name: str, request: Any, call: Callable[[], Any], *, forwards: bool = False
+    ) -> Any:
+        step = self._begin(name, request)
+        if (entry := self._finished(step)) is not None:
+            result = self._replay(entry)
+            return _awaitable(result) if entry.get("awaited") else result
+        with tracing.span(f"fleet.step {name}", step=step.number) as span:
+            result = call()
+            if inspect.isawaitable(result):
+                _refuse_without_loop(name, result)
+                return self._finish_awaited(step, result)
+            span.set(**_figures(result))
+        if forwards:
+            confirmed = (result["verification"], result["reason"])
+            return self._finish(step, result, *confirmed, handed_over=True)
+        return self._finish(step, result)
 
-    def _finished(self, number: str, digest: str) -> dict[str, Any] | None:
+    async def _finish_awaited(self, step: _Step, call: Awaitable[Any]) -> Any:
+        with tracing.span(f"fleet.step {step.name} awaited", step=step.number) as span:
+            result = await call
+            span.set(**_figures(result))
+        return self._finish(step, result, awaited=True)
+
+    def _begin(self, name: str, request: Any) -> _Step:
+        self.steps += 1
+        return _Step.begin(self.steps, name, request)
+
+    def _finished(self, step: _Step) -> dict[str, Any] | None:
+        """The step's entry from an earlier attempt, unless its request has changed since."""
         if self._journal is None:
             first = self.claim.attempt == 1
             self._journal = {} if first else self.ledger.steps(self.claim.dispatch_id)
+        number = str(step.number)
         text = self._journal.get(number)
         if text is None:
             return None
         entry: dict[str, Any] = json.loads(text)
-        if entry["hash"] == digest:
+        if entry["hash"] == step.digest:
             return entry
         logger.warning(
             "step %s of %s has changed since attempt %s: its journalled result is set aside",
@@ -243,14 +246,35 @@ class Turn:
             self.claim.dispatch_id,
             entry["attempt"],
         )
-        self._keep(f"{number}.aside.{entry['attempt']}", text)
+        self._write(f"{number}.aside.{entry['attempt']}", text)
         return None
 
-    def _keep(self, key: str, entry: str, cost: Cost = NOTHING, told: tuple[str, ...] = ()) -> None:
+    def _replay(self, entry: Mapping[str, Any]) -> Any:
+        self.usage.add(entry["result"])
+        return entry["result"]
+
+    def _finish(self, step: _Step, result: Any, *confirmed: str, **marks: bool) -> Any:
+        """Journal a finished step; the result."""
+        entry = step.entry(self.claim.attempt, result, marks)
+        self._write(str(step.number), entry, self.usage.add(result), *confirmed)
+        return result
+
+    def _write(self, key: str, entry: str, cost: Cost = NOTHING, *confirmed: str) -> None:
         if cancel := retry_while_away(
-            lambda: self.ledger.step(self.claim, key, entry, cost, *told), JOURNAL_TIMEOUT_S
+            lambda: self.ledger.step(self.claim, key, entry, cost, *confirmed), JOURNAL_TIMEOUT_S
         ):
             raise Cancelled(cancel)
+
+
+class Runner(Protocol):
+    """The part of an agent that turns an event into an answer.
+
+    Built-in runners are in `tasks.runners`; others are found by entry point, group `fleet.runners`.
+    """
+
+    def run(self, turn: Turn) -> str:
+        """The agent's answer. Raises TurnFailed; any other exception fails the turn as it is."""
+        ...
 
 
 async def _awaitable(result: Any) -> Any:
@@ -258,7 +282,7 @@ async def _awaitable(result: Any) -> Any:
 
 
 def _refuse_without_loop(name: str, result: Any) -> None:
-    """Raises TypeError where nobody could await `result`."""
+    """Raises TypeError where no event loop could await `result`."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -270,13 +294,8 @@ def _refuse_without_loop(name: str, result: Any) -> None:
 
 
 def _figures(result: Any) -> dict[str, str | int | float]:
-    """What a trace may show of a step's result."""
+    """The parts of a step's result that a trace may show."""
     known = ("model", "tier", "tokens_in", "tokens_out", "usd", "finish_reason")
     if not isinstance(result, Mapping):
         return {}
     return {name: result[name] for name in known if isinstance(result.get(name), str | int | float)}
-
-
-def _digest(name: str, request: Any) -> str:
-    text = json.dumps([name, request], ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The two ways from the gateway: the socket, and polling while that is down."""
+"""The two connections to the gateway: a WebSocket, and polling while the WebSocket is down."""
 
 import asyncio
 import logging
@@ -19,152 +19,155 @@ from fleet.upstream.outcome_reporter import OutcomeReporter
 
 logger = logging.getLogger(__name__)
 
-#: Together less than 10 s: after so much silence the events come by polling.
-PING_EVERY_S = 3.0
-PONG_WITHIN_S = 4.0
-CLOSE_WITHIN_S = 1.0
-OPEN_WITHIN_S = 5.0
-#: Between attempts to get the socket back.
+#: Together less than 10 s: after such a silence the client falls back to polling.
+PING_INTERVAL_S = 3.0
+PONG_TIMEOUT_S = 4.0
+CLOSE_TIMEOUT_S = 1.0
+OPEN_TIMEOUT_S = 5.0
+#: Full jitter between attempts to reconnect.
 BACKOFF = Backoff(1.0, 30.0, jitter=(0.0, 1.0))
-#: A socket that lasted so long was no failed attempt.
+#: A socket that lasted this long resets the back-off.
 STEADY_S = 10.0
-POLL_EVERY_S = 2.0
-POLL_WITHIN_S = 15.0
-#: One frame or one answer to a poll. Larger than any event: that is refused by itself, and known.
+POLL_INTERVAL_S = 2.0
+POLL_TIMEOUT_S = 15.0
+#: The largest frame, or answer to a poll. Larger than any event, so a large event is still read,
+#: and refused by its id.
 BYTES_MAX = 16 * 1024 * 1024
-TELL_EVERY_S = 5.0
+MODE_INTERVAL_S = 5.0
 
 
 class BadAnswer(Exception):
-    """What the gateway answered to a poll is no list of events."""
+    """The gateway's answer to a poll is not a list of events."""
 
 
 class UpstreamClient:
-    """Takes events until it is cancelled."""
+    """A client that takes events until it is cancelled."""
 
     def __init__(
         self,
         gateway: GatewayAddress,
-        taker: EventConsumer,
-        desk: CursorStore,
-        teller: OutcomeReporter,
+        consumer: EventConsumer,
+        cursors: CursorStore,
+        reporter: OutcomeReporter,
     ) -> None:
         self._gateway = gateway
-        self._taker = taker
-        self._desk = desk
-        self._teller = teller
+        self._consumer = consumer
+        self._cursors = cursors
+        self._reporter = reporter
         self._down = asyncio.Event()
         self._changed = asyncio.Event()
         self._mode: Mode | None = None
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Raises Fenced, in a group, when another client has taken over."""
+        """Take events. Raises Fenced, in a group, when another client has taken over."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_telling())
-            tasks.create_task(self._teller.run())
+            tasks.create_task(self._keep_reporting_mode())
+            tasks.create_task(self._reporter.run())
             if self._gateway.ws is None:
-                self._goes_by_poll()
+                self._fall_back_to_poll()
             else:
-                tasks.create_task(self._keep_listening(self._gateway.ws))
+                tasks.create_task(self._keep_socket(self._gateway.ws))
             if self._gateway.poll is not None:
                 tasks.create_task(self._keep_polling(self._gateway.poll))
 
-    async def _keep_listening(self, url: str) -> None:
+    async def _keep_socket(self, url: str) -> None:
         failures = 0
         while True:
             began = time.monotonic()
             try:
-                await self._listen(url)
-                why = "it closed the socket"
+                await self._read_socket(url)
+                reason = "it closed the socket"
             except InvalidStatus as error:
-                why = _status(error.response.status_code)
+                reason = _status(error.response.status_code)
             except (OSError, UnicodeError, WebSocketException) as error:
-                why = type(error).__name__
-            self._goes_by_poll()
-            self._tell("socket", why)
+                reason = type(error).__name__
+            self._fall_back_to_poll()
+            self._log_failure("socket", reason)
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
             await asyncio.sleep(BACKOFF.after_s(failures))
 
-    async def _listen(self, url: str) -> None:
+    async def _read_socket(self, url: str) -> None:
         async with connect(
-            after(url, self._taker.cursor),
+            after(url, self._consumer.cursor),
             additional_headers=self._gateway.headers,
-            open_timeout=OPEN_WITHIN_S,
-            ping_interval=PING_EVERY_S,
-            ping_timeout=PONG_WITHIN_S,
-            close_timeout=CLOSE_WITHIN_S,
+            open_timeout=OPEN_TIMEOUT_S,
+            ping_interval=PING_INTERVAL_S,
+            ping_timeout=PONG_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
             max_size=BYTES_MAX,
         ) as socket:
-            self._is("ws")
+            self._set_mode("ws")
             self._down.clear()
-            self._tell("socket", "")
-            self._teller.connected(socket)
+            self._log_failure("socket", "")
+            self._reporter.connected(socket)
             try:
                 async for frame in socket:
-                    if not self._teller.hears(frame):
-                        await self._taker.accept_frame(frame)
+                    if not self._reporter.confirms(frame):
+                        await self._consumer.accept_frame(frame)
             finally:
-                self._teller.connected(None)
+                self._reporter.connected(None)
 
     async def _keep_polling(self, url: str) -> None:
-        async with httpx.AsyncClient(timeout=OPEN_WITHIN_S, headers=self._gateway.headers) as http:
+        async with httpx.AsyncClient(timeout=OPEN_TIMEOUT_S, headers=self._gateway.headers) as http:
             while True:
                 await self._down.wait()
                 try:
-                    async with asyncio.timeout(POLL_WITHIN_S):
-                        events = await _fetch(http, after(url, self._taker.cursor))
+                    async with asyncio.timeout(POLL_TIMEOUT_S):
+                        events = await _fetch(http, after(url, self._consumer.cursor))
                 except (httpx.HTTPError, OSError, UnicodeError, BadAnswer) as error:
-                    self._tell("poll", str(error) if isinstance(error, BadAnswer) else _kind(error))
+                    self._log_failure(
+                        "poll", str(error) if isinstance(error, BadAnswer) else _kind(error)
+                    )
                 else:
-                    self._tell("poll", "")
+                    self._log_failure("poll", "")
                     for raw in events:
-                        await self._taker.accept(raw)
-                await asyncio.sleep(POLL_EVERY_S * random.uniform(0.75, 1.25))  # noqa: S311
+                        await self._consumer.accept(raw)
+                await asyncio.sleep(POLL_INTERVAL_S * random.uniform(0.75, 1.25))  # noqa: S311
 
-    async def _keep_telling(self) -> None:
-        """Keep the health document true. What it cannot write runs out by itself."""
+    async def _keep_reporting_mode(self) -> None:
+        """Keep the mode in the health document current; an unrenewed mode expires."""
         while True:
             self._changed.clear()
             try:
-                await asyncio.to_thread(self._desk.record_mode, self._mode)
+                await asyncio.to_thread(self._cursors.record_mode, self._mode)
             except BrokerUnavailable as error:
-                self._tell("store", str(error))
+                self._log_failure("store", str(error))
             else:
-                self._tell("store", "")
+                self._log_failure("store", "")
             try:
-                async with asyncio.timeout(TELL_EVERY_S):
+                async with asyncio.timeout(MODE_INTERVAL_S):
                     await self._changed.wait()
             except TimeoutError:
                 continue
 
-    def _goes_by_poll(self) -> None:
+    def _fall_back_to_poll(self) -> None:
         self._down.set()
-        self._is("poll" if self._gateway.poll is not None else None)
+        self._set_mode("poll" if self._gateway.poll is not None else None)
 
-    def _is(self, mode: Mode | None) -> None:
+    def _set_mode(self, mode: Mode | None) -> None:
         if mode != self._mode:
             logger.info("events of %s come by %s", self._gateway.name, mode or "no way now")
             self._mode = mode
             self._changed.set()
 
-    def _tell(self, way: str, why: str) -> None:
-        """Say what does not work, once; never an address, which may hold a secret."""
-        if why and why != self._told.get(way):
-            logger.warning("%s: the %s does not work: %s", self._gateway.name, way, why)
-        self._told[way] = why
+    def _log_failure(self, way: str, reason: str) -> None:
+        """Log a failure once; never an address, which may hold a secret."""
+        if reason and reason != self._logged.get(way):
+            logger.warning("%s: the %s does not work: %s", self._gateway.name, way, reason)
+        self._logged[way] = reason
 
 
 async def _fetch(http: httpx.AsyncClient, url: str) -> list[Any]:
-    """The events of one poll. Raises BadAnswer and what httpx does."""
+    """Fetch the events of one poll. Raises BadAnswer and the errors of httpx."""
     body = bytearray()
     async with http.stream("GET", url) as answer:
         if answer.status_code == httpx.codes.NO_CONTENT:
             return []
         if answer.status_code != httpx.codes.OK:
             raise BadAnswer(_status(answer.status_code))
-        async for piece in answer.aiter_bytes():
-            body += piece
+        async for chunk in answer.aiter_bytes():
+            body += chunk
             if len(body) > BYTES_MAX:
                 raise BadAnswer(f"it answered with more than {BYTES_MAX} bytes")
     try:

@@ -1,20 +1,21 @@
-"""What the client keeps in the store: its place in the gateway's events, and how they come in."""
+"""The client's state in the store: its place in the gateway's events, and its mode."""
 
 from typing import Literal
 
 from fleet.errors import Fenced
 from fleet.ledger import bus
 from fleet.store import Store, keys
+from fleet.store.calls import UpstreamCall
 from fleet.store.connection import reachable
 
 Mode = Literal["ws", "poll"]
 
-#: How long a client that says nothing is believed to be there.
+#: How long a recorded mode is valid without renewal.
 MODE_MS = 15_000
 
 
 class CursorStore:
-    """Of one holder of the client's lock. All of it blocks and raises BrokerUnavailable."""
+    """The state under one holder of the client's lock. Calls block and raise BrokerUnavailable."""
 
     def __init__(self, store: Store, digest: str, fence: int) -> None:
         self._store = store
@@ -22,23 +23,26 @@ class CursorStore:
         self._fence = fence
 
     def cursor(self) -> str:
-        """The id of the last event that was dealt with, or an empty string."""
+        """The id of the last event that was handled, or an empty string."""
         with reachable():
-            kept = self._store.client.hget(keys.upstream(self._digest), "cursor")
-        return str(kept or "")
+            stored = self._store.client.hget(keys.upstream(self._digest), "cursor")
+        return str(stored or "")
 
     def move(self, cursor: str) -> None:
-        """Everything up to `cursor` was dealt with. Raises Fenced when another client took over."""
+        """Record that all events up to `cursor` were handled. Raises Fenced."""
         self._run("cursor", cursor)
 
     def record_mode(self, mode: Mode | None) -> None:
-        """How events come in now; None: not at all. Raises Fenced."""
+        """Record the way events come in; None: not at all. Raises Fenced."""
         self._run("mode", mode or "")
 
     def refused(self, event_id: str, reason: str, sender: str) -> None:
-        """Count on the bus an event that can never be accepted."""
+        """Report on the bus an event that can never be accepted."""
         bus.refused(self._store, event_id, reason, sender)
 
-    def _run(self, what: str, value: str) -> None:
-        if not self._store.run("upstream", what, self._digest, self._fence, value, MODE_MS):
+    def _run(self, verb: Literal["cursor", "mode"], value: str) -> None:
+        call = UpstreamCall(
+            verb=verb, digest=self._digest, fence=self._fence, value=value, mode_ms=MODE_MS
+        )
+        if not self._store.run(call):
             raise Fenced("Another upstream client has taken over.")

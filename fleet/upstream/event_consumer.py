@@ -1,8 +1,8 @@
-"""Hands the gateway's events to the intake, one after the other, and keeps the place.
+"""Delivers the gateway's events to the intake, one after the other, and stores the cursor.
 
-Each way in delivers the gateway's order from a place up to which everything was dealt with. So the
-id of an event that was accepted is a place as well, whichever way it came; the overlap of two ways
-only moves the place back, and what comes twice is the same event to the intake.
+WebSocket and polling each deliver the gateway's order from the cursor on, so the id of any accepted
+event is a valid cursor. Where both overlap, the cursor only moves back, and the intake recognises
+repeated events.
 """
 
 import asyncio
@@ -23,62 +23,60 @@ from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
 
 logger = logging.getLogger(__name__)
 
-#: Between attempts to hand over what a full cap, or a store that is away, keeps out.
+#: Between attempts to deliver an event while a cap is full or the store is down.
 BACKOFF = Backoff(0.5, 15.0, jitter=(0.2, 1.0))
-#: Refused events without an id that are known again, so that each is counted once.
+#: Remembered events without an id, so that each refusal is counted once.
 KNOWN_MAX = 1000
 
 Answer = TypeVar("Answer")
 
 
 class EventConsumer:
-    """Of one holder of the client's lock. `source` is for events that name none."""
+    """The consumer of one holder of the client's lock. `source` is for events without a source."""
 
-    def __init__(self, intake: Intake, desk: CursorStore, source: str, cursor: str) -> None:
+    def __init__(self, intake: Intake, cursors: CursorStore, source: str, cursor: str) -> None:
         self.cursor = cursor
         self._intake = intake
-        self._desk = desk
+        self._cursors = cursors
         self._source = source
-        self._one_by_one = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._known: OrderedDict[str, None] = OrderedDict()
         self._waiting = ""
 
     @property
-    def is_held_up(self) -> bool:
-        """True while an event cannot be handed over, and the next one waits."""
+    def is_blocked(self) -> bool:
+        """True while an event cannot be delivered, and the next event waits."""
         return bool(self._waiting)
 
     async def accept_frame(self, frame: str | bytes) -> None:
-        """As `take`, of an event as JSON text."""
+        """Accept an event as JSON text, as `accept` does."""
         try:
             raw = parse(frame)
         except ValueError:
-            async with self._one_by_one:
+            async with self._lock:
                 await self._refuse_unnamed(frame, "it is not valid JSON")
             return
         await self.accept(raw)
 
     async def accept(self, raw: object) -> None:
-        """Accept one event, or refuse and count it; return when that is kept.
+        """Accept an event, or refuse and count it; return when that is stored.
 
-        Waits as long as a cap is full or the store is away. Raises Fenced.
+        Waits as long as a cap is full or the store is down. Raises Fenced.
         """
-        async with self._one_by_one:
+        async with self._lock:
             event_id = _id_of(raw)
             if not isinstance(raw, Mapping) or event_id is None:
-                what = (
-                    "it is no JSON object with an `id`, and could not be told from a repeated one"
-                )
-                await self._refuse_unnamed(_text_of(raw), what)
+                reason = "it is not a JSON object with an `id`, so a repeat could not be recognised"
+                await self._refuse_unnamed(_text_of(raw), reason)
                 return
-            await self._take(raw, event_id)
-            await self._persist(lambda: self._desk.move(event_id))
+            await self._accept_named(raw, event_id)
+            await self._retry(lambda: self._cursors.move(event_id))
             self.cursor = event_id
 
-    async def _take(self, raw: Mapping[str, Any], event_id: str) -> None:
+    async def _accept_named(self, raw: Mapping[str, Any], event_id: str) -> None:
         sender, named = UPSTREAM, raw
         if raw.get("source") is None:
-            # A host may be called `agent`.
+            # A host may be called `agent`, which is a reserved source.
             sender, named = replace(UPSTREAM, own_source=True), {**raw, "source": self._source}
         text = _text_of(raw)
         if not text or len(_bytes(text)) > EVENT_BYTES_MAX:
@@ -86,7 +84,7 @@ class EventConsumer:
             await self._refuse(event_id, reason)
             return
         try:
-            await self._persist(lambda: self._intake.accept(named, sender))
+            await self._retry(lambda: self._intake.accept(named, sender))
         except (RoutingError, IdempotencyConflict) as error:
             await self._refuse(event_id, str(error))
 
@@ -101,27 +99,28 @@ class EventConsumer:
 
     async def _refuse(self, event_id: str, reason: str) -> None:
         logger.warning("an event of %s was refused for good: %r", self._source, event_id)
-        await self._persist(lambda: self._desk.refused(event_id, reason, self._source))
+        await self._retry(lambda: self._cursors.refused(event_id, reason, self._source))
 
-    async def _persist(self, call: Callable[[], Answer]) -> Answer:
-        """The answer of a call that a full cap or an outage only delays."""
+    async def _retry(self, call: Callable[[], Answer]) -> Answer:
+        """Repeat a call while a cap is full or the store is down."""
         failures = 0
         while True:
             try:
                 answer = await asyncio.to_thread(call)
             except (Refused, BrokerUnavailable) as error:
-                self._tell(str(error))
-                asked_s = error.retry_after_s if isinstance(error, Refused) else 0.0
+                self._log_waiting(str(error))
+                requested_s = error.retry_after_s if isinstance(error, Refused) else 0.0
                 failures += 1
-                await asyncio.sleep(min(max(asked_s, BACKOFF.after_s(failures)), BACKOFF.max_s))
+                delay_s = max(requested_s, BACKOFF.after_s(failures))
+                await asyncio.sleep(min(delay_s, BACKOFF.max_s))
             else:
                 self._waiting = ""
                 return answer
 
-    def _tell(self, why: str) -> None:
+    def _log_waiting(self, reason: str) -> None:
         if not self._waiting:
-            logger.warning("the events of %s wait: %s", self._source, why)
-        self._waiting = why
+            logger.warning("the events of %s wait: %s", self._source, reason)
+        self._waiting = reason
 
 
 def parse(text: str | bytes) -> Any:
@@ -137,11 +136,11 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _text_of(raw: object) -> str:
-    """As JSON; empty for what is nested too deeply to be written, though it could be read."""
+    """The event as JSON; empty where it is nested too deeply to be written."""
     try:
         return json.dumps(raw, ensure_ascii=False)
     except RecursionError:
@@ -149,7 +148,7 @@ def _text_of(raw: object) -> str:
 
 
 def _id_of(raw: object) -> str | None:
-    """The event's id, where it is one that the intake would take."""
+    """The event's id, if the intake would accept it."""
     found = raw.get("id") if isinstance(raw, Mapping) else None
     if not isinstance(found, str) or not found.strip() or not found.isprintable():
         return None

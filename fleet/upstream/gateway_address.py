@@ -1,4 +1,4 @@
-"""Where the gateway is, and who it takes us for."""
+"""The gateway's addresses, and our credentials there."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -11,36 +11,36 @@ from fleet.store import keys
 
 @dataclass(frozen=True, slots=True)
 class GatewayAddress:
-    """The configured gateway. Its addresses may hold secrets: only `name` is for logs."""
+    """The configured gateway. Its addresses may hold secrets: log only `name`."""
 
     ws: str | None
     poll: str | None
     token: str | None
 
     @classmethod
-    def of(cls, section: UpstreamConfig) -> "GatewayAddress | None":
+    def of(cls, config: UpstreamConfig) -> "GatewayAddress | None":
         """None where no gateway is configured."""
-        if section.ws is None and section.poll is None:
+        if config.ws is None and config.poll is None:
             return None
-        token = section.token.get_secret_value() if section.token else None
-        return cls(section.ws, section.poll, token)
+        token = config.token.get_secret_value() if config.token else None
+        return cls(config.ws, config.poll, token)
 
     @property
     def name(self) -> str:
-        """Host and port; also the source of events that name none."""
+        """Host and port; also the source of events without a source."""
         return urlsplit(self.ws or self.poll or "").netloc
 
     @property
     def digest(self) -> str:
-        """Names its place in the store; another gateway's ids mean nothing to this one."""
+        """The key of its cursor in the store; each gateway has ids of its own."""
         return keys.event_digest(f"{self.ws or ''}\n{self.poll or ''}")
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
+        """The headers of every request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
 
 def after(url: str, cursor: str) -> str:
-    """`url`, asking for what came after `cursor`; all of it without one."""
+    """`url` with a query for events after `cursor`, or for all events without a cursor."""
     return str(httpx.URL(url).copy_merge_params({"last-event-id": cursor})) if cursor else url

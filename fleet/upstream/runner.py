@@ -1,8 +1,7 @@
-"""The process `fleet upstream`: waits for its turn, takes events, tells what became of them, and
-gives its place back.
+"""The process `fleet upstream`: acquires its lock, takes events, reports outcomes, and releases it.
 
-The lock only spares the gateway a crowd of clients. That no event runs twice does not rest on it:
-the intake knows an event by source and id, whoever brings it.
+The lock only spares the gateway a crowd of clients. No event runs twice even without it: the intake
+recognises an event by source and id.
 """
 
 import asyncio
@@ -26,14 +25,14 @@ from fleet.upstream.outcome_reporter import OutcomeReporter
 
 logger = logging.getLogger(__name__)
 
-#: A client that stands by is woken when the place is free, and stands in line anew after this.
-STAND_BY_S = 5.0
+#: A waiting client is woken when the lock is free; after this long it queues again.
+STANDBY_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.25
-RETRY_S = 1.0
+RETRY_DELAY_S = 1.0
 
 
 def serve() -> None:
-    """Take events until SIGTERM or SIGINT; wait for it where no gateway is configured."""
+    """Take events until SIGTERM or SIGINT; without a configured gateway only wait for these."""
     watch_lifeline()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("fleet").setLevel(logging.INFO)
@@ -41,75 +40,75 @@ def serve() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    told = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stop.set)
     gateway = GatewayAddress.of(settings.upstream)
     if gateway is None:
         logger.info("no upstream is configured; nothing to run here")
-        await told.wait()
+        await stop.wait()
         return
-    keeper = runtime.drainer()
-    # What is kept while the broker is away must also leave the spool where no API runs.
-    keeper.start()
-    working = asyncio.create_task(_work(gateway, settings.lease_ttl_s))
-    ended = asyncio.create_task(told.wait())
-    await asyncio.wait((working, ended), return_when=asyncio.FIRST_COMPLETED)
-    for task in (working, ended):
+    drainer = runtime.drainer()
+    # The spool must drain also where no API runs.
+    drainer.start()
+    running = asyncio.create_task(_run(gateway, settings.lease_ttl_s))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    for task in (running, stopping):
         task.cancel()
-    keeper.close()
+    drainer.close()
     with suppress(asyncio.CancelledError):
-        await working
+        await running
 
 
-async def _work(gateway: GatewayAddress, ttl_s: float) -> None:
-    """Lead whenever nobody else does. Only ends by being cancelled."""
-    said = ""
+async def _run(gateway: GatewayAddress, ttl_s: float) -> None:
+    """Consume events whenever the lock is free, until cancelled."""
+    logged = ""
     while True:
         try:
             store = await asyncio.to_thread(runtime.unguarded_store)
-            hold = _hold(store, gateway, ttl_s)
-            async with hold:
+            lock = _lock(store, gateway, ttl_s)
+            async with lock:
                 logger.info("this client takes the events of %s", gateway.name)
-                said = ""
-                await _lead(store, gateway, hold)
+                logged = ""
+                await _consume(store, gateway, lock)
         except LockBusy:
-            if said != "busy":
+            if logged != "busy":
                 logger.info("another client takes the events of %s; standing by", gateway.name)
-            said = "busy"
+            logged = "busy"
         except (LockLost, BrokerUnavailable) as error:
-            if said != str(error):
+            if logged != str(error):
                 logger.warning("no events of %s are taken: %s", gateway.name, error)
-            said = str(error)
-            await asyncio.sleep(RETRY_S)
+            logged = str(error)
+            await asyncio.sleep(RETRY_DELAY_S)
 
 
-def _hold(store: Store, gateway: GatewayAddress, ttl_s: float) -> LockHandle:
+def _lock(store: Store, gateway: GatewayAddress, ttl_s: float) -> LockHandle:
     lock = keys.lock_name("upstream", gateway.digest)
     title = "The place of the upstream client"
-    return LockHandle(Terms(calls_of(store), lock, "", "joins", ttl_s, title), STAND_BY_S)
+    return LockHandle(Terms(calls_of(store), lock, "", "joins", ttl_s, title), STANDBY_TIMEOUT_S)
 
 
-async def _lead(store: Store, gateway: GatewayAddress, hold: LockHandle) -> None:
+async def _consume(store: Store, gateway: GatewayAddress, lock: LockHandle) -> None:
     """Take events while the lock is held. Raises LockLost and BrokerUnavailable."""
-    desk = CursorStore(store, gateway.digest, hold.token)
-    cursor = await asyncio.to_thread(desk.cursor)
-    taker = EventConsumer(runtime.spooling_intake(), desk, gateway.name, cursor)
-    teller = OutcomeReporter(store, runtime.settings(), gateway, lambda: taker.is_held_up)
-    taking = asyncio.create_task(UpstreamClient(gateway, taker, desk, teller).run())
+    cursors = CursorStore(store, gateway.digest, lock.token)
+    cursor = await asyncio.to_thread(cursors.cursor)
+    consumer = EventConsumer(runtime.spooling_intake(), cursors, gateway.name, cursor)
+    reporter = OutcomeReporter(store, runtime.settings(), gateway, lambda: consumer.is_blocked)
+    consuming = asyncio.create_task(UpstreamClient(gateway, consumer, cursors, reporter).run())
     try:
-        while not hold.lost and not taking.done():
-            await asyncio.wait((taking,), timeout=POLL_INTERVAL_S)
-        if not taking.done():
+        while not lock.lost and not consuming.done():
+            await asyncio.wait((consuming,), timeout=POLL_INTERVAL_S)
+        if not consuming.done():
             raise LockLost("The place of the upstream client was lost.")
-        await taking
+        await consuming
     except ExceptionGroup as group:
         if group.subgroup(Fenced) is None:
             raise
         raise LockLost("Another upstream client has taken over.") from group
     finally:
-        taking.cancel()
-        await asyncio.gather(taking, return_exceptions=True)
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
         with suppress(Fenced, BrokerUnavailable):
-            await asyncio.to_thread(desk.record_mode, None)
+            await asyncio.to_thread(cursors.record_mode, None)

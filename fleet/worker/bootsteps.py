@@ -1,9 +1,9 @@
-"""What turns a `celery worker` into an agent's worker: refusals at start, then the lease.
+"""Steps that turn a `celery worker` into an agent's worker: checks at start, then the lease.
 
     celery -A fleet worker -Q agent.archie -c 1 -n archie@%h
 
 Everything hangs on Celery's extension points: bootsteps, signals, and the Request classes of
-`fleet.worker.celery_requests`. A worker of the shared queues passes through untouched.
+`fleet.worker.celery_requests`. A worker of the shared queues stays as it is.
 """
 
 import gc
@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -33,8 +34,8 @@ from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from fleet.worker import shutdown_grace
 from fleet.worker.commands import follow_commands
-from fleet.worker.lease import POLL_INTERVAL_S, SAFETY, Lease, SharedLeaseState
-from fleet.worker.state import WORKER
+from fleet.worker.lease import POLL_INTERVAL_S, SAFETY, Lease
+from fleet.worker.state import WORKER, SharedLeaseState
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +44,13 @@ LEASE_LOST_EXIT = 70
 #: How late, at most, a process notices that its lease has run out.
 LEASE_POLL_INTERVAL_S = 0.02
 #: Between renewals that fail: a broker that comes back in time must not cost a turn.
-RETRY_S = 0.25
+RENEW_RETRY_DELAY_S = 0.25
 #: After SIGKILL only the kernel's own work is left.
 KILL_TIMEOUT_S = 2.0
 
 
-class Refusals(bootsteps.Step):
-    """Refuses, in one sentence, a worker that could not keep the guarantees."""
+class StartChecks(bootsteps.Step):
+    """Refuses, in one sentence, a worker that cannot keep the guarantees."""
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
@@ -67,8 +68,8 @@ class Refusals(bootsteps.Step):
             )
         WORKER.prepare()
         tag_environment(ProcessTag.WORKER)
-        # One list a queue: a doorbell's priority is the ledger's business. The shared queues keep
-        # all of kombu's, or an event that a producer sent with a priority would wait for ever.
+        # One list for a queue: the ledger decides the order, not a wake-up's priority. The shared
+        # queues keep all of kombu's, or an event sent with a priority would wait for ever.
         parent.app.conf.broker_transport_options["priority_steps"] = [0]
         settings = runtime.settings()
         if settings.agents[agent].runner == "llm":
@@ -76,7 +77,7 @@ class Refusals(bootsteps.Step):
             parent.app.tasks[DISPATCH_TASK].preload()
         if settings.uses_tool_servers(agent):
             import_module("fleet.tools.mcp.server")
-        # A child that looks through all of it for garbage would copy it.
+        # A child whose collector walks these objects would copy their pages.
         gc.freeze()
         task = parent.app.tasks[DISPATCH_TASK]
         task.soft_time_limit = settings.timeout_s(agent)
@@ -84,9 +85,9 @@ class Refusals(bootsteps.Step):
 
 
 def agent_of(app: Any) -> str | None:
-    """The agent whose queue this worker consumes, None for the shared queues.
+    """The agent whose queue this worker consumes; None for the shared queues.
 
-    Raises SystemExit when it was given several agents, or none of the fleet's.
+    Raises SystemExit for several agents, and for an agent that is not configured.
     """
     queues = list(app.amqp.queues.consume_from)
     agents = [name.removeprefix("agent.") for name in queues if name.startswith("agent.")]
@@ -97,12 +98,12 @@ def agent_of(app: Any) -> str | None:
             "fleet: a worker serves one agent and nothing else; start it with -Q agent.NAME."
         )
     if agents[0] not in runtime.settings().agents:
-        raise SystemExit(f"fleet: {agents[0]!r} is no agent of this fleet; see `fleet agents`.")
+        raise SystemExit(f"fleet: {agents[0]!r} is not an agent of this fleet; see `fleet agents`.")
     return str(agents[0])
 
 
 class LeaseStep(bootsteps.StartStopStep):
-    """Wins the agent's lease before the worker consumes, and again after each reconnect."""
+    """Acquires the agent's lease before the worker consumes, and checks it after each reconnect."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
@@ -112,56 +113,60 @@ class LeaseStep(bootsteps.StartStopStep):
         self.enabled = self.agent is not None
 
     def start(self, consumer: Any) -> None:
-        """Block until the lease is ours; a second worker of the same agent stands by here."""
+        """Block until this worker has the lease; a second worker of the agent stands by here."""
         if WORKER.lease is not None:
-            if not _still_ours(WORKER.lease, consumer):
-                _stop_at_once(WORKER.lease)
+            if not _renew(WORKER.lease, consumer):
+                _exit_lease_lost(WORKER.lease)
             return
-        lease = _open_lease(str(self.agent))
-        here = _turn_lock(str(self.agent))
-        waited = False
-        while not _try_take(lease, here):
-            maybe_shutdown()
-            if not waited:
-                logger.info("standing by: another process runs the turns of %s", self.agent)
-                waited = True
-            lease.await_chance()
-        WORKER.lease = lease
-        logger.info("holding the lease of %s under token %d", self.agent, lease.fence)
-        threading.Thread(target=_renew_for_ever, args=(lease, consumer), daemon=True).start()
-        threading.Thread(target=_die_with_lease, args=(lease.page,), daemon=True).start()
-        threading.Thread(target=_obey_for_ever, args=(lease,), daemon=True).start()
-        _tell_breaker(lease)
+        WORKER.lease = lease = _await_lease(str(self.agent))
+        logger.info("holding the lease of %s under token %d", lease.agent, lease.fence)
+        _start_thread(_keep_renewing, lease, consumer)
+        _start_thread(_die_with_lease, lease.shared)
+        _start_thread(_obey_commands, lease)
+        _notify_breaker(lease)
 
     def shutdown(self, consumer: Any) -> None:
-        """After the pool has ended: give the lease, and an unfinished turn, back."""
+        """Release the lease, and an unfinished turn with it; called after the pool has ended."""
         if self.enabled:
-            _leave_nothing()
+            _kill_leftovers()
         if WORKER.lease is not None:
             _release(WORKER.lease)
 
 
+def _await_lease(agent: str) -> Lease:
+    """The agent's lease, once it is acquired; Celery may shut this worker down before."""
+    lease, here = _open_lease(agent), _turn_lock(agent)
+    if _try_acquire(lease, here):
+        return lease
+    logger.info("standing by: another process runs the turns of %s", agent)
+    while True:
+        maybe_shutdown()
+        lease.await_release()
+        if _try_acquire(lease, here):
+            return lease
+
+
 def _open_lease(agent: str) -> Lease:
     settings = runtime.settings()
-    # Its own short-tempered client: a renewal that hangs is a renewal that failed.
+    # A client of its own with short timeouts: a renewal that hangs has failed.
     store = open_store(
         store_url(settings),
         bus_max_length=settings.bus.max_length,
         rings=rings_in_store(settings),
-        # Twice this, for the one retry, on top of the third between renewals, is still in time.
+        # Twice this, for the one retry, after a third of the time to live, is still in time.
         socket_timeout_s=settings.lease_ttl_s / 6,
     )
     return Lease(store, agent, settings.lease_ttl_s, WORKER.shared, runtime.wakeup_publisher())
 
 
 def _turn_lock(agent: str) -> TurnLock | None:
-    """Needed only where turns also run without the store."""
+    """The agent's lock of this machine, needed only where turns also run without the store."""
     settings = runtime.settings()
     return TurnLock(settings.data_dir, agent) if settings.runs_offline else None
 
 
-def _try_take(lease: Lease, here: TurnLock | None) -> bool:
-    """Take the lock of this machine, and then the lease; both or none."""
+def _try_acquire(lease: Lease, here: TurnLock | None) -> bool:
+    """Acquire the lock of this machine, and then the lease; both or neither."""
     if here is not None and not here.acquire(shared=True):
         time.sleep(POLL_INTERVAL_S)
         return False
@@ -170,73 +175,73 @@ def _try_take(lease: Lease, here: TurnLock | None) -> bool:
             WORKER.agent_lock = here
             return True
     except BrokerUnavailable as error:
-        logger.warning("cannot take the lease of %s: %s", lease.agent, error)
+        logger.warning("the lease of %s cannot be acquired: %s", lease.agent, error)
         time.sleep(0.5)
     if here is not None:
         here.release()
     return False
 
 
-def _still_ours(lease: Lease, consumer: Any) -> bool:
+def _renew(lease: Lease, consumer: Any) -> bool:
     try:
         consuming = _consumes(consumer, lease.agent)
         return lease.renew(busy=bool(reserved_requests), consuming=consuming)
     except BrokerUnavailable as error:
         logger.warning("the lease of %s was not renewed: %s", lease.agent, error)
-        return lease.page.left_s() > 0
+        return lease.shared.left_s() > 0
 
 
 def _consumes(consumer: Any, agent: str) -> bool:
-    """Ask kombu, because remote control may have taken the queue away from the worker."""
+    """True while kombu consumes the queue: remote control may have cancelled it."""
     tasks = consumer.task_consumer
     return tasks is not None and bool(tasks.consuming_from(keys.queue(agent)))
 
 
-def _renew_for_ever(lease: Lease, consumer: Any) -> None:
-    """In a thread, because Celery's main loop stands still while it reconnects."""
+def _keep_renewing(lease: Lease, consumer: Any) -> None:
+    """Renew in a thread, because Celery's main loop stands still while it reconnects."""
     while lease.fence:
-        renewed_s = lease.ttl_s * (1 - SAFETY) - lease.page.left_s()
-        # Who does not consume yet says so as soon as it does.
+        renewed_s = lease.ttl_s * (1 - SAFETY) - lease.shared.left_s()
+        # A worker that does not consume yet is renewed sooner, to report that it does.
         wait_s = lease.ttl_s / 3 - renewed_s if _consumes(consumer, lease.agent) else 0.0
-        WORKER.work_wanted.wait(max(RETRY_S, wait_s))
+        WORKER.work_wanted.wait(max(RENEW_RETRY_DELAY_S, wait_s))
         WORKER.work_wanted.clear()
-        if not _still_ours(lease, consumer):
-            _stop_at_once(lease)
-        _tell_breaker(lease)
+        if not _renew(lease, consumer):
+            _exit_lease_lost(lease)
+        _notify_breaker(lease)
 
 
-def _tell_breaker(lease: Lease) -> None:
-    """A renewal that got through is a broker that takes writes: intake need not wait any longer."""
+def _notify_breaker(lease: Lease) -> None:
+    """Close the breaker: a renewal that succeeded proves that the broker takes writes."""
     breaker = runtime.spool_components().breaker
-    if not breaker.closed and lease.page.left_s() > lease.ttl_s / 2:
+    if not breaker.closed and lease.shared.left_s() > lease.ttl_s / 2:
         probe(breaker, lambda: lease.store, heard=True)
 
 
-def _stop_at_once(lease: Lease) -> None:
-    """Another may run the agent now: this process and its turn end here, nothing is written."""
+def _exit_lease_lost(lease: Lease) -> None:
+    """End this process and its turn, writing nothing: another worker may run the agent now."""
     logger.critical("the lease of %s is lost: this worker stops", lease.agent)
     _kill_turn()
-    _leave_nothing()
+    _kill_leftovers()
     try:
         if lease.data_is_gone():
             logger.critical("the store was emptied: what was accepted before is lost")
             bus.alert(runtime.store(), "data_lost", "the store was emptied under a running fleet")
     except BrokerUnavailable as error:
-        logger.warning("whether the store was emptied is not known: %s", error)
+        logger.warning("it is not known whether the store was emptied: %s", error)
     finally:
         os._exit(LEASE_LOST_EXIT)
 
 
-def _obey_for_ever(lease: Lease) -> None:
-    """Orders to this worker come by a list of its own; the only one so far is to stop a turn."""
-    for order in follow_commands(lease.agent):
-        if WORKER.shared.running == order.dispatch_id:
-            logger.warning("the turn of %s is cancelled: its child is killed", order.dispatch_id)
+def _obey_commands(lease: Lease) -> None:
+    """Obey commands to this worker; the only one so far stops a turn."""
+    for command in follow_commands(lease.agent):
+        if WORKER.shared.running == command.dispatch_id:
+            logger.warning("the turn of %s is cancelled: its child is killed", command.dispatch_id)
             _kill_turn()
 
 
 def _kill_turn() -> None:
-    """The turn ends now, with all that its tools started; return when it is dead."""
+    """Kill the turn with all that its tools started; return when it is dead."""
     for request in tuple(active_requests):
         child = request.worker_pid
         if child:
@@ -245,8 +250,8 @@ def _kill_turn() -> None:
             process_identity.await_end(child, KILL_TIMEOUT_S)
 
 
-def _leave_nothing() -> None:
-    """What tools have started ends with their worker, in whatever session it hides."""
+def _kill_leftovers() -> None:
+    """Kill what tools have started, in whatever session it runs: it ends with its worker."""
     kill_tagged(ProcessTag.WORKER, os.getpid())
 
 
@@ -254,40 +259,40 @@ def _release(lease: Lease) -> None:
     try:
         lease.release()
     except BrokerUnavailable as error:
-        logger.warning("the lease of %s will run out by itself: %s", lease.agent, error)
+        logger.warning("the lease of %s is not released and will expire: %s", lease.agent, error)
 
 
 @signals.celeryd_init.connect
-def _follow_the_supervisor(**_: Any) -> None:
+def _on_start(**_: Any) -> None:
     watch_lifeline()
     if sentence := shutdown_grace.warning(runtime.settings()):
         logger.warning(sentence)
 
 
 @signals.worker_shutting_down.connect
-def _drain(how: str = "Warm", **_: Any) -> None:
-    """A stopping worker consumes no more; this bounds how long it may finish its turn.
+def _on_shutdown(how: str = "Warm", **_: Any) -> None:
+    """Bound how long a stopping worker, which consumes no more, may finish its turn.
 
     A cold stop (SIGQUIT, or a second Ctrl-C) does not wait for it at all.
     """
     if WORKER.lease is not None:
-        patience = 0.0 if how == "Cold" else runtime.settings().drain_s
-        threading.Thread(target=_hand_back, args=(WORKER.lease, patience), daemon=True).start()
+        drain_s = 0.0 if how == "Cold" else runtime.settings().drain_s
+        _start_thread(_release_after, WORKER.lease, drain_s)
 
 
-def _hand_back(lease: Lease, patience_s: float) -> None:
-    time.sleep(patience_s)
-    logger.warning("the turn of %s did not end in %g s and is handed back", lease.agent, patience_s)
-    # First dead, then handed back: else another worker could run it beside this one.
+def _release_after(lease: Lease, drain_s: float) -> None:
+    time.sleep(drain_s)
+    logger.warning("the turn of %s did not end in %g s and is released", lease.agent, drain_s)
+    # First dead, then released: otherwise another worker could run the turn beside this one.
     _kill_turn()
-    _leave_nothing()
+    _kill_leftovers()
     _release(lease)
     os._exit(0)
 
 
 @signals.worker_process_init.connect
-def _in_child(**_: Any) -> None:
-    """The child that runs turns dies with its worker, and with its worker's lease."""
+def _on_child_start(**_: Any) -> None:
+    """Tie the child that runs turns to its worker, and to its worker's lease."""
     set_parent_death_signal()
     # A group of its own, so that what its tools started can be killed with it.
     os.setpgid(0, 0)
@@ -295,18 +300,22 @@ def _in_child(**_: Any) -> None:
     WORKER.shared.retire_child = False
     if WORKER.lease is not None:
         WORKER.lease.forget_beacon()
-    # A stopped process that goes on runs this before anything else of its main thread.
-    signal.signal(signal.SIGCONT, lambda *_: _end_if_lost(WORKER.shared))
-    threading.Thread(target=_die_with_lease, args=(WORKER.shared,), daemon=True).start()
+    # A stopped process that is continued runs this before the rest of its main thread.
+    signal.signal(signal.SIGCONT, lambda *_: _exit_if_lost(WORKER.shared))
+    _start_thread(_die_with_lease, WORKER.shared)
 
 
-def _die_with_lease(page: SharedLeaseState) -> None:
-    """Ends this process in time, though its worker, or its broker, is stopped or hangs."""
+def _die_with_lease(shared: SharedLeaseState) -> None:
+    """End this process in time, even while its worker or the broker is stopped or hangs."""
     while True:
-        _end_if_lost(page)
-        time.sleep(max(LEASE_POLL_INTERVAL_S, min(1.0, page.left_s() / 2)))
+        _exit_if_lost(shared)
+        time.sleep(max(LEASE_POLL_INTERVAL_S, min(1.0, shared.left_s() / 2)))
 
 
-def _end_if_lost(page: SharedLeaseState) -> None:
-    if page.lost():
+def _start_thread(target: Callable[..., None], *args: Any) -> None:
+    threading.Thread(target=target, args=args, daemon=True).start()
+
+
+def _exit_if_lost(shared: SharedLeaseState) -> None:
+    if shared.lost():
         os._exit(LEASE_LOST_EXIT)

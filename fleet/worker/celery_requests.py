@@ -1,4 +1,4 @@
-"""Celery's Request, as the fleet's tasks need it. It lives in the worker's own process."""
+"""Celery's Request, adapted to the fleet's tasks. It lives in the worker's own process."""
 
 import logging
 import os
@@ -14,37 +14,36 @@ from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure, FailureStage
 from fleet.store.address import rings_in_store
-from fleet.worker.lease import LeaseToken
-from fleet.worker.state import WORKER
+from fleet.worker.state import WORKER, LeaseToken
 
 logger = logging.getLogger(__name__)
 
 
 class DispatchRequest(Request):
-    """Carries the fencing token to the child, and speaks for a child that was killed.
+    """Carries the lease's token to the child, and reports for a child that was killed.
 
-    A doorbell is taken off the queue when it is popped (`no_ack`): the ledger knows what is to be
-    done, so there is nothing to acknowledge, to requeue or to redeliver.
+    A wake-up leaves the queue when it is popped (`no_ack`). The ledger knows the work, so there is
+    nothing to acknowledge, to requeue or to redeliver.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         lease = WORKER.lease
         if lease is not None:
-            hold = LeaseToken(lease.agent, lease.fence, lease.holder, lease.epoch)
-            self.request_dict["hold"] = asdict(hold)
+            token = LeaseToken(lease.agent, lease.fence, lease.holder, lease.epoch)
+            self.request_dict["lease"] = asdict(token)
 
     def acknowledge(self) -> None:
-        """Nothing to tell the broker where the queue is `no_ack`."""
-        self._replace_spent()
+        """Acknowledge, except where the queue is `no_ack`."""
+        self._retire_child()
         if rings_in_store(runtime.settings()):
             self.acknowledged = True
         else:
             super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
-        """The dispatch is still in the ledger: ring again instead of requeueing the message."""
-        self._replace_spent()
+        """Look for work now instead of requeueing: the dispatch is still in the ledger."""
+        self._retire_child()
         if rings_in_store(runtime.settings()):
             self.acknowledged = True
             WORKER.work_wanted.set()
@@ -52,17 +51,17 @@ class DispatchRequest(Request):
             super().reject(requeue)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """A worker that stops cold kills its turn, and hands it back when it gives up its lease.
+        """Kill the turn of a worker that stops cold; it is released with the worker's lease.
 
-        By SIGKILL, because a turn does not hear SIGTERM (see `tasks.limits`), and with all that its
-        tools started.
+        By SIGKILL, because a turn ignores SIGTERM (see `tasks.limits`), and with all that its tools
+        started.
         """
         if self.worker_pid:
             with suppress(ProcessLookupError):
                 os.killpg(int(self.worker_pid), SIGKILL)
         super().cancel(pool, signal=SIGKILL, emit_retry=emit_retry)
 
-    def _replace_spent(self) -> None:
+    def _retire_child(self) -> None:
         """A message is settled when its child has answered, and before that gets another one.
 
         So here a child that is spent can be killed, with all that its tools started, and nothing is
@@ -75,7 +74,7 @@ class DispatchRequest(Request):
                 os.killpg(int(self.worker_pid), SIGKILL)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """The hard limit: the child is being killed, so the outcome is written here, once."""
+        """Record the outcome of a child that is killed at the hard limit, once."""
         super().on_timeout(soft, timeout)
         lease = WORKER.lease
         if soft or lease is None:
@@ -100,5 +99,5 @@ class IntakeRequest(Request):
     kwargsrepr = property(lambda _self: HIDDEN)
 
     def info(self, safe: bool = False) -> Any:
-        """What `celery inspect` and Flower are told."""
+        """The description that `celery inspect` and Flower show."""
         return {**super().info(safe), "args": HIDDEN, "kwargs": HIDDEN}

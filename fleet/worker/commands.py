@@ -1,6 +1,6 @@
-"""Orders to the worker that holds an agent, by a short-lived list: `fleet:orders:<agent>`.
+"""Commands to the worker that holds an agent, by a short-lived list: `fleet:orders:<agent>`.
 
-An order is a favour, not a promise: whatever it is about is already written in the ledger.
+A command only hurries the worker: the ledger already holds the decision.
 """
 
 import logging
@@ -22,13 +22,13 @@ _RETRY_DELAY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The dispatch was cancelled at once: its turn must end."""
+    """Stop the turn of a dispatch that was cancelled at once."""
 
     dispatch_id: str
 
 
 def follow_commands(agent: str) -> Iterator[Stop]:
-    """Orders for one agent, for ever; waits out a broker that is away."""
+    """Commands for one agent, for ever; waits while the broker is away."""
     settings = runtime.settings()
     store = open_store(store_url(settings), socket_timeout_s=_BLOCK_S * 2)
     while True:
@@ -36,7 +36,7 @@ def follow_commands(agent: str) -> Iterator[Stop]:
             with reachable():
                 answer = store.client.blpop([keys.commands(agent)], timeout=_BLOCK_S)
         except BrokerUnavailable as error:
-            logger.info("no orders: %s", error)
+            logger.info("no commands: %s", error)
             time.sleep(_RETRY_DELAY_S)
             continue
         if answer:

@@ -1,8 +1,8 @@
 """Notices a dead pool child at once.
 
-Celery learns of it from a pipe that closes before the process can be reaped; it looks too early,
-finds nothing, and looks again after up to 5 s. A pidfd becomes readable exactly when the process
-can be reaped. Where there is none (not Linux) Celery's own 5 s remain.
+Celery learns of the death from a pipe that closes before the process can be reaped. So it checks
+too early, finds nothing, and checks again after up to 5 s. A pidfd becomes readable exactly when
+the process can be reaped. Where the system has no pidfd (not Linux) Celery's own 5 s remain.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from fleet.system.process_tags import ProcessTag, kill_tagged
 
 
 class PoolReaper(bootsteps.StartStopStep):
-    """Worker bootstep: has the pool replace its child within milliseconds of its death."""
+    """Worker bootstep: the pool replaces its child within milliseconds of the child's death."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -25,7 +25,7 @@ class PoolReaper(bootsteps.StartStopStep):
         self._watched: dict[int, int] = {}
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """Called by Celery when the main loop starts, and again after each reconnect."""
+        """Watch the pool; called by Celery when the main loop starts, and after each reconnect."""
         if hasattr(os, "pidfd_open"):
             for fd in self._watched.values():
                 os.close(fd)
@@ -53,5 +53,5 @@ class PoolReaper(bootsteps.StartStopStep):
         if pool.active:
             pool.maintain_pool()
         self._watch(pool, hub)
-        # Last, because it looks at every process of the machine.
+        # Last, because it reads every process of the machine.
         kill_tagged(ProcessTag.CHILD, pid)

@@ -20,10 +20,13 @@ class Reconnect(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, consumer: Any) -> None:
-        """Nothing: Celery has just connected."""
+        """Do nothing: Celery has just connected."""
 
     def stop(self, consumer: Any) -> None:
-        """Called by Celery at the end, and before it connects anew; only then there is no other."""
+        """Await the broker; called by Celery at the end, and before it connects anew.
+
+        Only before a new connection the consumer has none.
+        """
         running = consumer.blueprint.state == bootsteps.RUN  # type: ignore[attr-defined]
         if running and consumer.connection is None:
             with consumer.app.connection_for_read() as connection:

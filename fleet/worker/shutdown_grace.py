@@ -1,4 +1,4 @@
-"""How long the platform waits between SIGTERM and SIGKILL, and whether a drain fits into it."""
+"""The platform's wait between SIGTERM and SIGKILL, and the check that a drain fits into it."""
 
 import os
 import re
@@ -18,14 +18,14 @@ _SYSTEMCTL_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ShutdownGrace:
-    """A grace period and how it is known."""
+    """A grace period and its source."""
 
     seconds: float
     source: str
 
 
 def grace(settings: Settings) -> ShutdownGrace | None:
-    """The grace of this process, None where nothing tells (a terminal, `fleet up`)."""
+    """The grace of this process; None where it is unknown (a terminal, `fleet up`)."""
     if settings.stop_grace_s is not None:
         return ShutdownGrace(settings.stop_grace_s, "fleet.stop_grace_s")
     if "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -38,7 +38,7 @@ def grace(settings: Settings) -> ShutdownGrace | None:
 
 
 def warning(settings: Settings) -> str | None:
-    """One sentence when a drain would be cut off, else None. A turn cut off is a lost worker."""
+    """A sentence when a drain would be cut off, otherwise None. That turn counts as lost."""
     found = grace(settings)
     if found is None or settings.drain_s + MARGIN_S <= found.seconds:
         return None

@@ -1,11 +1,88 @@
-"""What one worker process knows of its lease; for its bootsteps, Requests and tasks."""
+"""One worker process's knowledge of its lease, for its bootsteps, its Requests and its children."""
 
+import mmap
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fleet.system.agent_lock import TurnLock
-from fleet.worker.lease import Lease, SharedLeaseState
+
+if TYPE_CHECKING:
+    from fleet.worker.lease import Lease
+
+#: The end of the lease's validity, the id of the running dispatch, the wish to retire the child.
+_LAYOUT = struct.Struct("d64s?")
+
+
+def now_s() -> float:
+    """Seconds of a clock that goes on, where the system has one, while the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class SharedLeaseState:
+    """A few bytes that a worker shares with the children it forks later.
+
+    They hold the end of the lease's validity, by a clock that all processes share and nobody sets;
+    the dispatch that the child runs; and whether the child must be replaced before its next turn.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _LAYOUT.size)
+
+    def clear(self) -> None:
+        """Forget the lease."""
+        self._memory[:] = bytes(_LAYOUT.size)
+
+    @property
+    def valid_until(self) -> float:
+        """End of the lease's validity; 0.0 before there was a lease."""
+        until: float = _LAYOUT.unpack_from(self._memory)[0]
+        return until
+
+    @valid_until.setter
+    def valid_until(self, until: float) -> None:
+        struct.pack_into("d", self._memory, 0, until)
+
+    @property
+    def running(self) -> str:
+        """Id of the dispatch whose turn runs now, or an empty string."""
+        text: bytes = _LAYOUT.unpack_from(self._memory)[1]
+        return text.rstrip(b"\0").decode()
+
+    @running.setter
+    def running(self, dispatch_id: str) -> None:
+        struct.pack_into("64s", self._memory, 8, dispatch_id.encode())
+
+    @property
+    def retire_child(self) -> bool:
+        """True when the child asks to be replaced before it runs another turn."""
+        return bool(_LAYOUT.unpack_from(self._memory)[2])
+
+    @retire_child.setter
+    def retire_child(self, wanted: bool) -> None:
+        struct.pack_into("?", self._memory, 72, wanted)
+
+    def left_s(self) -> float:
+        """Seconds left; negative when the lease may already belong to another worker."""
+        return self.valid_until - now_s()
+
+    def lost(self) -> bool:
+        """True when there was a lease and its time has passed."""
+        return self.valid_until > 0 and self.left_s() <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseToken:
+    """The right under which a child runs a turn, taken from its worker's lease."""
+
+    agent: str
+    fence: int
+    holder: str
+    epoch: str
 
 
 class WorkerState:
@@ -22,17 +99,17 @@ class WorkerState:
         self.work_wanted = threading.Event()
 
     def prepare(self) -> None:
-        """Called once in each worker, before it forks its pool."""
+        """Make the shared state; called once in each worker, before it forks its pool."""
         if not self._given:
             self.shared = SharedLeaseState()
 
-    def use_shared_state(self, page: SharedLeaseState) -> None:
-        """A page that a host sees too; called in a worker that the host has just forked."""
-        self.shared, self._given = page, True
+    def use_shared_state(self, shared: SharedLeaseState) -> None:
+        """Use a state that a host sees too; called in a worker that the host has just forked."""
+        self.shared, self._given = shared, True
 
     @contextmanager
     def running(self, dispatch_id: str) -> Iterator[None]:
-        """Within this block the worker knows what its child runs."""
+        """Within this block the worker knows the dispatch that its child runs."""
         self.shared.running = dispatch_id
         try:
             yield

@@ -1,7 +1,7 @@
 """Celery's task events, which Flower follows, sent a few times a second instead of one by one.
 
-Celery publishes each as soon as its loop turns: before the child gets its task, and at more than
-half of the worker's CPU (0.3 ms each). They are for people to look at, so they may come later.
+Celery publishes each event as soon as its loop turns: before the child gets its task, and at more
+than half of the worker's CPU (0.3 ms each). People read these events, so they may come later.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ class BatchedEvents(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.events:Events",)
 
     def start(self, consumer: Any) -> None:
-        """Called by Celery after each connect, with a new dispatcher each time."""
+        """Batch a new dispatcher's events; called by Celery after each connect."""
         dispatcher = consumer.event_dispatcher
         if dispatcher is None or dispatcher.on_send_buffered is None:
             return
@@ -41,6 +41,6 @@ class BatchedEvents(bootsteps.StartStopStep):
         dispatcher.on_send_buffered = on_buffered
 
     def shutdown(self, consumer: Any) -> None:
-        """The last events go out before the connection is closed."""
+        """Send the last events before the connection is closed."""
         if consumer.event_dispatcher is not None:
             consumer.event_dispatcher.flush()

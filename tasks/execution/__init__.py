@@ -1,1 +1,1 @@
-"""Running turns: in a worker, offline, and what is loaded before the fork."""
+"""Running turns: in a worker, offline, and the imports before the fork."""

@@ -1,8 +1,8 @@
 """The event loop that async agents run on: one for a process, which it keeps between its turns.
 
 A client that a module opens once, such as an `httpx.AsyncClient`, stays usable. The tasks of a turn
-end with the turn: what is left of them is cancelled and awaited. A thread cannot be cancelled; a
-call of `asyncio.to_thread` that runs on is known to `tasks.tools.abandoned`.
+end with the turn: those left are cancelled and awaited. A thread cannot be cancelled;
+`tasks.tools.abandoned` counts a call of `asyncio.to_thread` that runs on.
 """
 
 import asyncio
@@ -13,8 +13,7 @@ from contextvars import copy_context
 from typing import Any
 
 from fleet.errors import BrokerUnavailable, Fenced
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Deadline, TurnStopped
+from fleet.turn.turn import Deadline, TurnFailed, TurnStopped
 from tasks.limits import loop_limit
 from tasks.tools import abandoned
 
@@ -34,8 +33,8 @@ class TurnLoop:
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of `work`, once all tasks that it has begun have ended too.
 
-        At the soft limit it is cancelled, and may clean up until the hard one. Raises Deadline when
-        it ends by that, else what it raises.
+        At the soft limit `work` is cancelled, and may clean up until the hard limit. Raises
+        Deadline when that ends it, otherwise the error of `work`.
         """
         task: asyncio.Task[Any] | None = None
         with loop_limit(self._loop, lambda: task) as passed:
@@ -49,24 +48,26 @@ class TurnLoop:
             except BaseExceptionGroup as group:
                 raise _ending_in(group) or group from None
             finally:
-                self._end_what_is_left()
+                self._cancel_leftovers()
 
-    def _end_what_is_left(self) -> None:
-        # Ending one may begin another.
+    def _cancel_leftovers(self) -> None:
+        # Cancelling one task may begin another.
         while left := asyncio.all_tasks(self._loop):
             for task in left:
                 task.cancel()
-            ends = self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            for end in ends:
-                if isinstance(end, Exception):
-                    logger.warning("a task that a turn left behind raised %s", type(end).__name__)
+            results = self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            for result in results:
+                if isinstance(result, Exception):
+                    logger.warning(
+                        "a task that a turn left behind raised %s", type(result).__name__
+                    )
 
 
 class _Threads(ThreadPoolExecutor):
-    """The loop's threads, whose calls are counted: one may outlive its turn."""
+    """The loop's threads, whose calls are counted: a call may outlive its turn."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """As its parent's."""
+        """Submit as the parent class, and count the call."""
         token = abandoned.begin(writes=True)
         call = super().submit(fn, *args, **kwargs)
         call.add_done_callback(lambda _: abandoned.end(token))

@@ -35,7 +35,6 @@ from fleet.system.output_guard import guard_output
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from tasks.execution import turns
-from tasks.limits import sigterm_ignored
 from tasks.tools import abandoned
 
 logger = logging.getLogger(__name__)
@@ -182,16 +181,14 @@ def _serve(agent: str) -> NoReturn:
 def _turns(agent: str) -> int:
     runs = runtime.spool_components().runs
     holder = f"{socket.gethostname()}:{os.getpid()}"
-    if not turns.alone(agent):
+    if not turns.ensure_alone(agent):
         return 1
     while (claim := runs.claim(agent, os.getpid(), holder)) is not None:
-        with sigterm_ignored(), turns.traced(claim) as span:
-            try:
-                state = turns.commit(claim, runs, turns.run(claim, runs, alarm=True))
-            except (Fenced, BrokerUnavailable) as error:
-                logger.warning("the turn of %s goes on later: %s", claim.dispatch_id, error)
-                return 1
-            span.set(state=state or "refused")
+        try:
+            turns.execute(claim, runs, alarm=True)
+        except (Fenced, BrokerUnavailable) as error:
+            logger.warning("the turn of %s goes on later: %s", claim.dispatch_id, error)
+            return 1
         if abandoned.running():  # it ends with this process
             return 0
     return 0

@@ -1,8 +1,12 @@
-"""One turn, whichever ledger it comes from: run it, and write down how it ended."""
+"""One attempt, from its claim to its recorded end, whichever ledger it comes from.
+
+claim -> prepare -> Turn -> run -> Ending -> commit -> State
+"""
 
 import logging
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 
 from fleet import runtime, tracing
 from fleet.errors import BrokerUnavailable, Fenced
@@ -10,25 +14,24 @@ from fleet.ledger import Claim, Ending, Failure, FailureStage, Runs, State
 from fleet.store.retry import retry_while_away
 from fleet.system.process_tags import Owner, take_over
 from fleet.turn.live_text import LiveText
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Cancelled, Deadline, Turn
+from fleet.turn.turn import Cancelled, Deadline, Turn, TurnFailed
 from fleet.worker.state import WORKER
-from tasks.limits import noted_limit, soft_limit
+from tasks.limits import noted_limit, sigterm_ignored, soft_limit
 from tasks.runners import runner_for
 
 logger = logging.getLogger(__name__)
 
 #: An answer is worth waiting for the broker; after this the turn is run again from its journal.
 COMMIT_TIMEOUT_S = 60.0
-#: Between attempts; each costs a millisecond where nobody listens.
+#: Between attempts; each costs a millisecond where no server listens.
 COMMIT_RETRY_DELAY_S = 0.05
 
-#: By what right this process has made sure that it is alone.
+#: The right under which this process has made sure that no earlier turn runs on.
 _alone: tuple[str, str, int] | None = None
 
 
-def alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
-    """Make sure that nothing of an earlier turn of the agent runs on here; before the first claim.
+def ensure_alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
+    """Kill all processes of the agent's earlier turns on this machine, before the first claim.
 
     False when that is not certain: then nothing may be claimed. Costs nothing once it is.
     """
@@ -49,8 +52,65 @@ def alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
     return not passed()
 
 
-def traced(claim: Claim) -> AbstractContextManager[tracing.Span]:
-    """The span of one attempt."""
+def execute(claim: Claim, ledger: Runs, *, alarm: bool = False) -> State | None:
+    """Run a claimed attempt and record its end; the dispatch's state, None when it is refused.
+
+    `alarm` where no worker keeps the soft limit. Raises Fenced when a newer holder has the agent,
+    and BrokerUnavailable when a step or the end cannot be recorded for a minute.
+    """
+    with sigterm_ignored(), _span(claim) as span:
+        turn = prepare(claim, ledger)
+        ending = run(turn, alarm=alarm)
+        state = commit(turn, ending)
+        span.set(state=state or "refused")
+    return state
+
+
+def prepare(claim: Claim, ledger: Runs) -> Turn:
+    """The turn of a claim; its time runs from now."""
+    agent = runtime.settings().agents[claim.agent]
+    return Turn(
+        claim=claim,
+        agent=agent,
+        deadline=time.monotonic() + _limit_s(claim),
+        ledger=ledger,
+        live_text=_live_text(claim) if agent.stream else None,
+    )
+
+
+def run(turn: Turn, *, alarm: bool = False) -> Ending:
+    """Run the agent; every way out of it is an ending. Raises Fenced and BrokerUnavailable."""
+    claim = turn.claim
+    if claim.cancel:
+        return Ending(cancelled=claim.cancel)
+    stage_s = claim.chain_position.timeout_s if claim.chain_position else None
+    limit = soft_limit(_limit_s(claim) if alarm else stage_s)
+    live_text = closing(turn.live_text) if turn.live_text else nullcontext()
+    try:
+        with WORKER.running(claim.dispatch_id), limit, live_text:
+            ending = Ending(answer=runner_for(turn.agent).run(turn))
+    except (Fenced, BrokerUnavailable):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a MemoryError or SystemExit would end the worker
+        ending = _ending_by(error, claim)
+    return replace(ending, facts=_facts(turn))
+
+
+def commit(turn: Turn, ending: Ending) -> State | None:
+    """Record the end; None when a newer holder has the agent and this one is refused.
+
+    Raises BrokerUnavailable when it could not be recorded for a minute.
+    """
+    try:
+        return retry_while_away(
+            lambda: turn.ledger.commit(turn.claim, ending), COMMIT_TIMEOUT_S, COMMIT_RETRY_DELAY_S
+        )
+    except Fenced as error:
+        logger.warning("outcome refused: %s", error)
+        return None
+
+
+def _span(claim: Claim) -> AbstractContextManager[tracing.Span]:
     return tracing.span(
         "fleet.dispatch",
         parent=claim.event.traceparent,
@@ -60,72 +120,46 @@ def traced(claim: Claim) -> AbstractContextManager[tracing.Span]:
     )
 
 
-def run(claim: Claim, ledger: Runs, *, alarm: bool = False) -> Ending:
-    """The turn, whatever it does: every way out of it is an ending.
-
-    `alarm` where no worker keeps the soft limit. Raises Fenced when a newer holder has the agent,
-    and BrokerUnavailable when a step cannot be journalled.
-    """
-    settings = runtime.settings()
-    agent = settings.agents[claim.agent]
-    sooner_s = claim.chain_position.timeout_s if claim.chain_position else None
-    limit_s = sooner_s or settings.timeout_s(claim.agent)
-    deadline = time.monotonic() + limit_s
-    speech = _speech(claim) if agent.stream else None
-    speaking = closing(speech) if speech else nullcontext()
-    turn = Turn(claim=claim, agent=agent, deadline=deadline, ledger=ledger, live_text=speech)
-    if claim.cancel:
-        return Ending(cancelled=claim.cancel)
-    answer, failure, cancelled = "", None, ""
-    try:
-        sooner = limit_s if alarm else sooner_s
-        with WORKER.running(claim.dispatch_id), soft_limit(sooner), speaking:
-            answer = runner_for(agent).run(turn)
-    except Deadline:
-        failure = Failure(
-            stage=FailureStage.TIMEOUT,
-            reason=f"the turn took longer than its limit of {limit_s:g} s",
-            retryable=True,
-            kind="Deadline",
-        )
-    except Cancelled as error:
-        cancelled = str(error)
-    except (Fenced, BrokerUnavailable):
-        raise
-    except TurnFailed as error:
-        failure = error.failure
-    except BaseException as error:
-        # An escaped MemoryError or SystemExit would end the worker (celery/celery#10462).
-        logger.exception("the runner of %s raised", claim.agent)
-        failure = Failure(
-            stage=FailureStage.TOOL,
-            reason=f"the agent's code raised {type(error).__name__}",
-            retryable=False,
-            kind=type(error).__name__,
-        )
-    usage = {"tokens_in": turn.usage.tokens_in, "tokens_out": turn.usage.tokens_out}
-    facts = {**usage, "usd": f"{turn.usage.usd:.6f}", "steps": turn.steps, **turn.facts}
-    return Ending(answer=answer, failure=failure, cancelled=cancelled, facts=facts)
+def _limit_s(claim: Claim) -> float:
+    """The soft limit: the chain stage's own, or the agent's."""
+    stage_s = claim.chain_position.timeout_s if claim.chain_position else None
+    return stage_s or runtime.settings().timeout_s(claim.agent)
 
 
-def _speech(claim: Claim) -> LiveText | None:
-    """Who listens is told through the store; without one the turn is silent, and goes on."""
+def _live_text(claim: Claim) -> LiveText | None:
+    """Streaming needs the store. Without it the turn runs unstreamed."""
     try:
         return LiveText(runtime.store(), claim)
     except BrokerUnavailable as error:
-        logger.warning("nobody hears the turn of %s: %s", claim.dispatch_id, error)
+        logger.warning("the turn of %s is not streamed: %s", claim.dispatch_id, error)
         return None
 
 
-def commit(claim: Claim, ledger: Runs, ending: Ending) -> State | None:
-    """Write the outcome; None when a newer holder has the agent and this one is refused.
+def _ending_by(error: BaseException, claim: Claim) -> Ending:
+    """The ending of a turn that raised; called while the error is handled."""
+    match error:
+        case Cancelled():
+            return Ending(cancelled=str(error))
+        case TurnFailed(failure=failure):
+            return Ending(failure=failure)
+        case Deadline():
+            reason = f"the turn took longer than its limit of {_limit_s(claim):g} s"
+            stage, kind, retryable = FailureStage.TIMEOUT, "Deadline", True
+        case _:
+            # An escaped MemoryError or SystemExit would end the worker (celery/celery#10462).
+            logger.exception("the runner of %s raised", claim.agent)
+            kind = type(error).__name__
+            reason = f"the agent's code raised {kind}"
+            stage, retryable = FailureStage.TOOL, False
+    return Ending(failure=Failure(stage=stage, reason=reason, retryable=retryable, kind=kind))
 
-    Raises BrokerUnavailable when it could not be written for a minute.
-    """
-    try:
-        return retry_while_away(
-            lambda: ledger.commit(claim, ending), COMMIT_TIMEOUT_S, COMMIT_RETRY_DELAY_S
-        )
-    except Fenced as error:
-        logger.warning("outcome refused: %s", error)
-        return None
+
+def _facts(turn: Turn) -> dict[str, str | int | float]:
+    usage = turn.usage
+    return {
+        "tokens_in": usage.tokens_in,
+        "tokens_out": usage.tokens_out,
+        "usd": f"{usage.usd:.6f}",
+        "steps": turn.steps,
+        **turn.facts,
+    }

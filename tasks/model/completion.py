@@ -1,12 +1,11 @@
-"""One answer from a model, by the first of several tiers that gives one.
+"""One answer from a model, by the first of several tiers that answers.
 
 LiteLLM is the adapter to the providers and nothing else: its own retries and fallbacks are off,
 because they multiply (one error cost up to five requests), ignore deadlines and swallow signals.
-So a tier is one request, the next tier is tried at once, and trying again later is the ledger's
-business.
+So a tier is one request, the next tier is tried at once, and the ledger decides on a later attempt.
 
-No text of a prompt, an answer or a provider's error ever reaches an exception or a log from here:
-a provider's error may quote the prompt or the key.
+No text of a prompt, an answer or a provider's error reaches an exception or a log from here: a
+provider's error may quote the prompt or the key.
 """
 
 import json
@@ -33,13 +32,13 @@ __all__ = [
 
 #: Less than this cannot hold a request and its answer, so no tier is called.
 MIN_CALL_S = 0.5
-#: A call's own limit comes after those of its parts, which say better what was wrong, and after the
-#: turn's where that is the nearer one.
-OVERTIME_S = 0.5
-#: Kept for each tier that is still to come, or its equal share where there is less: a short answer.
+#: A call's own limit comes after the limits of its parts, whose errors are more precise, and after
+#: the turn's limit where that is nearer.
+CALL_MARGIN_S = 0.5
+#: Time kept for each tier to come, or its equal share of less: enough for a short answer.
 RESERVE_S = 10.0
 
-#: What `complete` decides itself.
+#: Parameters that `complete` sets itself.
 RESERVED_PARAMS = frozenset(
     {
         "model",
@@ -57,10 +56,10 @@ RESERVED_PARAMS = frozenset(
     }
 )
 
-#: No tier was called: the providers of all are left alone.
-HELD = "ProvidersOpen"
-#: The key is wrong, or not paid for: no other call with it will do better. Some say 403 of what is
-#: asked, too.
+#: No tier was called: the breakers of all providers are open.
+PROVIDERS_OPEN = "ProvidersOpen"
+#: The key is wrong, or not paid for: no other call with this key can succeed. Some providers answer
+#: 403 for a single request, too.
 _KEY_DENIED = frozenset({401, 402})
 _DENIED = _KEY_DENIED | {403}
 
@@ -78,20 +77,20 @@ def complete(
     on_restart: Callable[[], None] | None = None,
     gate: Gate | None = None,
 ) -> Reply:
-    """The answer of `model`, or else of the first fallback that gives one.
+    """The answer of `model`, otherwise of the first fallback that answers.
 
-    Each tier gets one request of at most `timeout_s` seconds, from first to last, and less where
-    the tiers after it would have no time left before `deadline` (of `time.monotonic`). None starts
-    with less than `MIN_CALL_S`. `params` go to every tier.
+    Each tier gets one request of at most `timeout_s` seconds. It gets less where later tiers would
+    have no time left before `deadline` (of `time.monotonic`). No tier starts with less than
+    `MIN_CALL_S`. `params` go to every tier.
 
-    `on_token` asks for a stream and gets its pieces of text. When a stream breaks, the next tier
-    starts from the beginning, and `on_restart` is called before; the Reply alone is the truth. An
-    error of either is passed on.
+    With `on_token` the answer is streamed, and `on_token` gets its pieces of text. When a stream
+    breaks, `on_restart` is called and the next tier starts anew; only the Reply counts. An error of
+    either function is passed on.
 
-    `gate` is asked before each request and told how it ended; a tier whose provider is left alone
-    is passed over. Where that is every tier, no request was made and the error's `kind` is HELD.
+    `gate` allows each request and gets its outcome; a tier whose provider has an open breaker is
+    skipped. Where all tiers are skipped, no request is made and `kind` is PROVIDERS_OPEN.
 
-    Raises `ModelError`, and `ValueError` for params that are decided here.
+    Raises `ModelError`, and `ValueError` for reserved params.
     """
     call = _request(messages, tools, params or {})
     attempts: list[Attempt] = []
@@ -106,7 +105,7 @@ def complete(
             break
         call |= {"model": name, "timeout": min(timeout_s, _share(left_s, len(names) - tier))}
         begin = on_restart if tier > 1 else None
-        attempt, answer = _ask(call, gate, begin, on_token)
+        attempt, answer = _try_tier(call, gate, begin, on_token)
         attempts += [attempt] if attempt else []
         if not isinstance(answer, CallFailure):
             return _reply(answer, name, tier, tuple(attempts))
@@ -117,7 +116,7 @@ def complete(
 
 
 def _share(left_s: float, to_come: int) -> float:
-    """What of the time left one tier may take, when `to_come` others may have to follow."""
+    """The part of the time left for one tier, when `to_come` others may have to follow."""
     each_s = left_s / (to_come + 1)
     if each_s < 2 * MIN_CALL_S:
         return left_s
@@ -129,73 +128,72 @@ def _request(
     tools: Sequence[Mapping[str, Any]] | None,
     params: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What every tier is asked."""
+    """The request that every tier gets."""
     if reserved := RESERVED_PARAMS & set(params):
         raise ValueError(f"params may not set {', '.join(sorted(reserved))}")
     call = dict(params, messages=_plain(list(messages)), max_retries=0, num_retries=0)
     return call | {"tools": list(tools)} if tools else call
 
 
-def _ask(
+def _try_tier(
     call: Mapping[str, Any],
     gate: Gate | None,
     begin: Callable[[], None] | None,
     on_token: Callable[[str], None] | None,
 ) -> tuple[Attempt | None, Any | CallFailure]:
-    """One tier's answer, and the request that it took: none where its provider is left alone."""
-    name, place = call["model"], _place(call)
-    if gate is not None and (wait_s := gate.wait_s(place, call["timeout"])) > 0:
-        sentence = f"{name}: {place} is left alone after its failures"
-        return None, CallFailure(HELD, AttemptVerdict.RETRY, sentence, wait_s)
+    """One tier's answer, and its request: None where the provider's breaker is open."""
+    name, provider = call["model"], _provider_key(call)
+    if gate is not None and (wait_s := gate.wait_s(provider, call["timeout"])) > 0:
+        sentence = f"{name}: {provider} is not called after its failures"
+        return None, CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
     if begin is not None:
         begin()
     started = time.monotonic()
     answer = _whole(call) if on_token is None else _streamed(call, on_token)
     error = answer.kind if isinstance(answer, CallFailure) else None
     attempt = Attempt(model=name, seconds=time.monotonic() - started, error=error)
-    if gate is not None and (wait_s := _tell(gate, place, answer)) > 0:
-        # The key is still wrong: what was tried with it waits like the rest, and does not die.
-        sentence = f"{answer.sentence}; {place} stays left alone"
-        return attempt, CallFailure(HELD, AttemptVerdict.RETRY, sentence, wait_s)
+    if gate is not None and (wait_s := _report(gate, provider, answer)) > 0:
+        # The key is still wrong: this dispatch waits like the others, and does not fail.
+        sentence = f"{answer.sentence}; {provider} is not called again yet"
+        return attempt, CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
     return attempt, answer
 
 
-def _tell(gate: Gate, place: str, answer: Any | CallFailure) -> float:
-    """What this answer says of the provider: one that refuses a request is well itself.
+def _report(gate: Gate, provider: str, answer: Any | CallFailure) -> float:
+    """Report an answer to the provider's breaker: a provider that refuses a request works.
 
-    Above 0 where it was tried again and denied the agent's key again: for how many seconds none is
-    tried.
+    Returns for how many seconds no request is made, above 0 where a trial was denied the key again.
     """
     if not isinstance(answer, CallFailure):
-        gate.report(place, "ok")
+        gate.report(provider, "ok")
     elif answer.kind == "AuthenticationError" or answer.status in _DENIED:
-        wait_s = gate.report(place, "denied", answer.sentence, answer.retry_after_s)
+        wait_s = gate.report(provider, "denied", answer.sentence, answer.retry_after_s)
         key = answer.kind == "AuthenticationError" or answer.status in _KEY_DENIED
         return wait_s if key else 0.0
     else:
         failed = answer.verdict is AttemptVerdict.RETRY
-        gate.report(place, "failed" if failed else "ok", answer.sentence, answer.retry_after_s)
+        gate.report(provider, "failed" if failed else "ok", answer.sentence, answer.retry_after_s)
     return 0.0
 
 
-def _place(call: Mapping[str, Any]) -> str:
-    """What a breaker stands before: a provider, or one address that speaks its protocol."""
+def _provider_key(call: Mapping[str, Any]) -> str:
+    """The key of a breaker: a provider, or one address that speaks its protocol."""
     host = urlsplit(str(call.get("api_base") or "")).netloc.rpartition("@")[2]
     provider = provider_of(call["model"]) or call["model"]
     return f"{provider}@{host}" if host else provider
 
 
 def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
-    """LiteLLM's response, or why there is none."""
-    response = _guarded(call, call["timeout"] + OVERTIME_S, lambda: load().completion(**call))
+    """LiteLLM's response, or the failure."""
+    response = _guarded(call, call["timeout"] + CALL_MARGIN_S, lambda: load().completion(**call))
     if isinstance(response, CallFailure):
         return response
-    return _judged(call, response)
+    return _validated(call, response)
 
 
 def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | CallFailure:
-    """The same from a stream, whose pieces of text go to `on_token` as they come."""
-    ends_at = time.monotonic() + call["timeout"] + OVERTIME_S
+    """LiteLLM's response from a stream, whose pieces of text go to `on_token` as they come."""
+    ends_at = time.monotonic() + call["timeout"] + CALL_MARGIN_S
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
     stream = _guarded(
         call, ends_at - time.monotonic(), lambda: load().completion(**call, **streaming)
@@ -209,7 +207,7 @@ def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any |
     if isinstance(chunks, CallFailure):
         return chunks
     response = load().stream_chunk_builder(chunks, messages=call["messages"])
-    return _judged(call, response)
+    return _validated(call, response)
 
 
 def _read(
@@ -225,7 +223,7 @@ def _read(
         if chunk.choices and (text := chunk.choices[0].delta.content):
             on_token(_encodable(text))
     if stream.received_finish_reason is None:
-        # LiteLLM would report a cut connection as a normal end.
+        # LiteLLM reports a cut connection as a normal end.
         cut = f"{call['model']}: the stream was cut"
         return CallFailure("MidStreamFallbackError", AttemptVerdict.RETRY, cut)
     return chunks
@@ -234,8 +232,8 @@ def _read(
 def _hang_up(stream: Any) -> None:
     """End the request now, so that the provider stops and the connection is free.
 
-    The garbage collector would do it too, but perhaps while this thread holds the lock of the
-    connection pool, which that needs again: the thread would wait for itself.
+    The garbage collector might do so while this thread holds the lock of the connection pool. It
+    needs the same lock, so the thread would wait for itself.
     """
     source = getattr(stream, "completion_stream", None)
     # LiteLLM wraps the response differently for each family of providers.
@@ -247,7 +245,7 @@ def _hang_up(stream: Any) -> None:
 
 
 def _guarded(call: Mapping[str, Any], within_s: float, act: Callable[[], Any]) -> Any | CallFailure:
-    """What `act` answers, or its exception as a value: raising from it would chain its text."""
+    """The result of `act`, or its exception as a value: raising from it would chain its text."""
     try:
         if within_s <= 0:
             raise CallTimeout
@@ -259,20 +257,20 @@ def _guarded(call: Mapping[str, Any], within_s: float, act: Callable[[], Any]) -
         return failure_of(call, exc)
 
 
-def _judged(call: Mapping[str, Any], response: Any) -> Any | CallFailure:
-    """The response where it is an answer, whole and meant as one."""
+def _validated(call: Mapping[str, Any], response: Any) -> Any | CallFailure:
+    """The response, if it is a whole answer that the provider did not withhold."""
     name = call["model"]
     if not getattr(response, "choices", None):
-        kind, what = "APIResponseValidationError", f"{name}: an answer without choices"
-        return CallFailure(kind, AttemptVerdict.RETRY, what)
+        kind, sentence = "APIResponseValidationError", f"{name}: an answer without choices"
+        return CallFailure(kind, AttemptVerdict.RETRY, sentence)
     if response.choices[0].finish_reason == "content_filter":
-        kind, what = "ContentPolicyViolationError", f"{name}: the provider withheld its answer"
-        return CallFailure(kind, AttemptVerdict.NEXT_TIER, what)
+        kind, sentence = "ContentPolicyViolationError", f"{name}: the provider withheld its answer"
+        return CallFailure(kind, AttemptVerdict.NEXT_TIER, sentence)
     return response
 
 
 def _no_answer(failures: Sequence[CallFailure], attempts: tuple[Attempt, ...]) -> ModelError:
-    made = [failure for failure in failures if failure.kind != HELD]
+    made = [failure for failure in failures if failure.kind != PROVIDERS_OPEN]
     passing = [failure for failure in made or failures if failure.verdict is AttemptVerdict.RETRY]
     waits = [f.retry_after_s for f in passing if f.retry_after_s is not None]
     return ModelError(
@@ -304,12 +302,12 @@ def _reply(response: Any, model: str, tier: int, attempts: tuple[Attempt, ...]) 
 
 
 def _plain(value: Any) -> Any:
-    """The same as JSON that UTF-8 can hold."""
+    """The value with text that UTF-8 can encode."""
     return json.loads(_encodable(json.dumps(value, ensure_ascii=False)))
 
 
 def _encodable(text: str) -> str:
-    """The same with `?` for each lone surrogate: no store and no provider could take those."""
+    """The text with `?` for each lone surrogate, which no store and no provider accepts."""
     return text.encode("utf-8", "replace").decode()
 
 

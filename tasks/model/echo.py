@@ -1,4 +1,4 @@
-"""A model that needs no key and no network, but runs through LiteLLM's own code path.
+"""A model without key and network, on LiteLLM's own code path.
 
 `echo/brief`            answers at once, repeating the last user message
 `echo/slow-<seconds>`   the same after a wait; streamed, a word at a time
@@ -20,10 +20,10 @@ from litellm.types.utils import GenericStreamingChunk, ModelResponse, Usage
 
 PROVIDER = "echo"
 
-#: More of a message than this is not repeated: the answer stays brief.
+#: At most so much of a message is repeated: the answer stays brief.
 BRIEF_CHARS_MAX = 400
 
-#: Nothing waits without a bound; an hour is longer than the limits of any turn.
+#: Each wait has a bound; an hour is longer than the limits of any turn.
 WAIT_S_MAX = 3600.0
 
 Messages = Sequence[Mapping[str, Any]]
@@ -60,7 +60,7 @@ def _wait(model: str, share: float = 1.0) -> None:
     if model == "brief":
         return
     if model == "hang":
-        # In steps: a signal's handler must get its turn even where sleep is not interrupted.
+        # In steps: a signal's handler must run even where sleep is not interrupted.
         ends_at = time.monotonic() + WAIT_S_MAX
         while time.monotonic() < ends_at:
             time.sleep(0.5)
@@ -72,10 +72,10 @@ def _wait(model: str, share: float = 1.0) -> None:
 
 
 def _answer(messages: Messages) -> str:
-    said = next((_text(m) for m in reversed(messages) if m.get("role") == "user"), "").strip()
-    if not said:
+    text = next((_text(m) for m in reversed(messages) if m.get("role") == "user"), "").strip()
+    if not text:
         return "You said nothing."
-    return f"You said: {said if len(said) <= BRIEF_CHARS_MAX else said[:BRIEF_CHARS_MAX] + '…'}"
+    return f"You said: {text if len(text) <= BRIEF_CHARS_MAX else text[:BRIEF_CHARS_MAX] + '…'}"
 
 
 def _text(message: Mapping[str, Any]) -> str:

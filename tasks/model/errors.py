@@ -1,4 +1,4 @@
-"""What a failed call says: why, in a sentence without content, and what the next call should be.
+"""The reason of a failed call, in a sentence without content, and its verdict on the next call.
 
 No text of a prompt, an answer or a provider's error gets past here: a provider's error may quote
 the prompt or the key.
@@ -14,16 +14,16 @@ from fleet.formats import retry_after
 from tasks.model.litellm import load
 from tasks.model.reply import AttemptVerdict
 
-#: The request is refused as it is; of the other 4xx these mean "not now", the rest "not here".
+#: The provider refuses the request itself. Other 4xx mean "not here", except these: "not now".
 _OUR_FAULT_STATUS = frozenset({400, 413, 422})
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 
-#: Why no connection came about, without the address: it may hold a password.
+#: Causes of a failed connection, without the address: it may hold a password.
 _OBSTACLES: Mapping[type[BaseException], str] = {
     ssl.SSLCertVerificationError: "its certificate is not valid for this machine",
     ssl.SSLError: "it does not speak TLS as it should",
     socket.gaierror: "its name is not known",
-    ConnectionRefusedError: "nobody listens at its address",
+    ConnectionRefusedError: "no server listens at its address",
 }
 
 #: An exception's chain of causes is followed no further.
@@ -42,9 +42,9 @@ class CallFailure:
 
 
 def classify(exc: Exception) -> AttemptVerdict:
-    """What an exception from a LiteLLM call says about the next call.
+    """The verdict of an exception from a LiteLLM call on the next call.
 
-    What is not known is RETRY: LiteLLM's own stumbling over an answer has many classes.
+    An unknown exception is RETRY: LiteLLM's own faults over an answer have many classes.
     """
     errors = load().exceptions
     never_here = (
@@ -68,7 +68,7 @@ def classify(exc: Exception) -> AttemptVerdict:
 
 
 def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
-    """What `exc`, raised by LiteLLM for `call`, means."""
+    """The failure that `exc`, raised by LiteLLM for `call`, means."""
     kind, verdict, model = type(exc).__name__, classify(exc), call["model"]
     if headers := _headers(exc):
         status = _status(exc)
@@ -85,7 +85,7 @@ def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
 
 
 def provider_of(model: str) -> str | None:
-    """LiteLLM's name of who answers for a model, or None."""
+    """LiteLLM's name of a model's provider, or None."""
     litellm = load()
     try:
         return str(litellm.get_llm_provider(model)[1])
@@ -94,7 +94,7 @@ def provider_of(model: str) -> str | None:
 
 
 def _unset_keys(call: Mapping[str, Any]) -> list[str]:
-    """The variables of which one should hold the model's API key, if none does."""
+    """The variables for the model's API key, if none of them is set."""
     if call.get("api_key"):
         return []
     missing = load().validate_environment(model=call["model"])["missing_keys"]
@@ -102,14 +102,14 @@ def _unset_keys(call: Mapping[str, Any]) -> list[str]:
 
 
 def _was_sent(exc: Exception) -> bool:
-    """True when the network was tried: only then may waiting help."""
+    """True when the network was used: only then may waiting help."""
     import httpx
 
     return any(isinstance(cause, OSError | httpx.HTTPError) for cause in _causes(exc))
 
 
 def _obstacle(exc: Exception) -> str:
-    """What was in the way of a request that got no answer, where the system says it; else ''."""
+    """The system's cause of a request without an answer; an empty string where it is unknown."""
     for cause in _causes(exc):
         for kind, words in _OBSTACLES.items():
             if isinstance(cause, kind):
@@ -127,7 +127,7 @@ def _causes(exc: Exception) -> Iterator[BaseException]:
 
 
 def _status(exc: Exception) -> int | None:
-    """The HTTP status as the provider sent it; the class's own number where that is unknown."""
+    """The provider's HTTP status; the number of the error's class where that is unknown."""
     response = getattr(exc, "response", None)
     status = getattr(response, "status_code", None) or getattr(exc, "status_code", None)
     return status if isinstance(status, int) else None

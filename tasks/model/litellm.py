@@ -1,12 +1,29 @@
-"""LiteLLM itself, imported once, when it is asked for, and made quiet.
+"""LiteLLM itself, imported at the first use, and made quiet.
 
-The project's only door to it; importing this module is cheap, `load` is not.
+The project's only import of LiteLLM; importing this module is cheap, `load` is not.
 """
 
 import functools
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+
+
+@contextmanager
+def _models_built_when_used() -> Iterator[None]:
+    """Defer the validators of the pydantic models defined in this block to their first use.
+
+    LiteLLM defines two thousand models and a call uses a few; that is a tenth of its import.
+    """
+    from pydantic import BaseModel
+
+    BaseModel.model_config["defer_build"] = True
+    try:
+        yield
+    finally:
+        del BaseModel.model_config["defer_build"]
 
 
 @functools.cache
@@ -17,20 +34,21 @@ def load() -> ModuleType:
     short leaves a half-made module behind for the rest of the process.
     """
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    # Else LiteLLM reads any .env file from here up to the root into this process's environment.
+    # Otherwise LiteLLM reads any .env file from here up to the root into the environment.
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-    import litellm
-    from litellm.llms.custom_httpx.http_handler import HTTPHandler
+    with _models_built_when_used():
+        import litellm
+        from litellm.llms.custom_httpx.http_handler import HTTPHandler
 
-    from tasks.model.echo import PROVIDER, Echo
+        from tasks.model.echo import PROVIDER, Echo
 
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
-    # Else each piece of a stream starts an event loop in a thread, for callbacks nobody has set.
+    # Otherwise each piece of a stream starts an event loop in a thread, for callbacks never set.
     litellm.disable_streaming_logging = True
     litellm.disable_hf_tokenizer_download = True
     litellm.custom_provider_map = [{"provider": PROVIDER, "custom_handler": Echo()}]
-    # One for all calls: LiteLLM's cache makes a client, and so a connection, for each new timeout.
+    # One client for all calls: LiteLLM's cache makes a client and a connection for each timeout.
     litellm.client_session = HTTPHandler().client
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         # It logs whole tracebacks, with the provider's text, of errors that are reported here.

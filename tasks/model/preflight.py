@@ -1,6 +1,6 @@
-"""Whether an agent's models could be called: their keys, and the address they are called at.
+"""The check that an agent's models can be called: their keys, and their addresses.
 
-Nothing is asked of a provider, so nothing is paid for.
+No request is sent to a provider, so none is paid for.
 """
 
 import os
@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 from tasks.model import completion
 
 CONNECT_TIMEOUT_S = 3.0
-#: Ollama's own default, which LiteLLM takes as well.
+#: Ollama's own default, which LiteLLM uses as well.
 _OLLAMA = "http://localhost:11434"
 
 
 def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
-    """Why calls of model `name` with `params` would fail, in a sentence, or None."""
+    """A sentence why calls of model `name` with `params` would fail, or None."""
     litellm = completion.load()
     try:
         provider = litellm.get_llm_provider(model=name, **_given(params))[1]
@@ -43,7 +43,7 @@ def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
 
 
 def address(name: str, params: Mapping[str, Any]) -> str | None:
-    """The URL that calls of model `name` go to, None where only LiteLLM knows."""
+    """The URL of calls of model `name`; None where only LiteLLM knows it."""
     litellm = completion.load()
     try:
         _, provider, _, base = litellm.get_llm_provider(model=name, **_given(params))

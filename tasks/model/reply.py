@@ -1,29 +1,29 @@
-"""How a call of a model ends: with a whole reply, or with an error that says what to do next."""
+"""The end of a model's call: a whole reply, or an error with a verdict on the next call."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-#: One message of a conversation, in the words of the chat completions protocol.
+#: One message of a conversation, as in the chat completions protocol.
 Message = dict[str, Any]
 
 
 class AttemptVerdict(StrEnum):
-    """What a failed call says about the next one."""
+    """A failed call's verdict on the next call."""
 
     #: It may succeed later, here or elsewhere.
     RETRY = "retry"
-    #: It cannot succeed here; another model or account may take it.
+    #: It cannot succeed here; another model or account may accept it.
     NEXT_TIER = "next_tier"
-    #: The request itself is wrong; no tier will take it.
+    #: The request itself is wrong; no tier will accept it.
     FAIL = "fail"
 
 
 class Gate(Protocol):
-    """Who says whether a provider may be called, and learns how it went."""
+    """Allows calls of a provider, and gets their outcomes."""
 
     def wait_s(self, provider: str, call_s: float) -> float:
-        """0.0 when a call of at most `call_s` seconds may be made, else how long none may."""
+        """0.0 when a call of at most `call_s` seconds is allowed, otherwise the seconds to wait."""
         ...
 
     def report(
@@ -33,7 +33,7 @@ class Gate(Protocol):
         reason: str = "",
         retry_after_s: float | None = None,
     ) -> float:
-        """How a call ended; how long a provider that was tried again stays left alone."""
+        """Report an outcome; the seconds to wait after a failed trial."""
         ...
 
 
@@ -63,7 +63,7 @@ class Reply:
     tier: int
     tokens_in: int
     tokens_out: int
-    #: By LiteLLM's bundled price list; None where that does not know the model.
+    #: By LiteLLM's bundled price list; None for a model that is not in it.
     usd: float | None
     finish_reason: str
     attempts: tuple[Attempt, ...]
@@ -73,7 +73,7 @@ class ModelError(Exception):
     """No tier gave an answer; the text is one sentence without any content or key.
 
     `kind` is LiteLLM's class name of the decisive failure: the first that may pass by itself,
-    else the last. `retryable` is true when any tier may answer later. `retry_after_s` is the
+    otherwise the last. `retryable` is true when any tier may answer later. `retry_after_s` is the
     shortest wait a provider asked for, in seconds.
     """
 

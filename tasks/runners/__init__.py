@@ -5,11 +5,11 @@ from importlib.metadata import entry_points
 
 from fleet.config.agents import AgentConfig
 from fleet.errors import ConfigError
-from fleet.turn.runner import Runner
+from fleet.turn.turn import Runner
 
 
 def runner_for(agent: AgentConfig) -> Runner:
-    """The runner an agent is configured with. Raises ConfigError for a kind nobody provides."""
+    """The runner of an agent. Raises ConfigError for a kind that is not installed."""
     return _load(agent.runner)
 
 

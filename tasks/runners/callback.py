@@ -1,11 +1,11 @@
 """A service that answers later: it replies 202, and calls the fleet back.
 
-The event that is posted carries `fleetcallback`, a CloudEvents attribute: the URL to call. That it
-was posted is a journalled step, what is called back another. So a turn whose worker is killed while
-it waits posts nothing again, and finds what came meanwhile.
+The posted event carries `fleetcallback`, a CloudEvents attribute: the URL to call. The post is one
+journalled step, the callback another. So a turn whose worker is killed while it waits does not post
+again, and finds an answer that came after the kill.
 
-What does not come within the turn's limit fails the attempt, as a failure that is called back does.
-Both are journalled too, with their attempt: a later one knows that it has to post the event again.
+An attempt without a callback within the turn's limit fails, and so does an attempt whose service
+calls back a failure. Both are journalled with their attempt: a later attempt posts the event again.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,30 +16,29 @@ from typing import Any
 from fleet import runtime
 from fleet.ledger import Failure, FailureStage
 from fleet.turn import callbacks
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
-from tasks.runners.response_body import answer_in, value_of
+from fleet.turn.turn import Turn, TurnFailed
+from tasks.runners.response_body import answer_of, value_of
 
-#: Before the turn's limit, to write down that nothing came.
+#: Time before the turn's limit, to journal that no callback came.
 SPARE_S = 0.5
 
 #: Posts the event with these attributes added; the reply's `status` and `text`.
 Post = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def answered(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
-    """The service's answer: its reply, unless that is 202, else what it calls back.
+def await_answer(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
+    """The service's answer: its reply, or after a 202 its callback.
 
-    Raises TurnFailed; every round but the last was ended by an earlier attempt.
+    Raises TurnFailed. Each round except the last was ended by an earlier attempt.
     """
     anew, number = False, 0
     while True:
         number += 1
-        asked = turn.step(
-            "post", {**request, "round": number}, partial(_ask, turn, number, anew, post)
+        posted = turn.step(
+            "post", {**request, "round": number}, partial(_post_event, turn, number, anew, post)
         )
-        if asked["status"] != HTTPStatus.ACCEPTED:
-            return str(asked["text"])
+        if posted["status"] != HTTPStatus.ACCEPTED:
+            return str(posted["text"])
         called = turn.step("callback", {"round": number}, partial(_wait, turn, number))
         if "text" in called:
             return str(called["text"])
@@ -48,15 +47,15 @@ def answered(turn: Turn, request: Mapping[str, Any], post: Post) -> str:
         anew = "error" in called
 
 
-def _ask(turn: Turn, number: int, anew: bool, post: Post) -> dict[str, Any]:
+def _post_event(turn: Turn, number: int, anew: bool, post: Post) -> dict[str, Any]:
     settings = runtime.settings()
     url = callbacks.address(settings, turn.claim.dispatch_id)
     if url is None:
         reason = "no API of this fleet is known here: set api.public_url"
         raise _failed(FailureStage.TOOL, reason, retryable=True)
-    # First, so that a call that overtakes the reply finds its place.
+    # First, so that a callback that overtakes the reply is accepted.
     if callbacks.get(runtime.store(), turn.claim, number, anew=anew) is not None:
-        return {"status": int(HTTPStatus.ACCEPTED), "text": ""}  # it came after all
+        return {"status": int(HTTPStatus.ACCEPTED), "text": ""}  # the callback came after all
     return post({"fleetcallback": url})
 
 
@@ -68,8 +67,8 @@ def _wait(turn: Turn, number: int) -> dict[str, Any]:
         return {"late": True, "attempt": attempt}
     try:
         value = value_of(called.body, called.media_type)
-        text = answer_in(called.body, called.media_type)
-    except ValueError:  # the API took it for JSON
+        text = answer_of(called.body, called.media_type)
+    except ValueError:  # the API accepted the body as JSON
         return {"error": "unreadable", "retryable": False, "attempt": attempt}
     if isinstance(value, dict) and "text" not in value and isinstance(value.get("error"), str):
         again = value.get("retryable") is True
@@ -81,7 +80,7 @@ def _failure_of(called: Mapping[str, Any]) -> TurnFailed:
     if "late" in called:
         reason = "the service did not call back within the turn's limit"
         return _failed(FailureStage.TIMEOUT, reason, retryable=True)
-    # Not in the service's own words: they are content.
+    # Without the service's own words: they are content.
     return _failed(
         FailureStage.TOOL, "the service called back a failure", retryable=called["retryable"]
     )

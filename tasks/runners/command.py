@@ -1,14 +1,14 @@
 """Runner `command`: a program is an agent, started anew for each turn.
 
-It gets the text on its standard input, and what it prints on its standard output is the answer. In
-a chain the text also says what earlier stages answered.
+It gets the text on its standard input, and its standard output is the answer. In a chain the text
+holds the answers of earlier stages too.
 
     [agents.coder]
     runner = "command"
     command = ["claude", "-p"]
 
-No shell is involved, and nothing of an event is ever on the command line. The program runs in a
-session of its own, and when it ends, or its turn does, whatever it started is killed.
+No shell is involved, and no part of an event is ever on the command line. The program runs in a
+session of its own. When the program or its turn ends, all that the program started is killed.
 """
 
 import contextlib
@@ -26,21 +26,19 @@ from fleet.formats.terminal_text import strip_escapes
 from fleet.ledger import Failure, FailureStage
 from fleet.system.parent_death import become_subreaper, kill_children
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_descriptors
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Deadline, Turn
+from fleet.turn.turn import Deadline, Turn, TurnFailed
 from tasks.limits import noted_limit
-from tasks.runners.chain_prompt import with_chain_prompt
-from tasks.runners.environment import of_turn
+from tasks.runners.turn_input import prompt, turn_environment
 
 #: Between SIGTERM and SIGKILL when a turn is over and its program is not; below the hard limit's
 #: margin.
 TERM_TIMEOUT_S = 2.0
-#: The soft limit interrupts the wait. That it does not come is noticed after this; not at once, or
-#: it would interrupt the clearing up.
+#: The soft limit interrupts the wait. A missing interrupt is noticed after this; not at once, or a
+#: late one would interrupt the cleaning up.
 BACKSTOP_S = 5.0
-#: How long output is read on after the program has ended and somebody else holds the pipe.
+#: How long output is read on after the program has ended and another process holds the pipe.
 DRAIN_S = 0.2
-#: How late, at most, the end of the program is noticed when others hold its output open.
+#: How late, at most, the program's end is noticed while another process holds its output open.
 POLL_S = 0.05
 CHUNK = 65536
 
@@ -49,22 +47,25 @@ class CommandRunner:
     """Runs the configured program once, as one journalled step."""
 
     def run(self, turn: Turn) -> str:
-        """What the program printed, without terminal codes.
+        """The program's output, without terminal codes.
 
-        Raises TurnFailed when it cannot be started, fails, or prints more than it may.
+        Raises TurnFailed when the program cannot be started, fails, or prints too much.
         """
-        text = with_chain_prompt(turn.text, turn.chain_position)
+        text = prompt(turn)
         request = {"command": list(turn.agent.command), "text": text}
         return str(turn.step("command", request, lambda: _answer(turn, text))["text"])
 
 
 def _answer(turn: Turn, text: str) -> dict[str, Any]:
     with _running(turn) as program:
-        output = _Exchange(program, text.encode(), turn.agent.max_output_bytes)
-        code = output.finish(turn.deadline + BACKSTOP_S)
+        exchange = _Exchange(program, text.encode(), turn.agent.max_output_bytes)
+        code = exchange.finish(turn.deadline + BACKSTOP_S)
     if code:
         raise _failed(f"the command ended with {_ending(code)}", retryable=True)
-    return {"text": strip_escapes(bytes(output.said).decode(errors="replace")), "exit_code": code}
+    return {
+        "text": strip_escapes(bytes(exchange.output).decode(errors="replace")),
+        "exit_code": code,
+    }
 
 
 @contextlib.contextmanager
@@ -75,10 +76,10 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
         program = subprocess.Popen(
             agent.command,
             cwd=agent.cwd,
-            env=of_turn(turn),
+            env=turn_environment(turn),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # It may repeat the prompt, and a worker's log holds none.
+            # It may repeat the prompt, which must not be in a worker's log.
             stderr=None if agent.log_stderr else subprocess.DEVNULL,
             start_new_session=True,
             pass_fds=tag_descriptors(),
@@ -90,15 +91,15 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
     try:
         yield program
     finally:
-        # The soft limit may pass just now, and must not interrupt what it asks for.
+        # The soft limit may pass just now, and must not interrupt the cleaning up.
         with noted_limit():
             _end(program, others)
 
 
 def _end(program: "subprocess.Popen[bytes]", others: frozenset[int]) -> None:
-    """Leave nothing of it: asked first, then killed, and so is what it started.
+    """End the program and all that it started, first by SIGTERM, then by SIGKILL.
 
-    `others` were children of this process before it.
+    `others` were children of this process before the program.
     """
     for pipe in (program.stdin, program.stdout):
         if pipe is not None:
@@ -112,8 +113,8 @@ def _end(program: "subprocess.Popen[bytes]", others: frozenset[int]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(program.pid, signal.SIGKILL)
     program.wait()
-    # What left its session carries this process's mark, and what has taken that off has become its
-    # child; nothing else of it runs between steps.
+    # A process that left the session carries this process's tag. One that dropped the tag has
+    # become this process's child; no other process of the program is left.
     kill_tagged(ProcessTag.CHILD, os.getpid())
     kill_children(besides=others)
 
@@ -123,12 +124,12 @@ class _Exchange:
     """Writes the input and reads the output at once, so that neither pipe can block the other."""
 
     program: "subprocess.Popen[bytes]"
-    unsaid: bytes
+    unwritten: bytes
     limit: int
-    said: bytearray = field(default_factory=bytearray)
+    output: bytearray = field(default_factory=bytearray)
 
     def finish(self, deadline: float) -> int:
-        """Its exit code, once it has ended. Raises Deadline, and TurnFailed for too much output."""
+        """The exit code, at the end. Raises Deadline, and TurnFailed for too much output."""
         with selectors.DefaultSelector() as selector:
             self._register(selector)
             ended_at: float | None = None
@@ -155,30 +156,30 @@ class _Exchange:
             (self.program.stdin, selectors.EVENT_WRITE),
             (self.program.stdout, selectors.EVENT_READ),
         ):
-            assert pipe is not None  # noqa: S101 - both were asked for
+            assert pipe is not None  # noqa: S101 - both were requested
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, event)
 
     def _move(self, pipe: Any) -> bool:
-        """Move what can be moved now; False when this pipe is done."""
+        """Move the bytes that can be moved now; False when this pipe is done."""
         return self._write(pipe) if pipe == self.program.stdin else self._read(pipe)
 
     def _write(self, pipe: IO[bytes]) -> bool:
         try:
-            self.unsaid = self.unsaid[os.write(pipe.fileno(), self.unsaid[:CHUNK]) :]
+            self.unwritten = self.unwritten[os.write(pipe.fileno(), self.unwritten[:CHUNK]) :]
         except BlockingIOError:
             return True
-        except BrokenPipeError:  # it does not care for its input
+        except BrokenPipeError:  # the program does not read its input
             return False
-        return bool(self.unsaid)
+        return bool(self.unwritten)
 
     def _read(self, pipe: IO[bytes]) -> bool:
         try:
             piece = os.read(pipe.fileno(), CHUNK)
         except BlockingIOError:
             return True
-        self.said += piece
-        if len(self.said) > self.limit:
+        self.output += piece
+        if len(self.output) > self.limit:
             raise _failed(
                 f"the command printed more than {self.limit} bytes (max_output_bytes)",
                 retryable=False,

@@ -1,13 +1,13 @@
-"""Runner `http`: a service is an agent. Events are posted to it, signed; its reply is the answer.
+"""Runner `http`: a service is an agent. It gets events by signed POST; its reply is the answer.
 
     [agents.shop]
     runner = "http"
     url = "https://shop.example/agent"
     secret = "whsec_..."
 
-The body is the event as CloudEvents JSON; in a chain its `data.chain` says which stage this is and
-what earlier ones ended with. `webhook-id` is the dispatch's id: it stays the same when
-an attempt is repeated, so a service that keeps the ids it has seen need not do the work twice.
+The body is the event as CloudEvents JSON. In a chain its `data.chain` holds the stage and the
+endings of earlier stages. `webhook-id` is the dispatch's id, the same in each attempt, so a service
+that stores the ids it has seen need not do the work twice.
 
 With `callback = true` the service may answer later instead: see `tasks.runners.callback`.
 """
@@ -22,12 +22,11 @@ import httpx
 
 from fleet.formats import retry_after, webhook_signature
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.runners import callback
-from tasks.runners.response_body import answer_in
+from tasks.runners.response_body import answer_of
 
-#: Of the 4xx these mean "not now"; the rest mean "not like this".
+#: These 4xx mean "not now"; the others mean "not like this".
 _PASSING = frozenset({408, 409, 425, 429})
 RETRY_AFTER_S_MAX = 3600.0
 
@@ -36,18 +35,18 @@ class HttpRunner:
     """Posts the event once, as one journalled step."""
 
     def run(self, turn: Turn) -> str:
-        """The service's reply: `text` of a JSON object, else the body as it is.
+        """The service's reply: `text` of a JSON object, otherwise the body as it is.
 
-        With `callback` set, a reply of 202 says that the answer will be called back.
+        With `callback` set, a reply of 202 announces a callback with the answer.
 
-        Raises TurnFailed when there is none; a server's trouble is retried, a refusal is not.
+        Raises TurnFailed without an answer: retryable for a server's trouble, not for a refusal.
         """
         event = turn.event.to_wire()
         if turn.chain_position is not None:
             event["data"]["chain"] = asdict(turn.chain_position)
         request = {"url": turn.agent.url, "event": event}
         if turn.agent.callback:
-            return callback.answered(turn, request, lambda more: _post(turn, {**event, **more}))
+            return callback.await_answer(turn, request, lambda more: _post(turn, {**event, **more}))
         return str(turn.step("http", request, lambda: _post(turn, event))["text"])
 
 
@@ -64,7 +63,7 @@ def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
     if agent.secret is not None:
         secret = agent.secret.get_secret_value()
         headers |= webhook_signature.headers(secret, turn.claim.dispatch_id, body)
-    # Until the turn's own limit: a service that does an agent's work takes its time.
+    # Until the turn's own limit: an agent's work takes its time.
     timeout = httpx.Timeout(
         max(turn.remaining_s, 0.1), connect=min(10.0, max(turn.remaining_s, 0.1))
     )
@@ -73,7 +72,7 @@ def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
             httpx.Client(timeout=timeout, follow_redirects=False) as client,
             client.stream("POST", str(agent.url), content=body, headers=headers) as answer,
         ):
-            said = _read(answer, agent.max_output_bytes, turn.deadline)
+            reply_body = _read(answer, agent.max_output_bytes, turn.deadline)
     except httpx.HTTPError as error:
         # Its text may hold the address with a password.
         raise _failed(f"the service cannot be reached ({type(error).__name__})", True) from error
@@ -82,28 +81,30 @@ def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
     if not answer.is_success:
         passing = answer.status_code in _PASSING or answer.is_server_error
         raise _failed(f"the service answered {answer.status_code}", passing, _retry_after(answer))
-    # What a 202 says beside that the answer comes later is no answer.
+    # The body of a 202 is not the answer, which comes later.
     later = agent.callback and answer.status_code == HTTPStatus.ACCEPTED
-    return {"text": "" if later else _text(answer, said), "status": answer.status_code}
+    return {"text": "" if later else _text(answer, reply_body), "status": answer.status_code}
 
 
 def _read(answer: httpx.Response, limit: int, deadline: float) -> bytes:
-    said = bytearray()
+    received = bytearray()
     for piece in answer.iter_bytes():
-        said += piece
-        if len(said) > limit:
+        received += piece
+        if len(received) > limit:
             raise _failed(f"the service answered more than {limit} bytes (max_output_bytes)", False)
-        if time.monotonic() > deadline:  # one byte a second keeps every read's own time limit
+        if time.monotonic() > deadline:  # one byte a second satisfies each read's own time limit
             raise _failed("the service's answer did not end in time", True)
-    return bytes(said)
+    return bytes(received)
 
 
-def _text(answer: httpx.Response, said: bytes) -> str:
-    text = said.decode(answer.encoding or "utf-8", errors="replace")
+def _text(answer: httpx.Response, body: bytes) -> str:
+    text = body.decode(answer.encoding or "utf-8", errors="replace")
     try:
-        return answer_in(text, answer.headers.get("content-type", ""))
+        return answer_of(text, answer.headers.get("content-type", ""))
     except ValueError as error:
-        raise _failed("the service's answer is no JSON although it says so", True) from error
+        raise _failed(
+            "the service's answer is not JSON although its content-type says so", True
+        ) from error
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

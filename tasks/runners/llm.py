@@ -1,7 +1,7 @@
 """Runner `llm`: an agent's model through LiteLLM, with its instructions, fallbacks and tools.
 
-The model is asked, the tools that it calls are run, and it is asked again with their results, until
-it answers. Each call of the model and each of a tool is a journalled step.
+The model is called, the tools that it requests are run, and it is called again with their results,
+until it answers. Each call of the model and each call of a tool is a journalled step.
 """
 
 import logging
@@ -14,20 +14,19 @@ from fleet.errors import BrokerUnavailable
 from fleet.ledger import Failure, FailureStage, Said, bus
 from fleet.turn.budget import DAY_S, used_up
 from fleet.turn.providers import Providers
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.model import completion
-from tasks.runners.chain_prompt import with_chain_prompt
-from tasks.tools import Toolset, asking, declined, numbered
+from tasks.runners.turn_input import prompt
+from tasks.tools import Toolset, declined, numbered, portable
 
 logger = logging.getLogger(__name__)
 
-#: What is spent cannot be known while the store is away; that takes seconds or minutes.
+#: Spending is unknown while the store is away; that takes seconds or minutes.
 BUDGET_RETRY_DELAY_S = 30.0
 
 
 class LlmRunner:
-    """Asks the agent's model, or a fallback of it, as often as it calls tools."""
+    """Calls the agent's model, or a fallback of it, as often as it requests tools."""
 
     def run(self, turn: Turn) -> str:
         """The model's answer. Raises TurnFailed with stage `llm`, `budget` or `tool`."""
@@ -35,22 +34,20 @@ class LlmRunner:
         if turn.agent.instructions:
             messages.append({"role": "system", "content": turn.agent.instructions})
         messages += [_as_message(said, turn.claim.agent) for said in turn.history]
-        messages.append(
-            {"role": "user", "content": with_chain_prompt(turn.text, turn.chain_position)}
-        )
+        messages.append({"role": "user", "content": prompt(turn)})
         tools = Toolset.of(turn)
-        # One call more than rounds, to answer with what the last of them brought, and one for a
-        # model that has to be told that it was the last.
+        # One call more than rounds, to answer with the last round's results, and one for a model
+        # that has to be told that the round was the last.
         for number in range(turn.agent.max_tool_rounds + 2):
             reply = _step(turn, messages, tools.specs)
-            asked = numbered(reply.get("tool_calls", ()), turn.steps)
-            if not asked or not tools.specs:
+            requested = numbered(reply.get("tool_calls", ()), turn.steps)
+            if not requested or not tools.specs:
                 return str(reply["text"])
-            messages.append(asking({**reply["message"], "tool_calls": asked}))
+            messages.append(portable({**reply["message"], "tool_calls": requested}))
             if number < turn.agent.max_tool_rounds:
-                messages += tools.answer(asked)
+                messages += tools.answer(requested)
             else:
-                messages += declined(asked, "this turn may use no more tools: answer now")
+                messages += declined(requested, "this turn may use no more tools: answer now")
         raise TurnFailed(
             Failure(
                 stage=FailureStage.TOOL,
@@ -63,12 +60,12 @@ class LlmRunner:
 
 
 def _step(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
-    """One call of the model. What it is asked is what the journal knows the step by."""
+    """One call of the model, journalled under its request."""
     request = {"model": turn.agent.model, "messages": messages}
     if tools:
         request["tools"] = tools
     try:
-        reply = turn.step("llm", request, lambda: _ask(turn, messages, tools))
+        reply = turn.step("llm", request, lambda: _call_model(turn, messages, tools))
     except completion.ModelError as error:
         failure = Failure(
             stage=FailureStage.LLM,
@@ -76,25 +73,25 @@ def _step(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]
             retryable=error.retryable,
             retry_after_s=error.retry_after_s,
             kind=error.kind,
-            defer=error.kind == completion.HELD,
+            defer=error.kind == completion.PROVIDERS_OPEN,
         )
         raise TurnFailed(failure) from error
     turn.facts.update(model=reply["model"], tier=reply["tier"])
     return reply
 
 
-def _afford(turn: Turn) -> None:
-    """Raises TurnFailed with stage `budget` when the agent has spent what it may today."""
+def _check_budget(turn: Turn) -> None:
+    """Raises TurnFailed with stage `budget` when the agent has spent its budget of today."""
     try:
         found = used_up(runtime.store(), turn.claim.agent, turn.agent.budget)
     except BrokerUnavailable as error:
-        raise _stopped("the budget cannot be looked up", BUDGET_RETRY_DELAY_S) from error
+        raise _over_budget("the budget cannot be read", BUDGET_RETRY_DELAY_S) from error
     if found is not None:
         standing, wait_s = found
-        raise _stopped(f"the budget is used up: {standing.of}", wait_s)
+        raise _over_budget(f"the budget is used up: {standing.of}", wait_s)
 
 
-def _stopped(reason: str, wait_s: float) -> TurnFailed:
+def _over_budget(reason: str, wait_s: float) -> TurnFailed:
     return TurnFailed(
         Failure(
             stage=FailureStage.BUDGET,
@@ -107,13 +104,15 @@ def _stopped(reason: str, wait_s: float) -> TurnFailed:
 
 
 def _as_message(said: Said, agent: str) -> dict[str, Any]:
-    """A message of the history: another agent's answer says whose it is."""
+    """A message of the history: another agent's answer begins with that agent's name."""
     other = said.role == "assistant" and said.agent != agent
     return {"role": said.role, "content": f"{said.agent}: {said.text}" if other else said.text}
 
 
-def _ask(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> dict[str, Any]:
-    _afford(turn)
+def _call_model(
+    turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+) -> dict[str, Any]:
+    _check_budget(turn)
     reply = completion.complete(
         model=str(turn.agent.model),
         fallbacks=turn.agent.fallbacks,
@@ -127,7 +126,7 @@ def _ask(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
         gate=Providers(runtime.store, runtime.settings().breaker, turn.claim.agent),
     )
     if reply.usd is None and turn.agent.budget.usd_per_day is not None:
-        _unpriced(reply.model)
+        _alert_unpriced(reply.model)
     calls = {"tool_calls": reply.tool_calls, "message": reply.message} if reply.tool_calls else {}
     return {
         **calls,
@@ -142,10 +141,10 @@ def _ask(turn: Turn, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 
 
 @cache
-def _unpriced(name: str) -> None:
-    """Say once that a model's calls count for nothing against a budget in dollars."""
+def _alert_unpriced(name: str) -> None:
+    """Alert once that a model's calls do not count against a budget in dollars."""
     reason = f"{name} has no price: its dollars are not counted, only its tokens are"
     logger.warning(reason)
-    # The answer is paid for, and must reach the journal whether or not this can be told.
+    # The answer is paid for, and must reach the journal even without the alert.
     with suppress(BrokerUnavailable):
         bus.alert(runtime.store(), "unpriced_model", reason, once_in_s=DAY_S)

@@ -5,10 +5,9 @@
     command = ["python3", "-q", "-i"]
     terminal = { ready = ">>> $" }
 
-Each event is typed to it, as a person would, and what it prints until it waits for input again is
-the answer. An event is typed once into one life of the program, whatever becomes of it: where its
-echo is not seen in time it counts as handed over, unverified. A program that has died is started
-anew by the next turn.
+Each event is typed to the program, as a person would. Its output until it waits for input again is
+the answer. An event is typed once into one life of the program, whatever becomes of it: without an
+echo in time it counts as delivered, unverified. The next turn restarts a program that has died.
 """
 
 import logging
@@ -25,11 +24,9 @@ from celery import signals
 from fleet.config.terminal import TerminalConfig as Terms
 from fleet.delivery.throttle import Throttle
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Cancelled, Deadline, Turn
+from fleet.turn.turn import Cancelled, Deadline, Turn, TurnFailed
 from tasks.limits import noted_limit
-from tasks.runners.chain_prompt import with_chain_prompt
-from tasks.runners.environment import of_agent
+from tasks.runners.turn_input import agent_environment, prompt
 from tasks.terminal.program import PASSING, TerminalProgram
 from tasks.terminal.terminal import (
     AnswerFailed,
@@ -43,22 +40,22 @@ from tasks.terminal.text import typeable
 
 logger = logging.getLogger(__name__)
 
-#: What `tasks.terminal.screen` can stand in for.
+#: The terminal that `tasks.terminal.screen` implements.
 TERM = "xterm-256color"
-#: Of how many events a terminal knows that they were typed to it.
+#: A terminal remembers so many events that were typed to it.
 _TYPED_MAX = 10_000
 
 
 @dataclass(slots=True)
 class _Life:
-    """A program that runs, and what became of the events that were typed to it."""
+    """A running program, and the fate of the events that were typed to it."""
 
     terminal: Terminal
     typed: deque[str] = field(default_factory=lambda: deque(maxlen=_TYPED_MAX))
-    #: The dispatch whose event it has now.
+    #: The dispatch whose event the program has now.
     busy_with: str = ""
     handed: TypedEvent | None = None
-    #: The newest dispatch with its answer: its turn may be run again when the answer was not kept.
+    #: The newest dispatch with its answer: its turn runs again when the answer was not journalled.
     answered: tuple[str, dict[str, Any]] = ("", {})
 
     def has(self, dispatch_id: str) -> bool:
@@ -72,18 +69,18 @@ class PtyRunner:
 
     def __init__(self) -> None:
         self._life: _Life | None = None
-        #: Of its terminal; what was learnt outlasts a program's life.
+        #: Of its terminal; outlasts a program's life.
         self.throttle = Throttle()
         self._tried_at = 0.0
         signals.worker_process_shutdown.connect(self._shutdown, weak=False)
 
     def run(self, turn: Turn) -> str:
-        """What the program answered.
+        """The program's answer.
 
-        Raises TurnFailed when it cannot be started, does not take the event, ends, is not done in
-        time, or prints more than it may.
+        Raises TurnFailed when the program cannot be started, does not accept the event, ends, is
+        not done in time, or prints too much.
         """
-        text = typeable(with_chain_prompt(turn.text, turn.chain_position))
+        text = typeable(prompt(turn))
         if not text:
             raise _failed("the event has no text that can be typed", retryable=False)
         request = {"command": list(turn.agent.command), "text": text}
@@ -133,10 +130,10 @@ class PtyRunner:
             elif life.busy_with:
                 self._end(turn, "an earlier turn was left in the middle")
             elif dispatch_id in life.typed:
-                self._end(turn, "it was given this event before, and none is typed to it twice")
+                self._end(turn, "it was given this event before, and no event is typed twice")
         with noted_limit() as passed:
             check = _check(turn, passed)
-            self._wait_a_moment(check)
+            self._await_throttle(check)
             if self._life is None:
                 self._life = _Life(_start(turn))
                 program = self._life.terminal.program
@@ -144,8 +141,8 @@ class PtyRunner:
             self._life.terminal.await_input(check)
         return self._life
 
-    def _wait_a_moment(self, check: Callable[[], None]) -> None:
-        """The throttle: the worse it went, the longer the program is left in peace."""
+    def _await_throttle(self, check: Callable[[], None]) -> None:
+        """Wait for the throttle's delay, which grows with each failure."""
         until = self._tried_at + self.throttle.delay_ms / 1000
         while time.monotonic() < until:
             check()
@@ -168,16 +165,16 @@ class PtyRunner:
 
     def _answer(self, turn: Turn, life: _Life) -> str:
         assert life.handed is not None  # noqa: S101 - it has just been typed
-        voice = _Voice(turn) if turn.agent.stream else None
-        say = voice.say if voice else None
+        growing = _GrowingAnswer(turn) if turn.agent.stream else None
+        say = growing.say if growing else None
         with noted_limit() as passed:
             said = life.terminal.await_answer(life.handed, _check(turn, passed), say)
-        if voice:
-            voice.end(said)
+        if growing:
+            growing.end(said)
         return said
 
     def _stop(self, turn: Turn) -> str:
-        """The turn must not go on: what the program did about it, as a sentence's end."""
+        """Stop the turn; the program's reaction, as the end of a sentence."""
         life = self._life
         if life is None:
             return "its program was not running yet"
@@ -185,26 +182,26 @@ class PtyRunner:
             if life.busy_with and life.terminal.interrupt():
                 life.busy_with = ""
                 return "the program was interrupted (Ctrl-C) and is ready again"
-        asked = "did not become ready again after Ctrl-C" if life.busy_with else "was not ready"
-        self._end(turn, asked)
-        return f"the program {asked} and was killed"
+        fault = "did not become ready again after Ctrl-C" if life.busy_with else "was not ready"
+        self._end(turn, fault)
+        return f"the program {fault} and was killed"
 
     def _end(self, turn: Turn, why: str) -> None:
         if self._life is not None:
-            logger.warning("the program of %s is at its end: %s", turn.claim.agent, why)
+            logger.warning("the program of %s is ended: %s", turn.claim.agent, why)
             with noted_limit():
                 self._life.terminal.program.stop()
                 self._life = None
 
     def _shutdown(self, **_: Any) -> None:
-        """The process that runs turns is about to end."""
+        """End the program before the process that runs turns ends."""
         if self._life is not None:
             self._life.terminal.program.stop()
             self._life = None
 
 
-class _Voice:
-    """Says an answer while it grows; takes it back when the program drew something else."""
+class _GrowingAnswer:
+    """Publishes an answer while it grows; voids the text when the program draws another."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
@@ -224,8 +221,8 @@ class _Voice:
 
 def _start(turn: Turn) -> Terminal:
     agent = turn.agent
-    # The worker's own terminal, if it has one, is another.
-    environment = {**of_agent(turn), "TERM": agent.env.get("TERM", TERM)}
+    # Not the worker's own TERM, which names another terminal.
+    environment = {**agent_environment(turn), "TERM": agent.env.get("TERM", TERM)}
     try:
         program = TerminalProgram(agent.command, cwd=agent.cwd, environment=environment)
     except OSError as error:

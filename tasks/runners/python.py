@@ -3,7 +3,8 @@
 def answer(turn):            # agents.NAME.python = "my_agents:answer"
     return "you said " + turn.text
 
-It may be async, or a generator, whose strings are said as they come and together are the answer.
+It may be async, or a generator. A generator's strings are published as they come, and joined they
+are the answer.
 """
 
 import inspect
@@ -14,8 +15,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.execution.event_loop import TurnLoop
 from tasks.imports import imported
 
@@ -23,7 +23,7 @@ _ANSWERS = "an answer is text, bytes in UTF-8, None, or a value that has a JSON 
 
 
 class PythonRunner:
-    """Calls the configured callable with the turn; what it returns, or yields, is the answer."""
+    """Calls the configured callable with the turn; its value, or its strings, are the answer."""
 
     def __init__(self) -> None:
         #: From the first async turn of this process until its end.
@@ -32,8 +32,8 @@ class PythonRunner:
     def run(self, turn: Turn) -> str:
         """The callable's answer: text as it is, None as an empty one, anything else as JSON.
 
-        Raises TurnFailed when the callable cannot be imported or what it returns is no answer; what
-        it raises itself passes.
+        Raises TurnFailed when the callable cannot be imported or its value is not an answer. An
+        exception of the callable passes.
         """
         value = imported(str(turn.agent.python))(turn)
         if inspect.isawaitable(value) or isinstance(value, AsyncIterable):

@@ -1,13 +1,13 @@
-"""What a service said, whichever way it came."""
+"""A service's answer, in a reply or a callback."""
 
 import json
 from typing import Any
 
 
 def value_of(text: str, media_type: str) -> Any:
-    """The JSON value, or the text as it is where its media type says nothing of JSON.
+    """The JSON value, or the text as it is where the media type is not JSON.
 
-    Raises ValueError for what is no JSON although it says so.
+    Raises ValueError for text that is not JSON under a media type of JSON.
     """
     if "json" not in media_type:
         return text
@@ -17,8 +17,8 @@ def value_of(text: str, media_type: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def answer_in(text: str, media_type: str) -> str:
-    """`text` of a JSON object, a JSON string, else what was said as it is. Raises ValueError."""
+def answer_of(text: str, media_type: str) -> str:
+    """`text` of a JSON object, a JSON string, otherwise the text as it is. Raises ValueError."""
     value = value_of(text, media_type)
     found = value.get("text") if isinstance(value, dict) else value
     return found if isinstance(found, str) else text

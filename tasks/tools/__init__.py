@@ -1,8 +1,8 @@
-"""The tools of an agent's model: what there is, and the answers to the calls of one message.
+"""The tools of an agent's model, and the answers to the calls of one message.
 
-Each call is a journalled step of the turn, also one that is refused: its number is its place, so a
-turn that was killed finds every finished call again and runs none twice. Whatever goes wrong with a
-call is told to the model, in the message that answers it.
+Each call, even a refused one, is a journalled step of the turn, known by its number. So a turn that
+was killed finds every finished call again and runs none twice. The model gets every error of a call
+in the message that answers the call.
 """
 
 import json
@@ -18,18 +18,17 @@ from fleet.locks import OperationClassifier
 from fleet.tools.fleet_tools import CLASSES
 from fleet.tools.functions import FunctionToolbox, ToolError
 from fleet.tools.mcp.names import NAME
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.imports import imported
 from tasks.tools import calls
 from tasks.tools.calls import Job
 from tasks.tools.queue import QueueToolbox
-from tasks.tools.servers import GRACE_S, ServerToolbox
+from tasks.tools.servers import CALL_MARGIN_S, ServerToolbox
 from tasks.tools.toolbox import Tool, tools_of
 
-#: Calls of one message; the others are answered with an error.
+#: Calls of one message; further calls are answered with an error.
 CALLS_MAX = 32
-#: All results of a turn together; a model could not take more, and the journal keeps them.
+#: All results of a turn together; a model could not read more, and the journal stores them.
 TURN_BYTES_MAX = 4 << 20
 
 Message = dict[str, Any]
@@ -49,9 +48,9 @@ class Toolset:
 
     @classmethod
     def of(cls, turn: Turn) -> "Toolset":
-        """What the configuration gives the turn's agent.
+        """The tools in the configuration of the turn's agent.
 
-        Raises TurnFailed for what is wrong, and for a server that cannot be had.
+        Raises TurnFailed for a wrong configuration, and for a server that is not available.
         """
         configured = runtime.settings().tools
         # All servers start at once; each may take seconds.
@@ -72,11 +71,11 @@ class Toolset:
 
     @property
     def specs(self) -> list[dict[str, Any]]:
-        """As the model is told of them; empty where the agent has none."""
+        """The tools' descriptions for the model; empty where the agent has none."""
         return [tool.spec.wire() for tool in self._tools.values()]
 
     def answer(self, asked: Sequence[Mapping[str, Any]]) -> list[Message]:
-        """The messages that answer a model's calls, one for each in their order."""
+        """The messages that answer a model's calls, one for each call in order."""
         jobs = [self._job(call) for call in asked[:CALLS_MAX]]
         texts: list[str] = []
         for group in calls.groups(jobs):
@@ -84,9 +83,9 @@ class Toolset:
             wanted = [(job.name, request) for job, request in zip(group, requests, strict=True)]
             texts += self._turn.step_many(wanted, partial(_run, group))
         self._left -= sum(len(text.encode()) for text in texts)
-        texts += [calls.failed(f"only {CALLS_MAX} calls of a message are answered: ask again")] * (
-            len(asked) - len(texts)
-        )
+        texts += [
+            calls.error_text(f"only {CALLS_MAX} calls of a message are answered: ask again")
+        ] * (len(asked) - len(texts))
         return [_message(call, text) for call, text in zip(asked, texts, strict=True)]
 
     def _job(self, call: Mapping[str, Any]) -> Job:
@@ -112,16 +111,16 @@ class Toolset:
         )
 
 
-def asking(message: Message) -> Message:
-    """A model's message with calls, so that any provider takes it back.
+def portable(message: Message) -> Message:
+    """A model's message with calls, in a form that any provider accepts back.
 
-    Some fail on arguments that are no JSON, on names that they would not have given, or without id.
+    Some reject arguments that are not JSON, names that they would not have sent, or a missing id.
     """
     return {**message, "tool_calls": list(map(_plain, message["tool_calls"]))}
 
 
 def numbered(asked: Sequence[Mapping[str, Any]], first: int) -> list[dict[str, Any]]:
-    """The calls, each with an id; those without one are numbered from `first`."""
+    """The calls, each with an id; calls without an id are numbered from `first`."""
     return [
         {**call, "id": call.get("id") or f"call_{first + place}"}
         for place, call in enumerate(asked)
@@ -129,8 +128,8 @@ def numbered(asked: Sequence[Mapping[str, Any]], first: int) -> list[dict[str, A
 
 
 def declined(asked: Sequence[Mapping[str, Any]], why: str) -> list[Message]:
-    """Messages that answer each call with why it is not done."""
-    return [_message(call, calls.failed(why)) for call in asked]
+    """Messages that answer each call with the reason why it is not run."""
+    return [_message(call, calls.error_text(why)) for call in asked]
 
 
 def _own(turn: Turn) -> list[Tool]:
@@ -154,8 +153,8 @@ def _configured(name: str, terms: Terms) -> list[Tool]:
 
 def _served(name: str, box: ServerToolbox, terms: Terms) -> list[Tool]:
     box.ready()
-    # It keeps to its timeout itself, and no call of it is ever left behind.
-    limit_s = terms.timeout_s + 2 * GRACE_S
+    # It keeps its timeout itself, so no call of it is ever abandoned.
+    limit_s = terms.timeout_s + 2 * CALL_MARGIN_S
     return tools_of(name, box, _classes(name, terms), limit_s, terms.max_result_bytes)
 
 
@@ -165,7 +164,7 @@ def _classes(name: str, terms: Terms) -> OperationClassifier:
 
 @cache
 def _functions(path: str) -> FunctionToolbox:
-    """Made once in a process: the schemas take longer than most calls."""
+    """The functions, loaded once in a process: their schemas take longer than most calls."""
     return FunctionToolbox(imported(path))
 
 
@@ -175,7 +174,7 @@ def _twice(tool: Tool, other: Tool) -> str:
         return f"tools.{tool.set_name}: two of its tools are named {name}"
     return (
         f"two of the agent's tools are named {name}, in tools.{other.set_name} and "
-        f"tools.{tool.set_name}: take one of these out of the agent's `tools`"
+        f"tools.{tool.set_name}: remove one of these from the agent's `tools`"
     )
 
 
@@ -189,7 +188,7 @@ def _refused(sentence: str) -> Job:
     def call() -> str:
         raise ToolError(sentence)
 
-    # It waits for nothing, and stands in nobody's way.
+    # It waits for nothing, and blocks no other call.
     return Job(name="tool refused", writes=False, timeout_s=30, max_result_bytes=4096, call=call)
 
 
@@ -199,7 +198,7 @@ def _run(group: Sequence[Job], places: Sequence[int]) -> Iterable[tuple[int, str
 
 
 def _request(call: Mapping[str, Any]) -> tuple[str, str]:
-    """The name and the arguments of a call, whatever a model made of them."""
+    """The name and the arguments of a call, even of a malformed one."""
     function = call.get("function") or {}
     arguments = function.get("arguments")
     if not isinstance(arguments, str):

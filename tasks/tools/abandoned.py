@@ -1,32 +1,32 @@
-"""Calls of tools that run in threads of this process; when a turn has ended, those it left behind.
+"""Calls of tools in threads of this process; after a turn, the calls that it has abandoned.
 
-Python cannot end a thread, so what lingers ends with the process: see `tasks.dispatch`.
+Python cannot end a thread, so an abandoned call ends with the process: see `tasks.dispatch`.
 """
 
 from itertools import count
 
 _tokens = count()
-#: Whether it writes.
+#: Token -> the call writes.
 _running: dict[int, bool] = {}
 
 
 def begin(*, writes: bool) -> int:
-    """A call begins; the token with which it ends."""
+    """Record the begin of a call; the token to end it with."""
     token = next(_tokens)
     _running[token] = writes
     return token
 
 
 def end(token: int) -> None:
-    """It has ended."""
+    """Record the end of a call."""
     _running.pop(token, None)
 
 
 def running() -> int:
-    """How many go on."""
+    """Number of calls that run on."""
     return len(_running)
 
 
 def writing() -> bool:
-    """Whether one of them writes."""
+    """True while a call that writes runs on."""
     return any(list(_running.values()))

@@ -1,8 +1,8 @@
-"""Running the calls of one message: reads beside each other, a write alone, none for ever.
+"""Running the calls of one message: reads side by side, a write alone, each with a timeout.
 
-Python cannot end a thread. A call that passes its timeout is answered in its place and left behind;
-while it goes on no write begins if it was one, and too many such calls are refused. It ends with
-its process at the latest, and that with the turn: see `tasks.dispatch`.
+Python cannot end a thread. A call that passes its timeout is answered with an error and abandoned.
+While an abandoned write runs on, no other write begins; too many abandoned calls refuse all others.
+An abandoned call ends with its process, and the process with the turn: see `tasks.dispatch`.
 """
 
 import json
@@ -20,10 +20,10 @@ from tasks.tools import abandoned
 
 logger = logging.getLogger(__name__)
 
-#: Reads that run beside each other.
+#: Reads that run side by side.
 PARALLEL = 4
-#: Calls that a turn left behind and that still go on.
-LEFT_BEHIND_MAX = 8
+#: Calls that a turn has abandoned and that run on.
+ABANDONED_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,20 +37,20 @@ class Job:
     call: Callable[[], str]
 
 
-def failed(sentence: str) -> str:
-    """An error, as the model is told of it."""
+def error_text(sentence: str) -> str:
+    """An error, as text for the model."""
     return json.dumps({"error": sanitize(sentence)}, ensure_ascii=False)
 
 
 def run(jobs: Sequence[Job]) -> Iterator[tuple[int, str]]:
-    """Each job's place and text as it ends, PARALLEL at a time; never raises what a job does."""
+    """Each job's place and text as it ends, PARALLEL at a time; raises no job's error."""
     done: SimpleQueue[tuple[int, str]] = SimpleQueue()
     waiting, ends_at = deque(enumerate(jobs)), dict[int, float]()
     while waiting or ends_at:
         while waiting and len(ends_at) < PARALLEL:
             place, job = waiting.popleft()
             if refusal := _refusal(job, len(ends_at)):
-                yield place, failed(refusal)
+                yield place, error_text(refusal)
                 continue
             ends_at[place] = time.monotonic() + job.timeout_s
             _start(job, place, done)
@@ -59,17 +59,17 @@ def run(jobs: Sequence[Job]) -> Iterator[tuple[int, str]]:
         try:
             place, text = done.get(timeout=max(0.0, min(ends_at.values()) - time.monotonic()))
         except Empty:
-            place = min(ends_at, key=lambda one: ends_at[one])
+            place = min(ends_at, key=lambda number: ends_at[number])
             late = f"{jobs[place].name} took longer than {jobs[place].timeout_s:g} s"
-            logger.warning("%s and is left behind", late)
-            text = failed(late)
-        # What was left behind may still end, and is not heard any more.
+            logger.warning("%s and is abandoned", late)
+            text = error_text(late)
+        # An abandoned job may still end; its text is dropped.
         if ends_at.pop(place, None) is not None:
             yield place, text
 
 
 def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """The jobs in order: neighbours that read together, each that writes by itself."""
+    """The jobs in order: neighbouring reads together, each write alone."""
     together: list[Job] = []
     for job in jobs:
         if not job.writes:
@@ -84,8 +84,8 @@ def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8, without a terminal's codes; a note says what is missing."""
-    # A character has a byte at least, so the rest need not be looked at.
+    """At most `limit` bytes of UTF-8, without a terminal's codes; a note replaces the rest."""
+    # A character has a byte at least, so the rest need not be encoded.
     whole = sanitize(text[: limit + 1]).encode("utf-8", "replace")
     if len(text) <= limit and len(whole) <= limit:
         return whole.decode()
@@ -95,9 +95,11 @@ def cut(text: str, limit: int) -> str:
 
 
 def _refusal(job: Job, mine: int) -> str:
-    left_behind = abandoned.running() - mine
-    if left_behind >= LEFT_BEHIND_MAX:
-        return f"{left_behind} earlier calls took too long and still run: {job.name} was not begun"
+    abandoned_calls = abandoned.running() - mine
+    if abandoned_calls >= ABANDONED_MAX:
+        return (
+            f"{abandoned_calls} earlier calls took too long and still run: {job.name} was not begun"
+        )
     if job.writes and abandoned.writing():
         return f"an earlier write took too long and still runs: {job.name} was not begun"
     return ""
@@ -110,9 +112,9 @@ def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
         try:
             text = cut(job.call(), job.max_result_bytes)
         except ToolError as error:
-            text = cut(failed(str(error)), job.max_result_bytes)
-        except BaseException as error:  # noqa: BLE001 - whatever a tool raises, the model is told
-            text = cut(failed(f"{type(error).__name__}: {error}"), job.max_result_bytes)
+            text = cut(error_text(str(error)), job.max_result_bytes)
+        except BaseException as error:  # noqa: BLE001 - the model gets every error of a tool
+            text = cut(error_text(f"{type(error).__name__}: {error}"), job.max_result_bytes)
         abandoned.end(token)
         done.put((place, text))
 

@@ -1,6 +1,6 @@
-"""The tool set `queue`: an agent gives other agents work, and sees what became of it.
+"""The tool set `queue`: an agent gives other agents work, and follows that work.
 
-What it sends came one hop further than what it was told, so `routes.max_hops` ends a loop. An agent
+An event that it sends has one hop more than its own, so `routes.max_hops` ends a loop. An agent
 reads the answers of its own dispatches only, and cancels only those.
 """
 
@@ -13,14 +13,14 @@ from fleet import runtime
 from fleet.auth.tokens import EVERYONE, Rights
 from fleet.errors import Forbidden
 from fleet.formats.hop_count import source_of
-from fleet.tools.fleet_tools import REFUSALS, FleetTools, Known, ToolBackend, ToolCaller
+from fleet.tools.fleet_tools import REFUSALS, FleetTools, Record, ToolBackend, ToolCaller
 from fleet.tools.functions import FunctionToolbox, Spec, ToolError
 from fleet.turn.turn import Turn
 from routing.event import SENT_BY_FLEET
 
 
 class QueueToolbox:
-    """The fleet's own tools, in the name of the agent whose turn this is."""
+    """The fleet's own tools, in the name of the turn's agent."""
 
     def __init__(self, turn: Turn) -> None:
         self._tools = FunctionToolbox(_Queue(turn))
@@ -31,7 +31,7 @@ class QueueToolbox:
         return self._tools.specs
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """A JSON object. Raises ToolError with the fleet's own sentence where it refuses."""
+        """A JSON object. Raises ToolError with the fleet's own sentence for a refusal."""
         try:
             return self._tools.call(name, arguments)
         except REFUSALS as error:
@@ -41,7 +41,7 @@ class QueueToolbox:
 class _Queue(FleetTools):
     def __init__(self, turn: Turn) -> None:
         self._turn, me = turn, turn.claim.agent
-        doors = ToolBackend(
+        backend = ToolBackend(
             settings=runtime.settings(),
             store=runtime.store,
             ledger=runtime.ledger,
@@ -53,26 +53,27 @@ class _Queue(FleetTools):
             sent_by=SENT_BY_FLEET,
             counted_as=me,
             per_minute=turn.agent.dispatches_per_minute,
-            may_send=self._may,
+            may_send=self._check_allowed,
             rights=Rights(frozenset({f"read:{EVERYONE}"})),
             foreign_answers=False,
         )
-        super().__init__(doors, caller)
+        super().__init__(backend, caller)
 
-    def _complete(self, raw: Known) -> Known:
-        # A step that is run again, because its worker died before it was journalled, is the same
-        # event; another text at its place is another one. A write runs alone, so this is its step.
-        place = (self._turn.claim.dispatch_id, self._turn.steps)
-        said = json.dumps([*place, raw["to"], raw["text"], raw.get("session")])
-        raw["id"] = f"tool-{hashlib.sha256(said.encode(errors='replace')).hexdigest()[:32]}"
+    def _complete(self, raw: Record) -> Record:
+        # A step that runs again, because its worker died before the journal had it, sends the same
+        # event. Another text at its place is another event. A write runs alone, so the number of
+        # started steps is its own.
+        step = (self._turn.claim.dispatch_id, self._turn.steps)
+        identity = json.dumps([*step, raw["to"], raw["text"], raw.get("session")])
+        raw["id"] = f"tool-{hashlib.sha256(identity.encode(errors='replace')).hexdigest()[:32]}"
         if self._turn.event.traceparent:
             raw["traceparent"] = self._turn.event.traceparent
         return self._turn.event.forward(raw)
 
-    def _may(self, agent: str) -> None:
+    def _check_allowed(self, agent: str) -> None:
         allowed = self._turn.agent.dispatch_to
         if allowed is not None and agent not in allowed:
             me = self._turn.claim.agent
             raise Forbidden(
-                f"{me} may not dispatch to {agent}; it may to {', '.join(allowed) or 'none'}."
+                f"{me} may not dispatch to {agent}; allowed: {', '.join(allowed) or 'none'}."
             )

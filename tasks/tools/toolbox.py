@@ -1,4 +1,4 @@
-"""What a model may call, and what every set of tools must answer."""
+"""Tools that a model may call, and the interface of every set of tools."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Toolbox(Protocol):
 
     @property
     def specs(self) -> Sequence[Spec]:
-        """What there is to call."""
+        """The tools to call."""
         ...
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """The answer of one tool, by the name of its own, as text for the model.
+        """The answer of one tool, by its own name, as text for the model.
 
-        Runs in a thread of its own, perhaps beside others. Whatever it raises is told to the model.
+        Runs in a thread of its own, perhaps beside other calls. The model gets every error.
         """
         ...
 
@@ -31,7 +31,7 @@ class Tool:
     set_name: str
     box: Toolbox
     spec: Spec
-    #: Reads run beside each other, a write alone.
+    #: Reads run side by side, a write alone.
     writes: bool
     timeout_s: float
     max_result_bytes: int

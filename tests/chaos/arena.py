@@ -13,7 +13,7 @@ from fleet.bench._chaos_fleet import Target, children
 from fleet.bench._chaos_turns import read_diary
 from fleet.bench._harness import Lab
 from fleet.bench._proxy import Proxy
-from fleet.bench._wire import EventPipe
+from fleet.bench._wire import ChaosNetwork
 from fleet.ledger.bus import BusEvent
 from fleet.store import keys
 from tests.fixtures.processes import wait_until
@@ -27,7 +27,7 @@ END_S = 60.0
 class Arena:
     """The fleet, its broker, its proxies and its provider."""
 
-    def __init__(self, where: Lab, wire: EventPipe, target: Target, ttl_s: float) -> None:
+    def __init__(self, where: Lab, wire: ChaosNetwork, target: Target, ttl_s: float) -> None:
         self.where, self.wire, self.target, self.ttl_s = where, wire, target, ttl_s
         self._accepted: set[str] = set()
         self._sent = 0
@@ -59,14 +59,14 @@ class Arena:
         wait_until(lambda: bool(found()), START_S)
         return found()[0]
 
-    def outcome(self, dispatch_id: str, patience_s: float = END_S) -> dict[str, str]:
+    def outcome(self, dispatch_id: str, timeout_s: float = END_S) -> dict[str, str]:
         """Wait for the end of a dispatch; its record."""
         key = keys.dispatch(dispatch_id)
         client: Any = self.target.store.client
-        wait_until(lambda: client.hexists(key, "ended_ms"), patience_s)
+        wait_until(lambda: client.hexists(key, "ended_ms"), timeout_s)
         return dict(client.hgetall(key))
 
-    def verdict(self) -> AuditReport:
+    def result(self) -> AuditReport:
         """The auditor's, over everything since the beginning."""
         return audit(self.target.history(frozenset(self._accepted), self.wire.provider.calls))
 
@@ -123,7 +123,7 @@ def arena_of(
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     where = Lab(folder, "always", random.Random(1))
     try:
-        with EventPipe(where.endpoint.socket, hosts) as wire:
+        with ChaosNetwork(where.endpoint.socket, hosts) as wire:
             names = [f"a{number}" for number in range(1, agents + 1)]
             ports = [proxy.port for proxy in wire.proxies]
             target = Target(

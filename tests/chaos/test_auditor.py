@@ -130,11 +130,11 @@ def story() -> Story:
 
 
 def test_a_kept_promise_is_no_violation(story: Story) -> None:
-    verdict = audit(story.history)
-    assert verdict.violations == []
-    assert verdict.outcomes == {"completed": 2}
-    assert (verdict.accepted, verdict.interrupted, verdict.resumed_steps) == (2, 1, 1)
-    assert verdict.worst_s > 0
+    result = audit(story.history)
+    assert result.violations == []
+    assert result.outcomes == {"completed": 2}
+    assert (result.accepted, result.interrupted, result.resumed_steps) == (2, 1, 1)
+    assert result.worst_s > 0
 
 
 def test_accepted_and_never_ended_is_lost(story: Story) -> None:
@@ -283,9 +283,9 @@ def test_a_call_that_no_journal_got_may_be_made_again() -> None:
     story.start("d1")
     story.call("d1")
     story.end("d1")
-    verdict = audit(story.history)
-    assert verdict.violations == []
-    assert verdict.paid_again == 1
+    result = audit(story.history)
+    assert result.violations == []
+    assert result.paid_again == 1
 
 
 def test_an_outcome_under_an_old_token_is_stale(story: Story) -> None:

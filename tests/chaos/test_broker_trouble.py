@@ -27,7 +27,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 def arena(shared: Arena) -> Iterator[Arena]:
     """A fleet that has kept what it promised, afterwards too."""
     yield shared
-    assert shared.verdict().violations == []
+    assert shared.result().violations == []
 
 
 def a_round(arena: Arena, text: str = "2 0.2") -> list[str]:

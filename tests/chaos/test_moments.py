@@ -21,7 +21,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 def test_the_next_attempt_goes_on_where_it_was(arena: Arena, moment: str, who: str) -> None:
     # An agent for each moment: a worker that dies too often in a row is started with pauses.
     agent = arena.target.agents[MOMENTS.index(moment)]
-    before = arena.verdict()
+    before = arena.result()
     dispatch_id = arena.send(f"3 0.02 {moment} {who}", agent)
     behind = arena.send("1 0.02", agent)
     record = arena.outcome(dispatch_id)
@@ -29,7 +29,7 @@ def test_the_next_attempt_goes_on_where_it_was(arena: Arena, moment: str, who: s
 
     lost = 0 if moment == "committed" else 1
     assert (record["attempt"], record["losses"]) == (str(1 + lost), str(lost))
-    after = arena.verdict()
+    after = arena.result()
     assert after.violations == []
     # An answer that no journal got is asked for again; what was kept is never.
     assert after.paid_again - before.paid_again == (moment == "answered")

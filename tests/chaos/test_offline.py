@@ -81,7 +81,7 @@ class Outage:
         wait_until(lambda: self.sender.gate()["breaker"] == "closed", END_S)
         wait_until(lambda: self.sender.gate()["spooled"] == 0, END_S)
         wait_until(lambda: self.arena.target.unfinished() == 0, END_S)
-        return self.arena.verdict()
+        return self.arena.result()
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +97,11 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
         del os.environ["FLEET_SPOOL__DIRECT"]
 
 
-def broken(verdict: AuditReport) -> list[str]:
+def broken(result: AuditReport) -> list[str]:
     """Violations, but for one that is no promise here: what the ledger may have cannot be asked
     for, so an event without a session may pass an older one.
     """
-    return [one for one in verdict.violations if not one.startswith("reordered")]
+    return [one for one in result.violations if not one.startswith("reordered")]
 
 
 def test_what_is_kept_runs_once_while_processes_die(outage: Outage) -> None:
@@ -117,9 +117,9 @@ def test_what_is_kept_runs_once_while_processes_die(outage: Outage) -> None:
         kill(arena.where.endpoint.pid, number=signal.SIGCONT)
         wait_until(lambda: sender.gate()["breaker"] == "closed", END_S)
         pause(0.5)
-    verdict = outage.all_ends()
-    assert broken(verdict) == []
-    assert set(verdict.outcomes) == {"completed"}
+    result = outage.all_ends()
+    assert broken(result) == []
+    assert set(result.outcomes) == {"completed"}
     assert sender.refused == []
 
 
@@ -136,10 +136,10 @@ def test_a_long_turn_is_cut_short_by_the_end_and_goes_on_elsewhere(outage: Outag
     told = sender.http.get(f"/dispatches/{dispatch_id}").json()
     assert (told["state"], told["attempt"]) == ("active", 1)
     arena.where.endpoint = arena.where.broker.start()
-    verdict = outage.all_ends()
-    assert broken(verdict) == []
+    result = outage.all_ends()
+    assert broken(result) == []
     assert arena.outcome(dispatch_id)["attempt"] == "2"
-    assert verdict.resumed_steps >= 3
+    assert result.resumed_steps >= 3
 
 
 def test_the_api_dies_while_its_turns_run(outage: Outage) -> None:
@@ -152,6 +152,6 @@ def test_the_api_dies_while_its_turns_run(outage: Outage) -> None:
     outage.start_api()
     sender.http.base_url = outage.url
     arena.where.endpoint = arena.where.broker.start()
-    verdict = outage.all_ends()
-    assert broken(verdict) == []
-    assert set(verdict.outcomes) == {"completed"}
+    result = outage.all_ends()
+    assert broken(result) == []
+    assert set(result.outcomes) == {"completed"}

@@ -85,9 +85,9 @@ def test_every_accepted_event_runs_once(shared: tuple[Arena, Sender], trouble: A
         pause(0.5)
     wait_until(lambda: sender.gate()["spooled"] == 0, END_S)
     wait_until(lambda: arena.target.unfinished() == 0, END_S)
-    verdict = arena.verdict()
-    assert verdict.violations == []
-    assert set(verdict.outcomes) == {"completed"}
+    result = arena.result()
+    assert result.violations == []
+    assert set(result.outcomes) == {"completed"}
     assert sender.refused == []
     client: Any = arena.target.store.client
     seqs = [int(client.hget(keys.dispatch(one), "seq")) for one in sender.in_session]

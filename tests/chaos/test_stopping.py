@@ -23,7 +23,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 def arena(shared: Arena) -> Iterator[Arena]:
     """A fleet that has kept what it promised, afterwards too."""
     yield shared
-    assert shared.verdict().violations == []
+    assert shared.result().violations == []
 
 
 def test_systemd_tells_every_process_of_a_service_to_stop(arena: Arena) -> None:

@@ -29,7 +29,7 @@ def arena(shared: Arena) -> Iterator[Arena]:
     """Both hosts ready; after the test nothing that was promised has been broken."""
     shared.all_stand_by()
     yield shared
-    assert shared.verdict().violations == []
+    assert shared.result().violations == []
 
 
 def test_a_turn_outlives_every_broken_connection(arena: Arena) -> None:

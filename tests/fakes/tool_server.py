@@ -30,7 +30,7 @@ TOOLS = {
     "read_wrong": "Say that it failed.",
     "read_refused": "Answer with an error of the protocol.",
     "read_nonsense": "Answer with what is no result.",
-    "read_noise": "Print what is no message, and answer.",
+    "read_noise": "Print text that is not a message, and answer.",
     "write_note": "Write it down.",
     "write_gate": "Write it down, and wait for a file of that name.",
     "write_fork": "Start programs that outlive it.",

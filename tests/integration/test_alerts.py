@@ -16,9 +16,10 @@ from fleet.config.settings import Settings
 from fleet.intake.spool.components import SpoolComponents
 from fleet.ledger import bus, operations
 from fleet.ops.alerts import Alerter, sender, watch
-from fleet.ops.alerts.machine import Machine
+from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.sender import AlertSender
 from fleet.store import Store, keys
+from fleet.store.calls import AlertCall
 from fleet.turn.providers import Providers
 from routing import Event, decide
 from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
@@ -208,7 +209,7 @@ def test_a_refused_message_does_not_hold_up_the_next(desk: Desk, receiver: Recei
     desk.die()
     desk.look()
     receiver.status = 200
-    desk.books.store.run("alert", "crash_loop", "keeps ending")
+    desk.books.store.run(AlertCall(name="crash_loop", reason="keeps ending"))
     desk.look()
     assert names(receiver) == [("crash_loop", None)]
 
@@ -234,11 +235,11 @@ def test_a_storm_is_cut_short_and_counted(
 ) -> None:
     monkeypatch.setattr(watch, "PER_MINUTE", 3)
     for number in range(8):
-        desk.books.store.run("alert", f"kind{number}", "something")
+        desk.books.store.run(AlertCall(name=f"kind{number}", reason="something"))
     desk.look()
     assert len(receiver.seen) == 3
     desk.books.store.client.delete("fleet:alerts:rate")
-    desk.books.store.run("alert", "later", "something")
+    desk.books.store.run(AlertCall(name="later", reason="something"))
     desk.look()
     assert receiver.seen[-1]["suppressed"] == 5
     assert receiver.seen[-1]["text"].endswith("[5 more were not sent]")
@@ -265,7 +266,7 @@ def test_a_spool_is_on_the_bus_once_the_store_answers(
     fleet = desk.settings.model_copy(update={"data_dir": tmp_path / "data"})
     spool(fleet, 3)
     clock = 1000.0
-    machine = Machine(fleet, AlertSender(hook.get_secret_value()), now=lambda: clock)
+    machine = MachineAlerts(fleet, AlertSender(hook.get_secret_value()), now=lambda: clock)
     machine.check(None, "no answer")
     clock += 60
     machine.check(None, "no answer")

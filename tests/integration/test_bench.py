@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.bench import dispatch, footprint, intake, recovery, route
-from fleet.bench._harness import percentile, ratio, settle
+from fleet.bench._harness import parse_options, percentile, ratio
 from fleet.errors import ConfigError
 from tests.fixtures.processes import no_leftovers
 
@@ -122,7 +122,7 @@ def test_recovery(tmp_path: Path, no_leftovers: str) -> None:
 
 @pytest.mark.parametrize("module", [dispatch, intake, footprint, recovery, route])
 def test_each_names_its_options(module: Any) -> None:
-    assert settle(module.OPTIONS, {"seed": "3"}) == {**module.OPTIONS, "seed": 3}
+    assert parse_options(module.OPTIONS, {"seed": "3"}) == {**module.OPTIONS, "seed": 3}
     with pytest.raises(ConfigError, match="known are seed, agents"):
         module.run(sed=3)
     with pytest.raises(ConfigError, match="above zero"):

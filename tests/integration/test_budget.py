@@ -110,8 +110,8 @@ def next_day(fleet: Fleet) -> None:
     today = int(seconds) // DAY_S
     if client.exists(keys.spend(today)):
         client.rename(keys.spend(today), keys.spend(today - 1))
-    for dispatch_id in client.zrange(keys.RETRY, 0, -1):
-        client.zadd(keys.RETRY, {str(dispatch_id): 0})
+    for dispatch_id in client.zrange("fleet:retry", 0, -1):
+        client.zadd("fleet:retry", {str(dispatch_id): 0})
     fleet.books.reclaim()
 
 

@@ -15,6 +15,7 @@ from fleet.intake.spool.offline import OfflineProcess
 from fleet.ledger import Ending, Failure, FailureStage, HandOver, Report, ValkeyLedger
 from fleet.ledger.views import spend
 from fleet.store import Store, keys
+from fleet.store.calls import AgentCall
 from fleet.system.agent_lock import is_paused
 from routing import Event, decide
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, settings_for
@@ -292,7 +293,7 @@ def test_an_agent_that_was_paused_before_is_known_as_such(store: Store, tmp_path
     agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": agents})
     books, shelter = Books(store, settings), SpoolComponents.of(settings)
-    store.run("agent", "a", "pause")
+    store.run(AgentCall(agent="a", verb="pause"))
     direct = OfflineProcess(settings, shelter.breaker, shelter.runs)
     Drainer(shelter, lambda: books.ledger, lambda: store, direct).work()
     assert is_paused(tmp_path, "a")

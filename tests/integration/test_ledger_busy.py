@@ -8,7 +8,7 @@ from fleet.config.settings import parse
 from fleet.errors import Fenced, SessionBusy
 from fleet.ledger import operations, views
 from fleet.store import Store, keys, open_store
-from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents
+from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents, history_key
 from tests.fixtures.valkey import Valkey
 
 RETRY = {"attempts": 2, "backoff_s": 0, "min_age_s": 0}
@@ -148,7 +148,7 @@ def test_interrupt_writes_nothing_into_the_history(store: Store) -> None:
     claim = books.claimed(lease)
     assert claim.history == ()
     books.complete(claim, "done")
-    assert store.client.llen(keys.history("s")) == 2
+    assert store.client.llen(history_key("s")) == 2
 
 
 def test_interrupt_once_though_the_reply_was_lost(valkey: Valkey, store: Store) -> None:

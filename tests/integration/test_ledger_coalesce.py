@@ -326,7 +326,7 @@ def test_nothing_is_left_behind(books: Quiet) -> None:
     books.wait(WINDOW_S)
     books.complete(books.must())
     left = {str(key) for key in books.store.client.scan_iter("fleet:*")}
-    assert not left & {keys.QUIET, keys.DEADLINES, "fleet:sessions"}
+    assert not left & {keys.QUIET, "fleet:deadlines", "fleet:sessions"}
     assert not [key for key in left if key.startswith(("fleet:session:", "fleet:due:"))]
 
 

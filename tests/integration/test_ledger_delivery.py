@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config.settings import parse
-from fleet.delivery.throttle import Sample, Throttle
+from fleet.delivery.throttle import AttemptKind, Throttle
 from fleet.ledger import NOTHING, State, views
 from fleet.store import Store, keys
+from fleet.store.calls import CancelCall, DeliverClaimCall, DeliverDueCall, DeliverEndCall
 from tests.fixtures.ledger import Books, Twice
 from tests.fixtures.processes import wait_until
 
@@ -42,16 +43,30 @@ def announced(books: Books, **fields: Any) -> str:
 def claim(books: Books, dispatch_id: str, target: str = "crm", lease_ms: int = 60_000) -> str:
     """The name under which it was claimed, or an empty string."""
     call = uuid.uuid4().hex
-    answer = books.store.run("deliver_claim", dispatch_id, target, call, lease_ms, KEEP_MS)
+    claim = DeliverClaimCall(
+        dispatch_id=dispatch_id, target=target, call=call, lease_ms=lease_ms, keep_ended_ms=KEEP_MS
+    )
+    answer = books.store.run(claim)
     return call if answer[0] == "claimed" else ""
 
 
-def report(books: Books, dispatch_id: str, call: str, sample: str, target: str = "crm") -> Any:
-    return books.store.run("deliver_end", dispatch_id, target, call, sample, "why", KEEP_MS, 0, "")
+def report(books: Books, dispatch_id: str, call: str, sample: Any, target: str = "crm") -> Any:
+    end = DeliverEndCall(
+        dispatch_id=dispatch_id,
+        target=target,
+        call=call,
+        result=sample,
+        reason="why",
+        keep_ended_ms=KEEP_MS,
+        retry_after_ms=0,
+        placed="",
+    )
+    return books.store.run(end)
 
 
 def due(books: Books) -> Any:
-    return books.store.run("deliver_due", 100, 5000, 500, KEEP_MS, "")
+    call = DeliverDueCall(limit=100, again_ms=5000, queue_max=500, keep_ended_ms=KEEP_MS, target="")
+    return books.store.run(call)
 
 
 def test_an_answer_is_announced_until_it_is_confirmed(books: Books) -> None:
@@ -89,7 +104,7 @@ def test_what_was_sent_and_not_confirmed_is_not_sent_again(books: Books) -> None
     assert report(books, dispatch_id, call, "unverified") == ["ended", "completed"]
     assert not claim(books, dispatch_id)
     assert books.record(dispatch_id)["verification"] == "timeout_fallback"
-    assert books.store.client.hgetall(keys.TOTALS)["a|delivery.timeout_fallback"] == "1"
+    assert books.store.client.hgetall("fleet:totals")["a|delivery.timeout_fallback"] == "1"
     (end,) = books.bus("dispatch_completed")
     assert end.fields["verification"] == "timeout_fallback"
 
@@ -156,7 +171,7 @@ def test_a_step_tells_once_how_what_it_handed_over_was_verified(books: Books) ->
     ]
     assert {one["dispatch_id"] for one in told} == {dispatch_id}
     assert books.record(dispatch_id)["injected"] == "timeout_fallback"
-    totals: Any = books.store.client.hgetall(keys.TOTALS)
+    totals: Any = books.store.client.hgetall("fleet:totals")
     assert (totals["a|injected.echo"], totals["a|injected.timeout_fallback"]) == ("1", "1")
 
 
@@ -200,7 +215,7 @@ def test_three_successes_in_a_row_halve_the_delay(store: Store) -> None:
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kinds=st.lists(st.sampled_from(["ack", "unverified", "failed", "failed"]), max_size=12))
-def test_the_same_throttle_as_for_terminals(store: Store, kinds: list[Sample]) -> None:
+def test_the_same_throttle_as_for_terminals(store: Store, kinds: list[AttemptKind]) -> None:
     store.client.flushall()
     throttle, wanted = Throttle(), []
     for kind in kinds:
@@ -270,7 +285,8 @@ def test_events_that_share_a_turn_each_have_their_own_delivery(store: Store) -> 
 def test_a_person_cannot_cancel_what_is_announced(store: Store) -> None:
     books = make(store)
     dispatch_id = announced(books)
-    assert store.run("cancel", dispatch_id, "no", KEEP_MS, 0) == "announcing"
+    call = CancelCall(dispatch_id=dispatch_id, reason="no", keep_ended_ms=KEEP_MS, now=0)
+    assert store.run(call) == "announcing"
     report(books, dispatch_id, claim(books, dispatch_id), "ack")
     assert books.state(dispatch_id) == "completed"
 

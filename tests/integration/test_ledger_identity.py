@@ -13,7 +13,7 @@ from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender
 from fleet.intake.spool.components import SpoolComponents
 from fleet.intake.spool.drainer import Drainer
 from fleet.ledger import Ending, HandOver, State, views
-from fleet.ledger.valkey import read_payload
+from fleet.ledger.payload import read_payload
 from fleet.store import Store, keys
 from routing import Event, InvalidEvent, decide
 from routing.event import event_key

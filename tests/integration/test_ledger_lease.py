@@ -94,12 +94,12 @@ def test_tokens_grow_for_ever(books: Books) -> None:
 def test_it_is_certainly_valid_for_no_longer_than_the_server_counts(
     books: Books, first: Lease
 ) -> None:
-    assert first.page.left_s() * 1000 <= books.store.client.pttl(keys.lease("a")) + 1
-    assert not first.page.lost()
+    assert first.shared.left_s() * 1000 <= books.store.client.pttl(keys.lease("a")) + 1
+    assert not first.shared.lost()
 
 
 def test_nothing_to_lose_is_not_lost(second: Lease) -> None:
-    assert not second.page.lost()
+    assert not second.shared.lost()
 
 
 def test_a_new_holder_finds_a_doorbell_for_each_runnable_one(books: Books) -> None:

@@ -99,7 +99,7 @@ class World:
         self.check()
         assert not [i for i in self.ids if self.books.state(i) in LIVE]
         left = {str(key) for key in self.store.client.scan_iter("fleet:*", count=1000)}
-        assert not left & {keys.QUIET, keys.RETRY, keys.DEADLINES, "fleet:sessions"}
+        assert not left & {keys.QUIET, "fleet:retry", "fleet:deadlines", "fleet:sessions"}
         assert not [key for key in left if key.startswith(("fleet:session:", "fleet:due:"))]
         assert undeclared(self.store.client) in ([], ["test:ahead_ms: not in the table"])
 

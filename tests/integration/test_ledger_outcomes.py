@@ -11,6 +11,7 @@ from fleet.delivery.message import message
 from fleet.intake.intake import UPSTREAM
 from fleet.ledger import Claim, Ending, State, operations, views
 from fleet.store import Store, keys
+from fleet.store.calls import DeliverDueCall
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice
 from tests.fixtures.outcomes import ACK, KEEP_MS, RECEIVER, end, make, taken, told
 from tests.fixtures.processes import wait_until
@@ -52,7 +53,7 @@ def lose_three_workers(books: Books) -> str:
 
 def expire_in_the_queue(books: Books) -> str:
     (dispatch_id,) = books.accept()
-    books.store.client.zadd(keys.DEADLINES, {dispatch_id: 0})
+    books.store.client.zadd("fleet:deadlines", {dispatch_id: 0})
     books.reclaim()
     return dispatch_id
 
@@ -206,7 +207,7 @@ def test_unverified_is_no_success(store: Store) -> None:
         found = taken(books, dispatch_id)
         assert found
         report(store, found, sample, KEEP_MS)
-    totals: Any = store.client.hgetall(keys.TOTALS)
+    totals: Any = store.client.hgetall("fleet:totals")
     assert (totals["a|outcome.completed"], totals["a|outcome.unverified"]) == ("1", "1")
     row = views.counts(store, ["a"])["a"]
     assert (row["states"], row["unverified"]) == ({"completed": 2}, 1)
@@ -243,12 +244,15 @@ def test_only_what_came_from_the_gateway_goes_back_there(store: Store) -> None:
     ((dispatch_id, _),) = back.dispatches
     DeliveryWorker(store, books.settings, lambda: books.intake).deliver(dispatch_id)
     assert due(store, books.settings) == [], "nobody is rung in vain"
-    assert store.run("deliver_due", 9, 5000, 0, KEEP_MS, "upstream") == [0, dispatch_id]
+    upstream = DeliverDueCall(
+        limit=9, again_ms=5000, queue_max=0, keep_ended_ms=KEEP_MS, target="upstream"
+    )
+    assert store.run(upstream) == [0, dispatch_id]
     assert told(books, dispatch_id, "upstream")["data"]["answer"] == "done"
     assert books.state(dispatch_id) == "completed"
     books.intake.accept({"to": "chain:c", "text": "x", "id": "e2"}, UPSTREAM)
     end(books, Ending(failure=FOR_GOOD))
-    _, of_chain = store.run("deliver_due", 9, 5000, 0, KEEP_MS, "upstream")
+    _, of_chain = store.run(upstream)
     assert told(books, of_chain, "upstream")["data"]["state"] == "dead"
 
 

@@ -94,9 +94,9 @@ class Life:
             return
 
     def expire(self) -> None:
-        waiting: Any = self.client.zrange(keys.DEADLINES, 0, -1)
+        waiting: Any = self.client.zrange("fleet:deadlines", 0, -1)
         if waiting:
-            self.client.zadd(keys.DEADLINES, {self.chance.choice(waiting): 0})
+            self.client.zadd("fleet:deadlines", {self.chance.choice(waiting): 0})
 
     def repair(self) -> None:
         self.books.reclaim()

@@ -71,9 +71,9 @@ def test_a_paused_agent_is_respected(books: Books) -> None:
 def test_one_call_moves_a_bounded_number(books: Books) -> None:
     for n in range(BATCH + 10):
         books.accept("a", id=str(n))
-    ids = books.store.client.zrange(keys.DEADLINES, 0, -1)
+    ids = books.store.client.zrange("fleet:deadlines", 0, -1)
     overdue: dict[str, Any] = {str(dispatch_id): 1 for dispatch_id in ids}
-    books.store.client.zadd(keys.DEADLINES, overdue)
+    books.store.client.zadd("fleet:deadlines", overdue)
     assert [books.reclaim()["expired"] for _ in range(3)] == [BATCH, 10, 0]
 
 
@@ -95,7 +95,7 @@ def test_after_a_silence_agents_have_time_to_come_back(books: Books) -> None:
     books.reclaim()
     client = books.store.client
     client.hincrby(keys.dispatch(dispatch_id), "queued_ms", -UNTOUCHED_MS - 1000)
-    client.zadd(keys.DEADLINES, {dispatch_id: 1})
+    client.zadd("fleet:deadlines", {dispatch_id: 1})
     client.hincrbyfloat(keys.BEAT, "reclaim", -SILENCE_MS / 1000 - 1)
     for _ in range(3):
         assert books.reclaim()["expired"] == 0

@@ -28,7 +28,7 @@ def ended(books: Books, how: str = "completed", to: str = "a") -> str:
 def age(books: Books, dispatch_id: str, seconds: int) -> None:
     """As if it had ended that long ago; its keys' times to live pass as well."""
     client = books.store.client
-    for name in (keys.ENDED, keys.DEAD):
+    for name in ("fleet:ended", keys.DEAD):
         client.zadd(name, {dispatch_id: -1000 * seconds}, xx=True, incr=True)
     for key in (keys.dispatch, keys.journal, keys.outcome):
         left = client.pttl(key(dispatch_id))

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from fleet.ledger import Claim
-from fleet.store import Store, keys
+from fleet.store import Store
 from tests.fixtures.ledger import OUTAGE, Books, settings_for
 
 AGENTS = tuple(f"agent{number}" for number in range(20))
@@ -109,7 +109,7 @@ def test_a_thousand_sessions_over_twenty_agents(store: Store) -> None:
         before = [line for text in sent[session] for line in (text, f"re {text}")]
         assert told == [before[: 2 * place] for place in range(EVENTS)]
     assert witness.failed > 0
-    assert store.client.zcard(keys.ENDED) == len(to_come)
+    assert store.client.zcard("fleet:ended") == len(to_come)
     left = {str(key) for key in store.client.scan_iter("fleet:*", count=1000)}
     assert not [key for key in left if key.startswith(("fleet:session:", "fleet:due:"))]
-    assert not left & {"fleet:sessions", keys.RETRY, keys.DEADLINES}
+    assert not left & {"fleet:sessions", "fleet:retry", "fleet:deadlines"}

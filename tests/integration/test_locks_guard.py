@@ -71,9 +71,9 @@ def test_the_session_first_and_given_back_last(
     seen: list[tuple[str, str]] = []
     call = type(guard_of(store)._session_lock.hold().calls).call
 
-    def note(self: Any, name: str, lock: str, *args: Any, **options: Any) -> Any:
-        seen.append((name, lock.partition(":")[0]))
-        return call(self, name, lock, *args, **options)
+    def note(self: Any, made: Any, **options: Any) -> Any:
+        seen.append((made.script, made.lock.partition(":")[0]))
+        return call(self, made, **options)
 
     monkeypatch.setattr("fleet.locks.calls.LockCalls.call", note)
     with guard_of(store).operation("write_file"):

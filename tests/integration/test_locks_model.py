@@ -4,7 +4,7 @@ What the model says: who holds, who stands in line, who of those was heard of la
 and a waiter's silence are written into the store, so a run of hours takes a second.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import settings
@@ -20,8 +20,15 @@ from hypothesis.stateful import (
 )
 
 from fleet.locks import calls
-from fleet.locks.calls import LockCalls, calls_of
+from fleet.locks.calls import (
+    LockAcquireCall,
+    LockCalls,
+    LockReleaseCall,
+    LockRenewCall,
+    calls_of,
+)
 from fleet.store import Store, keys
+from fleet.store.script import ScriptCall, script_source
 from fleet.store.wire import Script
 from tests.fixtures.leaks import undeclared
 from tests.fixtures.locks import end, held_by, in_line, silence
@@ -80,12 +87,28 @@ class Lock(RuleBasedStateMachine):
     def question(self, name: str) -> Any:
         group, manner = self.kind[name]
         place = self.place.get(name, 0)
-        answer = self.calls.call("lock_acquire", LOCK, name, group, manner, TTL_MS, place, KEPT_MS)
+        answer = self.calls.call(
+            LockAcquireCall(
+                lock=LOCK,
+                id=name,
+                group=group,
+                manner=manner,
+                ttl_ms=TTL_MS,
+                place=place,
+                keep_ms=KEPT_MS,
+            )
+        )
         if answer[0] == 1:
             self.took(name, answer[1])
         elif answer[0] == 0:
             self.waits(name, answer[1])
         return answer
+
+    def renewed(self, name: str) -> int:
+        return self.calls.call(LockRenewCall(lock=LOCK, id=name, ttl_ms=TTL_MS))
+
+    def released(self, name: str, refuse_ms: int | Literal[""] = "") -> int:
+        return self.calls.call(LockReleaseCall(lock=LOCK, id=name, refuse_ms=refuse_ms))
 
     def expected(self, name: str) -> int:
         if name in self.gone:
@@ -130,15 +153,15 @@ class Lock(RuleBasedStateMachine):
 
     @rule(name=asking)
     def renew(self, name: str) -> None:
-        assert self.calls.call("lock_renew", LOCK, name, TTL_MS) == int(name in self.holds)
+        assert self.renewed(name) == int(name in self.holds)
 
     @rule(name=consumes(asking))
     def release(self, name: str) -> None:
         """Given back by a holder, given up by a waiter; a late question changes nothing then."""
         holds = name in self.holds
-        refuse = "" if holds else 60_000
-        assert self.calls.call("lock_release", LOCK, name, refuse) == int(holds)
-        assert self.calls.call("lock_release", LOCK, name, refuse) == 0
+        refuse: Literal[60_000, ""] = "" if holds else 60_000
+        assert self.released(name, refuse) == int(holds)
+        assert self.released(name, refuse) == 0
         self.forget(name)
         if not holds:
             self.gone.add(name)
@@ -148,7 +171,7 @@ class Lock(RuleBasedStateMachine):
     def give_up(self, name: str) -> None:
         """Wherever it is by now."""
         holds = name in self.holds
-        assert self.calls.call("lock_release", LOCK, name, 60_000) == int(holds)
+        assert self.released(name, 60_000) == int(holds)
         self.forget(name)
         self.gone.add(name)
         self.ask(name)
@@ -160,8 +183,8 @@ class Lock(RuleBasedStateMachine):
             end(self.store, LOCK, name)
             self.forget(name)
             if speaks:
-                assert self.calls.call("lock_renew", LOCK, name, TTL_MS) == 0
-                assert self.calls.call("lock_release", LOCK, name, "") == 0
+                assert self.renewed(name) == 0
+                assert self.released(name) == 0
 
     @rule(name=asking)
     def fall_silent(self, name: str) -> None:
@@ -210,9 +233,9 @@ def test_every_answer_is_the_models(
     store: Store, kinds: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Here only the model lets time pass, however slow the machine is.
-    patient = {
-        name: Script(calls._script(name).text.replace("CALL_MS = 250", "CALL_MS = 600000"))
-        for name in ("lock_acquire", "lock_renew", "lock_release")
+    patient: dict[type[ScriptCall[Any]], Script] = {
+        kind: Script(script_source(kind).replace("CALL_MS = 250", "CALL_MS = 600000"))
+        for kind in (LockAcquireCall, LockRenewCall, LockReleaseCall)
     }
     monkeypatch.setattr(calls, "_script", patient.__getitem__)
     machine = type("Machine", (Lock,), {"store": store, "calls": calls_of(store), "kinds": kinds})

@@ -11,6 +11,7 @@ import pytest
 from fleet.config.sections import BreakerConfig
 from fleet.ledger import Ending, Failure, FailureStage, bus, operations, views
 from fleet.store import Store, keys
+from fleet.store.calls import AgentCall
 from fleet.turn import providers
 from fleet.turn.providers import Providers
 from tasks.model import completion
@@ -131,7 +132,7 @@ def test_a_wrong_key_opens_it_at_once_and_for_its_agent_alone(
     assert gem.wait_s("acme", CALL_S) == 0
     (event,) = bus.tail(store, 10)
     assert (event.type, event.fields["agent"]) == ("breaker_opened", "archie")
-    store.run("agent", "archie", "resume")
+    store.run(AgentCall(agent="archie", verb="resume"))
     assert archie.wait_s("acme", CALL_S) == 0
 
 
@@ -223,7 +224,7 @@ class TestCalls:
         with pytest.raises(completion.ModelError) as refusal:
             self.ask(archie, provider, "e503")
         assert len(provider.requests) == before
-        assert (refusal.value.kind, refusal.value.retryable) == (completion.HELD, True)
+        assert (refusal.value.kind, refusal.value.retryable) == (completion.PROVIDERS_OPEN, True)
         assert 0 < (refusal.value.retry_after_s or 0) <= 30
 
     @pytest.mark.parametrize("name", ["auth", "forbidden"])
@@ -235,7 +236,7 @@ class TestCalls:
         assert refusal.value.retryable is False
         with pytest.raises(completion.ModelError) as refusal:
             self.ask(archie, provider, name)
-        assert refusal.value.kind == completion.HELD
+        assert refusal.value.kind == completion.PROVIDERS_OPEN
         assert self.ask(gem, provider, "ok").tier == 1
 
     def test_a_key_that_stays_wrong_costs_the_one_that_tries_it_nothing(
@@ -250,7 +251,10 @@ class TestCalls:
             with pytest.raises(completion.ModelError) as refusal:
                 self.ask(archie, provider, "auth")
             assert len(provider.requests) == before + 1
-            assert (refusal.value.kind, refusal.value.retryable) == (completion.HELD, True)
+            assert (refusal.value.kind, refusal.value.retryable) == (
+                completion.PROVIDERS_OPEN,
+                True,
+            )
             assert wait_s - 2 < (refusal.value.retry_after_s or 0) <= wait_s
             assert len(refusal.value.attempts) == 1
 

@@ -1,4 +1,4 @@
-"""A service that answers later, by a signed call: whenever it comes, and whoever died meanwhile."""
+"""A service that answers later, by a signed call: at any time, and after any death."""
 
 import json
 import sys
@@ -221,18 +221,18 @@ def test_what_does_not_come_in_time_is_asked_for_again(fleet: Fleet, service: Se
     assert len(service.posted(dispatch_id)) == 2
 
 
-@pytest.mark.parametrize("meanwhile", [False, True])
+@pytest.mark.parametrize("called_early", [False, True])
 def test_a_killed_worker_posts_nothing_again(
-    fleet: Fleet, service: Service, meanwhile: bool
+    fleet: Fleet, service: Service, called_early: bool
 ) -> None:
-    dispatch_id = fleet.send("shop", f"survive {meanwhile}")
+    dispatch_id = fleet.send("shop", f"survive {called_early}")
     service.wait_posted(dispatch_id)
     wait_until(lambda: len(fleet.books.ledger.steps(dispatch_id)) == 1)
     worker_of(fleet, "shop").kill()
-    if meanwhile:
+    if called_early:
         assert call(fleet, dispatch_id).status_code == 202
     fleet.ready("shop")
-    if not meanwhile:
+    if not called_early:
         wait_until(lambda: fleet.books.record(dispatch_id)["attempt"] == "2")
         assert call(fleet, dispatch_id).status_code == 202
     assert outcome(fleet, dispatch_id) == "later"

@@ -144,7 +144,7 @@ def test_the_event_is_whole_and_signed(fleet: Fleet, service: Service) -> None:
         ("status 302", "the service answered 302", "0"),
         ("status 500", "the service answered 500", "1"),
         ("status 429 7", "the service answered 429", "1"),
-        ("json {half", "the service's answer is no JSON although it says so", "1"),
+        ("json {half", "the service's answer is not JSON although its content-type says so", "1"),
         ("flood", "the service answered more than 100000 bytes (max_output_bytes)", "0"),
     ],
 )

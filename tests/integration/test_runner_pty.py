@@ -92,7 +92,7 @@ def test_what_is_not_echoed_is_completed_unverified_and_typed_once(fleet: Fleet)
         assert (record["injected"], said) == ("timeout_fallback", "MEASURE: 9")
         assert verified(fleet, dispatch_id) == ["timeout_fallback"]
         assert len(typed(fleet, "measure something")) == 1
-        totals: Any = fleet.books.store.client.hgetall(keys.TOTALS)
+        totals: Any = fleet.books.store.client.hgetall("fleet:totals")
         assert totals["talk|injected.timeout_fallback"] >= "1"
     finally:
         answer(fleet, "quiet on")

@@ -13,6 +13,7 @@ import pytest
 
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store, open_store
+from fleet.store.calls import AlertCall
 from fleet.store.connection import READ_CONNECTIONS_MAX, reachable
 from fleet.store.wire import CONNECTIONS_MAX, Script, Wire
 from tests.fixtures.valkey import Valkey
@@ -101,7 +102,7 @@ def test_many_more_threads_than_connections_take_turns(store: Store) -> None:
     def both(number: int) -> bool:
         start.wait(60)
         seconds, _micros = store.client.time()
-        return bool(store.run("alert", f"name-{number}", "y")) and seconds > 0
+        return bool(store.run(AlertCall(name=f"name-{number}", reason="y"))) and seconds > 0
 
     with ThreadPoolExecutor(CROWD) as threads:
         assert all(threads.map(both, range(CROWD)))
@@ -154,12 +155,12 @@ def test_a_server_that_dies_is_one_sentence_until_it_is_back(tmp_path: Path) -> 
     server = Valkey(tmp_path).start()
     store = open_store(server.url)
     try:
-        store.run("alert", "x", "y")
+        store.run(AlertCall(name="x", reason="y"))
         server.kill()
         with pytest.raises(BrokerUnavailable, match="does not answer"):
-            store.run("alert", "x", "y")
+            store.run(AlertCall(name="x", reason="y"))
         server.start()
-        assert store.run("alert", "x", "y")
+        assert store.run(AlertCall(name="x", reason="y"))
     finally:
         store.close()
         server.kill()

@@ -17,8 +17,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.ledger import Claim, Runs
 from fleet.store import Store
 from fleet.turn.live_text import BEGINNING, LiveText, subscribe
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.runners.pty import PtyRunner
 from tasks.terminal import terminal as terminals
 from tasks.terminal.program import TerminalProgram

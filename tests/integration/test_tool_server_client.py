@@ -20,7 +20,7 @@ from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp import connection, program, web
 from fleet.tools.mcp.errors import ToolServerError
 from fleet.tools.mcp.server import ToolServer
-from fleet.turn.runner import TurnFailed
+from fleet.turn.turn import TurnFailed
 from tasks.tools import Toolset
 from tests.fakes import tool_server
 from tests.fakes.tool_web import TOKEN
@@ -156,7 +156,7 @@ def test_too_long_a_message_ends_the_program(
     ("modes", "sentence"),
     [
         (["never", "stubborn"], "did not answer `initialize` within 0.5 s"),
-        (["garbage"], "within 0.5 s, and it prints what is no message of the protocol"),
+        (["garbage"], "within 0.5 s, and it prints text that is not a message of the protocol"),
         (["broken"], "ended with exit code 1"),
     ],
 )

@@ -65,13 +65,13 @@ def asked(provider: Provider, script: Script) -> list[Request]:
 
 
 def told(provider: Provider, script: Script) -> list[str]:
-    """What the tools of that turn told the model."""
+    """The results of that turn's tools for the model."""
     last = asked(provider, script)[-1].body["messages"]
     return [one["content"] for one in last if one["role"] == "tool"]
 
 
 def calls(fleet: Fleet) -> list[list[str]]:
-    """What the tools wrote down: which it was, and what it was given."""
+    """The diary of the tools: each tool and its arguments."""
     path = fleet.folder / CALLS
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.tools.calls import LEFT_BEHIND_MAX
+from tasks.tools.calls import ABANDONED_MAX
 from tests.fakes.provider import Provider
 from tests.fixtures.bad_tools import LOG
 from tests.fixtures.fleet import Fleet, fleet_of
@@ -51,7 +51,7 @@ def send(fleet: Fleet, *calls: list[Any]) -> str:
 
 
 def told(fleet: Fleet, dispatch_id: str) -> list[str]:
-    """What the tools of a turn that is completed told the model."""
+    """The results of a completed turn's tools for the model."""
     fleet.wait_state(dispatch_id, "completed")
     journal = fleet.books.ledger.steps(dispatch_id)
     steps = [json.loads(journal[number]) for number in sorted(journal, key=int)]
@@ -68,7 +68,7 @@ def noted(fleet: Fleet, tool: str) -> list[list[int]]:
 def test_what_hangs_is_gone_with_its_turn(fleet: Fleet) -> None:
     """More of it than one process bears, and with all that it has started."""
     calls = [["read_hang", {}], ["read_hang", {}], ["write_hang", {}]]
-    hung = [send(fleet, *calls) for _ in range(LEFT_BEHIND_MAX // len(calls) + 1)]
+    hung = [send(fleet, *calls) for _ in range(ABANDONED_MAX // len(calls) + 1)]
     last = send(fleet, ["read_pid", {}])
     (pid,) = told(fleet, last)
     for dispatch_id in hung:

@@ -1,4 +1,4 @@
-"""What an async turn may do to its worker: nothing. One fleet of real workers for the file."""
+"""Async turns, none of which may harm its worker. One fleet of real workers for the file."""
 
 import json
 import os

@@ -141,7 +141,7 @@ def test_a_stage_may_have_a_limit_of_its_own(fleet: Fleet) -> None:
 
 
 def approved(fleet: Fleet, dispatch_id: str, by: str) -> bool:
-    """Whether this one was who approved it."""
+    """True when this person approved it."""
     person = command(fleet, "approve", dispatch_id, "--by", by)
     person.communicate(timeout=40)
     return person.returncode == 0

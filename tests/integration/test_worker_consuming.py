@@ -1,4 +1,4 @@
-"""What an agent's worker says of itself: that it consumes, or that somebody took its queue away."""
+"""A worker's report that it consumes, or that its queue was cancelled from outside."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +21,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def document(fleet: Fleet) -> dict[str, Any]:
-    shelter = SpoolComponents.of(fleet.settings)
-    return health.document(lambda: fleet.books.store, fleet.settings, shelter)
+    components = SpoolComponents.of(fleet.settings)
+    return health.document(lambda: fleet.books.store, fleet.settings, components)
 
 
 def consuming(fleet: Fleet) -> bool:

@@ -13,6 +13,7 @@ from fleet.delivery.delivery_worker import DeliveryWorker
 from fleet.delivery.webhook import post
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store
+from fleet.store.script import R, ScriptCall
 from tests.fixtures.fleet import CELERY, READY, Fleet, Process, fleet_of
 from tests.fixtures.processes import wait_until
 from tests.fixtures.receiver import SECRET, Receiver, receiving
@@ -38,11 +39,11 @@ def delivering(
         fleet.ready(*served)
         beat = (str(CELERY), "-A", "fleet", "beat", "--pidfile=", "-l", "WARNING")
         fleet.start("beat", *beat)
-        courier(fleet).wait_said(READY)
+        delivery_worker(fleet).wait_said(READY)
         yield fleet
 
 
-def courier(fleet: Fleet) -> Process:
+def delivery_worker(fleet: Fleet) -> Process:
     return fleet.start(
         "delivery",
         *(str(CELERY), "-A", "fleet", "worker", "-Q", "maintenance,delivery", "-c", "2"),
@@ -161,7 +162,7 @@ def test_a_sender_killed_before_it_heard_is_followed_by_another(
     client = fleet.books.store.client
     client.hset(f"fleet:delivery:{dispatch_id}", "crm|until_ms", "0")
     client.zadd("fleet:deliveries", {f"{dispatch_id} crm": 0})
-    courier(fleet)
+    delivery_worker(fleet)
     fleet.wait_state(dispatch_id, "completed", 60)
     names = [f"{confirmed}.1.crm", f"{dispatch_id}.1.crm", f"{dispatch_id}.1.crm"]
     assert receiver.ids()[before:] == names
@@ -185,16 +186,16 @@ class Watched(Store):
 
     failures = 0
 
-    def run(self, name: str, *args: Any) -> Any:
+    def run(self, call: ScriptCall[R]) -> R:
         try:
-            return super().run(name, *args)
+            return super().run(call)
         except BrokerUnavailable:
             self.failures += 1
             raise
 
 
 def test_a_store_that_was_away_when_the_receiver_confirmed(tmp_path: Path) -> None:
-    """What it said is not forgotten, and it is not told again."""
+    """The receiver's confirmation is reported later, and the outcome is not sent again."""
     with (
         receiving() as receiver,
         fleet_of(

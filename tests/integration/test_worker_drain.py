@@ -36,7 +36,7 @@ def test_it_finishes_a_short_turn_and_begins_no_other(fleet: Fleet) -> None:
 
 
 def test_it_hands_back_a_long_turn(fleet: Fleet) -> None:
-    """That attempt is none of those it may use up, and the dispatch stays the next one."""
+    """The attempt does not count, and the dispatch stays the next one."""
     (worker,) = fleet.ready("a")
     long = fleet.send("a", "beat open")
     fleet.wait_started(long)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from fleet.store import keys
+from fleet.store.calls import AgentCall
 from tests.fakes.answers import TEXT
 from tests.fakes.provider import Provider
 from tests.fixtures.fleet import Fleet, fleet_of
@@ -126,7 +127,7 @@ def test_the_api_ends_although_somebody_listens(fleet: Fleet, url: str) -> None:
     """The last test of the file: the API is gone afterwards."""
     api = next(process for process in fleet.processes if "http" in process.said()[:4])
     dispatch_id = fleet.send("steady", "wait", priority=0)
-    fleet.books.ledger.store.run("agent", "steady", "pause")
+    fleet.books.ledger.store.run(AgentCall(agent="steady", verb="pause"))
     with listen(url, dispatch_id) as listening:
         api.signal(signal.SIGTERM)
         listening.rest()

@@ -9,6 +9,7 @@ import pytest
 
 from fleet.store import keys
 from tests.fixtures.fleet import Fleet, fleet_of
+from tests.fixtures.ledger import history_key
 from tests.fixtures.processes import wait_until
 
 WINDOW_S = 0.3
@@ -54,7 +55,7 @@ def test_an_interrupted_turn_is_killed_and_the_newer_event_is_next(fleet: Fleet)
     assert not fleet.diary("end", first)
     assert list(fleet.books.ledger.steps(first)) == ["1"]
     assert fleet.books.ends(first) == ["dispatch_cancelled"]
-    said = fleet.books.store.client.lrange(keys.history("s"), 0, -1)
+    said = fleet.books.store.client.lrange(history_key("s"), 0, -1)
     assert len(said) == 2
 
 

@@ -1,4 +1,4 @@
-"""What a turn may do to its worker: nothing. One fleet of real workers for the whole file."""
+"""Turns, none of which may harm its worker. One fleet of real workers for the whole file."""
 
 import os
 import signal

@@ -7,7 +7,7 @@ import pytest
 from fleet.config.settings import parse
 from fleet.errors import ConfigError
 from fleet.ledger.bus import BusEvent
-from fleet.ops.alerts.conditions import current, last_words, new_events
+from fleet.ops.alerts.conditions import current, dead_letter_reasons, new_events
 from fleet.ops.alerts.message import TEXT_MAX, AlertMessage, body
 
 
@@ -51,8 +51,8 @@ def test_a_dead_letter_says_why_it_died() -> None:
         entry("dispatch_dead", agent="a", stage="llm", reason="old"),
         entry("dispatch_dead", agent="a", stage="llm", reason="no such model"),
     ]
-    (condition,) = current({"a": row(dead=2)}, {"a": agent()}, 1.0, last_words(died))
-    assert condition.told == (
+    (condition,) = current({"a": row(dead=2)}, {"a": agent()}, 1.0, dead_letter_reasons(died))
+    assert condition.message == (
         "2 dead letters, the last one for llm: no such model; see `fleet dlq list`"
     )
     assert condition.count == 2

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.config.settings import Settings, parse
 from fleet.intake.spool.components import SpoolComponents
-from fleet.ops.alerts.machine import RETRY_DELAY_S, Machine
+from fleet.ops.alerts.machine import RETRY_DELAY_S, MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
 from routing import Event, decide
@@ -48,10 +48,10 @@ class Site:
         self.now = 1000.0
         self.receiver = Receiver()
         self.shelter = SpoolComponents.of(self.settings)
-        self._machines: list[Machine] = []
+        self._machines: list[MachineAlerts] = []
 
-    def machine(self, **more: Any) -> Machine:
-        made = Machine(self.settings, self.receiver, now=lambda: self.now, **more)
+    def machine(self, **more: Any) -> MachineAlerts:
+        made = MachineAlerts(self.settings, self.receiver, now=lambda: self.now, **more)
         self._machines.append(made)
         return made
 
@@ -62,7 +62,9 @@ class Site:
             )
             self.shelter.spool.store([(event, decide(event, self.settings.rules()))])
 
-    def look(self, machine: Machine, away: str = "no answer", after_s: float = 60.0) -> list[Any]:
+    def look(
+        self, machine: MachineAlerts, away: str = "no answer", after_s: float = 60.0
+    ) -> list[Any]:
         """What is told in two looks, `after_s` seconds apart."""
         self.receiver.seen.clear()
         machine.check(None, away)

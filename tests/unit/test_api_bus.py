@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fleet.api.bus.buffer import EventBuffer, render
 from fleet.api.bus.cursor import Cursor, Resync, parse_cursor, verdict
-from fleet.api.bus.follower import Wanted
+from fleet.api.bus.follower import BusFilter
 from fleet.ledger.bus import BusEvent, Window
 
 EPOCH = "0123456789abcdef"
@@ -100,9 +100,9 @@ def test_an_entry_cannot_break_the_stream_it_is_sent_in() -> None:
 
 
 def test_an_entry_without_an_agent_is_no_agent_s() -> None:
-    assert Wanted().has(event(1))
-    assert not Wanted(agents=frozenset({"gem"})).has(event(1))
-    assert Wanted(agents=frozenset({"gem"})).has(event(1, agent="gem"))
-    assert not Wanted(agents=frozenset({"gem"}), sessions=frozenset({"s"})).has(
+    assert BusFilter().matches(event(1))
+    assert not BusFilter(agents=frozenset({"gem"})).matches(event(1))
+    assert BusFilter(agents=frozenset({"gem"})).matches(event(1, agent="gem"))
+    assert not BusFilter(agents=frozenset({"gem"}), sessions=frozenset({"s"})).matches(
         event(1, agent="gem")
     )

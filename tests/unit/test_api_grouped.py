@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from fleet.api.request.bounded_threads import BoundedThreads, ThreadsBusy
-from fleet.api.routes.events import Grouped
+from fleet.api.routes.events import GroupedIntake
 from fleet.errors import BrokerUnavailable
 from fleet.intake.intake import Intake
 from fleet.ledger import Accepted
@@ -39,11 +39,11 @@ def intake() -> Slow:
 
 
 @pytest.fixture
-def grouped(intake: Slow) -> Grouped:
-    return Grouped(lambda: cast("Intake", intake))
+def grouped(intake: Slow) -> GroupedIntake:
+    return GroupedIntake(lambda: cast("Intake", intake))
 
 
-def test_one_after_the_other_is_never_left_waiting(intake: Slow, grouped: Grouped) -> None:
+def test_one_after_the_other_is_never_left_waiting(intake: Slow, grouped: GroupedIntake) -> None:
     intake.let.set()
 
     async def send() -> list[str]:
@@ -53,7 +53,9 @@ def test_one_after_the_other_is_never_left_waiting(intake: Slow, grouped: Groupe
     assert asyncio.run(send()) == [str(number) for number in range(50)]
 
 
-def test_those_who_wait_go_together_and_each_gets_its_own(intake: Slow, grouped: Grouped) -> None:
+def test_those_who_wait_go_together_and_each_gets_its_own(
+    intake: Slow, grouped: GroupedIntake
+) -> None:
     async def send() -> list[Any]:
         first = asyncio.create_task(grouped.accept("first"))
         assert await asyncio.to_thread(intake.asked.wait, 5)
@@ -72,7 +74,9 @@ def test_those_who_wait_go_together_and_each_gets_its_own(intake: Slow, grouped:
     ]
 
 
-def test_all_of_a_group_are_told_of_a_broker_that_is_away(intake: Slow, grouped: Grouped) -> None:
+def test_all_of_a_group_are_told_of_a_broker_that_is_away(
+    intake: Slow, grouped: GroupedIntake
+) -> None:
     intake.fails = True
     intake.let.set()
 

@@ -16,14 +16,14 @@ from tests.fixtures.listening import Listening, Screen
 
 def spoken(attempts: Sequence[Sequence[str | None]]) -> list[Chunk]:
     """The pieces of some attempts at one step; None is a model that gave up."""
-    pieces: list[Chunk] = []
+    chunks: list[Chunk] = []
     for attempt, texts in enumerate(attempts, start=1):
         place, offset = TextPosition(attempt, 0), 0
         for text in [*([""] if attempt > 1 else []), *texts]:
             kind = Kind.TEXT if text else Kind.FALLBACK if text is None else Kind.RETRY
             offset = offset if text else 0
             behind = TextPosition(attempt, place.said + (len(text) if text else 1))
-            pieces.append(
+            chunks.append(
                 Chunk(
                     place=behind,
                     before=place.said,
@@ -34,27 +34,27 @@ def spoken(attempts: Sequence[Sequence[str | None]]) -> list[Chunk]:
                 )
             )
             place, offset = behind, offset + len(text or "")
-    return pieces
+    return chunks
 
 
-def truth(pieces: Sequence[Chunk]) -> str:
+def truth(chunks: Sequence[Chunk]) -> str:
     text = ""
-    for piece in pieces:
-        text = text + piece.text if piece.kind is Kind.TEXT else ""
+    for chunk in chunks:
+        text = text + chunk.text if chunk.kind is Kind.TEXT else ""
     return text
 
 
-def channel_of(pieces: list[Chunk]) -> Channel:
+def channel_of(chunks: list[Chunk]) -> Channel:
     channel = Channel("d")
-    for start in range(0, len(pieces) + 1, CHUNK):
-        channel.hear(pieces[start : start + CHUNK], None)
+    for start in range(0, len(chunks) + 1, CHUNK):
+        channel.append(chunks[start : start + CHUNK], None)
     return channel
 
 
 def receive(channel: Channel, cursor: str | None, screen: Screen) -> tuple[str, list[str]]:
     """Everything there is; the cursor behind it and the names of the events."""
     listener = LiveTextListener(channel, cursor)
-    body = b"".join(iter(listener.take, b""))
+    body = b"".join(iter(listener.next_batch, b""))
     listening = Listening(body.decode().split("\n"), screen)
     names = [name for name, _ in listening.rest()]
     return listening.cursor or cursor or "", names
@@ -67,11 +67,11 @@ texts = st.lists(st.none() | st.text(min_size=1, max_size=5), max_size=6)
 def test_who_leaves_anywhere_and_comes_back_shows_the_text_once(
     attempts: list[list[str | None]], seen: int
 ) -> None:
-    pieces = spoken(attempts)
+    chunks = spoken(attempts)
     screen = Screen()
-    cursor, names = receive(channel_of(pieces[:seen]), None, screen)
-    _, more = receive(channel_of(pieces), cursor or None, screen)
-    assert screen.text == truth(pieces)
+    cursor, names = receive(channel_of(chunks[:seen]), None, screen)
+    _, more = receive(channel_of(chunks), cursor or None, screen)
+    assert screen.text == truth(chunks)
     assert "resync" not in names + more
     assert screen.gaps == 0
 
@@ -80,15 +80,15 @@ def test_who_leaves_anywhere_and_comes_back_shows_the_text_once(
 def test_who_comes_too_late_is_told_to_forget(
     attempts: list[list[str | None]], seen: int, trimmed: int
 ) -> None:
-    pieces = spoken(attempts)
+    chunks = spoken(attempts)
     screen = Screen()
-    cursor, _ = receive(channel_of(pieces[:seen]), None, screen)
-    kept = pieces[trimmed:]
+    cursor, _ = receive(channel_of(chunks[:seen]), None, screen)
+    kept = chunks[trimmed:]
     _, names = receive(channel_of(kept), cursor or None, screen)
     if trimmed > seen and kept and kept[0].before:
         assert names[0] == "resync"
     # Nothing is doubled, and nothing void is left.
-    assert truth(pieces).endswith(screen.text) or not kept
+    assert truth(chunks).endswith(screen.text) or not kept
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "1-3", "7-1", "1-999"])
@@ -101,15 +101,17 @@ def test_a_cursor_of_nowhere_starts_anew(cursor: str) -> None:
 
 
 def test_a_place_is_looked_for_only_when_all_that_was_kept_is_there() -> None:
-    pieces = spoken([[f"{number} " for number in range(CHUNK + 3)]])
+    chunks = spoken([[f"{number} " for number in range(CHUNK + 3)]])
     channel = Channel("d")
-    listener = LiveTextListener(channel, str(pieces[CHUNK].place))
-    assert listener.take() == b""
-    channel.hear(pieces[:CHUNK], None)
-    assert listener.take() == b""
-    channel.hear(pieces[CHUNK:], None)
+    listener = LiveTextListener(channel, str(chunks[CHUNK].place))
+    assert listener.next_batch() == b""
+    channel.append(chunks[:CHUNK], None)
+    assert listener.next_batch() == b""
+    channel.append(chunks[CHUNK:], None)
     events = [
-        json.loads(line[6:]) for line in listener.take().decode().split("\n") if "data" in line
+        json.loads(line[6:])
+        for line in listener.next_batch().decode().split("\n")
+        if "data" in line
     ]
     assert [event["text"] for event in events] == [f"{CHUNK + 1} ", f"{CHUNK + 2} "]
 
@@ -118,7 +120,7 @@ def test_an_end_comes_behind_everything_that_was_said() -> None:
     channel = channel_of(spoken([["one ", "two"]]))
     listener = LiveTextListener(channel, None)
     outcome: dict[str, Any] = {"state": "completed"}
-    channel.hear([], outcome)
+    channel.append([], outcome)
     assert not listener.finished
-    assert listener.take()
+    assert listener.next_batch()
     assert listener.finished

@@ -1,4 +1,4 @@
-"""What `make` does first: an environment that matches the lock, made once and only when needed."""
+"""The first step of `make`: an environment that matches the lock, made only when needed."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ class Clone:
         )
 
     def installs(self) -> list[str]:
-        """What uv was asked to do since the last time, its version aside."""
+        """The requests to uv since the last time, without those for its version."""
         calls = self.path / "calls"
         done = calls.read_text().splitlines() if calls.exists() else []
         calls.unlink(missing_ok=True)
@@ -107,3 +107,12 @@ def crippled_python(clone: Clone) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text("import sys; sys.modules['ensurepip'] = None")
     return folder
+
+
+def test_each_stage_says_what_comes(clone: Clone) -> None:
+    (clone.folder / "compose" / "requirements.lock").write_text(
+        "one==1 \\\n    --hash=sha256:0\ntwo==2 ; python_version < '3.12' \\\n    --hash=sha256:1\n"
+    )
+    lines = clone.bootstrap().stderr.splitlines()
+    assert lines[0].startswith("bootstrap: installing 2 packages with uv: ")
+    assert lines[1:] == ["bootstrap: installing this project ...", "bootstrap: ready"]

@@ -1,4 +1,4 @@
-"""What receivers are told of an outcome, in fields and in words."""
+"""The message about an outcome, in fields and as text."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fleet.delivery.claims import PendingDelivery
-from fleet.delivery.message import cloud_event, in_words, message
+from fleet.delivery.message import as_text, cloud_event, message
 
 RECORD = {
     "id": "d1",
@@ -92,7 +92,7 @@ def test_an_outcome_in_fields_and_in_words(
         "timestamp": "2023-11-14T22:13:20.000Z",
         "data": {**COMMON, **data},
     }
-    assert in_words(outcome) == words
+    assert as_text(outcome) == words
     event = cloud_event(outcome)
     assert (event["id"], event["type"], event["subject"]) == ("d1.1.upstream", kind, "e1")
     assert (event["specversion"], event["data"]) == ("1.0", said["data"])
@@ -109,5 +109,5 @@ def test_the_end_of_a_chain() -> None:
         ("gem", None),
     ]
     sentence = "Chain release did not complete event e1: it is dead (stage 2 (gem) failed)."
-    assert in_words(ended) == sentence
-    assert in_words(told("completed", chain="release", why="through")) == "y"
+    assert as_text(ended) == sentence
+    assert as_text(told("completed", chain="release", why="through")) == "y"

@@ -1,13 +1,13 @@
 """The throttle of system 003, sample by sample."""
 
-from fleet.delivery.throttle import Sample, Throttle
+from fleet.delivery.throttle import AttemptKind, Throttle
 
-FAILED: list[Sample] = ["failed"]
-UNVERIFIED: list[Sample] = ["unverified"]
-ACK: list[Sample] = ["ack"]
+FAILED: list[AttemptKind] = ["failed"]
+UNVERIFIED: list[AttemptKind] = ["unverified"]
+ACK: list[AttemptKind] = ["ack"]
 
 
-def after(*samples: Sample) -> list[tuple[int, int, int]]:
+def after(*samples: AttemptKind) -> list[tuple[int, int, int]]:
     """(delay, failures, streak) after each."""
     throttle, seen = Throttle(), []
     for sample in samples:

@@ -23,8 +23,7 @@ def test_the_table_is_read() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *(keys.EPOCH, keys.COUNTS, keys.FENCES, keys.TOTALS, keys.BUS, keys.INDEX, keys.ENDED),
-        *(keys.DEAD, keys.RETRY, keys.DEADLINES, keys.BEAT, keys.READY),
+        *(keys.EPOCH, keys.COUNTS, keys.BUS, keys.INDEX, keys.DEAD, keys.BEAT, keys.READY),
         *(keys.TOKENS, keys.ACCESS_NEWS),
         *(keys.due("a"), keys.agent("a"), keys.lease("a"), keys.commands("a"), keys.turn("sweep")),
         *(keys.dispatch("i"), keys.journal("i"), keys.outcome("i"), keys.event("d")),

@@ -31,7 +31,7 @@ def remind(after_s: float = 0.05) -> threading.Timer:
 
 
 def retry_for_ever() -> None:
-    """What a client does that takes a time limit for a network error."""
+    """A client that mistakes a time limit for a network error."""
     while True:
         try:
             time.sleep(1)
@@ -58,7 +58,7 @@ def test_gets_through_a_socket_that_blocks() -> None:
 
 
 def test_is_raised_once() -> None:
-    """So that what cleans up after the first is not torn up by a second."""
+    """A second limit must not interrupt the cleaning up after the first."""
     cleaned = []
 
     def turn() -> None:

@@ -175,7 +175,7 @@ def test_a_tier_leaves_time_for_those_after_it(provider: Provider) -> None:
     [
         ("https://127.0.0.1:{port}/v1", "it does not speak TLS as it should"),
         ("http://no-such-host.invalid/v1", "its name is not known"),
-        ("http://127.0.0.1:1/v1", "nobody listens at its address"),
+        ("http://127.0.0.1:1/v1", "no server listens at its address"),
     ],
 )
 def test_what_was_in_the_way_is_said(provider: Provider, base: str, why: str) -> None:

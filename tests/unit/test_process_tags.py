@@ -30,7 +30,7 @@ def forget() -> None:
     """As a process that has taken nothing over."""
     for sign in tag_descriptors():
         os.close(sign)
-    process_tags._signs.clear()
+    process_tags._descriptors.clear()
 
 
 @pytest.fixture

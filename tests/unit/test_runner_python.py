@@ -22,8 +22,7 @@ from fleet.config.agents import AgentConfig
 from fleet.ledger import operations
 from fleet.store import Store
 from fleet.turn.live_text import BEGINNING, LiveText, subscribe
-from fleet.turn.runner import TurnFailed
-from fleet.turn.turn import Cancelled, Deadline, Turn
+from fleet.turn.turn import Cancelled, Deadline, Turn, TurnFailed
 from fleet.worker.lease import Lease
 from tasks.limits import soft_limit
 from tasks.runners import runner_for

@@ -89,7 +89,7 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 
 #: What a reader must find above a script: what it is given, what it answers, what stays true.
-LUA_LEGEND = ("-- ARGV ", "-- Keys ", "-- Returns ", "-- Invariants")
+LUA_LEGEND = ("-- ARGV\n", "-- Keys ", "-- Returns ", "-- Invariants")
 
 #: Folders that are not part of the project although they lie in a checkout.
 NOT_OURS = {".git", ".venv", ".fleet", ".hypothesis", "__pycache__", "build", "dist"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet.formats.terminal_text import sanitize
 from tasks.tools import abandoned
-from tasks.tools.calls import LEFT_BEHIND_MAX, PARALLEL, Job, cut, groups, run
+from tasks.tools.calls import ABANDONED_MAX, PARALLEL, Job, cut, groups, run
 from tests.fixtures.processes import wait_until
 
 
@@ -25,7 +25,7 @@ def texts(*jobs: Job) -> list[str]:
 
 @pytest.fixture
 def gate() -> Iterator[Event]:
-    """What hangs in a test ends with it."""
+    """A gate that ends hanging calls with their test."""
     gate = Event()
     yield gate
     gate.set()
@@ -93,7 +93,7 @@ def test_no_write_begins_while_an_earlier_one_goes_on(gate: Event) -> None:
 
 
 def test_too_many_that_hang_stop_all_calls(gate: Event) -> None:
-    texts(*[job(hang(gate), timeout_s=0.05)] * LEFT_BEHIND_MAX)
+    texts(*[job(hang(gate), timeout_s=0.05)] * ABANDONED_MAX)
     assert "took too long" in texts(job(lambda: "fine"))[0]
 
 

@@ -1,4 +1,4 @@
-"""What a Python function tells a model, and what becomes of a call of it."""
+"""A Python function's description for a model, and the results of its calls."""
 
 import json
 from typing import Any

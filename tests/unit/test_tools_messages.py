@@ -1,4 +1,4 @@
-"""What goes back to a model, and what a wrong configuration of tools says."""
+"""Messages that go back to a model, and errors of a wrong configuration of tools."""
 
 import json
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.config import settings
-from fleet.turn.runner import TurnFailed
-from tasks.tools import Toolset, asking, declined, numbered
+from fleet.turn.turn import TurnFailed
+from tasks.tools import Toolset, declined, numbered, portable
 
 
 def call(name: Any, arguments: Any, **more: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def call(name: Any, arguments: Any, **more: Any) -> dict[str, Any]:
 @given(name=st.none() | st.text(), arguments=st.none() | st.text() | st.lists(st.integers()))
 def test_any_provider_takes_back_what_a_model_asked(name: Any, arguments: Any) -> None:
     (asked,) = numbered([call(name, arguments)], 7)
-    (plain,) = asking({"role": "assistant", "tool_calls": [asked]})["tool_calls"]
+    (plain,) = portable({"role": "assistant", "tool_calls": [asked]})["tool_calls"]
     assert plain["id"] == "call_7"
     assert plain["type"] == "function"
     assert 0 < len(plain["function"]["name"]) <= 64
@@ -32,7 +32,7 @@ def test_any_provider_takes_back_what_a_model_asked(name: Any, arguments: Any) -
 def test_what_is_right_goes_back_as_it_came() -> None:
     asked = call("read_note", '{"name": "a"}', id="x", type="function")
     message = {"role": "assistant", "content": "so", "tool_calls": [asked]}
-    assert asking(message) == message
+    assert portable(message) == message
 
 
 def test_each_call_that_is_declined_has_its_answer() -> None:

@@ -1,1 +1,1 @@
-"""Callers of the API: access, middleware, rate limit, tickets."""
+"""Authentication of the API's callers: access, middleware, rate limit."""

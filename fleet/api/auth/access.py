@@ -1,13 +1,13 @@
-"""Who is calling, and may they. Every endpoint that needs to know asks here.
+"""Authentication: the caller of each request and its rights.
 
-While no token was ever created, everybody who can reach a loopback address may do everything; from
-the first one on each request needs a token, or a ticket that stands for one. An address that others
-can reach needs tokens from the start. What was closed stays closed while the process lives, also
+Until the first token exists, everybody who can reach a loopback address may do everything. From
+then on each request needs a token, or a ticket that stands for a token. An address that others can
+reach needs tokens from the start. An API that was closed stays closed while the process lives, even
 when the store is wiped.
 
-The table of tokens is as new as the request that is judged by it: a request waits for one look at
-the store, which it shares with all that came before the look began. The bus reader brings it up to
-date too, before any later entry (`fleet.api.bus.reader`).
+The token table is at least as new as the request that it authenticates: a request waits for one
+query of the store. All requests that arrive before the query begins share its result. The bus
+reader updates the table too, before any later entry (`fleet.api.bus.reader`).
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from http import HTTPStatus
 from time import monotonic
 
 from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from fleet.api.auth.rate_limit import Bucket
@@ -28,22 +30,22 @@ from fleet.errors import BrokerUnavailable, FleetError
 from fleet.store import Store
 from routing.event import SENT_LOCALLY
 
-#: An open API notices its first token after so long, at the latest.
+#: The longest time until an open API notices its first token.
 OPEN_POLL_INTERVAL_S = 1.0
 QUERY_TIMEOUT_S = 2.0
-#: An open API that was open a moment ago does not keep people waiting for a broker that hangs.
+#: While the API is open, a hanging broker delays a request no longer than this.
 OPEN_QUERY_TIMEOUT_S = 0.5
-#: The key of an ASGI scope under which its caller is kept.
+#: The key of the caller in an ASGI scope.
 CALLER = "fleet.caller"
-#: Names under which people put a token into a URL, where logs, proxies and browsers keep it.
+#: Query parameters that look like a token. A token in a URL leaks into logs and browsers.
 _IN_URL = frozenset({"token", "access_token", "api_key", "authorization"})
 
 
 @dataclass(frozen=True, slots=True)
 class ApiCaller:
-    """Who sent a request."""
+    """The caller of a request."""
 
-    token: Token | None  #: None where no token is asked for
+    token: Token | None  #: None where no token is needed
     rights: Rights
 
     @property
@@ -53,7 +55,7 @@ class ApiCaller:
 
     @property
     def body_bytes(self) -> int | None:
-        """The largest body that is taken from this caller, if smaller than from others."""
+        """The caller's own limit for a body; None: the general limit holds."""
         return self.token.body_bytes if self.token else None
 
 
@@ -61,50 +63,50 @@ ANYBODY = ApiCaller(None, ANYTHING)
 
 
 def caller_of(scope: Scope) -> ApiCaller:
-    """The caller of a request that the guard let in."""
+    """The caller of an admitted request."""
     caller: ApiCaller = scope[CALLER]
     return caller
 
 
 def rights_of(scope: Scope) -> Rights:
-    """What the caller of a request may do."""
+    """The rights of the caller of a request."""
     return caller_of(scope).rights
 
 
 class Access:
-    """The table of tokens of one API process. Used in one event loop."""
+    """The token table of one API process. Used in one event loop."""
 
     def __init__(
         self, store: Callable[[], Store], *, closed: bool = False, rate_per_s: float = 200.0
     ) -> None:
-        """`closed`: a token is needed even while there is none."""
+        """`closed`: every request needs a token, even while none exists."""
         self.closed = closed
-        self.changed: Callable[[], None] = lambda: None  #: called when the table is another one
+        self.changed: Callable[[], None] = lambda: None  #: called after each change of the table
         self._store = store
         self._rate_per_s = rate_per_s
-        self._lane = BoundedThreads("access", threads=1, backlog=256)
+        self._threads = BoundedThreads("access", threads=1, backlog=256)
         self._tokens: Mapping[str, Token] = {}
-        self._newest: str | None = None  #: the change that the table shows; None before the first
-        self._looked_at = float("-inf")
-        self._trouble = ""  #: why the last look found nothing
-        self._looking = asyncio.Lock()
+        self._newest: str | None = None  #: the newest change in the table
+        self._queried_at = float("-inf")
+        self._failure = ""  #: of the last query, where it failed
+        self._querying = asyncio.Lock()
         self._buckets: dict[str, Bucket] = {}
 
     @property
     def newest(self) -> str | None:
-        """Names the change of any token that the table shows last; None before the first look."""
+        """The id of the newest change in the table; None before the first query."""
         return self._newest
 
     @property
     def known(self) -> bool:
-        """True when the store has said which tokens there are."""
+        """True when the table has been read once."""
         return self._newest is not None
 
-    async def admit(self, scope: Scope, *, unsure: bool = False) -> ApiCaller:
-        """The caller of a request, who is kept in its scope. Raises Problem 400, 401, 429 or 503.
+    async def admit(self, scope: Scope, *, tentative: bool = False) -> ApiCaller:
+        """Authenticate a request and record its caller. Raises Problem or BrokerUnavailable.
 
-        With `unsure` an open API admits people before the store could be asked once: then there is
-        nothing to see yet, and `holds` decides again before there is.
+        With `tentative` an API that is not closed admits everybody until the first query succeeds.
+        There is nothing to see before, and `admits` decides again.
         """
         query = QueryParams(scope["query_string"]) if scope["query_string"] else {}
         if _IN_URL.intersection(query):
@@ -113,31 +115,33 @@ class Access:
         text = _bearer(Headers(scope=scope))
         ticket = query.get("ticket")
         if text is not None:
-            await self._look(monotonic())
+            await self._require_fresh(monotonic())
             caller = self._caller(tokens.match(text, self._tokens))
         elif ticket is not None:
             caller = await self._redeem(ticket)
         else:
-            await self._look(monotonic() - OPEN_POLL_INTERVAL_S, unsure=unsure and not self.closed)
+            await self._require_fresh(
+                monotonic() - OPEN_POLL_INTERVAL_S, tentative=tentative and not self.closed
+            )
             caller = self._caller(None) if self.closed else ANYBODY
         scope[CALLER] = caller
         if caller.token is not None:
             self._charge(caller.token)
         return caller
 
-    async def current(self) -> None:
-        """Let the table be as new as this call, where the store answers."""
-        await self._look(monotonic(), unsure=True)
+    async def refresh(self) -> None:
+        """Make the table as new as this call, where the store answers."""
+        await self._require_fresh(monotonic(), tentative=True)
 
-    def holds(self, caller: ApiCaller) -> bool:
-        """False when this caller would not be admitted any more."""
+    def admits(self, caller: ApiCaller) -> bool:
+        """False for a caller whose access has ended since it was admitted."""
         if caller.token is None:
             return not self.closed
-        kept = self._tokens.get(caller.token.id)
-        return kept is not None and kept.revoked_ms is None
+        token = self._tokens.get(caller.token.id)
+        return token is not None and token.revoked_ms is None
 
     def charge_batch(self, caller: ApiCaller, events: int) -> None:
-        """Count the events of a batch, whose request was counted as one."""
+        """Charge the further events of a batch; `admit` has charged one."""
         if caller.token is not None:
             self._bucket(caller.token).overdraw(events - 1)
 
@@ -154,14 +158,24 @@ class Access:
             self._buckets[token.id] = Bucket(token.rate_per_s or self._rate_per_s)
         return self._buckets[token.id]
 
-    async def ticket(self, caller: ApiCaller) -> str:
-        """A ticket for this caller. Raises BrokerUnavailable."""
-        token_id = caller.token.id if caller.token else ""
-        return await self._lane.run(lambda: tokens.issue_ticket(self._store(), token_id))
+    async def issue_ticket(self, request: Request) -> Response:
+        """`POST /tickets`: a ticket for the caller, valid for one request within half a minute.
+
+        A browser puts it into the URL of a WebSocket or an EventSource, which cannot send a header.
+        URLs are logged on their way; a used ticket is worthless.
+        """
+        token = caller_of(request.scope).token
+        token_id = token.id if token else ""
+        ticket = await self._threads.run(lambda: tokens.issue_ticket(self._store(), token_id))
+        return JSONResponse(
+            {"ticket": ticket, "expires_in_s": tokens.TICKET_S},
+            int(HTTPStatus.CREATED),
+            {"Cache-Control": "no-store"},
+        )
 
     def replace(self, newest: str, table: Mapping[str, Token]) -> None:
-        """The table is this one now."""
-        self._newest, self._tokens, self._trouble = newest, table, ""
+        """Replace the table."""
+        self._newest, self._tokens, self._failure = newest, table, ""
         self.closed = self.closed or bool(table)
         self._buckets = {i: bucket for i, bucket in self._buckets.items() if i in table}
         self.changed()
@@ -178,44 +192,44 @@ class Access:
         return ApiCaller(token, Rights(frozenset(token.scopes)))
 
     async def _redeem(self, ticket: str) -> ApiCaller:
-        token_id = await self._lane.run(lambda: tokens.use_ticket(self._store(), ticket))
-        await self._look(monotonic())
+        token_id = await self._threads.run(lambda: tokens.use_ticket(self._store(), ticket))
+        await self._require_fresh(monotonic())
         if token_id == "" and not self.closed:
             return ANYBODY
         token = self._tokens.get(token_id or "")
         return self._caller(token if token and token.revoked_ms is None else None)
 
-    async def _look(self, not_before: float, *, unsure: bool = False) -> None:
-        """Let the table be no older than `not_before`, or than the last try where that failed.
+    async def _require_fresh(self, not_before: float, *, tentative: bool = False) -> None:
+        """Query the store unless the table is as new as `not_before`.
 
-        With a table but without a store the table holds: who could revoke a token in one that is
-        away? Raises BrokerUnavailable without either.
+        After a failed query the last table stays valid: nobody can revoke a token while the store
+        is down. Raises BrokerUnavailable when there is no table yet.
         """
-        if self._trouble and self.known:  # what hangs is not asked for each request
+        if self._failure and self.known:  # do not query a hanging store for each request
             not_before = min(not_before, monotonic() - OPEN_POLL_INTERVAL_S)
-        if self._looked_at < not_before:
-            async with self._looking:
-                if self._looked_at < not_before:
-                    await self._look_now()
-        if self._trouble and not (self.known or unsure):
-            raise BrokerUnavailable(self._trouble)
+        if self._queried_at < not_before:
+            async with self._querying:
+                if self._queried_at < not_before:
+                    await self._query()
+        if self._failure and not (self.known or tentative):
+            raise BrokerUnavailable(self._failure)
 
-    async def _look_now(self) -> None:
+    async def _query(self) -> None:
         began = monotonic()
         was_open = self.known and not self.closed
         try:
             async with asyncio.timeout(OPEN_QUERY_TIMEOUT_S if was_open else QUERY_TIMEOUT_S):
-                newest, table = await self._lane.run(self._read)
+                newest, table = await self._threads.run(self._read)
         except (TimeoutError, FleetError) as error:
-            self._trouble = str(error) or "The broker does not say who may do what: try again."
+            self._failure = str(error) or "The broker does not say who may do what: try again."
         else:
-            self._trouble = ""
+            self._failure = ""
             if table is not None:
                 self.replace(newest, table)
-        self._looked_at = began
+        self._queried_at = began
 
     def _read(self) -> tuple[str, Mapping[str, Token] | None]:
-        """The newest change, and the table if it is another one; the table is never the older."""
+        """The newest change, and the table where it has changed. The table is the newer of both."""
         store = self._store()
         newest = tokens.last_change(store)
         return newest, None if newest == self._newest else tokens.read_all(store)

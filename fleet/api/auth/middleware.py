@@ -1,9 +1,9 @@
-"""The door: nobody passes whose request comes from a foreign page or who may not call at all.
+"""Middleware that rejects requests of foreign pages and of callers without access.
 
-A browser sends the requests of any page, from inside the network. So a request that changes
-something must not come from a page of another origin; and where no token is asked for, a name that
-is public DNS may have been pointed at this machine (DNS rebinding): only addresses and local names
-are served. Where one is asked for, a foreign page has none.
+A browser sends the requests of any page, also from inside the network. A request that changes
+something is therefore rejected when it comes from a page of another origin. While no token is
+needed, only addresses and local names are served: a public DNS name may have been pointed at this
+machine (DNS rebinding). Once tokens are needed, this check is off: a foreign page has no token.
 """
 
 import ipaddress
@@ -19,15 +19,14 @@ from fleet.api.request.problems import Problem, as_problem
 from fleet.errors import FleetError
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-#: What anybody may see who reaches the port: probes, the description, and the page that asks for a
-#: token.
+#: Paths without authentication: probes, the OpenAPI document, and the page that requests a token.
 _PUBLIC = re.compile(r"/|/livez|/readyz|/openapi\.json|/console/.*")
-#: What is let in by its signature: no page can make one, and no token is needed.
+#: Paths authenticated by a signature, which no foreign page can make.
 _SIGNED = re.compile(r"/callbacks/[^/]+")
-#: What admits people before the store has said whether there are tokens: it shows nothing then.
-_UNSURE = frozenset({"/health", "/metrics", "/bus", "/ws"})
-#: What any token opens, or checks its scopes by itself. Everything else is for admins, so that a
-#: path nobody thought of is closed.
+#: Paths that admit callers before the first query for tokens: they show nothing then.
+_TENTATIVE = frozenset({"/health", "/metrics", "/bus", "/ws"})
+#: Paths that need any token, or check scopes themselves. All others need the scope `admin`, so a
+#: forgotten path is closed.
 _ANY_TOKEN = re.compile(
     r"/health|/metrics|/mcp|/tickets|/events(/.+)?|/bus|/ws"
     r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
@@ -36,7 +35,7 @@ _ANY_TOKEN = re.compile(
 
 
 class AccessMiddleware:
-    """An ASGI middleware. `host` is the configured one, which is served whatever it is called."""
+    """An ASGI middleware. `host` is the configured name, which is always served."""
 
     def __init__(self, app: ASGIApp, host: str, access: Access) -> None:
         self._app = app
@@ -45,7 +44,7 @@ class AccessMiddleware:
         self._known: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on or refuse it."""
+        """Forward the request or reject it."""
         if scope["type"] in ("http", "websocket") and not _SIGNED.fullmatch(scope["path"]):
             try:
                 self._check_page(scope)
@@ -59,7 +58,7 @@ class AccessMiddleware:
         path = scope["path"]
         if _PUBLIC.fullmatch(path):
             return
-        caller = await self._access.admit(scope, unsure=path in _UNSURE)
+        caller = await self._access.admit(scope, tentative=path in _TENTATIVE)
         if not _ANY_TOKEN.fullmatch(path):
             caller.rights.need_admin()
 
@@ -70,7 +69,7 @@ class AccessMiddleware:
             if not self._is_local(host):
                 detail = "`Host` is a public name: use the address, or a name of the local network."
                 raise Problem(HTTPStatus.FORBIDDEN, "foreign-host", detail)
-            if len(self._known) < 16:  # few names are in use; the check is skipped for them
+            if len(self._known) < 16:  # a cache: few names are in use
                 self._known.add(host)
         origin = headers.get("origin")
         changes = scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS

@@ -1,15 +1,15 @@
-"""How much one caller may ask for: a bucket that fills at a rate, and may be overdrawn."""
+"""A token bucket for each caller; a batch may overdraw it."""
 
 from dataclasses import dataclass, field
 from time import monotonic
 
-#: A caller that was quiet may do this many seconds' worth at once.
+#: The capacity of a bucket, in seconds of its rate.
 BURST_S = 2.0
 
 
 @dataclass(slots=True)
 class Bucket:
-    """`per_s` units flow in each second, up to BURST_S of them, and at least one."""
+    """A bucket that gains `per_s` units a second and holds those of BURST_S, at least one."""
 
     per_s: float
     _level: float = field(init=False)
@@ -23,7 +23,7 @@ class Bucket:
         return max(1.0, self.per_s * BURST_S)
 
     def acquire(self) -> float:
-        """Take one unit; 0.0 when it was there, else the seconds until it is."""
+        """Acquire one unit and return 0.0, or return the seconds until there is one."""
         now = monotonic()
         self._level = min(self._top, self._level + (now - self._at) * self.per_s)
         self._at = now
@@ -33,8 +33,8 @@ class Bucket:
         return 0.0
 
     def overdraw(self, cost: float) -> None:
-        """Take what a request costs that was let in; what is missing is paid back by waiting.
+        """Charge an admitted request, even into debt; later requests wait until it is repaid.
 
-        Else a batch larger than the bucket could never pass.
+        Otherwise a batch larger than the bucket could never pass.
         """
         self._level -= cost

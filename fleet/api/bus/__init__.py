@@ -1,1 +1,1 @@
-"""The bus over HTTP: one reader, one buffer, many followers."""
+"""The bus over HTTP: one reader, one buffer, and a follower for each client."""

@@ -1,8 +1,8 @@
-"""The newest part of the bus in memory, rendered once for all clients and numbered.
+"""The newest entries of the bus in memory, numbered, and rendered once for all clients.
 
-A client's queue is its place in this log: what waits for it is what lies behind that place. So a
-thousand clients share one copy, a replay costs the store nothing, and a live entry comes after the
-replayed ones by construction.
+A client is a position in this buffer; all later entries wait for it. So a thousand clients share
+one copy, a replay costs the store nothing, and a live entry follows the replayed entries by
+construction.
 """
 
 import json
@@ -16,7 +16,7 @@ from fleet.ledger.bus import BusEvent
 
 @dataclass(frozen=True, slots=True)
 class BufferEntry:
-    """A bus entry, ready to send."""
+    """A rendered bus entry."""
 
     event: BusEvent
     place: Place
@@ -25,7 +25,7 @@ class BufferEntry:
 
 
 def render(event: BusEvent, *, cursor: bool = True) -> BufferEntry:
-    """An entry to send; without `cursor` a client's last event id stays as it is."""
+    """Render an entry; without `cursor` a client keeps its last event id."""
     text = json.dumps(event.to_wire(), separators=(",", ":"))
     name = f"{event.epoch}.{event.id}" if event.epoch else event.id
     sse = f"id: {name}\ndata: {text}\n\n" if cursor else f"data: {text}\n\n"
@@ -33,17 +33,17 @@ def render(event: BusEvent, *, cursor: bool = True) -> BufferEntry:
 
 
 class EventBuffer:
-    """At least the newest `capacity` entries since it was filled. Numbers only grow."""
+    """A buffer of at least the newest `capacity` entries since `refill`. Numbers only grow."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity  #: also how far back a client may go
         self._entries: list[BufferEntry] = []
         self._floor = BEGINNING
-        self.start = 0  #: number of the oldest entry held
+        self.start = 0  #: number of the oldest entry
 
     @property
     def end(self) -> int:
-        """The number that the next entry will get."""
+        """The number of the next entry."""
         return self.start + len(self._entries)
 
     def append(self, entries: Iterable[BufferEntry]) -> None:
@@ -56,18 +56,18 @@ class EventBuffer:
             self.start += gone
 
     def refill(self, entries: Sequence[BufferEntry], floor: Place) -> None:
-        """Start anew, with `entries`; everything after `floor` is among them."""
+        """Replace the content by `entries`, which are all entries after `floor`."""
         self.start = self.end
         self._entries = list(entries)
         self._floor = floor
 
     def after(self, place: Place) -> int | None:
-        """The number of the first entry after `place`; None when the log begins later."""
+        """The number of the first entry after `place`; None when the buffer begins later."""
         if place < self._floor:
             return None
         return self.start + bisect_right(self._entries, place, key=lambda entry: entry.place)
 
     def slice(self, start: int, count: int) -> list[BufferEntry]:
-        """Up to `count` entries from number `start`, which must be held."""
+        """Up to `count` entries from number `start`, which must be in the buffer."""
         first = start - self.start
         return self._entries[first : first + count]

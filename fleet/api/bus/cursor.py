@@ -1,7 +1,7 @@
-"""A client's place on the bus, and whether it can go on from there without a hole.
+"""A client's place on the bus, and the check that it can resume there without a gap.
 
-On the wire a place is `<epoch>.<stream id>`; a bare stream id is taken too. The epoch names the
-life of the data set, so that a place on a wiped or restored broker is told from one on this.
+On the wire a place is `<epoch>.<stream id>`; a bare stream id is accepted too. The epoch identifies
+the data set: a place from a wiped or restored broker is recognised by it.
 """
 
 import re
@@ -18,7 +18,7 @@ _CURSOR = re.compile(r"(?:([0-9A-Za-z_-]{1,64})\.)?([0-9]{1,20})(?:-([0-9]{1,20}
 
 
 class Resync(StrEnum):
-    """Why a client must fetch the state again before it goes on; the `reason` it is told."""
+    """The `reason` of a `resync_required`: the client must fetch the state again."""
 
     INVALID = "invalid_last_event_id"
     TRIMMED = "trimmed"
@@ -30,14 +30,14 @@ class Resync(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last entry that a client has seen."""
+    """The last entry seen by a client."""
 
     epoch: str | None
     place: Place
 
 
 def parse_cursor(text: str) -> Cursor | None:
-    """The cursor, or None when it is malformed."""
+    """Parse a cursor; None when it is malformed."""
     found = _CURSOR.fullmatch(text)
     if found is None:
         return None
@@ -46,13 +46,13 @@ def parse_cursor(text: str) -> Cursor | None:
 
 
 def place_of(entry_id: str) -> Place:
-    """A stream id as numbers."""
+    """Parse a stream id."""
     millis, _, number = entry_id.partition("-")
     return int(millis), int(number or 0)
 
 
 def verdict(cursor: Cursor, window: Window) -> Resync | None:
-    """Why the stream cannot be resumed at `cursor`, or None when everything after it is there."""
+    """The reason why the stream cannot be resumed at `cursor`; None when it can."""
     if cursor.epoch is not None and cursor.epoch != window.epoch:
         return Resync.EPOCH_CHANGED
     if cursor.place > place_of(window.last):
@@ -63,5 +63,5 @@ def verdict(cursor: Cursor, window: Window) -> Resync | None:
         reached = cursor.place >= place_of(window.first)
     if reached or (cursor.place == BEGINNING and not window.trimmed):
         return None
-    # Nothing was ever taken from this stream, so an entry before its first was on another one.
+    # Nothing was ever trimmed: an entry before the first one was on another stream.
     return Resync.TRIMMED if window.trimmed else Resync.EPOCH_CHANGED

@@ -1,4 +1,4 @@
-"""One client of the bus: its place in the hub's log, and why it may have to fetch the state."""
+"""One client of the bus: its place in the hub's buffer, and the reasons to fetch the state."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,33 +16,33 @@ from fleet.ledger.bus import BusEvent
 if TYPE_CHECKING:
     from fleet.api.bus.hub import Hub
 
-#: Entries handed to a client at once; between two such chunks the other clients have their turn.
+#: Entries in one batch for a client; other clients are served between two batches.
 CHUNK = 200
-#: The same for missed entries: live ones do not wait behind a thousand replays.
+#: The same for missed entries: live entries do not wait behind a thousand replays.
 REPLAY_CHUNK = 50
-#: A client that has missed more fetches the state instead.
+#: A client that has missed more must fetch the state instead.
 REPLAY_MAX = 5000
-#: How long a new client waits for the reader to say whether there is a bus.
-CONNECT_S = 2.0
-#: How often a client that has no place yet, because the broker is away, looks for one.
-UNPLACED_S = 1.0
+#: How long a new client waits for the reader's first result.
+CONNECT_TIMEOUT_S = 2.0
+#: How often a client without a place, because the broker is away, tries to get one.
+PLACE_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """The entries a client asked for; an empty set means any."""
+class BusFilter:
+    """A client's selection of entries; an empty set selects all."""
 
     agents: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()
     sessions: frozenset[str] = frozenset()
 
     @property
-    def everything(self) -> bool:
-        """True when no entry is left out."""
+    def matches_all(self) -> bool:
+        """True when every entry is selected."""
         return not (self.agents or self.types or self.sessions)
 
-    def has(self, event: BusEvent) -> bool:
-        """True when the client asked for this entry."""
+    def matches(self, event: BusEvent) -> bool:
+        """True when this entry is selected."""
         fields = event.fields
         return (
             (not self.agents or fields.get("agent") in self.agents)
@@ -52,116 +52,116 @@ class Wanted:
 
 
 class Follower:
-    """Made by `Hub.follow`; read by one task with `next`, in the hub's event loop.
+    """A client, created by `Hub.follow` and read by one task with `next`, in the hub's event loop.
 
-    Entries come in order, each once, none left out: or a `resync_required` comes in their stead.
+    Entries come in order, each once. A gap is announced by a `resync_required` in its place.
     """
 
     def __init__(
         self,
         hub: "Hub",
         cursor: str | None,
-        wanted: Wanted,
+        bus_filter: BusFilter,
         caller: ApiCaller = ANYBODY,
         name: str = "",
     ) -> None:
         self.wake = asyncio.Event()
-        self.gone = False  #: set by whoever sees the client hang up
+        self.gone = False  #: set when the client hangs up
         self.caller = caller
-        self.name = name  #: where it is connected from
-        self.dismissed = False  #: it may see nothing any more
-        self.evicted = False  #: set by whoever sees that it takes nothing
+        self.name = name  #: address of the client
+        self.dismissed = False  #: its access has ended
+        self.evicted = False  #: set when the client reads nothing
         self.on_dismissal: Callable[[], object] = self.wake.set
         self._hub = hub
-        self._asked = cursor
+        self._raw_cursor = cursor
         self._cursor = parse_cursor(cursor) if cursor is not None else None
-        self._wanted = wanted
-        self._number: int | None = None  #: of the next entry; None while there is no place yet
+        self._filter = bus_filter
+        self._number: int | None = None  #: of the next entry; None before it has a place
         self._passed: Place = self._cursor.place if self._cursor else BEGINNING
         self._replaying = False
         self._outages = hub.outages
-        self._lives = hub.lives
-        self._away_told = False
-        #: The reserved slot: looked at before any entry, and no entry can fill it.
+        self._epoch_changes = hub.epoch_changes
+        self._outage_notified = False
+        #: Sent before any entry, and never displaced by one.
         self._notices: list[BufferEntry] = []
 
     @property
     def lag(self) -> int:
-        """How many entries are before it."""
+        """The number of entries that wait for the client."""
         return 0 if self._number is None else self._hub.log.end - self._number
 
     @property
     def position(self) -> str | None:
-        """The cursor behind which the next entry comes; None while there is no place yet."""
+        """The cursor of the client's place; None before it has one."""
         if self._number is None:
             return None
         place = f"{self._passed[0]}-{self._passed[1]}"
         return f"{self._hub.epoch}.{place}" if self._hub.epoch else place
 
     async def next(self, timeout_s: float) -> list[BufferEntry] | None:
-        """What to send: entries, nothing when the time is over, None when the client must leave."""
+        """The next entries; an empty list after `timeout_s`; None when the client must leave."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
-        while not self._over():
+        while not self._finished():
             self.wake.clear()
             await self.reconcile()
-            if self._over():
+            if self._finished():
                 break
-            if batch := self._take():
+            if batch := self._next_batch():
                 return batch
-            if self.lag:  # nothing of this chunk was wanted
+            if self.lag:  # no entry of this batch was selected
                 await asyncio.sleep(0)
                 continue
-            look_again = until if self._number is not None else loop.time() + UNPLACED_S
+            retry_at = until if self._number is not None else loop.time() + PLACE_RETRY_S
             try:
-                async with asyncio.timeout_at(min(until, look_again)):
+                async with asyncio.timeout_at(min(until, retry_at)):
                     await self.wake.wait()
             except TimeoutError:
                 if loop.time() >= until:
                     return []
         return None
 
-    def evict(self) -> None:
-        """From now on not one entry more, not even those that wait."""
+    def dismiss(self) -> None:
+        """End the client's access at once; waiting entries are not sent."""
         self.dismissed = True
         self.on_dismissal()
 
-    def _over(self) -> bool:
+    def _finished(self) -> bool:
         return self._hub.closing or self.gone or self.dismissed
 
     async def reconcile(self) -> None:
-        """Find the client's place, if it has none and the broker answers."""
+        """Find a place for the client, if it has none and the broker answers."""
         if self._number is not None:
             if self._replaying:
                 await self._hub.replay_turn()
             return
         hub = self._hub
-        if not (hub.up or hub.away or self._away_told):
+        if not (hub.up or hub.away or self._outage_notified):
             await self._connected()
         if not hub.up:
-            self._tell_away()
-        elif self._asked is None:
-            # Who came while the broker was away must fetch what happened until now.
-            self._jump(Resync.BUS_UNAVAILABLE if self._away_told else None)
+            self._notify_outage()
+        elif self._raw_cursor is None:
+            # A client that came during an outage must fetch the state of now.
+            self._jump(Resync.BUS_UNAVAILABLE if self._outage_notified else None)
         elif self._cursor is None:
             self._jump(Resync.INVALID)
         else:
             await self._resume(self._cursor)
 
     async def _connected(self) -> None:
-        """Wait until the reader has met the broker or failed to, or CONNECT_S."""
+        """Wait for the reader's first result, at most CONNECT_TIMEOUT_S."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(CONNECT_S):
-                while not (self._hub.up or self._hub.away or self._over()):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                while not (self._hub.up or self._hub.away or self._finished()):
                     self.wake.clear()
                     await self.wake.wait()
 
     async def _resume(self, cursor: Cursor) -> None:
-        end = self._hub.log.end  # what comes while it waits is not what it missed
+        end = self._hub.log.end  # later entries do not count as missed
         try:
             window = await self._hub.window()
         except FleetError:
-            self._tell_away()
+            self._notify_outage()
             return
         reason = verdict(cursor, window)
         if reason is None:
@@ -169,20 +169,20 @@ class Follower:
             number = log.after(cursor.place)
             if number is not None and end - number <= REPLAY_MAX:
                 self._number, self._replaying = number, True
-                self._outages, self._lives = self._hub.outages, self._hub.lives
+                self._outages, self._epoch_changes = self._hub.outages, self._hub.epoch_changes
                 return
             reason = Resync.GAP_TOO_LARGE
         self._jump(reason)
 
-    def _take(self) -> list[BufferEntry]:
-        """Notices if there are any, else the wanted ones of the next chunk; moves the place."""
+    def _next_batch(self) -> list[BufferEntry]:
+        """Take the waiting notices, or the selected entries of the next batch."""
         hub = self._hub
         if self._number is not None:
             if self._outages != hub.outages:
                 self._outages = hub.outages
                 self._notify(Resync.BUS_UNAVAILABLE)
             limit = hub.log.end if self._replaying else hub.client_queue
-            if self._lives != hub.lives:
+            if self._epoch_changes != hub.epoch_changes:
                 self._jump(Resync.EPOCH_CHANGED)
             elif self._number < hub.log.start or self.lag > limit:
                 self._jump(Resync.SLOW_CONSUMER)
@@ -198,27 +198,27 @@ class Follower:
             self._passed = entries[-1].place
         if self._number == hub.log.end:
             self._replaying = False
-        if not self._wanted.everything:
-            entries = [entry for entry in entries if self._wanted.has(entry.event)]
+        if not self._filter.matches_all:
+            entries = [entry for entry in entries if self._filter.matches(entry.event)]
         hub.delivered += len(entries)
         return entries
 
     def _jump(self, reason: Resync | None) -> None:
-        """Go on from the newest entry; whatever lies between is covered by the notice."""
+        """Move to the newest entry; a notice with `reason` stands for the skipped entries."""
         hub = self._hub
         self._number, self._passed = hub.log.end, hub.head
         self._replaying = False
-        self._outages, self._lives = hub.outages, hub.lives
+        self._outages, self._epoch_changes = hub.outages, hub.epoch_changes
         if reason is not None:
             self._notify(reason)
 
-    def _tell_away(self) -> None:
-        if not self._away_told:
-            self._away_told = True
+    def _notify_outage(self) -> None:
+        if not self._outage_notified:
+            self._outage_notified = True
             self._notify(Resync.BUS_UNAVAILABLE)
 
     def _notify(self, reason: Resync) -> None:
-        """Its id is the place after which entries follow: a reconnect goes on from there."""
+        """Queue a `resync_required`. Its id is the client's place, so a reconnect resumes there."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         notice = BusEvent(
             id=f"{self._passed[0]}-{self._passed[1]}",

@@ -1,7 +1,7 @@
-"""The bus in one API process: one reader fills one log, and every client follows that.
+"""The bus in one API process: one reader fills one buffer, and every client follows it.
 
-What a client missed, and why, it finds out by itself when it looks (see `fleet.api.bus.follower`):
-a notice is a comparison of numbers, so no full queue can swallow it.
+A client detects its own gaps by comparing numbers (`fleet.api.bus.follower`), so no full queue can
+lose a notice.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 from fleet.api.auth.access import ANYBODY, Access, ApiCaller
 from fleet.api.bus.buffer import BufferEntry, EventBuffer
 from fleet.api.bus.cursor import BEGINNING, Place, place_of
-from fleet.api.bus.follower import REPLAY_MAX, Follower, Wanted
+from fleet.api.bus.follower import REPLAY_MAX, BusFilter, Follower
 from fleet.api.bus.reader import Reader
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.auth.tokens import Token
@@ -22,66 +22,66 @@ from fleet.ledger import bus
 from fleet.ledger.bus import Window
 from fleet.store import Store
 
-#: The log holds at least so many entries more: live ones do not push out what is replayed.
+#: Spare entries of the buffer: live entries do not displace entries under replay.
 REPLAY_MARGIN = 2000
-#: So many of the clients that are furthest behind are told one by one.
+#: How many of the slowest clients `state` lists.
 SLOWEST_MAX = 10
 WINDOW_TIMEOUT_S = 2.0
 
 
 class Hub:
-    """What all clients of this process share. Everything here runs in one event loop."""
+    """The shared part of all clients of this process. Used in one event loop."""
 
     def __init__(
-        self, store: Callable[[], Store], lane: BoundedThreads, client_queue: int, access: Access
+        self, store: Callable[[], Store], threads: BoundedThreads, client_queue: int, access: Access
     ) -> None:
         self.log = EventBuffer(REPLAY_MAX + REPLAY_MARGIN)
         self.epoch = ""
-        self.head: Place = BEGINNING  #: the newest place that was read
-        self.up = False  #: the log is what the bus holds, and grows with it
-        self.away = False  #: the broker did not answer; neither of both: the reader connects
-        self.outages = 0  #: how often the broker went away
-        self.lives = 0  #: how often the data set was another one
+        self.head: Place = BEGINNING  #: the newest place read
+        self.up = False  #: the buffer follows the bus
+        self.away = False  #: the broker did not answer; neither up nor away: the reader connects
+        self.outages = 0
+        self.epoch_changes = 0  #: how often the data set was replaced
         self.closing = False
         self.client_queue = client_queue
         self.followers: set[Follower] = set()
-        #: Since the start: entries taken by clients, clients cut off, and notices by reason.
+        #: Since the start: entries delivered, clients cut off, and notices by reason.
         self.delivered = 0
         self.evicted = 0
         self.resyncs: Counter[str] = Counter()
         self._store = store
-        self._lane = lane
+        self._threads = threads
         self._access = access
         access.changed = self._check_callers
         chunk = min(bus.CHUNK, client_queue)
         self._reader = Reader(store, self, chunk=chunk, history=self.log.capacity)
-        self._seen: Window | None = None
-        self._seen_at = float("-inf")
-        self._looking = asyncio.Lock()
+        self._window: Window | None = None
+        self._window_at = float("-inf")
+        self._querying = asyncio.Lock()
         self._replaying = asyncio.Lock()
 
     def start(self) -> None:
-        """Begin. Call in the event loop that serves the clients."""
+        """Start the reader. Call it in the event loop of the clients."""
         self._reader.start()
 
     def close(self) -> None:
-        """End every follower in order, and the reader; safe to repeat."""
+        """Stop every follower in order, and the reader; safe to repeat."""
         self.closing = True
         self._reader.stop()
         self._wake()
 
     async def follow(
-        self, cursor: str | None, wanted: Wanted, caller: ApiCaller = ANYBODY, name: str = ""
+        self, cursor: str | None, bus_filter: BusFilter, caller: ApiCaller = ANYBODY, name: str = ""
     ) -> Follower:
-        """A new client, placed behind `cursor`, or at the newest entry without one.
+        """Create a client behind `cursor`, or at the newest entry without a cursor.
 
-        Everything that enters the bus after this returns will reach the client.
+        Every entry that enters the bus after this returns reaches the client.
         """
-        follower = Follower(self, cursor, wanted, caller, name)
+        follower = Follower(self, cursor, bus_filter, caller, name)
         self.followers.add(follower)
-        self._reader.need()
-        if not self._access.holds(caller):  # no more, since it was let in
-            follower.evict()
+        self._reader.wake()
+        if not self._access.admits(caller):  # revoked since the request was admitted
+            follower.dismiss()
         try:
             await follower.reconcile()
         except BaseException:
@@ -90,14 +90,11 @@ class Hub:
         return follower
 
     def leave(self, follower: Follower) -> None:
-        """Forget a client."""
+        """Remove a client."""
         self.followers.discard(follower)
 
     def state(self) -> dict[str, Any]:
-        """The clients, for `/health` and metrics: how far behind they are, and what was done.
-
-        Call it in the event loop, where none comes or goes meanwhile.
-        """
+        """Figures about the clients, for `/health` and metrics. Call it in the event loop."""
         behind = [follower for follower in self.followers if follower.lag]
         behind.sort(key=lambda follower: -follower.lag)
         return {
@@ -112,49 +109,49 @@ class Hub:
         }
 
     async def replay_turn(self) -> None:
-        """Wait for the turn to send a chunk of missed entries: one client at a time.
+        """Wait for the turn to send a batch of missed entries: one client at a time.
 
-        Between two chunks everybody who has a live entry before it sends that.
+        Between two batches every client with a live entry sends it.
         """
         async with self._replaying:
             await asyncio.sleep(0.001)
 
     async def window(self) -> Window:
-        """What the stream holds, seen after this was called. Raises FleetError.
+        """The stream's range, queried after this call began. Raises FleetError.
 
-        A thousand clients that reconnect at once share one look: those who wait for it, take it.
+        Clients that wait at the same time share one query.
         """
-        asked = monotonic()
-        async with self._looking:
-            if self._seen_at < asked:
-                self._seen_at, self._seen = monotonic(), await self._look()
-            if self._seen is None:
-                raise BrokerUnavailable("The broker does not say what is on the bus.")
-            return self._seen
+        requested_at = monotonic()
+        async with self._querying:
+            if self._window_at < requested_at:
+                self._window_at, self._window = monotonic(), await self._query_window()
+            if self._window is None:
+                raise BrokerUnavailable("The bus cannot be read: the broker does not answer.")
+            return self._window
 
-    async def _look(self) -> Window | None:
+    async def _query_window(self) -> Window | None:
         try:
             async with asyncio.timeout(WINDOW_TIMEOUT_S):
-                return await self._lane.run(lambda: bus.window(self._store()))
+                return await self._threads.run(lambda: bus.window(self._store()))
         except (TimeoutError, FleetError):
             return None  # the reader logs why
 
-    # What the reader tells (`fleet.api.bus.reader.BusSink`):
+    # Called by the reader (`fleet.api.bus.reader.BusSink`):
 
-    def refill(self, window: Window, entries: list[BufferEntry], another_life: bool) -> None:
-        """The log starts anew."""
-        whole = len(entries) < self.log.capacity and not window.trimmed
+    def refill(self, window: Window, entries: list[BufferEntry], epoch_changed: bool) -> None:
+        """Refill the buffer."""
+        complete = len(entries) < self.log.capacity and not window.trimmed
         oldest = entries[0].place if entries else place_of(window.last)
-        self.log.refill(entries, BEGINNING if whole else oldest)
+        self.log.refill(entries, BEGINNING if complete else oldest)
         self.epoch = window.epoch or (entries[-1].event.epoch if entries else "")
         self.head = max([place_of(window.last), *(entry.place for entry in entries[-1:])])
-        self.lives += another_life
+        self.epoch_changes += epoch_changed
         self.resumed()
 
     def publish(self, epoch: str, entries: list[BufferEntry]) -> None:
-        """The log grows."""
+        """Append to the buffer."""
         if self.epoch not in ("", epoch):
-            self.lives += 1
+            self.epoch_changes += 1
             self.log.refill([], BEGINNING)
         self.epoch = epoch
         self.log.append(entries)
@@ -162,31 +159,31 @@ class Hub:
         self._wake()
 
     def resumed(self) -> None:
-        """The log is true again."""
+        """Mark the buffer as current again."""
         self.up, self.away = True, False
         self._wake()
 
     def lost(self) -> None:
-        """The log stands still."""
+        """Record an outage."""
         self.outages += self.up
         self.up, self.away = False, True
         self._wake()
 
-    def may_rest(self) -> bool:
-        """Without a client the log need not grow; it is not true then."""
+    def may_idle(self) -> bool:
+        """True when no client follows; the buffer is not current from then on."""
         if self.followers:
             return False
         self.up = False
         return True
 
-    def tokens(self, newest: str, table: Mapping[str, Token]) -> None:
-        """Who may follow has changed."""
+    def update_tokens(self, newest: str, table: Mapping[str, Token]) -> None:
+        """Forward a change of the tokens to the access table."""
         self._access.replace(newest, table)
 
     def _check_callers(self) -> None:
         for follower in self.followers:
-            if not self._access.holds(follower.caller):
-                follower.evict()
+            if not self._access.admits(follower.caller):
+                follower.dismiss()
 
     def _wake(self) -> None:
         for follower in self.followers:

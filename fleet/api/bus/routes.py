@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
 from fleet.api.auth.access import caller_of, rights_of
-from fleet.api.bus.follower import Follower, Wanted
+from fleet.api.bus.follower import BusFilter, Follower
 from fleet.api.bus.hub import Hub
 from fleet.api.request.parameters import choices, texts
 from fleet.api.request.problems import Problem, as_problem
@@ -21,13 +21,13 @@ from fleet.ledger import bus
 
 #: Below the idle limits of common proxies (nginx: 60 s), and often enough to notice a dead peer.
 HEARTBEAT_S = 15.0
-#: A browser comes back after so long, by chance, so that a thousand do not come at once.
+#: Reconnect delay of a browser, drawn at random: a thousand do not come back at once.
 RETRY_MS = (500, 3000)
 
 SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+    (b"x-accel-buffering", b"no"),  # nginx would buffer events
 ]
 #: WebSocket close codes (RFC 6455 and its registry).
 TRY_AGAIN_LATER, SERVICE_RESTART, POLICY_VIOLATION = 1013, 1012, 1008
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Evicted(Exception):
-    """The client took nothing for too long."""
+    """The client has read nothing for too long."""
 
 
 class BusRoutes:
@@ -45,21 +45,21 @@ class BusRoutes:
     def __init__(self, hub: Hub, settings: Settings) -> None:
         self._hub = hub
         self._agents = settings.agents
-        self._tries = settings.bus.evict_after_failures
-        #: One try to hand over bytes; several in a row that fail mean that nobody reads.
+        self._attempts = settings.bus.evict_after_failures
+        #: Time limit of one attempt to send; several failures in a row mean that nobody reads.
         self._send_s = settings.bus.send_timeout_s
 
     async def sse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Follow the bus as server-sent events."""
         query = QueryParams(scope["query_string"])
-        wanted = self._wanted(query, scope)
+        bus_filter = self._filter(query, scope)
         if scope["method"] == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
             await send({"type": "http.response.body"})
             return
         # A browser that reconnects keeps the URL and adds the header: the header is newer.
         cursor = Headers(scope=scope).get("last-event-id") or query.get("last-event-id")
-        follower = await self._follow(cursor or None, wanted, scope)
+        follower = await self._follow(cursor or None, bus_filter, scope)
 
         async def pump() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
@@ -80,12 +80,12 @@ class BusRoutes:
         query = QueryParams(scope["query_string"])
         await receive()
         try:
-            wanted = self._wanted(query, scope)
+            bus_filter = self._filter(query, scope)
         except (Problem, Forbidden) as problem:
             await as_problem(problem).to_response()(scope, receive, send)
             return
         cursor = query.get("last-event-id") or None
-        follower = await self._follow(cursor, wanted, scope)
+        follower = await self._follow(cursor, bus_filter, scope)
 
         async def pump() -> None:
             await send({"type": "websocket.accept"})
@@ -95,16 +95,16 @@ class BusRoutes:
 
         await self._run(pump, follower, receive, "websocket.disconnect")
         if not follower.gone:
-            code, reason = _farewell(follower)
-            # To one that reads nothing the code may not get through; the connection ends anyway.
+            code, reason = _close_reason(follower)
+            # A client that reads nothing may not get the code; the connection ends anyway.
             with suppress(Evicted):
-                tries = 1 if follower.evicted else self._tries
+                attempts = 1 if follower.evicted else self._attempts
                 message = {"code": code, "reason": reason}
-                await self._send(send, message, "websocket.close", tries)
+                await self._send(send, message, "websocket.close", attempts)
 
-    async def _follow(self, cursor: str | None, wanted: Wanted, scope: Scope) -> Follower:
+    async def _follow(self, cursor: str | None, bus_filter: BusFilter, scope: Scope) -> Follower:
         host, port = scope.get("client") or ("unknown", 0)
-        return await self._hub.follow(cursor, wanted, caller_of(scope), f"{host}:{port}")
+        return await self._hub.follow(cursor, bus_filter, caller_of(scope), f"{host}:{port}")
 
     async def _run(
         self,
@@ -113,7 +113,7 @@ class BusRoutes:
         receive: Receive,
         end: str,
     ) -> None:
-        """Serve one client until it leaves, is cut off or is dismissed: then in mid-send, too."""
+        """Serve one client until it leaves, is evicted or, even in mid-send, is dismissed."""
         pumping = asyncio.create_task(pump())
         follower.on_dismissal = pumping.cancel
         watcher = asyncio.create_task(_watch(receive, follower, end))
@@ -136,8 +136,8 @@ class BusRoutes:
             self._hub.leave(follower)
             watcher.cancel()
 
-    def _wanted(self, query: QueryParams, scope: Scope) -> Wanted:
-        """What the client asks for, within what it may see: on replay and live alike."""
+    def _filter(self, query: QueryParams, scope: Scope) -> BusFilter:
+        """The client's filter within its rights, for replayed and live entries alike."""
         rights = rights_of(scope)
         agents = choices(query, "agent", self._agents)
         for agent in agents:
@@ -146,7 +146,7 @@ class BusRoutes:
             agents = rights.readable(self._agents)
             if not agents:
                 rights.need_read("*")
-        return Wanted(
+        return BusFilter(
             agents=agents,
             types=choices(query, "type", bus.TYPES),
             sessions=texts(query, "session"),
@@ -157,14 +157,14 @@ class BusRoutes:
         send: Send,
         message: Mapping[str, Any],
         kind: str = "http.response.body",
-        tries: int | None = None,
+        attempts: int | None = None,
     ) -> None:
-        """Hand a message over; the server takes it whole or, with its buffer full, not at all."""
-        whole: Message = {"type": kind, **message}
-        for _ in range(tries or self._tries):
+        """Send a message; while its buffer is full, the server takes nothing. Raises Evicted."""
+        framed: Message = {"type": kind, **message}
+        for _ in range(attempts or self._attempts):
             try:
                 async with asyncio.timeout(self._send_s):
-                    await send(whole)
+                    await send(framed)
                     return
             except TimeoutError:
                 continue
@@ -172,15 +172,15 @@ class BusRoutes:
 
 
 async def _watch(receive: Receive, follower: Follower, end: str) -> None:
-    """Let the follower know at once when its client hangs up; what a client says is not for us."""
+    """Notify the follower when its client hangs up; messages of the client are ignored."""
     while (await receive())["type"] != end:
         pass
     follower.gone = True
     follower.wake.set()
 
 
-def _farewell(follower: Follower) -> tuple[int, str]:
-    """The close code and its reason."""
+def _close_reason(follower: Follower) -> tuple[int, str]:
+    """The WebSocket close code and its reason."""
     if follower.dismissed:
         return POLICY_VIOLATION, "the token was revoked, or is needed now"
     if follower.evicted:

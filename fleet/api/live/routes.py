@@ -1,9 +1,9 @@
-"""`GET /dispatches/{id}/stream`: what a turn says as server-sent events, and then its outcome.
+"""`GET /dispatches/{id}/stream`: the live text of a turn as server-sent events, then its outcome.
 
 `token`    a piece of text: append it
-`reset`    a step begins anew: forget what you have of it and of later ones
-`resync`   pieces are missing: forget everything; what is still kept follows
-`outcome`  how it ended, with the whole answer; then the stream ends
+`reset`    a step begins anew: drop its text and the text of later steps
+`resync`   text is missing: drop everything; the stored text follows
+`outcome`  the ended dispatch with its whole answer; then the stream ends
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from fleet.store import keys
 from fleet.store.connection import reachable
 from fleet.turn.live_text import BEGINNING, Chunk, parse_position
 
-#: A client that takes nothing for so long is let go; it comes back with its last event id.
-SEND_S = 5.0
-#: Pieces and, about, bytes handed over at once. Between two such chunks the others have their turn,
-#: and a slow client need take no more than one within SEND_S.
+#: A client that reads nothing for this long is cut off; it can resume with its last event id.
+SEND_TIMEOUT_S = 5.0
+#: The size of one send in chunks and, about, in bytes. Other clients are served between two sends.
+#: A slow client has SEND_TIMEOUT_S for each.
 CHUNK, CHUNK_BYTES = 200, 32 * 1024
 
 
@@ -35,61 +35,61 @@ _log = logging.getLogger(__name__)
 
 
 class LiveTextListener:
-    """One client's place in a channel."""
+    """One client's position in a channel."""
 
     def __init__(self, channel: Channel, cursor: str | None) -> None:
         self._channel = channel
-        self._next = 0  #: index of the next piece
-        #: Behind what the client has; None where nobody knows what that is.
+        self._next = 0  #: index of the next chunk
+        #: The client's last chunk; None where its cursor is unknown.
         self._place = BEGINNING if cursor is None else parse_position(cursor)
         self._placed = cursor is None
 
-    def take(self) -> bytes:
-        """What to send next; empty when there is nothing new."""
-        pieces = self._channel.pieces
+    def next_batch(self) -> bytes:
+        """The next bytes to send; empty when there is nothing new."""
+        chunks = self._channel.chunks
         if not self._placed:
-            if not (self._channel.complete and pieces):
+            if not (self._channel.complete and chunks):
                 return b""
             self._placed = True
-            self._find(pieces)
+            self._find(chunks)
         parts: list[bytes] = []
         size = 0
-        for piece in pieces[self._next : self._next + CHUNK]:
+        for chunk in chunks[self._next : self._next + CHUNK]:
             if size > CHUNK_BYTES:
                 break
-            if self._place is None or not piece.follows(self._place):
+            if self._place is None or not chunk.follows(self._place):
                 reason = "invalid_last_event_id" if self._place is None else "trimmed"
                 parts.append(event("resync", {"reason": reason}))
             parts.append(self._channel.wire[self._next])
             size += len(parts[-1])
             self._next += 1
-            self._place = piece.place
+            self._place = chunk.place
         return b"".join(parts)
 
     @property
     def finished(self) -> bool:
-        """True when everything was taken and the dispatch has ended."""
-        return self._channel.outcome is not None and self._next >= len(self._channel.pieces)
+        """True when the dispatch has ended and all its text was sent."""
+        return self._channel.outcome is not None and self._next >= len(self._channel.chunks)
 
-    def _find(self, pieces: Sequence[Chunk]) -> None:
-        """Go on behind the piece that the client had last, or start anew."""
-        for index, piece in enumerate(pieces):
-            if piece.place == self._place:
+    def _find(self, chunks: Sequence[Chunk]) -> None:
+        """Resume after the client's last chunk, or start anew."""
+        for index, chunk in enumerate(chunks):
+            if chunk.place == self._place:
                 self._next = index + 1
                 return
-        if self._place is not None and not pieces[0].follows(self._place):
+        if self._place is not None and not chunks[0].follows(self._place):
             self._place = None
 
 
 class LiveTextRoute:
-    """The ASGI application that lets a client listen."""
+    """The ASGI application behind the route."""
 
-    def __init__(self, backend: Backend, listening: LiveTextHub) -> None:
+    def __init__(self, backend: Backend, hub: LiveTextHub) -> None:
         self._backend = backend
-        self._listening = listening
+        self._hub = hub
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Listen to one dispatch until it has ended. Raises Unknown, BrokerUnavailable and Busy."""
+        """Stream a dispatch until it has ended. Raises Unknown, BrokerUnavailable, ThreadsBusy."""
         dispatch_id = str(scope["path_params"]["dispatch_id"])
         agent, state = await self._backend.reads.run(lambda: self._find(dispatch_id))
         caller = caller_of(scope)
@@ -109,26 +109,26 @@ class LiveTextRoute:
         # A browser that reconnects keeps the URL and adds the header: the header is newer.
         query = QueryParams(scope["query_string"])
         cursor = Headers(scope=scope).get("last-event-id") or query.get("last-event-id")
-        news = asyncio.Event()
-        channel = self._listening.join(dispatch_id, news)
-        watcher = asyncio.create_task(_until_gone(receive, news))
+        wake = asyncio.Event()
+        channel = self._hub.join(dispatch_id, wake)
+        watcher = asyncio.create_task(_watch_disconnect(receive, wake))
         try:
             await send(start)
             listener = LiveTextListener(channel, cursor or None)
 
-            def goes_on() -> bool:
-                listens = self._listening.access.holds(caller) and not watcher.done()
-                return listens and not self._listening.closing
+            def connected() -> bool:
+                admitted = self._hub.access.admits(caller) and not watcher.done()
+                return admitted and not self._hub.closing
 
-            await _relay(listener, channel, news, goes_on, send)
+            await _relay(listener, channel, wake, connected, send)
         except TimeoutError:
             _log.warning("A listener of %s is cut off: it reads nothing.", dispatch_id)
         finally:
-            self._listening.leave(channel, news)
+            self._hub.leave(channel, wake)
             watcher.cancel()
 
     def _find(self, dispatch_id: str) -> tuple[str, str]:
-        """Its agent and state."""
+        """The agent and the state of a dispatch. Raises Unknown, BrokerUnavailable."""
         with reachable():
             client = self._backend.store().client
             agent, state = client.hmget(keys.dispatch(dispatch_id), "agent", "state")
@@ -140,38 +140,38 @@ class LiveTextRoute:
 async def _relay(
     listener: LiveTextListener,
     channel: Channel,
-    news: asyncio.Event,
-    goes_on: Callable[[], bool],
+    wake: asyncio.Event,
+    connected: Callable[[], bool],
     send: Send,
 ) -> None:
-    """Hand over what is said until the end, or until it does not go on."""
+    """Send the listener's text and its outcome, as long as `connected`."""
     body = b": listening\n\n"
-    while goes_on():
-        await _hand_over(send, body, more=True)
-        news.clear()
-        body = listener.take()
+    while connected():
+        await _send(send, body, more=True)
+        wake.clear()
+        body = listener.next_batch()
         if body:
             continue
-        if listener.finished and goes_on():
-            await _hand_over(send, channel.outcome or b"", more=False)
+        if listener.finished and connected():
+            await _send(send, channel.outcome or b"", more=False)
             return
         try:
             async with asyncio.timeout(HEARTBEAT_S):
-                await news.wait()
-            body = listener.take()
+                await wake.wait()
+            body = listener.next_batch()
         except TimeoutError:
             body = b": still here\n\n"
-    await _hand_over(send, b"", more=False)
+    await _send(send, b"", more=False)
 
 
-async def _hand_over(send: Send, body: bytes, *, more: bool) -> None:
-    """Raises TimeoutError when the client takes nothing for SEND_S."""
-    async with asyncio.timeout(SEND_S):
+async def _send(send: Send, body: bytes, *, more: bool) -> None:
+    """Send a part of the body. Raises TimeoutError after SEND_TIMEOUT_S."""
+    async with asyncio.timeout(SEND_TIMEOUT_S):
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def _until_gone(receive: Receive, wake: asyncio.Event) -> None:
-    """Until the client hangs up."""
+async def _watch_disconnect(receive: Receive, wake: asyncio.Event) -> None:
+    """Set `wake` when the client hangs up."""
     while (await receive())["type"] != "http.disconnect":
         pass
     wake.set()

@@ -1,8 +1,7 @@
-"""What speaks the protocol: the library's server over Streamable HTTP, and what its tools answer.
+"""The protocol: the SDK's server over Streamable HTTP, and the results of its tools.
 
-A refusal of a tool is a result that says so, for the model to read. That a session is busy, or that
-nobody can say whether it is, is an error of the protocol: its client should come back, not its
-model.
+A tool's refusal is a result, for the model to read. A busy session, or a store of locks that is
+down, is an error of the protocol: the client should retry, not its model.
 """
 
 import asyncio
@@ -32,7 +31,7 @@ from fleet.tools.functions import Spec, ToolError
 from fleet.tools.mcp.errors import ToolServerError
 from fleet.version import VERSION
 
-#: The session, or the turn, is busy: ask again after `retry_after_s`.
+#: The session or the turn is busy: retry after `retry_after_s`.
 BUSY = -32002
 INSTRUCTIONS = (
     "Gives work to the agents of this fleet: queue_activity shows who there is, queue_dispatch "
@@ -41,19 +40,19 @@ INSTRUCTIONS = (
 
 Context = ServerRequestContext[Any]
 
-# It would repeat what was said in calls and results.
+# The SDK would log the content of calls and results.
 logging.getLogger("mcp.server").setLevel(logging.CRITICAL)
 
 
 class McpServer:
-    """Answers requests until it is closed. Used in one event loop."""
+    """The server of one API process. Used in one event loop."""
 
-    def __init__(self, backend: Backend, lane: BoundedThreads, body_bytes_max: int) -> None:
-        """`lane` has the threads for calls of the fleet's own tools."""
-        self._backend, self._lane = backend, lane
-        self._specs: list[Spec] = []  #: the same for everybody
-        self._passed = ProxiedTools(backend)
-        # Each request is complete in itself, its answer one JSON document.
+    def __init__(self, backend: Backend, threads: BoundedThreads, body_bytes_max: int) -> None:
+        """`threads` run the calls of the fleet's own tools."""
+        self._backend, self._threads = backend, threads
+        self._specs: list[Spec] = []  #: the same for all callers
+        self._proxied = ProxiedTools(backend)
+        # Stateless: each request is complete, and its answer is one JSON document.
         self._manager = StreamableHTTPSessionManager(
             Server(
                 "fleet",
@@ -71,23 +70,23 @@ class McpServer:
         self._ready, self._closing = asyncio.Event(), asyncio.Event()
 
     async def start(self) -> None:
-        """Be ready for requests."""
+        """Start the SDK's server."""
         self._running = asyncio.create_task(self._run())
         await self._ready.wait()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whose caller was admitted."""
+        """Answer one request of an admitted caller."""
         await self._manager.handle_request(scope, receive, send)
 
     async def close(self) -> None:
-        """End what is under way, and the tool servers."""
+        """Stop running requests and the tool servers."""
         self._closing.set()
         if self._running is not None:
             await self._running
-        await self._passed.close()
+        await self._proxied.close()
 
     async def _run(self) -> None:
-        # The library wants to be left in the task in which it was entered.
+        # The SDK's context must be exited in the task that entered it.
         async with self._manager.run():
             self._ready.set()
             await self._closing.wait()
@@ -97,9 +96,9 @@ class McpServer:
     ) -> types.ListToolsResult:
         scope = _scope(context)
         if not self._specs:
-            self._specs = await self._lane.run(lambda: fleet_tools.specs(self._backend, scope))
-        passed = await self._passed.tools(rights_of(scope))
-        return types.ListToolsResult(tools=[*map(_described, self._specs), *passed])
+            self._specs = await self._threads.run(lambda: fleet_tools.specs(self._backend, scope))
+        proxied = await self._proxied.tools(rights_of(scope))
+        return types.ListToolsResult(tools=[*map(_to_tool, self._specs), *proxied])
 
     async def _call(
         self, context: Context, params: types.CallToolRequestParams
@@ -108,8 +107,8 @@ class McpServer:
             return await self._answer(context, params.name, params.arguments or {})
         except MCPError:
             raise
-        except Exception as error:  # noqa: BLE001 - each has its answer, and a fault is logged
-            return _refused(error)
+        except Exception as error:  # noqa: BLE001 - each becomes an answer; faults are logged
+            return _error_result(error)
 
     async def _answer(
         self, context: Context, name: str, arguments: Mapping[str, Any]
@@ -117,22 +116,22 @@ class McpServer:
         scope = _scope(context)
         if name in CLASSES:
             work = partial(fleet_tools.call, self._backend, scope, name, arguments)
-            return _said(await self._lane.run(work))
-        tools = self._passed.set_of(name)
+            return _text_result(await self._threads.run(work))
+        tools = self._proxied.set_of(name)
         if tools is None:
-            sentence = f"There is no tool {name[:64]!r}; tools/list has those that there are."
+            sentence = f"There is no tool {name[:64]!r}: tools/list has the known names."
             raise MCPError(types.INVALID_PARAMS, sentence)
         rights_of(scope).need_tools(tools)
-        return await self._passed.call(tools, name, arguments, scope, context.meta or {})
+        return await self._proxied.call(tools, name, arguments, scope, context.meta or {})
 
 
 def _scope(context: Context) -> Scope:
-    request: Any = context.request  # of Starlette: nothing else is served
+    request: Any = context.request  # always Starlette's
     scope: Scope = request.scope
     return scope
 
 
-def _described(spec: Spec) -> types.Tool:
+def _to_tool(spec: Spec) -> types.Tool:
     return types.Tool(
         name=spec.name,
         description=spec.description,
@@ -141,21 +140,21 @@ def _described(spec: Spec) -> types.Tool:
     )
 
 
-def _said(text: str, *, is_error: bool = False) -> types.CallToolResult:
+def _text_result(text: str, *, is_error: bool = False) -> types.CallToolResult:
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=text)], is_error=is_error
     )
 
 
-def _refused(error: Exception) -> types.CallToolResult:
-    """A refusal as a result. Raises MCPError for what its client should come back after."""
+def _error_result(error: Exception) -> types.CallToolResult:
+    """Turn a refusal into a result. Raises MCPError where the client should retry."""
     if isinstance(error, ToolError | ToolServerError):
-        return _said(str(error), is_error=True)
+        return _text_result(str(error), is_error=True)
     if isinstance(error, SessionBusy | locks.LockBusy):
         raise MCPError(BUSY, str(error), {"retry_after_s": error.retry_after_s}) from error
     problem: Problem = as_problem(error)
     if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _said(str(problem), is_error=True)
+        return _text_result(str(problem), is_error=True)
     wait_s = problem.retry_after_s
     hint = None if wait_s is None else {"retry_after_s": wait_s}
     raise MCPError(types.INTERNAL_ERROR, str(problem), hint) from error

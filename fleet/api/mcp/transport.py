@@ -1,7 +1,7 @@
-"""The door of `POST /mcp`: the body, the first request's wait for the server, and clients that go.
+"""The route `POST /mcp`: the body, the start of the server, and clients that disconnect.
 
-Each request is complete in itself: there is no session to lose, so an API may be restarted, and any
-of several can answer.
+Each request is complete in itself: without sessions an API may restart at any time, and any of
+several API processes can answer.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 BODY_BYTES_MAX = EVENT_BYTES_MAX + 64 * 1024
 MEDIA_TYPE = "application/json"
 
-#: A call may go on for so long when the API ends; the API waits for a second.
-END_S = 0.6
+#: How long running calls may continue once the API stops; the API itself waits for a second.
+SHUTDOWN_GRACE_S = 0.6
 
 _THREADS = 4
 _WAITING_MAX = 1024
-#: JSON-RPC 2.0's own codes.
+#: Error codes of JSON-RPC 2.0.
 _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
 
 
@@ -42,12 +42,12 @@ class McpRoute:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._lane = BoundedThreads("mcp", _THREADS, _WAITING_MAX)
-        self._ending = asyncio.Event()
+        self._threads = BoundedThreads("mcp", _THREADS, _WAITING_MAX)
+        self._shutting_down = asyncio.Event()
         self._starting: asyncio.Task[McpServer] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises what `as_problem` knows."""
+        """Answer one request. Raises errors known to `as_problem`."""
         if check_media_type(scope) != MEDIA_TYPE:
             detail = "`Content-Type` must be application/json."
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", detail)
@@ -61,41 +61,41 @@ class McpRoute:
             return
         server = await self._server()
         work = asyncio.ensure_future(server.handle(scope, _replay(body), send))
-        await _first(work, _gone(receive), self._over())
+        await _race(work, _disconnected(receive), self._grace_over())
         if not work.cancelled():
             work.result()
-        elif self._ending.is_set():
-            detail = "The API is ending: call again, which another one may answer."
+        elif self._shutting_down.is_set():
+            detail = "The API is stopping: call again."
             wait_s = RETRY_AFTER_S
             status = HTTPStatus.SERVICE_UNAVAILABLE
             raise Problem(status, "unavailable", detail, retry_after_s=wait_s)
 
-    def end(self) -> None:
-        """Let nobody wait for what takes longer than the end of the API may."""
-        self._ending.set()
+    def begin_shutdown(self) -> None:
+        """Cancel calls that outlast the grace period."""
+        self._shutting_down.set()
 
     async def close(self) -> None:
-        """End the server, and the tool servers that it has begun."""
+        """Stop the server and its tool servers."""
         starting = self._starting
         if starting is not None:
             await asyncio.wait((starting,))
-        if self._starting is not None:  # else it failed, and was forgotten
+        if self._starting is not None:  # None after a failed start
             await self._starting.result().close()
 
-    async def _over(self) -> None:
-        await self._ending.wait()
-        await asyncio.sleep(END_S)
+    async def _grace_over(self) -> None:
+        await self._shutting_down.wait()
+        await asyncio.sleep(SHUTDOWN_GRACE_S)
 
     async def _server(self) -> "McpServer":
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(self._forget_failure)
-        # Whoever came first may leave; the others wait for the same start.
+        # The first caller may disconnect while others wait for the same start.
         return await asyncio.shield(self._starting)
 
     async def _start(self) -> "McpServer":
-        module: Any = await self._lane.run(lambda: import_module("fleet.api.mcp.server"))
-        server: McpServer = module.McpServer(self._backend, self._lane, BODY_BYTES_MAX)
+        module: Any = await self._threads.run(lambda: import_module("fleet.api.mcp.server"))
+        server: McpServer = module.McpServer(self._backend, self._threads, BODY_BYTES_MAX)
         await server.start()
         return server
 
@@ -105,20 +105,19 @@ class McpRoute:
 
 
 def _replay(body: bytes) -> Receive:
-    """The request's body once more, for the protocol's library to read."""
+    """Replay the request's body for the SDK."""
     left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
         if not left:
-            # A client that goes is noticed elsewhere.
-            await asyncio.Event().wait()
+            await asyncio.Event().wait()  # `_disconnected` watches the client
         return left.pop()
 
     return receive
 
 
-async def _first(work: "asyncio.Future[None]", *others: Coroutine[Any, Any, None]) -> None:
-    """Wait for the first of these, and cancel the rest. The others are why to give the work up."""
+async def _race(work: "asyncio.Future[None]", *others: Coroutine[Any, Any, None]) -> None:
+    """Wait for the first of these, and cancel the rest. Each of the others ends the work."""
     waits = {work, *map(asyncio.ensure_future, others)}
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -128,18 +127,16 @@ async def _first(work: "asyncio.Future[None]", *others: Coroutine[Any, Any, None
         await asyncio.wait(waits)
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def _refusal(body: bytes) -> JSONResponse | None:
-    """What a body is refused with that is no message at all."""
+    """The error for a body that is not a message."""
     try:
         message = parse_json(body)
-        # Stricter where Python is generous: lone surrogates, and what is nested deeper than others
-        # can say again.
-        from_json(body)
+        from_json(body)  # rejects lone surrogates and excessive nesting, unlike Python's parser
     except Problem as problem:
         return _error(_PARSE_ERROR, str(problem))
     except ValueError as error:

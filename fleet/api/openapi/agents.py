@@ -1,4 +1,4 @@
-"""The description of what is under `/agents`."""
+"""The OpenAPI description of `/agents`."""
 
 from fleet.api.openapi.parts import Json, json_answer, parameter, problems, ref
 from routing.event import NAME_CHARS_MAX

@@ -1,4 +1,4 @@
-"""The description of what is under `/callbacks`."""
+"""The OpenAPI description of `/callbacks`."""
 
 from fleet.api.openapi.parts import DISPATCH_ID, Json, json_answer, parameter, problems, ref
 
@@ -25,8 +25,8 @@ def _take() -> Json:
         "parameters": [
             DISPATCH_ID,
             *(
-                {**parameter(name, text, wish, place="header"), "required": True}
-                for name, wish in _SIGNATURE.items()
+                {**parameter(name, text, requirement, place="header"), "required": True}
+                for name, requirement in _SIGNATURE.items()
             ),
         ],
         "requestBody": {

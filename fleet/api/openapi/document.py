@@ -1,4 +1,4 @@
-"""The API described in OpenAPI 3.1, from one table. A test compares it with the routes."""
+"""The OpenAPI 3.1 document of the API. A test compares it with the routes."""
 
 from functools import cache
 
@@ -23,7 +23,7 @@ from routing.event import SOURCE_DEFAULT
 
 @cache
 def document() -> Json:
-    """The whole description."""
+    """The whole document."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -70,7 +70,7 @@ def document() -> Json:
     }
 
 
-#: What a caller may be refused with wherever a token can be needed.
+#: Refusals of every operation that may need a token.
 _CALLER = (401, 403, 429)
 
 _VERBS = {
@@ -85,7 +85,7 @@ _FLAG: Json = {"type": "string", "enum": ["0", "1", "false", "true"], "default":
 
 def _send() -> Json:
     event = {"oneOf": [_ref("Shorthand"), _ref("CloudEvent")]}
-    # Whatever else is among them is refused by itself, in its place of the answer.
+    # An invalid item is refused by itself, at its place in the answer.
     batch = {"type": "array", "minItems": 1, "maxItems": BATCH_MAX, "items": {"anyOf": [event, {}]}}
     answers = {"type": "array", "items": {"oneOf": [_ref("Accepted"), _ref("Rejected")]}}
     return {

@@ -1,4 +1,4 @@
-"""The description of `POST /mcp`."""
+"""The OpenAPI description of `POST /mcp`."""
 
 from fleet.api.mcp import HOPS_HEADER, SESSION_HEADER, TURN_HEADER
 from fleet.api.openapi.parts import Json, json_answer, parameter, problems

@@ -1,4 +1,4 @@
-"""The pieces of which the descriptions of the API's operations are made."""
+"""Builders for the parts of the OpenAPI document."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ DISPATCH_ID: Json = {
 
 
 def parameter(name: str, schema: Json, description: str, place: str = "query") -> Json:
-    """A parameter that may be left out."""
+    """An optional parameter."""
     return {"name": name, "in": place, "schema": schema, "description": description}
 
 
@@ -42,11 +42,11 @@ def json_answer(description: str, schema: Json) -> Json:
 
 
 def problems(*statuses: int) -> Json:
-    """The refusals of an operation, each a problem document."""
+    """The refusals of an operation; each is a problem document."""
     content = {MEDIA_TYPE: {"schema": ref("Problem")}}
     return {str(code): {"description": _PROBLEMS[code], "content": content} for code in statuses}
 
 
 def ref(name: str) -> Json:
-    """A schema by its name."""
+    """A reference to a named schema."""
     return {"$ref": f"#/components/schemas/{name}"}

@@ -1,20 +1,21 @@
-"""The shapes of what the API takes and answers, as JSON Schema."""
+"""JSON Schemas of the API's requests and answers."""
 
-from typing import Any
+from collections.abc import Iterable
 
 from fleet.api.bus.cursor import Resync
+from fleet.api.openapi.parts import Json
+from fleet.api.openapi.parts import ref as _ref
 from fleet.ledger import FailureStage, State, bus
 from routing import Verdict
 from routing.event import HOPS_MAX, NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, TARGETS_MAX
 
-Json = dict[str, Any]
-
 _TEXT: Json = {"type": "string"}
 _NUMBER: Json = {"type": "number", "minimum": 0}
 _COUNT: Json = {"type": "integer", "minimum": 0}
+_COUNTS: Json = {"type": "object", "additionalProperties": _COUNT}
+_FLAG: Json = {"type": "boolean"}
 _TIME: Json = {"type": "string", "format": "date-time"}
 _NAME: Json = {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX}
-_VERDICT: Json = {"type": "string", "enum": [str(verdict) for verdict in Verdict]}
 _VERIFICATION: Json = {
     "type": "string",
     "enum": ["ack", "echo", "timeout_fallback"],
@@ -27,7 +28,10 @@ _SENT_BY: Json = {
     "description": "`token:ID`, `upstream` or `fleet`; none where it came from inside.",
     **_TEXT,
 }
-_STATE: Json = {"type": "string", "enum": [str(state) for state in State]}
+
+
+def _enum(words: Iterable[str]) -> Json:
+    return {"type": "string", "enum": [str(word) for word in words]}
 
 
 def _object(required: str = "", *, closed: bool = False, **properties: Json) -> Json:
@@ -47,10 +51,7 @@ def _or_null(schema: Json) -> Json:
     return {"oneOf": [schema, {"type": "null"}]}
 
 
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
+_VERDICT, _STATE, _STAGE = _enum(Verdict), _enum(State), _enum(FailureStage)
 _OWN: Json = {
     "to": {
         "description": "An agent's name, `@group`, `all`, a list of these, or `chain:NAME`.",
@@ -90,7 +91,7 @@ _CONSUMING: Json = {
 }
 _SEMAPHORE = _object(
     "semaphore_locked holder held_s fence queued consuming reported_s",
-    semaphore_locked={"type": "boolean"},
+    semaphore_locked=_FLAG,
     holder=_or_null(_TEXT),
     held_s=_NUMBER,
     fence=_COUNT,
@@ -112,7 +113,7 @@ SCHEMAS: Json = {
         "event_id dispatches duplicate",
         event_id=_NAME,
         dispatches=_list(_object("dispatch_id agent", dispatch_id=_TEXT, agent=_TEXT)),
-        duplicate={"type": "boolean"},
+        duplicate=_FLAG,
         chain=_NAME,
         chain_id=_TEXT,
     ),
@@ -121,16 +122,12 @@ SCHEMAS: Json = {
         event_id=_NAME,
         source=_NAME,
         sent_by=_SENT_BY,
-        state={"type": "string", "enum": ["open", "ended"]},
+        state=_enum(("open", "ended")),
         route={"description": "Why it went to these agents.", **_TEXT},
-        on_member_failure={"type": "string", "enum": ["continue", "cancel"]},
+        on_member_failure=_enum(("continue", "cancel")),
         accepted_at=_TIME,
         ended_at=_TIME,
-        outcomes={
-            "description": "How many of its dispatches ended in which state.",
-            "type": "object",
-            "additionalProperties": _COUNT,
-        },
+        outcomes={"description": "How many of its dispatches ended in which state.", **_COUNTS},
         members=_list(
             _object(
                 "dispatch_id agent state",
@@ -138,7 +135,7 @@ SCHEMAS: Json = {
                 agent=_TEXT,
                 state=_STATE,
                 attempt=_COUNT,
-                stage={"type": "string", "enum": [str(stage) for stage in FailureStage]},
+                stage=_STAGE,
                 error=_TEXT,
                 answer=_TEXT,
             )
@@ -172,7 +169,7 @@ SCHEMAS: Json = {
         retry_at=_TIME,
         waiting_for=_or_null(_TEXT),
         joined_to=_TEXT,
-        stage={"type": "string", "enum": [str(stage) for stage in FailureStage]},
+        stage=_STAGE,
         error=_TEXT,
         steps={"oneOf": [_COUNT, _list(_object("step name attempt elapsed_s"))]},
         tokens_in=_COUNT,
@@ -206,26 +203,24 @@ SCHEMAS: Json = {
         "dispatches cursor", dispatches=_list(_ref("Dispatch")), cursor=_or_null(_TEXT)
     ),
     "Moved": _object("dispatch_id state", dispatch_id=_TEXT, state=_STATE),
-    "CalledBack": _object(
-        "dispatch_id duplicate", dispatch_id=_TEXT, duplicate={"type": "boolean"}
-    ),
+    "CalledBack": _object("dispatch_id duplicate", dispatch_id=_TEXT, duplicate=_FLAG),
     "Agent": _object(
         "agent status online consuming reported_s holder held_s fence queued active paused tier "
         "states unverified oldest_s spend",
         agent=_TEXT,
-        status={"type": "string", "enum": ["paused", "offline", "busy", "idle"]},
+        status=_enum(("paused", "offline", "busy", "idle")),
         runner=_TEXT,
         model=_or_null(_TEXT),
-        online={"type": "boolean"},
+        online=_FLAG,
         **_CONSUMING,
         holder=_or_null(_TEXT),
         held_s=_NUMBER,
         fence=_COUNT,
         queued=_COUNT,
         active=_or_null(_TEXT),
-        paused={"type": "boolean"},
+        paused=_FLAG,
         tier=_COUNT,
-        states={"type": "object", "additionalProperties": _COUNT},
+        states=_COUNTS,
         unverified=_COUNT,
         oldest_s=_NUMBER,
         spend=_object("usd tokens_in tokens_out", usd=_NUMBER, tokens_in=_COUNT, tokens_out=_COUNT),
@@ -235,8 +230,7 @@ SCHEMAS: Json = {
         agents=_list(_ref("Agent")),
         totals={
             "description": "Dispatches in each state, those that wait for people included.",
-            "type": "object",
-            "additionalProperties": _COUNT,
+            **_COUNTS,
         },
     ),
     "Switched": _object(
@@ -245,8 +239,8 @@ SCHEMAS: Json = {
             _object(
                 "agent paused changed",
                 agent=_TEXT,
-                paused={"type": "boolean"},
-                changed={"type": "boolean"},
+                paused=_FLAG,
+                changed=_FLAG,
                 active=_or_null(_TEXT),
             )
         ),
@@ -255,7 +249,7 @@ SCHEMAS: Json = {
         "id epoch type time",
         id={"type": "string", "pattern": r"^\d+-\d+$"},
         epoch=_TEXT,
-        type={"type": "string", "enum": list(bus.TYPES)},
+        type=_enum(bus.TYPES),
         time=_TIME,
         event_id=_NAME,
         sent_by=_SENT_BY,
@@ -266,7 +260,7 @@ SCHEMAS: Json = {
         stage=_TEXT,
         reason={"type": "string", "examples": [str(reason) for reason in Resync]},
         elapsed_s=_NUMBER,
-        will_retry={"type": "boolean"},
+        will_retry=_FLAG,
         retry_at=_NUMBER,
         chain=_NAME,
         chain_id=_TEXT,
@@ -281,7 +275,7 @@ SCHEMAS: Json = {
     ),
     "Health": _object(
         "status version",
-        status={"type": "string", "enum": ["ok", "degraded", "down"]},
+        status=_enum(("ok", "degraded", "down")),
         version=_TEXT,
         reason=_TEXT,
         epoch=_or_null(_TEXT),
@@ -310,7 +304,7 @@ SCHEMAS: Json = {
             slowest=_list(_object("client lag", client=_TEXT, lag=_COUNT)),
             delivered=_COUNT,
             evicted=_COUNT,
-            resyncs={"type": "object", "additionalProperties": _COUNT},
+            resyncs=_COUNTS,
             oldest_id=_or_null(_TEXT),
             retention_s=_NUMBER,
             retention_entries=_COUNT,

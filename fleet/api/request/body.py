@@ -1,4 +1,4 @@
-"""Reading a request's body: JSON, no larger than allowed, and never more of it in memory."""
+"""Reading the body of a request: JSON, and never more in memory than its limit."""
 
 import asyncio
 import json
@@ -10,10 +10,10 @@ from starlette.types import Receive, Scope
 
 from fleet.api.request.problems import Problem
 
-#: From the first to the last byte of a body; a slower sender only holds a connection.
+#: Time limit from the first to the last byte; a slower sender only occupies a connection.
 BODY_S = 30.0
-#: So much of a refused body is read and thrown away, so that its sender gets to the answer instead
-#: of a reset connection.
+#: How much of a refused body is read and discarded: its sender then gets the answer instead of a
+#: reset connection.
 DISCARD_BYTES_MAX = 16 * 1024 * 1024
 DISCARD_S = 2.0
 
@@ -21,15 +21,15 @@ _CLOSE = {"Connection": "close"}
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was complete; nobody waits for an answer."""
+    """The client disconnected before its request was complete; no answer is needed."""
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises Problem 413 above `limit` bytes, 408 when slow, or ClientGone."""
+    """Read a body. Raises Problem 413 above `limit` bytes, Problem 408 when slow, ClientGone."""
     headers = Headers(scope=scope)
-    told = headers.get("content-length", "")
-    if told.isdecimal() and int(told) > limit:
-        # Who asks first whether to send waits for this answer, not for its body to be read.
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        # A client with `Expect: 100-continue` waits for this answer before it sends the body.
         if "expect" not in headers:
             await _discard(receive)
         raise _too_large(limit)
@@ -59,9 +59,9 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 def check_media_type(scope: Scope) -> str:
-    """The body's media type, '' when none is told. Raises Problem 415 for anything but plain JSON.
+    """The body's media type, '' when unset. Raises Problem 415 for anything but plain JSON.
 
-    A web page can send a form or plain text to any site without being asked; JSON it cannot.
+    A web page may send a form or plain text to any site without a preflight request, but not JSON.
     """
     headers = Headers(scope=scope)
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -73,21 +73,21 @@ def check_media_type(scope: Scope) -> str:
 
 
 def check_encoding(headers: Headers) -> None:
-    """Raises Problem 415 for a body that is compressed."""
+    """Raise Problem 415 for a compressed body."""
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         detail = "`Content-Encoding` must be identity: send the body uncompressed."
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", detail)
 
 
 def is_json(media_type: str) -> bool:
-    """True for JSON, under its own name or as the syntax of another type."""
+    """True for `application/json` and for types ending in `+json`."""
     return media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value in UTF-8. Raises Problem 400, which says where it stops being JSON."""
+    """Parse JSON in UTF-8. Raises Problem 400 with the place of the fault."""
     try:
         return _DECODER.decode(body.decode())
     except json.JSONDecodeError as error:

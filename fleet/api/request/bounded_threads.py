@@ -1,4 +1,4 @@
-"""Threads for the blocking store client, few and bounded: a slow store cannot pile up work."""
+"""A few threads with a bounded queue for blocking calls: a slow store cannot pile up work."""
 
 import asyncio
 import queue
@@ -13,23 +13,20 @@ Answer = TypeVar("Answer")
 
 
 class ThreadsBusy(FleetError):
-    """More calls wait than will be answered in time (HTTP 503)."""
+    """Too many calls are waiting (HTTP 503)."""
 
 
 class BoundedThreads:
-    """A few threads with a bounded queue before them.
-
-    They are daemons: a call that hangs on a dead store does not hold up the end of the process.
-    """
+    """A few daemon threads: a call that hangs on a dead store does not delay the process's exit."""
 
     def __init__(self, name: str, threads: int, backlog: int) -> None:
-        """At most `backlog` calls wait; one more is refused."""
+        """`backlog` is the most calls that may wait; any further call is refused."""
         self._work: queue.Queue[tuple[Future[Any], Callable[[], Any]]] = queue.Queue(backlog)
         for number in range(threads):
             threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True).start()
 
     async def run(self, call: Callable[[], Answer]) -> Answer:
-        """What `call` returns or raises. Raises Busy at once when the queue is full."""
+        """Run `call` in a thread. Raises its error, or ThreadsBusy when the queue is full."""
         future: Future[Answer] = Future()
         try:
             self._work.put_nowait((future, call))

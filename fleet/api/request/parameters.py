@@ -1,4 +1,4 @@
-"""Query parameters, checked; a wrong one is a 400 that names it."""
+"""Validated query parameters; the problem (400) of an invalid parameter names it."""
 
 from collections.abc import Iterable
 
@@ -8,17 +8,17 @@ from fleet.api.request.problems import bad_parameter
 
 
 def choices(query: QueryParams, name: str, known: Iterable[str]) -> frozenset[str]:
-    """The values of a parameter that may be repeated or hold commas, each one of `known`."""
-    asked = texts(query, name)
+    """The values of a repeatable or comma-separated parameter, all of them in `known`."""
+    chosen = texts(query, name)
     allowed = frozenset(known)
-    if not asked <= allowed:
+    if not chosen <= allowed:
         some = ", ".join(sorted(allowed)[:20])
         raise bad_parameter(name, f"must be one of {some}" + (" ..." if len(allowed) > 20 else ""))
-    return asked
+    return chosen
 
 
 def texts(query: QueryParams, name: str) -> frozenset[str]:
-    """The values of a parameter that may be repeated or hold commas; empty when it is not given."""
+    """The values of a repeatable or comma-separated parameter; empty when it is absent."""
     given = query.getlist(name)
     values = frozenset(part.strip() for value in given for part in value.split(","))
     if given and "" in values:
@@ -37,7 +37,7 @@ def number(query: QueryParams, name: str, default: int, low: int, high: int) -> 
 
 
 def flag(query: QueryParams, name: str) -> bool:
-    """`1` or `true`, `0` or `false`; false when it is not given."""
+    """A flag: `1` or `true`, `0` or `false`; false when it is absent."""
     text = query.get(name, "0")
     if text not in ("0", "1", "false", "true"):
         raise bad_parameter(name, "must be 1 or 0")

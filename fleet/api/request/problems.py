@@ -1,6 +1,6 @@
-"""Every refusal of the API as one RFC 9457 problem document: a status, a code and one sentence.
+"""RFC 9457 problem documents for every refusal of the API: a status, a code and one sentence.
 
-The sentence names a field or a parameter and never repeats what was sent: a body may hold secrets.
+The sentence names a field or a parameter and never repeats the content: a body may hold secrets.
 """
 
 import json
@@ -27,14 +27,14 @@ from fleet.ledger.operations import NotPossible, Unknown
 from routing import RoutingError, TooManyHops, UnknownTarget
 
 MEDIA_TYPE = "application/problem+json"
-#: When to come back to a broker that is away: its restart takes about a second.
+#: `Retry-After` while the broker is down: its restart takes about a second.
 RETRY_AFTER_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 class Problem(Exception):
-    """An answer other than the asked-for one; raised anywhere below a route."""
+    """A refusal; raised anywhere below a route."""
 
     def __init__(
         self,
@@ -71,13 +71,13 @@ class Problem(Exception):
         return Response(body, int(self.status), self.headers, MEDIA_TYPE)
 
 
-def bad_parameter(name: str, wish: str) -> Problem:
-    """400 for a query parameter; `wish` says what it must be."""
-    return Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", f"`{name}` {wish}.")
+def bad_parameter(name: str, requirement: str) -> Problem:
+    """A 400 for a query parameter; `requirement` is the rule it breaks."""
+    return Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", f"`{name}` {requirement}.")
 
 
 def as_problem(error: Exception) -> Problem:
-    """What one of the fleet's own errors means over HTTP."""
+    """Map an error to its problem document."""
     if isinstance(error, Problem):
         return error
     text = str(error)
@@ -115,7 +115,7 @@ def as_problem(error: Exception) -> Problem:
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "fault", "The API failed: see its log.")
 
 
-#: What Starlette itself refuses.
+#: Refusals by Starlette itself.
 _ROUTELESS = {
     HTTPStatus.NOT_FOUND: "There is nothing at this path; /openapi.json lists what there is.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method; see the Allow header.",

@@ -1,1 +1,1 @@
-"""The routes of the API, one resource a module."""
+"""The routes of the API, one module for each resource."""

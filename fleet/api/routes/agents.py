@@ -1,4 +1,4 @@
-"""The agents over HTTP: who there is and what they do; pause, resume and drain."""
+"""The agents over HTTP: list, get, pause, resume and drain."""
 
 from collections import Counter
 from http import HTTPStatus
@@ -44,15 +44,15 @@ class Agents:
         return JSONResponse((await self._rows(names))[0])
 
     async def pause(self, request: Request) -> Response:
-        """Let an agent, or `all`, finish its running turn and start no other."""
+        """Pause an agent, or `all`: it finishes its running turn and starts no other."""
         return JSONResponse({"agents": await self._switch(request, paused=True)})
 
     async def resume(self, request: Request) -> Response:
-        """Let a paused agent, or `all`, go on."""
+        """Resume a paused agent, or `all`."""
         return JSONResponse({"agents": await self._switch(request, paused=False)})
 
     async def drain(self, request: Request) -> Response:
-        """Pause; 200 when nothing runs, 202 while a turn still does: ask again."""
+        """Pause; 200 when no turn runs, 202 while a turn still runs: request it again."""
         changed = await self._switch(request, paused=True)
         names = [row["agent"] for row in changed]
         found = await self._backend.reads.run(lambda: views.agents(self._backend.store(), names))

@@ -1,6 +1,6 @@
-"""`POST /callbacks/{dispatch_id}`: the answer of a service that was asked for one.
+"""`POST /callbacks/{dispatch_id}`: the late answer of a service.
 
-Whoever calls is known by the agent's secret, so no token is needed.
+The agent's secret authenticates the service, so no token is needed.
 """
 
 from http import HTTPStatus
@@ -24,8 +24,8 @@ class Callbacks:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def take(self, request: Request) -> Response:
-        """Keep the answer for its turn, once: 202 also for the same answer again."""
+    async def accept(self, request: Request) -> Response:
+        """Store the answer for its turn, once; a repeated answer is 202 too."""
         dispatch_id = str(request.path_params["dispatch_id"])
         agent = await self._agent(dispatch_id)
         headers = request.headers
@@ -35,14 +35,14 @@ class Callbacks:
         except ClientGone:
             return Response(status_code=int(HTTPStatus.BAD_REQUEST))
 
-        def keep() -> bool:
+        def store_answer() -> bool:
             assert agent.secret is not None  # noqa: S101 - the configuration was checked
             callbacks.check(agent.secret.get_secret_value(), dispatch_id, headers, body)
             kind, text = _checked(headers, body)
             return callbacks.store(self._backend.store(), dispatch_id, kind, text)
 
         try:
-            kept = await self._backend.reads.run(keep)
+            stored = await self._backend.reads.run(store_answer)
         except BadSignature as error:
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
@@ -51,11 +51,11 @@ class Callbacks:
                 headers={"WWW-Authenticate": "webhook-signature"},
             ) from error
         return JSONResponse(
-            {"dispatch_id": dispatch_id, "duplicate": not kept}, int(HTTPStatus.ACCEPTED)
+            {"dispatch_id": dispatch_id, "duplicate": not stored}, int(HTTPStatus.ACCEPTED)
         )
 
     async def _agent(self, dispatch_id: str) -> AgentConfig:
-        """The agent of the dispatch. Raises Unknown where it is not asked for callbacks."""
+        """The agent of the dispatch. Raises Unknown where the agent takes no callbacks."""
         backend = self._backend
         name = await backend.reads.run(lambda: callbacks.agent_of(backend.store(), dispatch_id))
         agent = backend.settings.agents.get(name or "")
@@ -65,7 +65,7 @@ class Callbacks:
 
 
 def _checked(headers: Headers, body: bytes) -> tuple[str, str]:
-    """The media type and the text. Raises Problem 400 for what it is not."""
+    """The media type and the text of a body. Raises Problem 400 for an invalid body."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if is_json(kind):
         parse_json(body)

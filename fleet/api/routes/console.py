@@ -1,7 +1,7 @@
-"""The console: a page of plain files, served as they are.
+"""The console: a page of static files.
 
-Answers of models are shown on it, so it may run no script but its own files: the policy below
-leaves nothing to an injected tag, and the page itself only ever sets text.
+It shows answers of models. The content security policy therefore allows only its own scripts, and
+the page itself only sets text.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Kept, but asked for each time: after an upgrade no old script meets a new API.
+    # Revalidated each time: after an upgrade no old script meets a new API.
     "Cache-Control": "no-cache",
 }
 
@@ -48,7 +48,7 @@ async def index(request: Request) -> Response:
 
 
 async def file(request: Request) -> Response:
-    """A script or style of the page, one of those there are: a path is never looked up."""
+    """A script or style of the page, from a fixed set: no path is ever resolved."""
     found = _files().get(request.path_params["file"])
     if found is None or found is _files()[_INDEX]:
         detail = "The console has no such file; it begins at /."

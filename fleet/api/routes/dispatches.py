@@ -1,6 +1,5 @@
-"""The ledger over HTTP: one dispatch, a page of them, and what a person does to one."""
+"""Dispatches over HTTP: find, get, cancel, retry, approve and reject."""
 
-from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from routing import Verdict
 
 LIMIT_DEFAULT = 20
 REASON_CHARS_MAX = 500
-#: A body of these calls holds a reason and nothing else.
+#: The body of these calls holds a reason and a name only.
 _BODY_BYTES_MAX = 16 * 1024
 _REASON_DEFAULT = "asked for over HTTP"
 _BY_DEFAULT = "somebody over HTTP"
@@ -56,28 +55,31 @@ class Dispatches:
             cursor=cursor,
         )
         page = await self._backend.reads.run(lambda: search(self._backend.store()))
-        # A page may so be shorter than asked for; the cursor leads on all the same.
+        # A page may be shorter than requested; its cursor is valid all the same.
         seen = [row for row in page.dispatches if rights.reads(row["agent"])]
         return JSONResponse({"dispatches": seen, "cursor": page.cursor})
 
     async def get(self, request: Request) -> Response:
         """One dispatch; its content only with `?content=1`."""
-        record = await self._read(request, flag(request.query_params, "content"))
+        content = flag(request.query_params, "content")
+        record = await self._backend.reads.run(lambda: self._query(_id(request), content))
+        if record is None:
+            raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")
         rights = rights_of(request.scope)
         rights.need_read(record["agent"])
         if "earlier" in record:
-            record["earlier"] = [one for one in record["earlier"] if rights.reads(one["agent"])]
+            record["earlier"] = [row for row in record["earlier"] if rights.reads(row["agent"])]
         return JSONResponse(record)
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a dispatch: at once when it waits (200), at its next step when it runs (202).
 
-        With `now=1` a running turn is ended at once too (200).
+        With `now=1` a running turn is stopped at once too (200).
         """
         rights_of(request.scope).need_operate()
         reason, now = await _reason(request), flag(request.query_params, "now")
         backend = self._backend
-        state = await self._operate(
+        state = await self._backend.reads.run(
             lambda: operations.cancel(
                 backend.ledger(), backend.settings, _id(request), reason, now=now
             )
@@ -88,7 +90,7 @@ class Dispatches:
     async def retry(self, request: Request) -> Response:
         """Queue a dead dispatch again."""
         rights_of(request.scope).need_operate()
-        state = await self._operate(
+        state = await self._backend.reads.run(
             lambda: operations.replay(self._backend.ledger(), self._backend.settings, _id(request))
         )
         return _moved(request, state, HTTPStatus.OK)
@@ -109,7 +111,7 @@ class Dispatches:
     ) -> Response:
         rights_of(request.scope).need_operate()
         body = await _body(request)
-        said, by = _said(body, default), body.get("by", _BY_DEFAULT)
+        said, by = _reason_in(body, default), body.get("by", _BY_DEFAULT)
         if token := caller_of(request.scope).token:
             by = token.name
         if not isinstance(by, str) or not operations.is_name(by):
@@ -118,31 +120,22 @@ class Dispatches:
             )
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
         backend = self._backend
-        state = await self._operate(
+        state = await self._backend.reads.run(
             lambda: operations.decide(
                 backend.ledger(), backend.settings, _id(request), verdict, by=by, said=said
             )
         )
         return _moved(request, state, HTTPStatus.OK)
 
-    async def _read(self, request: Request, content: bool) -> dict[str, Any]:
-        record = await self._backend.reads.run(lambda: self._look(_id(request), content))
-        if record is None:
-            raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")
-        return record
-
-    def _look(self, dispatch_id: str, content: bool) -> dict[str, Any] | None:
+    def _query(self, dispatch_id: str, content: bool) -> dict[str, Any] | None:
         try:
             return views.get(self._backend.store(), dispatch_id, content=content)
         except BrokerUnavailable:
-            # It may have run from the spool meanwhile.
+            # The dispatch may have run from the spool.
             record = query(self._backend.shelter.spool.file, dispatch_id, content=content)
             if record is None:
                 raise
             return record
-
-    async def _operate(self, call: Callable[[], State]) -> State:
-        return await self._backend.reads.run(call)
 
 
 def _id(request: Request) -> str:
@@ -155,7 +148,7 @@ def _moved(request: Request, state: State, status: HTTPStatus) -> Response:
 
 async def _reason(request: Request) -> str:
     """The `reason` of an optional JSON body."""
-    return _said(await _body(request), _REASON_DEFAULT)
+    return _reason_in(await _body(request), _REASON_DEFAULT)
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -171,7 +164,7 @@ async def _body(request: Request) -> dict[str, Any]:
     return value
 
 
-def _said(body: dict[str, Any], default: str) -> str:
+def _reason_in(body: dict[str, Any], default: str) -> str:
     reason = body.get("reason", default)
     if not isinstance(reason, str) or not reason.isprintable() or len(reason) > REASON_CHARS_MAX:
         detail = f"`reason` must be one printable line of at most {REASON_CHARS_MAX} characters."

@@ -1,4 +1,4 @@
-"""An event over HTTP: the parent record of its dispatches."""
+"""`GET /events/{event_id}`: the parent record of an event's dispatches."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from routing.event import SOURCE_DEFAULT
 
 
 class EventStatus:
-    """The endpoint `/events/{event_id}`."""
+    """The endpoint."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     async def get(self, request: Request) -> Response:
-        """One event with its members' outcomes; its content only with `?content=1`."""
+        """One event with the outcomes of its dispatches; its content only with `?content=1`."""
         event_id = str(request.path_params["event_id"])
         source = request.query_params.get("source", SOURCE_DEFAULT)
         sent_by = request.query_params.get("sent_by")
@@ -29,13 +29,13 @@ class EventStatus:
         caller = caller_of(request.scope)
 
         def get() -> dict[str, Any] | None:
-            store, who = self._backend.store(), sent_by
-            if who is None:
+            store, sender = self._backend.store(), sent_by
+            if sender is None:
                 senders = tokens.senders(store)
-                who = parents.find(store, event_id, source, senders, caller.sent_by)
-            if who is None:
+                sender = parents.find(store, event_id, source, senders, caller.sent_by)
+            if sender is None:
                 return None
-            return parents.get(store, event_id, source, who, content=content)
+            return parents.get(store, event_id, source, sender, content=content)
 
         record = await self._backend.reads.run(get)
         if record is None:

@@ -1,7 +1,7 @@
-"""`POST /events`: the HTTP door of the intake.
+"""`POST /events`: the intake over HTTP.
 
-Events that arrive while others are being accepted are accepted together, in one round trip. Nobody
-waits for company: when nothing is under way, an event goes at once.
+Events that arrive during a round trip are accepted together in the next one. An event never waits
+for a group to fill.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
 
 MEDIA_TYPE = "application/cloudevents+json"  #: one event, never a batch
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
-#: Events in one request. Each may reach every agent, so their number, too, must have a bound.
+#: Events in one request. Each may reach every agent, so their number is bounded too.
 BATCH_MAX = 1000
 
-#: One is for the groups; a batch, which is a group of its own, need not wait for them.
+#: One for the groups; a batch, which is a group of its own, does not wait for them.
 _THREADS = 2
-#: A group is one round trip; larger ones only make its first sender wait.
+#: A group is one round trip; a larger group only makes its first sender wait.
 _GROUP_MAX = 64
-#: More requests than this wait only when the store is in trouble; they are refused instead.
+#: More requests than this wait only while the store fails; they are refused.
 _WAITING_MAX = 1024
 
 _JSON = [(b"content-type", b"application/json")]
@@ -40,17 +40,17 @@ _JSON = [(b"content-type", b"application/json")]
 Waiting = tuple[object, Sender, asyncio.Future[Answer]]
 
 
-class Grouped:
+class GroupedIntake:
     """The intake, shared by all requests of this process."""
 
     def __init__(self, intake: Callable[[], Intake]) -> None:
         self._intake = intake
-        self._lane = BoundedThreads("intake", _THREADS, _WAITING_MAX)
+        self._threads = BoundedThreads("intake", _THREADS, _WAITING_MAX)
         self._waiting: deque[Waiting] = deque()
         self._serving: asyncio.Task[None] | None = None
 
     async def accept(self, raw: object, sender: Sender = LOCAL) -> Accepted:
-        """Accept one event, as `Intake.accept` does; Busy when too many wait already."""
+        """Accept one event, as `Intake.accept` does. Raises ThreadsBusy when too many wait."""
         if len(self._waiting) >= _WAITING_MAX:
             raise ThreadsBusy("Too many events wait to be accepted already: send it again.")
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -63,15 +63,15 @@ class Grouped:
         raise answer
 
     async def accept_batch(self, raws: Sequence[object], senders: Sequence[Sender]) -> list[Answer]:
-        """Accept each event by itself, as `Intake.accept_batch` does."""
-        return await self._lane.run(lambda: self._intake().accept_batch(raws, senders))
+        """Accept each event separately, as `Intake.accept_batch` does."""
+        return await self._threads.run(lambda: self._intake().accept_batch(raws, senders))
 
     async def _serve(self) -> None:
-        """One group after the other: two at once only take turns at the interpreter's lock."""
+        """Accept one group after the other: two at once would only contend for the GIL."""
         while self._waiting:
             size = min(len(self._waiting), _GROUP_MAX)
             await self._serve_group([self._waiting.popleft() for _ in range(size)])
-        # No await since the last look: nobody can wait for a task that has just ended.
+        # No await since the last check: no event can be left behind without a task.
         self._serving = None
 
     async def _serve_group(self, group: list[Waiting]) -> None:
@@ -84,7 +84,7 @@ class Grouped:
                     request.set_exception(error)
             return
         for request, answer in zip(waiting, answers, strict=True):
-            if not request.done():  # else its client is gone, and the event is accepted
+            if not request.done():  # done: the client has disconnected, its event is accepted
                 request.set_result(answer)
 
 
@@ -92,11 +92,11 @@ class EventsRoute:
     """The ASGI application behind `POST /events`."""
 
     def __init__(self, intake: Callable[[], Intake], access: Access) -> None:
-        self._grouped = Grouped(intake)
+        self._grouped = GroupedIntake(intake)
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises what `as_problem` knows."""
+        """Answer one request. Raises errors known to `as_problem`."""
         media_type = check_media_type(scope)
         caller = caller_of(scope)
         limit = min(EVENT_BYTES_MAX, caller.body_bytes or EVENT_BYTES_MAX)
@@ -141,19 +141,19 @@ def _to_wire(answer: Answer) -> dict[str, Any]:
 
 
 def _idempotency_key(scope: Scope) -> str | None:
-    """The `Idempotency-Key` header, with or without the quotes its draft standard asks for."""
+    """The `Idempotency-Key` header, with or without the quotes of its draft standard."""
     value = Headers(scope=scope).get("idempotency-key")
     if value is None:
         return None
     key = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
     if not key.strip() or not key.isascii() or not key.isprintable() or len(key) > NAME_CHARS_MAX:
-        wish = f"must be 1 to {NAME_CHARS_MAX} printable ASCII characters"
-        raise Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", f"`Idempotency-Key` {wish}.")
+        requirement = f"must be 1 to {NAME_CHARS_MAX} printable ASCII characters"
+        raise Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", f"`Idempotency-Key` {requirement}.")
     return key
 
 
 def _with_trace(value: object, traceparent: str | None) -> object:
-    """The trace of the request is that of its events, unless they name another."""
+    """Give the request's trace to its events, except where an event names its own."""
     if traceparent is None:
         return value
     if isinstance(value, list):

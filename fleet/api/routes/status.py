@@ -1,9 +1,8 @@
-"""How the fleet is: for people and dashboards (`/health`), and for whoever restarts processes."""
+"""Health, metrics and probes over HTTP."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -18,11 +17,11 @@ from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import RETRY_AFTER_S, Problem
 from fleet.errors import FleetError
 from fleet.ops import health, metrics
-from fleet.ops.metrics import Clients, Reading
+from fleet.ops.metrics import Clients
 from fleet.store import keys
 from fleet.store.connection import reachable
 
-#: Probes give up within seconds; an answer that says "no" is better than none.
+#: Probes give up within seconds: a negative answer in time is better than none.
 PROBE_S = 2.0
 _READY_KEY_MS = 60_000
 
@@ -30,26 +29,26 @@ _READY_KEY_MS = 60_000
 class Status:
     """The endpoints `/health`, `/livez`, `/readyz` and `/metrics`."""
 
-    def __init__(self, backend: Backend, hub: Hub, listening: LiveTextHub) -> None:
+    def __init__(self, backend: Backend, hub: Hub, live_text: LiveTextHub) -> None:
         self._backend = backend
         self._hub = hub
         flower = backend.settings.flower
         self._flower = f"http://127.0.0.1:{flower.port}" if flower.enabled and flower.port else None
-        self._listening = listening
-        # Apart from the others, so that a probe does not wait behind slow requests.
-        self._lane = BoundedThreads("probes", threads=2, backlog=64)
-        # And apart from the store, which may hang.
-        self._spool_lane = BoundedThreads("spool-probes", threads=1, backlog=64)
+        self._live_text = live_text
+        # Separate threads: a probe does not wait behind slow requests.
+        self._threads = BoundedThreads("probes", threads=2, backlog=64)
+        # The spool is read apart from the store, which may hang.
+        self._spool_threads = BoundedThreads("spool-probes", threads=1, backlog=64)
 
     async def health(self, request: Request) -> Response:
         """The health document; 503 when the fleet is down."""
         try:
             async with asyncio.timeout(PROBE_S):
-                followers = self._hub.state()  # here, where it does not change meanwhile
-                document = await self._lane.run(lambda: self._document(followers))
+                followers = self._hub.state()  # in the event loop, where it does not change
+                document = await self._threads.run(lambda: self._document(followers))
         except (TimeoutError, FleetError) as error:
             reason = str(error) or "The broker does not answer in time."
-            document = await self._spool_lane.run(
+            document = await self._spool_threads.run(
                 lambda: health.down(reason, self._backend.shelter)
             )
         document["links"] = {"flower": self._flower}
@@ -58,57 +57,57 @@ class Status:
         return JSONResponse(document, int(status), {"Cache-Control": "no-store"})
 
     async def livez(self, request: Request) -> Response:
-        """200 while this process serves requests; nothing else is looked at."""
+        """200 while this process serves requests; nothing else is checked."""
         return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
     async def readyz(self, request: Request) -> Response:
-        """200 only when an event sent now would be accepted and kept: by the store or the spool."""
-        why = await self._refusal(self._lane, self._write)
-        if why and self._backend.shelter.spool.enabled:
-            why = await self._refusal(self._spool_lane, self._backend.shelter.spool.check_room)
-        if why:
+        """200 only when the store or the spool would accept an event now."""
+        reason = await self._refusal(self._threads, self._write)
+        spool = self._backend.shelter.spool
+        if reason and spool.enabled:
+            reason = await self._refusal(self._spool_threads, spool.check_room)
+        if reason:
             raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", why, retry_after_s=RETRY_AFTER_S
+                HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", reason, retry_after_s=RETRY_AFTER_S
             )
         return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
 
-    async def _refusal(self, lane: BoundedThreads, call: Callable[[], None]) -> str:
-        """Why `call` failed, or an empty string."""
+    async def _refusal(self, threads: BoundedThreads, call: Callable[[], None]) -> str:
+        """The reason why `call` failed, or an empty string."""
         try:
             async with asyncio.timeout(PROBE_S):
-                await lane.run(call)
+                await threads.run(call)
         except (TimeoutError, FleetError) as error:
             return str(error) or "It does not answer in time."
         return ""
 
     async def metrics(self, request: Request) -> Response:
-        """Every figure for Prometheus, of the agents that the caller may see.
+        """Metrics for Prometheus, of the agents that the caller may see.
 
-        Without the store only those of this process, and `fleet_up` is 0.
+        While the store is down only those of this process, and `fleet_up` is 0.
         """
         agents = sorted(rights_of(request.scope).readable(self._backend.settings.agents))
         followers = self._hub.state()
-        standing = await self._spool_lane.run(self._backend.shelter.status)
+        spool_status = await self._spool_threads.run(self._backend.shelter.status)
         clients = Clients(
             following=followers["clients"],
             max_lag=followers["max_lag"],
             delivered=followers["delivered"],
             evicted=followers["evicted"],
             resyncs=sum(followers["resyncs"].values()),
-            listening=self._listening.listeners,
-            breaker_open=standing["breaker"] != "closed",
-            spooled=standing["spooled"],
+            listening=self._live_text.listeners,
+            breaker_open=spool_status["breaker"] != "closed",
+            spooled=spool_status["spooled"],
         )
         reading = None
-        with suppress(TimeoutError, FleetError):  # `fleet_up` tells
+        with suppress(TimeoutError, FleetError):  # `fleet_up` reports it
             async with asyncio.timeout(PROBE_S):
-                reading = await self._lane.run(partial(self._read, agents))
+                reading = await self._threads.run(
+                    lambda: metrics.read(self._backend.store(), agents)
+                )
         accept = request.headers.get("accept", "")
         body, media_type = metrics.render(reading, clients, accept)
         return Response(body, headers={"Cache-Control": "no-store", "Content-Type": media_type})
-
-    def _read(self, agents: Sequence[str]) -> Reading:
-        return metrics.read(self._backend.store(), agents)
 
     def _document(self, followers: Mapping[str, Any]) -> dict[str, Any]:
         return health.document(
@@ -119,6 +118,6 @@ class Status:
         )
 
     def _write(self) -> None:
-        """With a full disk, as a replica or out of memory a store answers, but takes nothing."""
+        """Write a key: a store with a full disk or memory, or a replica, answers but rejects it."""
         with reachable():
             self._backend.store().client.set(keys.READY, "1", px=_READY_KEY_MS)

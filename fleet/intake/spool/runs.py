@@ -22,9 +22,10 @@ from fleet.config.agents import AgentConfig
 from fleet.config.settings import Settings
 from fleet.errors import Fenced
 from fleet.intake.spool.file import SpoolFile
+from fleet.ledger.payload import read_payload
 from fleet.ledger.protocol import NOTHING, Claim, Cost, Ending, Failure, Report
 from fleet.ledger.states import FailureStage, State
-from fleet.ledger.valkey import LOSSES_MAX, read_payload
+from fleet.ledger.valkey import LOSSES_MAX
 from fleet.system.agent_lock import is_paused
 from routing import Event, Plan
 

@@ -13,8 +13,8 @@ from fleet.config.spool import SpoolConfig as Limits
 from fleet.errors import IdempotencyConflict, Refused
 from fleet.intake.spool.file import SpoolFile, SpoolFull
 from fleet.ledger.chained import first_dispatches
+from fleet.ledger.payload import payload_of, read_payload
 from fleet.ledger.protocol import Accepted, Answer
-from fleet.ledger.valkey import payload_of, read_payload
 from fleet.store import keys
 from routing import Chain, Event, Plan, RoutingError
 

@@ -1,10 +1,10 @@
-"""What an operator is told: conditions that open and close, on the bus and by webhook.
+"""Alerts for an operator: conditions that open and close, on the bus and by webhook.
 
-`reading` asks the store and `conditions` says what is wrong, for `fleet doctor` too;
-`scripts/alerts.lua` remembers what has been told. What must be told while the store is away,
-`machine` knows and remembers by itself. `message` gives an alert the shape that its receiver
-expects, `sender` hands it over, and `watch` does it all every few seconds, in the API and in the
-maintenance worker: with either alone, alerts still go out.
+`reading` queries the store and `conditions` evaluates the result, for `fleet doctor` too;
+`scripts/alerts.lua` remembers which conditions were reported. `machine` detects and remembers the
+conditions to report while the store is down. `message` formats an alert for its receiver, and
+`sender` sends it. `watch` runs them every few seconds, in the API and in the maintenance worker:
+either of the two suffices.
 """
 
 from fleet.ops.alerts.watch import Alerter

@@ -1,4 +1,4 @@
-"""What is wrong with a fleet now. Pure: the same reading gives the same conditions."""
+"""The conditions of a fleet that need an operator. Pure: equal readings give equal conditions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,44 +11,44 @@ from fleet.turn.budget import WARN_AT, BudgetState
 
 #: A worker that is replaced, or a host that is deployed, is back before this.
 OFFLINE_AFTER_S = 30.0
-#: Longer than any worker takes to come back or to pop a doorbell.
+#: Longer than any worker takes to come back or to pop a wake-up message.
 STUCK_AFTER_S = 30.0
 
-#: Also announced by the scripts themselves, so that they are on the bus without an alerter.
+#: Also reported on the bus by the scripts, without an alerter.
 _ON_BUS_ALREADY = frozenset({"beat_dead", "stuck_queue"})
-#: Entries of the bus that are news by themselves: they open nothing, and nothing closes them.
+#: Types of bus entries that are forwarded as news: they neither open nor close a condition.
 NEWS = ("alert",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """Something that an operator must know of while it lasts. Holds no content and no secret."""
+    """A condition that needs an operator while it lasts. Holds no content and no secret."""
 
-    name: str  #: what kind, as on the bus
+    name: str  #: its kind, as on the bus
     reason: str
     remedy: str = ""
     agent: str = ""
-    of: str = ""  #: which, where there may be several of one kind
-    for_s: float = 0.0  #: told when it has lasted so long
-    count: int = 0  #: told again when it has grown
+    subject: str = ""  #: tells conditions of one kind apart
+    for_s: float = 0.0  #: reported when it has lasted this long
+    count: int = 0  #: reported again when it has grown
 
     @property
     def key(self) -> str:
-        """What makes two readings the same condition."""
-        return f"{self.name}:{self.agent}{':' if self.of else ''}{self.of}"
+        """The identity of the condition over several readings."""
+        return f"{self.name}:{self.agent}{':' if self.subject else ''}{self.subject}"
 
     @property
-    def told(self) -> str:
-        """What is wrong, and what helps."""
+    def message(self) -> str:
+        """The reason and the remedy."""
         return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
 
     def to_wire(self) -> dict[str, Any]:
-        """As `scripts/alerts.lua` takes it."""
+        """The form for `scripts/alerts.lua`."""
         return {
             "key": self.key,
             "name": self.name,
             "agent": self.agent,
-            "reason": self.told,
+            "reason": self.message,
             "for_ms": int(self.for_s * 1000),
             "count": self.count,
             "quiet": self.name in _ON_BUS_ALREADY,
@@ -59,30 +59,30 @@ def current(
     counts: Mapping[str, Mapping[str, Any]],
     agents: Mapping[str, Mapping[str, Any]],
     beat_s: float | None,
-    last_words: Mapping[str, str],
+    dead_letter_reasons: Mapping[str, str],
     *,
-    pressed: bool = False,
+    memory_full: bool = False,
     budgets: Mapping[str, BudgetState] = MappingProxyType({}),
     providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[Condition]:
-    """The conditions that hold.
+    """The present conditions.
 
-    `counts` and `agents` are those of `fleet.ledger.views`, `beat_s` is the time since beat's last
-    tick (None before the first), `last_words` is why an agent's newest dead letter died, `pressed`
-    whether the store's memory is nearly full, `budgets` what agents have spent of theirs today,
-    `providers` the breakers that are open, of `fleet.turn.providers`.
+    `counts` and `agents` come from `fleet.ledger.views`. `beat_s` is the time since beat's last
+    tick, None before the first. `dead_letter_reasons` holds the reason of each agent's newest dead
+    letter. `memory_full` is true when the store's memory is nearly full. `budgets` are today's
+    budgets, and `providers` the open breakers of `fleet.turn.providers`.
     """
     found = [
         Condition(
             name="budget",
             agent=name,
-            reason=f"{standing.part:.0%} of its budget is used up: {standing.of}",
-            count=100 if standing.spent else 80,
+            reason=f"{budget.part:.0%} of its budget is used up: {budget.of}",
+            count=100 if budget.spent else 80,
         )
-        for name, standing in budgets.items()
-        if standing.part >= WARN_AT
+        for name, budget in budgets.items()
+        if budget.part >= WARN_AT
     ]
-    if pressed:
+    if memory_full:
         found.append(
             Condition(
                 name="memory",
@@ -100,18 +100,18 @@ def current(
                 for_s=BEAT_LATE_S,
             )
         )
-    found += [_left_alone(name, breaker) for name, breaker in providers.items()]
+    found += [_provider_open(name, breaker) for name, breaker in providers.items()]
     for name, agent in agents.items():
-        found += _of_agent(name, agent, counts[name], last_words.get(name, ""))
+        found += _of_agent(name, agent, counts[name], dead_letter_reasons.get(name, ""))
     return found
 
 
 def _of_agent(
-    name: str, agent: Mapping[str, Any], row: Mapping[str, Any], words: str
+    name: str, agent: Mapping[str, Any], row: Mapping[str, Any], reason: str
 ) -> list[Condition]:
     found = []
     if dead := row["states"].get("dead", 0):
-        found.append(_dead_letters(name, dead, words))
+        found.append(_dead_letters(name, dead, reason))
     if agent["paused"]:
         return found
     if not agent["online"]:
@@ -138,26 +138,26 @@ def _of_agent(
 
 
 def new_events(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
-    """The entries to pass on as they are; those that an alerter has put there are not."""
+    """The entries to forward as they are, except those of an alerter."""
     return [
         {
             "name": entry.fields.get("name", entry.type),
             "agent": entry.fields.get("agent", ""),
             "reason": entry.fields.get("reason", ""),
-            # Each is told, however many there are: a person is waited for.
+            # Each is reported, however many there are: somebody waits for a person.
             "dispatch_id": entry.fields.get("dispatch_id", ""),
         }
         for entry in entries
         if entry.type in NEWS
         and "state" not in entry.fields
         and entry.fields.get("name") not in _ON_BUS_ALREADY
-        # It repeats what a sender wrote.
+        # Its reason repeats a sender's text.
         and entry.fields.get("name") != "intake_refused"
     ]
 
 
-def last_words(entries: Sequence[BusEvent]) -> dict[str, str]:
-    """Why the newest dead letter of each agent died, of those among `entries`."""
+def dead_letter_reasons(entries: Sequence[BusEvent]) -> dict[str, str]:
+    """The reason of each agent's newest dead letter among `entries`."""
     return {
         entry.fields["agent"]: f"{entry.fields.get('stage', '')}: {entry.fields.get('reason', '')}"
         for entry in entries
@@ -165,9 +165,9 @@ def last_words(entries: Sequence[BusEvent]) -> dict[str, str]:
     }
 
 
-def _dead_letters(agent: str, count: int, words: str) -> Condition:
+def _dead_letters(agent: str, count: int, reason: str) -> Condition:
     letters = "1 dead letter" if count == 1 else f"{count} dead letters"
-    last = f", the last one for {words}" if words else ""
+    last = f", the last one for {reason}" if reason else ""
     return Condition(
         name="dead_letters",
         agent=agent,
@@ -177,13 +177,13 @@ def _dead_letters(agent: str, count: int, words: str) -> Condition:
     )
 
 
-def _left_alone(name: str, breaker: Mapping[str, Any]) -> Condition:
+def _provider_open(name: str, breaker: Mapping[str, Any]) -> Condition:
     agent, _, provider = name.rpartition("/")
     why = f" after {breaker['reason']}" if breaker.get("reason") else " after its failures"
     return Condition(
         name="provider_open",
         agent=agent,
-        of=provider,
+        subject=provider,
         reason=f"{provider} is not called any more{why}",
         remedy=f"`fleet agents resume {agent or 'NAME'}` tries it at once",
     )

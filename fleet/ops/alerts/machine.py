@@ -1,8 +1,8 @@
-"""What one machine tells without the store: that it is away, its breaker, its spool.
+"""Alerts of one machine that need no store: an outage, the breaker, the spool.
 
-`scripts/alerts.lua` is the memory that all machines share, and it is gone just when these are
-needed. So one process of a machine, whoever holds the lock of `alerts.lock` in the data folder,
-keeps a memory of its own in that file and sends by itself.
+`scripts/alerts.lua` is the memory that all machines share, but the store is down just when these
+alerts are needed. So one process of each machine has a memory of its own and sends by itself. It
+holds the lock on `alerts.lock` in the data folder, and this file is its memory.
 """
 
 import json
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fleet.config.settings import Settings
-from fleet.config.spool import SpoolConfig as Limits
+from fleet.config.spool import SpoolConfig
 from fleet.intake.spool.components import SpoolComponents
 from fleet.intake.spool.table import SpoolFull
 from fleet.ledger import bus
@@ -27,31 +27,31 @@ from fleet.system import file_lock, files
 
 logger = logging.getLogger(__name__)
 
-#: How long the store must be silent before that is told: a restart takes less.
+#: An outage of the store is reported after this long: a restart takes less.
 OUTAGE_AFTER_S = 5.0
-#: A spool that is emptied sooner is no news.
+#: Spooled events are reported after this long.
 SPOOLED_AFTER_S = 10.0
-#: A growing condition is told again after this.
+#: A growing condition is reported again after this.
 RETRY_DELAY_S = 300.0
 NEARLY_FULL = 0.8
-#: The next event does not fit any more, though some bytes are left.
+#: The next event no longer fits, though some bytes are left.
 FULL = 0.99
 
 
 @dataclass(slots=True)
-class Known:
-    """What was told of one condition; times are seconds of the wall clock."""
+class KnownAlert:
+    """The record of a reported condition; times are seconds of the wall clock."""
 
     name: str
     reason: str
     since: float
     count: int = 0
-    sent_at: float = 0.0  #: to the receiver; 0 where it was not yet
+    sent_at: float = 0.0  #: to the receiver; 0 before
     on_bus: bool = False
 
 
-class Machine:
-    """The conditions of one machine, told by one of its processes. Used by one thread."""
+class MachineAlerts:
+    """The conditions of one machine, reported by one of its processes. Used by one thread."""
 
     def __init__(
         self,
@@ -61,24 +61,24 @@ class Machine:
         first: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`first`: this process tells where the lock cannot be had at all, as on a broken disk."""
+        """`first`: this process reports where no lock can be acquired, as on a broken disk."""
         self._first = first
-        self._shelter = SpoolComponents.of(settings)
+        self._components = SpoolComponents.of(settings)
         self._limits = settings.spool
         self._sender = sender
         self._now = now
         self._path = settings.data_dir.absolute() / "alerts.lock"
         self._lock: int | None = None
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, KnownAlert] = {}
         self._written = b"{}"
         self._writable = True
 
     def check(self, store: Store | None, away: str = "") -> None:
-        """Compare and tell. `store` is None while it is away, and `away` says why.
+        """Detect conditions and report changes; `store` is None while it is down, `away` says why.
 
-        Raises BrokerUnavailable; what could not be told is told the next time.
+        Raises BrokerUnavailable; an unsent report is repeated by the next call.
         """
-        if not self._mine():
+        if not self._owns_lock():
             return
         try:
             self._compare(list(self._conditions(away)), store)
@@ -86,7 +86,7 @@ class Machine:
             self._write()
 
     def close(self) -> None:
-        """Let another process of the machine tell."""
+        """Release the lock to another process of the machine."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -95,26 +95,26 @@ class Machine:
         host = socket.gethostname()
         if away:
             yield Condition(name="store_away", reason=away, for_s=OUTAGE_AFTER_S)
-        breaker = self._shelter.breaker
+        breaker = self._components.breaker
         if not breaker.closed:
             cause = breaker.read_state()[0].cause
-            what = f"{host} does not ask the broker any more, after {cause}: events are spooled"
+            what = f"{host} does not use the broker any more, after {cause}: events are spooled"
             yield Condition(name="breaker_open", reason=what)
-        yield from of_spool(self._shelter, self._limits)
+        yield from spool_conditions(self._components, self._limits)
 
     def _compare(self, found: list[Condition], store: Store | None) -> None:
         now = self._now()
         for condition in found:
             known = self._known.setdefault(
-                condition.key, Known(condition.name, condition.told, since=now)
+                condition.key, KnownAlert(condition.name, condition.message, since=now)
             )
-            known.reason = condition.told
+            known.reason = condition.message
             if now - known.since < condition.for_s:
                 continue
             grown = condition.count > known.count and now - known.sent_at >= RETRY_DELAY_S
             if (not known.sent_at or grown) and self._send(known, "open", now):
                 known.sent_at, known.count = now, condition.count
-            # Of the others the bus is told by what ends them: it is away meanwhile.
+            # The bus is down during the other conditions; their end is reported on it elsewhere.
             if store is not None and not known.on_bus and known.name.startswith("spool"):
                 bus.alert(store, known.name, known.reason, "open")
                 known.on_bus = True
@@ -128,8 +128,8 @@ class Machine:
             if not known.on_bus and not known.sent_at:
                 del self._known[key]
 
-    def _send(self, known: Known, state: str, now: float) -> bool:
-        if not self._sender.wanted:
+    def _send(self, known: KnownAlert, state: str, now: float) -> bool:
+        if not self._sender.enabled:
             return True
         if not self._sender.ready:
             return False
@@ -144,7 +144,7 @@ class Machine:
             )
         )
 
-    def _mine(self) -> bool:
+    def _owns_lock(self) -> bool:
         if self._lock is not None:
             return True
         try:
@@ -164,35 +164,35 @@ class Machine:
             os.ftruncate(self._lock, len(text))
             self._written, self._writable = text, True
         except OSError as error:
-            # In memory it is right, and the next look tries again.
+            # The memory is right, and the next check writes it again.
             if self._writable:
                 logger.warning("alerts: %s cannot be written (%s)", self._path, error.strerror)
             self._writable = False
 
 
-def of_spool(shelter: SpoolComponents, limits: Limits) -> Iterator[Condition]:
-    """What is to be said of this machine's spool."""
+def spool_conditions(components: SpoolComponents, limits: SpoolConfig) -> Iterator[Condition]:
+    """The conditions of this machine's spool."""
     host = socket.gethostname()
     try:
-        size, aside = shelter.spool.size(), shelter.spool.quarantined()
+        size, quarantined = components.spool.size(), components.spool.quarantined()
     except SpoolFull as error:
         yield Condition(name="spool_unreadable", reason=f"{host}: {error}")
         return
-    if damaged := shelter.spool.file.damaged():
+    if damaged := components.spool.file.damaged():
         yield Condition(
             name="spool_damaged",
             reason=f"a damaged spool of {host} was set aside as {damaged[0]}: events may be in it",
             remedy="see what is in it, and move it away",
             count=len(damaged),
         )
-    if aside:
+    if quarantined:
         yield Condition(
             name="spool_aside",
-            reason=f"{len(aside)} events of {host} cannot be handed over: {aside[0]}",
+            reason=f"{len(quarantined)} events of {host} cannot be delivered: {quarantined[0]}",
             remedy="correct that, and start the API again",
-            count=len(aside),
+            count=len(quarantined),
         )
-    if refused := shelter.spool.refused:
+    if refused := components.spool.refused:
         yield Condition(
             name="spool_refuses",
             reason=f"{host} has refused {refused} events: neither broker nor spool took them",
@@ -204,7 +204,7 @@ def of_spool(shelter: SpoolComponents, limits: Limits) -> Iterator[Condition]:
     yield Condition(
         name="spool_holds",
         reason=f"{size.events} events wait on the disk of {host} for the broker",
-        remedy="a running API hands them over once the broker answers",
+        remedy="a running API delivers them once the broker answers",
         for_s=SPOOLED_AFTER_S,
         count=size.events,
     )
@@ -218,14 +218,14 @@ def of_spool(shelter: SpoolComponents, limits: Limits) -> Iterator[Condition]:
         yield Condition(name="spool_nearly_full", reason=what, remedy=remedy)
 
 
-def _read(path: Path) -> dict[str, Known]:
-    """What the process before knew; nothing, where the file is new or damaged."""
+def _read(path: Path) -> dict[str, KnownAlert]:
+    """Read the memory of the lock's last holder; empty where the file is new or damaged."""
     if not path.stat().st_size:
         return {}
-    # Set aside as a copy: the file itself is the lock.
-    told = files.read_json(path, copy=True) or {}
+    # Damaged content is set aside as a copy: the file itself is the lock.
+    stored = files.read_json(path, copy=True) or {}
     try:
-        return {key: Known(**known) for key, known in told.items()}
+        return {key: KnownAlert(**known) for key, known in stored.items()}
     except TypeError:
         files.set_aside(path, "it is not what was written", copy=True)
         return {}

@@ -1,4 +1,4 @@
-"""An alert as its receiver wants it: Discord, Slack, or plain JSON, told apart by the URL."""
+"""An alert in the form of its receiver: Discord, Slack, or plain JSON, by the URL."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class AlertMessage:
     agent: str = ""
     state: str = ""
     at_ms: int = 0
-    suppressed: int = 0  #: how many before it were not sent, because there were too many
+    suppressed: int = 0  #: alerts before it that a rate limit dropped
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> "AlertMessage":
-        """From its form in the outbox."""
+        """Read an alert from the outbox."""
         return cls(**{name: raw[name] for name in cls.__slots__ if name in raw})
 
     @property
@@ -37,11 +37,11 @@ class AlertMessage:
 
 
 def body(url: str, message: AlertMessage) -> dict[str, Any]:
-    """The JSON that the receiver at `url` takes."""
+    """The JSON body for the receiver at `url`."""
     place = urlsplit(url)
     host = place.hostname or ""
     if host.endswith(("discord.com", "discordapp.com")) and "/webhooks/" in place.path:
-        # Nobody is pinged, whatever a reason may hold.
+        # A reason must not mention anybody.
         return {"content": message.text, "allowed_mentions": {"parse": []}}
     if host.endswith("hooks.slack.com"):
         escaped = message.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""What a fleet's store says of its life, judged once: alerts and `fleet doctor` both go by this."""
+"""The conditions of a fleet, read from its store, for alerts and `fleet doctor` alike."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,26 +13,23 @@ from fleet.turn.budget import BudgetState, of_today
 
 
 def conditions(
-    store: Store, settings: Settings, words: Mapping[str, str] = MappingProxyType({})
+    store: Store, settings: Settings, dead_letter_reasons: Mapping[str, str] = MappingProxyType({})
 ) -> list[Condition]:
-    """What is wrong now; `words` is why agents' last dead letters died.
-
-    Raises BrokerUnavailable.
-    """
+    """The present conditions; the reasons of dead letters are quoted. Raises BrokerUnavailable."""
     names = list(settings.agents)
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.BEAT)
         pipe.exists(keys.PRESSURE)
         pipe.time()
-        ticks, pressed, (seconds, micros) = pipe.execute()
+        ticks, memory_full, (seconds, micros) = pipe.execute()
     newest = max((float(tick) for tick in ticks.values()), default=None)
     return current(
         views.counts(store, names),
         views.agents(store, names),
         None if newest is None else seconds + micros / 1e6 - newest,
-        words,
-        pressed=bool(pressed),
+        dead_letter_reasons,
+        memory_full=bool(memory_full),
         budgets=_budgets(store, settings),
         providers=providers.states(store),
     )
@@ -44,4 +41,4 @@ def _budgets(store: Store, settings: Settings) -> dict[str, BudgetState]:
         name: of_today(agents[name].budget, row)
         for name, row in views.spend(store, list(agents)).items()
     }
-    return {name: standing for name, standing in found.items() if standing}
+    return {name: budget for name, budget in found.items() if budget}

@@ -1,4 +1,4 @@
-"""Handing messages to the receiver: one at a time, never for long, and not while it has enough."""
+"""Sending alerts to the receiver: one at a time, briefly, and within its rate limit."""
 
 import logging
 import time
@@ -13,17 +13,17 @@ from fleet.system.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
-#: One request; a receiver that hangs holds up nothing but the next message.
+#: Time limit of a request; a receiver that hangs delays only the next message.
 SEND_TIMEOUT_S = 5.0
-#: Discord takes 30 a minute for one webhook, Slack 60.
+#: Discord accepts 30 a minute for one webhook, Slack 60.
 PER_MINUTE = 20
 BACKOFF = Backoff(1.0, 60.0)
-#: A receiver that asks for longer is tried again after this.
+#: The longest accepted `Retry-After`.
 RETRY_DELAY_MAX_S = 600.0
 
 
 class AlertSender:
-    """The receiver as one process sees it. Used by one thread."""
+    """The sender of one process. Used by one thread."""
 
     def __init__(self, url: str) -> None:
         """`url` is a secret; empty where alerts go to the bus alone."""
@@ -34,32 +34,32 @@ class AlertSender:
         self._failures = 0  #: in a row
 
     @property
-    def wanted(self) -> bool:
-        """False where there is no receiver."""
+    def enabled(self) -> bool:
+        """False without a receiver."""
         return bool(self._url)
 
     @property
     def ready(self) -> bool:
-        """False while the receiver is left alone: it failed, or had its share of this minute."""
+        """False during a back-off, and while the minute's rate limit is used up."""
         now = time.monotonic()
-        crowded = len(self._sent) == PER_MINUTE and now - self._sent[0] < 60
-        return now >= self._pause_until and not crowded
+        at_limit = len(self._sent) == PER_MINUTE and now - self._sent[0] < 60
+        return now >= self._pause_until and not at_limit
 
     def send(self, message: AlertMessage) -> bool:
-        """True when it need not be sent again: the receiver took it, or never will."""
+        """Send a message; False when it must be sent again."""
         self._sent.append(time.monotonic())
         try:
-            # What it answers is not read: that could take for ever.
+            # The body is not read: it might never end.
             with self._client.stream("POST", self._url, json=body(self._url, message)) as answer:
                 status = answer.status_code
-                asked_s = retry_after.seconds(answer.headers)
+                requested_s = retry_after.seconds(answer.headers)
         except httpx.HTTPError as error:
             return self._failed(type(error).__name__)
         if 200 <= status < 300:
             self._failures = 0
             return True
         if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500:
-            return self._failed(f"HTTP {status}", asked_s)
+            return self._failed(f"HTTP {status}", requested_s)
         logger.error(
             "alerts: %s refuses a message with HTTP %d: check alerts.webhook",
             urlsplit(self._url).hostname,
@@ -68,19 +68,19 @@ class AlertSender:
         return True
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._client.close()
 
-    def _failed(self, why: str, asked_s: float | None = None) -> bool:
+    def _failed(self, why: str, requested_s: float | None = None) -> bool:
         self._failures += 1
         if self._failures == 1:
-            # Without the path: it is the receiver's secret.
+            # Without the path, which is the receiver's secret.
             logger.warning(
                 "alerts: %s does not take messages (%s); they wait",
                 urlsplit(self._url).hostname,
                 why,
             )
         backoff_s = BACKOFF.after_s(self._failures)
-        pause_s = backoff_s if asked_s is None else min(asked_s, RETRY_DELAY_MAX_S)
+        pause_s = backoff_s if requested_s is None else min(requested_s, RETRY_DELAY_MAX_S)
         self._pause_until = time.monotonic() + pause_s
         return False

@@ -1,4 +1,4 @@
-"""The alerter in a Celery worker of the maintenance queue, so that alerts need no API."""
+"""The alerter in a Celery worker of the maintenance queue: alerts need no API."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from fleet.ops.alerts.watch import Alerter
 
 
 class AlertStep(bootsteps.StartStopStep):
-    """Worker bootstep: after the pool has forked, because a thread does not survive a fork."""
+    """A worker bootstep after the pool's fork, which threads do not survive."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -19,11 +19,11 @@ class AlertStep(bootsteps.StartStopStep):
         self._alerter: Alerter | None = None
 
     def start(self, parent: Any) -> None:
-        """Begin to look."""
+        """Start the alerter."""
         self._alerter = Alerter(runtime.store, runtime.settings())
         self._alerter.start()
 
     def stop(self, parent: Any) -> None:
-        """End within moments."""
+        """Stop the alerter, without waiting for its thread."""
         if self._alerter is not None:
             self._alerter.close()

@@ -1,4 +1,4 @@
-"""The alerter: a thread that looks, tells, and sends, and that nothing else ever waits for."""
+"""The alerter: a thread that checks, reports and sends, and that nothing else waits for."""
 
 import json
 import logging
@@ -9,49 +9,50 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
 from fleet.ledger.maintenance import SILENCE_MS, periodic_lock
-from fleet.ops.alerts.conditions import last_words, new_events
-from fleet.ops.alerts.machine import Machine
+from fleet.ops.alerts.conditions import dead_letter_reasons, new_events
+from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.alerts.sender import PER_MINUTE, AlertSender
 from fleet.store import Store, keys
+from fleet.store.calls import AlertsCall, AlertsOutboxCall
 from fleet.store.connection import reachable
 
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3.0
-#: A growing condition is told again after this.
+#: A growing condition is reported again after this.
 RETRY_DELAY_MS = 300_000
 OUTBOX_MAX = 200
-#: Longer than a request takes, shorter than an operator's patience.
-SENDING_MS = 20_000
-#: An alert that could not be sent for so long helps nobody any more.
+#: How long one alerter owns an alert while it sends; longer than a request takes.
+SEND_LEASE_MS = 20_000
+#: An alert that could not be sent for this long is dropped.
 STALE_MS = 3_600_000
 
 
 class Alerter:
-    """Looks every few seconds. Any number may run in a fleet; what one has told no other tells.
+    """A check every few seconds. Any number may run in a fleet; each alert is reported once.
 
-    `first`: see `Machine`; for one process of a machine only.
+    `first`: see `MachineAlerts`; for one process of a machine only.
     """
 
     def __init__(
-        self, opened: Callable[[], Store], settings: Settings, *, first: bool = False
+        self, get_store: Callable[[], Store], settings: Settings, *, first: bool = False
     ) -> None:
         webhook = settings.alerts.webhook
-        self._opened = opened
+        self._get_store = get_store
         self._settings = settings
         self._sender = AlertSender(webhook.get_secret_value() if webhook else "")
-        self._machine = Machine(settings, self._sender, first=first)
+        self._machine = MachineAlerts(settings, self._sender, first=first)
         self._stop = threading.Event()
-        self._words: dict[str, str] = {}
+        self._dead_letter_reasons: dict[str, str] = {}
 
     def start(self) -> None:
-        """Begin, in a daemon thread."""
+        """Start a daemon thread."""
         threading.Thread(target=self._run, name="alerts", daemon=True).start()
 
     def close(self) -> None:
-        """End within moments; what waits in the outbox is sent by the next one."""
+        """Stop, without waiting for the thread; another alerter sends the rest of the outbox."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -59,30 +60,30 @@ class Alerter:
             try:
                 self.round()
             except Exception:
-                # An alerter that dies of one reading would be missed just when it is needed.
-                logger.exception("alerts: this look failed; the next one follows")
+                # The loop must survive every fault: alerts matter most in trouble.
+                logger.exception("alerts: this check failed; the next check follows")
         self._machine.close()
         self._sender.close()
 
     def round(self) -> None:
-        """A look at the fleet, and one at this machine, which needs no store."""
+        """Check the fleet, and this machine, which needs no store."""
         store, away = None, ""
         try:
             self.check()
-            store = self._opened()
+            store = self._get_store()
         except BrokerUnavailable as error:
             away = str(error)
         try:
             self._machine.check(store, away)
         except BrokerUnavailable:
-            logger.debug("alerts: the store went away meanwhile; the next look tells")
+            logger.debug("alerts: the store went down; the next check reports it")
 
     def check(self) -> None:
-        """Compare the fleet with what was told of it, tell, send. Raises BrokerUnavailable."""
-        store = self._opened()
+        """Report changed conditions of the fleet, and send alerts. Raises BrokerUnavailable."""
+        store = self._get_store()
         if periodic_lock(store, "alerts", PERIOD_S):
             self._compare(store)
-        if self._sender.wanted:
+        if self._sender.enabled:
             self._send_waiting(store)
 
     def _compare(self, store: Store) -> None:
@@ -90,25 +91,26 @@ class Alerter:
             cursor = store.client.get(keys.ALERTS_CURSOR)
         after = str(cursor or bus.last_id(store))
         entries = bus.read(store, after, count=1000)
-        self._words.update(last_words(entries))
-        found = conditions(store, self._settings, self._words)
-        store.run(
-            "alerts",
-            json.dumps([condition.to_wire() for condition in found]),
-            json.dumps(new_events(entries)),
-            entries[-1].id if entries else after,
-            RETRY_DELAY_MS,
-            PER_MINUTE,
-            OUTBOX_MAX,
-            int(self._sender.wanted),
-            SILENCE_MS,
+        self._dead_letter_reasons.update(dead_letter_reasons(entries))
+        found = conditions(store, self._settings, self._dead_letter_reasons)
+        call = AlertsCall(
+            conditions=json.dumps([condition.to_wire() for condition in found]),
+            news=json.dumps(new_events(entries)),
+            cursor=entries[-1].id if entries else after,
+            again_ms=RETRY_DELAY_MS,
+            per_minute=PER_MINUTE,
+            outbox_max=OUTBOX_MAX,
+            sends=1 if self._sender.enabled else 0,
+            silence_ms=SILENCE_MS,
         )
+        store.run(call)
 
     def _send_waiting(self, store: Store) -> None:
         while not self._stop.is_set() and self._sender.ready:
-            raw = store.run("alerts_outbox", "take", SENDING_MS, STALE_MS)
+            call = AlertsOutboxCall(verb="take", sending_ms=SEND_LEASE_MS, stale_ms=STALE_MS)
+            raw = store.run(call)
             if not raw:
                 return
-            message = AlertMessage.of(json.loads(raw))
+            message = AlertMessage.of(json.loads(str(raw)))
             if self._sender.send(message):
-                store.run("alerts_outbox", "done", message.id)
+                store.run(AlertsOutboxCall(verb="done", message_id=message.id))

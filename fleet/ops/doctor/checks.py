@@ -1,6 +1,6 @@
-"""What stands between a configuration and its promises: each finding with its remedy.
+"""The checks of a configuration and its surroundings; each finding has a remedy.
 
-Looks and changes nothing. `fleet.broker.audit` looks at the server; this module at all else.
+Nothing is changed. `fleet.broker.audit` checks the server, this module everything else.
 """
 
 import resource
@@ -24,7 +24,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.components import SpoolComponents
-from fleet.ops.alerts.machine import of_spool
+from fleet.ops.alerts.machine import spool_conditions
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.doctor import endpoints
 from fleet.ops.doctor.permissions import secret_files
@@ -33,17 +33,17 @@ from fleet.store.address import plain_url
 from fleet.version import VERSION
 from fleet.worker import shutdown_grace
 
-#: Leases and deadlines go by the server's clock; people compare its times with their own.
+#: Leases and deadlines use the server's clock; people compare its times with their own.
 SKEW_MAX_S = 2.0
-#: A worker has about 40 files open, the API one for each client.
+#: A worker opens about 40 files, the API one for each client.
 FILES_MIN = 1024
 DISK_MIN_BYTES = 1 << 30
 _ORDER = ("error", "warning", "info")
 
 
-def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
-    """All findings, the worst first; `opened` gives the store, or raises BrokerUnavailable."""
-    found = [Finding("info", f"fleet {VERSION}"), *_store(settings, opened)]
+def examine(settings: Settings, get_store: Callable[[], Store]) -> list[Finding]:
+    """All findings, the worst first; `get_store` may raise BrokerUnavailable."""
+    found = [Finding("info", f"fleet {VERSION}"), *_store(settings, get_store)]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _encryption,
         endpoints.check_endpoints,
@@ -64,18 +64,18 @@ def examine(settings: Settings, opened: Callable[[], Store]) -> list[Finding]:
     return sorted(found, key=lambda finding: (not finding.loses_data, _ORDER.index(finding.level)))
 
 
-def _store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]:
+def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Finding]:
     try:
-        store = opened()
+        store = get_store()
         before = time.monotonic()
         seconds, micros = store.client.time()
         first_s = time.monotonic() - before
         skew_s = abs(datetime.now(UTC).timestamp() - seconds - micros / 1e6)
-        # The first one connects; the second tells how long the way is.
+        # The first command connects; the second measures the round trip.
         store.client.ping()
         rtt_s = time.monotonic() - before - first_s
         yield from audit(store.client)
-        yield from _life(store, settings)
+        yield from _conditions(store, settings)
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
         yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
         return
@@ -95,7 +95,7 @@ def _encryption(settings: Settings) -> Iterator[Finding]:
 
 
 def _link(settings: Settings, rtt_s: float) -> Iterator[Finding]:
-    # A renewal gives up after a sixth of the lease, and needs a round trip or two.
+    # A renewal times out after a sixth of the lease, and needs a round trip or two.
     if rtt_s > settings.lease_ttl_s / 18:
         what = (
             f"the store answered after {rtt_s * 1000:.0f} ms: with fleet.lease_ttl_s = "
@@ -104,14 +104,14 @@ def _link(settings: Settings, rtt_s: float) -> Iterator[Finding]:
         yield Finding("warning", what, f"set it to {max(10, round(rtt_s * 40))} or more")
 
 
-def _life(store: Store, settings: Settings) -> Iterator[Finding]:
-    """As alerts judge it, but at once: beat, agents, dead letters, providers, budgets."""
+def _conditions(store: Store, settings: Settings) -> Iterator[Finding]:
+    """The conditions of alerts, without their delay; offline agents in one finding."""
     found = conditions(store, settings)
     offline = [condition.agent for condition in found if condition.name == "agent_offline"]
     for condition in found:
         if condition.name != "agent_offline":
-            of = f"{condition.agent}: " if condition.agent else ""
-            yield Finding("warning", f"{of}{condition.reason}", condition.remedy)
+            prefix = f"{condition.agent}: " if condition.agent else ""
+            yield Finding("warning", f"{prefix}{condition.reason}", condition.remedy)
     if offline:
         more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
         what = f"nobody works for {', '.join(offline[:5])}{more}"
@@ -119,7 +119,7 @@ def _life(store: Store, settings: Settings) -> Iterator[Finding]:
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
-    for condition in of_spool(SpoolComponents.of(settings), settings.spool):
+    for condition in spool_conditions(SpoolComponents.of(settings), settings.spool):
         yield Finding("warning", condition.reason, condition.remedy)
 
 
@@ -151,7 +151,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     if (kind := _kind_of_disk(folder)) in ("tmpfs", "ramfs"):
         what = f"{folder} is in memory ({kind}): a restart of the machine forgets what it holds"
         remedy = "set fleet.data_dir to a folder on a disk"
-        # Elsewhere it is what was spooled while the broker was away.
+        # With a broker elsewhere only spooled events would be lost.
         yield Finding("warning", what, remedy, settings.broker_url is None)
     free = shutil.disk_usage(folder).free
     if settings.broker_url is None and free < DISK_MIN_BYTES:
@@ -160,14 +160,14 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _kind_of_disk(folder: Path) -> str:
-    """The kind of file system that `folder` is on; empty where the system does not say."""
+    """The kind of file system of `folder`; empty where the system does not say."""
     try:
         lines = Path("/proc/mounts").read_text().splitlines()
     except OSError:
         return ""
-    whole = folder.resolve()
+    resolved = folder.resolve()
     mounts = [line.split()[1:3] for line in lines]
-    above = [(place, kind) for place, kind in mounts if whole.is_relative_to(place)]
+    above = [(place, kind) for place, kind in mounts if resolved.is_relative_to(place)]
     return max(above, key=lambda mount: len(mount[0]), default=("", ""))[1]
 
 
@@ -181,9 +181,9 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
 
 
 def _reachable_from_outside(port: int) -> str | None:
-    """An address of this machine, other than loopback, at which something listens on `port`."""
+    """An address of this machine, other than loopback, where something listens on `port`."""
     try:
-        # No packet is sent: this only asks which address a connection would come from.
+        # No packet is sent: this only finds the address that a connection would come from.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))
             own = probe.getsockname()[0]
@@ -194,7 +194,7 @@ def _reachable_from_outside(port: int) -> str | None:
 
 
 def _callbacks(settings: Settings) -> Iterator[Finding]:
-    """A service of another machine that is told to call this machine's loopback."""
+    """Services on other machines whose callback address is this machine's loopback."""
     if settings.api.public_url or _is_elsewhere(settings.api.host):
         return
     for name, agent in settings.agents.items():
@@ -207,7 +207,7 @@ def _callbacks(settings: Settings) -> Iterator[Finding]:
 def _is_elsewhere(host: str) -> bool:
     try:
         return others_can_reach(host)
-    except ConfigError:  # nobody knows the name here: it is none of this machine's
+    except ConfigError:  # an unknown name is not one of this machine
         return True
 
 
@@ -241,7 +241,7 @@ def _programs(settings: Settings) -> Iterator[Finding]:
             yield Finding("warning", what, "make it, or correct its path")
             continue
         program, path = agent.command[0], agent.env.get("PATH")
-        # A relative path is one in the folder that the program runs in.
+        # A relative path starts at the program's working directory.
         found = where / program if "/" in program else program
         if shutil.which(found, path=path) is None:
             what = f"agents.{name}.command: there is no program {program!r}"
@@ -249,27 +249,23 @@ def _programs(settings: Settings) -> Iterator[Finding]:
 
 
 def _is_installed(place: str) -> bool:
-    """Whether `package.module:name` could be found. Not imported: that would run it."""
+    """True when the package of `package.module:name` exists. An import would run its code."""
     package = place.partition(":")[0].partition(".")[0]
     return PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is not None
 
 
 def _tools(settings: Settings) -> Iterator[Finding]:
     if any(tool.is_server for tool in settings.tools.values()):
-        # Only then, because the SDK is slow to load.
+        # Imported only here: the SDK is slow to load.
         yield from import_module("fleet.ops.doctor.tool_servers").examine(settings)
     for name, tool in settings.tools.items():
-        if tool.is_server:
-            continue
-        # Looked for, not imported: that would run it. Workers find it where the fleet runs.
-        package = str(tool.python).partition(":")[0].partition(".")[0]
-        if PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is None:
-            what = f"tools.{name}.python: there is no module {package!r}"
+        if not tool.is_server and not _is_installed(str(tool.python)):
+            what = f"tools.{name}.python: there is no module {tool.python!r}"
             yield Finding("warning", what, "install it, or start the fleet in its folder")
 
 
 def _foreign(_: Settings) -> Iterator[Finding]:
-    """Variables that are passed over, lest somebody waits for what they should do."""
+    """Variables of the environment that the fleet ignores."""
     if names := of_celery():
         what = f"{', '.join(names)}: set, and without effect on the fleet"
         yield Finding("info", what, "set fleet.broker_url where the fleet is to use another broker")
@@ -279,7 +275,7 @@ def _foreign(_: Settings) -> Iterator[Finding]:
 
 
 def address(settings: Settings) -> str:
-    """Which broker was examined, without its password."""
+    """The examined broker's address, without its password."""
     try:
         return mask_url(plain_url(settings))
     except BrokerUnavailable:

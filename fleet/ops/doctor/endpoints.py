@@ -1,5 +1,4 @@
-"""The other ends that a configuration names: whether they answer, and how long their certificates
-last. Nothing is asked of them beyond a connection."""
+"""The configured remote ends: they must accept a connection, and their certificates must last."""
 
 import socket
 import ssl
@@ -17,26 +16,26 @@ from fleet.config.settings import Settings
 
 CONNECT_TIMEOUT_S = 3.0
 CERTIFICATE_DAYS_MIN = 14
-#: How many are asked at once.
+#: How many are checked at once.
 AT_ONCE = 8
-#: Schemes with TLS, and the port of those that name none.
+#: Schemes with TLS, and their default ports.
 _SECURE = {"https": 443, "wss": 443, "rediss": 6379, "valkeys": 6379, "amqps": 5671}
 _PLAIN = {"http": 80, "ws": 80}
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One other end; ends at the same place are asked once."""
+    """A remote end; ends at the same host and port are checked once."""
 
-    what: str  #: the key that names it
+    what: str  #: its key in the configuration
     host: str
     port: int
     secure: bool
-    authorities: str = ""  #: a file with those that its certificate may be of, besides the system's
+    authorities: str = ""  #: a file with further authorities for its certificate
 
 
 def check_endpoints(settings: Settings) -> Iterator[Finding]:
-    """What is to be said about them, each place once."""
+    """The findings about all ends, each host and port once."""
     places: dict[tuple[str, int], End] = {}
     for end in _ends(settings):
         places.setdefault((end.host, end.port), end)
@@ -47,13 +46,13 @@ def check_endpoints(settings: Settings) -> Iterator[Finding]:
 
 def _ends(settings: Settings) -> Iterator[End]:
     for key in ("broker_url", "store_url"):
-        # Whether the broker answers is found out by asking it.
+        # The check of the store finds out if the broker answers.
         yield from _end(f"fleet.{key}", getattr(settings, key), secure_only=True)
     for name, agent in settings.agents.items():
         if agent.runner == "http":
             yield from _end(f"agents.{name}.url", agent.url)
         for model in (agent.model or "", *agent.fallbacks) if agent.runner == "llm" else ():
-            # By name, because `fleet` never imports `tasks`. It says itself who cannot be reached.
+            # By name, because `fleet` never imports `tasks`. It reports an unreachable host itself.
             place = import_module("tasks.model.preflight").address(model, agent.params)
             yield from _end(f"agents.{name}: {model}", place, secure_only=True)
     for name, delivery in settings.deliveries.items():
@@ -72,7 +71,7 @@ def _end(what: str, url: str | None, *, secure_only: bool = False) -> Iterator[E
     secure = place.scheme in _SECURE
     if not place.hostname or not (secure or (place.scheme in _PLAIN and not secure_only)):
         return
-    # Behind a proxy a connection of ours would prove nothing.
+    # Behind a proxy a direct connection proves nothing.
     kind = {"wss": "https", "ws": "http"}.get(place.scheme, place.scheme)
     if kind in urllib.request.getproxies() and not urllib.request.proxy_bypass(place.hostname):
         return

@@ -1,4 +1,4 @@
-"""Files that hold a secret, or what was sent, and that others of the machine can read."""
+"""Files with secrets or content that other users of the machine can read."""
 
 import stat
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from fleet.config.settings import Settings, find_file
 from fleet.formats.redaction import mask_url
 
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
-#: Parts of a name of a parameter, header or variable whose value is a secret.
+#: Parts of the names of parameters, headers and variables whose values are secrets.
 _SECRET_NAMES = ("key", "token", "secret", "password", "authorization")
 
 
 def secret_files(settings: Settings) -> Iterator[Finding]:
-    """Each of them, with what closes it."""
+    """The findings, each with the command that closes the file."""
     path = find_file()
     if path is not None and _holds_secret(settings) and _others_reach(path):
         what = f"{path} holds a secret and every user of this machine can read it"
@@ -36,9 +36,9 @@ def _others_reach(file: Path) -> bool:
 
 
 def _others_enter(folder: Path) -> bool:
-    """False when it, or a folder above it, is closed to other users."""
-    whole = folder.absolute()
-    return all(part.stat().st_mode & stat.S_IXOTH for part in (whole, *whole.parents))
+    """False when `folder`, or a folder above it, is closed to other users."""
+    absolute = folder.absolute()
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (absolute, *absolute.parents))
 
 
 def _holds_secret(settings: Settings) -> bool:

@@ -1,4 +1,4 @@
-"""Whether the tool servers of a configuration can be had, for `fleet doctor`: each is started."""
+"""The check of the configured tool servers for `fleet doctor`: each is started."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -7,21 +7,21 @@ from fleet.broker.audit import Finding
 from fleet.config.settings import Settings
 from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp.errors import ToolServerError
-from fleet.tools.mcp.names import told_names
+from fleet.tools.mcp.names import provider_names
 from fleet.tools.mcp.server import ToolServer
 
-#: Tools that a finding names; there may be hundreds.
+#: The most tools named by a finding; there may be hundreds.
 SHOWN = 10
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """What stands between each server and the agents that are to use it; all are asked at once."""
+    """The findings about all servers and their agents; all servers are queried at once."""
     servers = {name: tool for name, tool in settings.tools.items() if tool.is_server}
     found = asyncio.run(_offered(servers))
     for name, offered in found.items():
         yield from _findings(name, servers[name], offered)
-    for agent, terms in settings.agents.items():
-        yield from _doubled(agent, {one: found[one] for one in terms.tools if one in found})
+    for agent, config in settings.agents.items():
+        yield from _duplicates(agent, {one: found[one] for one in config.tools if one in found})
 
 
 async def _offered(servers: Mapping[str, ToolsConfig]) -> dict[str, list[str] | ToolServerError]:
@@ -60,13 +60,15 @@ def _findings(
         yield Finding("warning", what, f"correct the name; it has {known}")
 
 
-def _doubled(agent: str, offered: Mapping[str, list[str] | ToolServerError]) -> Iterator[Finding]:
-    """Names that two servers of an agent have: each of its turns would fail."""
+def _duplicates(
+    agent: str, offered: Mapping[str, list[str] | ToolServerError]
+) -> Iterator[Finding]:
+    """Names of tools that two servers of an agent share: each of its turns would fail."""
     seen: dict[str, str] = {}
     for name, tools in offered.items():
-        for told in told_names(() if isinstance(tools, ToolServerError) else tools):
-            other = seen.setdefault(told, name)
+        for tool_name in provider_names(() if isinstance(tools, ToolServerError) else tools):
+            other = seen.setdefault(tool_name, name)
             if other != name:
-                what = f"agents.{agent}.tools: {other} and {name} both have a tool {told}"
+                what = f"agents.{agent}.tools: {other} and {name} both have a tool {tool_name}"
                 yield Finding("warning", what, "take one of the two out: a model cannot tell them")
                 return

@@ -1,11 +1,33 @@
 -- How an event is accepted. Put after `_lib.lua`, `_busy.lua`, `_caps.lua` and `_chain.lua` in the
--- scripts whose legend says `With`. The arguments are read from ARGV; see `accept.lua`.
+-- scripts whose legend says `With`.
 --
+-- EventArgs
+--   digest             of the event's key
+--   event_id
+--   source
+--   sent_by            the sender, or ''
+--   content            digest of the content, or ''
+--   old_digest         the digest that a version before senders gave the event, or ''
+--   session            or ''
+--   priority
+--   payload            JSON
+--   route              the route in words
+--   cancel_keep_ms     time for which members are kept that are cancelled when one dies, or ''
+--   plan               the plan of a chain (JSON), or ''
+--   max_waiting        most dispatches that may wait in the fleet
+--   sender_per_minute  most events a minute of one source, or ''
+--   dispatches...      DispatchArgs; with a plan they are of its first stage, and only checked for room
+-- DispatchArgs
+--   id
+--   agent
+--   deadline_ms   from now
+--   max_pending   most dispatches of the agent that may wait
+--   drop_keep_ms  time for which the dispatch is kept that is dropped for this one, or '' to refuse this one
+--   on_busy       when the session is busy: '' | 'reject' | 'interrupt <keep ended, ms>' |
+--                 'coalesce <quiet window, ms> <longest wait, ms>'
+--   deliver       the receivers of the outcome, as `_announce.lua` has them, or ''
 -- Keys     those of `accept.lua`, of which here: fleet:event:, fleet:payload:, fleet:seq,
 --          fleet:counts, fleet:deadlines, fleet:quiet
-
--- Arguments of an event before those of its dispatches, and of each of these.
-local HEAD, EACH = 15, 7
 
 -- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
 local function place(record, deadline, bytes, window_ms, most_ms)
@@ -46,10 +68,12 @@ local function answer(verdict, chain, ids)
 end
 
 -- A dispatch of its own for one agent, and what that does to its session.
-local function send(of, id, agent, within_ms, how, deliver, bytes)
-  local busy, first, second = string.match(of.session ~= '' and how or '', '(%a*) ?(%d*) ?(%d*)')
-  if busy == 'interrupt' then interrupt(of.session, agent, first) end
-  local record, deadline = create(of, id, agent, within_ms, deliver ~= '' and {'deliver', deliver} or {})
+local function send(of, dispatch, bytes)
+  local how = of.session ~= '' and dispatch.on_busy or ''
+  local busy, first, second = string.match(how, '(%a*) ?(%d*) ?(%d*)')
+  if busy == 'interrupt' then interrupt(of.session, dispatch.agent, first) end
+  local record, deadline = create(of, dispatch.id, dispatch.agent, tonumber(dispatch.deadline_ms),
+    dispatch.deliver ~= '' and {'deliver', dispatch.deliver} or {})
   if busy == 'coalesce' then
     place(record, deadline, bytes, tonumber(first), tonumber(second))
   else
@@ -72,52 +96,56 @@ local function known_as(digest, old, content)
   return ids and not kept and answer('old', chain or '', ids) or nil
 end
 
--- The event whose arguments begin at `at` and end at `last`.
-local function accept(at, last)
-  local digest, event_id, source, sent_by, content, old = unpack(ARGV, at, at + 5)
-  local session, priority, payload, route, cancel_keep_ms, text = unpack(ARGV, at + 6, at + 11)
-  local event = 'fleet:event:' .. digest
+-- The event whose arguments begin at `at`, its dispatches, and where the next event begins.
+local function read_event(at)
+  local event, dispatches = EventArgs(at), {}
+  at = event.dispatches + 1
+  for i = 1, tonumber(ARGV[event.dispatches]) do dispatches[i], at = DispatchArgs(at) end
+  return event, dispatches, at
+end
 
-  local known = known_as(digest, old, content)
+-- The answer for an event, an `EventArgs`.
+local function accept(event, dispatches)
+  local known = known_as(event.digest, event.old_digest, event.content)
   if known then return known end
 
-  local no = refusal(source, ARGV[at + 12], ARGV[at + 13])
+  local no = refusal(event.source, event.max_waiting, event.sender_per_minute)
   if no then return no end
   local full = {}
-  for i = at + HEAD, last, EACH do
-    local pending = tonumber(redis.call('HGET', 'fleet:counts', ARGV[i + 1] .. '|queued') or 0)
-    if pending >= tonumber(ARGV[i + 3]) then
-      local victim = ARGV[i + 4] ~= '' and dispensable(ARGV[i + 1], priority)
-      if not victim then return {'full', ARGV[i + 1], pending} end
-      full[#full + 1] = {victim, ARGV[i + 4]}
+  for _, one in ipairs(dispatches) do
+    local pending = tonumber(redis.call('HGET', 'fleet:counts', one.agent .. '|queued') or 0)
+    if pending >= tonumber(one.max_pending) then
+      local victim = one.drop_keep_ms ~= '' and dispensable(one.agent, event.priority)
+      if not victim then return {'full', one.agent, pending} end
+      full[#full + 1] = {victim, one.drop_keep_ms}
     end
-    if ARGV[i + 5] == 'reject' and session ~= '' and live_ones(session, ARGV[i + 1])[1] then
-      return {'busy', ARGV[i + 1]}
+    if one.on_busy == 'reject' and event.session ~= '' and live_ones(event.session, one.agent)[1] then
+      return {'busy', one.agent}
     end
   end
 
   for _, one in ipairs(full) do drop(one[1], one[2]) end
-  redis.call('SET', 'fleet:payload:' .. digest, payload)
-  local of = {event = digest, event_id = event_id, source = source, session = session,
-    priority = priority, sent_by = sent_by ~= '' and sent_by or nil}
-  emit('event_accepted', plus({'event_id', event_id, 'source', source}, sender(of)))
+  redis.call('SET', 'fleet:payload:' .. event.digest, event.payload)
+  local of = {event = event.digest, event_id = event.event_id, source = event.source,
+    session = event.session, priority = event.priority,
+    sent_by = event.sent_by ~= '' and event.sent_by or nil}
+  emit('event_accepted', plus({'event_id', of.event_id, 'source', of.source}, sender(of)))
   local made, name = {}, ''
-  if text ~= '' then
-    local plan = cjson.decode(text)
-    made, name = begin_chain(of, plan, text), plan.name
+  if event.plan ~= '' then
+    local plan = cjson.decode(event.plan)
+    made, name = begin_chain(of, plan, event.plan), plan.name
   else
-    for i = at + HEAD, last, EACH do
-      send(of, ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 5], ARGV[i + 6], #payload)
-      made[#made + 1] = ARGV[i] .. ' ' .. ARGV[i + 1]
+    for i, one in ipairs(dispatches) do
+      send(of, one, #event.payload)
+      made[i] = one.id .. ' ' .. one.agent
     end
   end
-  local ids = table.concat(made, ' ')
-  redis.call('HSET', event, 'event_id', event_id, 'source', source, 'ids', ids, 'chain', name,
-    'open', #made, 'kept', #made, 'route', route, 'accepted_ms', NOW, 'content', content,
-    unpack(sender(of)))
-  if cancel_keep_ms ~= '' then redis.call('HSET', event, 'cancel_keep_ms', cancel_keep_ms) end
+  local ids, key = table.concat(made, ' '), 'fleet:event:' .. event.digest
+  redis.call('HSET', key, 'event_id', of.event_id, 'source', of.source, 'ids', ids, 'chain', name,
+    'open', #made, 'kept', #made, 'route', event.route, 'accepted_ms', NOW,
+    'content', event.content, unpack(sender(of)))
+  if event.cancel_keep_ms ~= '' then
+    redis.call('HSET', key, 'cancel_keep_ms', event.cancel_keep_ms)
+  end
   return answer('accepted', name, ids)
 end
-
--- Where the arguments of the event end that begin at `at`.
-local function last_of(at) return at + HEAD - 1 + EACH * tonumber(ARGV[at + HEAD - 1]) end

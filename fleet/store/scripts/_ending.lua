@@ -1,19 +1,34 @@
 -- How an attempt ends. Put after `_lib.lua`, `_history.lua`, `_announce.lua`, `_chain.lua` and `_spend.lua` in the
 -- scripts whose legend says `With`.
 --
+-- EndingArgs
+--   verdict          'completed' | 'failed' | 'cancelled' | 'held'
+--   fields           of the record (JSON object of strings)
+--   answer           content
+--   stage            of a failure, else ''
+--   reason           of a failure or a cancellation, else ''
+--   retryable        '1' | '0'
+--   attempts_max     attempts allowed
+--   min_age_ms       age below which a dispatch does not die
+--   backoff_ms       first wait before a retry
+--   jitter           from 0 to 1
+--   retry_after_ms   least wait before a retry
+--   keep_dead_ms
+--   keep_ended_ms
+--   said             what was said, as a message of the session's history, or ''
+--   answered         what was answered, as such a message
+--   messages_max     most messages of a history
+--   bytes_max        most bytes of them
+--   history_keep_ms
 -- Keys     those of `commit.lua`, of which here: fleet:outcome:, fleet:retry, fleet:deadlines
 
 -- End the attempt that `record` is active with: the outcome, the bus entries and the removal from the
--- work lists, at once. `elapsed` (ms) is how long it ran, `v` what `commit.lua` is given from its
--- fifth argument on: 1 verdict, 2 record fields (JSON), 3 answer, 4 stage, 5 reason, 6 retryable,
--- 7 attempts allowed, 8 minimum age, 9 first wait, 10 jitter, 11 never before, 12 keep dead, 13 keep
--- ended, 14 what was said, 15 what was answered, 16 most messages, 17 most bytes, 18 keep a history.
--- Answers as `commit.lua`.
-local function end_attempt(record, fence, elapsed, v)
+-- work lists, at once. `elapsed` (ms) is how long it ran, `ending` an `EndingArgs`. Answers as
+-- `commit.lua`.
+local function end_attempt(record, fence, elapsed, ending)
   local id, agent, attempt = record.id, record.agent, record.attempt
-  local verdict, fields, answer, stage, reason = unpack(v, 1, 5)
-  local retryable, attempts_max, min_age = v[6] == '1', tonumber(v[7]), tonumber(v[8])
-  local keep_dead, keep_ended = v[12], v[13]
+  local verdict, stage, reason = ending.verdict, ending.stage, ending.reason
+  local keep_ended = ending.keep_ended_ms
 
   -- Upper bounds (ms) of the histogram of turns, from an echo to the longest hard limits;
   -- `fleet.ops.metrics` has the same.
@@ -33,7 +48,7 @@ local function end_attempt(record, fence, elapsed, v)
   end
 
   local set = {'committed', attempt .. '/' .. fence, 'elapsed_ms', elapsed}
-  for name, value in pairs(cjson.decode(fields)) do
+  for name, value in pairs(cjson.decode(ending.fields)) do
     if per_unit[name] then value = spend(name, value) end
     set[#set + 1] = name; set[#set + 1] = tostring(value)
     if name == 'verdict' or name == 'injected' then record[name] = value end
@@ -44,7 +59,7 @@ local function end_attempt(record, fence, elapsed, v)
   end
   if stage ~= '' then
     tally(agent, 'failed.' .. stage)
-    plus(set, {'stage', stage, 'error', reason, 'retryable', v[6]})
+    plus(set, {'stage', stage, 'error', reason, 'retryable', ending.retryable})
   end
   local timing = {'elapsed_s', elapsed / 1000}
   local function done(state)
@@ -53,9 +68,10 @@ local function end_attempt(record, fence, elapsed, v)
   end
 
   if verdict == 'completed' then
-    redis.call('SET', 'fleet:outcome:' .. id, answer, 'PX', keep_ended)
-    if record.session ~= '' and v[14] ~= '' then
-      remember(record.session, v[14], v[15], tonumber(v[16]), tonumber(v[17]), v[18])
+    redis.call('SET', 'fleet:outcome:' .. id, ending.answer, 'PX', keep_ended)
+    if record.session ~= '' and ending.said ~= '' then
+      remember(record.session, ending.said, ending.answered, tonumber(ending.messages_max),
+        tonumber(ending.bytes_max), ending.history_keep_ms)
     end
     if announces(record, set, keep_ended) then return done('announcing') end
     finish(record, 'completed', set, timing, keep_ended)
@@ -70,7 +86,7 @@ local function end_attempt(record, fence, elapsed, v)
   if verdict == 'held' and not record.cancel and NOW < tonumber(record.deadline_ms) then
     move(record, 'queued', set)
     redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1)
-    redis.call('HSET', agent_key(agent), 'hold_ms', string.format('%.0f', NOW + tonumber(v[11])))
+    redis.call('HSET', agent_key(agent), 'hold_ms', string.format('%.0f', NOW + tonumber(ending.retry_after_ms)))
     leave_agent(record)
     redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
     offer(record, tonumber(record.order) - 2 ^ 50)
@@ -81,14 +97,14 @@ local function end_attempt(record, fence, elapsed, v)
   local failures = tonumber(attempt) - tonumber(record.losses) - tonumber(record.attempt_base or 0)
   -- Full jitter: a random part of a wait that doubles, an hour at most (AWS, "Exponential Backoff And
   -- Jitter"). Attempts that a dying worker or a drain cut short do not lengthen it.
-  local ceiling = math.min(tonumber(v[9]) * 2 ^ math.min(math.max(failures, 1) - 1, 20), 3600000)
-  local wait = math.floor(math.max(ceiling * tonumber(v[10]), tonumber(v[11])))
-  local young = NOW - tonumber(record.accepted_ms) < min_age
+  local ceiling = math.min(tonumber(ending.backoff_ms) * 2 ^ math.min(math.max(failures, 1) - 1, 20), 3600000)
+  local wait = math.floor(math.max(ceiling * tonumber(ending.jitter), tonumber(ending.retry_after_ms)))
+  local young = NOW - tonumber(record.accepted_ms) < tonumber(ending.min_age_ms)
   local in_time = NOW + wait < tonumber(record.deadline_ms)
   -- To wait for money is no fault of the event's, and uses up none of its attempts.
   local waits = stage == 'budget'
-  local retry = retryable and in_time and (failures < attempts_max or young or waits)
-    and not record.cancel
+  local left = failures < tonumber(ending.attempts_max) or young or waits
+  local retry = ending.retryable == '1' and in_time and left and not record.cancel
   local failed = plus(timing, {'stage', stage, 'reason', reason, 'will_retry', tostring(retry)})
   if retry then plus(failed, {'retry_at', string.format('%.3f', (NOW + wait) / 1000)}) end
   emit('dispatch_failed', plus(who(record), failed))
@@ -98,7 +114,7 @@ local function end_attempt(record, fence, elapsed, v)
     return done('cancelled')
   end
   if not retry then
-    finish(record, 'dead', set, {'stage', stage, 'reason', reason}, keep_dead)
+    finish(record, 'dead', set, {'stage', stage, 'reason', reason}, ending.keep_dead_ms)
     return done('dead')
   end
   leave_agent(record)

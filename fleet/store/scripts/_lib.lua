@@ -1,6 +1,6 @@
 -- Shared by every script: put before each when it is loaded. Not a script of its own.
 --
--- Two arguments come before those in a script's legend and are taken off here: the approximate
+-- Two arguments come before those in a script's legend and are removed here: the approximate
 -- length at which the bus is trimmed, and the doorbell as text with places to fill, or '' where the
 -- broker is not this store.
 -- Keys are built from ids here, so one keyspace is needed, as kombu's own Redis transport needs one.

@@ -1,14 +1,16 @@
 -- Pause or resume an agent: a paused one finishes its running turn and starts no other.
 --
--- ARGV     1 agent, 2 'pause' | 'resume'
+-- ARGV
+--   agent
+--   verb   'pause' | 'resume'
 -- Keys     fleet:agent:, fleet:due:, fleet:providers, agent.<agent>
 -- Returns  1 when it changed, else 0
 -- Invariants
 --   Idempotent. After a resume there is a doorbell for each runnable dispatch.
 --   A resumed agent tries at once what had denied it: its key may be another one now.
 
-local agent, verb = ARGV[1], ARGV[2]
-if verb == 'pause' then return redis.call('HSETNX', agent_key(agent), 'paused', NOW) end
+local agent = ARG.agent
+if ARG.verb == 'pause' then return redis.call('HSETNX', agent_key(agent), 'paused', NOW) end
 local changed = redis.call('HDEL', agent_key(agent), 'paused', 'hold_ms') > 0 and 1 or 0
 for _, name in ipairs(redis.call('HKEYS', 'fleet:providers')) do
   if string.sub(name, 1, #agent + 1) == agent .. '/' then

@@ -1,11 +1,14 @@
 -- Compare what is wrong now with what was told, and tell the difference once.
 --
--- ARGV     1 the conditions that hold (JSON list of objects: key, name, agent, reason, for_ms, count,
---            quiet), 2 news to pass on (JSON list of objects: name, agent, reason),
---          3 the place on the bus up to which news were read, 4 pause before a growing condition is
---            told again (ms), 5 most messages a minute, 6 most messages that wait,
---          7 '1' when messages are sent anywhere, 8 silence of all who call this after which what was
---            wrong before counts as new (ms)
+-- ARGV
+--   conditions  the conditions that hold (JSON list of objects: key, name, agent, reason, for_ms, count, quiet)
+--   news        single events to report (JSON list of objects: name, agent, reason)
+--   cursor      the place on the bus up to which news were read
+--   again_ms    least time before a growing condition is reported again
+--   per_minute  most messages a minute
+--   outbox_max  most messages that wait
+--   sends       '1' when messages are sent anywhere
+--   silence_ms  silence of all callers after which earlier conditions count as new
 -- Keys     fleet:alerts, fleet:alerts:cursor, fleet:alerts:looked, fleet:alerts:outbox, fleet:alerts:rate,
 --          fleet:alerts:suppressed, fleet:alerted:, fleet:bus
 -- Returns  how many messages were put into the outbox
@@ -15,12 +18,12 @@
 --   The outbox is bounded, in length and in growth; what does not fit is counted in the next message.
 --   Any number may call this: all see the same memory.
 
-local conditions, news = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
-local again_ms, per_minute, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local conditions, news = cjson.decode(ARG.conditions), cjson.decode(ARG.news)
+local again_ms, per_minute, most = tonumber(ARG.again_ms), tonumber(ARG.per_minute), tonumber(ARG.outbox_max)
 local queued = 0
 
 local function send(what, state)
-  if ARGV[7] ~= '1' then return end
+  if ARG.sends ~= '1' then return end
   local rate = redis.call('INCR', 'fleet:alerts:rate')
   if rate == 1 then redis.call('PEXPIRE', 'fleet:alerts:rate', 60000) end
   if rate > per_minute or redis.call('LLEN', 'fleet:alerts:outbox') >= most then
@@ -46,7 +49,7 @@ end
 
 -- A fleet that was stopped had its agents offline all the time, and that is no news.
 local looked = tonumber(redis.call('GET', 'fleet:alerts:looked') or NOW)
-local resumed = NOW - looked > tonumber(ARGV[8])
+local resumed = NOW - looked > tonumber(ARG.silence_ms)
 redis.call('SET', 'fleet:alerts:looked', NOW)
 local holding = {}
 for _, now in ipairs(conditions) do
@@ -76,7 +79,7 @@ for _, item in ipairs(news) do
   local once = 'fleet:alerted:' .. item.name .. ':news:' .. item.agent .. item.dispatch_id
   if redis.call('SET', once, NOW, 'NX', 'PX', 60000) then send(item, '') end
 end
-redis.call('SET', 'fleet:alerts:cursor', ARGV[3])
+redis.call('SET', 'fleet:alerts:cursor', ARG.cursor)
 -- The memory of a fleet that was taken down is not kept for ever.
 for _, key in ipairs({'fleet:alerts', 'fleet:alerts:cursor', 'fleet:alerts:outbox',
   'fleet:alerts:suppressed', 'fleet:alerts:looked'}) do

@@ -1,7 +1,10 @@
 -- Take the oldest message that waits to be sent, or say that it was sent.
 --
--- ARGV     1 'take', 2 how long the sender has for it (ms), 3 age at which one is dropped (ms)
---          1 'done', 2 the message's id
+-- ARGV
+--   verb        'take' | 'done'
+--   sending_ms  take: time that the sender has for the message
+--   stale_ms    take: age at which a message is dropped
+--   message_id  done: the message's id
 -- Keys     fleet:alerts:outbox, fleet:alerts:sending, fleet:alerts:suppressed
 -- Returns  take: the message (JSON), or '' when none waits or another sender has it;
 --          done: 1, or 0 when it was gone already
@@ -11,20 +14,20 @@
 
 local head = redis.call('LINDEX', 'fleet:alerts:outbox', 0)
 
-if ARGV[1] == 'take' then
-  while head and cjson.decode(head).at_ms < NOW - tonumber(ARGV[3]) do
+if ARG.verb == 'take' then
+  while head and cjson.decode(head).at_ms < NOW - tonumber(ARG.stale_ms) do
     redis.call('LPOP', 'fleet:alerts:outbox')
     redis.call('INCR', 'fleet:alerts:suppressed')
     redis.call('PEXPIRE', 'fleet:alerts:suppressed', 86400000)
     head = redis.call('LINDEX', 'fleet:alerts:outbox', 0)
   end
-  if not head or not redis.call('SET', 'fleet:alerts:sending', NOW, 'NX', 'PX', ARGV[2]) then
+  if not head or not redis.call('SET', 'fleet:alerts:sending', NOW, 'NX', 'PX', ARG.sending_ms) then
     return ''
   end
   return head
 end
 
-if not head or cjson.decode(head).id ~= ARGV[2] then return 0 end
+if not head or cjson.decode(head).id ~= ARG.message_id then return 0 end
 redis.call('LPOP', 'fleet:alerts:outbox')
 redis.call('DEL', 'fleet:alerts:sending')
 return 1

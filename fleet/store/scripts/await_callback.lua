@@ -1,14 +1,18 @@
 -- Ask for the answer that a service gives by a call of its own, or look whether it has come.
 --
--- ARGV     1 dispatch id, 2 fence, 3 attempt, 4 round: how often the event was posted,
---          5 '1' when what came in the round before was a failure, else '0'
+-- ARGV
+--   dispatch_id
+--   fence
+--   attempt
+--   round        how often the event was posted
+--   anew         '1' when the round before ended with a failure, else '0'
 -- Keys     fleet:dispatch:, fleet:callback:, fleet:fences
 -- Returns  {'fenced'} | {'cancel', why} | {'waiting'} | {'answered', media type, body}
 -- Invariants
 --   Only the attempt that runs now asks. Asking again changes nothing.
 --   An answer stays for a later attempt to find; only a failure is forgotten, by the next round.
 
-local id, fence, attempt, round = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, fence, attempt, round = ARG.dispatch_id, ARG.fence, ARG.attempt, ARG.round
 local state, agent, owner, current, cancel = unpack(redis.call('HMGET', dispatch_key(id),
   'state', 'agent', 'fence', 'attempt', 'cancel'))
 if state ~= 'active' or owner ~= fence or current ~= attempt or not newest(agent, fence) then
@@ -18,7 +22,7 @@ if cancel then return {'cancel', cancel} end
 
 local key = 'fleet:callback:' .. id
 if redis.call('HGET', key, 'round') ~= round then
-  if ARGV[5] == '1' then redis.call('DEL', key) end
+  if ARG.anew == '1' then redis.call('DEL', key) end
   redis.call('HSET', key, 'round', round)
 end
 local kind, body = unpack(redis.call('HMGET', key, 'type', 'body'))

@@ -1,11 +1,11 @@
 -- Accept an event that was kept while this store was away, with what became of its dispatches meanwhile.
 --
--- ARGV     1 what became of them (JSON): a list of objects with id, run (the same whenever that run is
---          told, and of no other run), attempt, losses, holder, started_ago (ms), elapsed (ms), steps
---          (journal key -> entry), costs (of each step: tokens in, tokens out, dollars), verified (how
---          what they handed over was, and why) and, where it ended, ending: what `commit.lua` is given
---          from its fifth argument on, as strings;
---          then those of one event as `accept.lua` takes them
+-- ARGV
+--   reports   the runs of its dispatches (JSON): a list of objects with id, run (the same in every report of
+--             that run, and of no other run), attempt, losses, holder, started_ago (ms), elapsed (ms), steps
+--             (journal key -> entry), costs (of each step: tokens in, tokens out, dollars), verified (how its
+--             deliveries were verified, and why) and, where the run ended, ending: EndingArgs by name
+--   event...  EventArgs, see `_accept.lua`
 -- With     _busy, _caps, _history, _announce, _chain, _spend, _accept, _ending
 -- Keys     those of `accept.lua` and `commit.lua`, of which here: fleet:deadlines; and fleet:journal:
 -- Returns  {what `accept.lua` answers for it, how many of the reports came too late,
@@ -52,11 +52,11 @@ local function hand_back(record, report)
   emit('dispatch_queued', plus(who(record), {'reason', 'its turn was cut short and goes on'}))
 end
 
-local answer = accept(2, last_of(2))
+local answer = accept(read_event(ARG.event))
 local late, made = 0, {}
 -- The dispatches of that id are another event's.
 if answer[1] == 'conflict' then return {answer, 0} end
-for _, report in ipairs(cjson.decode(ARGV[1])) do
+for _, report in ipairs(cjson.decode(ARG.reports)) do
   local record = read_hash(dispatch_key(report.id))
   if record.state ~= 'queued' or record.attempt ~= '0' then
     if record.run ~= report.run then late = late + 1 end

@@ -1,8 +1,15 @@
 -- Take the agent's next runnable dispatch, in ledger order; the doorbell's own id does not matter.
 --
--- ARGV     1 agent, 2 fence, 3 holder, 4 most losses, 5 keep dead (ms),
---          6 keep ended (ms), 7 a name of this call, 8 most messages of its session to hand out,
---          9 time of ageing (ms)
+-- ARGV
+--   agent
+--   fence
+--   holder
+--   losses_max     losses at which a dispatch is dead-lettered
+--   keep_dead_ms
+--   keep_ended_ms
+--   call           a name of this call
+--   history_max    most messages of the session's history in the answer
+--   ageing_ms      see `_lanes.lua`
 -- With     _history, _announce, _chain, _lanes
 -- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
@@ -21,9 +28,8 @@
 --   Nothing starves: see `_lanes.lua`.
 --   A repeated call of the same name (its reply was lost) answers the same and counts no loss.
 
-local agent, fence, holder = ARGV[1], ARGV[2], ARGV[3]
-local losses_max, keep_dead, keep_ended, call = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
-local history_max = tonumber(ARGV[8])
+local agent, fence, holder, call = ARG.agent, ARG.fence, ARG.holder, ARG.call
+local losses_max, history_max = tonumber(ARG.losses_max), tonumber(ARG.history_max)
 
 -- The name besides the token: a store that was emptied gives the same tokens again.
 local lease = redis.call('HMGET', lease_key(agent), 'fence', 'holder')
@@ -86,14 +92,14 @@ if interrupted.state == 'active' then
     'elapsed_s', elapsed, 'will_retry', tostring(retry)}))
   if retry then return start(interrupted) end
   finish(interrupted, 'dead', {}, {'stage', 'worker_lost', 'reason',
-    reason .. ' (' .. losses .. ' times)'}, keep_dead)
+    reason .. ' (' .. losses .. ' times)'}, ARG.keep_dead_ms)
 else
   redis.call('HDEL', agent_key(agent), 'active')
 end
 
 -- Bounded: each round ends a dispatch or drops a stale entry.
 for _ = 1, 1000 do
-  local id, aged = pick(agent, tonumber(ARGV[9]))
+  local id, aged = pick(agent, tonumber(ARG.ageing_ms))
   if not id then return {'idle'} end
   local record = read_hash(dispatch_key(id))
   redis.call('ZREM', due_key(agent), id)
@@ -104,7 +110,7 @@ for _ = 1, 1000 do
       return start(record)
     end
     finish(record, 'expired', {'stage', 'expired'},
-      {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, keep_ended)
+      {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, ARG.keep_ended_ms)
   end
 end
 return {'idle'}

@@ -1,13 +1,11 @@
 -- End an attempt: the outcome, the bus entries and the removal from the work lists, at once.
 --
--- ARGV     1 dispatch id ('' means whatever the agent has active), 2 agent, 3 fence,
---          4 attempt ('' with an empty id), 5 verdict 'completed' | 'failed' | 'cancelled' | 'held',
---          6 record fields (JSON object of strings), 7 answer (content),
---          8 stage, 9 reason, 10 retryable '1'|'0', 11 attempts allowed, 12 minimum age (ms),
---          13 first wait before a retry (ms), 14 jitter, from 0 to 1, 15 never before (ms),
---          16 keep dead (ms), 17 keep ended (ms),
---          18 what was said, as a message of its session's history ('' for none), 19 what was
---          answered, 20 most messages kept, 21 most bytes of them, 22 keep a history (ms)
+-- ARGV
+--   dispatch_id  '' for the agent's active dispatch
+--   agent
+--   fence
+--   attempt      '' with an empty dispatch_id
+--   ending...    EndingArgs, see `_ending.lua`
 -- With     _history, _announce, _chain, _spend, _ending
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
@@ -24,7 +22,7 @@
 --   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline
 --   passed.
 
-local id, agent, fence, attempt = unpack(ARGV, 1, 4)
+local id, agent, fence, attempt = ARG.dispatch_id, ARG.agent, ARG.fence, ARG.attempt
 
 if id == '' then
   id = redis.call('HGET', agent_key(agent), 'active') or ''
@@ -38,4 +36,5 @@ if record.state ~= 'active' or record.attempt ~= attempt or record.fence ~= fenc
   return {'fenced'}
 end
 
-return end_attempt(record, fence, NOW - tonumber(record.started_ms), {unpack(ARGV, 5)})
+local ending = EndingArgs(ARG.ending)
+return end_attempt(record, fence, NOW - tonumber(record.started_ms), ending)

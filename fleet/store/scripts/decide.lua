@@ -1,7 +1,12 @@
 -- A person approves or rejects a parked dispatch; its chain goes on or ends in the same step.
 --
--- ARGV     1 dispatch id, 2 'approve' | 'reject', 3 who decides, 4 what they say (content of an
---          approval, reason of a rejection) or '', 5 a name of this call, 6 keep ended (ms)
+-- ARGV
+--   dispatch_id
+--   verdict        'approve' | 'reject'
+--   by             the person who decides
+--   said           content of an approval, reason of a rejection, or ''
+--   call           a name of this call
+--   keep_ended_ms
 -- With     _announce, _chain
 -- Keys     fleet:dispatch:, fleet:deadlines, fleet:counts, fleet:session:, fleet:sessions,
 --          fleet:outcome:, fleet:ended, fleet:event:, fleet:chain:, fleet:trail:, fleet:bus
@@ -12,7 +17,8 @@
 --   After its deadline nothing is decided, also when no sweep has been there yet.
 --   A repeated call of the same name (its reply was lost) answers the same and writes nothing.
 
-local id, verdict, by, said, call, keep = unpack(ARGV)
+local id, verdict, by, said = ARG.dispatch_id, ARG.verdict, ARG.by, ARG.said
+local call, keep = ARG.call, ARG.keep_ended_ms
 local record = read_hash(dispatch_key(id))
 if not record.id then return {'unknown'} end
 if record.decided_call == call then return {'done', record.state} end

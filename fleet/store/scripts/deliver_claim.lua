@@ -1,7 +1,11 @@
 -- Take one target of an announced outcome, to send it there now.
 --
--- ARGV     1 dispatch id, 2 target, 3 a name of this call, 4 how long the sender has it (ms),
---          5 keep ended (ms)
+-- ARGV
+--   dispatch_id
+--   target
+--   call           a name of this call
+--   lease_ms       time for which the sender has the target
+--   keep_ended_ms
 -- With     _announce, _chain, _delivery
 -- Keys     fleet:deliveries, fleet:delivery:, fleet:target:, fleet:dispatch:, fleet:outcome:,
 --          fleet:trail:
@@ -14,7 +18,7 @@
 --   A receiver that fails is tried by one sender at a time, when its delay is over, whatever waits.
 --   A repeated call of the same name (its reply was lost) answers the same.
 
-local id, target, call, lease_ms, keep_ms = unpack(ARGV)
+local id, target, call, keep_ms = ARG.dispatch_id, ARG.target, ARG.call, ARG.keep_ended_ms
 local found = read_hash(delivery_key(id))
 local function of(name) return found[target .. '|' .. name] end
 
@@ -48,7 +52,7 @@ if tonumber(known.failures or 0) > 0 then
   redis.call('HSET', target_key(target), 'next_ms',
     string.format('%.0f', NOW + tonumber(known.delay_ms)))
 end
-local until_ms = NOW + tonumber(lease_ms)
+local until_ms = NOW + tonumber(ARG.lease_ms)
 redis.call('HSET', delivery_key(id), target .. '|token', call, target .. '|until_ms',
   string.format('%.0f', until_ms))
 redis.call('HINCRBY', delivery_key(id), target .. '|tries', 1)

@@ -1,8 +1,12 @@
 -- Which outcomes to ring for now; those whose deadline passed are given up.
 --
--- ARGV     1 most to look at in this call, 2 when to ring again for what nobody took (ms), or '' to
---          only give up, 3 most messages that may hang in the queue, 4 keep ended (ms),
---          5 'upstream' for what goes back there, else ''
+-- ARGV
+--   limit          most deliveries to look at in this call
+--   again_ms       time before another wake-up for a delivery that nobody claimed;
+--                  '' to give up only
+--   queue_max      most messages that may wait in the queue
+--   keep_ended_ms
+--   target         'upstream' for the deliveries there, else ''
 -- With     _announce, _chain, _delivery
 -- Keys     fleet:deliveries, fleet:delivery:, fleet:dispatch:, fleet:outcome:, fleet:counts,
 --          fleet:totals, fleet:ended, fleet:event:, fleet:bus, delivery
@@ -11,12 +15,12 @@
 --   Bounded per call. What a sender has now is not touched until its time is over.
 --   A queue that nobody serves does not grow for ever, and deadlines hold without it.
 
-local limit, again_ms, most, keep_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local again_ms, keep_ms = tonumber(ARG.again_ms), ARG.keep_ended_ms
 local given_up, ring, seen = 0, {}, {}
-local room = ARGV[5] == 'upstream' or redis.call('LLEN', 'delivery') < most
-local list = deliveries_key(ARGV[5])
+local room = ARG.target == 'upstream' or redis.call('LLEN', 'delivery') < tonumber(ARG.queue_max)
+local list = deliveries_key(ARG.target)
 
-for _, place in ipairs(redis.call('ZRANGEBYSCORE', list, '-inf', NOW, 'LIMIT', 0, limit)) do
+for _, place in ipairs(redis.call('ZRANGEBYSCORE', list, '-inf', NOW, 'LIMIT', 0, ARG.limit)) do
   local id, target = string.match(place, '(%S+) (%S+)')
   local found = redis.call('HMGET', delivery_key(id), target .. '|state', target .. '|deadline_ms',
     target .. '|until_ms', target .. '|reason', target .. '|placed')

@@ -1,9 +1,15 @@
 -- Report how a try to deliver an outcome ended.
 --
--- ARGV     1 dispatch id, 2 target, 3 the name under which it was claimed,
---          4 'ack' | 'unverified' (sent, but not confirmed in time, or never to be taken) | 'failed' |
---          'placed' (an agent has it as a dispatch), 5 reason, 6 keep ended (ms),
---          7 not again before (ms), 8 of 'placed' the id of that dispatch, else ''
+-- ARGV
+--   dispatch_id
+--   target
+--   call            the name under which the target was claimed
+--   result          'ack' | 'unverified' (sent, and not confirmed in time or never to be accepted) | 'failed' |
+--                   'placed' (an agent has the outcome as a dispatch)
+--   reason
+--   keep_ended_ms
+--   retry_after_ms  least time before the next attempt
+--   placed          of 'placed' the id of that dispatch, else ''
 -- With     _announce, _chain, _delivery
 -- Keys     fleet:deliveries, fleet:delivery:, fleet:target:, fleet:dispatch:, fleet:outcome:,
 --          fleet:counts, fleet:totals, fleet:ended, fleet:event:, fleet:bus
@@ -15,8 +21,8 @@
 --   What an agent was given is confirmed by that dispatch, in the step that ends its turn.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 
-local id, target, call, sample, reason, keep_ms = unpack(ARGV)
-local wished, placed = tonumber(ARGV[7]), ARGV[8]
+local id, target, call, keep_ms = ARG.dispatch_id, ARG.target, ARG.call, ARG.keep_ended_ms
+local result, reason, placed = ARG.result, ARG.reason, ARG.placed
 local found = read_hash(delivery_key(id))
 local function of(name) return found[target .. '|' .. name] end
 local record = read_hash(dispatch_key(id))
@@ -29,20 +35,20 @@ if of('state') ~= 'open' or of('token') ~= call then return {'fenced'} end
 
 -- It may wish for more time than there is; then it is tried once more at the end of it.
 local deadline = tonumber(of('deadline_ms'))
-wished = math.max(0, math.min(wished, deadline - NOW - DELAY_MOST_MS))
-local rest = throttle(target, sample == 'placed' and 'ack' or sample, wished)
+local wished = math.max(0, math.min(tonumber(ARG.retry_after_ms), deadline - NOW - DELAY_MOST_MS))
+local rest = throttle(target, result == 'placed' and 'ack' or result, wished)
 -- A receiver that takes every other outcome is well, and still not to be pressed with this one.
-if sample == 'failed' then
+if result == 'failed' then
   rest = math.max(rest, DELAYS_MS[tonumber(of('tries'))] or DELAY_MOST_MS)
 end
 redis.call('HSET', delivery_key(id), target .. '|last', call, target .. '|rest_ms', rest,
   target .. '|reason', reason)
 redis.call('HDEL', delivery_key(id), target .. '|token', target .. '|until_ms')
-if sample == 'ack' then
+if result == 'ack' then
   settle(record, target, 'ack', reason, keep_ms)
-elseif sample == 'unverified' then
+elseif result == 'unverified' then
   settle(record, target, 'timeout_fallback', reason, keep_ms)
-elseif sample == 'placed' then
+elseif result == 'placed' then
   redis.call('HSET', delivery_key(id), target .. '|placed', placed)
   redis.call('ZADD', deliveries_key(target), deadline, id .. ' ' .. target)
   local there = read_hash(dispatch_key(placed))

@@ -1,9 +1,13 @@
 -- Take an agent's lease, and ring for whatever waits: the new holder starts with exact doorbells.
 --
--- ARGV     1 agent, 2 time to live (ms), 3 holder 'host:pid', 4 client id of a
---          connection the holder keeps open, 5 run id of the server it is open to,
---          6 name of the holder's process,
---          7 fence that may be taken over though its lease lives ('' for none)
+-- ARGV
+--   agent
+--   ttl_ms
+--   holder   'host:pid'
+--   client   id of a connection that the holder keeps open
+--   run      id of that server's run
+--   process  name of the holder's process
+--   stolen   fence of a live lease that may be replaced, '' for none
 -- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:bus
 -- Returns  {1, fence, rung, epoch} | {0, fence, holder, client id, run id, process, ms left}
 -- Invariants
@@ -11,8 +15,7 @@
 --   lost) answers the same token.
 --   After a take there is a doorbell for each runnable dispatch, whatever the last holder popped.
 
-local agent, ttl, holder, client, run = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local process, stolen = ARGV[6], ARGV[7]
+local agent, ttl, holder, client, run = ARG.agent, ARG.ttl_ms, ARG.holder, ARG.client, ARG.run
 local key = lease_key(agent)
 
 local held = read_hash(key)
@@ -20,7 +23,7 @@ if held.holder == holder and held.client == client and held.run == run then
   redis.call('PEXPIRE', key, ttl)
   return {1, tonumber(held.fence), 0, epoch()}
 end
-if held.fence and held.fence ~= stolen then
+if held.fence and held.fence ~= ARG.stolen then
   return {0, held.fence, held.holder, held.client, held.run, held.process or '',
     redis.call('PTTL', key)}
 end
@@ -28,7 +31,7 @@ end
 local fence = redis.call('HINCRBY', 'fleet:fences', agent, 1)
 redis.call('DEL', key)
 redis.call('HSET', key, 'fence', fence, 'holder', holder, 'client', client, 'run', run,
-  'process', process, 'since_ms', NOW)
+  'process', ARG.process, 'since_ms', NOW)
 redis.call('PEXPIRE', key, ttl)
 redis.call('HSET', agent_key(agent), 'holder', holder)
 emit('agent_online', {'agent', agent, 'holder', holder, 'fence', fence})

@@ -1,11 +1,15 @@
 -- Take a lock, or a place in its line; asked again with the same id until it is taken or given up.
 --
--- ARGV     1 lock, 2 id of this hold, 3 group: holds of one group share the lock,
---          4 what a hold does when its group has the lock: 'joins' past the line (a turn that asks
---          again), 'queues' (a reader) or is 'alone' (a writer),
---          5 time to live (ms), 6 place in line from an earlier answer or '0',
---          7 for how long the place is kept for a waiter that is not heard of (ms),
---          8 '1' to wake the caller when it takes the lock: it does not read this answer but blocks
+-- ARGV
+--   lock
+--   id       of this hold
+--   group    holds of one group share the lock
+--   manner   what a hold does when its group has the lock: 'joins' past the line (a turn that asks again),
+--            'queues' (a reader) or is 'alone' (a writer)
+--   ttl_ms
+--   place    place in line from an earlier answer, or '0'
+--   keep_ms  time for which the place of a silent waiter is kept
+--   wakes    '1' to wake a caller that blocks and does not read this answer, else ''
 -- Keys     fleet:lock:holds:, fleet:lock:line:, fleet:lock:ticket:, fleet:lock:wake:, fleet:lock:token
 -- Returns  {1, token, 1 when it had it before} | {-1} given up
 --          | {0, place, ms after which to ask again at the latest}
@@ -16,8 +20,8 @@
 --   The token grows with each new group of holds. A repeated question of a holder (its answer was
 --   lost) gets the same token; one that was given up never takes anything, however late it arrives.
 
-local lock, id, group, manner = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local ttl, place, keep = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local lock, id, group, manner = ARG.lock, ARG.id, ARG.group, ARG.manner
+local ttl, place, keep = tonumber(ARG.ttl_ms), tonumber(ARG.place), ARG.keep_ms
 local key, line = 'fleet:lock:holds:' .. lock, 'fleet:lock:line:' .. lock
 local ticket = 'fleet:lock:ticket:' .. id
 if redis.call('GET', ticket) == 'gone' then return {-1} end
@@ -42,7 +46,7 @@ if holds[id] or (shares and manner == 'joins') or ((free or shares) and turn) th
     local next = first(line, '')
     if next then wake(next) end
   end
-  if ARGV[8] == '1' then wake(id) end
+  if ARG.wakes == '1' then wake(id) end
   return {1, tonumber(token), holds[id] and 1 or 0}
 end
 

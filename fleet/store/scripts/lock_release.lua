@@ -1,13 +1,16 @@
 -- Give a hold back, or give up wherever it is by now: held, waiting or still on its way here.
 --
--- ARGV     1 lock, 2 id of the hold, 3 '' to give back, else for how long to refuse its id (ms)
+-- ARGV
+--   lock
+--   id         of the hold
+--   refuse_ms  '' to release, else the time for which the id is refused
 -- Keys     fleet:lock:holds:, fleet:lock:line:, fleet:lock:ticket:, fleet:lock:wake:
 -- Returns  1 when it was held until now, else 0
 -- Invariants
 --   Ends the caller's own hold and no other. When nobody holds the lock any more, or the line has
 --   changed, the first in line is woken.
 
-local lock, id, refuse = ARGV[1], ARGV[2], ARGV[3]
+local lock, id, refuse = ARG.lock, ARG.id, ARG.refuse_ms
 local key, line = 'fleet:lock:holds:' .. lock, 'fleet:lock:line:' .. lock
 local holds = living(key)
 local held = holds[id]

@@ -1,6 +1,7 @@
 -- Everything that a scrape shows of the store, of one moment. Changes nothing.
 --
--- ARGV     the agents
+-- ARGV
+--   agents...  the names of the agents
 -- Keys     fleet:totals, fleet:counts, fleet:fences, fleet:beat, fleet:seq, fleet:bus, fleet:due:,
 --          fleet:providers, fleet:agent:, fleet:lease:, fleet:dispatch:
 -- Returns  JSON: `now` (ms), `accepted`, `bus`, and as flat lists of names and values `totals`,
@@ -24,7 +25,8 @@ local function oldest(agent)
 end
 
 local agents = {}
-for _, agent in ipairs(ARGV) do
+for i = ARG.agents + 1, ARG.agents + ARGV[ARG.agents] do
+  local agent = ARGV[i]
   local active, paused, claimed = unpack(redis.call('HMGET', agent_key(agent),
     'active', 'paused', 'claimed_ms'))
   agents[#agents + 1] = {redis.call('EXISTS', lease_key(agent)), paused and 1 or 0,

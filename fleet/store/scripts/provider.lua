@@ -1,10 +1,18 @@
 -- The breakers before the providers of models, shared by the whole fleet: who fails is left alone for
 -- a while, then tried by one call.
 --
--- ARGV     1 'ask', 2 agent, 3 provider, 4 how long one call may take (ms)
---          1 'tell', 2 agent, 3 provider, 4 'ok' | 'failed' | 'denied', 5 reason,
---          6 the least wait the provider asked for (ms), 7 failures that open it, 8 within (ms),
---          9 first wait (ms), 10 longest wait (ms)
+-- ARGV
+--   verb             'ask' | 'tell'; the arguments from `outcome` on are for 'tell' only
+--   agent
+--   provider
+--   call_ms          longest time of the call; for 'ask' only
+--   outcome          'ok' | 'failed' | 'denied'
+--   reason
+--   retry_after_ms   least wait that the provider asked for
+--   failures_max     failures that open the breaker ...
+--   window_ms        ... within this time
+--   first_wait_ms
+--   longest_wait_ms
 -- Keys     fleet:providers, fleet:bus
 -- Returns  ask: 0 when the call may be made, else how long none may (ms); tell: 0, or after a trial
 --          that failed how long it is left alone now (ms)
@@ -13,7 +21,7 @@
 --   When a wait is over one call in the fleet tries; the others wait until it has ended, or for as
 --   long as it may take. What a call that began before tells does not lengthen the wait.
 
-local verb, agent, provider = ARGV[1], ARGV[2], ARGV[3]
+local agent, provider = ARG.agent, ARG.provider
 local names = {provider, agent .. '/' .. provider}
 
 local function read(name)
@@ -33,7 +41,7 @@ local function announce(kind, name, reason)
   emit(kind, fields)
 end
 
-if verb == 'ask' then
+if ARG.verb == 'ask' then
   local longest = 0
   for _, name in ipairs(names) do
     local breaker = read(name)
@@ -43,14 +51,14 @@ if verb == 'ask' then
   for _, name in ipairs(names) do
     local breaker = read(name)
     if breaker.wait > 0 then
-      breaker.probe = NOW + tonumber(ARGV[4])
+      breaker.probe = NOW + tonumber(ARG.call_ms)
       write(name, breaker)
     end
   end
   return 0
 end
 
-local verdict, reason, asked = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local verdict, reason, asked = ARG.outcome, ARG.reason, tonumber(ARG.retry_after_ms)
 if verdict == 'ok' then
   for _, name in ipairs(names) do
     if redis.call('HEXISTS', 'fleet:providers', name) == 1 then
@@ -65,17 +73,17 @@ local name = verdict == 'denied' and names[2] or provider
 local breaker = read(name)
 if breaker.wait > 0 then
   if NOW >= breaker.till then
-    breaker.wait = math.min(breaker.wait * 2, tonumber(ARGV[10]))
+    breaker.wait = math.min(breaker.wait * 2, tonumber(ARG.longest_wait_ms))
     breaker.till, breaker.probe = NOW + math.max(breaker.wait, asked), 0
     write(name, breaker)
     return breaker.till - NOW
   end
   return 0
 end
-if NOW - breaker.since > tonumber(ARGV[8]) then breaker.failures, breaker.since = 0, NOW end
+if NOW - breaker.since > tonumber(ARG.window_ms) then breaker.failures, breaker.since = 0, NOW end
 breaker.failures = breaker.failures + 1
-if verdict == 'denied' or breaker.failures >= tonumber(ARGV[7]) then
-  breaker.wait, breaker.reason = tonumber(ARGV[9]), reason
+if verdict == 'denied' or breaker.failures >= tonumber(ARG.failures_max) then
+  breaker.wait, breaker.reason = tonumber(ARG.first_wait_ms), reason
   breaker.till = NOW + math.max(breaker.wait, asked)
   announce('breaker_opened', name, reason)
 end

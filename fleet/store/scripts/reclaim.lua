@@ -1,9 +1,12 @@
 -- Repair what no worker can, for one agent or for the retries that are due; safe to repeat.
 --
--- ARGV     1 agent ('' for the fleet-wide part),
---          2 keep ended (ms), 3 most dispatches to move in this call,
---          4 how long work may lie untouched before an alert (ms),
---          5 silence of beat after which everybody has to come back (ms), 6 time to do so (ms)
+-- ARGV
+--   agent          '' for the fleet-wide part
+--   keep_ended_ms
+--   limit          most dispatches to move in this call
+--   untouched_ms   time without progress before an alert
+--   silence_ms     silence of beat after which agents are given time to come back ...
+--   grace_ms       ... and that time
 -- With     _announce, _chain
 -- Keys     fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
@@ -17,12 +20,12 @@
 --   called stuck until agents had time to come back.
 --   A doorbell is rung only where fewer hang in the queue than there are runnable dispatches.
 
-local agent, keep_ended, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local agent, limit = ARG.agent, tonumber(ARG.limit)
 
 if agent == '' then
   local retried, expired = 0, 0
   local ticked = tonumber(redis.call('HGET', 'fleet:beat', 'reclaim') or NOW / 1000) * 1000
-  if NOW - ticked > tonumber(ARGV[5]) then redis.call('SET', 'fleet:grace', NOW, 'PX', ARGV[6]) end
+  if NOW - ticked > tonumber(ARG.silence_ms) then redis.call('SET', 'fleet:grace', NOW, 'PX', ARG.grace_ms) end
   local grace = redis.call('EXISTS', 'fleet:grace') == 1
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:retry', '-inf', NOW, 'LIMIT', 0, limit)) do
     local record = read_hash(dispatch_key(id))
@@ -51,7 +54,7 @@ if agent == '' then
       redis.call('ZADD', 'fleet:deadlines', NOW + 60000, id)
     elseif record.state == 'queued' or record.state == 'retrying' or record.state == 'parked' then
       finish(record, 'expired', {'stage', 'expired'},
-        {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, keep_ended)
+        {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, ARG.keep_ended_ms)
       expired = expired + 1
     end
   end
@@ -77,7 +80,7 @@ local rung = rests and 0 or ring_for_all(agent, waiting)
 if first and not rests and not (live and state[1]) and redis.call('EXISTS', 'fleet:grace') == 0 then
   local since = math.max(tonumber(redis.call('HGET', dispatch_key(first), 'queued_ms') or NOW),
     tonumber(state[3] or 0), hold)
-  if NOW - since > tonumber(ARGV[4]) then
+  if NOW - since > tonumber(ARG.untouched_ms) then
     alert_once('stuck_queue', agent, live and 'its worker holds the lease but takes no work'
       or 'no worker serves the agent though work waits')
   end

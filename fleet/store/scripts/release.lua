@@ -1,6 +1,8 @@
 -- Give a lease back on an orderly stop; a turn still active is handed back without a counted loss.
 --
--- ARGV     1 agent, 2 fence
+-- ARGV
+--   agent
+--   fence
 -- Keys     fleet:lease:, fleet:agent:, fleet:dispatch:, fleet:due:, fleet:deadlines, fleet:counts,
 --          fleet:session:, fleet:sessions, fleet:bus
 -- Returns  1 when it was the caller's, else 0
@@ -8,7 +10,7 @@
 --   Only the holder releases. A handed-back dispatch is the agent's next one. One that an earlier
 --   holder left active stays so, for the next claim to find.
 
-local agent, fence = ARGV[1], ARGV[2]
+local agent, fence = ARG.agent, ARG.fence
 local key = lease_key(agent)
 if redis.call('HGET', key, 'fence') ~= fence then return 0 end
 

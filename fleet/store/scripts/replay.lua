@@ -1,6 +1,8 @@
 -- Take a dead letter up again as a new generation of the same dispatch, in its old place.
 --
--- ARGV     1 dispatch id, 2 deadline (ms from now)
+-- ARGV
+--   dispatch_id
+--   deadline_ms  from now
 -- With     _announce, _chain
 -- Keys     fleet:dispatch:, fleet:journal:, fleet:outcome:, fleet:event:, fleet:payload:, fleet:dead,
 --          fleet:callback:, fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts,
@@ -11,14 +13,14 @@
 --   Only a dead one is replayed. The attempt number goes on counting, so a late signal of an old
 --   attempt cannot touch the new generation.
 
-local id = ARGV[1]
+local id = ARG.dispatch_id
 local record = read_hash(dispatch_key(id))
 if not record.id then return 'unknown' end
 if record.state ~= 'dead' then return record.state end
 if redis.call('EXISTS', 'fleet:payload:' .. record.event) == 0 then return 'gone' end
 if record.chain_id and not rejoin(record) then return 'passed' end
 
-local deadline = string.format('%.0f', NOW + tonumber(ARGV[2]))
+local deadline = string.format('%.0f', NOW + tonumber(ARG.deadline_ms))
 for _, key in ipairs({dispatch_key(id), 'fleet:journal:' .. id, 'fleet:callback:' .. id,
   'fleet:event:' .. record.event, 'fleet:payload:' .. record.event}) do
   redis.call('PERSIST', key)

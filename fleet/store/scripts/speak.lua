@@ -1,9 +1,20 @@
 -- Publish pieces of what a running turn says, for whoever listens. They are content, so they are
 -- never on the bus, and they are kept for minutes only: the outcome is the truth.
 --
--- ARGV     1 dispatch id, 2 fence, 3 attempt, 4 most pieces kept, 5 how long the newest is kept (ms),
---          then for each piece: place behind it, place before it, kind 'text' | 'retry' | 'fallback',
---          step, offset in the step's text, text (content)
+-- ARGV
+--   dispatch_id
+--   fence
+--   attempt
+--   kept_max     most chunks kept
+--   keep_ms      time for which the newest chunk is kept
+--   chunks...    ChunkArgs
+-- ChunkArgs
+--   place   characters of the attempt's text up to the end of this chunk
+--   before  characters of that text before this chunk
+--   kind    'text' | 'retry' | 'fallback'
+--   step    the step that produced the text
+--   offset  the place of this chunk in the step's text
+--   text    content
 -- Keys     fleet:dispatch:, fleet:fences, fleet:speech:
 -- Returns  1, or 0 when this attempt is no longer the current one
 -- Invariants
@@ -11,7 +22,7 @@
 --   A piece's id is `<attempt>-<place behind it>`: ids only grow, and a repeated call (its reply was
 --   lost) writes nothing twice.
 
-local id, fence, attempt = ARGV[1], ARGV[2], ARGV[3]
+local id, fence, attempt = ARG.dispatch_id, ARG.fence, ARG.attempt
 local state, agent, owner, current = unpack(redis.call('HMGET', dispatch_key(id),
   'state', 'agent', 'fence', 'attempt'))
 if state ~= 'active' or owner ~= fence or current ~= attempt or not newest(agent, fence) then
@@ -24,12 +35,14 @@ if last then
   local number, place = string.match(last[1], '^(%d+)-(%d+)$')
   if number == attempt then said = tonumber(place) end
 end
-for i = 6, #ARGV, 6 do
-  if tonumber(ARGV[i]) > said then
-    redis.call('XADD', key, 'MAXLEN', '~', ARGV[4], attempt .. '-' .. ARGV[i],
-      'from', ARGV[i + 1], 'kind', ARGV[i + 2], 'step', ARGV[i + 3], 'offset', ARGV[i + 4],
-      'text', ARGV[i + 5])
+local at, chunk = ARG.chunks + 1, nil
+for _ = 1, tonumber(ARGV[ARG.chunks]) do
+  chunk, at = ChunkArgs(at)
+  if tonumber(chunk.place) > said then
+    redis.call('XADD', key, 'MAXLEN', '~', ARG.kept_max, attempt .. '-' .. chunk.place,
+      'from', chunk.before, 'kind', chunk.kind, 'step', chunk.step, 'offset', chunk.offset,
+      'text', chunk.text)
   end
 end
-redis.call('PEXPIRE', key, ARGV[5])
+redis.call('PEXPIRE', key, ARG.keep_ms)
 return 1

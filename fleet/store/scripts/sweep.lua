@@ -1,7 +1,11 @@
 -- Keep retention: forget ended dispatches that are too old or too many, and trim the bus by age.
 --
--- ARGV     1 keep ended (ms), 2 keep dead (ms), 3 most of each kind kept,
---          4 keep bus entries (ms), 5 most dispatches to forget in this call
+-- ARGV
+--   keep_ended_ms
+--   keep_dead_ms
+--   kept_max       most dispatches of each kind that are kept
+--   keep_bus_ms
+--   limit          most dispatches to forget in this call
 -- Keys     fleet:ended, fleet:dead, fleet:index, fleet:dispatch:, fleet:journal:, fleet:outcome:,
 --          fleet:callback:, fleet:delivery:, fleet:event:, fleet:payload:, fleet:counts, fleet:bus
 -- Returns  {forgotten ended, forgotten dead, trimmed bus entries}
@@ -10,8 +14,8 @@
 --   newer ones is announced as dropped. One of which somebody is still to be told is kept, as if it
 --   had ended now.
 
-local keep = {['fleet:ended'] = tonumber(ARGV[1]), ['fleet:dead'] = tonumber(ARGV[2])}
-local most, limit = tonumber(ARGV[3]), tonumber(ARGV[5])
+local keep = {['fleet:ended'] = tonumber(ARG.keep_ended_ms), ['fleet:dead'] = tonumber(ARG.keep_dead_ms)}
+local most, limit = tonumber(ARG.kept_max), tonumber(ARG.limit)
 local forgotten = {}
 
 for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
@@ -40,6 +44,6 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
   forgotten[#forgotten + 1] = #old - kept
 end
 
-local cut = string.format('%.0f', math.max(NOW - tonumber(ARGV[4]), 0)) .. '-0'
+local cut = string.format('%.0f', math.max(NOW - tonumber(ARG.keep_bus_ms), 0)) .. '-0'
 forgotten[#forgotten + 1] = redis.call('XTRIM', 'fleet:bus', 'MINID', cut)
 return forgotten

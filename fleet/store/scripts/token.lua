@@ -1,6 +1,9 @@
 -- Create or revoke an API token, and tell every API process that something changed.
 --
--- ARGV     1 'create' | 'revoke', 2 token id, 3 its record as JSON, or ''
+-- ARGV
+--   verb      'create' | 'revoke'
+--   token_id
+--   record    JSON, or '' to revoke
 -- Keys     fleet:tokens, fleet:access_news
 -- Returns  the record as it is kept, or false when there was nothing to change
 -- Invariants
@@ -8,12 +11,12 @@
 --   fleet goes on asking for tokens. The record and the news are one step: who reads both the bus
 --   and the news at once sees no entry of the bus that is later than a revocation without it.
 
-local verb, id = ARGV[1], ARGV[2]
+local verb, id = ARG.verb, ARG.token_id
 local kept = redis.call('HGET', 'fleet:tokens', id)
 local record
 if verb == 'create' then
   if kept then return false end
-  record = cjson.decode(ARGV[3])
+  record = cjson.decode(ARG.record)
   record.created_ms = NOW
 else
   if not kept then return false end

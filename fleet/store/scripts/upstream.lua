@@ -1,21 +1,25 @@
 -- Keep the upstream client's place, or say how it gets its events.
 --
--- ARGV     1 'cursor' | 'mode', 2 digest of the gateway, 3 the client's fencing token,
---          4 id of the last event dealt with | 'ws', 'poll' or '' for neither, 5 life of a mode (ms)
+-- ARGV
+--   verb     'cursor' | 'mode'
+--   digest   of the gateway
+--   fence    the client's fencing token
+--   value    id of the last event that is done | 'ws', 'poll' or '' for neither
+--   mode_ms  life of a mode
 -- Keys     fleet:upstream:, fleet:upstream_mode
 -- Returns  1; 0 when a newer client has spoken
 -- Invariants
 --   A client that lost its lock changes nothing any more. A cursor is kept only after its event was
 --   accepted, or refused for good and counted.
 
-local key, fence = 'fleet:upstream:' .. ARGV[2], tonumber(ARGV[3])
+local key, fence = 'fleet:upstream:' .. ARG.digest, tonumber(ARG.fence)
 if fence < tonumber(redis.call('HGET', key, 'fence') or 0) then return 0 end
-redis.call('HSET', key, 'fence', ARGV[3])
-if ARGV[1] == 'cursor' then
-  redis.call('HSET', key, 'cursor', ARGV[4])
-elseif ARGV[4] == '' then
+redis.call('HSET', key, 'fence', ARG.fence)
+if ARG.verb == 'cursor' then
+  redis.call('HSET', key, 'cursor', ARG.value)
+elseif ARG.value == '' then
   redis.call('DEL', 'fleet:upstream_mode')
 else
-  redis.call('SET', 'fleet:upstream_mode', ARGV[4], 'PX', ARGV[5])
+  redis.call('SET', 'fleet:upstream_mode', ARG.value, 'PX', ARG.mode_ms)
 end
 return 1

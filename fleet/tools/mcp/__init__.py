@@ -1,6 +1,5 @@
-"""Servers of the Model Context Protocol that the configuration names, and how they are spoken to.
+"""Clients of the configured servers of the Model Context Protocol (`[tools.NAME]`).
 
-`section` is their part of `fleet.toml`; `server` is what calls their tools. Only `connection`,
-`server` and the two transports import the SDK, which takes a second and 65 MB: import them where a
-server is used, and nowhere else.
+`server` calls their tools. Only `connection`, `server` and the two transports, `program` and `web`,
+import the SDK, which takes a second and 65 MB: import them only where a server is used.
 """

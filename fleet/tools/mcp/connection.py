@@ -1,7 +1,7 @@
 """One connection to a tool server, from its greeting to its end.
 
-The SDK's contexts must be left in the task that entered them, so each connection has a task of its
-own. When that ends, nothing of the connection is left: no program, no socket.
+The SDK's contexts must be exited in the task that entered them, so each connection has its own
+task. When the task ends, nothing of the connection is left: no program, no socket.
 """
 
 import asyncio
@@ -19,138 +19,140 @@ from pydantic import BaseModel, ValidationError
 from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp.errors import ToolServerError
 from fleet.tools.mcp.program import ServerProgram
-from fleet.tools.mcp.web import Web
+from fleet.tools.mcp.web import HttpTransport
 from fleet.version import VERSION
 
-#: A server that has not greeted by then will not; one that `uvx` has to fetch first takes longest.
+#: Time limit of the greeting; a server that `uvx` must fetch first takes longest.
 START_S = 20.0
-#: All pages of what it offers.
-LIST_S = 20.0
+#: Time limit of the list of tools, all pages together.
+LIST_TIMEOUT_S = 20.0
 TOOLS_MAX = 1000
-#: After a call that took too long: a server that does not answer a ping within this hangs.
-PING_S = 2.0
-#: Between the end of a connection and the word why it ended.
-END_S = 30.0
+#: After a call that timed out: a server that does not answer a ping in this time hangs.
+PING_TIMEOUT_S = 2.0
+#: How long a lost connection may take to report why it ended.
+END_TIMEOUT_S = 30.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
-Whatever = TypeVar("Whatever")
+Value = TypeVar("Value")
 
 
-class Forgotten(ToolServerError):
-    """The server knows the session no more and has done nothing: ask again in a new one."""
+class SessionForgotten(ToolServerError):
+    """The server has forgotten the session and done nothing: repeat the request in a new one."""
 
 
 class Connection:
-    """Opened when it is made; `ended` is set when it is over, also when it could not be opened."""
+    """A connection, opened by its constructor. `ended` is set when it is over or could not open."""
 
-    def __init__(self, name: str, section: ToolsConfig) -> None:
-        self._name, self._start_s = name, max(START_S, section.timeout_s)
-        self._way: ServerProgram | Web = (
-            ServerProgram(name, section) if section.command else Web(section)
+    def __init__(self, name: str, config: ToolsConfig) -> None:
+        self._name, self._start_s = name, max(START_S, config.timeout_s)
+        self._transport: ServerProgram | HttpTransport = (
+            ServerProgram(name, config) if config.command else HttpTransport(config)
         )
         self._session: ClientSession | None = None
         self._opened, self.ended = asyncio.Event(), asyncio.Event()
-        self._why, self._patience = "", anyio.CancelScope()
+        self._reason, self._greeting = "", anyio.CancelScope()
         self._tools: list[mcp_types.Tool] | None = None
         self._changes, self._listing = 0, asyncio.Lock()
         self._task = asyncio.create_task(self._run(), name=f"tools.{name}")
 
     @property
     def ending(self) -> bool:
-        """True when it can be used no more, though it may not have ended yet."""
-        return self._way.ended.is_set() or self.ended.is_set()
+        """True when the connection is no longer usable, though it may not have ended yet."""
+        return self._transport.ended.is_set() or self.ended.is_set()
 
     async def opened(self) -> None:
-        """Return once it can be used. Raises ToolServerError where it cannot."""
+        """Return when the connection is open. Raises ToolServerError when it cannot open."""
         await self._opened.wait()
         if self._session is None:
-            raise self._error(self._why)
+            raise self._error(self._reason)
 
     async def close(self) -> None:
-        """End it, and what runs for it. Returns when that is done."""
-        self._way.ended.set()
-        self._patience.cancel()
+        """Stop the connection and its program. Returns when both have ended."""
+        self._transport.ended.set()
+        self._greeting.cancel()
         await asyncio.wait([self._task])
 
     async def tools(self) -> list[mcp_types.Tool]:
-        """What the server offers; asked for once, and again when it says that this has changed."""
+        """The server's tools; cached until the server announces a change."""
         async with self._listing:
             if self._tools is not None:
                 return self._tools
             changes = self._changes
-            found = await self._within(LIST_S, "the list of its tools", self._listed())
-            # Newer servers tell of changes only whom they are asked to tell.
-            told = self._session is not None and self._session.initialize_result is not None
-            if told and changes == self._changes:
+            found = await self._with_timeout(
+                LIST_TIMEOUT_S, "the list of its tools", self._list_pages()
+            )
+            # Servers of the newer protocol announce changes to subscribers only: do not cache.
+            announces = self._session is not None and self._session.initialize_result is not None
+            if announces and changes == self._changes:
                 self._tools = found
             return found
 
     async def call(
         self, name: str, arguments: dict[str, Any], timeout_s: float
     ) -> mcp_types.CallToolResult:
-        """The result of one tool. One that takes too long is cancelled at the server."""
+        """Call a tool. A call that times out is cancelled at the server."""
         name, arguments = _encodable(name), _encodable(arguments)
         params = mcp_types.CallToolRequestParams(name=name, arguments=arguments)
         request = mcp_types.CallToolRequest(params=params)
-        asked = self._ask(request, mcp_types.CallToolResult, timeout_s)
-        return await self._within(timeout_s, name, asked)
+        response = self._request(request, mcp_types.CallToolResult, timeout_s)
+        return await self._with_timeout(timeout_s, name, response)
 
     async def _run(self) -> None:
         try:
             async with (
-                self._way.streams() as streams,
+                self._transport.streams() as streams,
                 ClientSession(
                     *streams,
-                    message_handler=self._heard,
+                    message_handler=self._on_message,
                     client_info=mcp_types.Implementation(name="fleet", version=VERSION),
                 ) as session,
             ):
                 await self._greet(session)
                 self._session = session
                 self._opened.set()
-                await self._way.ended.wait()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the connection has ended of it
-            self._why = self._why or self._way.trouble or _cause(error)
+                await self._transport.ended.wait()
+        except Exception as error:  # noqa: BLE001 - any error ends the connection; reported as why
+            self._reason = self._reason or self._transport.failure or _cause(error)
         finally:
-            self._why = self._why or self._way.trouble or "ended"
+            self._reason = self._reason or self._transport.failure or "ended"
             if self._session is None:
-                self._why += self._way.remark
+                self._reason += self._transport.hint
             self._session = None
-            self._way.ended.set()
+            self._transport.ended.set()
             self._opened.set()
             self.ended.set()
 
     async def _greet(self, session: ClientSession) -> None:
-        with anyio.move_on_after(self._start_s) as self._patience:
-            if self._way.ended.is_set():  # closed before there was anything to interrupt
-                self._patience.cancel()
+        with anyio.move_on_after(self._start_s) as self._greeting:
+            if self._transport.ended.is_set():  # closed before the greeting began
+                self._greeting.cancel()
             try:
                 await session.initialize()
             except MCPError as error:
                 if error.code == mcp_types.CONNECTION_CLOSED:
                     raise
-                # One of the newer protocol alone knows no greeting, and says what it knows.
+                # A server of the newer protocol has no greeting: discover its capabilities.
                 await session.discover()
             return
-        closed = self._way.ended.is_set()
-        self._way.hurry()
-        self._why = (
+        closed = self._transport.ended.is_set()
+        self._transport.skip_grace()
+        self._reason = (
             "was ended" if closed else f"did not answer `initialize` within {self._start_s:g} s"
         )
         raise ConnectionError
 
-    async def _heard(self, message: IncomingMessage) -> None:
+    async def _on_message(self, message: IncomingMessage) -> None:
         if isinstance(message, mcp_types.ToolListChangedNotification):
             self._tools, self._changes = None, self._changes + 1
 
-    async def _listed(self) -> list[mcp_types.Tool]:
+    async def _list_pages(self) -> list[mcp_types.Tool]:
         found: list[mcp_types.Tool] = []
         cursor: str | None = None
         while True:
             params = mcp_types.PaginatedRequestParams(cursor=cursor) if cursor else None
             request = mcp_types.ListToolsRequest(params=params)
             try:
-                page = await self._ask(request, mcp_types.ListToolsResult, LIST_S)
+                page = await self._request(request, mcp_types.ListToolsResult, LIST_TIMEOUT_S)
             except ToolServerError as error:
                 if error.code == mcp_types.METHOD_NOT_FOUND:
                     return []
@@ -162,58 +164,58 @@ class Connection:
             if len(found) >= TOOLS_MAX:
                 raise self._error(f"offers more than {TOOLS_MAX} tools")
 
-    async def _within(
-        self, seconds: float, what: str, asked: Coroutine[Any, Any, Whatever]
-    ) -> Whatever:
-        """What `asked` returns, unless the server is too slow or hangs."""
-        task = asyncio.create_task(asked)
-        # The SDK's own limit begins when the request is written, which may hang as well.
-        if await _done(task, seconds + PING_S):
+    async def _with_timeout(
+        self, seconds: float, what: str, response: Coroutine[Any, Any, Value]
+    ) -> Value:
+        """The result of `response`. Raises ToolServerError where the server is slow or hangs."""
+        task = asyncio.create_task(response)
+        # The SDK's own limit begins after the request is written, which may hang too.
+        if await _finishes(task, seconds + PING_TIMEOUT_S):
             with contextlib.suppress(TimeoutError):
                 return task.result()
-        more = "" if await self._answers() else "; the server hangs and is ended"
+        more = "" if await self._responds() else "; the server hangs and is ended"
         raise self._error(f"took longer than {seconds:g} s for {what}{more}")
 
-    async def _ask(
+    async def _request(
         self, request: mcp_types.ClientRequest, answer: type[Answer], timeout_s: float
     ) -> Answer:
         session = self._session
         if session is None:
-            raise self._error(self._why)
+            raise self._error(self._reason)
         try:
             return await session.send_request(
                 request, answer, request_read_timeout_seconds=timeout_s
             )
         except MCPError as error:
-            if self._way.forgotten:
-                raise Forgotten(str(self._error(self._way.trouble))) from error
+            if self._transport.session_forgotten:
+                raise SessionForgotten(str(self._error(self._transport.failure))) from error
             if error.code == mcp_types.REQUEST_TIMEOUT:
                 raise TimeoutError from error
             if error.code == mcp_types.CONNECTION_CLOSED:
                 raise await self._lost() from error
-            said = self._way.trouble or f"answered: {error.message}"
-            raise self._error(said, code=error.code) from error
+            fault = self._transport.failure or f"answered: {error.message}"
+            raise self._error(fault, code=error.code) from error
         except ValidationError as error:
-            # Its text would repeat what was said, wherever it is shown.
+            # The error's own text would repeat the content.
             raise self._error("answered with what the protocol does not allow") from error
 
-    async def _answers(self) -> bool:
-        """Whether the server still listens; if not, the connection is ended."""
-        ping = self._ask(mcp_types.PingRequest(), mcp_types.EmptyResult, PING_S)
+    async def _responds(self) -> bool:
+        """Ping the server; if it does not answer, stop the connection and return False."""
+        ping = self._request(mcp_types.PingRequest(), mcp_types.EmptyResult, PING_TIMEOUT_S)
         task = asyncio.create_task(ping)
-        if await _done(task, PING_S):
+        if await _finishes(task, PING_TIMEOUT_S):
             error = task.exception()
             if error is None or (isinstance(error, ToolServerError) and error.code is not None):
                 return True
-        self._way.hurry()
-        self._way.ended.set()
+        self._transport.skip_grace()
+        self._transport.ended.set()
         return False
 
     async def _lost(self) -> ToolServerError:
-        self._way.ended.set()
+        self._transport.ended.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.ended.wait(), END_S)
-        return self._error(f"{self._why or 'ended'} in the middle of it")
+            await asyncio.wait_for(self.ended.wait(), END_TIMEOUT_S)
+        return self._error(f"{self._reason or 'ended'} in the middle of it")
 
     def _error(self, what: str, *, code: int | None = None) -> ToolServerError:
         if what.startswith("tools."):
@@ -221,8 +223,8 @@ class Connection:
         return ToolServerError(f"tools.{self._name}: the server {what}.", code=code)
 
 
-async def _done(task: asyncio.Task[Any], seconds: float) -> bool:
-    """Whether it ends within so many seconds; it is not waited for longer, as its end may take."""
+async def _finishes(task: asyncio.Task[Any], seconds: float) -> bool:
+    """True when the task ends within `seconds`; otherwise cancel it and do not wait for its end."""
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         return bool((await asyncio.wait([task], timeout=seconds))[0])
@@ -230,15 +232,15 @@ async def _done(task: asyncio.Task[Any], seconds: float) -> bool:
         task.cancel()
 
 
-def _encodable(value: Whatever) -> Whatever:
-    """Without halves of characters, which a model may write and no transport can send."""
+def _encodable(value: Value) -> Value:
+    """Replace lone surrogates, which a model may write and no transport can send."""
     text = json.dumps(value, ensure_ascii=False).encode(errors="replace")
-    same: Whatever = json.loads(text)
+    same: Value = json.loads(text)
     return same
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong, in words that go on from "the server"; the first of many."""
+    """The cause in words that continue a sentence from "the server"; the first of a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, ToolServerError):

@@ -1,29 +1,29 @@
-"""The names of a server's tools as a model is told them: providers take few characters, and 64."""
+"""Names of a server's tools for a model: providers accept few characters, and 64 of them."""
 
 import hashlib
 import re
 from collections.abc import Iterable
 
-#: What providers take for the name of a function.
+#: A function name that every provider accepts.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _LENGTH_MAX = 64
-#: Characters of a long name; the rest is a hash of the whole.
-_KEPT = 55
+#: Characters of a long name that stay; the rest becomes a hash of the whole name.
+_PREFIX_CHARS = 55
 
 
-def told_names(own: Iterable[str]) -> dict[str, str]:
-    """Told name -> the server's own, in an order that is always the same.
+def provider_names(server_names: Iterable[str]) -> dict[str, str]:
+    """Map each name for providers to the server's own name, always in the same order.
 
-    A name that providers take stays. In others each character that they do not take becomes `_`;
-    what is longer then, or another's name, ends with a hash.
+    A name that providers accept stays. In any other name each refused character becomes `_`. A
+    name that is then too long, or already given, ends with a hash.
     """
-    names = sorted(set(own))
-    told = {name: name for name in names if NAME.match(name)}
+    names = sorted(set(server_names))
+    renamed = {name: name for name in names if NAME.match(name)}
     for name in names:
-        if told.get(name) != name:
+        if renamed.get(name) != name:
             changed = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "_"
-            if len(changed) > _LENGTH_MAX or changed in told:
+            if len(changed) > _LENGTH_MAX or changed in renamed:
                 digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
-                changed = f"{changed[:_KEPT]}_{digest[:8]}"
-            told[changed] = name
-    return dict(sorted(told.items()))
+                changed = f"{changed[:_PREFIX_CHARS]}_{digest[:8]}"
+            renamed[changed] = name
+    return dict(sorted(renamed.items()))

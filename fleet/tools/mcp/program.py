@@ -1,7 +1,7 @@
 """A tool server that is a program: its standard input and output as a transport of the SDK.
 
-The SDK's own transport bounds no message, puts what it cannot read into the log, and leaves the
-program running when its client is killed. Here a keeper (`fleet.tools.mcp.keeper`) runs it.
+The SDK's own transport bounds no message, logs unreadable input, and leaves the program running
+when its client is killed. Here a keeper (`fleet.tools.mcp.keeper`) runs the program.
 """
 
 import asyncio
@@ -28,37 +28,37 @@ from fleet.tools.mcp.errors import ToolServerError
 
 logger = logging.getLogger(__name__)
 
-#: One message, hence one result; a longer one ends the program, so that it cannot fill the memory.
+#: The largest message, hence the largest result; a longer message stops the program.
 MESSAGE_BYTES_MAX = 64 << 20
-#: How long a program may take to end by itself when its input has ended, and then on SIGTERM.
-STOP_S = 1.0
-#: The keeper needs so long beyond that, and then it is killed as well.
-KEEPER_S = 10.0
-#: A keeper's exit codes from here on are signals.
+#: How long a program may take to exit after the end of its input, and again after SIGTERM.
+STOP_TIMEOUT_S = 1.0
+#: How long the keeper may take beyond that before it is killed too.
+KEEPER_TIMEOUT_S = 10.0
+#: A keeper's exit codes above this one are signals.
 SIGNAL_EXIT = 128
 
-#: What is read from a server and what is written to it, as the SDK wants them.
+#: The SDK's streams: messages of the server, messages to the server.
 Streams = tuple[Any, Any]
 
 
 class ServerProgram:
     """One run of a server's program."""
 
-    def __init__(self, name: str, section: ToolsConfig) -> None:
-        self._name, self._section = name, section
-        #: Set when the program can be spoken to no more.
+    def __init__(self, name: str, config: ToolsConfig) -> None:
+        self._name, self._config = name, config
+        #: Set when the program can no longer be reached.
         self.ended = asyncio.Event()
-        #: Why it ended, where it did so by itself; goes on from "the server".
-        self.trouble = ""
-        #: A program that is run again remembers nothing, and was not asked twice.
-        self.forgotten = False
-        #: What else is wrong with it.
-        self.remark = ""
-        self._stopping = self._rude = False
+        #: The reason of an exit by itself; continues a sentence from "the server".
+        self.failure = ""
+        #: Always False: a program is never asked twice.
+        self.session_forgotten = False
+        #: A further fault, appended to the reason.
+        self.hint = ""
+        self._stopping = self._skip_grace = False
 
     @contextlib.asynccontextmanager
     async def streams(self) -> AsyncIterator[Streams]:
-        """Runs the program while this is entered. Raises ToolServerError where it cannot be run."""
+        """Run the program within this context. Raises ToolServerError when it cannot be started."""
         await self._start()
         incoming, reads = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         writes, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
@@ -74,16 +74,16 @@ class ServerProgram:
                     await self._stop()
                 tasks.cancel_scope.cancel()
 
-    def hurry(self) -> None:
-        """It hangs: ending it is not to wait until it does so by itself."""
-        self._rude = True
+    def skip_grace(self) -> None:
+        """Stop the program without waiting for its own exit, because it hangs."""
+        self._skip_grace = True
 
     def _command(self, folder: Path, env: dict[str, str]) -> tuple[str, ...]:
-        """Program and arguments. Raises ToolServerError where there is no such program."""
-        program, *arguments = self._section.command
+        """The command line. Raises ToolServerError where the program does not exist."""
+        program, *arguments = self._config.command
         if not folder.is_dir():
             raise ToolServerError(f"tools.{self._name}.cwd: there is no folder {folder}.")
-        # Looked for as it will be started: from its folder, and along the path that it is given.
+        # Resolved as it will be started: from its folder, and along its own PATH.
         place = str(folder / program) if "/" in program else program
         found = shutil.which(place, path=env.get("PATH"))
         if found is None:
@@ -94,7 +94,7 @@ class ServerProgram:
         return (str(Path(found).absolute()), *arguments)
 
     async def _start(self) -> None:
-        env, folder = environment(self._section.env), Path(self._section.cwd or ".")
+        env, folder = environment(self._config.env), Path(self._config.cwd or ".")
         command = self._command(folder, env)
         reading, self._lifeline = os.pipe()
         try:
@@ -104,14 +104,14 @@ class ServerProgram:
                 "-S",
                 keeper.__file__,
                 str(reading),
-                str(STOP_S),
+                str(STOP_TIMEOUT_S),
                 *command,
                 cwd=folder,
                 env=env,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                # It may repeat a prompt, and a worker's log holds none.
-                stderr=None if self._section.log_stderr else asyncio.subprocess.DEVNULL,
+                # The output may repeat a prompt, which must not reach a worker's log.
+                stderr=None if self._config.log_stderr else asyncio.subprocess.DEVNULL,
                 start_new_session=True,
                 pass_fds=(reading,),
                 limit=MESSAGE_BYTES_MAX,
@@ -134,17 +134,17 @@ class ServerProgram:
                     message = self._message(await stdout.readuntil(b"\n"))
                     if message is not None:
                         await incoming.send(SessionMessage(message))
-                    del message  # the next one may be long in coming, and this one large
+                    del message  # free a large message while waiting for the next one
             except asyncio.IncompleteReadError:
-                self.trouble = "" if self._stopping else await self._ending()
+                self.failure = "" if self._stopping else await self._exit_reason()
             except asyncio.LimitOverrunError:
-                self._rude = True
-                self.trouble = f"sent a message of more than {MESSAGE_BYTES_MAX >> 20} MiB"
+                self._skip_grace = True
+                self.failure = f"sent a message of more than {MESSAGE_BYTES_MAX >> 20} MiB"
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
-                pass  # nobody listens any more
+                pass  # the session is closed
             finally:
                 self.ended.set()
-        # A full pipe would keep it from ending; cancelled at the latest when it has.
+        # A full pipe would prevent the program's exit; this task is cancelled after it.
         with contextlib.suppress(OSError):
             while await stdout.read(1 << 16):
                 pass
@@ -153,9 +153,9 @@ class ServerProgram:
         try:
             return jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:
-            if line.strip() and not self.remark:
-                self.remark = ", and it prints what is no message of the protocol"
-                logger.warning("tools.%s: the server prints what is no message", self._name)
+            if line.strip() and not self.hint:
+                self.hint = ", and it prints text that is not a message of the protocol"
+                logger.warning("tools.%s: the server prints text that is not a message", self._name)
             return None
 
     async def _write(self, outgoing: ObjectReceiveStream[SessionMessage]) -> None:
@@ -171,24 +171,24 @@ class ServerProgram:
                 self.ended.set()
 
     async def _stop(self) -> None:
-        """Its input ends; then it is asked, then it is killed, and so is all that it started."""
+        """Close the program's input, then terminate and kill it with its descendants."""
         process, self._stopping = self._process, True
         assert process.stdin is not None  # noqa: S101 - it was asked for
         process.stdin.close()
-        if not self._rude:
-            await self._gone(STOP_S)
+        if not self._skip_grace:
+            await self._exited(STOP_TIMEOUT_S)
         os.close(self._lifeline)
-        if not await self._gone(STOP_S + KEEPER_S):
+        if not await self._exited(STOP_TIMEOUT_S + KEEPER_TIMEOUT_S):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await self._gone(KEEPER_S)
+            await self._exited(KEEPER_TIMEOUT_S)
         self.ended.set()
-        # Its pipes are closed when this returns, unless something of it could not be killed.
+        # Its pipes are closed afterwards, unless a descendant survived.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), STOP_S)
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
 
-    async def _ending(self) -> str:
-        if not await self._gone(STOP_S):
+    async def _exit_reason(self) -> str:
+        if not await self._exited(STOP_TIMEOUT_S):
             return "closed its output"
         code = self._process.returncode or 0
         return (
@@ -197,8 +197,8 @@ class ServerProgram:
             else f"ended with signal {code - SIGNAL_EXIT}"
         )
 
-    async def _gone(self, seconds: float) -> bool:
-        # Not `wait`, which waits for the end of its output too.
+    async def _exited(self, seconds: float) -> bool:
+        # `wait` would wait for the end of the output too.
         until = time.monotonic() + seconds
         while self._process.returncode is None:
             if time.monotonic() >= until:

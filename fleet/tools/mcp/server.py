@@ -1,4 +1,4 @@
-"""A tool server as the rest of the fleet sees it: what it offers, and calls of it."""
+"""A tool server as the rest of the fleet sees it: its tools, and calls of them."""
 
 import logging
 import time
@@ -7,13 +7,13 @@ from typing import Any
 from mcp import types as mcp_types
 
 from fleet.config.tools import ToolsConfig
-from fleet.tools.mcp.connection import Connection, Forgotten
+from fleet.tools.mcp.connection import Connection, SessionForgotten
 from fleet.tools.mcp.errors import ToolServerError
 
-#: After a server could not be had, everybody is told so for this long without another try.
+#: After a failed connection every caller gets the same error for this long.
 RETRY_DELAY_S = 1.0
 
-# What these log repeats what was said to a server and by it, in tracebacks too.
+# These loggers would write the content of requests and answers, in tracebacks too.
 for _name in ("mcp", "client", "httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
@@ -21,38 +21,38 @@ for _name in ("mcp", "client", "httpx2", "httpcore2"):
 class ToolServer:
     """The server of one `[tools.NAME]`, connected at its first use and again after it died.
 
-    For use in one event loop, by any number of tasks at once. Whatever goes wrong is a
-    ToolServerError, whose sentence is fit for people and for models.
+    Used in one event loop, by any number of tasks. Every failure is a ToolServerError, with a
+    sentence for people and for models.
     """
 
-    def __init__(self, name: str, section: ToolsConfig) -> None:
-        self._name, self._section = name, section
+    def __init__(self, name: str, config: ToolsConfig) -> None:
+        self._name, self._config = name, config
         self._connection: Connection | None = None
         self._closed = False
         self._refused, self._not_before = "", 0.0
 
     async def list_tools(self) -> list[mcp_types.Tool]:
-        """What the server offers; the same list until it says that this has changed."""
+        """The server's tools; the same list until the server announces a change."""
         try:
             return await (await self._connected()).tools()
-        except Forgotten:
+        except SessionForgotten:
             return await (await self._connected()).tools()
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], *, timeout_s: float
     ) -> mcp_types.CallToolResult:
-        """The result of a call, also one that says it is an error (`is_error`).
+        """Call a tool; a result may report an error of the tool (`is_error`).
 
-        It is never made twice, unless the server says that it did not look at it. After
-        `timeout_s` it is cancelled, and a server that does not react is ended.
+        A call is never repeated, unless the server reports that it ignored it. After `timeout_s`
+        the call is cancelled, and a server that hangs is stopped.
         """
         try:
             return await (await self._connected()).call(name, arguments, timeout_s)
-        except Forgotten:
+        except SessionForgotten:
             return await (await self._connected()).call(name, arguments, timeout_s)
 
     async def close(self) -> None:
-        """End the connection, and the program that was started for it."""
+        """Close the connection, and stop its program."""
         self._closed = True
         if self._connection is not None:
             await self._connection.close()
@@ -67,7 +67,7 @@ class ToolServer:
         if self._connection is None:
             if time.monotonic() < self._not_before:
                 raise ToolServerError(self._refused)
-            self._connection = Connection(self._name, self._section)
+            self._connection = Connection(self._name, self._config)
         connection = self._connection
         try:
             await connection.opened()

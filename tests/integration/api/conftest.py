@@ -13,9 +13,19 @@ import httpx
 import pytest
 
 from fleet.store import Store, open_store
+from fleet.store.calls import LeaseCall
 from tests.fixtures.valkey import Valkey
 
 Json = dict[str, Any]
+
+
+def take_lease(store: Store, *, ttl_ms: int) -> int:
+    """Hold the lease of gem as `test:1`; its fencing token."""
+    call = LeaseCall(
+        agent="gem", ttl_ms=ttl_ms, holder="test:1", client="1", run="run", process="", stolen=""
+    )
+    return int(store.run(call)[1])
+
 
 _SERVE = """
 from fleet.api.server import serve

@@ -10,11 +10,12 @@ from fleet.auth import tokens
 from fleet.config.settings import parse
 from fleet.ledger import Claim, Ending, ValkeyLedger
 from fleet.store import Store
+from fleet.store.calls import ReleaseCall
 from fleet.turn.live_text import LiveText
 from tests.fixtures.listening import Screen, listen
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
-from tests.integration.api.conftest import Api, MakeApi, away
+from tests.integration.api.conftest import Api, MakeApi, away, take_lease
 
 
 class Turn:
@@ -24,7 +25,7 @@ class Turn:
         agent = {"runner": "python", "python": "a:b"}
         self._store = store
         self._ledger = ValkeyLedger(store, parse({"agents": {"gem": agent}}))
-        self._fence = int(store.run("lease", "gem", 60_000, "test:1", "1", "run", "")[1])
+        self._fence = take_lease(store, ttl_ms=60_000)
         claim = self._ledger.claim("gem", self._fence, "test:1")
         assert claim is not None
         assert claim.dispatch_id == dispatch_id
@@ -34,7 +35,7 @@ class Turn:
     def end(self, answer: str) -> None:
         self.speech.close()
         wait_until(lambda: self._committed(answer))
-        self._store.run("release", "gem", self._fence)
+        self._store.run(ReleaseCall(agent="gem", fence=self._fence))
 
     def _committed(self, answer: str) -> bool:
         return bool(self._ledger.commit(self.claim, Ending(answer=answer)))

@@ -1,0 +1,399 @@
+"""The calls of every script, declared with types. The meaning of each argument is in its legend."""
+
+from typing import Any, Literal
+
+from fleet.store.script import Record, ScriptCall
+
+Flag = Literal[0, 1]
+
+
+# Acceptance
+
+
+class DispatchArgs(Record):
+    """A dispatch of an event that is to be accepted; see `_accept.lua`."""
+
+    id: str
+    agent: str
+    deadline_ms: int
+    max_pending: int
+    drop_keep_ms: int | Literal[""]
+    on_busy: str
+    deliver: str
+
+
+class EventArgs(Record):
+    """An event that is to be accepted; see `_accept.lua`."""
+
+    digest: str
+    event_id: str
+    source: str
+    sent_by: str
+    content: str
+    old_digest: str
+    session: str
+    priority: int
+    payload: str
+    route: str
+    cancel_keep_ms: int | Literal[""]
+    plan: str
+    max_waiting: int
+    sender_per_minute: int | Literal[""]
+    dispatches: list[DispatchArgs]
+
+
+class AcceptCall(ScriptCall[list[list[str]]]):
+    """Accept events."""
+
+    events: list[EventArgs]
+
+
+class BackfillCall(ScriptCall[list[Any]]):
+    """Accept an event that the spool accepted, with the runs of its dispatches."""
+
+    reports: str
+    event: EventArgs
+
+
+# Turns
+
+
+class ClaimCall(ScriptCall[list[Any]]):
+    """Claim the agent's next runnable dispatch."""
+
+    agent: str
+    fence: int
+    holder: str
+    losses_max: int
+    keep_dead_ms: int
+    keep_ended_ms: int
+    call: str
+    history_max: int
+    ageing_ms: int
+
+
+class EndingArgs(Record):
+    """The end of an attempt; see `_ending.lua`."""
+
+    verdict: Literal["completed", "failed", "cancelled", "held"]
+    fields: str
+    answer: str
+    stage: str
+    reason: str
+    retryable: Flag
+    attempts_max: int
+    min_age_ms: int
+    backoff_ms: int
+    jitter: str
+    retry_after_ms: int
+    keep_dead_ms: int
+    keep_ended_ms: int
+    said: str
+    answered: str
+    messages_max: int
+    bytes_max: int
+    history_keep_ms: int
+
+
+class CommitCall(ScriptCall[list[str]]):
+    """End an attempt."""
+
+    dispatch_id: str
+    agent: str
+    fence: int
+    attempt: int | Literal[""]
+    ending: EndingArgs
+
+
+class StepCall(ScriptCall[list[str]]):
+    """Journal one finished step."""
+
+    dispatch_id: str
+    fence: int
+    attempt: int
+    step: str
+    entry: str
+    tokens_in: int
+    tokens_out: int
+    usd: str
+    verification: str
+    reason: str
+
+
+class ChunkArgs(Record):
+    """A chunk of live text; see `speak.lua`."""
+
+    place: int
+    before: int
+    kind: str
+    step: int
+    offset: int
+    text: str
+
+
+class SpeakCall(ScriptCall[int]):
+    """Publish chunks of a running turn's text."""
+
+    dispatch_id: str
+    fence: int
+    attempt: int
+    kept_max: int
+    keep_ms: int
+    chunks: list[ChunkArgs]
+
+
+class AwaitCallbackCall(ScriptCall[list[str]]):
+    """Request the answer that a service gives by a call of its own."""
+
+    dispatch_id: str
+    fence: int
+    attempt: int
+    round: int
+    anew: Flag
+
+
+class CallbackCall(ScriptCall[str]):
+    """Store the answer that a service gives by a call of its own."""
+
+    dispatch_id: str
+    media_type: str
+    body: str
+    digest: str
+
+
+# Leases
+
+
+class LeaseCall(ScriptCall[list[Any]]):
+    """Acquire an agent's lease."""
+
+    agent: str
+    ttl_ms: int
+    holder: str
+    client: str
+    run: str
+    process: str
+    stolen: str
+
+
+class RenewCall(ScriptCall[tuple[int, str]]):
+    """Renew a lease."""
+
+    agent: str
+    fence: int
+    ttl_ms: int
+    client: str
+    run: str
+    process: str
+    holder: str
+    busy: Flag
+    consuming: Flag
+    beat_silence_ms: int
+
+
+class ReleaseCall(ScriptCall[int]):
+    """Release a lease."""
+
+    agent: str
+    fence: int
+
+
+# Operations
+
+
+class AgentCall(ScriptCall[int]):
+    """Pause or resume an agent."""
+
+    agent: str
+    verb: Literal["pause", "resume"]
+
+
+class CancelCall(ScriptCall[str]):
+    """Cancel a dispatch."""
+
+    dispatch_id: str
+    reason: str
+    keep_ended_ms: int
+    now: Flag
+
+
+class ReplayCall(ScriptCall[str]):
+    """Replay a dead letter."""
+
+    dispatch_id: str
+    deadline_ms: int
+
+
+class DecideCall(ScriptCall[list[str]]):
+    """Approve or reject a parked dispatch."""
+
+    dispatch_id: str
+    verdict: Literal["approve", "reject"]
+    by: str
+    said: str
+    call: str
+    keep_ended_ms: int
+
+
+class AskCall(ScriptCall[int]):
+    """Count one dispatch that a tool requests."""
+
+    caller: str
+    per_minute: int
+
+
+# Deliveries
+
+
+class DeliverClaimCall(ScriptCall[list[Any]]):
+    """Claim one receiver of an outcome."""
+
+    dispatch_id: str
+    target: str
+    call: str
+    lease_ms: int
+    keep_ended_ms: int
+
+
+class DeliverEndCall(ScriptCall[list[Any]]):
+    """Report the end of one delivery attempt."""
+
+    dispatch_id: str
+    target: str
+    call: str
+    result: Literal["ack", "unverified", "failed", "placed"]
+    reason: str
+    keep_ended_ms: int
+    retry_after_ms: int
+    placed: str
+
+
+class DeliverDueCall(ScriptCall[list[Any]]):
+    """Find the outcomes that are due."""
+
+    limit: int
+    again_ms: int | Literal[""]
+    queue_max: int
+    keep_ended_ms: int
+    target: str
+
+
+class UpstreamCall(ScriptCall[int]):
+    """Store the upstream client's cursor or mode."""
+
+    verb: Literal["cursor", "mode"]
+    digest: str
+    fence: int
+    value: str
+    mode_ms: int
+
+
+class ProviderCall(ScriptCall[int]):
+    """Request a call of a model's provider, or report its end."""
+
+    verb: Literal["ask", "tell"]
+    agent: str
+    provider: str
+    call_ms: int = 0
+    outcome: Literal["", "ok", "failed", "denied"] = ""
+    reason: str = ""
+    retry_after_ms: int = 0
+    failures_max: int = 0
+    window_ms: int = 0
+    first_wait_ms: int = 0
+    longest_wait_ms: int = 0
+
+
+# Upkeep
+
+
+class ReclaimCall(ScriptCall[list[Any]]):
+    """Repair one agent, or the whole fleet."""
+
+    agent: str
+    keep_ended_ms: int
+    limit: int
+    untouched_ms: int
+    silence_ms: int
+    grace_ms: int
+
+
+class SweepCall(ScriptCall[tuple[int, int, int]]):
+    """Apply retention."""
+
+    keep_ended_ms: int
+    keep_dead_ms: int
+    kept_max: int
+    keep_bus_ms: int
+    limit: int
+
+
+class MetricsCall(ScriptCall[str]):
+    """Read everything that a scrape shows."""
+
+    agents: list[str]
+
+
+class AlertCall(ScriptCall[str | None]):
+    """Put an alert on the bus."""
+
+    name: str
+    reason: str
+    state: Literal["", "open", "closed"] = ""
+    once_ms: int = 0
+
+
+class AlertsCall(ScriptCall[int]):
+    """Compare the conditions that hold with those that were reported."""
+
+    conditions: str
+    news: str
+    cursor: str
+    again_ms: int
+    per_minute: int
+    outbox_max: int
+    sends: Flag
+    silence_ms: int
+
+
+class AlertsOutboxCall(ScriptCall[str | int]):
+    """Acquire the oldest alert that waits to be sent, or report that it was sent."""
+
+    verb: Literal["take", "done"]
+    sending_ms: int = 0
+    stale_ms: int = 0
+    message_id: str = ""
+
+
+class RefusedCall(ScriptCall[str]):
+    """Put the refusal of an event on the bus."""
+
+    carrier: str
+    reason: str
+    sender: str
+
+
+class BreakerCall(ScriptCall[int]):
+    """Write to the broker, and put the breaker's opening and closing on the bus."""
+
+    opening: str
+    host: str
+    cause: str
+    age_ms: int
+
+
+class TokenCall(ScriptCall[str | None]):
+    """Create or revoke an API token."""
+
+    verb: Literal["create", "revoke"]
+    token_id: str
+    record: str = ""
+
+
+class TicketCall(ScriptCall[str | None]):
+    """Issue or use a ticket."""
+
+    verb: Literal["issue", "use"]
+    digest: str
+    token_id: str = ""
+    ttl_ms: int = 0
