@@ -29,8 +29,23 @@ demo: venv ## run the demo fleet, send it events, print the outcomes, stop
 up: venv ## run the fleet until Ctrl-C
 	@$(BIN)/fleet up $(ARGS)
 
-test: venv ## run every test (ARGS go to pytest)
+# These kill, stop and measure real processes: nothing else runs beside them.
+ALONE := tests/chaos tests/integration/test_bench.py tests/integration/test_bench_api.py
+# These mostly wait, so two run at a time.
+PAIRED = tests/e2e tests/fundamentals tests/integration $(UNIT)
+UNIT ?= tests/unit
+PAIRS := --numprocesses 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ALONE))
+
+test: venv ## run every test (ARGS go to pytest, as in: make test ARGS="-k ledger")
+ifeq ($(strip $(ARGS)),)
+	@echo "About 25 minutes on two cores: most tests run two at a time, then the rest one by one."
+	@failed=0; \
+	$(BIN)/python -m pytest $(PAIRS) $(PAIRED) || failed=1; \
+	$(BIN)/python -m pytest $(ALONE) || failed=1; \
+	exit $$failed
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: venv ## the gate: format, lint, types, documentation, fast tests
 	@$(BIN)/ruff format --check --quiet . || (echo "run: make fix" >&2; exit 1)

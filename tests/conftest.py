@@ -1,4 +1,4 @@
-"""What every test can ask for: a real Valkey, a store on it, and a look for what is left behind."""
+"""Fixtures of every test: a real Valkey, a store on it, and a check that nothing is left behind."""
 
 import os
 import uuid
@@ -11,12 +11,30 @@ from fleet.store import Store, open_store
 from tests.fixtures.leaks import undeclared
 from tests.fixtures.processes import marked
 from tests.fixtures.valkey import Valkey
+from tests.quarantine import QUARANTINE
 
-#: The machine is shared: a slow example is no failure.
+#: The machine may be busy: a slow example is not a failure.
 settings.register_profile("fleet", deadline=None, print_blob=True)
 settings.load_profile("fleet")
 
+#: Files that take a minute or more. Begun last, one of them would keep a single core busy.
+LONG = {"test_left_behind.py", "test_docs.py", "test_output.py", "test_rabbitmq_promises.py"}
+
 SESSION_MARK = "FLEET_TEST_SESSION"
+
+
+def pytest_report_header() -> list[str]:
+    """Print the quarantine with each run."""
+    listed = [f"quarantine: {name}: {reason}" for name, reason in QUARANTINE.items()]
+    return listed or ["quarantine: empty"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, and let a quarantined test fail."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+    for item in items:
+        if reason := QUARANTINE.get(item.nodeid.partition("[")[0]):
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -124,7 +124,7 @@ def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> N
             event = parents.get(store, id_, source, who, content=show_content)
     if record is None and event is None:
         raise operations.Unknown(
-            f"There is no dispatch and no event {id_[:64]!r}; see `fleet queue list`, and --source."
+            f"{id_[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and --source."
         )
     if wants_json():
         print_json(record or event)

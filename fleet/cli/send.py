@@ -98,7 +98,7 @@ def _kept(dispatch_id: str) -> dict[str, Any] | None:
 
 
 def _keeps() -> bool:
-    """True where a keeper lives, which hands over what this process puts into the spool."""
+    """True when a living drainer will import what this process spools."""
     if not has_drainer(runtime.spool_components().spool.folder):
         return False
     runtime.guard()
@@ -140,12 +140,12 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
                 note(event_line(event))
 
 
-#: A group's member that was not needed any more is cancelled.
+#: A group's member that is no longer needed is cancelled.
 _FINE_IN_A_CHAIN = frozenset({State.COMPLETED, State.CANCELLED})
 
 
 def _show_chain(accepted: Accepted, chain: WatchedChain, watched: Iterable[Watched]) -> int:
-    """What each stage answered, in order; the exit code is the chain's own."""
+    """Show each stage's answer, in order; returns the exit code of the chain."""
     records = [one.record for one in watched if one.record is not None]
     if wants_json():
         told = {"chain_state": chain.outcome, "chain_reason": chain.reason}
@@ -178,7 +178,7 @@ def _show_outcomes(accepted: Accepted, watched: Iterable[Watched]) -> int:
 
 
 def _brief(record: dict[str, Any]) -> dict[str, Any]:
-    """Without what was sent and the single steps: `fleet queue inspect --show-content`."""
+    """The record without event and steps, which `fleet queue inspect --show-content` has."""
     return {k: v for k, v in record.items() if k not in ("event", "steps", "earlier")}
 
 
@@ -196,7 +196,7 @@ def _note_failed(records: Iterable[dict[str, Any]]) -> None:
 
 
 def _note_unverified(records: Iterable[dict[str, Any]]) -> None:
-    """What completed, and of which a receiver never said that it has it."""
+    """Note the completed dispatches that a receiver never confirmed."""
     for record in records:
         for one in record.get("deliveries", ()):
             if record["state"] == State.COMPLETED and one["verification"] == "timeout_fallback":

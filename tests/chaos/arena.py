@@ -20,7 +20,7 @@ from tests.fixtures.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A turn begins within milliseconds; a host needs seconds of one core before its workers do.
-START_S = 30.0
+START_S = 60.0
 END_S = 60.0
 
 
@@ -88,11 +88,11 @@ class Arena:
         raise AssertionError(f"{worker} belongs to no host")
 
     def proxy_of(self, worker: int) -> Proxy:
-        """What lies between a worker and the broker."""
+        """The link between a worker and the broker."""
         return self.wire.proxies[self.host_of(worker)]
 
     def bus(self, *types: str) -> list[BusEvent]:
-        """What has come on the bus, of these types."""
+        """Entries of the bus, of these types."""
         entries = self.target.history(frozenset(), ()).bus
         return [entry for entry in entries if entry.type in types]
 

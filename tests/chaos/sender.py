@@ -1,4 +1,4 @@
-"""Who sends events over HTTP for as long as a test wants, and remembers what was promised."""
+"""A sender of events over HTTP for as long as a test wants; it remembers what was promised."""
 
 import itertools
 import threading

@@ -1,4 +1,4 @@
-"""What goes wrong when is decided before a run; what a power loss takes is read from a trace."""
+"""The plan of a run is made before it begins; the loss of a power failure is read from a trace."""
 
 from collections import Counter
 

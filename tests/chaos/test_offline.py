@@ -124,12 +124,12 @@ def test_what_is_kept_runs_once_while_processes_die(outage: Outage) -> None:
 
 
 def test_a_long_turn_is_cut_short_by_the_end_and_goes_on_elsewhere(outage: Outage) -> None:
-    """Twelve steps of a second each; a stopping process has five."""
+    """Thirty steps of a second each, a stopping process has five: it cannot end here."""
     arena, sender = outage.arena, outage.sender
     kill(arena.where.endpoint.pid)
     # It fails, and opens the breaker; it may have landed, so it waits.
     opened = sender.http.post("/events", json={"to": "a2", "text": "1 0.01"})
-    sent = sender.http.post("/events", json={"to": "a1", "text": "12 1"})
+    sent = sender.http.post("/events", json={"to": "a1", "text": "30 1"})
     (dispatch_id,) = (one["dispatch_id"] for one in sent.json()["dispatches"])
     arena.note(dispatch_id, *(one["dispatch_id"] for one in opened.json()["dispatches"]))
     arena.started(dispatch_id, step=3)

@@ -94,7 +94,7 @@ def test_a_killed_host_is_replaced_at_once(arena: Arena) -> None:
     kill(host)
     arena.started(dispatch_id, attempt=2)
     # It need not wait for the lease to run out: on its own machine it sees that the holder is dead.
-    assert time.monotonic() - killed < TTL_S / 2
+    assert time.monotonic() - killed < TTL_S * 2 / 3
     assert arena.outcome(dispatch_id)["state"] == "completed"
 
 

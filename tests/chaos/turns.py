@@ -48,7 +48,7 @@ def die_around_step(turn: Turn, moment: str, who: str, step: str) -> None:
     ledger = turn.ledger
 
     class Dying:
-        """That ledger, for a turn that dies."""
+        """The same ledger, for a turn that dies."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(ledger, name)

@@ -19,7 +19,7 @@ from tests.fixtures.processes import MARK, marked, wait_until
 #: Importing LiteLLM on a busy machine without compiled files has taken 20 s.
 UP_S = 90.0
 #: A command that takes longer hangs.
-COMMAND_S = 40.0
+COMMAND_S = 90.0
 
 HEAD = """
 [fleet]
@@ -33,7 +33,7 @@ enabled = false
 
 @dataclass(frozen=True)
 class Done:
-    """What a command answered."""
+    """The answer of a command."""
 
     code: int
     out: str
@@ -113,13 +113,22 @@ class Place:
 
     @property
     def said(self) -> str:
-        """What `fleet up` has printed."""
+        """Everything that `fleet up` has printed."""
         return self.output.read_text()
 
-    def stop(self, number: int = signal.SIGINT) -> int:
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Signal `fleet up` and return its exit code when it has ended."""
+        self.signal(number)
+        return self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal `fleet up`."""
         assert self._up is not None
         self._up.send_signal(number)
+
+    def wait(self) -> int:
+        """Return the exit code of `fleet up` when it has ended."""
+        assert self._up is not None
         return self._up.wait(COMMAND_S)
 
     def living(self) -> "list[psutil.Process]":
@@ -148,7 +157,7 @@ class Place:
 
     def outcome(self, *args: str) -> dict[str, Any]:
         """Send an event to one agent and wait for the end of its dispatch; what is known of it."""
-        answer = self.fleet("send", *args, "--wait", "--timeout", "30", "--json")
+        answer = self.fleet("send", *args, "--wait", "--timeout", "60", "--json")
         assert answer.code in (0, 1), answer.err
         record: dict[str, Any] = answer.json["dispatches"][0]
         return record

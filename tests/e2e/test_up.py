@@ -34,14 +34,15 @@ default = ["echo"]
 """
 
 CODE = """
-import time
+import os, time
 
 def echo(turn):
     return f"You said: {turn.text}"
 
 def slow(turn):
-    time.sleep(float(turn.text))
-    return f"slept {turn.text}"
+    while not os.path.exists(turn.text):
+        time.sleep(0.01)
+    return f"{turn.text} is there"
 """
 
 KINDS = re.compile(r"valkey-server|fleet host|fleet api|fleet worker|fleet beat|fleet flower")
@@ -160,9 +161,13 @@ def test_it_says_where_everything_answers_and_is_the_only_one(tmp_path: Path) ->
 
 def test_ctrl_c_lets_the_running_turn_end(here: Place) -> None:
     here.up()
-    dispatch_id = here.send("4", "--to", "slow")
-    wait_until(lambda: here.state(dispatch_id) == "active", 20)
-    assert here.stop() == 0
+    dispatch_id = here.send("go", "--to", "slow")
+    wait_until(lambda: here.state(dispatch_id) == "active")
+    here.signal(signal.SIGINT)
+    # Everything that serves nobody's turn ends first.
+    wait_until(lambda: "fleet beat" not in names(here))
+    (here.folder / "go").touch()
+    assert here.wait() == 0
     assert not here.living()
     with here.popen("broker") as broker:
         assert broker.stderr is not None
@@ -174,9 +179,10 @@ def test_ctrl_c_lets_the_running_turn_end(here: Place) -> None:
 
 def test_after_the_death_of_everything_what_was_accepted_completes(here: Place) -> None:
     here.up()
-    sent = [here.send(seconds, "--to", "slow") for seconds in ("4", "0")]
-    wait_until(lambda: here.state(sent[0]) == "active", 20)
+    sent = [here.send("go", "--to", "slow") for _ in range(2)]
+    wait_until(lambda: here.state(sent[0]) == "active")
     here.kill_everything()
+    (here.folder / "go").touch()
     here.up()
     wait_until(lambda: all(here.state(one) == "completed" for one in sent), 40)
     assert here.stop() == 0
@@ -184,18 +190,18 @@ def test_after_the_death_of_everything_what_was_accepted_completes(here: Place) 
 
 def test_when_it_is_killed_its_processes_end_and_the_broker_is_adopted(here: Place) -> None:
     here.up()
-    running = here.send("3", "--to", "slow")
-    waiting = here.send("0", "--to", "slow")
-    wait_until(lambda: here.state(running) == "active", 20)
+    running, waiting = (here.send("go", "--to", "slow") for _ in range(2))
+    wait_until(lambda: here.state(running) == "active")
     broker = json.loads((here.folder / ".fleet/broker/endpoint.json").read_text())["pid"]
     here.stop(signal.SIGKILL)
     wait_until(lambda: names(here) == {"valkey-server"}, 30)
     os.kill(broker, 0)
-    assert here.state(waiting) in ("queued", "completed")
+    assert here.state(waiting) == "queued"
+    (here.folder / "go").touch()
     here.up()
     assert f"still running since the last time, pid {broker}" in here.said
     for dispatch_id in (running, waiting):
-        wait_until(lambda: here.state(dispatch_id) == "completed", 30)  # noqa: B023 - called here
+        wait_until(lambda: here.state(dispatch_id) == "completed")  # noqa: B023 - called here
     assert here.stop() == 0
 
 

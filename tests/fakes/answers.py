@@ -1,4 +1,4 @@
-"""What the fake provider says: documents, streams and errors of the chat completions protocol."""
+"""Answers of the fake provider: documents, streams and errors of the chat completions protocol."""
 
 import json
 import time

@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.finished(call)
 
     def _answer(self, behaviour: str, body: dict[str, Any], prompt: str) -> bool:
-        """Whether the whole answer was written."""
+        """True when the whole answer was written."""
         kind, _, argument = behaviour.partition("-")
         if kind in ERRORS:
             key = self.headers.get("authorization", "").removeprefix("Bearer ")

@@ -51,7 +51,7 @@ TINY = {
 
 
 def bench(name: str, folder: Path) -> dict[str, Any]:
-    """What `fleet bench NAME` prints, run as a person would run it."""
+    """The output of `fleet bench NAME`, run as a person would run it."""
     done = subprocess.run(
         [sys.executable, "-m", "fleet", "bench", name, "--seed", "7", *TINY[name]],
         env={**os.environ, "FLEET_DATA_DIR": str(folder)},

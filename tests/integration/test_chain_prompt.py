@@ -1,4 +1,4 @@
-"""What each runner tells an agent of the chain it is a stage of."""
+"""Each runner tells an agent about the chain it is a stage of."""
 
 import json
 import time
@@ -34,7 +34,7 @@ earlier stage does its work again)."""
 
 
 def turn_of(books: MakeBooks, **agent: Any) -> Turn:
-    """Of the third stage, after an agent and a person."""
+    """The third stage, after an agent and a person."""
     run = Run(books("archie", "human:ops", "gem"))
     run.answer("archie", "a plan")
     run.decide(2, "ops")

@@ -1,4 +1,4 @@
-"""What stands between a configuration and its promises is found, with its remedy."""
+"""Faults between a configuration and its promises are found, each with its remedy."""
 
 import json
 import shutil

@@ -41,7 +41,7 @@ def test_it_is_durable_and_evicts_nothing(make: Make, tmp_path: Path) -> None:
 
 
 def test_it_listens_on_its_private_socket_only(make: Make, tmp_path: Path) -> None:
-    """Where another user could listen while it is down, clients would tell him the password."""
+    """A port that another user could take while the server is down would get the password."""
     endpoint = make().start()
 
     assert listens(endpoint.pid) == []

@@ -131,7 +131,7 @@ def test_nothing_outlives_a_killed_host(no_leftovers: str, tmp_path: Path) -> No
 
 
 def living(mark: str) -> list[str]:
-    """What runs of a test's fleet, its server apart."""
+    """The processes of a test's fleet, except its server."""
     names = []
     for process in marked(mark):
         with suppress(psutil.NoSuchProcess):
@@ -144,4 +144,4 @@ def test_an_agent_that_nobody_knows_is_refused(no_leftovers: str, tmp_path: Path
     with fleet_of(tmp_path, AGENTS) as fleet:
         host = fleet.start("host", sys.executable, "-c", program)
         assert host.wait() != 0
-        assert "agents.nobody: there is no such agent." in host.said()
+        assert "agents.nobody: not an agent of this fleet; see `fleet agents`." in host.said()

@@ -103,7 +103,7 @@ def test_interrupt_ends_the_running_turn_and_runs_next(store: Store) -> None:
 
 
 def test_interrupt_ends_those_that_wait_too(store: Store) -> None:
-    """Whether the agent happened to be busy with another session makes no difference."""
+    """An agent that is busy with another session makes no difference."""
     books = books_of(store, "interrupt")
     (other,), (first,) = books.accept("a", session="t"), books.accept("a", session="s")
     lease = books.held()

@@ -1,4 +1,4 @@
-"""What intake takes at most: the rest is refused, or pushes out what is needed least."""
+"""The limits of intake: the rest is refused, or pushes out what is needed least."""
 
 import pytest
 

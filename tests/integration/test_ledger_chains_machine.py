@@ -112,7 +112,7 @@ class Play:
         self.books.reclaim()
 
     def check(self) -> None:
-        """What is always true."""
+        """The invariants."""
         for entry in bus.read(self.books.store, self.seen, count=10_000):
             self.seen = entry.id
             if "chain_id" not in entry.fields or entry.type == "alert":

@@ -106,7 +106,7 @@ def test_one_message_waits_for_quiet_and_no_longer(books: Quiet) -> None:
     assert record["waiting_for"] == "its session to be quiet"
     assert books.next() is None
     books.wait(0.1)
-    assert books.doorbells() == 1
+    assert books.wakeups() == 1
     assert books.must().text == "one"
 
 

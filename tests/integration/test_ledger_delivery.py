@@ -1,4 +1,4 @@
-"""What the ledger knows of an announced outcome, without its processes."""
+"""An announced outcome in the ledger, without the processes of the ledger."""
 
 import uuid
 from collections.abc import Sequence

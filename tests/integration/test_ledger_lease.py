@@ -107,17 +107,17 @@ def test_a_new_holder_finds_a_doorbell_for_each_runnable_one(books: Books) -> No
     books.accept("a")
     books.store.client.delete(keys.queue("a"))
     books.held()
-    assert books.doorbells("a") == 2
+    assert books.wakeups("a") == 2
 
 
 def test_an_idle_holder_gets_a_doorbell_for_what_waits(books: Books, first: Lease) -> None:
     books.accept("a")
     books.store.client.delete(keys.queue("a"))
     assert first.renew(busy=True)
-    assert books.doorbells("a") == 0
+    assert books.wakeups("a") == 0
     for _ in range(2):
         assert first.renew(busy=False)
-        assert books.doorbells("a") == 1
+        assert books.wakeups("a") == 1
 
 
 def test_release_hands_back_without_counting_an_attempt(books: Books, first: Lease) -> None:

@@ -128,7 +128,7 @@ class Zombies(Acts, RuleBasedStateMachine):
 
 
 class Fleet(Zombies):
-    """What else can happen: people, beat, time, and messages that get lost."""
+    """The other moves: people, beat, time, and messages that get lost."""
 
     @rule(to=targets, session=sessions, priority=st.sampled_from([5, 5, 9, 0]))
     def sent(self, to: list[str], session: str, priority: int) -> None:
@@ -219,7 +219,7 @@ def test_they_do_where_a_dead_member_cancels_the_others(valkey: Valkey) -> None:
 
 
 def test_without_the_fence_the_machine_fails(valkey: Valkey) -> None:
-    """That the machine would notice: the same run finds a ledger that lets old holders write."""
+    """The machine would notice: the same run finds a ledger that lets old holders write."""
     unfenced = {"commit": (("or record.fence ~= fence\n  or not newest(agent, fence)", ""),)}
     with pytest.raises(AssertionError):
         run(

@@ -1,4 +1,4 @@
-"""What beat repairs, and what it leaves alone; and that no content lies where it should not."""
+"""Repairs of beat, and the limits of these repairs; no content lies where it should not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def test_lost_doorbells_are_rung_again_and_no_more_than_that(books: Books) -> No
     books.store.client.delete(keys.queue("a"))
     assert books.reclaim()["rung"] == 3
     assert books.reclaim()["rung"] == 0
-    assert books.doorbells("a") == 3
+    assert books.wakeups("a") == 3
 
 
 def test_what_waits_or_runs_long_is_not_touched(books: Books) -> None:
@@ -53,7 +53,7 @@ def test_an_active_one_under_a_dead_lease_gets_a_doorbell(books: Books) -> None:
     books.claimed(lease)
     books.store.client.delete(keys.queue("a"), keys.lease("a"))
     assert books.reclaim() == {"retried": 0, "expired": 0, "rung": 1, "offline": 1}
-    assert books.doorbells("a") == 1
+    assert books.wakeups("a") == 1
 
 
 def test_a_paused_agent_is_respected(books: Books) -> None:

@@ -1,4 +1,4 @@
-"""What agents cost in a day: each paid step once, whatever became of its attempt."""
+"""The cost of agents in a day: each paid step once, whatever became of its attempt."""
 
 from fleet.ledger import Ending, views
 from fleet.store import Store

@@ -20,7 +20,7 @@ TIMEOUT_S = 100.0
 
 
 class Witness:
-    """What all workers saw, in the order they saw it."""
+    """Everything that all workers saw, in the order they saw it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class Witness:
 
 
 def work(books: Books, agent: str, witness: Witness, over: threading.Event) -> None:
-    """What an agent's worker does, without its process."""
+    """The work of an agent's worker, without its process."""
     dice = random.Random(agent)
     lease = books.held(agent)
     while not over.is_set():

@@ -24,7 +24,7 @@ def books(request: pytest.FixtureRequest, store: Store, valkey: Valkey) -> Books
 
 
 def moves(books: Books, dispatch_id: str) -> list[str]:
-    """What the bus says of one dispatch."""
+    """Entries of the bus about one dispatch."""
     return [
         entry.type.removeprefix("dispatch_")
         for entry in books.bus()
@@ -39,7 +39,7 @@ class TestAccept:
         assert [agent for _, agent in accepted.dispatches] == ["a", "b"]
         assert not accepted.duplicate
         assert books.state(one) == books.state(other) == "queued"
-        assert (books.doorbells("a"), books.doorbells("b")) == (1, 1)
+        assert (books.wakeups("a"), books.wakeups("b")) == (1, 1)
         assert [entry.type for entry in books.bus()] == [
             "event_accepted",
             "dispatch_queued",

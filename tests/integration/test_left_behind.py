@@ -205,7 +205,7 @@ def offline(fleet: Fleet) -> "Iterator[subprocess.Popen[bytes]]":
 
 
 def test_without_the_store(no_leftovers: str, tmp_path: Path) -> None:
-    """What a dead worker left, before kept events run; what those left; and back to a worker."""
+    """Leftovers of a dead worker before offline execution, leftovers of that, then a worker."""
     agents, _ = agents_of(tmp_path, "")
     data_dir = str(tmp_path / "data")
     options: dict[str, Any] = {"data_dir": data_dir, "lease_ttl_s": LEASE_S}

@@ -77,7 +77,7 @@ TTL_S = 0.25
 
 @dataclass(frozen=True)
 class Actor:
-    """What one client does with the lock."""
+    """The part of one client."""
 
     arrives_ms: int
     writes: bool

@@ -187,10 +187,10 @@ class TestHold:
         self.held(books)
         books.store.client.delete(keys.queue("a"))
         books.reclaim()
-        assert books.doorbells("a") == 0
+        assert books.wakeups("a") == 0
         books.store.client.hset(keys.agent("a"), "hold_ms", 1)
         books.reclaim()
-        assert books.doorbells("a") == 1
+        assert books.wakeups("a") == 1
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,7 @@ from tests.integration import test_worker_deaths, test_worker_drain, test_worker
 from tests.integration.test_worker_deaths import (
     pair,
     test_a_killed_worker,
-    test_a_turn_that_is_stopped_together_with_its_worker,
     test_a_worker_that_is_started_after_the_death,
-    test_a_worker_that_is_stopped_past_its_lease,
-    test_one_that_stands_by_consumes_nothing,
 )
 from tests.integration.test_worker_drain import (
     test_a_journalled_step_of_a_turn_that_was_handed_back_is_not_repeated,
@@ -39,9 +36,7 @@ __all__ = [
     "pair",
     "test_a_journalled_step_of_a_turn_that_was_handed_back_is_not_repeated",
     "test_a_killed_worker",
-    "test_a_turn_that_is_stopped_together_with_its_worker",
     "test_a_worker_that_is_started_after_the_death",
-    "test_a_worker_that_is_stopped_past_its_lease",
     "test_an_idle_one_ends_at_once",
     "test_away_between_two_steps",
     "test_away_while_the_turn_ends",
@@ -49,7 +44,6 @@ __all__ = [
     "test_it_finishes_a_short_turn_and_begins_no_other",
     "test_it_hands_back_a_long_turn",
     "test_its_data_gone",
-    "test_one_that_stands_by_consumes_nothing",
     "test_one_that_stands_by_ends_too",
     "worker",
 ]

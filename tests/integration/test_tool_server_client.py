@@ -96,9 +96,9 @@ def test_tools_are_listed_once_and_again_when_they_change(tmp_path: Path) -> Non
 def test_one_session_serves_many_calls_at_once(tmp_path: Path) -> None:
     async def use(server: ToolServer) -> None:
         started = time.monotonic()
-        slow = await asyncio.gather(*(said(server, "read_slow", "0.3") for _ in range(10)))
-        assert slow == ["read_slow: 0.3"] * 10
-        assert time.monotonic() - started < 2.5
+        slow = await asyncio.gather(*(said(server, "read_slow", "1.5") for _ in range(10)))
+        assert slow == ["read_slow: 1.5"] * 10
+        assert time.monotonic() - started < 10, "one after the other takes 15 s"
         assert served(tmp_path).count('"start"') == 1
 
     using(fake(tmp_path), use)

@@ -1,4 +1,4 @@
-"""What became of a gateway's events goes back to it, by a real client and a real worker."""
+"""Outcomes of a gateway's events go back to it, by a real client and a real worker."""
 
 from collections.abc import Iterator
 from pathlib import Path

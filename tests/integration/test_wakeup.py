@@ -19,7 +19,7 @@ from tests.fixtures.valkey import Valkey
 
 
 def producer(url: str) -> Celery:
-    """What anybody has who installed Celery and not this package; a backend gets the answer."""
+    """The app of anybody who installed Celery and not this package; a backend gets the answer."""
     return Celery(broker=url, backend=url, set_as_current=False)
 
 

@@ -1,4 +1,4 @@
-"""Workers that die, or stop for too long: what they ran runs again, before any later one, once."""
+"""Workers that die: a dispatch they ran runs again, before any later one, once."""
 
 import os
 import signal
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fleet.worker.bootsteps import LEASE_LOST_EXIT
 from tests.fixtures.fleet import READY, Fleet, Process, fleet_of
 from tests.fixtures.processes import gone, no_leftovers, wait_until
 
@@ -16,7 +15,7 @@ __all__ = ["no_leftovers"]
 
 STANDING_BY = "standing by"
 #: A takeover that has to wait for it takes two thirds of it at least; one that has not, far less.
-LEASE_S = 4.0
+LEASE_S = 30.0
 
 
 @pytest.fixture
@@ -79,48 +78,4 @@ def test_a_worker_that_is_started_after_the_death(fleet: Fleet) -> None:
     first, later = interrupted(fleet)
     worker.kill()
     fleet.ready("a")
-    assert_ran_again_in_order(fleet, first, later)
-
-
-def test_one_that_stands_by_consumes_nothing(fleet: Fleet, pair: tuple[Process, Process]) -> None:
-    ids = [fleet.send("a", "say it") for _ in range(5)]
-    fleet.wait_state(ids[-1], "completed")
-    assert {turn["pid"] for turn in fleet.diary("start")} == set(pair[0].children())
-    assert STANDING_BY in pair[1].said()
-    assert READY not in pair[1].said()
-
-
-def test_a_worker_that_is_stopped_past_its_lease(
-    fleet: Fleet, pair: tuple[Process, Process]
-) -> None:
-    """Another takes over; its own turn ends though it cannot end it itself."""
-    holder, other = pair
-    first, later = interrupted(fleet)
-    (child,) = holder.children()
-    holder.signal(signal.SIGSTOP)
-    fleet.wait_started(first, times=2)
-    assert gone(child)
-    assert_ran_again_in_order(fleet, first, later)
-    holder.signal(signal.SIGCONT)
-    assert holder.wait() == LEASE_LOST_EXIT
-    assert other.alive
-    assert_ran_again_in_order(fleet, first, later)
-
-
-def test_a_turn_that_is_stopped_together_with_its_worker(
-    fleet: Fleet, pair: tuple[Process, Process]
-) -> None:
-    """When both go on, in any order, the turn must not write, and not go on at all."""
-    holder, _ = pair
-    first, later = interrupted(fleet)
-    (child,) = holder.children()
-    for pid in (holder.pid, child):
-        os.kill(pid, signal.SIGSTOP)
-    fleet.wait_started(first, times=2)
-    fleet.open_gate("open")
-    fleet.wait_state(later[-1], "completed")
-    os.kill(child, signal.SIGCONT)
-    wait_until(lambda: gone(child))
-    holder.signal(signal.SIGCONT)
-    assert holder.wait() == LEASE_LOST_EXIT
     assert_ran_again_in_order(fleet, first, later)

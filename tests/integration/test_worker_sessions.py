@@ -1,8 +1,7 @@
-"""Sessions with real workers: one turn at a time, interrupted and coalesced ones, and refusals."""
+"""Sessions with real workers: interrupted turns, coalesced events, and refusals."""
 
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,22 +24,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     ) as fleet:
         fleet.ready("one", "two", "chatty", "patient")
         yield fleet
-
-
-def test_sessions_over_several_workers(fleet: Fleet) -> None:
-    """In order, one turn of a session at a time, and none left."""
-    sessions = {
-        f"s{number}": [
-            fleet.send(agent, "say it", session=f"s{number}") for agent in ("one", "two") * 3
-        ]
-        for number in range(8)
-    }
-    for ids in sessions.values():
-        fleet.wait_state(ids[-1], "completed")
-    for ids in sessions.values():
-        turns = [entry for entry in fleet.diary() if entry["dispatch_id"] in ids]
-        assert [entry["dispatch_id"] for entry in turns[::2]] == ids
-        assert all(one["what"] != other["what"] for one, other in pairwise(turns))
 
 
 def test_an_interrupted_turn_is_killed_and_the_newer_event_is_next(fleet: Fleet) -> None:

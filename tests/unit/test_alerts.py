@@ -1,4 +1,4 @@
-"""What is wrong, in which words, and in whose shape."""
+"""Alerts: their conditions, their words, and the shapes of their messages."""
 
 from typing import Any
 

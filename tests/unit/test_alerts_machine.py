@@ -1,4 +1,4 @@
-"""What one machine tells without the store, once, whoever of its processes lives."""
+"""Alerts of one machine without the store: each once, whichever of its processes lives."""
 
 from collections.abc import Iterator
 from pathlib import Path

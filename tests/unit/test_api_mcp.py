@@ -1,4 +1,4 @@
-"""What is offered at `/mcp`, as it is configured."""
+"""The offer at `/mcp`, as it is configured."""
 
 import subprocess
 import sys

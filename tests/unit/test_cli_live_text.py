@@ -1,4 +1,4 @@
-"""What is shown of a turn while it speaks."""
+"""The view of a turn while it speaks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What people see: nothing that repaints a terminal, fitting units, one line an event."""
+"""Output for people: nothing that repaints a terminal, fitting units, one line an event."""
 
 import json
 

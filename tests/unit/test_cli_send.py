@@ -1,4 +1,4 @@
-"""What `fleet send --wait` says at the end."""
+"""The last words of `fleet send --wait`."""
 
 import click
 import pytest

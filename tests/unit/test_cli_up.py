@@ -1,4 +1,4 @@
-"""What `fleet up` decides before it starts anything, and which lines it shows."""
+"""Decisions of `fleet up` before it starts anything, and the lines it shows."""
 
 import socket
 

@@ -104,7 +104,7 @@ def test_the_image_is_built_from_the_lock_and_runs_one_agent_without_rights() ->
 
 @pytest.fixture
 def image_command(tmp_path: Path) -> list[str]:
-    """What a container runs, with a `celery` that only says how it was called."""
+    """The command of a container, with a `celery` that only says how it was called."""
     celery = tmp_path / "celery"
     celery.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     celery.chmod(0o755)

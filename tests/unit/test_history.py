@@ -1,4 +1,4 @@
-"""What is read from a history is what was written, and nothing else becomes a message."""
+"""A history is read as it was written, and nothing else becomes a message."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What a turn says reaches who listens, in order and never twice, and never holds the turn up."""
+"""Live text reaches its listeners in order and never twice, and never holds the turn up."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -102,4 +102,4 @@ def test_a_hang_ignores_its_timeout_but_not_a_signal(
     started = time.monotonic()
     with pytest.raises(Stop):
         ask("echo/hang", user("hi"), on_token=on_token)
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 30

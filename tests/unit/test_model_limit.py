@@ -68,7 +68,7 @@ def test_a_limit_ends_a_call_at_once(
     started = time.monotonic()
     with pytest.raises(Stop):
         ask(provider, fault, on_token)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 25
     assert [request.model for request in provider.requests] == [fault]
     # What the call left behind may be collected in the middle of the next one.
     threshold = gc.get_threshold()

@@ -16,6 +16,10 @@ from tests.fixtures.processes import wait_until
 pytestmark = LITELLM_WARNINGS
 
 
+#: Models that do not answer in time; the others have as long as a busy machine needs.
+SLOW = {"hang", "stall", "slow", "trickle"}
+
+
 @pytest.fixture
 def provider() -> Iterator[Provider]:
     with Provider() as provider:
@@ -30,8 +34,8 @@ def ask(
         "model": first,
         "fallbacks": fallbacks,
         "messages": [{"role": "user", "content": "hi"}],
-        "timeout_s": 0.7,
-        "deadline": time.monotonic() + 20,
+        "timeout_s": 1.5 if SLOW & set(models) else 30.0,
+        "deadline": time.monotonic() + 60,
         "params": {"api_base": provider.url, "api_key": "sk-x"},
     }
     return completion.complete(**arguments | more, on_token=on_token)
@@ -39,9 +43,9 @@ def ask(
 
 @pytest.fixture(scope="module", autouse=True)
 def warmed_up() -> None:
-    """The first call imports for a while; the tests' timeouts are shorter than that."""
+    """Import the models' packages, which takes longer than the tests' timeouts."""
     with Provider() as provider:
-        ask(provider, "ok", on_token=lambda _: None, timeout_s=30)
+        ask(provider, "ok", on_token=lambda _: None)
 
 
 def test_the_pieces_are_the_reply(provider: Provider) -> None:
@@ -91,7 +95,7 @@ def test_a_broken_stream_alone_is_retryable(provider: Provider, fault: str) -> N
     with pytest.raises(completion.ModelError) as caught:
         ask(provider, fault, on_token=lambda _: None)
     assert caught.value.retryable
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert provider.count(fault) == 1
 
 

@@ -16,6 +16,9 @@ pytestmark = LITELLM_WARNINGS
 PROMPT = "the secret plan"
 KEY = "sk-do-not-tell"
 
+#: Models that do not answer in time; the others have as long as a busy machine needs.
+HANG = {"hang", "stall", "trickle"}
+
 #: What LiteLLM calls each fault, and whether waiting may help.
 RETRYABLE = {
     "r429": "RateLimitError",
@@ -46,13 +49,13 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-def ask(provider: Provider, *models: str, within_s: float = 20.0, **more: Any) -> completion.Reply:
+def ask(provider: Provider, *models: str, within_s: float = 60.0, **more: Any) -> completion.Reply:
     first, *fallbacks = (f"openai/{name}" for name in models)
     arguments: dict[str, Any] = {
         "model": first,
         "fallbacks": fallbacks,
         "messages": [{"role": "user", "content": PROMPT}],
-        "timeout_s": 0.6,
+        "timeout_s": 2.0 if HANG & set(models) else 30.0,
         "deadline": time.monotonic() + within_s,
         "params": {"api_base": provider.url, "api_key": KEY},
     }
@@ -61,10 +64,10 @@ def ask(provider: Provider, *models: str, within_s: float = 20.0, **more: Any) -
 
 @pytest.fixture(scope="module", autouse=True)
 def warmed_up() -> None:
-    """The first call imports for a while; the tests' timeouts are shorter than that."""
+    """Import the models' packages, which takes longer than the tests' timeouts."""
     with Provider() as provider:
-        ask(provider, "ok", timeout_s=30)
-        refused(provider, "e503", timeout_s=30)
+        ask(provider, "ok")
+        refused(provider, "e503")
 
 
 def refused(provider: Provider, *models: str, **more: Any) -> completion.ModelError:
@@ -154,20 +157,20 @@ def test_no_tier_is_asked_without_time(provider: Provider) -> None:
 
 def test_the_deadline_bounds_a_call_and_stops_the_tiers(provider: Provider) -> None:
     started = time.monotonic()
-    error = refused(provider, "hang", "ok", within_s=0.8, timeout_s=60)
-    assert 0.7 < time.monotonic() - started < 10
+    error = refused(provider, "hang", "ok", within_s=2, timeout_s=60)
+    assert 1.9 < time.monotonic() - started < 30
     assert (error.kind, error.retryable) == ("Timeout", True)
     assert asked(provider) == ["hang"]
 
 
 def test_time_for_the_next_tier_may_be_left_over(provider: Provider) -> None:
-    assert ask(provider, "hang", "ok", within_s=15).tier == 2
+    assert ask(provider, "hang", "ok").tier == 2
 
 
 def test_a_tier_leaves_time_for_those_after_it(provider: Provider) -> None:
-    reply = ask(provider, "hang", "ok", within_s=2.4, timeout_s=60)
+    reply = ask(provider, "hang", "ok", within_s=6, timeout_s=60)
     assert reply.tier == 2
-    assert 0.9 < reply.attempts[0].seconds < 1.5
+    assert 2.5 < reply.attempts[0].seconds < 5
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def test_what_was_in_the_way_is_said(provider: Provider, base: str, why: str) ->
 
 
 def test_the_calls_share_a_connection_whatever_their_timeouts(provider: Provider) -> None:
-    for timeout_s in (1.0, 1.1, 1.2):
+    for timeout_s in (20.0, 21.0, 22.0):
         ask(provider, "ok", timeout_s=timeout_s)
     assert len(provider.connections) == 1
 

@@ -30,7 +30,7 @@ def locked(name: str) -> dict[str, Version]:
 
 
 def asked(*groups: str) -> list[Requirement]:
-    """What pyproject.toml asks for, with the groups named and those they include."""
+    """The requirements of pyproject.toml, with the groups named and those they include."""
     lines = [*PROJECT["project"]["dependencies"]]
     for group in groups:
         lines += [line for line in PROJECT["dependency-groups"][group] if isinstance(line, str)]

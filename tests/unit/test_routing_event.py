@@ -255,7 +255,7 @@ def test_any_other_source_is_free(source: str) -> None:
 
 @given(events)
 def test_an_event_survives_the_wire(raw: dict[str, Any]) -> None:
-    """What the ledger keeps and a worker reads back is the event that came in."""
+    """The ledger stores, and a worker reads back, the event that came in."""
     event = parse(raw)
     wire = json.loads(json.dumps(event.to_wire()))
     again = Event.parse(wire, new_id="other", now="never")

@@ -1,4 +1,4 @@
-"""What a program's output looks like to a person."""
+"""A program's output as a person sees it."""
 
 from itertools import pairwise
 

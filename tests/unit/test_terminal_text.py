@@ -1,4 +1,4 @@
-"""What is typed to a program, how its echo is known again, and what of its output is the answer."""
+"""Text typed to a program, its echo known again, and the answer found in the output."""
 
 import unicodedata
 

@@ -9,7 +9,7 @@ from fleet.tools.functions import FunctionToolbox, ToolError
 
 
 def price(item: str, *, amount: int = 1, tags: list[str] | None = None) -> dict[str, Any]:
-    """What so many of an item cost."""
+    """The price of so many of an item."""
     return {"item": item, "amount": amount, "tags": tags}
 
 

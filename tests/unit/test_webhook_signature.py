@@ -1,4 +1,4 @@
-"""Who signed it, and when."""
+"""Signatures of webhooks, and their times."""
 
 import base64
 from datetime import UTC, datetime, timedelta

@@ -112,7 +112,7 @@ class EventsRoute:
             events = _batch(value, key)
             self._access.charge_batch(caller, len(events))
             answers = await self._grouped.accept_batch(events, [sender] * len(events))
-            answer: Any = [_to_wire(one) for one in answers]
+            answer: Any = [_to_wire(outcome) for outcome in answers]
         else:
             answer = (await self._grouped.accept(_with_id(value, key), sender)).to_wire()
         text = json.dumps(answer).encode()

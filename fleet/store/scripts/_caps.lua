@@ -16,9 +16,7 @@ local function refusal(source, most_waiting, a_minute)
   if waiting >= tonumber(most_waiting) then return {'crowded', waiting} end
   if a_minute ~= '' then
     local key = 'fleet:sender:' .. redis.sha1hex(source)
-    local sent = redis.call('INCR', key)
-    if sent == 1 then redis.call('PEXPIRE', key, 60000) end
-    if sent > tonumber(a_minute) then return {'sender', redis.call('PTTL', key)} end
+    if count_in_minute(key) > tonumber(a_minute) then return {'sender', redis.call('PTTL', key)} end
   end
   return nil
 end

@@ -47,6 +47,13 @@ local function emit(kind, fields)
     'type', kind, 'epoch', epoch(), unpack(fields))
 end
 
+-- The calls for a key within a minute of its first, this one included.
+local function count_in_minute(key)
+  local count = redis.call('INCR', key)
+  if count == 1 then redis.call('PEXPIRE', key, 60000) end
+  return count
+end
+
 -- An alert, at most once a minute for the same name and agent.
 local function alert_once(name, agent, reason)
   if not redis.call('SET', 'fleet:alerted:' .. name .. ':' .. agent, NOW, 'NX', 'PX', 60000) then

@@ -24,9 +24,8 @@ local queued = 0
 
 local function send(what, state)
   if ARG.sends ~= '1' then return end
-  local rate = redis.call('INCR', 'fleet:alerts:rate')
-  if rate == 1 then redis.call('PEXPIRE', 'fleet:alerts:rate', 60000) end
-  if rate > per_minute or redis.call('LLEN', 'fleet:alerts:outbox') >= most then
+  if count_in_minute('fleet:alerts:rate') > per_minute
+      or redis.call('LLEN', 'fleet:alerts:outbox') >= most then
     redis.call('INCR', 'fleet:alerts:suppressed')
     return
   end

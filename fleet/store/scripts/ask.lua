@@ -9,7 +9,5 @@
 --   The count ends a minute after its first; what is refused does not prolong it.
 
 local key = 'fleet:asked:' .. ARG.caller
-local asked = redis.call('INCR', key)
-if asked == 1 then redis.call('PEXPIRE', key, 60000) end
-if asked <= tonumber(ARG.per_minute) then return 0 end
+if count_in_minute(key) <= tonumber(ARG.per_minute) then return 0 end
 return math.max(1, redis.call('PTTL', key))

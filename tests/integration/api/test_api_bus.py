@@ -21,12 +21,12 @@ from tests.integration.api.conftest import ASIDE, Api, Json, MakeApi, away
 
 
 def on_the_bus(store: Store, after: str) -> list[Json]:
-    """What the stream itself holds after a place, without `ASIDE`."""
+    """Entries of the stream itself after a place, without `ASIDE`."""
     return [event for event in all_on_the_bus(store, after) if event["type"] not in ASIDE]
 
 
 def all_on_the_bus(store: Store, after: str) -> list[Json]:
-    """What the stream itself holds after a place."""
+    """Entries of the stream itself after a place."""
     rows: Any = store.client.xrange(keys.BUS, min=f"({after}")
     return [parse_entry(entry_id, raw).to_wire() for entry_id, raw in rows]
 

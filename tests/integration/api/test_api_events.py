@@ -190,7 +190,7 @@ def test_a_larger_body_is_refused(api: Api, size: int, chunked: bool) -> None:
 
 
 def raw_answer(api: Api, request: bytes) -> bytes:
-    """What comes back for these bytes, up to the end of the connection."""
+    """The answer to these bytes, up to the end of the connection."""
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(request)

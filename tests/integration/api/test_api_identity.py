@@ -66,7 +66,7 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
 
 
 def texts(books: Store, *answers: httpx.Response) -> list[str]:
-    """What the agents of these accepted events will be told."""
+    """The texts that the agents of these accepted events will be told."""
     found = []
     for answer in answers:
         (dispatch,) = answer.json()["dispatches"]

@@ -1,4 +1,4 @@
-"""Who may listen to a turn, and what happens to listeners when the store goes away."""
+"""Listeners to a turn: their rights, and their lot when the store goes away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

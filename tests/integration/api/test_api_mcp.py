@@ -23,7 +23,7 @@ serve(announce=lambda url: print(url + ".", flush=True))
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Of its agents only archie works."""
+    """A fleet in which only archie works."""
     agents: dict[str, dict[str, Any]] = {"archie": {}, "gem": {}, "shy": {"on_busy": "reject"}}
     with fleet_of(tmp_path_factory.mktemp("fleet"), agents, durable=True) as fleet:
         tokens.create(fleet.books.store, "root", ["admin"])

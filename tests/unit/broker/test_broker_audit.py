@@ -1,4 +1,4 @@
-"""What the audit says about servers that would lose, refuse or never see a fleet's events."""
+"""The audit names servers that would lose, refuse or never see a fleet's events."""
 
 import re
 from typing import Any, cast

@@ -55,7 +55,7 @@ def test_no_server_names_the_ways_out() -> None:
 
 def test_an_old_server_is_named(tmp_path: Path) -> None:
     program(tmp_path / "redis-server", "Redis server v=6.0.16 sha=00000000:0")
-    with pytest.raises(BrokerUnavailable, match=r"redis-server is no .* 6\.2 or newer"):
+    with pytest.raises(BrokerUnavailable, match=r"redis-server is not a .* 6\.2 or newer"):
         find_server()
 
 

@@ -1,0 +1,18 @@
+"""The one fixture of these tests: a `fleet`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.processes import no_leftovers
+from tests.fundamentals.fleet import Fleet, running
+
+__all__ = ["no_leftovers"]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, no_leftovers: str) -> Iterator[Fleet]:
+    """A fleet of the test's own."""
+    with running(tmp_path) as fleet:
+        yield fleet
