@@ -31,7 +31,9 @@ from fleet.store.address import store_url
 )
 @click.option("--session", metavar="S", help="Events of one session run in their order.")
 @click.option("--wait", is_flag=True, help="Show progress, then the outcomes; exit 1 on a failure.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Longest wait."
+)
 @click.option("--idempotency-key", metavar="K", help="The same key twice is the same event.")
 @click.option("--priority", type=click.IntRange(0, 9), metavar="0-9", help="9 goes first.")
 @click.option("--lane", metavar="NAME", help="A priority's name; human, unless --event is given.")

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from fleet.config.sections import AgentConfig, RetryConfig
+from fleet.config.agents import AgentConfig, RetryConfig
 from fleet.config.settings import Settings
 from fleet.errors import ConfigError
 from fleet.ledger import receivers

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from redis.exceptions import ResponseError
 
+from fleet.ledger import bus_types
 from fleet.store import Store, keys
 from fleet.store.calls import AlertCall, RefusedCall
 from fleet.store.connection import reachable
@@ -19,32 +20,8 @@ from fleet.store.connection import reachable
 BLOCK_MS = 2000
 CHUNK = 200
 
-#: Every `type` an entry can have; `resync_required` is made by the API, never stored.
-TYPES = (
-    "event_accepted",
-    "dispatch_queued",
-    "dispatch_started",
-    "dispatch_completed",
-    "dispatch_failed",
-    "dispatch_dead",
-    "dispatch_cancelled",
-    "dispatch_dropped",
-    "dispatch_expired",
-    "dispatch_parked",
-    "delivery_verified",
-    "delivery_dropped",
-    "agent_online",
-    "agent_offline",
-    "breaker_opened",
-    "breaker_closed",
-    "alert",
-    "chain_ended",
-    "resync_required",
-)
-
-_INTEGERS = frozenset({"attempt", "fence", "count", "chain_stage", "round"})
-_NUMBERS = frozenset({"elapsed_s", "retry_at", "expires_at"})
-_FLAGS = frozenset({"will_retry"})
+#: Every `type` an entry can have.
+TYPES = tuple(bus_types.TYPES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,10 +178,5 @@ def refused(store: Store, carrier: str, reason: str, sender: str) -> None:
 
 
 def _typed(name: str, value: str) -> Any:
-    if name in _INTEGERS:
-        return int(value)
-    if name in _NUMBERS:
-        return float(value)
-    if name in _FLAGS:
-        return value == "true"
-    return value
+    known = bus_types.FIELDS.get(name)
+    return known.parse(value) if known else value

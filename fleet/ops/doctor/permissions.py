@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fleet.broker.audit import Finding
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.config.settings import Settings, find_file
 from fleet.formats.redaction import mask_url
 
