@@ -16,7 +16,7 @@ from fleet.store import Store
 from fleet.turn.providers import Providers
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, settings_for
 
-SCRIPTS = Path(metrics.__file__).with_name("store") / "scripts"
+SCRIPTS = Path(metrics.__file__).parents[1] / "store" / "scripts"
 
 
 @pytest.fixture
