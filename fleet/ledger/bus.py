@@ -16,7 +16,7 @@ from fleet.store import Store, keys
 from fleet.store.calls import AlertCall, RefusedCall
 from fleet.store.connection import reachable
 
-#: How long one read waits for news; a reader looks up from it this often.
+#: Time that one read waits for news, after which its reader can do other work.
 BLOCK_MS = 2000
 CHUNK = 200
 
@@ -61,7 +61,7 @@ def parse_entry(entry_id: str, raw: Mapping[str, str]) -> BusEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What the stream holds at one moment."""
+    """The extent of the stream at one moment."""
 
     epoch: str  #: names the life of the data set; empty before its first entry
     first: str | None  #: id of the oldest entry that is kept
@@ -70,7 +70,7 @@ class Window:
 
 
 def window(store: Store) -> Window:
-    """The ends of the stream, for who wants to know whether a place on it still can be resumed."""
+    """The ends of the stream: a reader can resume at a place between them."""
     with reachable():
         pipe = store.client.pipeline(transaction=True)
         pipe.get(keys.EPOCH)
@@ -80,7 +80,7 @@ def window(store: Store) -> Window:
             return Window(epoch=epoch or "", first=None, last="0-0", trimmed=False)
         if isinstance(info, Exception):
             raise info
-    # Servers before 7.0 do not count what was added; then nobody can say that nothing is gone.
+    # Servers before 7.0 do not count what was added: then entries may be gone.
     added = info.get("entries-added")
     return Window(
         epoch=epoch or "",
@@ -139,7 +139,7 @@ def read_beside(
 
 
 def _rows(answer: Any, stream: str) -> list[tuple[str, dict[str, str]]]:
-    """What XREAD answered of one stream, in either version of the protocol."""
+    """The rows of one stream in an answer of XREAD, in either version of the protocol."""
     if isinstance(answer, dict):
         found = answer.get(stream)
         return list(found[0]) if found else []
@@ -167,7 +167,7 @@ def alert(
 ) -> None:
     """Put an `alert` on the bus; `reason` holds no content, `state` is `open` or `closed`.
 
-    With `once_in_s` the same is said only once in that time, whoever says it.
+    With `once_in_s` the same alert is given only once in that time, by all callers together.
     """
     store.run(AlertCall(name=name, reason=reason, state=state, once_ms=int(once_in_s * 1000)))
 
