@@ -53,7 +53,8 @@ check: venv ## the gate: format, lint, types, documentation, fast tests
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest --quiet tests/unit $(ARGS)
 
-docs: venv ## build the documentation into build/docs (`make check` does so, too)
+docs: venv ## write the generated pages, and build the site into build/docs
+	@$(BIN)/python -m tests.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fix: venv ## format, and mend what the linter can

@@ -84,7 +84,7 @@ def working_uv() -> str | None:
 
 def install_with_uv(uv: str) -> bool:
     """True when uv made the environment. It ignores pip's configuration, so pip may still do it."""
-    say(f"installing {locked()} packages with uv: seconds from its cache, a minute or two without")
+    say(f"installing about {locked()} packages with uv: seconds when cached, else a minute or two")
     try:
         run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, VENV)
         install(
@@ -106,9 +106,7 @@ def install_with_pip() -> None:
         )
     say("creating .venv ...")
     run(sys.executable, "-m", "venv", "--clear", VENV)
-    say(
-        f"installing {locked()} packages with pip: a minute or two (uv, where installed, is faster)"
-    )
+    say(f"installing about {locked()} packages with pip: a minute or two (uv would be faster)")
     # The lock is complete: nothing has to be resolved. pip would compile on one core.
     install(*PIP, "--no-compile", "--no-deps", "--require-hashes", "-r", LOCK)
     say("compiling them on all cores ...")
@@ -121,19 +119,24 @@ def install(*command: str | Path) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, stdout=sys.stderr, stdin=subprocess.DEVNULL
     ) as installing:
-        while (code := installing.poll()) is None:
-            try:
-                installing.wait(PROGRESS_INTERVAL_S)
-            except subprocess.TimeoutExpired:
-                there = len(list(VENV.glob("lib/python*/site-packages/*.dist-info")))
-                seconds = time.monotonic() - started
-                say(f"  {min(there, total)} of {total} packages installed after {seconds:.0f} s")
+        while (code := waited(installing)) is None:
+            there = len(list(VENV.glob("lib/python*/site-packages/*.dist-info")))
+            seconds = time.monotonic() - started
+            say(f"  {there} packages of about {total} installed after {seconds:.0f} s")
     if code:
         raise subprocess.CalledProcessError(code, command)
 
 
+def waited(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit code of a process that ends within PROGRESS_INTERVAL_S, None otherwise."""
+    try:
+        return process.wait(PROGRESS_INTERVAL_S)
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def locked() -> int:
-    """The number of packages in the lock."""
+    """The number of packages in the lock, those of other platforms included."""
     return sum("==" in line for line in LOCK.read_text().splitlines() if line[:1].isalnum())
 
 

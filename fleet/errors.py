@@ -1,18 +1,18 @@
-"""What the fleet refuses or cannot do, and the decision each error carries.
+"""The errors of the fleet, and the decision that each carries.
 
 FleetError                 one sentence for a person; exit code 1
  |- ConfigError            the configuration is wrong; the sentence names the key; exit code 2
  |- BrokerUnavailable      no broker answers: nothing was accepted, try again (HTTP 503)
  |- Forbidden              the caller's token does not allow it (HTTP 403)
  |- IdempotencyConflict    a key stands for another event of its sender (HTTP 409)
- |- Refused                a limit says no; the sender keeps the event (HTTP 429)
- |   `- SessionBusy        its session has a turn, and the agent takes one only (HTTP 409)
+ |- Refused                a limit refuses the event, and its sender keeps it (HTTP 429)
+ |   `- SessionBusy        its session has a turn, and the agent accepts one only (HTTP 409)
  `- Fenced                 a newer holder has the agent's lease: stop, write nothing
 """
 
 
 class FleetError(Exception):
-    """The base of all; its text is one sentence that says what to change."""
+    """The base of all errors; the text is one sentence with the remedy."""
 
     exit_code = 1
 
@@ -32,7 +32,7 @@ class Forbidden(FleetError):
 
 
 class IdempotencyConflict(FleetError):
-    """The sender has used this id for an event with other content; nothing was kept."""
+    """The sender has used this id for an event with other content; nothing was stored."""
 
     #: The one sentence; a producer's Celery makes the error anew from it.
     SENTENCE = (
@@ -47,7 +47,7 @@ class IdempotencyConflict(FleetError):
 
 
 class Refused(FleetError):
-    """A cap or limit refuses the event; `retry_after_s` says when to ask again."""
+    """A cap or limit refuses the event; `retry_after_s` says when to try again."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)

@@ -105,8 +105,8 @@ def _stage(
 ) -> Stage:
     if rule.agent.startswith(CHAIN_MARK):
         itself = rule.agent == CHAIN_MARK + chain
-        why = "the chain itself" if itself else f"{_shown(rule.agent)!r}"
-        raise InvalidRoute(f"{key} names {why}: a chain's stage cannot be a chain.")
+        reason = "the chain itself" if itself else f"{_shown(rule.agent)!r}"
+        raise InvalidRoute(f"{key} names {reason}: a chain's stage cannot be a chain.")
     if rule.agent.startswith(HUMAN_MARK):
         return _person(key, rule, human_deadline_s)
     members = targets.members(rule.agent)

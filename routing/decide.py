@@ -59,11 +59,11 @@ def decide(event: Event, rules: Rules) -> Plan:
 
 def explain(plan: Plan, rules: Rules) -> dict[str, list[str]]:
     """The reasons of each agent in a plan, in the order of the decision."""
-    why: dict[str, list[str]] = {agent: [] for agent in plan.agents}
+    reasons: dict[str, list[str]] = {agent: [] for agent in plan.agents}
     for reason, target in plan.picks:
         for agent in rules.members(target) or ():
-            why[agent].append(f"{reason} {target}")
-    return why
+            reasons[agent].append(f"{reason} {target}")
+    return reasons
 
 
 def _by_rules(found: Sequence[Rule], rules: Rules) -> Plan:
@@ -75,8 +75,8 @@ def _by_rules(found: Sequence[Rule], rules: Rules) -> Plan:
     return _plan(Reach(tuple(together)), reason, picks)
 
 
-def _picks(why: str, targets: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((why, target) for target in targets)
+def _picks(reason: str, targets: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((reason, target) for target in targets)
 
 
 def _plan(reach: Reach, reason: str, picks: tuple[tuple[str, str], ...]) -> Plan:

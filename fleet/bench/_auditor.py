@@ -139,7 +139,7 @@ class _Queue:
 
     def __init__(self, records: Mapping[str, Mapping[str, str]]) -> None:
         self._records = records
-        #: By session: those that have not ended. By agent: those without a session, never started.
+        #: By session: dispatches under way. By agent: those without a session, not started.
         self._waiting: dict[str, list[str]] = defaultdict(list)
 
     def join(self, dispatch_id: str, agent: str, session: str) -> None:

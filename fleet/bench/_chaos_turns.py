@@ -87,7 +87,7 @@ class Diary:
     def __init__(self, turn: Turn) -> None:
         self._file = os.open(os.environ[DIARY], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         claim = turn.claim
-        self._who = "\t".join(
+        self._turn_columns = "\t".join(
             (
                 claim.agent,
                 claim.event.session or "",
@@ -99,7 +99,7 @@ class Diary:
         self.over = threading.Event()
 
     def __call__(self, kind: str, step: int | str = "") -> None:
-        line = f"{time.monotonic_ns()}\t{kind}\t{self._who}\t{step}\n"
+        line = f"{time.monotonic_ns()}\t{kind}\t{self._turn_columns}\t{step}\n"
         os.write(self._file, line.encode())
 
     def live(self) -> None:

@@ -81,10 +81,10 @@ def _round(
     clients = [
         threading.Thread(target=client, args=pair) for pair in zip(locks, waits, strict=True)
     ]
-    for one in clients:
-        one.start()
-    for one in clients:
-        one.join()
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
     return {"ended_at": time.monotonic(), "waits_s": [wait for mine in waits for wait in mine]}
 
 

@@ -120,8 +120,8 @@ def _contended(side: Side, clients: Sequence[LockClient]) -> Figures:
     for client in clients:
         client.send(f"{side.name} {begins_at}")
     answers = [client.receive() for client in clients]
-    waits = [wait for one in answers for wait in one["waits_s"]]
-    took_s = max(one["ended_at"] for one in answers) - begins_at
+    waits = [wait for answer in answers for wait in answer["waits_s"]]
+    took_s = max(answer["ended_at"] for answer in answers) - begins_at
     return {
         "contended_us": rounded(took_s / len(waits) * 1e6),
         "max_wait_ratio": rounded(max(waits) / statistics.median(waits)),

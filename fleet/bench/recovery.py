@@ -73,7 +73,7 @@ def run(**given: Option) -> dict[str, Any]:
             for kind in kinds:
                 for _ in range(int(options["kills"])):
                     for of_side in figures:
-                        of_side[kind].one()
+                        of_side[kind].kill_once()
                 if kind == "host":
                     _back_to_one(fleet)
             ours, theirs = (
@@ -105,7 +105,7 @@ class _Kills:
             "n": len(self._took_s),
         }
 
-    def one(self) -> None:
+    def kill_once(self) -> None:
         """Kill once in mid-turn, and wait until the interrupted dispatch runs again."""
         if self._kind == "host" and isinstance(self._side, Fleet):
             self._await_standby(self._side)

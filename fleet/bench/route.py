@@ -88,8 +88,8 @@ def _types(count: int, chance: random.Random) -> list[str]:
     found = []
     for place in range(EVENTS):
         rule = chance.randrange(count)
-        one = _pattern(rule).replace("*", f"v{place}")
-        found.append("com.example.other" if place % 10 == 0 else one)
+        event_type = _pattern(rule).replace("*", f"v{place}")
+        found.append("com.example.other" if place % 10 == 0 else event_type)
     return found
 
 
@@ -110,8 +110,10 @@ def _fleet(agents: Sequence[str], count: int, types: Sequence[str]) -> Side:
         ],
     )
     events = [
-        Event.parse({"type": one, "text": "x" * 200}, new_id=one, now="2026-01-01T00:00:00Z")
-        for one in types
+        Event.parse(
+            {"type": event_type, "text": "x" * 200}, new_id=event_type, now="2026-01-01T00:00:00Z"
+        )
+        for event_type in types
     ]
     return Side("fleet", [partial(decide, event, rules) for event in events])
 

@@ -11,10 +11,10 @@ from fleet.errors import FleetError
 from fleet.version import VERSION
 from routing.errors import RoutingError
 
-#: What a shell answers for a process that Ctrl-C ended.
+#: A shell's exit code for a process that Ctrl-C ended.
 INTERRUPTED = 130
 
-#: Command -> where it is, and its line in `fleet --help` (a test keeps it equal to its docstring).
+#: Command -> its place, and its line in `fleet --help` (a test keeps it equal to its docstring).
 COMMANDS = {
     "up": ("fleet.cli.up:up", "Run the whole fleet on this machine until Ctrl-C."),
     "demo": ("fleet.cli.demo:demo", "Run the built-in fleet once, end to end, and show outcomes."),
@@ -62,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(args: Sequence[str] | None) -> int:
-    # What cannot be shown in this terminal's encoding is shown escaped.
+    # Characters outside this terminal's encoding are shown escaped.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -81,7 +81,7 @@ def _run(args: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away. Else Python stumbles over the same pipe when it flushes at exit.
+        # The reader went away. Python would fail on the same pipe when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0

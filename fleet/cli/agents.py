@@ -71,7 +71,9 @@ def resume(name: str | None, everyone: bool) -> None:
 @agents.command()
 @click.argument("name", required=False)
 @click.option("--all", "everyone", is_flag=True, help="All agents.")
-@click.option("--timeout", default=300.0, metavar="S", type=click.FloatRange(min=0))
+@click.option(
+    "--timeout", default=300.0, metavar="S", type=click.FloatRange(min=0), help="Longest wait."
+)
 def drain(name: str | None, everyone: bool, timeout: float) -> None:
     """Pause agents and wait until their running turns have ended; `resume` ends it."""
     _switch(name, everyone, "paused")

@@ -1,4 +1,4 @@
-"""What every command shares: `--json` and `--config`, before or after the command's name."""
+"""The options of every command: `--json` and `--config`, before or after its name."""
 
 import os
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group whose commands, and which itself, take the shared options."""
+    """A group that takes the shared options, as its commands do."""
 
     command_class = Command
 
@@ -42,11 +42,11 @@ class LazyGroup(Group):
         self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table, which is the order a newcomer needs them in."""
+        """Return the names in the order of the table, in which a newcomer needs them."""
         return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load the command; None when there is no such name."""
+        """Load the command; None for an unknown name."""
         if cmd_name not in self._table:
             return None
         module, _, attribute = self._table[cmd_name][0].partition(":")
@@ -54,7 +54,7 @@ class LazyGroup(Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table's own lines."""
+        """Write the table's own lines."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self._table.items()])
 

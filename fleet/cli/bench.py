@@ -20,7 +20,7 @@ def bench(ctx: click.Context, name: str | None) -> None:
     """Run a benchmark, or list them.
 
     One JSON object goes to standard output, progress to standard error. Each benchmark has options
-    of its own, such as --seed; one that it does not know is answered with those that it does.
+    of its own, such as --seed; an unknown option is answered with a list of them.
     """
     names = _names()
     if name is None:
@@ -30,7 +30,7 @@ def bench(ctx: click.Context, name: str | None) -> None:
             print("\n".join(names) or "no benchmarks are installed")
         return
     if name not in names:
-        raise click.UsageError(f"There is no benchmark {name!r}; `fleet bench` lists them.")
+        raise click.UsageError(f"{name!r} is not a benchmark; `fleet bench` lists them.")
     options = _options(ctx.args)
     print_json(import_module(f"fleet.bench.{name}").run(**options))
 
@@ -51,6 +51,6 @@ def _options(words: Sequence[str]) -> dict[str, str]:
     while left:
         name, mark, value = left.pop(0).partition("=")
         if not name.startswith("--") or (not mark and not left):
-            raise click.UsageError(f"{name!r} is no option with a value, such as --seed 1.")
+            raise click.UsageError(f"{name!r} is not an option with a value, such as --seed 1.")
         found[name.removeprefix("--").replace("-", "_")] = value if mark else left.pop(0)
     return found

@@ -19,7 +19,14 @@ def dlq() -> None:
 
 @dlq.command("list")
 @click.option("--agent", "-a", metavar="NAME", help="Only this agent's.")
-@click.option("--limit", "-l", type=click.IntRange(1, views.LIST_MAX), default=20)
+@click.option(
+    "--limit",
+    "-l",
+    type=click.IntRange(1, views.LIST_MAX),
+    default=20,
+    metavar="N",
+    help="Most rows.",
+)
 def list_(agent: str | None, limit: int) -> None:
     """List dead letters, newest first, with why, attempts and first and last time."""
     page = views.find(runtime.current().store, agent=agent, states=[State.DEAD], limit=limit)

@@ -21,9 +21,9 @@ from fleet.supervisor.processes import Addresses
 from fleet.supervisor.run import run_fleet
 
 INTERRUPTED = 130
-#: The longest scene takes 3 s; beyond this something is wrong.
+#: The longest scene takes 3 s.
 TIMEOUT_S = 30.0
-#: More of an answer than this is not shown in the table.
+#: An answer in the table is cut here.
 ANSWER_CHARS = 48
 
 
@@ -32,10 +32,10 @@ def demo() -> int:
     """Run the built-in fleet once, end to end, and show outcomes.
 
     On a broker, ports and a data folder of its own, which is removed afterwards. Exit 1 when an
-    outcome is not what it has to be.
+    outcome is not the expected one.
     """
     if os.environ.get("FLEET_CONFIG"):
-        note("fleet: the demo runs the built-in fleet; the configuration file is not read")
+        note("fleet: the demo runs the built-in fleet and ignores FLEET_CONFIG")
     began = time.monotonic()
     results: list[Result] = []
 
@@ -57,12 +57,12 @@ def demo() -> int:
     if wrong:
         raise FleetError(f"The demo failed: {'; '.join(wrong)}.")
     if not quiet:
-        print(f"All {len(results)} outcomes are as they have to be; everything has stopped.")
+        print(f"All {len(results)} outcomes are as expected; everything has stopped.")
     return 0
 
 
 def _play(stopped: threading.Event, quiet: bool) -> list[Result]:
-    """Send every scene's event, show what happens, and answer with how each ended."""
+    """Send every scene's event, show what happens, and return the outcomes."""
     after = bus.last_id(runtime.current().store)
     cast = [
         (scene, Watched(dispatch_id, agent))

@@ -1,7 +1,7 @@
 """The demo: the built-in fleet, end to end, on a broker and a data folder of its own.
 
-Each way to address an event is tried once, what happens is shown as it happens, and each outcome
-is compared with what it has to be.
+Each way to address an event is tried once and shown as it happens. Each outcome is compared with
+the expected one.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 
 from fleet.errors import ConfigError
 
-#: A variable that says where the server's binary is; every other of ours would change the fleet.
+#: The path of the server's binary; every other variable of ours would change the fleet.
 _KEPT = "FLEET_REDIS_SERVER"
 
 
@@ -27,7 +27,7 @@ class Scene:
     how: str
     event: dict[str, Any]
     agents: tuple[str, ...]
-    #: None: completed; else the stage at which it has to fail.
+    #: The stage at which it has to fail; None: it has to complete.
     fails_at: str | None = None
 
 
@@ -68,7 +68,7 @@ SCENES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of one dispatch of a scene."""
+    """The outcome of one dispatch of a scene."""
 
     scene: Scene
     agent: str
@@ -91,7 +91,7 @@ class Result:
 
 
 def surprises(results: Sequence[Result]) -> list[str]:
-    """A sentence for each scene that went another way than it has to."""
+    """A sentence for each scene with an unexpected outcome."""
     found = []
     for scene in SCENES:
         reached = tuple(result.agent for result in results if result.scene is scene)

@@ -17,7 +17,7 @@ def read_event(text: str | None, file: str | None, options: Mapping[str, Any]) -
 
     In the program of a turn it is one hop further than the event that the turn is of.
 
-    Raises InvalidEvent for a file that is no JSON, Refused for one that is too large or unreadable.
+    Raises InvalidEvent for a file without JSON, Refused for one that is too large or unreadable.
     """
     further = hop_count.of_next()
     handed_on = {} if further is None else {"hops": further}
@@ -55,4 +55,4 @@ def _parse(body: bytes) -> Any:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

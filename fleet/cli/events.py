@@ -33,7 +33,7 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
     Without --since it begins with the oldest event kept; with --follow, with the next one.
     """
     if since is not None and not _PLACE.match(since):
-        raise click.UsageError(f"--since: {since!r} is no stream id, such as 1772822677655-0.")
+        raise click.UsageError(f"--since: {since!r} is not a stream id, such as 1772822677655-0.")
     store = runtime.current().store
     after = since or (bus.last_id(store) if follow else START)
     if since is not None and _trimmed(store, since):
@@ -48,7 +48,7 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
 
 
 def _kept(store: Store, after: str) -> Iterator[BusEvent]:
-    """What is on the bus now; ends at what was the newest entry when it began."""
+    """Yield the entries on the bus, up to the newest at the start."""
     end = _order(bus.last_id(store))
     while _order(after) < end:
         chunk = bus.read(store, after)
@@ -62,7 +62,7 @@ def _kept(store: Store, after: str) -> Iterator[BusEvent]:
 
 
 def _following(store: Store, after: str) -> Iterator[BusEvent]:
-    """What comes after `after`, for ever; a broker that went away is waited for."""
+    """Yield the entries after `after`, for ever; waits for a broker that is away."""
     waiting = False
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What running turns say, for the progress of `fleet send --wait` on a terminal."""
+"""The live text of running turns, for the progress of `fleet send --wait` on a terminal."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from fleet.ledger.bus import BusEvent
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Where there is no terminal to fit into, a table is as wide as its longest line, up to this.
+#: Without a terminal to fit into, a table is as wide as its longest line, up to this.
 PIPE_COLUMNS = 200
 
 STATE_COLOURS = {
@@ -55,7 +55,7 @@ def printable(text: str) -> str:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A rich console that does not guess a width where there is no terminal."""
+    """A rich console that guesses no width without a terminal."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout

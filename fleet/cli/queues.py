@@ -58,7 +58,14 @@ def stats(agent: str | None) -> None:
     multiple=True,
     help="Only in this state; may be repeated.",
 )
-@click.option("--limit", "-l", type=click.IntRange(1, views.LIST_MAX), default=20)
+@click.option(
+    "--limit",
+    "-l",
+    type=click.IntRange(1, views.LIST_MAX),
+    default=20,
+    metavar="N",
+    help="Most rows.",
+)
 def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
     """List dispatches over all agents, newest first."""
     if agent not in load().people():
@@ -117,7 +124,7 @@ def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> N
             event = parents.get(store, id_, source, who, content=show_content)
     if record is None and event is None:
         raise operations.Unknown(
-            f"There is no dispatch and no event {id_[:64]!r}; see `fleet queue list`, and --source."
+            f"{id_[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and --source."
         )
     if wants_json():
         print_json(record or event)
@@ -171,7 +178,7 @@ def print_record(record: dict[str, Any]) -> None:
 
 @queue.command()
 @click.argument("dispatch_id", metavar="ID")
-@click.option("--reason", default="cancelled by a person", show_default=True)
+@click.option("--reason", default="cancelled by a person", show_default=True, help="Why.")
 @click.option("--now", is_flag=True, help="End a running turn at once, in the middle of a step.")
 def cancel(dispatch_id: str, reason: str, now: bool) -> None:
     """Cancel a dispatch: at once when it waits, at its next step when it runs."""
@@ -198,7 +205,7 @@ def retry(dispatch_id: str) -> None:
 @queue.command()
 @click.argument("agent")
 @click.option("--confirm", is_flag=True, help="Needed: what is cancelled does not come back.")
-@click.option("--reason", default="drained by a person", show_default=True)
+@click.option("--reason", default="drained by a person", show_default=True, help="Why.")
 def drain(agent: str, confirm: bool, reason: str) -> None:
     """Cancel everything that waits for an agent; a running turn goes on."""
     operations.known_agents(load(), agent)

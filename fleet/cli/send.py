@@ -31,7 +31,9 @@ from fleet.store.address import store_url
 )
 @click.option("--session", metavar="S", help="Events of one session run in their order.")
 @click.option("--wait", is_flag=True, help="Show progress, then the outcomes; exit 1 on a failure.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Longest wait."
+)
 @click.option("--idempotency-key", metavar="K", help="The same key twice is the same event.")
 @click.option("--priority", type=click.IntRange(0, 9), metavar="0-9", help="9 goes first.")
 @click.option("--lane", metavar="NAME", help="A priority's name; human, unless --event is given.")
@@ -136,12 +138,12 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
                 note(event_line(event))
 
 
-#: A group's member that was not needed any more is cancelled.
+#: A group's member that is no longer needed is cancelled.
 _FINE_IN_A_CHAIN = frozenset({State.COMPLETED, State.CANCELLED})
 
 
 def _show_chain(accepted: Accepted, chain: WatchedChain, watched: Iterable[Watched]) -> int:
-    """What each stage answered, in order; the exit code is the chain's own."""
+    """Show each stage's answer, in order; returns the exit code of the chain."""
     records = [one.record for one in watched if one.record is not None]
     if wants_json():
         told = {"chain_state": chain.outcome, "chain_reason": chain.reason}
@@ -174,7 +176,7 @@ def _show_outcomes(accepted: Accepted, watched: Iterable[Watched]) -> int:
 
 
 def _brief(record: dict[str, Any]) -> dict[str, Any]:
-    """Without what was sent and the single steps: `fleet queue inspect --show-content`."""
+    """The record without event and steps, which `fleet queue inspect --show-content` has."""
     return {k: v for k, v in record.items() if k not in ("event", "steps", "earlier")}
 
 
@@ -192,7 +194,7 @@ def _note_failed(records: Iterable[dict[str, Any]]) -> None:
 
 
 def _note_unverified(records: Iterable[dict[str, Any]]) -> None:
-    """What completed, and of which a receiver never said that it has it."""
+    """Note the completed dispatches that a receiver never confirmed."""
     for record in records:
         for one in record.get("deliveries", ()):
             if record["state"] == State.COMPLETED and one["verification"] == "timeout_fallback":

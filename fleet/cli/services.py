@@ -1,4 +1,4 @@
-"""The parts of a fleet one by one, in the foreground: for the Procfile and for containers."""
+"""The services of a fleet, each in the foreground: for the Procfile and for containers."""
 
 import asyncio
 import signal
@@ -19,8 +19,8 @@ from fleet.store.retry import retry_while_away
 from fleet.system.output_guard import guard_output
 from tasks.execution import OFFLINE_COMMAND
 
-#: A Procfile's runner ends all processes at once, and workers hand their turns back through the
-#: broker. honcho kills what has not ended after five seconds.
+#: A Procfile's runner stops all processes at once, and workers release their turns through the
+#: broker. honcho kills after five seconds.
 LINGER_S = 3.0
 
 
@@ -47,8 +47,8 @@ def host(agents: str) -> int:
 def upstream() -> None:
     """Take events from the configured gateway in the foreground.
 
-    Of several in a fleet one does, the others stand by. Where no gateway is configured it says so
-    and waits for its end, so that one Procfile serves both.
+    Of several in a fleet one does, the others stand by. Without a configured gateway it idles, so
+    that one Procfile serves both.
     """
     from fleet.upstream.runner import serve
 
@@ -62,9 +62,8 @@ def upstream() -> None:
 def broker(url: bool, wait: float | None) -> None:
     """Run the embedded broker in the foreground.
 
-    Where a broker_url is configured there is nothing to run; it says so and waits for its end, so
-    that one Procfile serves both. With --wait it only returns when the broker answers, and fails
-    when that took longer than S seconds.
+    With a configured broker_url it idles, so that one Procfile serves both. With --wait it only
+    waits for the broker, and fails after S seconds.
     """
     settings = load()
     if wait is not None:
@@ -83,9 +82,9 @@ def _ping(settings: Settings) -> None:
 
 
 async def _stand_in(settings: Settings) -> None:
-    told = _signals()
+    stop = _signals()
     note(f"fleet: the broker is {mask_url(str(settings.broker_url))}; nothing to run here")
-    await told.wait()
+    await stop.wait()
 
 
 async def _run_embedded(settings: Settings) -> None:
@@ -93,14 +92,14 @@ async def _run_embedded(settings: Settings) -> None:
     from fleet.supervisor.broker_restart import keep_broker
     from fleet.system.data_dir_lock import lock_data_dir
 
-    told = _signals()
+    stop = _signals()
     with lock_data_dir(settings.data_dir):
         embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_tcp)
         endpoint = await asyncio.to_thread(embedded.start)
         try:
             note(f"fleet: the broker is {mask_url(plain_url(settings))}")
             keeping = asyncio.create_task(keep_broker(embedded, note))
-            await told.wait()
+            await stop.wait()
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
             await asyncio.to_thread(_linger, open_store(endpoint.url))
@@ -109,7 +108,7 @@ async def _run_embedded(settings: Settings) -> None:
 
 
 def _linger(store: Store) -> None:
-    """Return when nobody but us is connected any more, after LINGER_S at the latest."""
+    """Return when no other client is connected, after LINGER_S at the latest."""
     until = time.monotonic() + LINGER_S
     with suppress(BrokerUnavailable), reachable():
         while len(store.client.client_list(_type="normal")) > 1 and time.monotonic() < until:
@@ -117,9 +116,9 @@ def _linger(store: Store) -> None:
 
 
 def _signals() -> asyncio.Event:
-    """From now on SIGINT and SIGTERM set the event."""
-    told = asyncio.Event()
+    """An event that SIGINT and SIGTERM set from now on."""
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told.set)
-    return told
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -31,7 +31,12 @@ def token() -> None:
     help="send:AGENT, read:AGENT, tools:SET ('*' is every), operate or admin; may be repeated.",
 )
 @click.option("--rate", metavar="N", type=click.FloatRange(0, 1e6, min_open=True), help="A second.")
-@click.option("--max-body", metavar="BYTES", type=click.IntRange(1, EVENT_BYTES_MAX))
+@click.option(
+    "--max-body",
+    metavar="BYTES",
+    type=click.IntRange(1, EVENT_BYTES_MAX),
+    help="Largest request.",
+)
 def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int | None) -> None:
     """Create a token and print it: this once, it cannot be shown again.
 

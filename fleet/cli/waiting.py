@@ -25,17 +25,17 @@ _STATE_AFTER = {
     "dispatch_started": State.ACTIVE,
     "dispatch_parked": State.PARKED,
 }
-#: In the ledger's retention it is never dropped; this happens when somebody purges it meanwhile.
+#: Not within the ledger's retention, unless somebody purges the dispatch.
 _FORGOTTEN = {"state": State.DROPPED, "error": "the ledger no longer holds it"}
 
 
 class StillRunning(FleetError):
-    """The time a person gave has passed; the dispatches go on."""
+    """The given time has passed; the dispatches go on."""
 
 
 @dataclass(slots=True)
 class Watched:
-    """One dispatch as far as it is known here."""
+    """One dispatch, as last read."""
 
     dispatch_id: str
     agent: str
@@ -50,12 +50,12 @@ class Watched:
         return self.record is not None
 
     def poll(self, store: Store) -> None:
-        """Learn the truth from the ledger. Raises BrokerUnavailable."""
+        """Update from the ledger. Raises BrokerUnavailable."""
         record = views.get(store, self.dispatch_id, content=True)
         self.update(record or {"dispatch_id": self.dispatch_id, "agent": self.agent, **_FORGOTTEN})
 
     def update(self, record: dict[str, Any]) -> None:
-        """Take over what a ledger says of it."""
+        """Update from a ledger's record."""
         self.state = State(record["state"])
         self.note = ": ".join(str(record[name]) for name in ("stage", "error") if name in record)
         if self.state is State.PARKED:
@@ -66,7 +66,7 @@ class Watched:
 
 @dataclass(slots=True)
 class WatchedChain:
-    """A chain as far as it is known here: what it has made so far, and how it ended."""
+    """A chain, as last read: its dispatches so far, and how it ended."""
 
     name: str
     id: str
@@ -79,7 +79,7 @@ class WatchedChain:
         return self.outcome != "running"
 
     def poll(self, store: Store, watched: list[Watched]) -> None:
-        """Learn the truth, and add what is new to `watched`. Raises BrokerUnavailable."""
+        """Update from the ledger; add new dispatches to `watched`. Raises BrokerUnavailable."""
         found = views.chain(store, self.id) or {
             "state": str(State.DROPPED),
             "reason": _FORGOTTEN["error"],
@@ -98,12 +98,12 @@ def watch(
     chain: WatchedChain | None = None,
     elsewhere: Callable[[str], dict[str, Any] | None] = lambda _dispatch_id: None,
 ) -> Iterator[BusEvent | None]:
-    """Keep `watched` true until all have ended; yields each bus event of theirs, None in between.
+    """Update `watched` until all have ended; yields each of their bus events, None in between.
 
-    With a `chain` until that has ended; what its further stages make is added to `watched`.
-    `connect` opens a store, again after a failure; meanwhile `elsewhere` may know how one ended.
-    An empty `after` is the bus as it is when the broker answers. Raises StillRunning after
-    `timeout_s`, and BrokerUnavailable when the broker was away for BROKER_PATIENCE_S.
+    With a `chain`, until the chain has ended; dispatches of its further stages join `watched`.
+    `connect` opens a store, again after a failure. While the store is down, `elsewhere` may know
+    how a dispatch ended. An empty `after` is the end of the bus when the broker answers. Raises
+    StillRunning after `timeout_s`, and BrokerUnavailable after BROKER_TIMEOUT_S without a broker.
     """
     ends = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
     store: Store | None = None

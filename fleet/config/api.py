@@ -5,21 +5,28 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from fleet.config.sections import ConfigTable, is_url, number
+from fleet.config.fields import ConfigTable, Port, is_url, number
 
 
 class ApiConfig(ConfigTable):
-    """The HTTP side; port 0 takes a free one."""
+    """The HTTP side."""
 
-    host: str = "127.0.0.1"
-    #: Serve without tokens on an address that others can reach: only where the network lets nobody
-    #: but the operator in, as a container published on loopback does.
-    trusted_network: bool = False
-    #: Requests, and events of a batch, that one token may send each second to one API process.
-    token_rate_per_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=1e6)] = 200.0
-    port: Annotated[int, BeforeValidator(number), Field(ge=0, le=65535)] = 8700
-    #: Where others reach it, for what they call back; absent: where it listens.
-    public_url: str | None = None
+    host: str = Field(default="127.0.0.1", description="The address on which the API listens.")
+    #: Only where the network lets in nobody except the operator, as a container published on
+    #: loopback does.
+    trusted_network: bool = Field(
+        default=False,
+        description="Allow an address that others can reach even without a token.",
+    )
+    token_rate_per_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=1e6)] = Field(
+        default=200.0,
+        description="Requests and events a second of one token, where `--rate` set no other limit.",
+    )
+    port: Port = Field(default=8700, description="The API's port; 0 takes a free one.")
+    public_url: str | None = Field(
+        default=None,
+        description="Where services reach the API to call back; without it, where it listens.",
+    )
 
     @field_validator("public_url")
     @classmethod

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from fleet.config.sections import ConfigTable, is_url, number, one_or_more
+from fleet.config.fields import ConfigTable, is_url, number, one_or_more
 from fleet.formats.public_address import is_public, literal
 from fleet.formats.webhook_signature import check_secret
 
@@ -20,19 +20,30 @@ DeadlineSeconds = Annotated[float, BeforeValidator(number), Field(gt=0, le=86400
 class DeliveryConfig(ConfigTable):
     """A receiver of outcomes: an address they are posted to, or another agent."""
 
-    #: Signed with `secret`, after Standard Webhooks. May hold a token, so it is shown nowhere.
-    webhook: SecretStr | None = None
-    secret: SecretStr | None = None
-    #: This agent gets each outcome as an event, and confirms it by having its turn.
-    agent: str | None = None
-    #: The outcomes it is told of; none: all.
-    on: Annotated[tuple[Outcome, ...], BeforeValidator(one_or_more)] = ()
-    #: A receiver has so long to confirm what it was sent.
-    window_s: WindowSeconds = 5.0
-    #: What was not taken is sent again until this long after the end.
-    deadline_s: DeadlineSeconds = 3600.0
-    #: Allow an address that is not on the internet.
-    allow_private: bool = False
+    #: May hold a token, so it is shown nowhere.
+    webhook: SecretStr | None = Field(
+        default=None, description="Where outcomes are posted; needed unless there is an `agent`."
+    )
+    secret: SecretStr | None = Field(
+        default=None, description="Signs what is posted to `webhook`, after Standard Webhooks."
+    )
+    #: It confirms an outcome by having its turn.
+    agent: str | None = Field(
+        default=None, description="The agent that gets each outcome as an event."
+    )
+    on: Annotated[tuple[Outcome, ...], BeforeValidator(one_or_more)] = Field(
+        default=(), description="The outcomes to deliver; without it, all."
+    )
+    window_s: WindowSeconds = Field(
+        default=5.0, description="How long a receiver has to confirm an outcome."
+    )
+    deadline_s: DeadlineSeconds = Field(
+        default=3600.0,
+        description="A refused outcome is sent again until this long after the dispatch ended.",
+    )
+    allow_private: bool = Field(
+        default=False, description="Allow an address that is not on the internet."
+    )
 
     @field_validator("webhook")
     @classmethod
@@ -70,7 +81,7 @@ class DeliveryConfig(ConfigTable):
 
     @model_validator(mode="after")
     def _is_allowed(self) -> Self:
-        """What is written out is refused at the start; a name, when it is looked up."""
+        """Refuse a private address at the start; a name is checked when it is looked up."""
         if self.webhook is None:
             return self
         host = urlsplit(self.webhook.get_secret_value()).hostname or ""

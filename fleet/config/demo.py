@@ -1,4 +1,4 @@
-"""The fleet that runs when there is no `fleet.toml`: six agents on an offline echo model."""
+"""The fleet that runs without a `fleet.toml`: six agents on an offline echo model."""
 
 from typing import Any
 

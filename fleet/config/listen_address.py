@@ -1,4 +1,4 @@
-"""Who can reach the API: this machine only, or others too."""
+"""The reach of the API's address: this machine only, or other machines too."""
 
 import ipaddress
 import socket
@@ -7,12 +7,12 @@ from fleet.errors import ConfigError
 
 
 def others_can_reach(host: str) -> bool:
-    """True unless every address that `host` means is loopback. Raises ConfigError for no address.
+    """True unless all addresses of `host` are loopback. Raises ConfigError for an unknown host.
 
     No host means every address.
     """
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
     except OSError as error:
-        raise ConfigError(f"api.host: {host!r} is no address of this machine.") from error
+        raise ConfigError(f"api.host: {host!r} is not an address of this machine.") from error
     return not all(ipaddress.ip_address(str(address)).is_loopback for address in found)

@@ -1,12 +1,17 @@
 """The section `[mcp]` of `fleet.toml`."""
 
-from fleet.config.sections import ConfigTable, Count
+from pydantic import Field
+
+from fleet.config.fields import ConfigTable, Count
 
 
 class McpConfig(ConfigTable):
-    """What the clients of `POST /mcp` are offered."""
+    """The tools for clients of `POST /mcp`."""
 
-    #: Names of [tools.NAME] that are tool servers; their tools are called under locks.
-    tools: tuple[str, ...] = ()
-    #: So often may each token give work by `queue_dispatch`.
-    dispatches_per_minute: Count = 10
+    tools: tuple[str, ...] = Field(
+        default=(),
+        description="Tool servers that clients may call, under locks: names of `[tools.NAME]`.",
+    )
+    dispatches_per_minute: Count = Field(
+        default=10, description="How often a token may give work by `queue_dispatch`."
+    )

@@ -1,7 +1,7 @@
 """The configuration: `fleet.toml`, overridden by `FLEET_...` in the environment, checked whole.
 
 Read once per process with `load`; every mistake is a ConfigError that names the key. The shape of
-the file, section by section, is in `fleet.config.sections`.
+the file, section by section, is in the other modules of `fleet.config`.
 """
 
 import os
@@ -20,25 +20,23 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from fleet.config import sections
+from fleet.config.agents import AgentConfig
 from fleet.config.api import ApiConfig
-from fleet.config.deliveries import UPSTREAM, DeliveryConfig
+from fleet.config.checks import check, shown
+from fleet.config.deliveries import DeliveryConfig
+from fleet.config.fields import Port, Priority, Seconds, number
 from fleet.config.foreign_environment import is_of_service, nearest
 from fleet.config.mcp import McpConfig
+from fleet.config.routes import ChainConfig, RoutesConfig
 from fleet.config.sections import (
-    AgentConfig,
     AlertsConfig,
     BreakerConfig,
     BusConfig,
     CapsConfig,
     FlowerConfig,
     LocksConfig,
-    Priority,
     RetentionConfig,
-    RoutesConfig,
-    Seconds,
     SessionsConfig,
-    number,
 )
 from fleet.config.spool import SpoolConfig
 from fleet.config.tools import ToolsConfig
@@ -46,27 +44,15 @@ from fleet.config.upstream import UpstreamConfig
 from fleet.errors import ConfigError
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
-from routing.targets import ALL_HANDS, Targets
+from routing.targets import Targets
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
-#: Variables that are no settings: which file to read, what one process tells its children.
+#: Variables that are not settings: the file to read, and messages of a process to its children.
 _NOT_SETTINGS = (
     "FLEET_CONFIG",
     "FLEET_REDIS_SERVER",
     "FLEET_LIFELINE_FD",
     "FLEET_MARK_",
     "FLEET_TEST_",
-)
-_SCHEMES = (
-    "redis",
-    "rediss",
-    "valkey",
-    "valkeys",
-    "unix",
-    "redis+socket",
-    "sentinel",
-    "amqp",
-    "amqps",
 )
 
 
@@ -77,49 +63,97 @@ class Settings(BaseSettings):
         env_prefix="FLEET_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    #: Absent: an embedded Valkey under `data_dir`, started by `fleet up`.
-    broker_url: str | None = None
-    #: Ledger, leases and bus; absent: the broker, where that is Redis or Valkey.
-    store_url: str | None = None
-    dispatch_timeout_s: Seconds = 120.0
-    #: Celery's hard limit is this much above the soft one: time to end a turn in order.
-    hard_limit_margin_s: Seconds = 30.0
-    #: kombu redelivers an unacknowledged message after this; every hard limit must stay below it.
-    visibility_timeout_s: Seconds = 3600.0
-    data_dir: Path = Path(".fleet")
-    durability: Literal["always", "everysec"] = "always"
-    #: Of loopback, for programs that cannot use the embedded broker's socket; 0: none.
-    broker_tcp: Annotated[int, BeforeValidator(number), Field(ge=0, le=65535)] = 0
-    #: On SIGTERM a worker has this long to finish its turn before it hands it back.
-    drain_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=3600)] = 20.0
-    #: The platform's time between SIGTERM and SIGKILL, where it cannot be found out.
-    stop_grace_s: Seconds | None = None
-    #: Lease time to live; a holder renews at a third of it. 5 s survives a slow broker and still
-    #: gives an agent back within 6 s when a whole host vanishes.
-    lease_ttl_s: Annotated[float, BeforeValidator(number), Field(ge=1, le=300)] = 5.0
-    #: The oldest waiting dispatch passes more urgent ones after this, and once in this time.
-    ageing_s: Seconds = 60.0
-    retention: RetentionConfig = RetentionConfig()
+    broker_url: str | None = Field(
+        default=None,
+        description="URL of a broker of your own: `redis://`, `valkey://`, `unix://`, `amqp://` "
+        "...; without it, an embedded Valkey.",
+    )
+    store_url: str | None = Field(
+        default=None,
+        description="Ledger, leases and bus, needed with `amqp://`; without it, the broker.",
+    )
+    dispatch_timeout_s: Seconds = Field(default=120.0, description="The soft limit of a turn.")
+    #: Time to end a turn in order.
+    hard_limit_margin_s: Seconds = Field(
+        default=30.0, description="How much later than the soft limit a turn is killed."
+    )
+    #: kombu redelivers an unacknowledged message after this.
+    visibility_timeout_s: Seconds = Field(
+        default=3600.0, description="Celery's; every hard limit must be below it."
+    )
+    data_dir: Path = Field(
+        default=Path(".fleet"),
+        description="The folder of the embedded broker, its socket and password, the spool and "
+        "the logs.",
+    )
+    durability: Literal["always", "everysec"] = Field(
+        default="always", description="When the embedded broker syncs its writes to disk."
+    )
+    broker_tcp: Port = Field(
+        default=0,
+        description="A port of loopback for programs that cannot use the embedded broker's "
+        "socket; 0 opens none.",
+    )
+    drain_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=3600)] = Field(
+        default=20.0,
+        description="How long a stopping worker lets its turn go on before it hands it back.",
+    )
+    stop_grace_s: Seconds | None = Field(
+        default=None,
+        description="The platform's time between SIGTERM and SIGKILL, where the fleet cannot find "
+        "it out.",
+    )
+    #: A holder renews at a third of it. 5 s survives a slow broker and still gives an agent back
+    #: within 6 s when a whole host vanishes.
+    lease_ttl_s: Annotated[float, BeforeValidator(number), Field(ge=1, le=300)] = Field(
+        default=5.0, description="How soon an agent is free again when its whole host vanishes."
+    )
+    ageing_s: Seconds = Field(
+        default=60.0,
+        description="The oldest waiting dispatch passes more urgent ones after this, once in this "
+        "time.",
+    )
+    retention: RetentionConfig = Field(
+        default=RetentionConfig(), description="How long, and how many, ended dispatches are kept."
+    )
 
-    agents: dict[str, AgentConfig] = {}
-    tools: dict[str, ToolsConfig] = {}
-    routes: RoutesConfig = RoutesConfig()
-    chains: dict[str, sections.ChainConfig] = {}
-    upstream: UpstreamConfig = UpstreamConfig()
-    caps: CapsConfig = CapsConfig()
-    bus: BusConfig = BusConfig()
-    breaker: BreakerConfig = BreakerConfig()
-    spool: SpoolConfig = SpoolConfig()
-    locks: LocksConfig = LocksConfig()
-    sessions: SessionsConfig = SessionsConfig()
-    #: Name -> priority, besides those of `routing.event`.
-    lanes: dict[str, Priority] = {}
-    #: Receivers of outcomes.
-    deliveries: dict[str, DeliveryConfig] = {}
-    alerts: AlertsConfig = AlertsConfig()
-    api: ApiConfig = ApiConfig()
-    mcp: McpConfig = McpConfig()
-    flower: FlowerConfig = FlowerConfig()
+    agents: dict[str, AgentConfig] = Field(default={}, description="The agents by name.")
+    tools: dict[str, ToolsConfig] = Field(default={}, description="Sets of tools by name.")
+    routes: RoutesConfig = Field(default=RoutesConfig(), description="Who gets which event.")
+    chains: dict[str, ChainConfig] = Field(default={}, description="Chains by name.")
+    upstream: UpstreamConfig = Field(
+        default=UpstreamConfig(), description="An outside gateway to take events from."
+    )
+    caps: CapsConfig = Field(default=CapsConfig(), description="Limits of intake.")
+    bus: BusConfig = Field(default=BusConfig(), description="The bus and its clients.")
+    breaker: BreakerConfig = Field(
+        default=BreakerConfig(), description="The circuit breaker before the broker."
+    )
+    spool: SpoolConfig = Field(
+        default=SpoolConfig(), description="Events on disk while the broker is away."
+    )
+    locks: LocksConfig = Field(
+        default=LocksConfig(), description="Locks of tool servers that are passed on over `/mcp`."
+    )
+    sessions: SessionsConfig = Field(
+        default=SessionsConfig(), description="History of sessions, and coalesced events."
+    )
+    lanes: dict[str, Priority] = Field(
+        default={},
+        description="Names for priorities, besides `human` 9, `default` 5 and `background` 0; "
+        "unmarked events get `default`.",
+    )
+    deliveries: dict[str, DeliveryConfig] = Field(
+        default={}, description="Receivers of outcomes by name."
+    )
+    alerts: AlertsConfig = Field(
+        default=AlertsConfig(), description="Where alerts go besides the bus."
+    )
+    api: ApiConfig = Field(default=ApiConfig(), description="The HTTP side.")
+    mcp: McpConfig = Field(default=McpConfig(), description="Tools for clients of `/mcp`.")
+    flower: FlowerConfig = Field(
+        default=FlowerConfig(), description="Flower, on loopback and read-only."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -135,90 +169,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> "Settings":
-        if not self.agents:
-            raise ConfigError("agents: the fleet has no agent; add an [agents.NAME] table.")
-        for name, agent in self.agents.items():
-            if not _NAME.match(name) or name == ALL_HANDS:
-                raise ConfigError(
-                    f"agents.{_shown(name)}: a name is letters, digits, '-' and '_', "
-                    "64 at most, not 'all'."
-                )
-            if self.hard_limit_s(name) >= self.visibility_timeout_s:
-                key = f"agents.{name}.timeout_s" if agent.timeout_s else "fleet.dispatch_timeout_s"
-                raise ConfigError(
-                    f"{key}: the hard limit ({self.hard_limit_s(name):g} s) must stay below "
-                    f"fleet.visibility_timeout_s ({self.visibility_timeout_s:g} s)."
-                )
-        for key, url in (("broker_url", self.broker_url), ("store_url", self.store_url)):
-            if url is not None and url.partition("://")[0] not in _SCHEMES:
-                raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
-        self._check_deliveries()
-        self._check_callbacks()
-        for name in self.lanes:
-            if not _NAME.match(name):
-                raise ConfigError(
-                    f"lanes.{_shown(name)}: a name is letters, digits, '-' and '_', 64 at most."
-                )
-        self._check_tools()
-        try:
-            self.rules()
-            self.routing_chains()
-        except InvalidRoute as error:
-            raise ConfigError(str(error)) from error
+        check(self)
         return self
 
-    def _check_deliveries(self) -> None:
-        for name, delivery in self.deliveries.items():
-            if not _NAME.match(name) or name == UPSTREAM:
-                raise ConfigError(
-                    f"deliveries.{_shown(name)}: a name is letters, digits, '-' and '_', "
-                    f"64 at most, not '{UPSTREAM}'."
-                )
-            if delivery.agent is not None and delivery.agent not in self.agents:
-                raise ConfigError(
-                    f"deliveries.{name}.agent: {_shown(delivery.agent)} is no agent of this fleet."
-                )
-        asked = {f"agents.{name}": agent.deliver for name, agent in self.agents.items()}
-        asked |= {f"chains.{_shown(name)}": chain.deliver for name, chain in self.chains.items()}
-        for key, names in asked.items():
-            for target in names:
-                if target not in self.deliveries:
-                    raise ConfigError(f"{key}.deliver: there is no [deliveries.{_shown(target)}].")
-            if len(set(names)) < len(names):
-                raise ConfigError(f"{key}.deliver: names a receiver twice.")
-
-    def _check_callbacks(self) -> None:
-        callers = [name for name, agent in self.agents.items() if agent.callback]
-        if callers and self.api.host in ("0.0.0.0", "::") and not self.api.public_url:  # noqa: S104
-            raise ConfigError(
-                f"api.public_url: agents.{callers[0]}.callback needs it, since api.host is no "
-                "address that a service can call."
-            )
-
-    def _check_tools(self) -> None:
-        if sections.OWN_TOOLS in self.tools:
-            raise ConfigError(f"tools.{sections.OWN_TOOLS}: this name is the fleet's own tools'.")
-        for name, agent in self.agents.items():
-            for tool in agent.tools:
-                if tool != sections.OWN_TOOLS and tool not in self.tools:
-                    known = ", ".join((sections.OWN_TOOLS, *map(_shown, self.tools)))
-                    raise ConfigError(
-                        f"agents.{name}.tools: there is no [tools.{_shown(tool)}]; "
-                        f"known are {known}."
-                    )
-            for other in agent.dispatch_to or ():
-                if other not in self.agents:
-                    raise ConfigError(
-                        f"agents.{name}.dispatch_to: {_shown(other)} is no agent of this fleet."
-                    )
-        for name in self.mcp.tools:
-            if name not in self.tools or not self.tools[name].is_server:
-                raise ConfigError(
-                    f"mcp.tools: [tools.{_shown(name)}] is no server of tools: name one that is."
-                )
-
     def uses_tool_servers(self, agent: str) -> bool:
-        """Whether an agent's model may call tools of a Model Context Protocol server."""
+        """True when an agent's model may call tools of a Model Context Protocol server."""
         sets = (self.tools.get(name) for name in self.agents[agent].tools)
         return any(tool is not None and tool.is_server for tool in sets)
 
@@ -232,10 +187,9 @@ class Settings(BaseSettings):
 
     @property
     def runs_offline(self) -> bool:
-        """Whether turns run from the spool while the broker is away.
+        """True when turns run from the spool while the broker is away.
 
-        Only where no other machine can run them meanwhile: what a broker that this machine cannot
-        reach lets others do, nobody here can know.
+        This needs certainty that no other machine runs the same agents at that time.
         """
         direct = self.broker_url is None if self.spool.direct is None else self.spool.direct
         return direct and self.spool.max_events > 0
@@ -259,7 +213,7 @@ class Settings(BaseSettings):
         return {name: self.chain(name) for name in self.chains}
 
     def people(self) -> tuple[str, ...]:
-        """Every `human:NAME` that a chain asks."""
+        """Every `human:NAME` of a chain's stages."""
         people = (chain.people for chain in self.routing_chains().values())
         return tuple(dict.fromkeys(person for names in people for person in names))
 
@@ -270,7 +224,7 @@ class Settings(BaseSettings):
             for agent in targets.members(stage.agent) or ():
                 if stage.timeout_s is not None and stage.timeout_s > self.timeout_s(agent):
                     raise InvalidRoute(
-                        f"chains.{_shown(name)}.stages.{place}.timeout_s must be at most "
+                        f"chains.{shown(name)}.stages.{place}.timeout_s must be at most "
                         f"{self.timeout_s(agent):g} s, the limit of {agent}."
                     )
         return Chain.checked(
@@ -333,7 +287,7 @@ def parse(tables: dict[str, Any], *, demo: bool = False) -> Settings:
         field = re.search(r'field "(\w+)"', str(error))
         variable = f"FLEET_{field[1].upper()}" if field else "FLEET_..."
         raise ConfigError(
-            f"{variable}: this variable, or one that begins so, is no valid JSON."
+            f"{variable}: this variable, or one that begins so, is not valid JSON."
         ) from None
 
 
@@ -365,7 +319,7 @@ def _check_environment() -> None:
         if field not in Settings.model_fields and not is_of_service(variable, value):
             meant = nearest(variable, _variables())
             remedy = f"{meant} is near; unset or correct it" if meant else "unset or correct it"
-            raise ConfigError(f"{_shown(variable)}: no setting has this name; {remedy}.")
+            raise ConfigError(f"{shown(variable)}: no setting has this name; {remedy}.")
 
 
 def _variables() -> Iterator[str]:
@@ -382,13 +336,8 @@ def _sentence(error: ValidationError) -> str:
     location = [str(part) for part in first["loc"]]
     if location and location[0] in _FLEET_KEYS:
         location.insert(0, "fleet")
-    key = _shown(".".join(location)) or "fleet"
+    key = shown(".".join(location)) or "fleet"
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key."
     cause = first.get("ctx", {}).get("error")
     return f"{key}: {cause if cause is not None else first['msg']}".rstrip(".") + "."
-
-
-def _shown(key: str) -> str:
-    """A key from the file, safe to repeat in a sentence."""
-    return "".join(char if char.isprintable() else "?" for char in key)

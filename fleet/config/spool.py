@@ -4,15 +4,23 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from fleet.config.sections import ConfigTable, number
+from fleet.config.fields import ConfigTable, number
 
 
 class SpoolConfig(ConfigTable):
-    """How much is kept, and whether it runs there."""
+    """The size of the spool, and offline execution."""
 
-    #: 0: nothing is kept, and senders are told that nothing can be accepted.
-    max_events: Annotated[int, BeforeValidator(number), Field(ge=0, le=10_000_000)] = 10_000
-    max_bytes: Annotated[int, BeforeValidator(number), Field(ge=1, le=2**40)] = 64 * 2**20
-    #: Run what is kept while the broker is away. Absent: where the broker is the embedded one,
-    #: which no other machine reaches; elsewhere true says that no other machine runs these agents.
-    direct: bool | None = None
+    max_events: Annotated[int, BeforeValidator(number), Field(ge=0, le=10_000_000)] = Field(
+        default=10_000,
+        description="Most events kept in `data_dir` while the broker is away; with 0, senders get "
+        "503.",
+    )
+    max_bytes: Annotated[int, BeforeValidator(number), Field(ge=1, le=2**40)] = Field(
+        default=64 * 2**20, description="Most bytes of these events."
+    )
+    #: No other machine reaches the embedded broker, so none can run the same agents then.
+    direct: bool | None = Field(
+        default=None,
+        description="Offline execution: with your own broker, `true` promises that only this "
+        "machine runs these agents; without it, on for the embedded broker only.",
+    )

@@ -3,27 +3,35 @@
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from fleet.config.fields import number
+from fleet.config.fields import ConfigTable, number
 
 _Wait = Annotated[float, BeforeValidator(number), Field(gt=0, le=3600)]
 
 
-class TerminalConfig(BaseModel):
+class TerminalConfig(ConfigTable):
     """How to tell what an interactive program is doing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    #: A regular expression for what it shows while it waits for input, found in the line with the
-    #: cursor, up to it, or in the last line that is not blank; absent: it waits when it is quiet.
-    ready: str | None = None
-    #: Silence that ends a start and an answer where `ready` does not say.
-    quiet_s: _Wait = 3.0
-    #: So long is what was typed awaited in its output; then the event is unverified. System 003's.
-    echo_s: _Wait = 5.0
-    #: It must wait for input within this time, after its start and before each event.
-    start_s: _Wait = 30.0
+    #: Found in the line with the cursor, up to the cursor, or in the last line that is not blank.
+    ready: str | None = Field(
+        default=None,
+        description="Regular expression of what the program shows while it waits for input; "
+        "without it, silence decides.",
+    )
+    quiet_s: _Wait = Field(
+        default=3.0,
+        description="Silence after which a program without `ready` is taken to wait for input.",
+    )
+    echo_s: _Wait = Field(
+        default=5.0,
+        description="How long the echo of typed text is awaited; then the event is unverified.",
+    )
+    start_s: _Wait = Field(
+        default=30.0,
+        description="Most time until the program waits for input, at its start and before each "
+        "event.",
+    )
 
     @field_validator("ready")
     @classmethod
@@ -33,7 +41,7 @@ class TerminalConfig(BaseModel):
         try:
             pattern = re.compile(value)
         except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
+            raise ValueError(f"is not a regular expression: {error}") from None
         if pattern.search(""):
             raise ValueError("matches an empty line, so a busy program would seem ready")
         return value

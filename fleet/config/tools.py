@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from fleet.config.sections import ConfigTable, Seconds, number
+from fleet.config.fields import ConfigTable, Seconds, number
 
 #: Of a header's name, after RFC 9110.
 _TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
@@ -15,25 +15,47 @@ _TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
 class ToolsConfig(ConfigTable):
     """Python functions, or a server of the Model Context Protocol: a program or an address."""
 
-    #: `package.module:tools`, a list of functions or an instance.
-    python: str | None = None
-    #: A server that speaks on its standard input and output: program and arguments, no shell.
-    command: tuple[str, ...] = ()
-    #: Added to the program's environment, which holds no secret of the worker's.
-    env: dict[str, SecretStr] = Field(default={})
-    #: The folder that the program runs in; else the one that the fleet runs in.
-    cwd: str | None = None
-    #: The program's standard error goes to the worker's log, whatever it repeats of a prompt.
-    log_stderr: bool = False
-    #: A server that speaks Streamable HTTP, and what is added to each request to it.
-    url: str | None = None
-    headers: dict[str, SecretStr] = Field(default={})
-    #: Reads run beside each other, writes alone; what is not named here goes by its name.
-    classes: dict[str, Literal["read", "write"]] = Field(default={})
-    #: One call; then the model is told that it took too long.
-    timeout_s: Seconds = 30.0
-    #: One result; the rest is cut off.
-    max_result_bytes: Annotated[int, BeforeValidator(number), Field(ge=256, le=1 << 20)] = 64 << 10
+    python: str | None = Field(
+        default=None,
+        description="`package.module:tools`: a list of functions, or an instance with public "
+        "methods.",
+    )
+    command: tuple[str, ...] = Field(
+        default=(),
+        description="An MCP server on standard input and output: program and arguments; no shell "
+        "reads them.",
+    )
+    #: The environment holds no secret of the worker's.
+    env: dict[str, SecretStr] = Field(
+        default={}, description="Added to the environment of `command`."
+    )
+    cwd: str | None = Field(
+        default=None,
+        description="The folder that `command` runs in; without it, the folder of the fleet.",
+    )
+    log_stderr: bool = Field(
+        default=False,
+        description="Write the standard error of `command`, which may quote prompts, to the "
+        "worker's log.",
+    )
+    url: str | None = Field(
+        default=None, description="The address of an MCP server that speaks Streamable HTTP."
+    )
+    headers: dict[str, SecretStr] = Field(
+        default={}, description="Headers added to each request to `url`."
+    )
+    #: Reads run beside each other, writes alone.
+    classes: dict[str, Literal["read", "write"]] = Field(
+        default={},
+        description="Class of each tool; otherwise `read_`, `get_` and `list_` read, and the rest "
+        "writes.",
+    )
+    timeout_s: Seconds = Field(
+        default=30.0, description="The limit of one call; then the model gets a time-out."
+    )
+    max_result_bytes: Annotated[int, BeforeValidator(number), Field(ge=256, le=1 << 20)] = Field(
+        default=64 << 10, description="Most bytes of one result; the rest is cut off."
+    )
 
     @property
     def is_server(self) -> bool:

@@ -2,27 +2,37 @@
 
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from fleet.config.deliveries import DeadlineSeconds, WindowSeconds
-from fleet.config.sections import ConfigTable
+from fleet.config.fields import ConfigTable
 
 
 class UpstreamConfig(ConfigTable):
     """An outside gateway to take events from."""
 
-    #: Each message is one event. It is asked for those after `last-event-id`.
-    ws: str | None = None
-    #: Asked in the same way while the socket is down.
-    poll: str | None = None
-    #: Sent to both as `Authorization: Bearer`.
-    token: SecretStr | None = None
-    #: Send back there what became of its events.
-    outcomes: bool = True
-    #: It has so long to confirm an outcome.
-    window_s: WindowSeconds = 5.0
-    #: An outcome that it does not take is sent again until this long after the end.
-    deadline_s: DeadlineSeconds = 3600.0
+    ws: str | None = Field(
+        default=None,
+        description="The gateway's `wss://` or `ws://` address; each message is one event.",
+    )
+    poll: str | None = Field(
+        default=None,
+        description="The gateway's `https://` or `http://` address, polled while the socket is "
+        "down.",
+    )
+    token: SecretStr | None = Field(
+        default=None, description="Sent to both addresses as `Authorization: Bearer`."
+    )
+    outcomes: bool = Field(
+        default=True, description="Send the outcomes of its events back to the gateway."
+    )
+    window_s: WindowSeconds = Field(
+        default=5.0, description="How long the gateway has to confirm an outcome."
+    )
+    deadline_s: DeadlineSeconds = Field(
+        default=3600.0,
+        description="A refused outcome is sent again until this long after the dispatch ended.",
+    )
 
     @field_validator("ws")
     @classmethod

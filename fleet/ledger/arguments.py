@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from fleet.config.sections import AgentConfig, RetryConfig
+from fleet.config.agents import AgentConfig, RetryConfig
 from fleet.config.settings import Settings
 from fleet.errors import ConfigError
 from fleet.ledger import receivers
@@ -100,7 +100,7 @@ class Arguments:
         )
 
     def _first_stage(self, chain: Chain, *, kept: bool) -> list[DispatchArgs]:
-        """What is to be checked before a chain begins; nothing refuses an event that is `kept`."""
+        """The checks before a chain begins; nothing refuses an event that is `kept`."""
         stage = chain.stages[0]
         agents = {name: self.settings.agents[name] for name in stage.members if not stage.person}
         return [
@@ -153,7 +153,7 @@ class Arguments:
         )
 
     def reports(self, reports: Sequence[Report]) -> str:
-        """What became of an event's dispatches, as `backfill.lua` reads it."""
+        """The runs of an event's dispatches, as `backfill.lua` reads them."""
         return json.dumps([self._report(report) for report in reports], ensure_ascii=False)
 
     def _report(self, report: Report) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _amounts(cost: Cost) -> tuple[int, int, str]:
 
 
 def _verified(step: str) -> tuple[str, ...]:
-    """How what a step handed over was verified, and why; nothing of any other step."""
+    """The verification of a step's delivery, and its reason; empty for any other step."""
     entry = json.loads(step)
     result = entry["result"]
     if "handed_over" not in entry:

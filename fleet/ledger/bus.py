@@ -11,40 +11,17 @@ from typing import Any, Literal
 
 from redis.exceptions import ResponseError
 
+from fleet.ledger import bus_types
 from fleet.store import Store, keys
 from fleet.store.calls import AlertCall, RefusedCall
 from fleet.store.connection import reachable
 
-#: How long one read waits for news; a reader looks up from it this often.
+#: Time that one read waits for news, after which its reader can do other work.
 BLOCK_MS = 2000
 CHUNK = 200
 
-#: Every `type` an entry can have; `resync_required` is made by the API, never stored.
-TYPES = (
-    "event_accepted",
-    "dispatch_queued",
-    "dispatch_started",
-    "dispatch_completed",
-    "dispatch_failed",
-    "dispatch_dead",
-    "dispatch_cancelled",
-    "dispatch_dropped",
-    "dispatch_expired",
-    "dispatch_parked",
-    "delivery_verified",
-    "delivery_dropped",
-    "agent_online",
-    "agent_offline",
-    "breaker_opened",
-    "breaker_closed",
-    "alert",
-    "chain_ended",
-    "resync_required",
-)
-
-_INTEGERS = frozenset({"attempt", "fence", "count", "chain_stage", "round"})
-_NUMBERS = frozenset({"elapsed_s", "retry_at", "expires_at"})
-_FLAGS = frozenset({"will_retry"})
+#: Every `type` an entry can have.
+TYPES = tuple(bus_types.TYPES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +61,7 @@ def parse_entry(entry_id: str, raw: Mapping[str, str]) -> BusEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What the stream holds at one moment."""
+    """The extent of the stream at one moment."""
 
     epoch: str  #: names the life of the data set; empty before its first entry
     first: str | None  #: id of the oldest entry that is kept
@@ -93,7 +70,7 @@ class Window:
 
 
 def window(store: Store) -> Window:
-    """The ends of the stream, for who wants to know whether a place on it still can be resumed."""
+    """The ends of the stream: a reader can resume at a place between them."""
     with reachable():
         pipe = store.client.pipeline(transaction=True)
         pipe.get(keys.EPOCH)
@@ -103,7 +80,7 @@ def window(store: Store) -> Window:
             return Window(epoch=epoch or "", first=None, last="0-0", trimmed=False)
         if isinstance(info, Exception):
             raise info
-    # Servers before 7.0 do not count what was added; then nobody can say that nothing is gone.
+    # Servers before 7.0 do not count what was added: then entries may be gone.
     added = info.get("entries-added")
     return Window(
         epoch=epoch or "",
@@ -162,7 +139,7 @@ def read_beside(
 
 
 def _rows(answer: Any, stream: str) -> list[tuple[str, dict[str, str]]]:
-    """What XREAD answered of one stream, in either version of the protocol."""
+    """The rows of one stream in an answer of XREAD, in either version of the protocol."""
     if isinstance(answer, dict):
         found = answer.get(stream)
         return list(found[0]) if found else []
@@ -190,7 +167,7 @@ def alert(
 ) -> None:
     """Put an `alert` on the bus; `reason` holds no content, `state` is `open` or `closed`.
 
-    With `once_in_s` the same is said only once in that time, whoever says it.
+    With `once_in_s` the same alert is given only once in that time, by all callers together.
     """
     store.run(AlertCall(name=name, reason=reason, state=state, once_ms=int(once_in_s * 1000)))
 
@@ -201,10 +178,5 @@ def refused(store: Store, carrier: str, reason: str, sender: str) -> None:
 
 
 def _typed(name: str, value: str) -> Any:
-    if name in _INTEGERS:
-        return int(value)
-    if name in _NUMBERS:
-        return float(value)
-    if name in _FLAGS:
-        return value == "true"
-    return value
+    known = bus_types.FIELDS.get(name)
+    return known.parse(value) if known else value

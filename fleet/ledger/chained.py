@@ -14,7 +14,7 @@ from routing.chains import Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
-    """What a stage before this one ended with; of a person, `answer` is what they said."""
+    """The end of an earlier stage; for a person, `answer` is their text."""
 
     stage: int  #: from 1
     stage_name: str
@@ -27,7 +27,7 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainPosition:
-    """Where in which chain a turn is."""
+    """A turn's place in its chain."""
 
     chain: str
     stage: int  #: from 1
@@ -40,7 +40,7 @@ class ChainPosition:
 
 
 def read_position(parts: Sequence[str]) -> ChainPosition | None:
-    """What `claim.lua` adds for a stage of a chain; None for a dispatch that is none."""
+    """The place in a chain as `claim.lua` answers it; None for a dispatch without a chain."""
     if not parts:
         return None
     place: dict[str, Any] = json.loads(parts[0])

@@ -1,4 +1,4 @@
-"""What was said in a session so far: written with an outcome, handed to the session's next turn.
+"""The history of a session: written with an outcome, given to the session's next turn.
 
 A session has one history, whichever agents take part. It is written by `commit.lua` in the step
 that completes a turn, so a failed attempt leaves nothing behind, and a turn is in it once. It is
@@ -6,8 +6,8 @@ bounded by messages and by tokens, oldest forgotten first. A token is counted as
 stored message: near enough for a bound (English is 4 to 5 bytes a token, Chinese about 4), and no
 model's own counter has to be loaded for it.
 
-What comes out of the store is checked again. A message that is not one of a user or an assistant,
-however it got there, is dropped and never becomes a system's or a tool's.
+A message from the store is checked again. A message of neither a user nor an assistant is dropped,
+and never becomes a system's or a tool's.
 """
 
 import json
@@ -37,7 +37,7 @@ class Said:
 
 
 def written(event: Event, agent: str, text: str, answer: str) -> tuple[str, str]:
-    """What a completed turn adds, as it is stored: what was said, and what was answered."""
+    """The two messages that a completed turn adds, as they are stored: event and answer."""
     digest = keys.event_digest(event.key)
     said = {"role": "user", "agent": "", "event": digest, "text": text}
     answered = {"role": "assistant", "agent": agent, "event": digest, "text": answer}
@@ -45,9 +45,9 @@ def written(event: Event, agent: str, text: str, answer: str) -> tuple[str, str]
 
 
 def recalled(stored: Sequence[str], event: Event) -> tuple[Said, ...]:
-    """The history for a turn about `event`, oldest first; it begins with what a user said.
+    """The history for a turn about `event`, oldest first; it begins with a message of a user.
 
-    What other agents answered to the same event is left out: they were asked at the same time.
+    Answers of other agents to the same event are left out: these agents ran at the same time.
     """
     found = [_checked(text) for text in stored]
     messages = [message for message in found if message is not None]

@@ -1,4 +1,4 @@
-"""What beat's tasks do: repair, forget, and leave a sign of life."""
+"""The work of beat's tasks: repair, retention, and a sign of life."""
 
 from fleet.config.settings import Settings
 from fleet.ledger import ValkeyLedger
@@ -9,7 +9,7 @@ from fleet.store.connection import reachable
 RECLAIM_PERIOD_S = 1.0
 HEALTH_PERIOD_S = 5.0
 SWEEP_PERIOD_S = 30.0
-#: Longer than any worker takes to come back or to pop a doorbell.
+#: Longer than any worker takes to come back or to pop a wake-up.
 UNTOUCHED_MS = 15_000
 #: A beat that was silent for so long was down, and with it the fleet or its store ...
 SILENCE_MS = 15_000
@@ -37,8 +37,8 @@ def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
     record_tick(ledger.store, "reclaim")
     retried, expired = answers[0]
     for agent, (_, _, ask) in zip(settings.agents, answers[1:], strict=True):
-        if ask and ledger.bell:
-            ledger.bell(agent, ask)
+        if ask and ledger.publisher:
+            ledger.publisher(agent, ask)
     return {
         "retried": int(retried),
         "expired": int(expired),
@@ -73,9 +73,9 @@ def periodic_lock(store: Store, job: str, period_s: float) -> bool:
 
 
 def watch_memory(store: Store, settings: Settings) -> bool:
-    """Tell intake whether the store has room; answers whether it refuses. Raises BrokerUnavailable.
+    """Record for intake whether the store is full; True when it is. Raises BrokerUnavailable.
 
-    The sign lasts for three looks, so that a fleet without beat is not shut for ever.
+    The record lasts for three periods, so that a fleet without beat does not refuse for ever.
     """
     with reachable():
         info = store.client.info("memory")
@@ -89,7 +89,7 @@ def watch_memory(store: Store, settings: Settings) -> bool:
 
 
 def record_tick(store: Store, job: str) -> None:
-    """Note that a periodic job ran, by the server's clock."""
+    """Record that a periodic job ran, by the server's clock."""
     with reachable():
         seconds, micros = store.client.time()
         store.client.hset(keys.BEAT, job, str(seconds + micros / 1e6))

@@ -1,4 +1,4 @@
-"""What a person does to dispatches and agents. The same for the command line and the HTTP API.
+"""Operations of a person on dispatches and agents, for the command line and the HTTP API.
 
 Each is one script or a bounded row of them; repeating one is harmless.
 """
@@ -23,7 +23,7 @@ BY_CHARS_MAX = 64
 
 
 def is_name(by: str) -> bool:
-    """Whether this can stand for a person who decides: one short printable line."""
+    """True for a name of a person who decides: one short printable line."""
     return bool(by.strip()) and by.isprintable() and len(by) <= BY_CHARS_MAX
 
 
@@ -68,7 +68,9 @@ def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
     with reachable():
         agent = str(ledger.store.client.hget(keys.dispatch(dispatch_id), "agent") or "")
     if agent and agent not in settings.agents:
-        raise NotPossible(f"{dispatch_id} was for {agent}, which is no agent of this fleet now.")
+        raise NotPossible(
+            f"{dispatch_id} was for {agent}, which is not an agent of this fleet now."
+        )
     deadline_s = settings.agents[agent].retry.deadline_s if agent else 0.0
     call = ReplayCall(dispatch_id=dispatch_id, deadline_ms=int(deadline_s * 1000))
     answer = ledger.store.run(call)
@@ -154,7 +156,7 @@ def drain(ledger: ValkeyLedger, settings: Settings, agent: str, reason: str) -> 
 def purge(ledger: ValkeyLedger, settings: Settings) -> int:
     """Forget every dead letter there is now; how many. Each is announced as dropped.
 
-    One of which a receiver is still to be told stays.
+    A dead letter with an open receiver stays.
     """
     call = sweep_call(settings)
     call.keep_dead_ms = 0

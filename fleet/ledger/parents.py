@@ -1,6 +1,6 @@
 """Reading an event: the parent record of its dispatches. It ends when the last of them does.
 
-The record is written by the scripts that move its members, so it can never say otherwise than they.
+The record is written by the scripts that move its members, so it always agrees with them.
 """
 
 import json
@@ -20,9 +20,9 @@ from routing.event import SENT_LOCALLY, SOURCE_DEFAULT, event_key
 def find(
     store: Store, event_id: str, source: str, senders: Iterable[str], mine: str = SENT_LOCALLY
 ) -> str | None:
-    """The one of `senders` that has sent such an event; None where nobody has.
+    """The sender of `senders` that has sent such an event; None where nobody has.
 
-    Of several it is `mine`. Raises NotPossible where that is none of them.
+    Of several senders it is `mine`. Raises NotPossible where `mine` is not among them.
     """
     senders = list(dict.fromkeys((mine, *senders)))
     with reachable():
@@ -45,7 +45,7 @@ def get(
 ) -> dict[str, Any] | None:
     """One event with each member's state or outcome; None when it is not known.
 
-    `content` adds the event itself and the members' answers; else they are hidden.
+    `content` adds the event itself and the members' answers; otherwise they are hidden.
     """
     digest = keys.event_digest(event_key(source, event_id, sent_by))
     with reachable():

@@ -1,4 +1,4 @@
-"""What a ledger promises, whichever store is behind it."""
+"""The promises of a ledger, whichever store is behind it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class Claim:
 
     @property
     def text(self) -> str:
-        """What the agent is told: the event's text, and below it those of the joined ones."""
+        """The text for the agent: the event's, and below it those of the joined events."""
         return "\n\n".join(event.text for event in (self.event, *self.joined))
 
 
@@ -74,7 +74,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one step has cost."""
+    """The cost of one step."""
 
     tokens_in: int = 0
     tokens_out: int = 0
@@ -82,7 +82,7 @@ class Cost:
 
     @classmethod
     def of(cls, result: Any) -> "Cost":
-        """What a step's result says, when it is an object with `tokens_in`, `tokens_out`, `usd`."""
+        """The `tokens_in`, `tokens_out` and `usd` of a step's result, when it is an object."""
         if not isinstance(result, Mapping):
             return NOTHING
         tokens_in, tokens_out, usd = (
@@ -95,7 +95,7 @@ NOTHING = Cost()
 
 
 def _amount(value: Any) -> float:
-    """What can be added up: agents' own code says it, and counters have their bounds."""
+    """An amount within the bounds of a counter, from a value that an agent's own code gave."""
     amount = float(value or 0)
     return amount if 0 < amount < AMOUNT_MAX else 0.0
 
@@ -112,7 +112,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What became of a dispatch before the ledger had it; times in seconds before now."""
+    """A dispatch's run before the ledger had it; times in seconds before now."""
 
     dispatch_id: str
     agent: str
@@ -134,11 +134,11 @@ class HandOver:
     event: Event
     plan: Plan
     age_s: float
-    reports: tuple[Report, ...] = ()  #: of its dispatches that were begun meanwhile
+    reports: tuple[Report, ...] = ()  #: of its dispatches that have begun
 
 
 class Acceptor(Protocol):
-    """The place where an event goes in: the ledger, or the spool before it."""
+    """The way in of an event: the ledger, or the spool before it."""
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Accept each in turn, in one round trip, with its dispatches and their wake-ups.
@@ -151,7 +151,7 @@ class Acceptor(Protocol):
 
 
 class Runs(Protocol):
-    """Where turns come from and where their outcomes go.
+    """The source of turns, and the destination of their outcomes.
 
     Every call is atomic and may be repeated when its reply was lost. Raises BrokerUnavailable when
     the store does not answer, and Fenced when a newer holder has the agent.
@@ -172,8 +172,8 @@ class Runs(Protocol):
     ) -> str:
         """Journal a finished step and count its cost; answers why to cancel, or an empty string.
 
-        Where the step handed the event over, `verification` says how that was confirmed and
-        `reason` why: told on the bus and counted, once for each entry.
+        Where the step delivered the event, `verification` says how that was confirmed and `reason`
+        why: reported on the bus and counted, once for each entry.
         """
         ...
 

@@ -1,6 +1,6 @@
-"""Who is told of an outcome: written into the ledger when an event is accepted.
+"""The receivers of an outcome: written into the ledger when an event is accepted.
 
-So a change of the configuration is for later events, but for a receiver's address and secret.
+A change of the configuration is for later events, except a receiver's address and secret.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from routing import Plan
 if TYPE_CHECKING:
     from fleet.config.settings import Settings
 
-#: Told of every outcome, as `_announce.lua` has it.
+#: Receives every outcome, as `_announce.lua` has it.
 _ALL = "*"
 
 

@@ -13,9 +13,9 @@ Who moves: `accept.lua` creates; `claim.lua` queued -> active, and active -> act
 died; `commit.lua` active -> completed, retrying, dead, cancelled, and announcing where the outcome
 is delivered, with it those whose turn it was too; `deliver_end.lua` announcing -> completed when
 every receiver has ended, like `deliver_claim.lua` and `deliver_due.lua` when the last one's time is
-over, and whichever script ends the turn of an agent that was told; `reclaim.lua` retrying
--> queued and waiting ones -> expired; `cancel.lua` waiting ones -> cancelled; `replay.lua` dead ->
-queued; `release.lua` active -> queued, when a stopping worker hands a turn back; `decide.lua`
+over, and whichever script ends the turn of an agent that received the outcome; `reclaim.lua`
+retrying -> queued and waiting ones -> expired; `cancel.lua` waiting ones -> cancelled; `replay.lua`
+dead -> queued; `release.lua` active -> queued, when a stopping worker releases a turn; `decide.lua`
 parked -> completed and cancelled. Whichever script ends a stage of a chain makes the next one
 (`_chain.lua`).
 """
@@ -48,7 +48,7 @@ WAITING = frozenset({State.QUEUED, State.RETRYING, State.PARKED})
 
 
 class FailureStage(StrEnum):
-    """Where an attempt failed."""
+    """The stage in which an attempt failed."""
 
     ADMISSION = "admission"
     QUEUE = "queue"

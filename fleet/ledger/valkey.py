@@ -24,7 +24,7 @@ from routing.chains import HUMAN_MARK
 
 #: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
 ACCEPTS_PER_CALL = 10
-#: A dispatch whose worker died this often is buried: it is more likely its cause than its victim.
+#: A dispatch whose worker died this often is dead-lettered: it is more likely cause than victim.
 LOSSES_MAX = 3
 
 
@@ -32,11 +32,11 @@ class ValkeyLedger(Ledger):
     """Implements `Ledger`; see there for what each verb promises."""
 
     def __init__(
-        self, store: Store, settings: Settings, bell: WakeupPublisher | None = None
+        self, store: Store, settings: Settings, publisher: WakeupPublisher | None = None
     ) -> None:
-        """`bell` where the broker is not the store; else the scripts ring by themselves."""
+        """`publisher` where the broker is not the store; otherwise the scripts push wake-ups."""
         self.store = store
-        self.bell = bell
+        self.publisher = publisher
         self.settings = settings
         self._arguments = Arguments(settings)
         self._keep_ended_ms = int(settings.retention.completed_s * 1000)
@@ -50,9 +50,9 @@ class ValkeyLedger(Ledger):
             read_answer(event, answer)
             for (event, _), answer in zip(batch, chain.from_iterable(answers), strict=True)
         ]
-        if self.bell:
+        if self.publisher:
             for answer in accepted:
-                _ring(self.bell, answer)
+                _notify(self.publisher, answer)
         return accepted
 
     def claim(self, agent: str, fence: int, holder: str) -> Claim | None:
@@ -135,7 +135,7 @@ class ValkeyLedger(Ledger):
         )
 
     def commit_active(self, agent: str, fence: int, ending: Ending) -> State | None:
-        """End whatever `agent` runs under `fence`; for the parent of a child that cannot any more.
+        """End whatever `agent` runs under `fence`; for the parent of a child that no longer can.
 
         None when nothing was running.
         """
@@ -167,21 +167,21 @@ class ValkeyLedger(Ledger):
         return State(answer[1])
 
     def notify_stage(self, made: Sequence[str]) -> None:
-        """Ring for the dispatches of a chain's next stage, `id agent` each, as a script asks.
+        """Publish wake-ups for the dispatches of a chain's next stage, `id agent` each.
 
-        Where they are not asked for, or not delivered, beat rings.
+        Beat publishes those that were not delivered.
         """
         for dispatch_id, agent in (words.split() for words in made):
-            if self.bell:
-                self.bell(agent, dispatch_id)
+            if self.publisher:
+                self.publisher(agent, dispatch_id)
 
     def import_spooled(self, batch: Sequence[HandOver]) -> int:
-        """Accept events that the spool accepted, with what became of them; a known one is skipped.
+        """Accept events that the spool accepted, with their runs; a known event is skipped.
 
-        None is refused, neither for `max_pending` nor for a busy session. Answers how many of the
-        reports came too late: the ledger has another run of that dispatch. Raises ConfigError for
-        an event that cannot be accepted any more, before any of the batch is; IdempotencyConflict
-        for one whose id stands for another event, after the rest of the batch is.
+        No event is refused, neither for `max_pending` nor for a busy session. Answers how many of
+        the reports came too late: the ledger has another run of that dispatch. Raises ConfigError
+        for an event that cannot be accepted any more, before any of the batch is;
+        IdempotencyConflict for an id that stands for another event, after the rest of the batch is.
         """
         calls = [
             BackfillCall(
@@ -199,8 +199,8 @@ class ValkeyLedger(Ledger):
                 raise accepted
             if isinstance(accepted, IdempotencyConflict):
                 conflict = accepted
-            if self.bell:
-                _ring(self.bell, accepted)
+            if self.publisher:
+                _notify(self.publisher, accepted)
             self.notify_stage(made)
             late += int(too_late)
         if conflict:
@@ -225,7 +225,7 @@ class _Accepts:
 
 
 def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]]:
-    """The batch cut so that no call has many dispatches, but for one event to many agents."""
+    """The batch cut so that no call has many dispatches, except one event to many agents."""
     parts: list[list[tuple[Event, Plan]]] = [[]]
     size = 0
     for event, plan in batch:
@@ -237,9 +237,9 @@ def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]
     return parts
 
 
-def _ring(bell: WakeupPublisher, answer: Answer) -> None:
+def _notify(publisher: WakeupPublisher, answer: Answer) -> None:
     if isinstance(answer, Accepted) and not answer.duplicate:
         for dispatch_id, agent in answer.dispatches:
             # A person has no queue.
             if not agent.startswith(HUMAN_MARK):
-                bell(agent, dispatch_id)
+                publisher(agent, dispatch_id)

@@ -44,7 +44,7 @@ _INTERNAL = frozenset(
 )
 
 
-#: Of the counts, the one that is no state.
+#: The count that is not a state.
 _UNVERIFIED = "unverified"
 
 
@@ -59,7 +59,7 @@ class Page:
 def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, Any] | None:
     """One dispatch with its steps and why it waits; None when it is not known.
 
-    `content` adds the event's text, the answer and the steps' results; else they are hidden.
+    `content` adds the event's text, the answer and the steps' results; otherwise they are hidden.
     """
     with reachable():
         raw: Any = store.client.hgetall(keys.dispatch(dispatch_id))
@@ -96,7 +96,7 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
 
 
 def chain(store: Store, chain_id: str) -> dict[str, Any] | None:
-    """Where a chain is and its dispatches so far, each `(id, agent)`; None when it is not known."""
+    """The state of a chain and its dispatches, each `(id, agent)`; None when it is not known."""
     with reachable():
         raw: Any = store.client.hgetall(keys.chain(chain_id))
         if not raw:
@@ -140,7 +140,7 @@ def find(
         hits = _hits(store, rows, agent, states)
         room = limit - len(found)
         for score, raw in _read(store, hits[:room]):
-            if states and raw.get("state") not in states:  # it moved on meanwhile
+            if states and raw.get("state") not in states:  # it moved on
                 continue
             found.append(_record(raw))
             if len(found) == limit:
@@ -171,7 +171,7 @@ def _any(store: Store, agent: str | None, states: Sequence[str]) -> bool:
 def _hits(
     store: Store, rows: Sequence[Scored], agent: str | None, states: Sequence[str]
 ) -> list[Scored]:
-    """Those of `rows` that are looked for; to tell costs far less than to read them."""
+    """Those of `rows` that are looked for; to filter costs far less than to read."""
     if not rows or not (agent or states):
         return list(rows)
     with reachable():
@@ -201,7 +201,7 @@ def _read(store: Store, hits: Sequence[Scored]) -> list[tuple[float, dict[str, s
 def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Per agent: dispatches in each state that has any, and the age of the oldest waiting one.
 
-    `unverified` are those of the completed whose receivers never confirmed it.
+    `unverified` are completed dispatches whose receivers never confirmed them.
     """
     with reachable():
         pipe = store.client.pipeline(transaction=False)

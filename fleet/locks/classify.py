@@ -1,4 +1,4 @@
-"""Whether an operation reads or writes: as configured, else by its name."""
+"""The class of an operation, read or write: as configured, otherwise by its name."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,13 +21,13 @@ class OperationClassifier:
     def __init__(self, classes: Mapping[str, str] | None = None, key: str = "classes") -> None:
         for name, value in (classes or {}).items():
             if value not in _CLASSES:
-                raise ConfigError(f"{key}.{name}: {value!r} is no class; use read or write.")
+                raise ConfigError(f"{key}.{name}: {value!r} is not a class: use read or write.")
         self._classes = MappingProxyType(dict(classes or {}))
 
     def classify(self, name: str) -> OperationClass:
-        """What is configured for `name`; else read when it begins so, and write for all the rest.
+        """The configured class of `name`; otherwise read when its name begins so, else write.
 
-        `get_or_create_user` writes: a name that also says what else it may do is no mere read.
+        `get_or_create_user` writes: its name also says that it may create.
         """
         configured = self._classes.get(name)
         if configured is not None:

@@ -1,4 +1,4 @@
-"""What is entered and left, by `with` or by `async with`.
+"""A context that is entered and left, by `with` or by `async with`.
 
 The work is blocking and short, or a wait that another thread can end. So the asynchronous side runs
 it in a thread of its own: asyncio's shared threads are few, and when all of them waited for a lock,
@@ -26,11 +26,11 @@ class LockContext(ABC):
 
     @abstractmethod
     def leave(self) -> None:
-        """Give back what is held. Raises LockLost when it was not held any more."""
+        """Release what is held. Raises LockLost when it was not held any more."""
 
     @abstractmethod
     def cancel(self) -> None:
-        """End `enter` in another thread; whatever it has taken or takes yet is given back."""
+        """End `enter` in another thread; release whatever it has acquired or still acquires."""
 
     def __enter__(self) -> Self:
         self.enter()
@@ -81,7 +81,7 @@ def _in_thread(call: Callable[[], None]) -> "Future[None]":
     def run() -> None:
         try:
             call()
-        except BaseException as error:  # noqa: BLE001 - handed over to whoever awaits the future
+        except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
             future.set_exception(error)
         else:
             future.set_result(None)

@@ -1,11 +1,11 @@
-"""What a lock says no with.
+"""The errors of locks.
 
 FleetError
- |- Busy             others had the lock for longer than the caller would wait
- |- LockLost         the hold ended before it was given back: write nothing more
- |- GivenUp          somebody cancelled the wait
+ |- LockBusy         others had the lock for longer than the caller would wait
+ |- LockLost         the hold ended before its release: write nothing more
+ |- WaitCancelled    another thread cancelled the wait
  `- BrokerUnavailable
-     `- StoreDown    nobody can say whether the lock is free, and the call was not let through
+     `- StoreUnavailable   the store does not answer, and the call was not let through
 """
 
 from fleet.errors import BrokerUnavailable, FleetError
@@ -20,7 +20,7 @@ class LockBusy(FleetError):
 
 
 class LockLost(FleetError):
-    """The hold ended before it was given back, and another may have the lock: write nothing."""
+    """The hold ended before its release, and another may have the lock: write nothing."""
 
 
 class WaitCancelled(FleetError):

@@ -3,7 +3,7 @@
     with guard.operation("write_file"):
         ...
 
-While the store is away nobody can say who holds what. `on_store_down` decides: "closed" refuses the
+While the store is away the holders are unknown. `on_store_down` decides: "closed" refuses the
 call, "open" lets it through without locks and says so loudly. There is no local lock in between:
 it would look like protection and be none.
 """
@@ -57,7 +57,7 @@ class ConcurrencyGuard:
 
 
 class Operation(LockContext):
-    """Both locks, taken in order and given back in reverse."""
+    """Both locks, acquired in order and released in reverse."""
 
     def __init__(self, name: str, holds: tuple[LockHandle, ...], *, go_on: bool) -> None:
         self.name = name
@@ -73,8 +73,9 @@ class Operation(LockContext):
     def enter(self) -> None:
         """Wait for both locks.
 
-        Raises Busy when one was not free in time, StoreDown when the store is away and calls are
-        not let through then, GivenUp when cancelled. Nothing is held after any of them.
+        Raises LockBusy when a lock was not free in time, WaitCancelled when cancelled, and
+        StoreUnavailable when the store is away and calls are not let through then. Nothing is held
+        after any error.
         """
         started = time.monotonic()
         try:
@@ -98,7 +99,7 @@ class Operation(LockContext):
             logger.info("%s waited %.0f ms for its locks", self.name, waited_s * 1000)
 
     def leave(self) -> None:
-        """Give back what is held. Raises LockLost when one had ended before."""
+        """Release what is held. Raises LockLost when a hold had ended before."""
         lost: LockLost | None = None
         while self._held:
             try:
@@ -122,7 +123,7 @@ class Operation(LockContext):
 
 
 class _OpenCalls:
-    """Says that calls go through without locks: at the first, then once a minute with how many."""
+    """Logs that calls go through without locks: the first, then once a minute with their number."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -39,7 +39,7 @@ REFUSE_MS = 60_000
 
 @dataclass(slots=True)
 class Terms:
-    """What the holds of one lock object ask for; see the arguments of `lock_acquire.lua`."""
+    """The request of one lock object's holds; see the arguments of `lock_acquire.lua`."""
 
     calls: LockCalls
     lock: str  #: its name in the store
@@ -97,8 +97,8 @@ class LockHandle(LockContext):
     def enter(self) -> None:
         """Wait for the lock.
 
-        Raises Busy when it was not free in time, GivenUp when cancelled from another thread, and
-        BrokerUnavailable. Nothing is held and no place is kept after any error.
+        Raises LockBusy when it was not free in time, WaitCancelled when another thread cancelled,
+        and BrokerUnavailable. Nothing is held and no place is kept after any error.
         """
         try:
             self._wait()
@@ -111,7 +111,7 @@ class LockHandle(LockContext):
             raise
 
     def leave(self) -> None:
-        """Give it back. Raises LockLost when it had ended before.
+        """Release it. Raises LockLost when it had ended before.
 
         While the store is away that is done later: until then nobody else gets in, and a hold that
         lasted up to here protected all that was done under it.
@@ -124,7 +124,7 @@ class LockHandle(LockContext):
             call = LockReleaseCall(lock=self.terms.lock, id=self.id)
             held = self.calls.call(call, repeat=False)
         except BrokerUnavailable as error:
-            logger.warning("%s is given back later: %s", self.terms.title, error)
+            logger.warning("%s is released later: %s", self.terms.title, error)
             RENEWAL.reconcile(self)
         except BaseException:
             RENEWAL.reconcile(self)
@@ -135,7 +135,7 @@ class LockHandle(LockContext):
         self._token = 0
 
     def cancel(self) -> None:
-        """Give it back or leave the line, at once where the store answers, else when it does."""
+        """Release it or leave the line, at once where the store answers, otherwise when it does."""
         self._cancelled = True
         RENEWAL.remove(self)
         try:
@@ -144,7 +144,7 @@ class LockHandle(LockContext):
             RENEWAL.reconcile(self)
 
     def withdraw(self) -> None:
-        """End whatever the store knows of it, now and later. Raises BrokerUnavailable."""
+        """Withdraw the id from the store, now and later. Raises BrokerUnavailable."""
         call = LockReleaseCall(lock=self.terms.lock, id=self.id, refuse_ms=REFUSE_MS)
         self.calls.call(call)
 

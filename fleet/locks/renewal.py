@@ -1,4 +1,4 @@
-"""One thread per process that renews every held lock, and gives back what could not be given back.
+"""One thread per process that renews every held lock, and retries failed releases.
 
 A hold is known here by a weak reference only: one that was lost sight of is not renewed for ever,
 and ends with its time to live. Registering costs no lock and wakes nobody unless the hold is due
@@ -27,7 +27,7 @@ UNSETTLED_MAX = 10_000
 
 
 class Renewable(Protocol):
-    """What this thread needs of a hold."""
+    """A hold as this thread needs it."""
 
     id: str
     calls: LockCalls
@@ -38,7 +38,7 @@ class Renewable(Protocol):
         """One renewal. Raises LockLost and BrokerUnavailable."""
 
     def withdraw(self) -> None:
-        """Give up whatever the store knows of it; may be repeated. Raises BrokerUnavailable."""
+        """Withdraw the id from the store; may be repeated. Raises BrokerUnavailable."""
 
 
 class Renewal:
@@ -80,7 +80,7 @@ class Renewal:
 
     def _run(self) -> None:
         while True:
-            # Infinite while it looks, so that a hold registered meanwhile makes it look again.
+            # Infinite while it looks, so that a hold registered now makes it look again.
             self._looks_at = math.inf
             self._look.clear()
             away: set[LockCalls] = set()

@@ -1,7 +1,7 @@
 """The session lock: one turn of a session at a time, in the whole fleet.
 
     lock = SessionLock(store, session="chat-17", turn=turn_id)
-    with lock:                      # waits in line; Busy after 5 s
+    with lock:                      # waits in line; LockBusy after 5 s
         write(..., fence=lock.token)
 
 The turn that has it gets it again at once, from any thread, process or host. Each of these holds
@@ -48,7 +48,7 @@ class SessionLock:
     def acquire(self, timeout_s: float | None = None) -> int:
         """Wait for the lock; its token. Each acquire wants its own release.
 
-        Raises Busy when it was not free in time, and BrokerUnavailable.
+        Raises LockBusy when it was not free in time, and BrokerUnavailable.
         """
         hold = self.hold(timeout_s)
         hold.enter()
@@ -56,7 +56,7 @@ class SessionLock:
         return hold.token
 
     def release(self) -> None:
-        """Give back the latest hold. Raises LockLost when it had ended before, or there is none."""
+        """Release the latest hold. Raises LockLost when it had ended before, or there is none."""
         if not self._holds:
             raise self._not_held()
         self._holds.pop().leave()
@@ -131,4 +131,4 @@ def checked(**given: str | float) -> None:
             # A hold shorter than a few round trips is lost before it can be renewed.
             wrong = not value >= (0 if name == "acquire_timeout_s" else 0.05)
         if wrong:
-            raise ValueError(f"{name}: {value!r} will not do.")
+            raise ValueError(f"{name}: {value!r} is empty or too small: set a larger value.")

@@ -1,7 +1,7 @@
-"""Where broker and store are: as configured, or the server that `fleet up` started.
+"""The addresses of broker and store: as configured, or of the server that `fleet up` started.
 
 The embedded broker has a new password after each start of the fleet, and a client may have been
-there before: its URL says, in the words of kombu and Celery, who knows the password of now.
+there before: its URL says, in the words of kombu and Celery, who knows the present password.
 """
 
 import redis
@@ -20,7 +20,7 @@ class KeptPassword(redis.CredentialProvider):
     """The embedded broker's password as its file holds it; asked for at each connect."""
 
     def __init__(self) -> None:
-        """Of this process's fleet: whoever reads a URL passes no arguments."""
+        """Read the settings of this process's fleet, since a URL passes no arguments."""
         self._folder = BrokerFolder(load().data_dir)
 
     def get_credentials(self) -> tuple[str]:
@@ -39,12 +39,12 @@ def broker_url(settings: Settings) -> str:
     url = plain_url(settings)
     if settings.broker_url is not None:
         return url
-    # With the password all the same, since Flower looks nowhere else.
+    # With the password too, since Flower reads nothing else.
     return f"{url}&credential_provider={__name__}:{KeptPassword.__name__}"
 
 
 def plain_url(settings: Settings) -> str:
-    """The broker's URL as kombu reads it, for other programs: with the password of now.
+    """The broker's URL as kombu reads it, for other programs: with the present password.
 
     Raises BrokerUnavailable as above.
     """
@@ -80,7 +80,7 @@ def results_url(settings: Settings) -> str:
 
 
 def rings_in_store(settings: Settings) -> bool:
-    """True when the broker is the store, so that a script can ring the doorbell itself."""
+    """True when the broker is the store, so that a script can push the wake-up itself."""
     return settings.store_url is None or kombu_url(settings.store_url) == (
         kombu_url(settings.broker_url) if settings.broker_url else None
     )

@@ -42,8 +42,8 @@ class _Args:
 class Store:
     """A client of the store. Safe to share between threads; after a fork open another.
 
-    Every call raises BrokerUnavailable when the server refuses, hangs or is gone: nothing is
-    known then of whether a script ran, and every script may be repeated.
+    Every call raises BrokerUnavailable when the server refuses, hangs or is gone. The script may
+    have run then, and every script may be repeated.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ def open_store(
 ) -> Store:
     """A store for `url`; connects when first used. A blocking reader sets no socket timeout.
 
-    A `credential_provider=MODULE:CLASS` in the URL is asked for the password at each connect.
-    `rings` False where the broker is elsewhere: the scripts then push no doorbells. `guard` stands
-    before every call, and is told of every failure.
+    A `credential_provider=MODULE:CLASS` in the URL gives the password at each connect.
+    `rings` is False where the broker is elsewhere: the scripts then push no wake-ups. `guard`
+    stands before every call, and records every failure.
     """
     # A Unix socket has no keep-alive, and redis-py refuses the word there.
     keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
@@ -114,7 +114,7 @@ def open_store(
         socket_timeout=socket_timeout_s,
         socket_connect_timeout=connect_timeout_s,
         health_check_interval=15,
-        # Else each connect looks up redis-py's version on disk, 3 ms, and tells it to the server.
+        # Otherwise each connect reads redis-py's version from disk, 3 ms, and sends it.
         driver_info=None,
         # One quick second try for a connection the server closed while it idled; no more, so that
         # a caller learns within seconds that the broker is gone.
@@ -135,7 +135,7 @@ def _follow_password(options: dict[str, Any]) -> None:
 
 
 def _again_after(guard: CallGuard | None) -> tuple[type[Exception], ...]:
-    """After what a call is tried a second time.
+    """Errors after which a call is tried a second time.
 
     Behind a guard each timeout is a failure that counts, and a caller has somewhere else to go.
     """

@@ -1,6 +1,6 @@
 """redis-py's client with a guard before each command: the circuit breaker, for reads as for writes.
 
-Scripts go by `fleet.store.wire` and are guarded by `Store`; everything else that is asked of the
+Scripts go by `fleet.store.wire` and are guarded by `Store`; every other request to the
 server goes through `execute_command` or a pipeline's `execute`, redis-py's two public doors.
 """
 
@@ -12,14 +12,14 @@ from redis.exceptions import RedisError
 
 
 class CallGuard(Protocol):
-    """Lets calls through or not, and hears what came of them."""
+    """Lets calls through or not, and records their errors."""
 
     def check(self) -> None:
-        """Raises a redis-py error instead of letting a call through."""
+        """Raise a redis-py error instead of letting a call through."""
         ...
 
     def record_error(self, error: Exception) -> None:
-        """A call raised this."""
+        """Record the error of a call."""
         ...
 
 
@@ -36,7 +36,7 @@ class GuardedClient(redis.Redis):
         return guarded
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As redis-py's."""
+        """As in redis-py."""
         self.guard.check()
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
@@ -45,7 +45,7 @@ class GuardedClient(redis.Redis):
             raise
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> "GuardedPipeline":
-        """As redis-py's."""
+        """As in redis-py."""
         made = GuardedPipeline(
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )
@@ -59,7 +59,7 @@ class GuardedPipeline(Pipeline):
     guard: CallGuard
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """As redis-py's."""
+        """As in redis-py."""
         self.guard.check()
         try:
             return super().execute(raise_on_error)

@@ -3,7 +3,7 @@
 | key                     | type   | holds                                   | life               |
 |-------------------------|--------|-----------------------------------------|--------------------|
 | fleet:epoch             | string | names the life of this data set         | permanent          |
-| fleet:seq, fleet:rings  | string | counters: acceptances, doorbells        | permanent          |
+| fleet:seq, fleet:rings  | string | counters: acceptances, wake-ups         | permanent          |
 | fleet:counts            | hash   | `agent/state` -> number of dispatches   | permanent          |
 | fleet:fences            | hash   | agent -> newest fencing token           | permanent          |
 | fleet:totals            | hash   | `agent/measure` -> running totals       | permanent          |
@@ -22,15 +22,15 @@
 | fleet:history:<hash>    | list   | what a session said (content)           | history_ttl_s      |
 | fleet:agent:<agent>     | hash   | active dispatch, paused                 | permanent          |
 | fleet:lease:<agent>     | hash   | holder, fence, since                    | lease TTL          |
-| fleet:orders:<agent>    | list   | orders to the worker that holds it      | 10 s               |
+| fleet:orders:<agent>    | list   | commands to the worker that holds it    | 10 s               |
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
 | fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
 | fleet:callback:<id>     | hash   | what a service called back (content)    | as the record      |
 | fleet:called:<id>       | list   | wakes the turn that waits for that      | 10 s               |
-| fleet:delivery:<id>     | hash   | who was told of an outcome, who not yet | as the record      |
+| fleet:delivery:<id>     | hash   | receivers of an outcome, confirmations  | as the record      |
 | fleet:target:<name>     | hash   | how a receiver did lately, its delay    | a day              |
-| fleet:speech:<id>       | stream | what a turn says meanwhile (content)    | minutes            |
+| fleet:speech:<id>       | stream | the live text of a turn (content)       | minutes            |
 | fleet:event:<hash>      | hash   | parent of its dispatches: ids, outcomes | after the last end |
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
 | fleet:chain:<id>        | hash   | where a chain is; its plan and votes    | as its event       |
@@ -49,7 +49,7 @@
 | fleet:alerts:rate       | string | messages in this minute                 | 60 s               |
 | fleet:alerts:suppressed | string | messages that were too many             | a day              |
 | fleet:breaker:<opening> | string | an opening of a breaker was told        | an hour            |
-| fleet:rang:<agent>      | string | beat rang for it lately                 | 5 s                |
+| fleet:rang:<agent>      | string | beat asked to publish a wake-up lately  | 5 s                |
 | fleet:upstream:<hash>   | hash   | place in a gateway's events             | permanent          |
 | fleet:upstream_mode     | string | how the gateway's events come in        | 15 s               |
 | fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
@@ -63,7 +63,7 @@
 | fleet:tokens            | hash   | API tokens, hashed                      | permanent          |
 | fleet:access_news       | stream | which tokens were created or revoked    | trimmed            |
 | fleet:ticket:<hash>     | string | the token that a ticket stands for      | 30 s               |
-| agent.<agent>           | list   | Celery's queue of doorbells             | Celery's           |
+| agent.<agent>           | list   | Celery's queue of wake-ups              | Celery's           |
 """
 
 import hashlib
@@ -89,7 +89,7 @@ _NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")
 
 
 def spend(day: int) -> str:
-    """What the agents have cost on one day, counted from 1970 in UTC."""
+    """The costs of the agents on one day, counted from 1970 in UTC."""
     return f"fleet:spend:{day}"
 
 
@@ -99,7 +99,7 @@ def due(agent: str) -> str:
 
 
 def agent(name: str) -> str:
-    """What is true of one agent now."""
+    """The present state of one agent."""
     return f"fleet:agent:{name}"
 
 
@@ -109,7 +109,7 @@ def lease(agent: str) -> str:
 
 
 def commands(agent: str) -> str:
-    """Orders to the worker that holds an agent."""
+    """Commands to the worker that holds an agent."""
     return f"fleet:orders:{agent}"
 
 
@@ -144,12 +144,12 @@ def called(dispatch_id: str) -> str:
 
 
 def delivery(dispatch_id: str) -> str:
-    """Who has confirmed the outcome of one dispatch."""
+    """The receivers of the outcome of one dispatch, and their confirmations."""
     return f"fleet:delivery:{dispatch_id}"
 
 
 def speech(dispatch_id: str) -> str:
-    """What the turn of one dispatch says while it runs."""
+    """The live text of one dispatch's turn."""
     return f"fleet:speech:{dispatch_id}"
 
 
@@ -164,12 +164,12 @@ def payload(digest: str) -> str:
 
 
 def chain(chain_id: str) -> str:
-    """Where one chain is."""
+    """The state of one chain."""
     return f"fleet:chain:{chain_id}"
 
 
 def trail(chain_id: str) -> str:
-    """What the stages of one chain ended with."""
+    """The ends of the stages of one chain."""
     return f"fleet:trail:{chain_id}"
 
 

@@ -1,4 +1,4 @@
-"""Asking the broker whether it is back: one of all processes, by a write that tells the bus."""
+"""Test whether the broker is back: one process at a time, by a write that reports on the bus."""
 
 import socket
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from fleet.store.calls import BreakerCall
 
 
 def probe(breaker: Breaker, store: Callable[[], Store], *, heard: bool = False) -> bool:
-    """Ask when it is due and nobody else does; True when the breaker is closed afterwards.
+    """Probe when it is due and no other process does; True when the breaker is closed afterwards.
 
     `store` must not stand behind the breaker itself, and may raise BrokerUnavailable. `heard`: see
     `fleet.broker.circuit.begin_probe`.
@@ -20,7 +20,7 @@ def probe(breaker: Breaker, store: Callable[[], Store], *, heard: bool = False) 
         return breaker.closed
     well = False
     try:
-        # By when it opened: all that probe for one opening tell of it under one name.
+        # Named by its time: all probes of one opening report it under one name.
         name = f"{socket.gethostname()}:{asking.since:.3f}"
         age_ms = int(breaker.age_s(asking) * 1000)
         call = BreakerCall(

@@ -8,20 +8,20 @@ from fleet.config.settings import Settings
 from fleet.store import keys
 from fleet.store.address import rings_in_store
 
-#: The queues that are nobody's own; any worker may serve them.
+#: The queues that any worker may serve.
 SHARED_QUEUES = ("intake", "delivery", "maintenance")
 
-#: On RabbitMQ: replicated and fsynced; a doorbell that kills its worker is dropped at last, the
-#: ledger knows better. No single active consumer: one that is stopped, or whose host has vanished,
-#: would stay it until its heartbeats are missed, minutes after its lease went to another.
+#: On RabbitMQ: replicated and fsynced. A wake-up that kills its worker is dropped at last; the
+#: ledger keeps the dispatch. No single active consumer: a stopped consumer, or a vanished host,
+#: would stay active until its heartbeats are missed, minutes after its lease went to another.
 _QUORUM: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": 3}
 
 
 def agent_queue(settings: Settings, agent: str) -> Queue:
-    """The queue of one agent's doorbells.
+    """The queue of one agent's wake-ups.
 
-    In the store it is `no_ack`: a popped doorbell is gone, and the ledger rings again when it came
-    to nothing. So there is nothing to redeliver, and one command a doorbell instead of nine.
+    In the store it is `no_ack`: a popped wake-up is gone, and the ledger pushes another one when it
+    came to nothing. So there is nothing to redeliver, and one command a wake-up instead of nine.
     """
     if rings_in_store(settings):
         return _queue(keys.queue(agent), no_ack=True)

@@ -1,9 +1,9 @@
-"""The doorbell: the Celery message of a dispatch, which holds its id and nothing else.
+"""The wake-up: the Celery message of a dispatch, which holds its id and nothing else.
 
 Where the broker is the store, a script pushes it in the same atomic step that moves the dispatch,
 so the message is rendered here once, as text with three places to fill (|AGENT|, |ID|, |TAG|).
-It is what `send_task("fleet.dispatch", [id], queue="agent.<name>")` would push, but for a body
-that is plain JSON instead of base64, which kombu reads just as well. A test compares both, so a
+It is what `send_task("fleet.dispatch", [id], queue="agent.<name>")` would push, except that
+its body is plain JSON instead of base64, which kombu reads as well. A test compares both, so a
 change of Celery's or kombu's message format is noticed.
 """
 
@@ -13,8 +13,8 @@ import socket
 from collections.abc import Callable
 from functools import cache
 
-#: Rings for an agent's dispatch where the queue is not in the store. Never raises: a doorbell that
-#: was not delivered is rung again by `fleet.reclaim`.
+#: Publishes a wake-up for an agent's dispatch where the queue is not in the store. Never raises:
+#: `fleet.reclaim` publishes another one for a wake-up that was not delivered.
 WakeupPublisher = Callable[[str, str], None]
 
 DISPATCH_TASK = "fleet.dispatch"
@@ -24,7 +24,7 @@ INTAKE_TASK = "fleet.intake"
 
 @cache
 def wakeup_template() -> str:
-    """The message as JSON text for `ring` in `_lib.lua`."""
+    """The message as JSON text for `notify` in `_lib.lua`."""
     headers: dict[str, object] = {
         "lang": "py",
         "task": DISPATCH_TASK,

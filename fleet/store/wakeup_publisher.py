@@ -1,4 +1,4 @@
-"""Rings on a broker that is not the store: RabbitMQ. An ordinary Celery producer, confirmed."""
+"""Wake-ups on a broker that is not the store: RabbitMQ. An ordinary Celery producer, confirmed."""
 
 import logging
 from functools import cached_property
@@ -19,13 +19,13 @@ PUBLISH_TIMEOUT_S = 3.0
 
 
 class CeleryWakeupPublisher:
-    """A `Bell`: see `fleet.store.wakeup`."""
+    """A `WakeupPublisher`: see `fleet.store.wakeup`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def __call__(self, agent: str, dispatch_id: str) -> None:
-        """Publish one doorbell, or log that beat will have to."""
+        """Publish one wake-up, or log that beat will have to."""
         try:
             self._app.send_task(
                 DISPATCH_TASK,
@@ -36,7 +36,7 @@ class CeleryWakeupPublisher:
                 retry=False,
             )
         except (OperationalError, OSError) as error:
-            logger.warning("no doorbell for %s, beat rings again: %s", dispatch_id, error)
+            logger.warning("no wake-up for %s, beat publishes another one: %s", dispatch_id, error)
 
     @cached_property
     def _app(self) -> Celery:

@@ -24,22 +24,22 @@ from fleet.store.script import Arg, Batch
 #: The arguments of several calls.
 Calls = Batch[Sequence[Arg]]
 
-#: Before the one second try; a server that closed an idle connection is there again at once.
+#: Before the one second try; a server that closed an idle connection answers at once.
 RETRY_DELAY_S = 0.05
 
-#: What is sent by one write, at least: less would wake the server too often, more keep it waiting.
+#: Least size of one write: less would wake the server too often, more keep it waiting.
 PART_BYTES = 8192
 
 #: Of one client. The server runs one script at a time, so more would only wait there instead.
 CONNECTIONS_MAX = 64
-#: How long a call waits for one of them; then the server is as good as gone.
+#: Time that a call waits for a connection; then the server counts as gone.
 TIMEOUT_S = 10.0
-#: While it waits it looks this often for what no other call announces: a connection that was lost.
+#: Interval at which a waiting call checks for a lost connection, which no other call announces.
 POLL_INTERVAL_S = 0.1
 
 
 class PoolExhausted(redis.RedisError):
-    """Every connection was in use by another call for the whole patience."""
+    """Every connection was in use by another call for the whole time limit."""
 
 
 class Script:
@@ -85,7 +85,7 @@ class Wire:
         """The answers of `script` to each list of arguments, in one round trip.
 
         A broken connection is tried again once, with all of the calls. Raises what redis-py raises,
-        and Crowded.
+        and PoolExhausted.
         """
         answers = self._exchange(script, calls)
         missing = {n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)}
@@ -144,7 +144,7 @@ class Wire:
             self._waiting += 1
             try:
                 while True:
-                    # After `_waiting` has grown: who gives one back now either is seen, or sees us.
+                    # After `_waiting` has grown: a connection released now is seen, or sees us.
                     if self._idle:
                         with suppress(IndexError):
                             return self._idle.pop()
@@ -160,7 +160,7 @@ class Wire:
                 self._waiting -= 1
 
     def _open(self) -> Any:
-        # Not by the pool: it counts what it has made, not what is left, and refuses at its limit.
+        # Bypass the pool: it counts connections created, not alive, and refuses at its limit.
         pool = self._client.connection_pool
         made = pool.connection_class(**pool.connection_kwargs)
         self._made.add(made)

@@ -8,19 +8,19 @@ from fleet.broker.embedded import EmbeddedBroker
 from fleet.errors import BrokerUnavailable
 from fleet.system.backoff import Backoff
 
-#: How soon a dead server is noticed; looking costs microseconds.
+#: A dead server is noticed after this long; a poll costs microseconds.
 POLL_INTERVAL_S = 0.1
 #: Between attempts that fail, as on a full disk.
 BACKOFF = Backoff(0.5, 15.0)
 
 
 async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> None:
-    """Keep a started broker running until cancelled; tell of starts and failures."""
+    """Keep a started broker running until cancelled; report starts and failures."""
     failures = 0
     while True:
         await asyncio.sleep(POLL_INTERVAL_S)
         if broker.alive():
-            # On a full disk it is tried again at the next look.
+            # On a full disk the next poll tries again.
             with suppress(OSError):
                 broker.republish()
             continue
@@ -28,7 +28,7 @@ async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> Non
         try:
             endpoint = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # The thread cannot be cancelled, and whoever stops the broker next must not race it.
+            # The thread cannot be cancelled, and the next stop of the broker must not race it.
             await asyncio.gather(starting, return_exceptions=True)
             raise
         except BrokerUnavailable as error:

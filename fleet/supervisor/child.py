@@ -1,4 +1,4 @@
-"""One supervised process: started, watched, started again, ended together with its session."""
+"""One supervised process: started, watched, restarted, stopped together with its session."""
 
 import asyncio
 import os
@@ -14,16 +14,16 @@ from fleet.system.backoff import Backoff
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.process_group import kill_session
 
-#: A process that lived this long has not crashed at its start; its back-off begins anew.
+#: A process that lived this long did not crash at its start; its back-off begins anew.
 STEADY_S = 60.0
 #: Between the end of a process and its next start.
 BACKOFF = Backoff(0.1, 30.0, jitter=(0.75, 1.25))
 #: That many deaths within STEADY_S of their start, in a row, are a crash loop (about 3 s of them).
 CRASH_LOOP = 5
 READY_POLL_S = 0.05
-#: A grandchild that left the session may hold the output open; nobody waits longer for it.
+#: The longest wait for the output's end: a grandchild outside the session may hold it open.
 OUTPUT_TIMEOUT_S = 1.0
-#: What a shell answers for a program that cannot be started.
+#: A shell's exit code for a program that cannot be started.
 COMMAND_NOT_FOUND = 127
 
 
@@ -37,17 +37,17 @@ class ProcessSpec:
     stage: int
     #: On top of the supervisor's own environment.
     env: Mapping[str, str] = field(default_factory=dict)
-    #: Asked again and again while the process lives; None: ready once it has been started.
+    #: Polled while the process lives; None: ready once started.
     ready: Callable[[], Awaitable[bool]] | None = None
     ready_timeout_s: float = 30.0
-    #: Goes to the process alone, not to its children.
+    #: Sent to the process alone, not to its children.
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 10.0
     restart: bool = True
 
 
 class Child:
-    """Keeps one process of `spec` running until told to stop. `say` gets a line at a time."""
+    """Keeps one process of `spec` running until `stopping` is set. `say` gets each line."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Child:
         self.stopping = asyncio.Event()
         #: The last line it printed, for the sentence that says why it failed.
         self.last_line = "it printed nothing"
-        #: How many of its lives have ended early, in a row.
+        #: Its deaths within STEADY_S of their start, in a row.
         self.crashes = 0
         self._lifeline = lifeline
         self._log = log
@@ -88,7 +88,7 @@ class Child:
             end = ending(code)
             if self.stopping.is_set() or not self.spec.restart:
                 self._over = end
-                self._tell(f"ended with {end}")
+                self._report(f"ended with {end}")
                 return
             if time.monotonic() - born > STEADY_S:
                 self.crashes = 0
@@ -96,7 +96,7 @@ class Child:
             if self.crashes == CRASH_LOOP:
                 self._on_crash_loop(self.spec.name, code)
             pause_s = BACKOFF.after_s(self.crashes)
-            self._tell(f"ended with {end}, starts again in {pause_s:.1f} s")
+            self._report(f"ended with {end}, starts again in {pause_s:.1f} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause_s)
 
@@ -113,7 +113,7 @@ class Child:
             await asyncio.sleep(READY_POLL_S)
 
     def kill(self) -> None:
-        """End it and its session now, for good."""
+        """Kill the process and its session, for good."""
         self._grace_s = 0.0
         self.stopping.set()
         if (pid := self.pid) is not None:
@@ -134,26 +134,28 @@ class Child:
         return FleetError(f"{self.spec.name} {what}: {self.last_line}")
 
     async def _live(self) -> int:
-        """One life, from the start to the end of its session; its exit code."""
+        """Run the process once, to the end of its session; returns the exit code."""
         try:
             process, output, pipe = await self._spawn()
         except OSError as error:
             self.last_line = f"{self.spec.argv[0]} cannot be started ({error.strerror or error})"
             return COMMAND_NOT_FOUND
         self._process, self._started = process, True
-        self._tell(f"started, pid {process.pid}")
+        self._report(f"started, pid {process.pid}")
         reading = asyncio.create_task(self._read(output))
         ended = asyncio.create_task(process.wait())
-        told = asyncio.create_task(self.stopping.wait())
+        stop_requested = asyncio.create_task(self.stopping.wait())
         try:
-            await asyncio.wait({ended, told, reading}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {ended, stop_requested, reading}, return_when=asyncio.FIRST_COMPLETED
+            )
             if reading.done():
-                reading.result()  # else it has only closed its output
-                await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+                reading.result()  # without an error it has only closed its output
+                await asyncio.wait({ended, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                await self._ask_to_end(process, ended)
+                await self._request_stop(process, ended)
         finally:
-            told.cancel()
+            stop_requested.cancel()
             # Also a pool's children that outlived their parent.
             kill_session(process.pid)
             code = await ended
@@ -196,9 +198,9 @@ class Child:
     async def _read(self, output: asyncio.StreamReader) -> None:
         async for line in lines_of(output):
             self.last_line = line.strip() or self.last_line
-            self._tell(line)
+            self._report(line)
 
-    async def _ask_to_end(
+    async def _request_stop(
         self, process: asyncio.subprocess.Process, ended: "asyncio.Task[int]"
     ) -> None:
         with suppress(ProcessLookupError):
@@ -207,9 +209,9 @@ class Child:
             os.kill(process.pid, self.spec.stop_signal)
         await asyncio.wait({ended}, timeout=self._grace_s)
         if not ended.done():
-            self._tell(f"still runs {self._grace_s:g} s after being asked to end: killed")
+            self._report(f"still runs {self._grace_s:g} s after its stop signal: killed")
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         self._say(self.spec.name, line)
         try:
             self._log.write(line)

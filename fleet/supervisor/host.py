@@ -1,14 +1,14 @@
 """A host: the agents' workers of one machine, forked from one warm parent.
 
-The problem: a Celery worker with LiteLLM takes 3 s and 190 MB to start, and a hundred of them are
-wanted, and a dead one back at once. So this process imports everything, freezes it, and forks: a
-worker shares its parent's pages and is there in a fraction of a second. It stays single-threaded,
-because a fork copies one thread and every lock the others hold.
+The problem: a Celery worker with LiteLLM takes seconds and 190 MB to start. A host may need a
+hundred, and must replace a dead worker at once. This process imports everything, freezes it, and
+forks: a worker shares its parent's pages and starts in a fraction of a second. The host stays
+single-threaded, because a fork copies one thread and every lock that other threads hold.
 
-Deaths arrive as readable pidfds. Whatever the dead worker's tools started is killed with its
-session before the replacement starts. When this process itself is killed, its workers get the
-kernel's parent-death signal, and a guardian kills their sessions. The guardian also kills a worker
-that is stopped, or stuck, when its lease runs out.
+Deaths arrive as readable pidfds. The dead worker's session is killed, with all that its tools
+started, before the replacement starts. When the host itself is killed, its workers get the kernel's
+parent-death signal, and a guardian kills their sessions. The guardian also kills a stopped or stuck
+worker when its lease runs out.
 
 A plain `celery worker` per agent keeps every guarantee too; it only starts slower.
 """
@@ -111,13 +111,13 @@ class Host:
     _workers: dict[int, _Worker] = field(default_factory=dict)  #: by pidfd
     _waiting: list[_Worker] = field(default_factory=list)
     _stopping: bool = False
-    #: Its pidfd, and what to tell it on.
+    #: Its pidfd, and the file descriptor for messages to it.
     _guardian: tuple[int, int] = (-1, -1)
-    #: One for each agent; made before any fork, so that the guardian sees what a worker writes.
+    #: One for each agent, made before any fork: the guardian sees what a worker writes.
     _pages: list[SharedLeaseState] = field(default_factory=list)
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT, or until the supervisor is gone; then drain. Exit code."""
+        """Serve until SIGTERM, SIGINT or the supervisor's end, then drain; returns the code."""
         _preload(self.agents)
         self._pages = [SharedLeaseState() for _ in self.agents]
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -129,18 +129,18 @@ class Host:
         lifeline = int(os.environ.pop("FLEET_LIFELINE_FD", "-1"))
         if lifeline >= 0:
             poll.register(lifeline, select.POLLIN | select.POLLHUP)
-        self._watch_over(poll)
+        self._start_guardian(poll)
         for place, agent in enumerate(self.agents):
             self._start(_Worker(agent, place), poll)
         logger.info("serving %s", ", ".join(self.agents))
         while not self._stopping:
-            for fd, _ in poll.poll(self._patience_ms()):
+            for fd, _ in poll.poll(self._timeout_ms()):
                 if fd == lifeline:
                     self._stopping = True
                 elif fd in self._workers:
-                    self._bury(self._workers.pop(fd), poll)
+                    self._reap(self._workers.pop(fd), poll)
                 elif fd == self._guardian[0]:
-                    self._watch_over(poll)
+                    self._start_guardian(poll)
             for worker in [w for w in self._waiting if w.due <= time.monotonic()]:
                 self._waiting.remove(worker)
                 self._start(worker, poll)
@@ -150,15 +150,15 @@ class Host:
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
-    def _patience_ms(self) -> int:
+    def _timeout_ms(self) -> int:
         soonest = min((worker.due for worker in self._waiting), default=time.monotonic() + 60)
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
 
-    def _watch_over(self, poll: select.poll) -> None:
-        """Start the guardian, or another when it was killed, and tell it of those who live."""
+    def _start_guardian(self, poll: select.poll) -> None:
+        """Start the guardian, anew when it was killed, and send it the living workers."""
         pidfd, orders = self._guardian
         if pidfd >= 0:
-            logger.warning("the guardian was killed: there is another")
+            logger.warning("the guardian was killed: starting another")
             poll.unregister(pidfd)
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
             os.close(pidfd)
@@ -167,10 +167,10 @@ class Host:
         self._guardian = os.pidfd_open(pid), orders
         poll.register(self._guardian[0], select.POLLIN)
         for worker in self._workers.values():
-            self._tell_guardian(b"+%d %d\n" % (worker.pid, worker.number))
+            self._notify_guardian(b"+%d %d\n" % (worker.pid, worker.number))
 
-    def _tell_guardian(self, order: bytes) -> None:
-        with suppress(BrokenPipeError):  # the next one is told when the death of this one is seen
+    def _notify_guardian(self, order: bytes) -> None:
+        with suppress(BrokenPipeError):  # its replacement gets all sessions
             os.write(self._guardian[1], order)
 
     def _start(self, worker: _Worker, poll: select.poll) -> None:
@@ -182,14 +182,14 @@ class Host:
         worker.pidfd = os.pidfd_open(worker.pid)
         self._workers[worker.pidfd] = worker
         poll.register(worker.pidfd, select.POLLIN)
-        self._tell_guardian(b"+%d %d\n" % (worker.pid, worker.number))
+        self._notify_guardian(b"+%d %d\n" % (worker.pid, worker.number))
 
-    def _bury(self, worker: _Worker, poll: select.poll) -> None:
+    def _reap(self, worker: _Worker, poll: select.poll) -> None:
         poll.unregister(worker.pidfd)
         os.close(worker.pidfd)
         _, status = os.waitpid(worker.pid, 0)
         kill_session(worker.pid)
-        self._tell_guardian(b"-%d 0\n" % worker.pid)
+        self._notify_guardian(b"-%d 0\n" % worker.pid)
         lived_s = time.monotonic() - worker.born
         code = os.waitstatus_to_exitcode(status)
         worker.crashes = worker.crashes + 1 if lived_s < CRASH_S else 0
@@ -209,7 +209,7 @@ class Host:
         self._waiting.append(worker)
 
     def _drain(self) -> None:
-        """Have every worker finish or hand back its turn, all at the same time."""
+        """Have every worker finish or release its turn, all at the same time."""
         for worker in self._workers.values():
             os.kill(worker.pid, signal.SIGTERM)
         deadline = time.monotonic() + self.drain_s + STOP_MARGIN_S
@@ -252,15 +252,14 @@ class Host:
 
 
 def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
-    """Run the workers of `agents`, or of all, until told to stop.
+    """Run the workers of `agents`, by default of all, until a stop signal.
 
-    Raises ConfigError for a name that is no agent, BrokerUnavailable when no broker runs.
+    Raises ConfigError for an unknown agent, BrokerUnavailable when no broker runs.
     """
-
     settings = load()
     unknown = [name for name in agents if name not in settings.agents]
     if unknown:
-        raise ConfigError(f"agents.{unknown[0]}: there is no such agent.")
+        raise ConfigError(f"agents.{unknown[0]}: not an agent of this fleet; see `fleet agents`.")
     return Host(agents or list(settings.agents), settings.drain_s, log_level).run()
 
 
@@ -312,7 +311,7 @@ def _preload(agents: Sequence[str]) -> None:
 
 
 def _alert(agent: str, code: int) -> None:
-    """Say it on the bus, over a connection of its own that no fork inherits."""
+    """Put the crash loop on the bus, over a connection of its own that no fork inherits."""
     from fleet.ledger import bus
     from fleet.store import open_store
     from fleet.store.address import store_url
@@ -324,4 +323,4 @@ def _alert(agent: str, code: int) -> None:
         finally:
             store.close()
     except FleetError as error:
-        logger.warning("the crash loop of %s could not be announced: %s", agent, error)
+        logger.warning("the crash loop of %s could not be put on the bus: %s", agent, error)

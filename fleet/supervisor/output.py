@@ -1,17 +1,17 @@
-"""What a child process prints: as lines of bounded length, and into a log of bounded size."""
+"""The output of a child process: lines of bounded length, and a log of bounded size."""
 
 import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-#: A longer line goes on as the next one; a terminal shows no more of it anyhow.
+#: A longer line continues as the next line.
 LINE_BYTES_MAX = 8192
-#: Then the log is moved aside, over the one that was moved before.
+#: At this size the log replaces the previous old log, and a new log begins.
 LOG_BYTES_MAX = 5_000_000
 
 _CHUNK_BYTES = 65536
-#: What would move the cursor of an operator's terminal, or worse: tools print whatever they like.
+#: Characters that control an operator's terminal: tools may print any.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 

@@ -1,4 +1,4 @@
-"""Which processes make a fleet on one machine, and when each is ready."""
+"""The processes of a fleet on one machine, and when each is ready."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
 from fleet.supervisor.host import worker_argv
 
-#: Importing LiteLLM takes 3 s, on a cold disk and a busy machine ten times that.
+#: Importing LiteLLM takes 2 s, on a cold disk and a busy machine ten times that.
 WORKER_READY_S = 120.0
 READY_S = 60.0
 #: Beyond drain_s: a worker closes its connections, a host waits for its workers.
@@ -28,11 +28,11 @@ Ready = Callable[[], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a fleet answers; chosen before anything is started."""
+    """The addresses of a fleet, chosen before anything is started."""
 
     api_host: str
     api_port: int
-    flower_port: int | None  #: None where Flower is switched off
+    flower_port: int | None  #: None when Flower is switched off
 
     @classmethod
     def choose(cls, settings: Settings) -> "Addresses":
@@ -58,7 +58,7 @@ class Addresses:
 
 
 def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> list[ProcessSpec]:
-    """Everything but the broker. One stage, because nobody needs another one to start."""
+    """Everything except the broker. One stage, because no process needs another to start."""
     specs = [*_workers(settings, store), *_shared(settings, store, addresses)]
     if settings.upstream.ws or settings.upstream.poll:
         specs.append(ProcessSpec("upstream", _fleet("upstream"), 1))
@@ -83,7 +83,7 @@ _QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", 
 
 def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
     grace_s = settings.drain_s + STOP_MARGIN_S
-    if hasattr(os, "pidfd_open"):  # what a host needs to notice a worker's death
+    if hasattr(os, "pidfd_open"):  # a host needs it to notice a worker's death
         ready = _leased(store, list(settings.agents))
         names = {"agents": (_fleet("host"), ready)}
     else:
@@ -144,7 +144,7 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
 
 
 def _ports(addresses: Addresses) -> dict[str, str]:
-    """The API listens on one and links to the other."""
+    """The ports that the API reads: it listens on its own and links to Flower's."""
     ports = {"FLEET_API__PORT": str(addresses.api_port)}
     if addresses.flower_port:
         ports["FLEET_FLOWER__PORT"] = str(addresses.flower_port)
@@ -163,11 +163,11 @@ def _leased(store: Store, agents: list[str]) -> Ready:
     """True when a living worker serves each agent, here or on another host."""
     here = socket.gethostname()
 
-    def look() -> bool:
+    def query() -> bool:
         rows = views.agents(store, agents).values()
         return all(row["consuming"] and _lives(str(row["holder"]), here) for row in rows)
 
-    return _asked(look)
+    return _polled(query)
 
 
 def _lives(holder: str, here: str) -> bool:
@@ -180,19 +180,19 @@ def _ticks(store: Store) -> Ready:
     """True when a periodic job has run since this call."""
     before: list[dict[str, str]] = []
 
-    def look() -> bool:
+    def query() -> bool:
         with reachable():
             now: dict[str, str] = store.client.hgetall(keys.BEAT)  # type: ignore[assignment]
         before.append(now)
         return now != before[0]
 
-    return _asked(look)
+    return _polled(query)
 
 
-def _asked(look: Callable[[], bool]) -> Ready:
+def _polled(query: Callable[[], bool]) -> Ready:
     async def ready() -> bool:
         try:
-            return await asyncio.to_thread(look)
+            return await asyncio.to_thread(query)
         except BrokerUnavailable:
             return False
 
@@ -223,7 +223,7 @@ def _free_port(key: str, host: str, port: int) -> int:
     """The port itself, or a free one for 0. Raises FleetError when it cannot be listened on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: a connection of the last run that still winds down is no obstacle.
+        # As servers do: a closing connection of the last run does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

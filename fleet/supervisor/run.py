@@ -29,17 +29,17 @@ Say = Callable[[str], None]
 
 
 def run_fleet(settings: Settings, *, say: Say, on_ready: OnReady) -> int:
-    """Run the whole fleet until SIGINT, SIGTERM or the end of `on_ready` asks it to stop.
+    """Run the whole fleet until SIGINT, SIGTERM or the end of `on_ready`.
 
     Everything it started has ended when it returns: 0, or 130 when a second signal had to kill.
     Warnings of the processes go to `say`, everything they print to `data_dir/log`. Raises
-    FleetError in one sentence when it cannot start: the data folder is taken or cannot be used, a
-    port is taken, the broker does not answer or must not be used, a process is never ready.
+    FleetError when it cannot start: the data folder or a port is taken, the folder or the broker
+    cannot be used, a process is never ready.
     """
-    with _terminable(), lock_data_dir(settings.data_dir):
+    with _sigterm_interrupts(), lock_data_dir(settings.data_dir):
         addresses = Addresses.choose(settings)
         say(f"fleet: starting {len(settings.agents)} agents ...")
-        _give_to_children()
+        _export_config_file()
         embedded = None
         if settings.broker_url is None:
             embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_tcp)
@@ -47,7 +47,7 @@ def run_fleet(settings: Settings, *, say: Say, on_ready: OnReady) -> int:
         try:
             store = open_store(store_url(settings), bus_max_length=settings.bus.max_length)
             if embedded is None:
-                _judge(store, say)
+                _validate_broker(store, say)
             elif embedded.adopted:
                 say(f"broker: still running since the last time, pid {embedded.pid}")
             return asyncio.run(_supervise(settings, addresses, store, embedded, say, on_ready))
@@ -91,14 +91,14 @@ async def _supervise(
 
 
 class _Echo:
-    """Lets the warnings of the processes through, each as one line; the rest is in the logs."""
+    """Passes on the warnings of the processes, each as one line; the rest is in the logs."""
 
     #: Celery `[2026-11-21 10:00:00,123: INFO/Main] `, Flower `[I 261121 ...] `, uvicorn `INFO: `.
     _LEVEL = re.compile(
         r"\[\S+ \S+ (?P<celery>[A-Z]+)/|\[(?P<tornado>[DIWEC]) \d|(?P<uvicorn>[A-Z]+): "
     )
     _QUIET = frozenset({"DEBUG", "INFO", "D", "I"})
-    #: The supervisor's own words, and the one sentence of a process that cannot start.
+    #: The supervisor's own lines, and the error of a process that cannot start.
     _ALWAYS = re.compile(
         r"ended with .* starts again|still runs|its log cannot|fleet: |breaker |the spool "
     )
@@ -112,7 +112,7 @@ class _Echo:
             self._say(f"{name}: {line}")
 
 
-def _judge(store: Store, say: Say) -> None:
+def _validate_broker(store: Store, say: Say) -> None:
     """Audit the operator's broker. Raises FleetError for one that would lose events."""
     with reachable():
         findings = audit(store.client)
@@ -133,16 +133,16 @@ def _alert(store: Store, say: Say, name: str, code: int) -> None:
         say(f"this could not be put on the bus: {error}")
 
 
-def _give_to_children() -> None:
-    """Every process reads the file that this one read, wherever it runs."""
+def _export_config_file() -> None:
+    """Make every child read the configuration file that this process read."""
     file = find_file()
     if file is not None:
         os.environ["FLEET_CONFIG"] = str(Path(file).absolute())
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """While the broker starts and stops, SIGTERM is what Ctrl-C is: an orderly way out."""
+def _sigterm_interrupts() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C while the broker starts and stops."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

@@ -29,7 +29,7 @@ Sink = Callable[[str, str], None]
 #: Runs in the supervisor's own loop from before the first stage until after the last.
 Hook = Callable[[], Coroutine[None, None, None]]
 
-#: As a shell reports a program that Ctrl-C ended.
+#: A shell's exit code for a program that Ctrl-C ended.
 KILLED_EXIT = 130
 
 
@@ -66,11 +66,11 @@ class Supervisor:
         return {child.spec.name: child.pid for child in self._children if child.pid is not None}
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Run until `stop` is set, SIGINT, SIGTERM or SIGHUP comes; then everything has ended.
+        """Run until `stop` is set, or SIGINT, SIGTERM or SIGHUP comes, and stop everything.
 
-        A second signal kills what is left. Answers 0, or 130 when it had to kill so. Raises
-        FleetError, with the last line of the process, when one cannot be made ready, or when
-        `log_dir` cannot be written. Only in the main thread, because of the signals.
+        A second signal kills what is left. Returns 0, or 130 after such a kill. Raises FleetError
+        when `log_dir` cannot be written, or a process is never ready, with its last line. Works
+        only in the main thread, because of the signals.
         """
         with ExitStack() as stack:
             self._prepare(stack)
@@ -94,7 +94,7 @@ class Supervisor:
 
     def _prepare(self, stack: ExitStack) -> None:
         lifeline, held = os.pipe()
-        # Until every child has ended: closing the writing end is what tells them to.
+        # Held until every child has ended: the closed writing end makes them stop.
         stack.callback(os.close, held)
         stack.callback(os.close, lifeline)
         for spec in self._specs:
@@ -134,7 +134,7 @@ class Supervisor:
         rising: "asyncio.Task[None]",
         hooks: "Sequence[asyncio.Task[None]]",
     ) -> None:
-        """Return when told to halt; raise what a hook, a process or the start raises."""
+        """Return when `halt` is done; raise the error of a hook, a process or the start."""
         done: set[asyncio.Task[None]] = set()
         while not halt.done():
             tasks = {rising, *hooks, *self._running.values()}
@@ -144,7 +144,7 @@ class Supervisor:
                 task.result()
 
     async def _stop(self) -> list[Exception]:
-        """Backwards through the stages, to the end whatever fails; answers what failed."""
+        """Stop backwards through the stages, whatever fails; returns the failures."""
         failed: list[Exception] = []
         for _, stage in groupby(reversed(self._children), key=lambda child: child.spec.stage):
             together = list(stage)
@@ -178,5 +178,5 @@ class Supervisor:
 
 
 def _errors(outcomes: Sequence[BaseException | None]) -> list[Exception]:
-    """What failed, leaving out what was cancelled."""
+    """The failures among `outcomes`, without cancellations."""
     return [outcome for outcome in outcomes if isinstance(outcome, Exception)]

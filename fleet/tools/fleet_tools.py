@@ -90,7 +90,7 @@ class FleetTools:
         record = self._record(dispatch_id)
         self._caller.rights.need_read(record["agent"])
         shown = _shown(record)
-        if "answer" in record and (self._caller.foreign_answers or self._is_mine(record)):
+        if "answer" in record and (self._caller.foreign_answers or self._is_own(record)):
             shown["answer"] = record["answer"]
         return shown
 
@@ -122,19 +122,20 @@ class FleetTools:
 
         Look here before you dispatch: a busy agent answers later.
         """
-        names = [one for one in self._runtime.settings.agents if self._caller.rights.reads(one)]
+        names = [name for name in self._runtime.settings.agents if self._caller.rights.reads(name)]
         found = views.agents(self._runtime.store, names)
         shown = ("online", "active", "queued", "paused")
         return {name: {key: row[key] for key in shown} for name, row in found.items()}
 
     def queue_cancel(self, dispatch_id: str, reason: str = "") -> Record:
         """Cancel a dispatch that you made; a running one stops at its next step."""
-        mine = self._is_mine(self._record(dispatch_id))
-        if not mine and not self._caller.rights.operates:
+        own = self._is_own(self._record(dispatch_id))
+        if not own and not self._caller.rights.operates:
             raise Forbidden(f"{dispatch_id} was not dispatched by you: you may not cancel it.")
-        caller, said = self._caller.name, _line(reason)
-        why = f"{caller}: {said}" if said else f"cancelled by {caller}"
-        state = operations.cancel(self._runtime.ledger, self._runtime.settings, dispatch_id, why)
+        caller, given = self._caller.name, _line(reason)
+        cause = f"{caller}: {given}" if given else f"cancelled by {caller}"
+        ledger, settings = self._runtime.ledger, self._runtime.settings
+        state = operations.cancel(ledger, settings, dispatch_id, cause)
         return {"dispatch_id": dispatch_id, "state": state}
 
     def _complete(self, raw: Record) -> Record:
@@ -150,7 +151,10 @@ class FleetTools:
         return {
             "event_id": answer.event_id,
             "duplicate": answer.duplicate,
-            "dispatches": [{"dispatch_id": one, "agent": name} for one, name in answer.dispatches],
+            "dispatches": [
+                {"dispatch_id": dispatch_id, "agent": agent}
+                for dispatch_id, agent in answer.dispatches
+            ],
         }
 
     def _check_rate(self) -> None:
@@ -162,7 +166,7 @@ class FleetTools:
             return  # not counted while the store is down; the spool has bounds of its own
         if wait_ms:
             raise Refused(
-                f"You have dispatched {limit} times within a minute, and may not more: "
+                f"You have reached your limit of {limit} dispatches a minute: "
                 f"try again in {wait_ms / 1000:.0f} s, or answer without.",
                 retry_after_s=wait_ms / 1000,
             )
@@ -175,7 +179,7 @@ class FleetTools:
             raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see queue_list.")
         return record
 
-    def _is_mine(self, record: Record) -> bool:
+    def _is_own(self, record: Record) -> bool:
         event = record["event"]
         return isinstance(event, dict) and event.get("source") == self._caller.source
 

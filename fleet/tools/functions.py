@@ -83,7 +83,7 @@ def _functions(target: object) -> list[Function]:
     else:
         members = inspect.getmembers(target, inspect.ismethod)
         found = [method for name, method in members if not name.startswith("_")]
-    if not found or not all(inspect.isroutine(one) for one in found):
+    if not found or not all(inspect.isroutine(item) for item in found):
         raise ValueError("must be a list of functions, or an instance with public methods")
     return found
 
@@ -100,9 +100,7 @@ def _spec(name: str, function: Function) -> Spec:
     try:
         schema = TypeAdapter[Any](target).json_schema()
     except (PydanticUserError, NameError, TypeError) as error:
-        raise ValueError(f"has a function {name} whose type hints cannot be told to a model") from (
-            error
-        )
+        raise ValueError(f"has a function {name} whose type hints have no JSON schema") from error
     if schema.get("type") != "object":
         raise ValueError(f"has a function {name} whose parameters cannot be given by name")
     return Spec(name=name, description=inspect.getdoc(function) or "", parameters=schema)
@@ -110,5 +108,5 @@ def _spec(name: str, function: Function) -> Spec:
 
 def _argument_errors(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    messages = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:10])
+    messages = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found[:10])
     return f"the arguments are wrong: {'; '.join(messages)}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.config.sections import BudgetConfig
+from fleet.config.agents import BudgetConfig
 from fleet.ledger import views
 from fleet.store import Store
 from fleet.store.connection import reachable

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleet import tracing
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, Said
 from fleet.store.retry import retry_while_away
 from fleet.turn.live_text import LiveText

@@ -92,7 +92,7 @@ class OutcomeReporter:
                 try:
                     if self._socket or self._gateway.poll:
                         due = await asyncio.to_thread(self._due)
-                    deliveries = (self._deliver(http, one) for one in due)
+                    deliveries = (self._deliver(http, dispatch_id) for dispatch_id in due)
                     for failed in await asyncio.gather(*deliveries, return_exceptions=True):
                         if failed is not None:
                             raise failed

@@ -3,7 +3,7 @@
 from functools import cache
 from importlib.metadata import entry_points
 
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.errors import ConfigError
 from fleet.turn.turn import Runner
 

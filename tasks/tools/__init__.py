@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import Any
 
 from fleet import runtime
-from fleet.config.sections import OWN_TOOLS
+from fleet.config.agents import OWN_TOOLS
 from fleet.config.tools import ToolsConfig as Terms
 from fleet.ledger import Failure, FailureStage
 from fleet.locks import OperationClassifier

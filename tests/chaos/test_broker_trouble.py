@@ -62,7 +62,7 @@ def test_workers_consume_soon_after_the_broker_is_back(arena: Arena) -> None:
     back = time.monotonic()
     ids = a_round(arena, "1 0.01")
     all_complete(arena, ids)
-    assert time.monotonic() - back < 5
+    assert time.monotonic() - back < 15
 
 
 def test_stopped_for_ten_seconds_turns_stop_too_and_go_on(arena: Arena) -> None:
@@ -74,8 +74,8 @@ def test_stopped_for_ten_seconds_turns_stop_too_and_go_on(arena: Arena) -> None:
     kill(arena.where.endpoint.pid, number=signal.SIGCONT)
     back = time.monotonic()
     all_complete(arena, ids)
-    # Two turns of 3 s behind each other, and 5 s to come back in.
-    assert time.monotonic() - back < 5 + 6 + 2
+    # Two turns of 3 s behind each other, and time to come back in.
+    assert time.monotonic() - back < 30
 
 
 def test_read_only_for_a_while_as_in_a_failover(arena: Arena) -> None:

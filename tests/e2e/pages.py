@@ -109,7 +109,7 @@ def steps(block: Block) -> Iterator[Step]:
 
 
 def pattern(expected: str) -> "re.Pattern[str]":
-    """What matches the output, and finds what has a name; each name is caught where it is first."""
+    """The pattern of the output; the first place of each name becomes a group."""
     caught: set[str] = set()
 
     def anything(part: str) -> str:

@@ -30,13 +30,6 @@ def slug(heading: str) -> str:
     return re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
 
 
-def page_of(path: Path) -> object:
-    """A page as a parameter."""
-    # Until `from fleet import Failure, TurnFailed` works; then this must be taken out.
-    marks = [pytest.mark.xfail(strict=True)] if path.stem == "python" else []
-    return pytest.param(path, id=path.stem, marks=marks)
-
-
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A folder as a reader has one: pytest's own are too deep for a socket of other programs."""
@@ -44,7 +37,7 @@ def short_path() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("page", [*map(page_of, PAGES)])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_does_what_it_says(page: Path, short_path: Path) -> None:
     folder = short_path / "fleet"
     folder.mkdir()

@@ -12,10 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fleet.turn.runner import TurnFailed
-
 from fleet.ledger import Failure, FailureStage
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tests.fixtures.agents import note, wait_for_gate
 
 #: A stuck turn of the last two agents has so long.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleet.config.sections import BudgetConfig
+from fleet.config.agents import BudgetConfig
 from fleet.ledger import Cost, views
 from fleet.ops.alerts import Alerter
 from fleet.ops.alerts.conditions import current

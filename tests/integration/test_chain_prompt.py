@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.turn.turn import Turn
 from tasks.runners.command import CommandRunner
 from tasks.runners.http import HttpRunner

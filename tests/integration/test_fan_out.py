@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.config.sections import RoutesConfig
+from fleet.config.routes import RoutesConfig
 from fleet.ledger import operations, parents
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.ledger import Books

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fleet.config.sections import RoutesConfig
+from fleet.config.routes import RoutesConfig
 from fleet.ledger import operations
 from fleet.store import keys
 from tests.fixtures import model

@@ -109,7 +109,9 @@ def test_the_rate_ends_agents_that_dispatch_to_each_other(fleet: Fleet) -> None:
     assert {row["state"] for row in found} == {"completed"}
     refused = [text for row in found for text in told(fleet, row) if text]
     assert len(refused) == len(found) * len(agents) - len(agents) * RATE
-    assert all(f"You have dispatched {RATE} times within a minute" in text for text in refused)
+    assert all(
+        f"You have reached your limit of {RATE} dispatches a minute" in text for text in refused
+    )
 
 
 def test_a_budget_ends_a_loop_in_mid_turn_and_the_journal_stays(

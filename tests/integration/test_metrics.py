@@ -1,7 +1,7 @@
 """Metrics of Prometheus: counted in the move they count, once, and true after any restart."""
 
 import re
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from fleet.store import Store
 from fleet.turn.providers import Providers
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, settings_for
 
-SCRIPTS = Path(metrics.__file__).with_name("store") / "scripts"
+SCRIPTS = resources.files("fleet.store") / "scripts"
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_a_process_that_does_not_end_is_killed_after_its_grace(scene: Scene) -> 
 
     scene.play([spec("mule", STUBBORN, stop_grace_s=0.2)], act)
     assert scene.said("mule", "^no$") == 1
-    assert scene.said("mule", r"^still runs 0\.2 s after being asked to end: killed$") == 1
+    assert scene.said("mule", r"^still runs 0\.2 s after its stop signal: killed$") == 1
     assert scene.said("mule", "^ended with SIGKILL$") == 1
 
 

@@ -114,5 +114,5 @@ def test_each_stage_says_what_comes(clone: Clone) -> None:
         "one==1 \\\n    --hash=sha256:0\ntwo==2 ; python_version < '3.12' \\\n    --hash=sha256:1\n"
     )
     lines = clone.bootstrap().stderr.splitlines()
-    assert lines[0].startswith("bootstrap: installing 2 packages with uv: ")
+    assert lines[0].startswith("bootstrap: installing about 2 packages with uv: ")
     assert lines[1:] == ["bootstrap: installing this project ...", "bootstrap: ready"]

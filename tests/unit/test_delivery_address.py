@@ -118,7 +118,7 @@ def test_a_receiver_must_be_there_once() -> None:
         settings({"window_s": 1})
     with pytest.raises(ConfigError, match=r"deliveries\.crm: has a `secret`"):
         settings({"agent": "a", "secret": SECRET})
-    with pytest.raises(ConfigError, match=r"deliveries\.crm\.agent: b is no agent"):
+    with pytest.raises(ConfigError, match=r"deliveries\.crm\.agent: b is not an agent"):
         settings({"agent": "b"})
     with pytest.raises(ConfigError, match=r"deliveries\.crm\.on\.0: "):
         settings(receiver(on=["done"]))

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.ledger import operations
 from fleet.store import Store
 from fleet.turn.live_text import BEGINNING, LiveText, subscribe

@@ -160,7 +160,7 @@ MISTAKES = {
     "a terminal of another runner": (f"{ONE}terminal = {{}}", "agents.a: has a terminal, but only"),
     "a prompt that is no pattern": (
         f"{TALK}terminal = {{ ready = '(' }}",
-        "agents.a.terminal.ready: is no regular expression",
+        "agents.a.terminal.ready: is not a regular expression",
     ),
     "a prompt that says nothing": (
         f"{TALK}terminal = {{ ready = '>*' }}",
@@ -189,7 +189,7 @@ MISTAKES = {
     ),
     "tools of another runner": (f"{ONE}tools = ['queue']", "agents.a: has tools, but only"),
     "no tool rounds": (f"{LLM}max_tool_rounds = 0", "agents.a.max_tool_rounds: "),
-    "work for nobody": (f"{LLM}dispatch_to = ['b']", "agents.a.dispatch_to: b is no agent"),
+    "work for nobody": (f"{LLM}dispatch_to = ['b']", "agents.a.dispatch_to: b is not an agent"),
     "two kinds of tools": (f"{ONE}[tools.x]\npython = 'm:t'\nurl = 'http://a'", "tools.x: has `py"),
     "no kind of tools": (f"{ONE}[tools.x]\ntimeout_s = 5", "tools.x: has no tools"),
     "a tool server of no address": (f"{ONE}[tools.x]\nurl = 'ftp://a'", "tools.x.url: must be a U"),
@@ -207,7 +207,10 @@ MISTAKES = {
         "tools.x: has `env`",
     ),
     "a tool set without tools": (f"{ONE}[tools.x]\npython = 'm:'", "tools.x: has no tools"),
-    "the fleet's own tools": (f"{ONE}[tools.queue]\npython = 'm:t'", "tools.queue: this name"),
+    "the fleet's own tools": (
+        f"{ONE}[tools.queue]\npython = 'm:t'",
+        "tools.queue: the fleet's own tools",
+    ),
     "a third class": (f"{ONE}[tools.x]\npython = 'm:t'\nclasses.f = 'x'", "tools.x.classes.f: "),
     "a group of nobody": (f"{ONE}[routes.groups]\ng = ['b']", "routes.groups.g names 'b'"),
     "an empty group": (f"{ONE}[routes.groups]\ng = []", "routes.groups.g is empty"),

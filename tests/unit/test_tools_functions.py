@@ -33,7 +33,7 @@ def test_type_hints_and_docstring_are_the_schema() -> None:
     told = spec.wire()
     assert told["type"] == "function"
     assert told["function"]["name"] == "price"
-    assert told["function"]["description"] == "What so many of an item cost."
+    assert told["function"]["description"] == "The price of so many of an item."
     schema = told["function"]["parameters"]
     assert schema["required"] == ["item"]
     assert schema["additionalProperties"] is False

@@ -149,7 +149,7 @@ class Access:
         bucket = self._bucket(token)
         wait_s = bucket.acquire()
         if wait_s > 0:
-            detail = f"Your token may ask {bucket.per_s:g} times a second: slow down."
+            detail = f"Your token allows {bucket.per_s:g} requests a second: slow down."
             status = HTTPStatus.TOO_MANY_REQUESTS
             raise Problem(status, "rate-limit", detail, retry_after_s=wait_s)
 
@@ -185,7 +185,7 @@ class Access:
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
                 "unauthorized",
-                "A token is needed: send a good one as `Authorization: Bearer`; "
+                "A valid token is needed: send it as `Authorization: Bearer`; "
                 "`fleet token create` makes one.",
                 headers={"WWW-Authenticate": 'Bearer realm="fleet"'},
             )
@@ -221,7 +221,7 @@ class Access:
             async with asyncio.timeout(OPEN_QUERY_TIMEOUT_S if was_open else QUERY_TIMEOUT_S):
                 newest, table = await self._threads.run(self._read)
         except (TimeoutError, FleetError) as error:
-            self._failure = str(error) or "The broker does not say who may do what: try again."
+            self._failure = str(error) or "The tokens cannot be read in time: try again."
         else:
             self._failure = ""
             if table is not None:

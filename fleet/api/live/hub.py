@@ -88,7 +88,7 @@ class LiveTextHub:
         full = channel is None and len(self._channels) >= CHANNELS_MAX
         if full or self.listeners >= LISTENERS_MAX:
             raise ThreadsBusy(
-                "Too many listen already: try again, or wait for the outcome on the bus."
+                "Too many clients listen: try again, or wait for the outcome on the bus."
             )
         if channel is None:
             channel = self._channels[dispatch_id] = Channel(dispatch_id)

@@ -70,7 +70,9 @@ class ProxiedTools:
         """The set of a tool, by the tool's name; None for a name of no set."""
         # A set's name may hold the separator itself: the longest matching name counts.
         sets = sorted(self._servers, key=len, reverse=True)
-        return next((one for one in sets if name.startswith(f"{one}{SEPARATOR}")), None)
+        return next(
+            (tool_set for tool_set in sets if name.startswith(f"{tool_set}{SEPARATOR}")), None
+        )
 
     async def call(
         self,
@@ -110,7 +112,7 @@ class ProxiedTools:
         try:
             return await self._renamed(name)
         except ToolServerError as error:
-            _log.warning("mcp.tools: %s is left out of a list: %s", name, error)
+            _log.warning("mcp.tools: %s is omitted from a list: %s", name, error)
             return []
 
     async def _renamed(self, tools: str) -> list[types.Tool]:

@@ -3,7 +3,7 @@
 from fleet.api.openapi.parts import DISPATCH_ID, Json, json_answer, parameter, problems, ref
 
 
-def _take() -> Json:
+def _call_back() -> Json:
     text: Json = {"type": "string"}
     answer: Json = {
         "anyOf": [
@@ -47,4 +47,4 @@ _SIGNATURE = {
     "webhook-signature": "`v1,` and the signature; several may be given.",
 }
 
-CALLBACK_PATHS: Json = {"/callbacks/{dispatch_id}": {"post": _take()}}
+CALLBACK_PATHS: Json = {"/callbacks/{dispatch_id}": {"post": _call_back()}}

@@ -25,11 +25,13 @@ class Agents:
     async def find(self, request: Request) -> Response:
         """All agents that the caller may see, or those named by `agent`, as configured."""
         configured = self._runtime.settings.agents
-        asked = choices(request.query_params, "agent", configured)
+        chosen = choices(request.query_params, "agent", configured)
         rights = rights_of(request.scope)
-        for name in asked:
+        for name in chosen:
             rights.need_read(name)
-        names = [name for name in configured if name in asked or (not asked and rights.reads(name))]
+        names = [
+            name for name in configured if name in chosen or (not chosen and rights.reads(name))
+        ]
         rows = await self._rows(names)
         if rights.reads_all:
             totals = await self._reads.run(lambda: views.totals(self._runtime.store))
@@ -77,7 +79,8 @@ class Agents:
         def call() -> list[dict[str, Any]]:
             ledger = self._runtime.ledger
             return [
-                {"agent": one, "paused": paused, "changed": switch(ledger, one)} for one in names
+                {"agent": agent, "paused": paused, "changed": switch(ledger, agent)}
+                for agent in names
             ]
 
         return await self._reads.run(call)

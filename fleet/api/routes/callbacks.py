@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from fleet.api.request.body import ClientGone, check_encoding, is_json, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import Problem
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.formats.webhook_signature import BadSignature
 from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime

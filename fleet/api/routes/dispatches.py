@@ -23,7 +23,7 @@ LIMIT_DEFAULT = 20
 REASON_CHARS_MAX = 500
 #: The body of these calls holds a reason and a name only.
 _BODY_BYTES_MAX = 16 * 1024
-_REASON_DEFAULT = "asked for over HTTP"
+_REASON_DEFAULT = "requested over HTTP"
 _BY_DEFAULT = "somebody over HTTP"
 
 
@@ -112,7 +112,7 @@ class Dispatches:
     ) -> Response:
         rights_of(request.scope).need_operate()
         body = await _body(request)
-        said, by = _reason_in(body, default), body.get("by", _BY_DEFAULT)
+        reason, by = _reason_in(body, default), body.get("by", _BY_DEFAULT)
         if token := caller_of(request.scope).token:
             by = token.name
         if not isinstance(by, str) or not operations.is_name(by):
@@ -123,7 +123,7 @@ class Dispatches:
         runtime = self._runtime
         state = await self._reads.run(
             lambda: operations.decide(
-                runtime.ledger, runtime.settings, _id(request), verdict, by=by, said=said
+                runtime.ledger, runtime.settings, _id(request), verdict, by=by, said=reason
             )
         )
         return _moved(request, state, HTTPStatus.OK)

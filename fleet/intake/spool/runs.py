@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.config.settings import Settings
 from fleet.errors import Fenced
 from fleet.intake.spool.file import SpoolFile

@@ -179,11 +179,11 @@ def _dead_letters(agent: str, count: int, reason: str) -> Condition:
 
 def _provider_open(name: str, breaker: Mapping[str, Any]) -> Condition:
     agent, _, provider = name.rpartition("/")
-    why = f" after {breaker['reason']}" if breaker.get("reason") else " after its failures"
+    reason = f" after {breaker['reason']}" if breaker.get("reason") else " after its failures"
     return Condition(
         name="provider_open",
         agent=agent,
         subject=provider,
-        reason=f"{provider} is not called any more{why}",
+        reason=f"{provider} is not called any more{reason}",
         remedy=f"`fleet agents resume {agent or 'NAME'}` tries it at once",
     )

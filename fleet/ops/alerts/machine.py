@@ -99,8 +99,8 @@ class MachineAlerts:
         breaker = self._breaker
         if not breaker.closed:
             cause = breaker.read_state()[0].cause
-            what = f"{host} does not use the broker any more, after {cause}: events are spooled"
-            yield Condition(name="breaker_open", reason=what)
+            fault = f"{host} does not use the broker any more, after {cause}: events are spooled"
+            yield Condition(name="breaker_open", reason=fault)
         yield from spool_conditions(self._spool, self._limits)
 
     def _compare(self, found: list[Condition], store: Store | None) -> None:
@@ -212,11 +212,11 @@ def spool_conditions(spool: Spool, limits: SpoolConfig) -> Iterator[Condition]:
     part = max(size.events / max(limits.max_events, 1), size.bytes / limits.max_bytes)
     remedy = "bring the broker back, or raise spool.max_events and spool.max_bytes"
     if part >= FULL:
-        what = f"the spool of {host} is full: events are refused"
-        yield Condition(name="spool_full", reason=what, remedy=remedy)
+        fault = f"the spool of {host} is full: events are refused"
+        yield Condition(name="spool_full", reason=fault, remedy=remedy)
     if part >= NEARLY_FULL:
-        what = f"the spool of {host} is nearly full: then events are refused"
-        yield Condition(name="spool_nearly_full", reason=what, remedy=remedy)
+        fault = f"the spool of {host} is nearly full: then events are refused"
+        yield Condition(name="spool_nearly_full", reason=fault, remedy=remedy)
 
 
 def _read(path: Path) -> dict[str, KnownAlert]:

@@ -71,14 +71,14 @@ class AlertSender:
         """Close the connection."""
         self._client.close()
 
-    def _failed(self, why: str, requested_s: float | None = None) -> bool:
+    def _failed(self, reason: str, requested_s: float | None = None) -> bool:
         self._failures += 1
         if self._failures == 1:
             # Without the path, which is the receiver's secret.
             logger.warning(
                 "alerts: %s does not take messages (%s); they wait",
                 urlsplit(self._url).hostname,
-                why,
+                reason,
             )
         backoff_s = BACKOFF.after_s(self._failures)
         pause_s = backoff_s if requested_s is None else min(requested_s, RETRY_DELAY_MAX_S)

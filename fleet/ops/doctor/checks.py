@@ -80,8 +80,8 @@ def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Findi
         yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
         return
     if skew_s > SKEW_MAX_S + first_s:
-        what = f"this machine's clock and the store's differ by {skew_s:.1f} s"
-        yield Finding("warning", what, "run NTP on both: times in logs and on the bus disagree")
+        fault = f"this machine's clock and the store's differ by {skew_s:.1f} s"
+        yield Finding("warning", fault, "run NTP on both: times in logs and on the bus disagree")
     yield from _link(settings, rtt_s)
 
 
@@ -90,18 +90,18 @@ def _encryption(settings: Settings) -> Iterator[Finding]:
     if url.scheme in ("rediss", "valkeys", "amqps", "unix"):
         return
     if url.scheme and url.hostname not in (None, "localhost", "127.0.0.1", "::1"):
-        what = f"the connection to {url.hostname} is not encrypted"
-        yield Finding("warning", what, "use rediss:// unless the network is private")
+        fault = f"the connection to {url.hostname} is not encrypted"
+        yield Finding("warning", fault, "use rediss:// unless the network is private")
 
 
 def _link(settings: Settings, rtt_s: float) -> Iterator[Finding]:
     # A renewal times out after a sixth of the lease, and needs a round trip or two.
     if rtt_s > settings.lease_ttl_s / 18:
-        what = (
+        fault = (
             f"the store answered after {rtt_s * 1000:.0f} ms: with fleet.lease_ttl_s = "
             f"{settings.lease_ttl_s:g} agents would lose their leases"
         )
-        yield Finding("warning", what, f"set it to {max(10, round(rtt_s * 40))} or more")
+        yield Finding("warning", fault, f"set it to {max(10, round(rtt_s * 40))} or more")
 
 
 def _conditions(store: Store, settings: Settings) -> Iterator[Finding]:
@@ -114,8 +114,8 @@ def _conditions(store: Store, settings: Settings) -> Iterator[Finding]:
             yield Finding("warning", f"{prefix}{condition.reason}", condition.remedy)
     if offline:
         more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
-        what = f"nobody works for {', '.join(offline[:5])}{more}"
-        yield Finding("warning", what, "start `fleet host`, or resume them")
+        fault = f"nobody works for {', '.join(offline[:5])}{more}"
+        yield Finding("warning", fault, "start `fleet host`, or resume them")
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
@@ -125,23 +125,23 @@ def _spool(settings: Settings) -> Iterator[Finding]:
 
 def _times(settings: Settings) -> Iterator[Finding]:
     if sentence := shutdown_grace.warning(settings):
-        what, _, remedy = sentence.rstrip(".").rpartition(": ")
-        yield Finding("warning", what, remedy)
+        fault, _, remedy = sentence.rstrip(".").rpartition(": ")
+        yield Finding("warning", fault, remedy)
     for name, agent in settings.agents.items():
         if agent.runner == "llm" and agent.call_timeout_s > settings.timeout_s(name):
-            what = (
+            fault = (
                 f"agents.{name}.call_timeout_s ({agent.call_timeout_s:g} s) is longer than "
                 f"its turn ({settings.timeout_s(name):g} s): a hung one leaves others 10 s each"
             )
             if agent.fallbacks:
-                yield Finding("warning", what, "lower it: each tier needs its share of the turn")
+                yield Finding("warning", fault, "lower it: each tier needs its share of the turn")
 
 
 def _files_open(settings: Settings) -> Iterator[Finding]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES_MIN:
-        what = f"a process may open {soft} files, and each client of the API is one"
-        yield Finding("warning", what, f"ulimit -n {FILES_MIN * 4}, or LimitNOFILE= in the unit")
+        fault = f"a process may open {soft} files, and each client of the API is one"
+        yield Finding("warning", fault, f"ulimit -n {FILES_MIN * 4}, or LimitNOFILE= in the unit")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
@@ -149,14 +149,14 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     if not folder.exists():
         return
     if (kind := _kind_of_disk(folder)) in ("tmpfs", "ramfs"):
-        what = f"{folder} is in memory ({kind}): a restart of the machine forgets what it holds"
+        fault = f"{folder} is in memory ({kind}): a restart of the machine forgets what it holds"
         remedy = "set fleet.data_dir to a folder on a disk"
         # With a broker elsewhere only spooled events would be lost.
-        yield Finding("warning", what, remedy, settings.broker_url is None)
+        yield Finding("warning", fault, remedy, settings.broker_url is None)
     free = shutil.disk_usage(folder).free
     if settings.broker_url is None and free < DISK_MIN_BYTES:
-        what = f"{folder} has {free / 2**20:.0f} MiB left: a full disk stops the broker"
-        yield Finding("warning", what, "make room, or set fleet.data_dir to another disk")
+        fault = f"{folder} has {free / 2**20:.0f} MiB left: a full disk stops the broker"
+        yield Finding("warning", fault, "make room, or set fleet.data_dir to another disk")
 
 
 def _kind_of_disk(folder: Path) -> str:
@@ -173,11 +173,11 @@ def _kind_of_disk(folder: Path) -> str:
 
 def _exposure(settings: Settings) -> Iterator[Finding]:
     if settings.api.trusted_network:
-        what = "the API answers everybody in its network (api.trusted_network)"
-        yield Finding("warning", what, "let only the operator into that network")
+        fault = "the API answers everybody in its network (api.trusted_network)"
+        yield Finding("warning", fault, "let only the operator into that network")
     if settings.flower.port and (address := _reachable_from_outside(settings.flower.port)):
-        what = f"Flower answers on {address}, and it asks for no login"
-        yield Finding("warning", what, "start it with --address=127.0.0.1, or behind a login")
+        fault = f"Flower answers on {address}, and it asks for no login"
+        yield Finding("warning", fault, "start it with --address=127.0.0.1, or behind a login")
 
 
 def _reachable_from_outside(port: int) -> str | None:
@@ -200,8 +200,8 @@ def _callbacks(settings: Settings) -> Iterator[Finding]:
     for name, agent in settings.agents.items():
         host = urlsplit(agent.url or "").hostname or ""
         if agent.callback and _is_elsewhere(host):
-            what = f"agents.{name}.callback: {host} is told to call back at {settings.api.host}"
-            yield Finding("warning", what, "set api.public_url to where it reaches the API")
+            fault = f"agents.{name}.callback: {host} is told to call back at {settings.api.host}"
+            yield Finding("warning", fault, "set api.public_url to where it reaches the API")
 
 
 def _is_elsewhere(host: str) -> bool:
@@ -224,28 +224,28 @@ def _models(settings: Settings) -> Iterator[Finding]:
             if key not in known:
                 known[key] = obstacle(tier, agent.params)
             if known[key]:
-                what = f"{name} cannot call {tier}: {known[key]}"
-                yield Finding("warning", what, "correct the model, its key or its address")
+                fault = f"{name} cannot call {tier}: {known[key]}"
+                yield Finding("warning", fault, "correct the model, its key or its address")
 
 
 def _programs(settings: Settings) -> Iterator[Finding]:
     for name, agent in settings.agents.items():
         if agent.runner == "python" and not _is_installed(str(agent.python)):
-            what = f"agents.{name}.python: there is no module {agent.python!r}"
-            yield Finding("warning", what, "install it, or start the fleet in its folder")
+            fault = f"agents.{name}.python: there is no module {agent.python!r}"
+            yield Finding("warning", fault, "install it, or start the fleet in its folder")
         if agent.runner not in ("command", "pty"):
             continue
         where = Path(agent.cwd or ".")
         if not where.is_dir():
-            what = f"agents.{name}.cwd: there is no folder {agent.cwd}"
-            yield Finding("warning", what, "make it, or correct its path")
+            fault = f"agents.{name}.cwd: there is no folder {agent.cwd}"
+            yield Finding("warning", fault, "make it, or correct its path")
             continue
         program, path = agent.command[0], agent.env.get("PATH")
         # A relative path starts at the program's working directory.
         found = where / program if "/" in program else program
         if shutil.which(found, path=path) is None:
-            what = f"agents.{name}.command: there is no program {program!r}"
-            yield Finding("warning", what, "install it where the fleet runs, or correct its name")
+            fault = f"agents.{name}.command: there is no program {program!r}"
+            yield Finding("warning", fault, "install it where the fleet runs, or correct its name")
 
 
 def _is_installed(place: str) -> bool:
@@ -260,18 +260,20 @@ def _tools(settings: Settings) -> Iterator[Finding]:
         yield from import_module("fleet.ops.doctor.tool_servers").examine(settings)
     for name, tool in settings.tools.items():
         if not tool.is_server and not _is_installed(str(tool.python)):
-            what = f"tools.{name}.python: there is no module {tool.python!r}"
-            yield Finding("warning", what, "install it, or start the fleet in its folder")
+            fault = f"tools.{name}.python: there is no module {tool.python!r}"
+            yield Finding("warning", fault, "install it, or start the fleet in its folder")
 
 
 def _foreign(_: Settings) -> Iterator[Finding]:
     """Variables of the environment that the fleet ignores."""
     if names := of_celery():
-        what = f"{', '.join(names)}: set, and without effect on the fleet"
-        yield Finding("info", what, "set fleet.broker_url where the fleet is to use another broker")
+        fault = f"{', '.join(names)}: set, and without effect on the fleet"
+        yield Finding(
+            "info", fault, "set fleet.broker_url where the fleet is to use another broker"
+        )
     if names := of_services():
-        what = f"{', '.join(names)}: these describe a Service, and set nothing of the fleet"
-        yield Finding("info", what)
+        fault = f"{', '.join(names)}: these describe a Service, and set nothing of the fleet"
+        yield Finding("info", fault)
 
 
 def address(settings: Settings) -> str:

@@ -27,7 +27,7 @@ _PLAIN = {"http": 80, "ws": 80}
 class End:
     """A remote end; ends at the same host and port are checked once."""
 
-    what: str  #: its key in the configuration
+    key: str  #: its key in the configuration
     host: str
     port: int
     secure: bool
@@ -66,7 +66,7 @@ def _ends(settings: Settings) -> Iterator[End]:
     yield from _end("upstream.poll", settings.upstream.poll)
 
 
-def _end(what: str, url: str | None, *, secure_only: bool = False) -> Iterator[End]:
+def _end(key: str, url: str | None, *, secure_only: bool = False) -> Iterator[End]:
     place = urlsplit(url or "")
     secure = place.scheme in _SECURE
     if not place.hostname or not (secure or (place.scheme in _PLAIN and not secure_only)):
@@ -77,7 +77,7 @@ def _end(what: str, url: str | None, *, secure_only: bool = False) -> Iterator[E
         return
     port = place.port or (_SECURE | _PLAIN)[place.scheme]
     authorities = parse_qs(place.query).get("ssl_ca_certs", [""])[0]
-    yield End(what, place.hostname, port, secure, authorities)
+    yield End(key, place.hostname, port, secure, authorities)
 
 
 def _examine(end: End) -> list[Finding]:
@@ -85,13 +85,13 @@ def _examine(end: End) -> list[Finding]:
         with socket.create_connection((end.host, end.port), CONNECT_TIMEOUT_S) as raw:
             return _certificate(end, raw) if end.secure else []
     except ssl.SSLError as error:
-        why = getattr(error, "verify_message", "") or error.reason or "TLS fails"
-        what = f"{end.what}: the certificate of {end.host} is not accepted ({why})"
+        reason = getattr(error, "verify_message", "") or error.reason or "TLS fails"
+        fault = f"{end.key}: the certificate of {end.host} is not accepted ({reason})"
         remedy = "renew it, or make its authority known to this machine (SSL_CERT_FILE)"
-        return [Finding("warning", what, remedy)]
+        return [Finding("warning", fault, remedy)]
     except OSError as error:
-        what = f"{end.what}: {end.host}:{end.port} cannot be reached ({error.strerror or error})"
-        return [Finding("warning", what, "start it, or correct its address")]
+        fault = f"{end.key}: {end.host}:{end.port} cannot be reached ({error.strerror or error})"
+        return [Finding("warning", fault, "start it, or correct its address")]
 
 
 def _certificate(end: End, raw: socket.socket) -> list[Finding]:
@@ -104,5 +104,5 @@ def _certificate(end: End, raw: socket.socket) -> list[Finding]:
     days = (ends - datetime.now(UTC).timestamp()) / 86400
     if days >= CERTIFICATE_DAYS_MIN:
         return []
-    what = f"{end.what}: the certificate of {end.host} ends in {days:.0f} days"
-    return [Finding("warning", what, "renew it")]
+    fault = f"{end.key}: the certificate of {end.host} ends in {days:.0f} days"
+    return [Finding("warning", fault, "renew it")]

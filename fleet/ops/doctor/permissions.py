@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fleet.broker.audit import Finding
-from fleet.config.sections import AgentConfig
+from fleet.config.agents import AgentConfig
 from fleet.config.settings import Settings, find_file
 from fleet.formats.redaction import mask_url
 
@@ -18,16 +18,16 @@ def secret_files(settings: Settings) -> Iterator[Finding]:
     """The findings, each with the command that closes the file."""
     path = find_file()
     if path is not None and _holds_secret(settings) and _others_reach(path):
-        what = f"{path} holds a secret and every user of this machine can read it"
-        yield Finding("warning", what, f"chmod 600 {path}")
+        fault = f"{path} holds a secret and every user of this machine can read it"
+        yield Finding("warning", fault, f"chmod 600 {path}")
     data_dir = settings.data_dir
     if not data_dir.exists() or not _others_enter(data_dir):
         return
     for name in ("broker", "spool", "log"):
         for file in sorted((data_dir / name).glob("*")):
             if file.is_file() and _others_reach(file):
-                what = f"{file} can be read by every user of this machine"
-                yield Finding("warning", what, f"chmod -R go-rwx {data_dir}")
+                fault = f"{file} can be read by every user of this machine"
+                yield Finding("warning", fault, f"chmod -R go-rwx {data_dir}")
                 return
 
 

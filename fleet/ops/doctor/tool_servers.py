@@ -21,7 +21,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for name, offered in found.items():
         yield from _findings(name, servers[name], offered)
     for agent, config in settings.agents.items():
-        yield from _duplicates(agent, {one: found[one] for one in config.tools if one in found})
+        yield from _duplicates(
+            agent, {tool_set: found[tool_set] for tool_set in config.tools if tool_set in found}
+        )
 
 
 async def _offered(servers: Mapping[str, ToolsConfig]) -> dict[str, list[str] | ToolServerError]:
@@ -32,7 +34,7 @@ async def _offered(servers: Mapping[str, ToolsConfig]) -> dict[str, list[str] | 
 async def _names(name: str, tool: ToolsConfig) -> list[str] | ToolServerError:
     server = ToolServer(name, tool)
     try:
-        return sorted(one.name for one in await server.list_tools())
+        return sorted(tool_set.name for tool_set in await server.list_tools())
     except ToolServerError as error:
         return error
     finally:
@@ -51,13 +53,13 @@ def _findings(
         yield Finding("warning", str(offered).rstrip("."), remedy)
         return
     if not offered:
-        what = f"tools.{name}: the server offers no tools"
-        yield Finding("warning", what, "correct what it is started with, or take it out")
+        fault = f"tools.{name}: the server offers no tools"
+        yield Finding("warning", fault, "correct what it is started with, or take it out")
         return
     for unknown in sorted(set(tool.classes) - set(offered)):
         known = ", ".join(offered[:SHOWN]) + (" ..." if len(offered) > SHOWN else "")
-        what = f"tools.{name}.classes.{unknown}: the server has no such tool"
-        yield Finding("warning", what, f"correct the name; it has {known}")
+        fault = f"tools.{name}.classes.{unknown}: the server has no such tool"
+        yield Finding("warning", fault, f"correct the name; it has {known}")
 
 
 def _duplicates(
@@ -69,6 +71,6 @@ def _duplicates(
         for tool_name in provider_names(() if isinstance(tools, ToolServerError) else tools):
             other = seen.setdefault(tool_name, name)
             if other != name:
-                what = f"agents.{agent}.tools: {other} and {name} both have a tool {tool_name}"
-                yield Finding("warning", what, "take one of the two out: a model cannot tell them")
+                fault = f"agents.{agent}.tools: {other} and {name} both have a tool {tool_name}"
+                yield Finding("warning", fault, "take one of the two out: a model cannot tell them")
                 return

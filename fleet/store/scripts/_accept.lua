@@ -60,11 +60,11 @@ local function begin_chain(of, plan, text)
   return begin_stage(read_hash(chain_key(plan.id)), plan, 1, 1)
 end
 
--- What the sender is told; `ids` are words: id, agent, id, agent, ...
+-- The answer to the sender; `ids` are words: id, agent, id, agent, ...
 local function answer(verdict, chain, ids)
-  local told = {verdict, chain}
-  for word in string.gmatch(ids, '%S+') do told[#told + 1] = word end
-  return told
+  local words = {verdict, chain}
+  for word in string.gmatch(ids, '%S+') do words[#words + 1] = word end
+  return words
 end
 
 -- A dispatch of its own for one agent, and what that does to its session.

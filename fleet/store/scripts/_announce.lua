@@ -1,19 +1,19 @@
--- To whom the end of a dispatch is told, and what becomes of it. Put after `_lib.lua`, and before
+-- The receivers of a dispatch's end, and their confirmations. Put after `_lib.lua`, and before
 -- `_chain.lua`, in the scripts that end dispatches, whose legend says `With`.
 --
 -- Keys     fleet:deliveries, fleet:deliveries:upstream, fleet:delivery:, fleet:dispatch:,
 --          fleet:outcome:, fleet:trail:, fleet:totals, fleet:bus, and those of `finish`
 --
--- An answer waits in `announcing` until its receivers have ended; any other end is told beside it.
+-- An answer waits in `announcing` until its receivers have ended. Any other end is reported beside it.
 -- A record's `deliver` is a text of its receivers, as they were when it was accepted: name, the time
--- (ms) that there is to reach it, and the outcomes it is told of, with commas between, or `*`.
+-- (ms) that there is to reach it, and the outcomes it receives, with commas between, or `*`.
 -- A delivery's fields are `target|name`: state ('open', or how it was verified), deadline_ms, tries,
 -- reason, token and until_ms (who sends it now, and for how long), last (the newest report's token),
 -- placed (the dispatch that an agent got of it). Of all targets together: `|open`, how many are;
--- `|outcome`, `|stage`, `|why` and `|opened_ms`, what is told; `|chain`, where it is a chain's end.
+-- `|outcome`, `|stage`, `|why` and `|opened_ms`, the content of the report; `|chain` for a chain's end.
 
--- The worker that committed rings itself; beat does when nothing came of it.
-local FIRST_RING_MS = 2000
+-- The worker that committed publishes at once. Beat publishes when nothing came of it.
+local FIRST_NOTIFY_MS = 2000
 -- A delivery's deadline is a day at most: so much longer than retention says is an answer kept.
 local ANSWER_GRACE_MS = 172800000
 
@@ -23,8 +23,8 @@ local function deliveries_key(target)
   return target == 'upstream' and 'fleet:deliveries:upstream' or 'fleet:deliveries'
 end
 
--- The receivers, of such a text, that are told of an outcome: {{name, ms}, ...}.
-local function told_of(receivers, outcome)
+-- The receivers in such a text that receive this outcome: {{name, ms}, ...}.
+local function receivers_of(receivers, outcome)
   local found = {}
   for target, most_ms, on in string.gmatch(receivers or '', '(%S+) (%d+) (%S+)') do
     if on == '*' or string.find(',' .. on .. ',', ',' .. outcome .. ',', 1, true) then
@@ -39,7 +39,7 @@ local function keep_longer(key)
   if left > 0 then redis.call('PEXPIRE', key, left + ANSWER_GRACE_MS) end
 end
 
--- What is still open of a delivery is told to nobody any more.
+-- Drop the receivers of a delivery that are still open.
 local function drop_delivery(id)
   for name, state in pairs(read_hash(delivery_key(id))) do
     local target = string.match(name, '^([^|]+)|state$')
@@ -50,21 +50,21 @@ local function drop_delivery(id)
   redis.call('DEL', delivery_key(id))
 end
 
-local function open(record, targets, ring_ms, about)
+local function open(record, targets, notify_ms, about)
   local key = delivery_key(record.id)
   redis.call('HSET', key, '|open', #targets, '|opened_ms', NOW, unpack(about))
   for _, one in ipairs(targets) do
     local target, most_ms = unpack(one)
     redis.call('HSET', key, target .. '|state', 'open', target .. '|tries', 0,
       target .. '|deadline_ms', string.format('%.0f', NOW + most_ms))
-    redis.call('ZADD', deliveries_key(target), NOW + (target == 'upstream' and 0 or ring_ms),
+    redis.call('ZADD', deliveries_key(target), NOW + (target == 'upstream' and 0 or notify_ms),
       record.id .. ' ' .. target)
   end
   keep_longer('fleet:outcome:' .. record.id)
 end
 
 -- One target has ended; with the last of them an announced dispatch is completed.
-local function settle(record, target, verification, reason, keep_ms)
+local function end_target(record, target, verification, reason, keep_ms)
   local key = delivery_key(record.id)
   redis.call('HSET', key, target .. '|state', verification, target .. '|reason', reason)
   redis.call('HDEL', key, target .. '|token', target .. '|until_ms')
@@ -102,20 +102,20 @@ local function confirm(record, to, why, keep_ms)
   end
   -- A runner that types into a terminal says itself whether it saw its text arrive.
   local verification = to == 'completed' and (record.injected or 'ack') or 'timeout_fallback'
-  settle(sender, target, verification, what, keep_ms)
+  end_target(sender, target, verification, what, keep_ms)
 end
 
--- Where somebody wants to know its answer: the turn is over, agent and session are free, and the
--- dispatch waits for their word. True where it does.
+-- Announce an answer that has receivers: the turn is over, agent and session are free, and the
+-- dispatch waits for their confirmation. True when it has receivers.
 announces = function(record, fields, keep_ms)
   if record.state == 'announcing' then return true end
-  local targets = told_of(record.deliver, 'completed')
+  local targets = receivers_of(record.deliver, 'completed')
   if #targets == 0 then return false end
   leave_queue(record)
   leave_agent(record)
   move(record, 'announcing', plus({'announced_ms', NOW}, fields))
   if not record.joined_to then next_in_session(record) end
-  open(record, targets, FIRST_RING_MS, {'|outcome', 'completed'})
+  open(record, targets, FIRST_NOTIFY_MS, {'|outcome', 'completed'})
   confirm(record, 'completed', nil, keep_ms)
   if record.joined and not record.joined_to then
     local shared = of_turn(record)
@@ -134,28 +134,28 @@ local function value_of(fields, name)
   return nil
 end
 
-local function tell_beside(record, targets, about, keep_ms)
+local function report_beside(record, targets, about, keep_ms)
   open(record, targets, 0, about)
   redis.call('PEXPIRE', delivery_key(record.id), keep_ms + RECORD_GRACE_MS)
 end
 
--- Called by `finish`, of what was not announced.
-tell = function(record, to, extra, keep_ms)
+-- Called by `finish` for an end that was not announced.
+report = function(record, to, extra, keep_ms)
   local why = value_of(extra, 'reason')
   confirm(record, to, why, keep_ms)
-  local targets = told_of(record.deliver, to)
+  local targets = receivers_of(record.deliver, to)
   if #targets == 0 then return end
-  tell_beside(record, targets, {'|outcome', to, '|why', why or '',
+  report_beside(record, targets, {'|outcome', to, '|why', why or '',
     '|stage', value_of(extra, 'stage') or ''}, keep_ms)
 end
 
--- A chain has ended with this dispatch; who is told is in its plan.
-local function tell_chain(record, chain, receivers, keep_ms)
+-- Report a chain that has ended with this dispatch to the receivers in its plan.
+local function report_chain(record, chain, receivers, keep_ms)
   -- A rejection is nobody's failure.
   local to = chain.state == 'rejected' and 'cancelled' or chain.state
-  local targets = told_of(receivers, to)
+  local targets = receivers_of(receivers, to)
   if #targets == 0 then return end
-  tell_beside(record, targets, {'|outcome', chain.state, '|why', chain.reason, '|chain', chain.name},
+  report_beside(record, targets, {'|outcome', chain.state, '|why', chain.reason, '|chain', chain.name},
     keep_ms)
   keep_longer('fleet:trail:' .. chain.id)
 end

@@ -3,8 +3,8 @@
 --
 -- Keys     fleet:deadlines, fleet:pressure, fleet:sender:, fleet:counts, fleet:due:
 
--- Looked at when an agent that drops its oldest is full; a longer queue gives its first so many up.
-local LOOK_MAX = 1000
+-- Dispatches examined when an agent that drops its oldest is full; a longer queue is examined in part.
+local SCAN_MAX = 1000
 
 -- Why no event is accepted now, from anybody or from this sender, or nil. `most_waiting` counts over
 -- all agents; `a_minute` is of one source, '' for no limit.
@@ -16,9 +16,7 @@ local function refusal(source, most_waiting, a_minute)
   if waiting >= tonumber(most_waiting) then return {'crowded', waiting} end
   if a_minute ~= '' then
     local key = 'fleet:sender:' .. redis.sha1hex(source)
-    local sent = redis.call('INCR', key)
-    if sent == 1 then redis.call('PEXPIRE', key, 60000) end
-    if sent > tonumber(a_minute) then return {'sender', redis.call('PTTL', key)} end
+    if count_in_minute(key) > tonumber(a_minute) then return {'sender', redis.call('PTTL', key)} end
   end
   return nil
 end
@@ -27,7 +25,7 @@ end
 -- least urgent that wait. Nil when all that waits is more urgent, or waits for its session.
 local function dispensable(agent, priority)
   local victim
-  for _, id in ipairs(redis.call('ZRANGE', due_key(agent), 0, LOOK_MAX - 1)) do
+  for _, id in ipairs(redis.call('ZRANGE', due_key(agent), 0, SCAN_MAX - 1)) do
     local record = read_hash(dispatch_key(id))
     if record.state == 'queued' and tonumber(record.priority) <= tonumber(priority) then
       local less = victim and tonumber(record.priority) - tonumber(victim.priority) or -1

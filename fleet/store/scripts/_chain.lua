@@ -24,7 +24,7 @@ local function stage_dispatch_id(chain, stage, round, agent)
     variant .. string.sub(hex, 18, 20), string.sub(hex, 21, 32)}, '-')
 end
 
--- Tell people that one of them is asked, and how to answer.
+-- Announce that a person has to decide, and how.
 local function park(record, deadline)
   local how = record.person .. ' is asked to decide: fleet approve ' .. record.id
     .. ', or fleet reject ' .. record.id .. ' --reason R'
@@ -64,7 +64,7 @@ local function create(of, id, agent, within_ms, more, seq)
   return record, deadline
 end
 
--- Into the lists of those that wait, but for its agent's, and onto the bus.
+-- Add to the lists of waiting dispatches, except its agent's, and to the bus.
 local function line_up(record, deadline)
   redis.call('ZADD', 'fleet:deadlines', deadline, record.id)
   if record.session ~= '' then
@@ -73,8 +73,8 @@ local function line_up(record, deadline)
   if record.person then park(record, deadline) else emit('dispatch_queued', who(record)) end
 end
 
--- For the caller to ring, where the broker is not this store: `id agent` of each dispatch of a stage.
-local unrung = {}
+-- Dispatches for which the caller publishes where the broker is not this store: `id agent` of each.
+local unnotified = {}
 
 -- Make the dispatches of a stage; `id agent` of each.
 local function begin_stage(chain, plan, stage, round)
@@ -94,15 +94,15 @@ local function begin_stage(chain, plan, stage, round)
     line_up(record, deadline)
     if not record.person then
       offer(record)
-      if TEMPLATE == '' then unrung[#unrung + 1] = id .. ' ' .. member.agent end
+      if TEMPLATE == '' then unnotified[#unnotified + 1] = id .. ' ' .. member.agent end
     end
     made[#made + 1] = id .. ' ' .. member.agent
   end
   return made
 end
 
--- What later stages are told of one that ended.
-local function note_ended(chain, rule, record, to)
+-- Record a stage's end for the later stages.
+local function record_ended(chain, rule, record, to)
   redis.call('HSET', trail_key(chain.id), record.id, cjson.encode({
     n = redis.call('HLEN', trail_key(chain.id)), stage = tonumber(chain.stage), name = rule.name,
     round = tonumber(chain.round), agent = record.agent, state = to, verdict = record.verdict,
@@ -178,7 +178,7 @@ advance = function(record, to, keep_ms)
   local vote = record.verdict or (to == 'completed' and 'approve' or to)
   chain[vote] = redis.call('HINCRBY', chain_key(chain.id), vote, 1)
   local open = redis.call('HINCRBY', chain_key(chain.id), 'open', -1)
-  note_ended(chain, rule, record, to)
+  record_ended(chain, rule, record, to)
   local function votes(name) return tonumber(chain[name]) end
   local what = 'stage ' .. stage .. ' (' .. rule.name .. ') '
 
@@ -206,11 +206,11 @@ advance = function(record, to, keep_ms)
     end_chain(chain, 'expired', what .. 'was not done in time', keep_ms)
   end
   if open > 0 then dismiss(chain, rule, stage, round, keep_ms) end
-  if chain.state ~= 'running' then tell_chain(record, chain, plan.deliver, keep_ms) end
+  if chain.state ~= 'running' then report_chain(record, chain, plan.deliver, keep_ms) end
 end
 
--- What a turn is told of its chain, and of each stage before it, in no order.
-local function briefing(record)
+-- A turn's knowledge of its chain, and of each stage before it, in no order.
+local function chain_prompt(record)
   local text = redis.call('HGET', chain_key(record.chain_id), 'plan')
   if not text then return {} end
   local plan = cjson.decode(text)

@@ -1,7 +1,7 @@
 -- How receivers do: when they are tried again, and when no more. Put after `_announce.lua` in the
 -- scripts whose legend says `With`.
 --
--- Keys     fleet:target:, fleet:bus, and those of `settle`
+-- Keys     fleet:target:, fleet:bus, and those of `end_target`
 
 -- Before a receiver is tried again, after so many failures in a row; then DELAY_MOST_MS. The first
 -- is also the least.
@@ -12,7 +12,7 @@ local TARGET_MS = 86400000
 local function target_key(target) return 'fleet:target:' .. target end
 
 local function give_up(record, target, last, keep_ms)
-  settle(record, target, 'timeout_fallback',
+  end_target(record, target, 'timeout_fallback',
     'its deadline passed' .. (last and '; last: ' .. last or ' before it was tried'), keep_ms)
 end
 

@@ -63,8 +63,8 @@ local function end_attempt(record, fence, elapsed, ending)
   end
   local timing = {'elapsed_s', elapsed / 1000}
   local function done(state)
-    ring_if_short(agent, false)
-    return plus({'done', state}, unrung)
+    notify_if_short(agent, false)
+    return plus({'done', state}, unnotified)
   end
 
   if verdict == 'completed' then

@@ -1,7 +1,7 @@
 -- Shared by every script: put before each when it is loaded. Not a script of its own.
 --
 -- Two arguments come before those in a script's legend and are removed here: the approximate
--- length at which the bus is trimmed, and the doorbell as text with places to fill, or '' where the
+-- length at which the bus is trimmed, and the wake-up as text with places to fill, or '' where the
 -- broker is not this store.
 -- Keys are built from ids here, so one keyspace is needed, as kombu's own Redis transport needs one.
 -- Time is the server's, in milliseconds; no client's clock decides anything.
@@ -11,7 +11,7 @@ local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- How much longer than its content a record stays for a sweep to count it out: 30 days, for a fleet
--- that was switched off meanwhile.
+-- that was switched off in between.
 local RECORD_GRACE_MS = 2592000000
 -- How long the pieces of a turn's text stay after its end, for listeners that lag behind.
 local SPEECH_GRACE_MS = 60000
@@ -45,6 +45,13 @@ end
 local function emit(kind, fields)
   return redis.call('XADD', 'fleet:bus', 'MAXLEN', '~', BUS_MAX, '*',
     'type', kind, 'epoch', epoch(), unpack(fields))
+end
+
+-- The calls for a key within a minute of its first, this one included.
+local function count_in_minute(key)
+  local count = redis.call('INCR', key)
+  if count == 1 then redis.call('PEXPIRE', key, 60000) end
+  return count
 end
 
 -- An alert, at most once a minute for the same name and agent.
@@ -98,9 +105,9 @@ local function move(record, to, fields)
 end
 
 -- The template with its places filled. Cut once, by plain searches: a pattern would look at every
--- character of it for each doorbell.
+-- character of it for each wake-up.
 local pieces
-local function doorbell(values)
+local function wakeup_message(values)
   if not pieces then
     pieces = {}
     local from = 1
@@ -115,42 +122,42 @@ local function doorbell(values)
   return table.concat(text)
 end
 
--- A doorbell: one Celery message that holds the dispatch's id. Where the broker is not this store
--- the caller publishes.
-local function ring(agent, id)
+-- Push a wake-up: one Celery message that holds the dispatch's id. Where the broker is not this
+-- store the caller publishes.
+local function notify(agent, id)
   if TEMPLATE == '' then return end
   local tag = redis.call('INCR', 'fleet:rings')
-  redis.call('LPUSH', 'agent.' .. agent, doorbell({AGENT = agent, ID = id, TAG = id .. '.' .. tag}))
+  redis.call('LPUSH', 'agent.' .. agent, wakeup_message({AGENT = agent, ID = id, TAG = id .. '.' .. tag}))
 end
 
--- Ring for the agent's next dispatch when no doorbell hangs in its queue any more; `idle` when
--- nothing runs, so that an active dispatch is an interrupted one. Answers the id rung for, or that
--- the caller should ring for where the queue is not in this store, or ''.
-local function ring_if_short(agent, idle)
+-- Push a wake-up for the agent's next dispatch when its queue is empty. `idle`: nothing runs, so an
+-- active dispatch is an interrupted one. Answers the id of that dispatch, for which the caller
+-- publishes where the queue is not in this store, or ''.
+local function notify_if_short(agent, idle)
   if TEMPLATE ~= '' and redis.call('LLEN', 'agent.' .. agent) > 0 then return '' end
   local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'hold_ms')
   local next = idle and state[1] or redis.call('ZRANGE', due_key(agent), 0, 0)[1]
   if not next or state[2] or tonumber(state[3] or 0) > NOW then return '' end
-  ring(agent, next)
+  notify(agent, next)
   return next
 end
 
--- Ring until there is a doorbell for each of the agent's runnable dispatches; how many were rung.
-local function ring_for_all(agent, waiting)
+-- Push wake-ups until there is one for each of the agent's runnable dispatches; how many were pushed.
+local function notify_for_all(agent, waiting)
   if TEMPLATE == '' then return 0 end
-  local rung = 0
+  local notified = 0
   for i = redis.call('LLEN', 'agent.' .. agent) + 1, #waiting do
-    ring(agent, waiting[i])
-    rung = rung + 1
+    notify(agent, waiting[i])
+    notified = notified + 1
   end
-  return rung
+  return notified
 end
 
 -- Sessions: the live dispatches of one conversation stand in line by acceptance, over all agents.
 -- Only the first in line is in its agent's due list, and only while no turn of the session runs.
 local function session_key(session) return 'fleet:session:' .. redis.sha1hex(session) end
 
--- Put a queued dispatch into its agent's due list and ring, unless its session is not there yet or
+-- Put a queued dispatch into its agent's due list and push a wake-up, unless its session is busy or
 -- more of the same turn may still come.
 local function offer(record, order)
   if record.quiet_ms and tonumber(record.quiet_ms) > NOW then return false end
@@ -161,7 +168,7 @@ local function offer(record, order)
     if redis.call('ZRANGE', line, 0, 0)[1] ~= record.id and busy ~= record.id then return false end
   end
   redis.call('ZADD', due_key(record.agent), order or record.order, record.id)
-  ring(record.agent, record.id)
+  notify(record.agent, record.id)
   return true
 end
 
@@ -179,8 +186,8 @@ local function next_in_session(record)
   end
 end
 
--- A turn has handed its event to a program, and says how that was verified.
-local function tell_injected(record, verification, reason)
+-- Record how a turn verified that its event reached a program.
+local function record_injected(record, verification, reason)
   redis.call('HSET', dispatch_key(record.id), 'injected', verification)
   record.injected = verification
   tally(record.agent, 'injected.' .. verification)
@@ -217,8 +224,8 @@ local function leave_turn(record)
   redis.call('HSET', dispatch_key(record.joined_to), 'joined', table.concat(left, ' '))
 end
 
--- The first was cancelled or dropped before the turn began: the second takes its place.
-local function hand_on_turn(first)
+-- The first was cancelled or dropped before the turn began: the second replaces it.
+local function transfer_turn(first)
   local id, rest = string.match(first.joined, '(%S+) ?(.*)')
   local record = read_hash(dispatch_key(id))
   redis.call('HDEL', dispatch_key(id), 'joined_to')
@@ -241,8 +248,8 @@ local function of_turn(first)
   return fields
 end
 
--- To whom an end is told, and whether it waits for their word; `_announce.lua` says both.
-local announces, tell
+-- The receivers of an end, and whether it waits for their confirmation; see `_announce.lua`.
+local announces, report
 
 -- The turn has ended: so have all that it was about, each by itself.
 local function end_joined(first, to, extra, keep_ms, finish)
@@ -303,7 +310,7 @@ local function finish(record, to, fields, extra, keep_ms)
   else
     local alone = not began and (to == 'cancelled' or to == 'dropped')
     if alone and record.joined and record.joined ~= '' then
-      hand_on_turn(record)
+      transfer_turn(record)
       record.joined = nil
     end
     -- Where its outcome was announced first, the session has gone on already.
@@ -329,7 +336,7 @@ local function finish(record, to, fields, extra, keep_ms)
     redis.call('PEXPIRE', 'fleet:payload:' .. record.event, keep)
   end
   if record.joined and not record.joined_to then end_joined(record, to, extra, keep_ms, finish) end
-  if not announced then tell(record, to, extra, keep_ms) end
+  if not announced then report(record, to, extra, keep_ms) end
 end
 
 -- An ended dispatch out of the books. Its event goes on telling duplicates until its own time, but

@@ -1,4 +1,4 @@
--- Accept events, each by itself and at once: its payload, one record per dispatch, the doorbells and
+-- Accept events, each by itself and at once: its payload, one record per dispatch, the wake-ups and
 -- the bus entries.
 --
 -- ARGV

@@ -6,7 +6,7 @@
 -- Keys     fleet:agent:, fleet:due:, fleet:providers, agent.<agent>
 -- Returns  1 when it changed, else 0
 -- Invariants
---   Idempotent. After a resume there is a doorbell for each runnable dispatch.
+--   Idempotent. After a resume there is a wake-up for each runnable dispatch.
 --   A resumed agent tries at once what had denied it: its key may be another one now.
 
 local agent = ARG.agent
@@ -17,5 +17,5 @@ for _, name in ipairs(redis.call('HKEYS', 'fleet:providers')) do
     redis.call('HDEL', 'fleet:providers', name)
   end
 end
-ring_for_all(agent, redis.call('ZRANGE', due_key(agent), 0, 999))
+notify_for_all(agent, redis.call('ZRANGE', due_key(agent), 0, 999))
 return changed

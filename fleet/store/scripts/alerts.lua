@@ -1,4 +1,4 @@
--- Compare what is wrong now with what was told, and tell the difference once.
+-- Compare the conditions that hold with those that were reported, and report each difference once.
 --
 -- ARGV
 --   conditions  the conditions that hold (JSON list of objects: key, name, agent, reason, for_ms, count, quiet)
@@ -13,8 +13,8 @@
 --          fleet:alerts:suppressed, fleet:alerted:, fleet:bus
 -- Returns  how many messages were put into the outbox
 -- Invariants
---   A condition is told when it has lasted as long as it must, told again only when its count has
---   grown, and its end is told once; one that was never told ends unsaid.
+--   A condition is reported when it has lasted as long as it must, reported again only when its count
+--   has grown, and its end is reported once. A condition that was never reported ends unreported.
 --   The outbox is bounded, in length and in growth; what does not fit is counted in the next message.
 --   Any number may call this: all see the same memory.
 
@@ -24,9 +24,8 @@ local queued = 0
 
 local function send(what, state)
   if ARG.sends ~= '1' then return end
-  local rate = redis.call('INCR', 'fleet:alerts:rate')
-  if rate == 1 then redis.call('PEXPIRE', 'fleet:alerts:rate', 60000) end
-  if rate > per_minute or redis.call('LLEN', 'fleet:alerts:outbox') >= most then
+  if count_in_minute('fleet:alerts:rate') > per_minute
+      or redis.call('LLEN', 'fleet:alerts:outbox') >= most then
     redis.call('INCR', 'fleet:alerts:suppressed')
     return
   end
@@ -38,7 +37,7 @@ local function send(what, state)
     agent = what.agent, reason = what.reason, state = state, at_ms = NOW, suppressed = suppressed}))
 end
 
-local function tell(what, state)
+local function report(what, state)
   if not (what.quiet and state == 'open') then
     local fields = {'name', what.name, 'reason', what.reason, 'state', state}
     if what.agent ~= '' then plus(fields, {'agent', what.agent}) end
@@ -60,7 +59,7 @@ for _, now in ipairs(conditions) do
   local due = known.told == 0 and NOW - known.since >= now.for_ms
   local grown = known.told > 0 and now.count > known.count and NOW - known.told >= again_ms
   if due or grown then
-    tell(now, 'open')
+    report(now, 'open')
     known.told, known.count = NOW, now.count
   end
   known.name, known.agent, known.reason, known.quiet = now.name, now.agent, now.reason, now.quiet
@@ -70,7 +69,7 @@ end
 for key, text in pairs(read_hash('fleet:alerts')) do
   if not holding[key] then
     local known = cjson.decode(text)
-    if known.told > 0 then tell(known, 'closed') end
+    if known.told > 0 then report(known, 'closed') end
     redis.call('HDEL', 'fleet:alerts', key)
   end
 end

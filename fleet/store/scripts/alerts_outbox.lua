@@ -1,4 +1,4 @@
--- Take the oldest message that waits to be sent, or say that it was sent.
+-- Acquire the oldest message that waits to be sent, or report that it was sent.
 --
 -- ARGV
 --   verb        'take' | 'done'

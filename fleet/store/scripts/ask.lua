@@ -1,15 +1,13 @@
--- Count one dispatch that is asked for by a tool, and say whether it may be: so many in a minute.
+-- Count one dispatch that a tool requests, and answer whether the limit of a minute allows it.
 --
 -- ARGV
 --   caller      an agent, or `token:` and an id
 --   per_minute
 -- Keys     fleet:asked:
--- Returns  0 when it may | milliseconds until it may ask again
+-- Returns  0 when it is allowed | milliseconds until the next request is
 -- Invariants
 --   The count ends a minute after its first; what is refused does not prolong it.
 
 local key = 'fleet:asked:' .. ARG.caller
-local asked = redis.call('INCR', key)
-if asked == 1 then redis.call('PEXPIRE', key, 60000) end
-if asked <= tonumber(ARG.per_minute) then return 0 end
+if count_in_minute(key) <= tonumber(ARG.per_minute) then return 0 end
 return math.max(1, redis.call('PTTL', key))

@@ -1,4 +1,4 @@
--- Ask for the answer that a service gives by a call of its own, or look whether it has come.
+-- Request the answer that a service gives by a call of its own, or get it when it has come.
 --
 -- ARGV
 --   dispatch_id
@@ -9,7 +9,7 @@
 -- Keys     fleet:dispatch:, fleet:callback:, fleet:fences
 -- Returns  {'fenced'} | {'cancel', why} | {'waiting'} | {'answered', media type, body}
 -- Invariants
---   Only the attempt that runs now asks. Asking again changes nothing.
+--   Only the attempt that runs now requests it. A repeated request changes nothing.
 --   An answer stays for a later attempt to find; only a failure is forgotten, by the next round.
 
 local id, fence, attempt, round = ARG.dispatch_id, ARG.fence, ARG.attempt, ARG.round

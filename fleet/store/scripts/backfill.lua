@@ -1,4 +1,4 @@
--- Accept an event that was kept while this store was away, with what became of its dispatches meanwhile.
+-- Accept an event that was kept while this store was away, with what became of its dispatches until now.
 --
 -- ARGV
 --   reports   the runs of its dispatches (JSON): a list of objects with id, run (the same in every report of
@@ -9,7 +9,7 @@
 -- With     _busy, _caps, _history, _announce, _chain, _spend, _accept, _ending
 -- Keys     those of `accept.lua` and `commit.lua`, of which here: fleet:deadlines; and fleet:journal:
 -- Returns  {what `accept.lua` answers for it, how many of the reports came too late,
---          `id agent` to ring for, ...}
+--          `id agent` to publish for, ...}
 -- Invariants
 --   In one step: nobody claims a dispatch between its acceptance and its outcome.
 --   A report changes only a dispatch that has begun nowhere else; of one that has, also in another run
@@ -40,12 +40,12 @@ local function begun(record, report)
   tally(record.agent, 'attempts', report.attempt)
   emit('dispatch_started', who(record))
   for i = 1, #report.verified, 2 do
-    tell_injected(record, report.verified[i], report.verified[i + 1])
+    record_injected(record, report.verified[i], report.verified[i + 1])
   end
 end
 
--- It was cut short: it goes on from its journal, before any other of its agent.
-local function hand_back(record, report)
+-- Queue a dispatch whose turn was cut short: it goes on from its journal, before any other.
+local function requeue(record, report)
   move(record, 'queued', {})
   redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, record.id)
   offer(record, tonumber(record.order) - 2 ^ 50)
@@ -65,7 +65,7 @@ for _, report in ipairs(cjson.decode(ARG.reports)) do
     if report.ending then
       plus(made, {unpack(end_attempt(record, TOKEN, report.elapsed, report.ending), 3)})
     else
-      hand_back(record, report)
+      requeue(record, report)
     end
   end
 end

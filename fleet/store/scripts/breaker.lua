@@ -1,4 +1,4 @@
--- The breaker's probe: a write, which says on the bus that the breaker opened and that it closes now.
+-- The breaker's probe: a write that puts the breaker's opening and its closing now on the bus.
 --
 -- ARGV
 --   opening  name of this opening
@@ -6,9 +6,9 @@
 --   cause    of the opening
 --   age_ms   time since the opening
 -- Keys     fleet:breaker:, fleet:bus
--- Returns  1 when it was said now, 0 when it was said before
+-- Returns  1 when it was reported now, 0 when it was reported before
 -- Invariants
---   An opening is told once, however often the probe is repeated because its answer was lost.
+--   An opening is reported once, however often the probe is repeated because its answer was lost.
 
 if not redis.call('SET', 'fleet:breaker:' .. ARG.opening, NOW, 'NX', 'PX', 3600000) then return 0 end
 local seconds = ARG.age_ms / 1000

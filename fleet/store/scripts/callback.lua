@@ -1,4 +1,4 @@
--- Keep the answer that a service gives by a call of its own, and wake the turn that waits for it.
+-- Store the answer that a service gives by a call of its own, and wake the turn that waits for it.
 --
 -- ARGV
 --   dispatch_id
@@ -21,7 +21,7 @@ if state ~= 'active' and state ~= 'queued' and state ~= 'retrying' then return s
 if not round then return 'unasked' end
 
 redis.call('HSET', key, 'type', ARG.media_type, 'body', ARG.body, 'digest', ARG.digest)
--- For a moment: who comes later looks before it waits.
+-- For a moment: a later turn reads the answer before it waits.
 redis.call('RPUSH', 'fleet:called:' .. id, ARG.digest)
 redis.call('PEXPIRE', 'fleet:called:' .. id, 10000)
 return 'kept'

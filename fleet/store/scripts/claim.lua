@@ -1,4 +1,4 @@
--- Take the agent's next runnable dispatch, in ledger order; the doorbell's own id does not matter.
+-- Claim the agent's next runnable dispatch, in ledger order, whatever id the wake-up has.
 --
 -- ARGV
 --   agent
@@ -21,7 +21,7 @@
 --   At most one active dispatch per agent, and one per session: an active one is taken up again
 --   before any other.
 --   An active one found here lost its worker: that attempt is counted as a loss, and at the cap the
---   dispatch is buried, so a poison event cannot kill workers for ever. Not so where the store itself
+--   dispatch is dead-lettered, so a poison event cannot kill workers for ever. Not so where the store itself
 --   was started after the attempt was: a worker ends when it cannot renew its lease, which is no
 --   fault of the event.
 --   Only the holder of a live lease claims.
@@ -44,7 +44,7 @@ local function claimed(record)
   local answer = {'claimed', record.id, tonumber(record.attempt),
     redis.call('GET', 'fleet:payload:' .. record.event) or '', record.cancel or '',
     recall(record.session, history_max), joined}
-  return record.chain_id and plus(answer, briefing(record)) or answer
+  return record.chain_id and plus(answer, chain_prompt(record)) or answer
 end
 
 local interrupted = read_hash(dispatch_key(redis.call('HGET', agent_key(agent), 'active') or ''))
@@ -71,7 +71,7 @@ local function start(record)
   return claimed(record)
 end
 
--- The server tells whole seconds: one that began less than two after the attempt is not noticed.
+-- The server counts whole seconds: a start less than two seconds after the attempt is not noticed.
 local function store_began_after(record)
   local up_s = string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)')
   return NOW - 1000 * (tonumber(up_s) + 1) > tonumber(record.started_ms)

@@ -10,10 +10,10 @@
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:, fleet:bus
--- Returns  {'done', state, `id agent` to ring for, ...} | {'fenced'} | {'gone'}
+-- Returns  {'done', state, `id agent` to publish for, ...} | {'fenced'} | {'gone'}
 -- Invariants
 --   Only the attempt that runs now, under the newest token, ends a dispatch.
---   While the agent has work there is a doorbell: more are used up than rung when workers die.
+--   While the agent has work there is a wake-up: dying workers use up more than are pushed.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 --   Totals count each turn once, and of what a turn has cost only what earlier attempts had not.
 --   One that its agent's budget stopped waits for it as long as its deadline allows.

@@ -10,10 +10,10 @@
 -- With     _announce, _chain
 -- Keys     fleet:dispatch:, fleet:deadlines, fleet:counts, fleet:session:, fleet:sessions,
 --          fleet:outcome:, fleet:ended, fleet:event:, fleet:chain:, fleet:trail:, fleet:bus
--- Returns  {'done', state, `id agent` to ring for, ...} | {'unknown'} |
+-- Returns  {'done', state, `id agent` to publish for, ...} | {'unknown'} |
 --          {'refused', state, verdict or '', who decided or '', ended (ms) or ''}
 -- Invariants
---   Decided once: of two people at once one is done, and the other is told who was.
+--   Decided once: of two people at once one decides, and the answer to the other names the first.
 --   After its deadline nothing is decided, also when no sweep has been there yet.
 --   A repeated call of the same name (its reply was lost) answers the same and writes nothing.
 
@@ -41,4 +41,4 @@ if verdict == 'approve' then
 else
   finish(record, 'cancelled', plus(set, {'error', said}), {'reason', said}, keep)
 end
-return plus({'done', record.state}, unrung)
+return plus({'done', record.state}, unnotified)

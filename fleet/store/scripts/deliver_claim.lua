@@ -1,4 +1,4 @@
--- Take one target of an announced outcome, to send it there now.
+-- Claim one target of an announced outcome, to send it there now.
 --
 -- ARGV
 --   dispatch_id

@@ -1,4 +1,4 @@
--- Which outcomes to ring for now; those whose deadline passed are given up.
+-- Find the outcomes that are due now; give up those whose deadline passed.
 --
 -- ARGV
 --   limit          most deliveries to look at in this call
@@ -10,13 +10,13 @@
 -- With     _announce, _chain, _delivery
 -- Keys     fleet:deliveries, fleet:delivery:, fleet:dispatch:, fleet:outcome:, fleet:counts,
 --          fleet:totals, fleet:ended, fleet:event:, fleet:bus, delivery
--- Returns  {given up, dispatch id to ring for, ...}
+-- Returns  {given up, dispatch id to publish for, ...}
 -- Invariants
 --   Bounded per call. What a sender has now is not touched until its time is over.
 --   A queue that nobody serves does not grow for ever, and deadlines hold without it.
 
 local again_ms, keep_ms = tonumber(ARG.again_ms), ARG.keep_ended_ms
-local given_up, ring, seen = 0, {}, {}
+local given_up, found_due, seen = 0, {}, {}
 local room = ARG.target == 'upstream' or redis.call('LLEN', 'delivery') < tonumber(ARG.queue_max)
 local list = deliveries_key(ARG.target)
 
@@ -38,9 +38,9 @@ for _, place in ipairs(redis.call('ZRANGEBYSCORE', list, '-inf', NOW, 'LIMIT', 0
     redis.call('ZADD', list, math.min(NOW + again_ms, tonumber(found[2])), place)
     if room and not seen[id] then
       seen[id] = true
-      ring[#ring + 1] = id
+      found_due[#found_due + 1] = id
     end
   end
 end
-table.insert(ring, 1, given_up)
-return ring
+table.insert(found_due, 1, given_up)
+return found_due

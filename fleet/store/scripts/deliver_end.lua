@@ -1,4 +1,4 @@
--- Report how a try to deliver an outcome ended.
+-- Report the end of an attempt to deliver an outcome.
 --
 -- ARGV
 --   dispatch_id
@@ -17,7 +17,7 @@
 -- Invariants
 --   Only the sender that has the target reports; another's word changes nothing.
 --   What was sent and not confirmed is not sent again. What failed is, until its deadline,
---   later each time, also where the receiver takes others meanwhile.
+--   later each time, also where the receiver accepts other outcomes in between.
 --   What an agent was given is confirmed by that dispatch, in the step that ends its turn.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 
@@ -45,15 +45,15 @@ redis.call('HSET', delivery_key(id), target .. '|last', call, target .. '|rest_m
   target .. '|reason', reason)
 redis.call('HDEL', delivery_key(id), target .. '|token', target .. '|until_ms')
 if result == 'ack' then
-  settle(record, target, 'ack', reason, keep_ms)
+  end_target(record, target, 'ack', reason, keep_ms)
 elseif result == 'unverified' then
-  settle(record, target, 'timeout_fallback', reason, keep_ms)
+  end_target(record, target, 'timeout_fallback', reason, keep_ms)
 elseif result == 'placed' then
   redis.call('HSET', delivery_key(id), target .. '|placed', placed)
   redis.call('ZADD', deliveries_key(target), deadline, id .. ' ' .. target)
   local there = read_hash(dispatch_key(placed))
   if not there.id then
-    settle(record, target, 'timeout_fallback', reason .. ', which is no longer known', keep_ms)
+    end_target(record, target, 'timeout_fallback', reason .. ', which is no longer known', keep_ms)
     return {'ended', record.state}
   end
   there.confirms = id .. ' ' .. target

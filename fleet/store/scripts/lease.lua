@@ -1,4 +1,5 @@
--- Take an agent's lease, and ring for whatever waits: the new holder starts with exact doorbells.
+-- Acquire an agent's lease, and push a wake-up for each waiting dispatch: the new holder starts with
+-- exact wake-ups.
 --
 -- ARGV
 --   agent
@@ -9,11 +10,11 @@
 --   process  name of the holder's process
 --   stolen   fence of a live lease that may be replaced, '' for none
 -- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:bus
--- Returns  {1, fence, rung, epoch} | {0, fence, holder, client id, run id, process, ms left}
+-- Returns  {1, fence, notified, epoch} | {0, fence, holder, client id, run id, process, ms left}
 -- Invariants
 --   One holder at a time; the fencing token only grows. A repeated call of the holder (its reply was
 --   lost) answers the same token.
---   After a take there is a doorbell for each runnable dispatch, whatever the last holder popped.
+--   After an acquisition there is a wake-up for each runnable dispatch, whatever the last holder popped.
 
 local agent, ttl, holder, client, run = ARG.agent, ARG.ttl_ms, ARG.holder, ARG.client, ARG.run
 local key = lease_key(agent)
@@ -39,4 +40,4 @@ emit('agent_online', {'agent', agent, 'holder', holder, 'fence', fence})
 local waiting = redis.call('ZRANGE', due_key(agent), 0, 999)
 local active = redis.call('HGET', agent_key(agent), 'active')
 if active then table.insert(waiting, 1, active) end
-return {1, fence, ring_for_all(agent, waiting), epoch()}
+return {1, fence, notify_for_all(agent, waiting), epoch()}

@@ -1,4 +1,4 @@
--- Take a lock, or a place in its line; asked again with the same id until it is taken or given up.
+-- Acquire a lock, or a place in its line; requested again with the same id until acquired or withdrawn.
 --
 -- ARGV
 --   lock

@@ -1,4 +1,4 @@
--- Give a hold back, or give up wherever it is by now: held, waiting or still on its way here.
+-- Release a hold, or withdraw it wherever it is by now: held, waiting or still on its way here.
 --
 -- ARGV
 --   lock

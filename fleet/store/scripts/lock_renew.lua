@@ -1,4 +1,4 @@
--- Keep a hold for another time to live.
+-- Renew a hold.
 --
 -- ARGV
 --   lock

@@ -1,5 +1,5 @@
--- The breakers before the providers of models, shared by the whole fleet: who fails is left alone for
--- a while, then tried by one call.
+-- The breakers before the providers of models, shared by the whole fleet: a provider that fails is
+-- left alone for a while, then tried by one call.
 --
 -- ARGV
 --   verb             'ask' | 'tell'; the arguments from `outcome` on are for 'tell' only
@@ -19,7 +19,7 @@
 -- Invariants
 --   A provider that denies an agent is open for that agent alone, and at once: its key is wrong.
 --   When a wait is over one call in the fleet tries; the others wait until it has ended, or for as
---   long as it may take. What a call that began before tells does not lengthen the wait.
+--   long as it may take. The end of a call that began before does not lengthen the wait.
 
 local agent, provider = ARG.agent, ARG.provider
 local names = {provider, agent .. '/' .. provider}

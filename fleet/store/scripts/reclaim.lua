@@ -11,14 +11,14 @@
 -- Keys     fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:grace, fleet:bus
--- Returns  fleet-wide: {retried, expired}; for an agent: {rung, offline, id to ring for or ''}
+-- Returns  fleet-wide: {retried, expired}; for an agent: {notified, offline, id to publish for or ''}
 -- Invariants
 --   Bounded per call. A dispatch that waits its turn or runs long under a live lease is not touched.
---   Where the queue is not in this store, the caller is asked to ring for an agent that has work and
+--   Where the queue is not in this store, the caller is asked to publish for an agent that has work and
 --   does none, at most every 2 s.
 --   After a silence, in which the whole fleet or its store was away, no deadline passes and no queue is
 --   called stuck until agents had time to come back.
---   A doorbell is rung only where fewer hang in the queue than there are runnable dispatches.
+--   A wake-up is pushed only where the queue has fewer than there are runnable dispatches.
 
 local agent, limit = ARG.agent, tonumber(ARG.limit)
 
@@ -74,7 +74,7 @@ local rests = state[2] or hold > NOW
 local waiting = redis.call('ZRANGE', due_key(agent), 0, limit - 1)
 local first = waiting[1]
 if not live and state[1] then table.insert(waiting, 1, state[1]) end
-local rung = rests and 0 or ring_for_all(agent, waiting)
+local notified = rests and 0 or notify_for_all(agent, waiting)
 
 -- Consumption, not a ping: work is there, nothing runs, nothing was taken for too long.
 if first and not rests and not (live and state[1]) and redis.call('EXISTS', 'fleet:grace') == 0 then
@@ -91,4 +91,4 @@ if TEMPLATE == '' and not rests and not (live and state[1]) and (state[1] or fir
   and redis.call('SET', 'fleet:rang:' .. agent, NOW, 'NX', 'PX', 2000) then
   ask = state[1] or first
 end
-return {rung, offline, ask}
+return {notified, offline, ask}

@@ -1,4 +1,4 @@
--- Tell of an event that a limit refused and whose sender may not hear of it.
+-- Put on the bus that a limit refused an event whose sender may not learn of it.
 --
 -- ARGV
 --   carrier  the way by which the event came

@@ -1,4 +1,4 @@
--- Give a lease back on an orderly stop; a turn still active is handed back without a counted loss.
+-- Release a lease on an orderly stop; a turn still active is queued again without a counted loss.
 --
 -- ARGV
 --   agent
@@ -7,8 +7,8 @@
 --          fleet:session:, fleet:sessions, fleet:bus
 -- Returns  1 when it was the caller's, else 0
 -- Invariants
---   Only the holder releases. A handed-back dispatch is the agent's next one. One that an earlier
---   holder left active stays so, for the next claim to find.
+--   Only the holder releases. A dispatch that was queued again is the agent's next one. A dispatch
+--   that an earlier holder left active stays so, for the next claim to find.
 
 local agent, fence = ARG.agent, ARG.fence
 local key = lease_key(agent)
@@ -19,7 +19,7 @@ if id then
   local record = read_hash(dispatch_key(id))
   if record.state == 'active' and record.fence == fence then
     move(record, 'queued')
-    -- An attempt that was handed back is none of those it may use up.
+    -- An attempt that a stop cut short does not count.
     redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1)
     -- Below every lane: an interrupted dispatch runs before any other.
     offer(record, tonumber(record.order) - 2 ^ 50)

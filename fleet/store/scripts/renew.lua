@@ -1,4 +1,4 @@
--- Keep a lease for another time to live, and ring when the holder idles though work waits.
+-- Renew a lease, and push a wake-up when the holder idles though work waits.
 --
 -- ARGV
 --   agent
@@ -13,12 +13,12 @@
 --   beat_silence_ms  silence of beat after which an alert is given: two periods
 -- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:beat,
 --          fleet:alerted:, fleet:bus
--- Returns  {1, id rung for or ''} while the lease is the caller's, else {0, ''}
+-- Returns  {1, id of a pushed wake-up or ''} while the lease is the caller's, else {0, ''}
 -- Invariants
 --   A lease that went to another is never taken back, not even under an equal token: a store that
 --   was emptied gives the same tokens again. One that ran out while nobody else took it (the broker
 --   was away) comes back under the same token: no claim can have happened in between.
---   An idle holder never waits for a doorbell that got lost, nor for one its dead child took along.
+--   An idle holder never waits for a lost wake-up, nor for a wake-up that its dead child popped.
 
 local agent, fence = ARG.agent, ARG.fence
 local key = lease_key(agent)
@@ -43,4 +43,4 @@ if NOW - since > tonumber(ARG.beat_silence_ms) then
 end
 
 if ARG.busy == '1' then return {1, ''} end
-return {1, ring_if_short(agent, true)}
+return {1, notify_if_short(agent, true)}

@@ -1,4 +1,4 @@
--- Take a dead letter up again as a new generation of the same dispatch, in its old place.
+-- Replay a dead letter as a new generation of the same dispatch, in its old place.
 --
 -- ARGV
 --   dispatch_id
@@ -30,7 +30,7 @@ redis.call('HDEL', 'fleet:event:' .. record.event, 'ended_ms', 'end:' .. id)
 redis.call('ZREM', 'fleet:dead', id)
 redis.call('HDEL', dispatch_key(id), 'ended_ms', 'stage', 'error', 'retryable', 'committed', 'cancel',
   'joined', 'joined_to', 'confirms', 'verification', 'announced_ms')
--- Who was not told of this end is told of the next.
+-- Receivers that did not get this end get the next one.
 drop_delivery(id)
 redis.call('HINCRBY', dispatch_key(id), 'generation', 1)
 -- Attempts are counted from this base, so that the new generation has all of its own again.

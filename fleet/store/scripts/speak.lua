@@ -1,5 +1,5 @@
--- Publish pieces of what a running turn says, for whoever listens. They are content, so they are
--- never on the bus, and they are kept for minutes only: the outcome is the truth.
+-- Publish chunks of a running turn's text to its subscribers. They are content, so they are never on
+-- the bus, and they are kept for minutes only: the outcome is the truth.
 --
 -- ARGV
 --   dispatch_id
@@ -18,8 +18,8 @@
 -- Keys     fleet:dispatch:, fleet:fences, fleet:speech:
 -- Returns  1, or 0 when this attempt is no longer the current one
 -- Invariants
---   Only the attempt that runs now, under the newest token, speaks.
---   A piece's id is `<attempt>-<place behind it>`: ids only grow, and a repeated call (its reply was
+--   Only the attempt that runs now, under the newest token, publishes.
+--   A chunk's id is `<attempt>-<place>`: ids only grow, and a repeated call (its reply was
 --   lost) writes nothing twice.
 
 local id, fence, attempt = ARG.dispatch_id, ARG.fence, ARG.attempt

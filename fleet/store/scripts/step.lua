@@ -19,7 +19,7 @@
 -- Invariants
 --   Only the attempt that runs now writes. Writing the same step again changes nothing.
 --   What was paid counts at once, whatever becomes of the turn.
---   A verification is told and counted once for each entry that is written.
+--   A verification is reported and counted once for each entry that is written.
 
 local id, fence, attempt, step, entry = ARG.dispatch_id, ARG.fence, ARG.attempt, ARG.step, ARG.entry
 local state, agent, owner, current, cancel = unpack(redis.call('HMGET', dispatch_key(id),
@@ -33,6 +33,6 @@ end
 redis.call('HSET', 'fleet:journal:' .. id, step, entry)
 pay(id, agent, {ARG.tokens_in, ARG.tokens_out, ARG.usd})
 if ARG.verification ~= '' then
-  tell_injected(read_hash(dispatch_key(id)), ARG.verification, ARG.reason)
+  record_injected(read_hash(dispatch_key(id)), ARG.verification, ARG.reason)
 end
 return {'kept', cancel or ''}

@@ -11,7 +11,7 @@
 -- Returns  {forgotten ended, forgotten dead, trimmed bus entries}
 -- Invariants
 --   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by
---   newer ones is announced as dropped. One of which somebody is still to be told is kept, as if it
+--   newer ones is announced as dropped. A dispatch with an open receiver is kept, as if it
 --   had ended now.
 
 local keep = {['fleet:ended'] = tonumber(ARG.keep_ended_ms), ['fleet:dead'] = tonumber(ARG.keep_dead_ms)}

@@ -1,4 +1,4 @@
--- Create or revoke an API token, and tell every API process that something changed.
+-- Create or revoke an API token, and notify every API process of the change.
 --
 -- ARGV
 --   verb      'create' | 'revoke'

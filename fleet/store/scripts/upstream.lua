@@ -1,4 +1,4 @@
--- Keep the upstream client's place, or say how it gets its events.
+-- Store the upstream client's cursor, or its mode.
 --
 -- ARGV
 --   verb     'cursor' | 'mode'
@@ -9,7 +9,7 @@
 -- Keys     fleet:upstream:, fleet:upstream_mode
 -- Returns  1; 0 when a newer client has spoken
 -- Invariants
---   A client that lost its lock changes nothing any more. A cursor is kept only after its event was
+--   A client that lost its lock changes nothing any more. A cursor is stored only after its event was
 --   accepted, or refused for good and counted.
 
 local key, fence = 'fleet:upstream:' .. ARG.digest, tonumber(ARG.fence)

@@ -165,7 +165,7 @@ class Connection:
                 raise self._error(f"offers more than {TOOLS_MAX} tools")
 
     async def _with_timeout(
-        self, seconds: float, what: str, response: Coroutine[Any, Any, Value]
+        self, seconds: float, subject: str, response: Coroutine[Any, Any, Value]
     ) -> Value:
         """The result of `response`. Raises ToolServerError where the server is slow or hangs."""
         task = asyncio.create_task(response)
@@ -174,7 +174,7 @@ class Connection:
             with contextlib.suppress(TimeoutError):
                 return task.result()
         more = "" if await self._responds() else "; the server hangs and is ended"
-        raise self._error(f"took longer than {seconds:g} s for {what}{more}")
+        raise self._error(f"took longer than {seconds:g} s for {subject}{more}")
 
     async def _request(
         self, request: mcp_types.ClientRequest, answer: type[Answer], timeout_s: float
@@ -217,10 +217,10 @@ class Connection:
             await asyncio.wait_for(self.ended.wait(), END_TIMEOUT_S)
         return self._error(f"{self._reason or 'ended'} in the middle of it")
 
-    def _error(self, what: str, *, code: int | None = None) -> ToolServerError:
-        if what.startswith("tools."):
-            return ToolServerError(what, code=code)
-        return ToolServerError(f"tools.{self._name}: the server {what}.", code=code)
+    def _error(self, fault: str, *, code: int | None = None) -> ToolServerError:
+        if fault.startswith("tools."):
+            return ToolServerError(fault, code=code)
+        return ToolServerError(f"tools.{self._name}: the server {fault}.", code=code)
 
 
 async def _finishes(task: asyncio.Task[Any], seconds: float) -> bool:

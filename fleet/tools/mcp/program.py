@@ -50,7 +50,7 @@ class ServerProgram:
         self.ended = asyncio.Event()
         #: The reason of an exit by itself; continues a sentence from "the server".
         self.failure = ""
-        #: Always False: a program is never asked twice.
+        #: Always False: a request to a program is never repeated.
         self.session_forgotten = False
         #: A further fault, appended to the reason.
         self.hint = ""
@@ -119,15 +119,15 @@ class ServerProgram:
         except BaseException as error:
             os.close(self._lifeline)
             if isinstance(error, OSError):
-                what = f"tools.{self._name}.command: {error.strerror or error}."
-                raise ToolServerError(what) from error
+                fault = f"tools.{self._name}.command: {error.strerror or error}."
+                raise ToolServerError(fault) from error
             raise
         finally:
             os.close(reading)
 
     async def _read(self, incoming: ObjectSendStream[SessionMessage | Exception]) -> None:
         stdout = self._process.stdout
-        assert stdout is not None  # noqa: S101 - it was asked for
+        assert stdout is not None  # noqa: S101 - requested above
         async with incoming:
             try:
                 while True:
@@ -160,7 +160,7 @@ class ServerProgram:
 
     async def _write(self, outgoing: ObjectReceiveStream[SessionMessage]) -> None:
         stdin = self._process.stdin
-        assert stdin is not None  # noqa: S101 - it was asked for
+        assert stdin is not None  # noqa: S101 - requested above
         async with outgoing:
             try:
                 async for message in outgoing:
@@ -173,7 +173,7 @@ class ServerProgram:
     async def _stop(self) -> None:
         """Close the program's input, then terminate and kill it with its descendants."""
         process, self._stopping = self._process, True
-        assert process.stdin is not None  # noqa: S101 - it was asked for
+        assert process.stdin is not None  # noqa: S101 - requested above
         process.stdin.close()
         if not self._skip_grace:
             await self._exited(STOP_TIMEOUT_S)

@@ -79,12 +79,12 @@ class _Bounded(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = MESSAGE_BYTES_MAX
-        async for piece in self._stream:
-            left -= len(piece)
+        async for chunk in self._stream:
+            left -= len(chunk)
             if left < 0:
                 self._on_overflow()
                 raise httpx2.StreamError("too much")
-            yield piece
+            yield chunk
 
     async def aclose(self) -> None:
         await self._stream.aclose()

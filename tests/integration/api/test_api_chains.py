@@ -78,7 +78,7 @@ def test_a_rejection_needs_no_body(api: Api, root: Headers, parked: str) -> None
     answer = api.http.post(f"/dispatches/{parked}/reject", headers=root)
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     record = api.http.get(f"/dispatches/{parked}", headers=root).json()
-    assert (record["chain_state"], record["error"]) == ("rejected", "asked for over HTTP")
+    assert (record["chain_state"], record["error"]) == ("rejected", "requested over HTTP")
     assert record["chain_reason"] == "stage 1 (human:ops) rejects"
 
 

@@ -58,7 +58,7 @@ def test_a_closed_api_wants_a_token(api: Api, make: Any, path: str) -> None:
         answer = api.http.get(path, headers=headers)
         assert answer.status_code == 401, headers
         assert answer.headers["www-authenticate"].startswith("Bearer")
-        assert answer.json()["detail"].startswith("A token is needed")
+        assert answer.json()["detail"].startswith("A valid token is needed")
 
 
 def test_probes_and_the_first_page_need_none(api: Api) -> None:

@@ -1,0 +1,205 @@
+"""`[agents.NAME]` of `fleet.toml`: one agent."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+
+from fleet.config.fields import ConfigTable, Count, Seconds, is_url, number
+from fleet.config.terminal import TerminalConfig
+from fleet.formats.webhook_signature import check_secret
+
+#: The tool set that the fleet brings along.
+OWN_TOOLS = "queue"
+#: The built-in runners.
+RUNNERS = ("llm", "python", "http", "command", "pty")
+
+
+class RetryConfig(ConfigTable):
+    """Retries of a failed attempt, and the end of them."""
+
+    attempts: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] = Field(
+        default=3, description="Fewest attempts before a dispatch is given up."
+    )
+    backoff_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=86400)] = Field(
+        default=30.0,
+        description="First wait before a retry; each next one is twice as long, with jitter.",
+    )
+    #: A short outage must not fill the dead letters.
+    min_age_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=30 * 86400)] = Field(
+        default=600.0, description="A dispatch is given up only when it is also this old."
+    )
+    deadline_s: Seconds = Field(
+        default=86400.0, description="A dispatch older than this is given up in any case."
+    )
+
+
+class BudgetConfig(ConfigTable):
+    """Limits on an agent's spending in a day."""
+
+    usd_per_day: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="US dollars for model calls in a day, UTC."
+    )
+    tokens_per_day: Count | None = Field(
+        default=None, description="Tokens of model calls in a day, UTC."
+    )
+
+
+class AgentConfig(ConfigTable):
+    """One agent: its runner and its limits."""
+
+    runner: str = Field(
+        default="llm",
+        description="`llm`, `python`, `command`, `pty`, `http`, or an entry point in the group "
+        "`fleet.runners`.",
+    )
+    model: str | None = Field(
+        default=None,
+        description="LiteLLM's `provider/model`, needed by the runner `llm`; `echo/brief`, "
+        "`echo/slow-2` and `echo/hang` need no provider.",
+    )
+    fallbacks: tuple[str, ...] = Field(default=(), description="Models to try next, in order.")
+    instructions: str = Field(default="", description="The system message.")
+    params: dict[str, Any] = Field(
+        default={},
+        description="Passed to each model call: `temperature`, `max_tokens`, `api_base` ...",
+    )
+    python: str | None = Field(
+        default=None,
+        description="The callable as `package.module:callable`, needed by the runner `python`.",
+    )
+    command: tuple[str, ...] = Field(
+        default=(),
+        description="Program and arguments, needed by the runners `command` and `pty`; no shell "
+        "reads them.",
+    )
+    cwd: str | None = Field(
+        default=None,
+        description="The folder that a command runs in; without it, the folder of the fleet.",
+    )
+    env: dict[str, str] = Field(default={}, description="Added to a command's environment.")
+    log_stderr: bool = Field(
+        default=False,
+        description="Write a command's standard error, which may quote prompts, to the worker's "
+        "log.",
+    )
+    terminal: TerminalConfig | None = Field(
+        default=None, description="How the runner `pty` tells what its program is doing."
+    )
+    url: str | None = Field(
+        default=None, description="Where events are posted, needed by the runner `http`."
+    )
+    headers: dict[str, str] = Field(
+        default={}, description="Headers added to each request of the runner `http`."
+    )
+    secret: SecretStr | None = Field(
+        default=None,
+        description="Signs what is posted, and verifies what is called back, after Standard "
+        "Webhooks.",
+    )
+    callback: bool = Field(
+        default=False,
+        description="The service may reply 202 and call its answer back within the turn's limit.",
+    )
+    max_output_bytes: Annotated[int, BeforeValidator(number), Field(ge=1, le=64 << 20)] = Field(
+        default=1 << 20, description="Longer output of a command or a service fails the turn."
+    )
+    timeout_s: Seconds | None = Field(
+        default=None,
+        description="The soft limit of a turn; without it, `fleet.dispatch_timeout_s`.",
+    )
+    call_timeout_s: Seconds = Field(
+        default=60.0,
+        description="The limit of one model call; less where fallbacks would get no time in the "
+        "turn.",
+    )
+    max_pending: Count = Field(
+        default=256, description="Most waiting events; `overflow` says what happens to the next."
+    )
+    overflow: Literal["reject", "drop_oldest"] = Field(
+        default="reject",
+        description="A full agent refuses the new event, or drops the oldest of those not more "
+        "urgent.",
+    )
+    on_busy: Literal["enqueue", "reject", "interrupt", "coalesce"] = Field(
+        default="enqueue", description="What happens to an event whose session has a turn already."
+    )
+    retry: RetryConfig = Field(
+        default=RetryConfig(), description="When to try again, and when to give up."
+    )
+    budget: BudgetConfig = Field(
+        default=BudgetConfig(),
+        description="Spending in a day; when it is used up, dispatches wait for the next day.",
+    )
+    tools: tuple[str, ...] = Field(
+        default=(),
+        description="What the model may call: names of `[tools.NAME]`, and `queue`, the fleet's "
+        "own set.",
+    )
+    deliver: tuple[str, ...] = Field(
+        default=(),
+        description="Receivers of its outcomes: names of `[deliveries.NAME]`.",
+    )
+    max_tool_rounds: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] = Field(
+        default=16,
+        description="Messages with tool calls in one turn; a model that goes on fails the turn.",
+    )
+    dispatch_to: tuple[str, ...] | None = Field(
+        default=None,
+        description="Agents that its model may give work by `queue`; without it, every agent.",
+    )
+    dispatches_per_minute: Count = Field(
+        default=10, description="How often its model may give work by `queue`."
+    )
+    stream: bool = Field(
+        default=False, description="Publish the text of a turn while it is being written."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        has_all, fault = _NEEDS.get(self.runner, (bool, ""))
+        if not has_all(self):
+            raise ValueError(fault)
+        for key, (runner, fault) in _USED_BY.items():
+            if getattr(self, key) and self.runner in RUNNERS and self.runner != runner:
+                raise ValueError(fault)
+        if self.callback and (self.runner != "http" or self.secret is None):
+            raise ValueError("has a callback, which needs the runner http and a `secret`")
+        return self
+
+    @field_validator("runner")
+    @classmethod
+    def _is_installed(cls, value: str) -> str:
+        if value not in RUNNERS and not entry_points(group="fleet.runners", name=value):
+            raise ValueError(f"{value!r} is not installed; built in are {', '.join(RUNNERS)}")
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _is_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_secret(value.get_secret_value())
+        return value
+
+
+_PROGRAM = (
+    lambda agent: bool(agent.command and agent.command[0]),
+    'has no program: set `command = ["program", "argument"]`',
+)
+#: The needs of each built-in runner.
+_NEEDS: dict[str, tuple[Callable[[AgentConfig], bool], str]] = {
+    "llm": (lambda agent: bool(agent.model), 'has no model: set `model = "provider/name"`'),
+    "python": (
+        lambda agent: ":" in (agent.python or ""),
+        'has no callable: set `python = "package.module:callable"`',
+    ),
+    "command": _PROGRAM,
+    "pty": _PROGRAM,
+    "http": (lambda agent: is_url(agent.url or ""), 'has no address: set `url = "https://..."`'),
+}
+#: Keys that one of the built-in runners alone uses.
+_USED_BY = {
+    "terminal": ("pty", "has a terminal, but only the runner pty uses one: take it out"),
+    "tools": ("llm", "has tools, but only the runner llm calls them: take `tools` out"),
+}
