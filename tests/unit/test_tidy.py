@@ -315,3 +315,63 @@ def test_nothing_names_this_machine_or_a_registry() -> None:
         for hit in PRIVATE.finditer(path.read_text(encoding="utf-8", errors="replace"))
     }
     assert not found
+
+
+#: First words that make a docstring half a sentence.
+NO_BEGINNING = {"What", "Who", "Where", "Whether", "Of", "That", "So", "Else"}
+
+#: Words of a private language; the standard ones are in `docs/concepts/words.md`.
+PRIVATE_WORDS = re.compile(
+    r"\b(doorbells?|shelters?|couriers?|tellers?|takers?|lingering|put aside|hand-over"
+    r"|hand(?:s|ed)? over)\b",
+    re.IGNORECASE,
+)
+
+#: Everything with docstrings.
+WRITTEN = [
+    *files(".py", under=ROOT / "fleet"),
+    *files(".py", under=ROOT / "routing"),
+    *files(".py", under=ROOT / "tasks"),
+    *files(".py", under=ROOT / "tests"),
+]
+
+
+def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Each docstring of a file, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and (text := ast.get_docstring(node)):
+            yield node.body[0].lineno, text
+
+
+def test_a_docstring_begins_with_a_verb_or_a_noun_phrase() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
+        for path in WRITTEN
+        for line, text in docstrings(ast.parse(path.read_bytes()))
+        if text.replace("'", " ").split()[0] in NO_BEGINNING
+    }
+    assert not found
+
+
+def test_no_docstring_uses_a_word_of_a_private_language() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{line}: {hit[0]}"
+        for path in WRITTEN
+        for line, text in docstrings(ast.parse(path.read_bytes()))
+        if (hit := PRIVATE_WORDS.search(text))
+    }
+    assert not found
+
+
+def test_names_are_words_of_the_field() -> None:
+    """A defined name that holds a private word; the names on the wire are literals."""
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}"
+        for path in WRITTEN
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and PRIVATE_WORDS.search(re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", node.name))
+    }
+    assert not found
