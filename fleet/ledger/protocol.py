@@ -128,7 +128,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HandOver:
+class ImportedEvent:
     """An event that was accepted before the ledger had it, that many seconds ago."""
 
     event: Event

@@ -13,7 +13,16 @@ from fleet.ledger.arguments import Arguments, dollars
 from fleet.ledger.chained import read_position
 from fleet.ledger.history import recalled, written
 from fleet.ledger.payload import read_payload
-from fleet.ledger.protocol import NOTHING, Accepted, Answer, Claim, Cost, Ending, HandOver, Ledger
+from fleet.ledger.protocol import (
+    NOTHING,
+    Accepted,
+    Answer,
+    Claim,
+    Cost,
+    Ending,
+    ImportedEvent,
+    Ledger,
+)
 from fleet.ledger.states import State
 from fleet.store import Store, keys
 from fleet.store.calls import AcceptCall, BackfillCall, ClaimCall, CommitCall, StepCall
@@ -175,7 +184,7 @@ class ValkeyLedger(Ledger):
             if self.publisher:
                 self.publisher(agent, dispatch_id)
 
-    def import_spooled(self, batch: Sequence[HandOver]) -> int:
+    def import_spooled(self, batch: Sequence[ImportedEvent]) -> int:
         """Accept events that the spool accepted, with their runs; a known event is skipped.
 
         No event is refused, neither for `max_pending` nor for a busy session. Answers how many of

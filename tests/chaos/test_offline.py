@@ -55,7 +55,7 @@ class Outage:
         self.folder.joinpath("api.json").unlink()
 
     def ran_here(self) -> int:
-        """How many turns have ended from the spool, and wait to be handed over."""
+        """The number of turns that ended offline and wait for their import."""
         return int(self.sender.gate().get("direct", {}).get("ended", 0))
 
     def runs(self, count: int) -> None:

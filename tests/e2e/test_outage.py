@@ -73,7 +73,7 @@ def post(here: Place, event_id: str, to: str = "echo") -> str:
     return str(answer.json()["dispatches"][0]["dispatch_id"])
 
 
-def all_handed_over(here: Place) -> None:
+def all_imported(here: Place) -> None:
     wait_until(lambda: here.fleet("health", "--json").json["g4"]["spooled"] == 0, 60)
 
 
@@ -92,7 +92,7 @@ def test_what_was_accepted_outlives_commands_that_come_and_go_and_a_kill_of_ever
     accepted += [post(here, f"{to}-last", to) for to in TWO]
     here.kill_everything()
     here.up()
-    all_handed_over(here)
+    all_imported(here)
     for dispatch_id in accepted:
         wait_until(lambda one=dispatch_id: here.state(one) == "completed", 30)  # type: ignore[misc]
 
@@ -107,7 +107,7 @@ def test_an_event_that_ran_in_one_outage_does_not_run_in_the_next(here: Place) -
             # Whatever may run before it has run by then.
             assert here.outcome(f"the {outage}")["state"] == "completed"
             assert runs(here, "repeated") == 1
-        all_handed_over(here)
+        all_imported(here)
     wait_until(lambda: here.state(repeated) == "completed", 30)
     assert runs(here, "repeated") == 1
     alerts = [line for line in here.fleet("events", "--json").out.splitlines() if '"alert"' in line]

@@ -11,7 +11,7 @@ from fleet.config.settings import parse
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.drainer import Drainer
 from fleet.intake.spool.offline import OfflineProcess
-from fleet.ledger import Ending, Failure, FailureStage, HandOver, Report, ValkeyLedger
+from fleet.ledger import Ending, Failure, FailureStage, ImportedEvent, Report, ValkeyLedger
 from fleet.ledger.views import spend
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -30,12 +30,12 @@ def books(store: Store) -> Books:
     return Books(store, settings_for("a", "b", retry=RETRY))
 
 
-def kept(books: Books, number: int, *reports: Report, age_s: float = 60.0) -> HandOver:
+def kept(books: Books, number: int, *reports: Report, age_s: float = 60.0) -> ImportedEvent:
     event = Event.parse(
         {"to": "a", "text": f"t{number}"}, new_id=f"e{number}", now="2026-01-01T00:00:00Z"
     )
     plan = decide(event, books.settings.rules())
-    return HandOver(event=event, plan=plan, age_s=age_s, reports=reports)
+    return ImportedEvent(event=event, plan=plan, age_s=age_s, reports=reports)
 
 
 def id_of(number: int) -> str:
@@ -226,7 +226,7 @@ class Spooled:
 class Mute(ValkeyLedger):
     """Does what it is asked, and its answer is lost."""
 
-    def import_spooled(self, batch: Sequence[HandOver]) -> int:
+    def import_spooled(self, batch: Sequence[ImportedEvent]) -> int:
         super().import_spooled(batch)
         raise BrokerUnavailable("no answer")
 

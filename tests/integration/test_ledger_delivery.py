@@ -158,7 +158,7 @@ def test_what_nobody_took_is_rung_for(books: Books) -> None:
     assert due(found) == [0], "not again at once"
 
 
-def test_a_step_tells_once_how_what_it_handed_over_was_verified(books: Books) -> None:
+def test_a_step_reports_its_verification_once(books: Books) -> None:
     lease = books.held()
     (dispatch_id,) = books.accept()
     claim = books.claimed(lease)

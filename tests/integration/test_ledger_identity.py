@@ -11,7 +11,7 @@ from fleet.delivery.delivery_worker import DeliveryWorker
 from fleet.errors import IdempotencyConflict
 from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender, Submission
 from fleet.intake.spool.drainer import Drainer
-from fleet.ledger import Ending, HandOver, State, views
+from fleet.ledger import Ending, ImportedEvent, State, views
 from fleet.ledger.payload import read_payload
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -118,9 +118,9 @@ def test_an_outcome_is_told_although_its_name_was_taken(store: Store) -> None:
     assert texts == ["forged", "the answer"]
 
 
-def kept(books: Books, raw: dict[str, Any], sender: Sender) -> HandOver:
+def kept(books: Books, raw: dict[str, Any], sender: Sender) -> ImportedEvent:
     found = Event.parse(raw, new_id="", now=NOW, sent_by=sender.sent_by)
-    return HandOver(event=found, plan=decide(found, books.settings.rules()), age_s=1.0)
+    return ImportedEvent(event=found, plan=decide(found, books.settings.rules()), age_s=1.0)
 
 
 def test_a_conflict_of_the_spool_stops_no_other_event(books: Books) -> None:
@@ -136,7 +136,7 @@ def test_a_conflict_of_the_spool_stops_no_other_event(books: Books) -> None:
     assert ids == {"0", "1", "2"}
 
 
-def test_what_ran_here_under_a_key_of_the_ledger_is_put_aside_and_changes_nothing(
+def test_an_offline_run_under_a_key_of_the_ledger_is_quarantined_and_changes_nothing(
     store: Store, tmp_path: Path
 ) -> None:
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": {"a": AGENT}})

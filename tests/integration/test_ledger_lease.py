@@ -102,7 +102,7 @@ def test_nothing_to_lose_is_not_lost(second: Lease) -> None:
     assert not second.shared.lost()
 
 
-def test_a_new_holder_finds_a_doorbell_for_each_runnable_one(books: Books) -> None:
+def test_a_new_holder_finds_a_wakeup_for_each_runnable_dispatch(books: Books) -> None:
     books.accept("a")
     books.accept("a")
     books.store.client.delete(keys.queue("a"))
@@ -110,7 +110,7 @@ def test_a_new_holder_finds_a_doorbell_for_each_runnable_one(books: Books) -> No
     assert books.wakeups("a") == 2
 
 
-def test_an_idle_holder_gets_a_doorbell_for_what_waits(books: Books, first: Lease) -> None:
+def test_an_idle_holder_gets_a_wakeup_for_waiting_dispatches(books: Books, first: Lease) -> None:
     books.accept("a")
     books.store.client.delete(keys.queue("a"))
     assert first.renew(busy=True)

@@ -160,7 +160,7 @@ class Fleet(Zombies):
         else:
             self.model.paused.discard(agent)
             operations.resume(self.books.ledger, agent)
-            self.expect_a_doorbell_each(agent)
+            self.expect_a_wakeup_each(agent)
 
     @rule(seconds=st.sampled_from([0, 10, 10, 20, 20, 30, 100, 250]), sweep=st.booleans())
     def beat(self, seconds: int, sweep: bool) -> None:
@@ -169,7 +169,7 @@ class Fleet(Zombies):
         self.model.reclaim()
         self.books.reclaim()
         for agent in AGENTS:
-            self.expect_a_doorbell_each(agent)
+            self.expect_a_wakeup_each(agent)
         if sweep:
             self.model.sweep()
             self.books.sweep()
@@ -182,7 +182,7 @@ class Fleet(Zombies):
 
     @rule(agent=agents, replies=st.booleans(), which=recent)
     def messages_get_lost(self, agent: str, replies: bool, which: int) -> None:
-        """Doorbells, or the answers of scripts; then a sender sends again."""
+        """Lose wake-ups, or the answers of scripts; then a sender sends again."""
         self.store.client.delete(keys.queue(agent))
         self.store.loses_replies = replies
         if self.events:

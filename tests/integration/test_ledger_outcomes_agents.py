@@ -65,8 +65,8 @@ def test_a_terminal_says_itself_what_it_saw(store: Store, injected: str) -> None
     assert books.record(dispatch_id)["verification"] == injected
 
 
-def test_a_courier_that_died_after_it_handed_over(store: Store) -> None:
-    """The other one's turn is over before the next courier comes, and it has no second one."""
+def test_a_delivery_worker_that_died_after_its_delivery(store: Store) -> None:
+    """The other agent's turn is over before the next delivery; no second turn follows."""
     books = make(store, receiver=TO_B)
     (dispatch_id,) = books.accept("a")
     end(books, Ending(answer="the answer"))

@@ -26,7 +26,7 @@ def without_ticks(books: Books) -> dict[str, object]:
     return {key: value for key, value in contents(books.store).items() if key != keys.BEAT}
 
 
-def test_lost_doorbells_are_rung_again_and_no_more_than_that(books: Books) -> None:
+def test_lost_wakeups_are_sent_again_and_no_others(books: Books) -> None:
     for _ in range(3):
         books.accept("a")
     books.store.client.delete(keys.queue("a"))
@@ -47,7 +47,7 @@ def test_what_waits_or_runs_long_is_not_touched(books: Books) -> None:
     assert without_ticks(books) == before
 
 
-def test_an_active_one_under_a_dead_lease_gets_a_doorbell(books: Books) -> None:
+def test_an_active_dispatch_under_a_dead_lease_gets_a_wakeup(books: Books) -> None:
     lease = books.held("a")
     books.accept("a")
     books.claimed(lease)

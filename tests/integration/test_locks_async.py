@@ -96,7 +96,7 @@ def test_a_timeout_is_a_cancellation_too(store: Store) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_cancelled_at_any_moment_nothing_stays_held(store: Store, seed: int) -> None:
-    """While waiting, in the moment of the hand-over, inside, or while giving back."""
+    """While waiting, at the moment of the acquisition, inside, or during the release."""
     chance = random.Random(seed)
     inside = 0
 

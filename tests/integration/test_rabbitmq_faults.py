@@ -72,7 +72,7 @@ def fleet(
 def test_rabbitmq_killed_and_started_again_in_mid_turn(
     fleet: Fleet, worker: Process, rabbit: Rabbit
 ) -> None:
-    """One run, although its doorbell comes again; and what was accepted meanwhile is run."""
+    """One run, although its wake-up comes again; an event accepted in the same time runs too."""
     running = fleet.send("a", "gate open")
     fleet.wait_started(running)
     rabbit.kill()

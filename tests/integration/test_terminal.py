@@ -145,7 +145,7 @@ def turns(store: Store, tmp_path: Path) -> Iterator[Callable[..., Turns]]:
         worker_process_shutdown.disconnect(one.runner._shutdown)
 
 
-def test_the_throttle_learns_from_each_hand_over(turns: Callable[..., Turns]) -> None:
+def test_the_throttle_learns_from_each_delivery(turns: Callable[..., Turns]) -> None:
     mine, began = turns(command=["false"]), time.monotonic()
     for _ in range(3):
         turn = mine.next("hello")

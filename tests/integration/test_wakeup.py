@@ -1,4 +1,4 @@
-"""The doorbell is the message that Celery itself would send; any producer can knock at intake."""
+"""A wake-up is the message that Celery itself would send; any producer can send to intake."""
 
 import base64
 import json

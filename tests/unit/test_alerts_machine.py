@@ -65,7 +65,7 @@ class Site:
     def look(
         self, machine: MachineAlerts, away: str = "no answer", after_s: float = 60.0
     ) -> list[Any]:
-        """What is told in two looks, `after_s` seconds apart."""
+        """A condition that two checks report, `after_s` seconds apart."""
         self.receiver.seen.clear()
         machine.check(None, away)
         self.now += after_s

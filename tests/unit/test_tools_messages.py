@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet import runtime
 from fleet.config import settings
 from fleet.turn.turn import TurnFailed
 from tasks.tools import Toolset, declined, numbered, portable
@@ -47,8 +48,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Its `fleet.toml` is the configuration."""
     monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "fleet.toml"))
     settings.load.cache_clear()
+    runtime.set_current(None)
     yield tmp_path
     settings.load.cache_clear()
+    runtime.set_current(None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fleet.intake.spool.file import unusable
 from fleet.intake.spool.offline import OfflineProcess, is_running
 from fleet.intake.spool.runs import SpoolLedger
 from fleet.intake.spool.table import Spool, SpooledEvent, SpoolFull
-from fleet.ledger import HandOver, ValkeyLedger, bus, views
+from fleet.ledger import ImportedEvent, ValkeyLedger, bus, views
 from fleet.store import Store
 from fleet.store.probe import probe
 from fleet.system import file_lock
@@ -166,10 +166,10 @@ class Drainer:
             logger.warning("the spool is empty: the ledger has its %d events", done)
         return done
 
-    def _with_reports(self, spooled: Sequence[SpooledEvent]) -> list[HandOver]:
+    def _with_reports(self, spooled: Sequence[SpooledEvent]) -> list[ImportedEvent]:
         reports = self._runs.reports(one.seq for one in spooled)
         return [
-            HandOver(
+            ImportedEvent(
                 event=one.event,
                 plan=one.plan,
                 age_s=one.age_s,
@@ -179,7 +179,7 @@ class Drainer:
         ]
 
     def _import_singly(
-        self, ledger: ValkeyLedger, spooled: Sequence[SpooledEvent], batch: Sequence[HandOver]
+        self, ledger: ValkeyLedger, spooled: Sequence[SpooledEvent], batch: Sequence[ImportedEvent]
     ) -> None:
         """Quarantine each event that the configuration has no place for any more, and each whose id
         the ledger has for another: they must not stop the rest.

@@ -192,11 +192,11 @@ def test_the_rules_hold_while_the_broker_is_away(make_api: MakeApi, tmp_path: Pa
         assert one.send("before", text="other").status_code == 202
         server.start()
 
-        def handed_over() -> bool:
+        def imported() -> bool:
             gate = one.get("/health").json()["g4"]
             return bool(gate["spooled"] == 0 and gate["breaker"] == "closed")
 
-        wait_until(handed_over, TIMEOUT_S)
+        wait_until(imported, TIMEOUT_S)
         assert texts(store, before, *answers) == ["first", "first", "second"]
         assert other.send("1", text="second").json()["duplicate"] is True
         settings = parse({"agents": {"archie": AGENT}, "fleet": {"data_dir": str(api.data_dir)}})
