@@ -81,7 +81,9 @@ def drain(name: str | None, everyone: bool, timeout: float) -> None:
     patience = time.monotonic() + timeout
     while busy := [agent for agent, row in _found(names).items() if row["active"]]:
         if time.monotonic() > patience:
-            raise FleetError(f"Still running after {timeout:g} s: {', '.join(busy)}.")
+            raise FleetError(
+                f"{', '.join(busy)}: still running after {timeout:g} s; drain again to wait longer."
+            )
         time.sleep(_DRAIN_POLL_INTERVAL_S)
     if not wants_json():
         print("drained: nothing runs")
