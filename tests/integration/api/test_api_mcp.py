@@ -186,7 +186,7 @@ def test_two_hundred_calls_at_once(url: str, make: Any) -> None:
     found = with_client(work, url, make("admin"))
     sent = found[:100]
     assert sum(not one.refused for one in sent) == 10
-    assert all("10 times within a minute" in one.text for one in sent if one.refused)
+    assert all("limit of 10 dispatches a minute" in one.text for one in sent if one.refused)
     assert all(one.value["archie"]["online"] for one in found[100:])
     # Another token has a minute of its own.
     assert not call(url, "queue_dispatch", make("admin"), to="gem", text="say it").refused
