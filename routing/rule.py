@@ -32,7 +32,7 @@ class Rule:
         patterns: Mapping[str, Sequence[str] | None],
         data: Mapping[str, Any],
     ) -> "Rule":
-        """Validate a rule as configured; None is an unset pattern.
+        """Validate a configured rule; a pattern that is None is unset.
 
         Raises InvalidRoute naming the key of a condition that can never hold.
         """
@@ -54,7 +54,9 @@ class Rule:
         values: dict[str, Values] = {}
         for path, value in flat(data):
             if path in values:
-                raise InvalidRoute(f"{key}.data.{path} is there twice, in two ways of writing it.")
+                raise InvalidRoute(
+                    f"{key}.data.{path} is there twice, written in two ways: remove one."
+                )
             values[path] = Values.checked(f"{key}.data.{path}", path, value)
         return cls(name=name, to=tuple(to), patterns=wanted, data=values)
 
@@ -111,7 +113,7 @@ class FieldPath:
         return text if text is None or self.length is None else text[: self.length]
 
     def of_rule(self, rule: Rule) -> Hashable:
-        """This part of some event that the rule matches; None when unknown."""
+        """The value of this part in some event that the rule matches; None when unknown."""
         if self.path:
             values = rule.data.get(".".join(self.path))
             return next(iter(values.values)) if values else None

@@ -129,7 +129,7 @@ ANYTHING = Rights(frozenset({"admin"}))
 
 
 def _lacks(scope: str) -> Forbidden:
-    return Forbidden(f"Your token does not have the scope {scope}.")
+    return Forbidden(f"Your token does not have the scope {scope}; use one that has it.")
 
 
 def checked_scopes(

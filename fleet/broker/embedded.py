@@ -1,12 +1,11 @@
-"""A private Valkey for a data folder, started or, where one lives already, adopted.
+"""The private Valkey of a data folder: started, or adopted where it already runs.
 
 The server outlives the SIGKILL of its fleet on purpose: accepted events stay reachable, and the
 next start adopts the running server. Two servers never share an append-only file, because each
 holds the folder's lock by inheritance (see `fleet.broker.endpoint`).
 
-Crash windows: after a kill before the server runs, the lock is free again. After a kill between
-that and the end of `start`, the server answers at its socket, and the next start gets its pid
-there.
+Crash windows: a kill before the server runs frees the lock. A later kill within `start` leaves a
+server that answers at its socket; the next start reads its pid there.
 """
 
 import os
@@ -38,7 +37,7 @@ class EmbeddedBroker:
     """The server of one data folder: append-only file, no eviction, private socket, password.
 
     `port` is an additional port on loopback, 0 for none. The first start makes a new password;
-    every later start keeps it, since Flower holds it. Used by one thread at a time.
+    every later start keeps it, because Flower holds it. Used by one thread at a time.
     """
 
     def __init__(self, data_dir: Path, durability: Durability = "always", port: int = 0) -> None:
@@ -77,8 +76,8 @@ class EmbeddedBroker:
     def start(self) -> Endpoint:
         """Return when the server answers with its data loaded; after its death, start it again.
 
-        Raises BrokerUnavailable with the server's own reason and the remedy; a server that this
-        call started is dead then.
+        Raises BrokerUnavailable with the server's own reason and the remedy; then a server that
+        this call started is dead.
         """
         if self._endpoint is not None and self.alive():
             return self._endpoint

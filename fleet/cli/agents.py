@@ -1,4 +1,4 @@
-"""`fleet agents`: who there is, who holds them, what they do; pause, resume and drain."""
+"""`fleet agents`: show the agents with holder and state; pause, resume and drain them."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ from fleet.errors import FleetError
 from fleet.ledger import operations, views
 from fleet.ops import agents as agents_table
 
-#: How often a drain looks whether the turns have ended.
+#: A drain checks this often whether the turns have ended.
 _DRAIN_POLL_INTERVAL_S = 0.2
 
 
@@ -75,13 +75,15 @@ def resume(name: str | None, everyone: bool) -> None:
     "--timeout", default=300.0, metavar="S", type=click.FloatRange(min=0), help="Longest wait."
 )
 def drain(name: str | None, everyone: bool, timeout: float) -> None:
-    """Pause agents and wait until their running turns have ended; `resume` ends it."""
+    """Pause agents and wait until their running turns have ended; `resume` lets them go on."""
     _switch(name, everyone, "paused")
     names = operations.known_agents(load(), name)
     patience = time.monotonic() + timeout
     while busy := [agent for agent, row in _found(names).items() if row["active"]]:
         if time.monotonic() > patience:
-            raise FleetError(f"Still running after {timeout:g} s: {', '.join(busy)}.")
+            raise FleetError(
+                f"{', '.join(busy)}: still running after {timeout:g} s; drain again to wait longer."
+            )
         time.sleep(_DRAIN_POLL_INTERVAL_S)
     if not wants_json():
         print("drained: nothing runs")

@@ -31,7 +31,7 @@ ANSWER_CHARS = 48
 def demo() -> int:
     """Run the built-in fleet once, end to end, and show outcomes.
 
-    On a broker, ports and a data folder of its own, which is removed afterwards. Exit 1 when an
+    It uses its own broker, ports and data folder, and removes the folder afterwards. Exit 1 when an
     outcome is not the expected one.
     """
     if os.environ.get("FLEET_CONFIG"):

@@ -30,7 +30,7 @@ RETRY_S = 1.0
 def events(since: str | None, agent: str | None, kind: str | None, follow: bool) -> None:
     """Read the bus: every state change, oldest first.
 
-    Without --since it begins with the oldest event kept; with --follow, with the next one.
+    Begins at --since; otherwise at the oldest event kept or, with --follow, at the next one.
     """
     if since is not None and not _PLACE.match(since):
         raise click.UsageError(f"--since: {since!r} is not a stream id, such as 1772822677655-0.")
@@ -48,7 +48,7 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
 
 
 def _kept(store: Store, after: str) -> Iterator[BusEvent]:
-    """Yield the entries on the bus, up to the newest at the start."""
+    """Yield the kept entries, up to the one that was the newest at the start."""
     end = _order(bus.last_id(store))
     while _order(after) < end:
         chunk = bus.read(store, after)

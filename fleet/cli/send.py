@@ -59,7 +59,7 @@ def send(
     options = {"to": list(to) or None, "session": session, "priority": priority, "lane": lane}
     raw = read_event(text, file, {**options, "id": idempotency_key})
     _spool_where_drained()
-    # Taken before the send: whatever happens to the event comes after it.
+    # Read before the send, so every entry about the event comes after it.
     after = _now() if wait else ""
     accepted = _accept(raw)
     if not wait:
@@ -84,7 +84,7 @@ def connect() -> Store:
 
 
 def _now() -> str:
-    """The newest id of the bus; empty while the broker is away, and this machine keeps events."""
+    """The newest id of the bus; empty while the broker is away and this machine spools events."""
     try:
         return bus.last_id(runtime.current().store)
     except BrokerUnavailable:

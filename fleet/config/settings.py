@@ -1,7 +1,8 @@
 """The configuration: `fleet.toml`, overridden by `FLEET_...` in the environment, checked whole.
 
-Read once per process with `load`; every mistake is a ConfigError that names the key. The shape of
-the file, section by section, is in the other modules of `fleet.config`.
+Read once per process with `load`; every mistake is a ConfigError that names the key. `Settings` has
+the keys of `[fleet]`. The other sections are in the other modules of `fleet.config`. A new section
+is also named in `_SECTIONS`.
 """
 
 import os
@@ -318,7 +319,7 @@ def _check_environment() -> None:
         field = variable.removeprefix("FLEET_").partition("__")[0].lower()
         if field not in Settings.model_fields and not is_of_service(variable, value):
             meant = nearest(variable, _variables())
-            remedy = f"{meant} is near; unset or correct it" if meant else "unset or correct it"
+            remedy = f"correct it to {meant}, or unset it" if meant else "unset or correct it"
             raise ConfigError(f"{shown(variable)}: no setting has this name; {remedy}.")
 
 
@@ -338,6 +339,6 @@ def _sentence(error: ValidationError) -> str:
         location.insert(0, "fleet")
     key = shown(".".join(location)) or "fleet"
     if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key."
+        return f"{key}: unknown key; correct or remove it."
     cause = first.get("ctx", {}).get("error")
     return f"{key}: {cause if cause is not None else first['msg']}".rstrip(".") + "."

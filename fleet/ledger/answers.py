@@ -20,7 +20,8 @@ def read_answer(event: Event, answer: Sequence[str]) -> Answer:
     if verdict == "full":
         return Refused(f"{rest[0]} has {rest[1]} events waiting, its max_pending: send it later.")
     if verdict == "busy":
-        return SessionBusy(f"The session is busy, and {rest[0]} takes one event of it at a time.")
+        what = f"The session is busy, and {rest[0]} takes one event of it at a time"
+        return SessionBusy(f"{what}: send it later.")
     if verdict == "crowded":
         return Refused(f"{rest[0]} dispatches wait in this fleet, caps.max_waiting: send it later.")
     if verdict == "sender":

@@ -1,4 +1,7 @@
-"""The types of bus entries and their fields, each declared once with its sentence."""
+"""The types of bus entries and their fields, each declared once with its sentence.
+
+The scripts in `fleet/store/scripts` write the entries, by `emit`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

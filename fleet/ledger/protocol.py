@@ -1,4 +1,4 @@
-"""The promises of a ledger, whichever store is behind it."""
+"""The promises of a ledger, and the records that it takes and gives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""Locks on the store, usable on their own: they need a `Store` and nothing else of the fleet."""
+"""Locks on the store, usable on their own: they need a `Store` and nothing else of the fleet.
+
+An agent's lease is not one of them: it is in `fleet.worker.lease`.
+"""
 
 from fleet.locks.classify import OperationClassifier
 from fleet.locks.errors import LockBusy, LockLost, StoreUnavailable, WaitCancelled

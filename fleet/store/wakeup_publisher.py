@@ -1,4 +1,4 @@
-"""Wake-ups on a broker that is not the store: RabbitMQ. An ordinary Celery producer, confirmed."""
+"""The publisher of wake-ups to a broker that is not the store (RabbitMQ), with confirms."""
 
 import logging
 from functools import cached_property
@@ -25,7 +25,7 @@ class CeleryWakeupPublisher:
         self._settings = settings
 
     def __call__(self, agent: str, dispatch_id: str) -> None:
-        """Publish one wake-up, or log that beat will have to."""
+        """Publish one wake-up; a failure is logged, and beat publishes another."""
         try:
             self._app.send_task(
                 DISPATCH_TASK,
@@ -36,7 +36,9 @@ class CeleryWakeupPublisher:
                 retry=False,
             )
         except (OperationalError, OSError) as error:
-            logger.warning("no wake-up for %s, beat publishes another one: %s", dispatch_id, error)
+            logger.warning(
+                "the wake-up of %s failed, beat publishes another: %s", dispatch_id, error
+            )
 
     @cached_property
     def _app(self) -> Celery:

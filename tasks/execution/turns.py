@@ -21,19 +21,19 @@ from tasks.runners import runner_for
 
 logger = logging.getLogger(__name__)
 
-#: An answer is worth waiting for the broker; after this the turn is run again from its journal.
+#: A finished turn waits this long for the broker; then it runs again from its journal.
 COMMIT_TIMEOUT_S = 60.0
 #: Between attempts; each costs a millisecond where no server listens.
 COMMIT_RETRY_DELAY_S = 0.05
 
-#: The right under which this process has made sure that no earlier turn runs on.
+#: The lease under which this process has made sure that no earlier turn still runs.
 _alone: tuple[str, str, int] | None = None
 
 
 def ensure_alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
     """Kill all processes of the agent's earlier turns on this machine, before the first claim.
 
-    False when that is not certain: then nothing may be claimed. Costs nothing once it is.
+    False when one may still run: then nothing may be claimed. A success is remembered.
     """
     global _alone
     right = (agent, epoch, fence)
@@ -43,7 +43,7 @@ def ensure_alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
         left = take_over(Owner.here(runtime.current().settings.data_dir, agent, epoch, fence))
     if left:
         logger.error(
-            "no turn of %s begins: processes %s of an earlier one cannot be killed; end them",
+            "%s starts no turn: processes %s of an earlier one cannot be killed; end them",
             agent,
             ", ".join(map(str, left)),
         )
@@ -53,10 +53,10 @@ def ensure_alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
 
 
 def execute(claim: Claim, ledger: Runs, *, alarm: bool = False) -> State | None:
-    """Run a claimed attempt and record its end; the dispatch's state, None when it is refused.
+    """Run a claimed attempt, record its end, and return the dispatch's state; None when refused.
 
-    `alarm` where no worker keeps the soft limit. Raises Fenced when a newer holder has the agent,
-    and BrokerUnavailable when a step or the end cannot be recorded for a minute.
+    `alarm`: keep the soft limit here, because no worker does. Raises Fenced when a newer holder has
+    the agent, and BrokerUnavailable when a step or the end cannot be recorded for a minute.
     """
     with sigterm_ignored(), _span(claim) as span:
         turn = prepare(claim, ledger)
@@ -67,7 +67,7 @@ def execute(claim: Claim, ledger: Runs, *, alarm: bool = False) -> State | None:
 
 
 def prepare(claim: Claim, ledger: Runs) -> Turn:
-    """The turn of a claim; its time runs from now."""
+    """The turn of a claim; its time limit runs from now."""
     agent = runtime.current().settings.agents[claim.agent]
     return Turn(
         claim=claim,
@@ -79,7 +79,7 @@ def prepare(claim: Claim, ledger: Runs) -> Turn:
 
 
 def run(turn: Turn, *, alarm: bool = False) -> Ending:
-    """Run the agent; every way out of it is an ending. Raises Fenced and BrokerUnavailable."""
+    """Run the agent and return its ending. Raises only Fenced and BrokerUnavailable."""
     claim = turn.claim
     if claim.cancel:
         return Ending(cancelled=claim.cancel)

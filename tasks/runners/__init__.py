@@ -1,4 +1,7 @@
-"""The runners, by the name that `agents.NAME.runner` gives."""
+"""The runners, by the name that `agents.NAME.runner` gives.
+
+`fleet.config.agents` names the built-in ones too, and the keys that each needs.
+"""
 
 from functools import cache
 from importlib.metadata import entry_points

@@ -62,5 +62,5 @@ def test_the_command_line_is_refused_in_one_sentence(fleet: Fleet) -> None:
     refused = fleet.start("send", command, "send", "again", "--to", "single", "--session", "busy")
     assert refused.wait(40) == 1
     assert refused.said() == (
-        "fleet: The session is busy, and single takes one event of it at a time.\n"
+        "fleet: The session is busy, and single takes one event of it at a time: send it later.\n"
     )

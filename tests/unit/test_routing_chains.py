@@ -155,7 +155,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"stages": ["gem"], "human_deadline_s": 0},
         "chains.release.human_deadline_s: ",
     ),
-    "an unknown option": ({"stages": ["gem"], "voters": 1}, "chains.release.voters: unknown key."),
+    "an unknown option": (
+        {"stages": ["gem"], "voters": 1},
+        "chains.release.voters: unknown key; correct or remove it.",
+    ),
 }
 
 

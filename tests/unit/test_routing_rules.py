@@ -179,7 +179,7 @@ REFUSED: dict[str, tuple[list[Rule] | Any, str]] = {
     "an empty path": ([{"data": {"a..b": 1}}], "a field is named by a path"),
     "a field in two ways": (
         [{"data": {"a.b": 1, "a": {"b": 2}}}],
-        "routes.rules.r0.data.a.b is th",
+        "routes.rules.r0.data.a.b is there twice",
     ),
     "no target": ([{"to": []}], "routes.rules.r0.to is empty"),
     "an unknown target": ([{"to": ["nobody"]}], "routes.rules.r0.to names 'nobody'"),

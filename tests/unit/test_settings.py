@@ -129,12 +129,18 @@ MISTAKES = {
     "no TOML": ("[fleet", "is not valid TOML"),
     "unknown section": (f"{ONE}[agent.b]", "agent: unknown section"),
     "unknown key of the fleet": (f"{ONE}[fleet]\nbroker = 1", "fleet.broker: unknown key"),
-    "unknown key of an agent": (f"{ONE}modell = 'x'", "agents.a.modell: unknown key."),
+    "unknown key of an agent": (
+        f"{ONE}modell = 'x'",
+        "agents.a.modell: unknown key; correct or remove it.",
+    ),
     "unknown key further down": (
         f"{ONE}retry = {{ attempt = 3 }}",
-        "agents.a.retry.attempt: unknown key.",
+        "agents.a.retry.attempt: unknown key; correct or remove it.",
     ),
-    "unknown key of a section": (f"{ONE}[bus]\nlength = 1", "bus.length: unknown key."),
+    "unknown key of a section": (
+        f"{ONE}[bus]\nlength = 1",
+        "bus.length: unknown key; correct or remove it.",
+    ),
     "a section that is no table": ("bus = 3", "bus: must be a table"),
     "fleet that is no table": ("fleet = 3", "fleet: must be a table"),
     "an agent that is no table": ("agents = { a = 3 }", "agents.a: "),
@@ -221,7 +227,7 @@ MISTAKES = {
     ),
     "an unknown condition": (
         f"{ONE}[[routes.rules]]\nname = 'r'\nto = 'a'\ntypo = 'x'",
-        "routes.rules.0.typo: unknown key.",
+        "routes.rules.0.typo: unknown key; correct or remove it.",
     ),
     "a pattern of a wrong type": (
         f"{ONE}[[routes.rules]]\nname = 'r'\nto = 'a'\ntype = [1]",
@@ -318,7 +324,7 @@ def test_the_environment_wins_over_the_file(
     [
         ("FLEET_BROKERURL", SECRET, "FLEET_BROKERURL: no setting has this name"),
         ("FLEET_AGENT__A__MODEL", SECRET, "FLEET_AGENT__A__MODEL: no setting has this name"),
-        ("FLEET_BUS__LENGTH", "1", "bus.length: unknown key."),
+        ("FLEET_BUS__LENGTH", "1", "bus.length: unknown key; correct or remove it."),
         ("FLEET_API__PORT", SECRET, "api.port: "),
         ("FLEET_DRAIN_S", SECRET, "fleet.drain_s: "),
         ("FLEET_AGENTS", SECRET, "FLEET_AGENTS: this variable"),

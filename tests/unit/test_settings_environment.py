@@ -33,7 +33,7 @@ def test_a_variable_that_is_nearly_ours_is_told_the_name(
     monkeypatch.setenv(variable, "8700")
     with pytest.raises(ConfigError) as refusal:
         parse(ONE)
-    assert f"no setting has this name; {meant} is near" in str(refusal.value)
+    assert f"no setting has this name; correct it to {meant}, or unset it." in str(refusal.value)
 
 
 #: What Kubernetes sets beside Services named `fleet`, `fleet-api` and `fleet-broker`.

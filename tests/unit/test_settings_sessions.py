@@ -35,7 +35,9 @@ def test_a_wrong_value_is_refused_by_its_key(key: str, values: list[Any]) -> Non
 
 
 def test_an_unknown_key_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^sessions\.history: unknown key\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^sessions\.history: unknown key; correct or remove it\.$"
+    ):
         settings(sessions={"history": 3})
 
 

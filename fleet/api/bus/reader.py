@@ -3,7 +3,7 @@
 It reads from a concrete id. After an outage it resumes there, unless the stream has been replaced;
 then it reports a changed epoch. The same command reads changes of the tokens, so no entry reaches a
 client whose token was revoked before it. While nobody follows, the reader is idle; the next client
-has the buffer refilled.
+makes it refill the buffer.
 """
 
 import asyncio

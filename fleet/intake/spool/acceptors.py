@@ -62,7 +62,7 @@ class SpoolingAcceptor(Acceptor):
 
 
 class SpoolAwareAcceptor(Acceptor):
-    """Accepts into the ledger, after what the spool holds; for a process that spools nothing.
+    """Accepts into the ledger once the spool is empty; for a process that spools nothing.
 
     Where turns run from the spool, such a process must not submit an event that may have run there.
     Raises BrokerUnavailable while the spool is not empty.

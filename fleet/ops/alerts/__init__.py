@@ -1,10 +1,12 @@
 """Alerts for an operator: conditions that open and close, on the bus and by webhook.
 
 `reading` queries the store and `conditions` evaluates the result, for `fleet doctor` too;
-`scripts/alerts.lua` remembers which conditions were reported. `machine` detects and remembers the
-conditions to report while the store is down. `message` formats an alert for its receiver, and
-`sender` sends it. `watch` runs them every few seconds, in the API and in the maintenance worker:
-either of the two suffices.
+`scripts/alerts.lua` remembers which conditions were reported. `machine` finds and remembers the
+conditions of one host, such as an outage of the store. `message` formats an alert for its receiver,
+and `sender` sends it. `watch` runs them every few seconds, in the API and in the maintenance
+worker: either of the two suffices.
+
+An alert without a condition, such as `crash_loop`, comes from `fleet.ledger.bus.alert` or a script.
 """
 
 from fleet.ops.alerts.watch import Alerter

@@ -1,4 +1,4 @@
-"""Alerts of one machine that need no store: an outage, the breaker, the spool.
+"""Alerts of one host that need no store: an outage, the breaker, the spool.
 
 `scripts/alerts.lua` is the memory that all machines share, but the store is down just when these
 alerts are needed. So one process of each machine has a memory of its own and sends by itself. It

@@ -327,7 +327,10 @@ def test_a_busy_session_is_a_conflict_under_reject(make_api: MakeApi, valkey: Va
     api = make_api(valkey.url, FLEET_AGENTS__GEM__ON_BUSY="reject")
     assert api.send(to="gem", session="s", id="busy-1").status_code == 202
     answer = api.send(to="gem", session="s", text=SECRET)
-    assert refused(answer, 409) == "The session is busy, and gem takes one event of it at a time."
+    assert (
+        refused(answer, 409)
+        == "The session is busy, and gem takes one event of it at a time: send it later."
+    )
     assert answer.json()["type"] == "urn:fleet:problem:session-busy"
     assert answer.headers["Retry-After"] == "1"
     assert api.send(to="gem", session="s", id="busy-1").json()["duplicate"] is True

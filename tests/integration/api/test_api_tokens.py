@@ -80,7 +80,7 @@ def test_who_may_send_to_whom(api: Api, make: Any) -> None:
         answer = sent(api, one, to=to)
         assert (answer.status_code, answer.json()["detail"]) == (
             403,
-            "Your token does not have the scope send:gem.",
+            "Your token does not have the scope send:gem; use one that has it.",
         )
     assert sent(api, one, to="nobody").status_code == 404
     assert sent(api, all_, to="@reviewers").status_code == 202
@@ -98,7 +98,8 @@ def test_who_sees_and_operates_which_dispatches(api: Api, make: Any, root: Any) 
     reader, operator = bearer(make("read:archie")), bearer(make("operate"))
     assert api.http.get(f"/dispatches/{mine}", headers=reader).status_code == 200
     answer = api.http.get(f"/dispatches/{other}", headers=reader)
-    assert (answer.status_code, answer.json()["detail"][-9:]) == (403, "read:gem.")
+    assert answer.status_code == 403
+    assert "the scope read:gem;" in answer.json()["detail"]
     listed = api.http.get("/dispatches", params={"limit": 1000}, headers=reader).json()
     assert {row["agent"] for row in listed["dispatches"]} == {"archie"}
     both = sent(api, root, to="@reviewers").json()["event_id"]
