@@ -266,7 +266,7 @@ def test_what_has_ended_or_is_unknown_cannot_be_cancelled(fleet: Place) -> None:
     assert "completed" in fleet.fleet("queue", "retry", dispatch_id).one_sentence()
     for command in ("cancel", "retry", "inspect"):
         answer = fleet.fleet("queue", command, "nothing-has-this-id")
-        assert (answer.code, "no dispatch" in answer.one_sentence()) == (1, True)
+        assert (answer.code, "nothing-has-this-id" in answer.one_sentence()) == (1, True)
 
 
 def test_dead_letters_are_listed_replayed_and_purged(fleet: Place) -> None:

@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 def test_the_first_agent_and_the_ways_to_send(tmp_path: Path) -> None:
     first, stepped, producer = blocks("python")
     config, *_ = blocks("toml")
-    calls = "call_something = call_something_else = lambda x: x + '.'\n"
+    calls = "from fleet import Turn\ncall_something = call_something_else = lambda x: x + '.'\n"
     (tmp_path / "my_agents.py").write_text(first)
     (tmp_path / "stepped.py").write_text(calls + stepped)
     more = '[agents.archie]\nrunner = "python"\npython = "stepped:answer"\n'

@@ -239,7 +239,7 @@ def test_a_module_that_is_not_there_is_named(store: Store) -> None:
 
 def test_a_tool_that_is_not_installed_is_named(store: Store) -> None:
     settings = parse({"agents": {"a": PYTHON}, "tools": {"x": {"python": "no_such.mod:t"}}})
-    assert level(found(settings, store), "no module 'no_such'") == "warning"
+    assert level(found(settings, store), "tools.x.python: there is no module") == "warning"
 
 
 def test_a_tool_server_that_cannot_be_had_is_named(store: Store, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fleet import runtime
 from fleet.config import settings
 from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp import connection, program, web
@@ -284,12 +285,14 @@ def test_a_turn_without_its_server_is_tried_again(
     )
     monkeypatch.setenv("FLEET_CONFIG", str(path))
     settings.load.cache_clear()
+    runtime.set_current(None)
     turn: Any = SimpleNamespace(
         agent=settings.load().agents["a"], deadline=time.monotonic() + 30, remaining_s=30
     )
     with pytest.raises(TurnFailed) as failed:
         Toolset.of(turn)
     settings.load.cache_clear()
+    runtime.set_current(None)
     failure = failed.value.failure
     assert failure.reason == "tools.s: the server ended with exit code 1."
     assert (failure.stage, failure.retryable) == ("tool", True)
