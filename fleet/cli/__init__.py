@@ -1,5 +1,6 @@
 """The command line, `fleet`. A command's module is loaded when it is called; help stays quick."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ import click
 
 from fleet.cli.base import LazyGroup
 from fleet.errors import FleetError
+from fleet.system.standard_files import open_missing
 from fleet.version import VERSION
 from routing.errors import RoutingError
 
@@ -62,6 +64,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(args: Sequence[str] | None) -> int:
+    open_missing()
     # Characters outside this terminal's encoding are shown escaped.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -81,10 +84,19 @@ def _run(args: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away. Python would fail on the same pipe when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader went away
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename:
+            raise
+        _discard_output()
+        return _failed(f"the output cannot be written: {error.strerror}.", 1)
     return code if isinstance(code, int) else 0
+
+
+def _discard_output() -> None:
+    """Python would fail on the same file when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(sentence: str, code: int) -> int:
