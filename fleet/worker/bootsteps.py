@@ -24,7 +24,7 @@ from fleet import runtime
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
 from fleet.store import keys, open_store
-from fleet.store.address import rings_in_store, store_url
+from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.probe import probe
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.system import process_identity
@@ -152,7 +152,7 @@ def _open_lease(agent: str) -> Lease:
     store = open_store(
         store_url(settings),
         bus_max_length=settings.bus.max_length,
-        rings=rings_in_store(settings),
+        wakes=wakeups_in_store(settings),
         # Twice this, for the one retry, after a third of the time to live, is still in time.
         socket_timeout_s=settings.lease_ttl_s / 6,
     )

@@ -13,7 +13,7 @@ from fleet import runtime
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure, FailureStage
-from fleet.store.address import rings_in_store
+from fleet.store.address import wakeups_in_store
 from fleet.worker.state import WORKER, LeaseToken
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class DispatchRequest(Request):
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""
         self._retire_child()
-        if rings_in_store(runtime.current().settings):
+        if wakeups_in_store(runtime.current().settings):
             self.acknowledged = True
         else:
             super().acknowledge()
@@ -44,7 +44,7 @@ class DispatchRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         """Look for work now instead of requeueing: the dispatch is still in the ledger."""
         self._retire_child()
-        if rings_in_store(runtime.current().settings):
+        if wakeups_in_store(runtime.current().settings):
             self.acknowledged = True
             WORKER.work_wanted.set()
         else:
