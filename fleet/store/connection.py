@@ -155,5 +155,5 @@ def reachable() -> Iterator[None]:
         ) from error
     except (RedisError, OSError) as error:
         # A pipeline's error repeats the command, and with it what a sender wrote.
-        said = str(error).rpartition("of pipeline caused error: ")[2]
-        raise BrokerUnavailable(f"The broker does not answer: {mask_url(said)}") from error
+        reason = str(error).rpartition("of pipeline caused error: ")[2]
+        raise BrokerUnavailable(f"The broker does not answer: {mask_url(reason)}") from error

@@ -85,9 +85,9 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
     grace_s = settings.drain_s + STOP_MARGIN_S
     if hasattr(os, "pidfd_open"):  # a host needs it to notice a worker's death
         ready = _leased(store, list(settings.agents))
-        names = {"agents": (_fleet("host"), ready)}
+        commands = {"agents": (_fleet("host"), ready)}
     else:
-        names = {a: (_celery(*worker_argv(a)[1:]), _leased(store, [a])) for a in settings.agents}
+        commands = {a: (_celery(*worker_argv(a)[1:]), _leased(store, [a])) for a in settings.agents}
     return [
         ProcessSpec(
             name,
@@ -97,15 +97,15 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
         )
-        for name, (argv, ready) in names.items()
+        for name, (argv, ready) in commands.items()
     ]
 
 
 def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[ProcessSpec]:
     # A receiver that hangs must not hold up intake and repair: deliveries have their own worker.
     own = bool(settings.deliveries)
-    names = "intake,maintenance" if own else "intake,maintenance,delivery"
-    queues = ("-Q", names, "-c", "1", "-n", "shared@%h")
+    commands = "intake,maintenance" if own else "intake,maintenance,delivery"
+    queues = ("-Q", commands, "-c", "1", "-n", "shared@%h")
     delivery = ("-Q", "delivery", "-c", "2", "-n", "delivery@%h")
     grace_s = settings.drain_s + STOP_MARGIN_S
     return [
@@ -161,19 +161,19 @@ def _fleet(*args: str) -> list[str]:
 
 def _leased(store: Store, agents: list[str]) -> Ready:
     """True when a living worker serves each agent, here or on another host."""
-    here = socket.gethostname()
+    this_host = socket.gethostname()
 
     def query() -> bool:
         rows = views.agents(store, agents).values()
-        return all(row["consuming"] and _lives(str(row["holder"]), here) for row in rows)
+        return all(row["consuming"] and _lives(str(row["holder"]), this_host) for row in rows)
 
     return _polled(query)
 
 
-def _lives(holder: str, here: str) -> bool:
+def _lives(holder: str, this_host: str) -> bool:
     # The lease of a killed worker of this machine lasts for another moment.
     host, _, pid = holder.rpartition(":")
-    return host != here or not pid.isdigit() or exists(int(pid))
+    return host != this_host or not pid.isdigit() or exists(int(pid))
 
 
 def _ticks(store: Store) -> Ready:

@@ -84,7 +84,7 @@ class _Step:
         digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
         return cls(number, name, digest, time.monotonic())
 
-    def entry(self, attempt: int, result: Any, marks: dict[str, bool]) -> str:
+    def entry(self, attempt: int, result: Any, flags: dict[str, bool]) -> str:
         """The journal's entry of a finished step."""
         entry = {
             "name": self.name,
@@ -93,7 +93,7 @@ class _Step:
             "elapsed_s": round(time.monotonic() - self.started, 3),
             "result": result,
         }
-        return json.dumps(entry | marks, ensure_ascii=False)
+        return json.dumps(entry | flags, ensure_ascii=False)
 
 
 @dataclass(slots=True)
@@ -253,9 +253,9 @@ class Turn:
         self.usage.add(entry["result"])
         return entry["result"]
 
-    def _finish(self, step: _Step, result: Any, *confirmed: str, **marks: bool) -> Any:
+    def _finish(self, step: _Step, result: Any, *confirmed: str, **flags: bool) -> Any:
         """Journal a finished step; the result."""
-        entry = step.entry(self.claim.attempt, result, marks)
+        entry = step.entry(self.claim.attempt, result, flags)
         self._write(str(step.number), entry, self.usage.add(result), *confirmed)
         return result
 

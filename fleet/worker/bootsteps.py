@@ -135,14 +135,14 @@ class LeaseStep(bootsteps.StartStopStep):
 
 def _await_lease(agent: str) -> Lease:
     """The agent's lease, once it is acquired; Celery may shut this worker down before."""
-    lease, here = _open_lease(agent), _turn_lock(agent)
-    if _try_acquire(lease, here):
+    lease, lock = _open_lease(agent), _turn_lock(agent)
+    if _try_acquire(lease, lock):
         return lease
     logger.info("standing by: another process runs the turns of %s", agent)
     while True:
         maybe_shutdown()
         lease.await_release()
-        if _try_acquire(lease, here):
+        if _try_acquire(lease, lock):
             return lease
 
 
@@ -167,20 +167,20 @@ def _turn_lock(agent: str) -> TurnLock | None:
     return TurnLock(settings.data_dir, agent) if settings.runs_offline else None
 
 
-def _try_acquire(lease: Lease, here: TurnLock | None) -> bool:
+def _try_acquire(lease: Lease, lock: TurnLock | None) -> bool:
     """Acquire the lock of this machine, and then the lease; both or neither."""
-    if here is not None and not here.acquire(shared=True):
+    if lock is not None and not lock.acquire(shared=True):
         time.sleep(POLL_INTERVAL_S)
         return False
     try:
         if lease.acquire():
-            WORKER.agent_lock = here
+            WORKER.agent_lock = lock
             return True
     except BrokerUnavailable as error:
         logger.warning("the lease of %s cannot be acquired: %s", lease.agent, error)
         time.sleep(0.5)
-    if here is not None:
-        here.release()
+    if lock is not None:
+        lock.release()
     return False
 
 
@@ -216,7 +216,7 @@ def _notify_breaker(lease: Lease) -> None:
     """Close the breaker: a renewal that succeeded proves that the broker takes writes."""
     breaker = runtime.current().breaker
     if not breaker.closed and lease.shared.left_s() > lease.ttl_s / 2:
-        probe(breaker, lambda: lease.store, heard=True)
+        probe(breaker, lambda: lease.store, writable=True)
 
 
 def _exit_lease_lost(lease: Lease) -> None:

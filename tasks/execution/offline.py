@@ -140,20 +140,20 @@ def main() -> int:
     """Run the spool of this process's configuration; returns the exit code."""
     guard_output()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    here = Runtime(load())
-    if here.spool.submissions is None:
+    opened = Runtime(load())
+    if opened.spool.submissions is None:
         logger.error("spool.direct is off: nothing runs from the spool")
         return 1
-    lock = acquire(here.spool.folder)
+    lock = acquire(opened.spool.folder)
     if lock is None:
         logger.warning("another process runs the events of this spool")
         return 0
-    if any(agent.runner == "llm" for agent in here.settings.agents.values()):
+    if any(agent.runner == "llm" for agent in opened.settings.agents.values()):
         # Before the forks: seconds of imports, on pages that the children share.
         from tasks.execution.preload import preload
 
         preload()
-    OfflineRunner(here).run()
+    OfflineRunner(opened).run()
     return 0
 
 

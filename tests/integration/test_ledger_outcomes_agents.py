@@ -17,7 +17,7 @@ from tests.fixtures.processes import wait_until
 TO_B = {"agent": "b"}
 
 
-def courier(books: Books) -> DeliveryWorker:
+def delivery_worker(books: Books) -> DeliveryWorker:
     return DeliveryWorker(books.store, books.settings, lambda: books.intake)
 
 
@@ -25,8 +25,8 @@ def handed(books: Books, **fields: Any) -> tuple[str, str]:
     """An answer of `a`, and the dispatch of `b` that it became."""
     (dispatch_id,) = books.accept("a", **fields)
     assert end(books, Ending(answer="the answer")) == State.ANNOUNCING
-    courier(books).deliver(dispatch_id)
-    courier(books).deliver(dispatch_id)
+    delivery_worker(books).deliver(dispatch_id)
+    delivery_worker(books).deliver(dispatch_id)
     (placed,) = {row["dispatch_id"] for row in views.find(books.store, agent="b").dispatches}
     return dispatch_id, placed
 
@@ -76,7 +76,7 @@ def test_a_delivery_worker_that_died_after_its_delivery(store: Store) -> None:
     end(books, Ending(answer="ok"), "b")
     assert books.state(dispatch_id) == "announcing"
     store.client.hset(keys.delivery(dispatch_id), "crm|until_ms", "0")
-    courier(books).deliver(dispatch_id)
+    delivery_worker(books).deliver(dispatch_id)
     assert books.record(dispatch_id)["verification"] == "ack"
     assert len(views.find(store, agent="b").dispatches) == 1
 
@@ -86,13 +86,13 @@ def test_a_full_queue_is_a_failed_try(store: Store) -> None:
     books.accept("b")
     (dispatch_id,) = books.accept("a")
     end(books, Ending(answer="the answer"))
-    courier(books).deliver(dispatch_id)
+    delivery_worker(books).deliver(dispatch_id)
     seen = views.get(store, dispatch_id)
     assert seen
     assert seen["deliveries"][0]["reason"].startswith("b has 1 events waiting")
     end(books, Ending(answer="ok"), "b")
     store.client.hset("fleet:target:crm", "next_ms", "0")
-    courier(books).deliver(dispatch_id)
+    delivery_worker(books).deliver(dispatch_id)
     end(books, Ending(answer="ok"), "b")
     assert books.record(dispatch_id)["verification"] == "ack"
 
@@ -124,7 +124,7 @@ def test_agents_that_tell_each_other_come_to_an_end(store: Store) -> None:
     for agent in ("a", "b", "a", "b"):
         assert end(books, Ending(answer="and you?"), agent) == State.ANNOUNCING
         for row in views.find(store, states=["announcing"]).dispatches:
-            courier(books).deliver(row["dispatch_id"])
+            delivery_worker(books).deliver(row["dispatch_id"])
     rows = views.find(store).dispatches
     assert {row["state"] for row in rows} == {"completed"}
     verified = sorted(row["verification"] for row in rows)
