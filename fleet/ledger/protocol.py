@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from fleet.errors import IdempotencyConflict, Refused
 from fleet.ledger.chained import ChainPosition
-from fleet.ledger.history import Said
+from fleet.ledger.history import SessionMessage
 from fleet.ledger.states import FailureStage, State
 from routing import Event, Plan
 
@@ -48,7 +48,7 @@ class Claim:
     fence: int
     event: Event
     cancel: str = ""  #: why somebody asked to cancel it, before it started
-    history: tuple[Said, ...] = ()  #: what was said in its session before, oldest first
+    history: tuple[SessionMessage, ...] = ()  #: its session's earlier messages, oldest first
     joined: tuple[Event, ...] = ()  #: later events of its session that this turn is also about
     chain_position: ChainPosition | None = None  #: where in which chain, if it is a stage of one
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from fleet import tracing
 from fleet.config.agents import AgentConfig
-from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, Said
+from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, SessionMessage
 from fleet.store.retry import retry_while_away
 from fleet.turn.live_text import LiveText
 from routing import Event
@@ -116,7 +116,7 @@ class Turn:
         return self.claim.text
 
     @property
-    def history(self) -> tuple[Said, ...]:
+    def history(self) -> tuple[SessionMessage, ...]:
         """Earlier messages of this session, oldest first; the same in every attempt."""
         return self.claim.history
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Failure, FailureStage, Said, bus
+from fleet.ledger import Failure, FailureStage, SessionMessage, bus
 from fleet.turn.budget import DAY_S, used_up
 from fleet.turn.providers import Providers
 from fleet.turn.turn import Turn, TurnFailed
@@ -103,7 +103,7 @@ def _over_budget(reason: str, wait_s: float) -> TurnFailed:
     )
 
 
-def _as_message(message: Said, agent: str) -> dict[str, Any]:
+def _as_message(message: SessionMessage, agent: str) -> dict[str, Any]:
     """A message of the history: another agent's answer begins with that agent's name."""
     other = message.role == "assistant" and message.agent != agent
     text = f"{message.agent}: {message.text}" if other else message.text
