@@ -31,7 +31,7 @@ REFUSED = {
     ),
     "an agent that nobody knows": (
         ("-Q", "agent.nobody", "-c", "1"),
-        "fleet: 'nobody' is no agent of this fleet; see `fleet agents`.",
+        "fleet: 'nobody' is not an agent of this fleet; see `fleet agents`.",
     ),
 }
 
