@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 #: A finished step is worth waiting for the broker; a dead broker must not hold the turn for ever.
 JOURNAL_TIMEOUT_S = 60.0
-JOURNAL_RETRY_DELAY_S = 0.2
 
 
 class TurnStopped(BaseException):
