@@ -33,6 +33,7 @@ from fleet.errors import ConfigError, FleetError
 from fleet.supervisor.celery_child import run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.system.backoff import Backoff
+from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
@@ -80,6 +81,9 @@ _PRELOAD = (
     "tasks.runners.llm",
     "tasks.runners.python",
 )
+#: Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat is
+#: enough for Flower.
+QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20")
 #: A worker that lived shorter than this has crashed at its start.
 CRASH_S = 5.0
 #: The first crashes are retried at once.
@@ -126,7 +130,7 @@ class Host:
             signal.signal(number, self._on_signal)
         poll = select.poll()
         poll.register(wake_r, select.POLLIN)
-        lifeline = int(os.environ.pop("FLEET_LIFELINE_FD", "-1"))
+        lifeline = int(os.environ.pop(LIFELINE_FD, "-1"))
         if lifeline >= 0:
             poll.register(lifeline, select.POLLIN | select.POLLHUP)
         self._start_guardian(poll)
@@ -274,14 +278,9 @@ def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
         "1",
         "-n",
         f"{agent}@%h",
-        # Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat
-        # is enough for Flower.
         "-P",
         "prefork",
-        "--without-mingle",
-        "--without-gossip",
-        "--heartbeat-interval",
-        "20",
+        *QUIET,
         "-l",
         log_level,
     ]

@@ -14,7 +14,7 @@ from fleet.ledger import views
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
-from fleet.supervisor.host import worker_argv
+from fleet.supervisor.host import QUIET, worker_argv
 
 #: Importing LiteLLM takes 2 s, on a cold disk and a busy machine ten times that.
 WORKER_READY_S = 120.0
@@ -76,11 +76,6 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
     return specs
 
 
-#: Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat is
-#: enough for Flower.
-_QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", "-l", "WARNING")
-
-
 def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
     grace_s = settings.drain_s + STOP_MARGIN_S
     if hasattr(os, "pidfd_open"):  # a host needs it to notice a worker's death
@@ -104,23 +99,20 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
 def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[ProcessSpec]:
     # A receiver that hangs must not hold up intake and repair: deliveries have their own worker.
     own = bool(settings.deliveries)
-    commands = "intake,maintenance" if own else "intake,maintenance,delivery"
-    queues = ("-Q", commands, "-c", "1", "-n", "shared@%h")
+    names = "intake,maintenance" if own else "intake,maintenance,delivery"
+    queues = ("-Q", names, "-c", "1", "-n", "shared@%h")
     delivery = ("-Q", "delivery", "-c", "2", "-n", "delivery@%h")
+    quiet = (*QUIET, "-l", "WARNING")
     grace_s = settings.drain_s + STOP_MARGIN_S
     return [
         ProcessSpec(
             "shared",
-            _celery("worker", *queues, *_QUIET),
+            _celery("worker", *queues, *quiet),
             1,
             stop_grace_s=grace_s,
         ),
         *(
-            [
-                ProcessSpec(
-                    "delivery", _celery("worker", *delivery, *_QUIET), 1, stop_grace_s=grace_s
-                )
-            ]
+            [ProcessSpec("delivery", _celery("worker", *delivery, *quiet), 1, stop_grace_s=grace_s)]
             if own
             else []
         ),
