@@ -120,9 +120,7 @@ class ValkeyLedger(Ledger):
         )
         verdict, cancel = self.store.run(call)
         if verdict == "fenced":
-            raise Fenced(
-                f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
-            )
+            raise claim.fenced()
         return cancel
 
     def steps(self, dispatch_id: str) -> dict[str, str]:

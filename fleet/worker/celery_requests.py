@@ -12,7 +12,7 @@ from celery.worker.request import Request
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger import Ending, Failure, FailureStage
+from fleet.ledger import Ending, Failure
 from fleet.store.address import wakeups_in_store
 from fleet.worker.state import WORKER, LeaseToken
 
@@ -79,16 +79,9 @@ class DispatchRequest(Request):
         lease = WORKER.lease
         if soft or lease is None:
             return
-        failure = Failure(
-            stage=FailureStage.TIMEOUT,
-            reason=f"the turn ran on past its hard limit of {timeout:g} s and was killed",
-            retryable=True,
-            kind="TimeLimitExceeded",
-        )
+        ending = Ending(failure=Failure.past_hard_limit(timeout))
         try:
-            runtime.current().ledger.commit_active(
-                lease.agent, lease.fence, Ending(failure=failure)
-            )
+            runtime.current().ledger.commit_active(lease.agent, lease.fence, ending)
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
             logger.warning("the hard limit of %s could not be recorded: %s", self.id, error)
