@@ -107,7 +107,7 @@ class _Worker:
 
 @dataclass(slots=True)
 class Host:
-    """Runs one worker for each agent until it is told to stop."""
+    """Runs one worker for each agent until a stop signal."""
 
     agents: Sequence[str]
     drain_s: float
@@ -160,22 +160,22 @@ class Host:
 
     def _start_guardian(self, poll: select.poll) -> None:
         """Start the guardian, anew when it was killed, and send it the living workers."""
-        pidfd, orders = self._guardian
+        pidfd, messages = self._guardian
         if pidfd >= 0:
             logger.warning("the guardian was killed: starting another")
             poll.unregister(pidfd)
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
             os.close(pidfd)
-            os.close(orders)
-        pid, orders = start_guardian(self._pages)
-        self._guardian = os.pidfd_open(pid), orders
+            os.close(messages)
+        pid, messages = start_guardian(self._pages)
+        self._guardian = os.pidfd_open(pid), messages
         poll.register(self._guardian[0], select.POLLIN)
         for worker in self._workers.values():
             self._notify_guardian(b"+%d %d\n" % (worker.pid, worker.number))
 
-    def _notify_guardian(self, order: bytes) -> None:
+    def _notify_guardian(self, message: bytes) -> None:
         with suppress(BrokenPipeError):  # its replacement gets all sessions
-            os.write(self._guardian[1], order)
+            os.write(self._guardian[1], message)
 
     def _start(self, worker: _Worker, poll: select.poll) -> None:
         worker.due, worker.born = 0.0, time.monotonic()

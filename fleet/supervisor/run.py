@@ -21,7 +21,7 @@ from fleet.store.connection import reachable
 from fleet.supervisor.broker_restart import keep_broker_running
 from fleet.supervisor.processes import Addresses, fleet_processes
 from fleet.supervisor.supervise import Supervisor
-from fleet.system.data_dir_lock import lock_data_dir
+from fleet.system.data_dir_lock import lock_data_dir, unusable
 
 #: Called once, when every process is ready; an error in it stops the fleet and leaves `run_fleet`.
 OnReady = Callable[[Addresses], Coroutine[Any, Any, None]]
@@ -84,10 +84,7 @@ async def _supervise(
     try:
         return await supervisor.run(stop)
     except OSError as error:
-        raise FleetError(
-            f"The data folder {settings.data_dir} cannot be used ({error.strerror or error}): make "
-            "it writable and make room, or set fleet.data_dir to another folder."
-        ) from error
+        raise unusable(settings.data_dir, error) from error
 
 
 class _Echo:
