@@ -110,7 +110,7 @@ def test_a_program_that_was_killed_is_started_anew_by_the_next_turn(fleet: Fleet
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: gone(pid), 10)
     assert answer(fleet, "count").startswith("1 in ")
-    assert "its end: it ended with SIGKILL" in fleet.processes[0].said()
+    assert "is ended: it ended with SIGKILL" in fleet.processes[0].said()
 
 
 def test_a_program_that_dies_of_an_event_fails_its_turn(fleet: Fleet) -> None:
