@@ -9,7 +9,7 @@ from celery.app.log import Logging
 from fleet.config.settings import Settings, load
 from fleet.errors import FleetError
 from fleet.ledger.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
-from fleet.store.address import broker_url, results_url, rings_in_store
+from fleet.store.address import broker_url, results_url, wakeups_in_store
 from fleet.store.celery_app import celery_app, keep_command_line_out
 from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.store.wakeup import DELIVER_TASK, INTAKE_TASK
@@ -89,7 +89,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 
 def _transport(settings: Settings) -> dict[str, Any]:
-    if not rings_in_store(settings):
+    if not wakeups_in_store(settings):
         return {"confirm_publish": True}
     return {
         "visibility_timeout": settings.visibility_timeout_s,
@@ -104,7 +104,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
     return {
         "worker_prefetch_multiplier": 1,
         # A worker pops a wake-up only when it is free (Redis only).
-        "worker_disable_prefetch": rings_in_store(settings),
+        "worker_disable_prefetch": wakeups_in_store(settings),
         # A turn outlives a dropped connection; its second wake-up finds nothing to do.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Importing LiteLLM takes seconds; at the default of 4 s the pool kills every child.

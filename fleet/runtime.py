@@ -23,7 +23,7 @@ from fleet.intake.spool.table import Spool
 from fleet.ledger import ValkeyLedger
 from fleet.ledger.protocol import Acceptor
 from fleet.store import Store, open_store
-from fleet.store.address import rings_in_store, store_url
+from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.connection import SOCKET_TIMEOUT_S
 from fleet.store.guarded import CallGuard
 from fleet.store.wakeup import WakeupPublisher
@@ -77,7 +77,7 @@ class Runtime:
     @cached_property
     def wakeup_publisher(self) -> WakeupPublisher | None:
         """The publisher of wake-ups where the broker is not the store; otherwise scripts do it."""
-        if rings_in_store(self.settings):
+        if wakeups_in_store(self.settings):
             return None
         from fleet.store.wakeup_publisher import CeleryWakeupPublisher
 
@@ -146,7 +146,7 @@ class Runtime:
         return open_store(
             url,
             bus_max_length=self.settings.bus.max_length,
-            rings=rings_in_store(self.settings),
+            wakes=wakeups_in_store(self.settings),
             socket_timeout_s=timeout_s,
             connect_timeout_s=timeout_s,
             guard=guard,

@@ -46,9 +46,6 @@ SENT_LOCALLY = ""
 #: The senders of the fleet's own events, and of the gateway's.
 SENT_BY_FLEET, SENT_BY_GATEWAY = "fleet", "upstream"
 
-_CLOUD_FIELDS = frozenset(
-    {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"}
-)
 OWN_FIELDS = frozenset({"to", "text", "session", "priority", "lane"})
 _SHORTHAND = OWN_FIELDS | {"id", "source", "type", "subject", "time", "hops", "traceparent", "data"}
 #: The W3C's trace context, as CloudEvents' extension for distributed tracing carries it.

@@ -67,8 +67,8 @@ class Table:
 
     def find(self, event: Event) -> list[Rule]:
         """The first matching rule, or all matching rules in the order of the file."""
-        here = set(self._positions(lambda place: place.of_event(event)))
-        found = sorted(here.union(self.unindexed)) if here else self.unindexed
+        places = set(self._positions(lambda place: place.of_event(event)))
+        found = sorted(places.union(self.unindexed)) if places else self.unindexed
         matching = (rule for rule in map(self.rules.__getitem__, found) if rule.match(event))
         if self.match == "all":
             return list(matching)

@@ -5,6 +5,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from fleet.system.process_identity import all_pids
+
 
 def stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on; empty for an ended process."""
@@ -24,9 +26,9 @@ def parent(pid: int) -> int:
 def family(roots: set[int]) -> set[int]:
     """The processes and all their descendants."""
     parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := stat(int(entry.name))):
-            parents[int(entry.name)] = int(fields[1])
+    for pid in all_pids():
+        if fields := stat(pid):
+            parents[pid] = int(fields[1])
     found = set(roots)
     while more := {pid for pid, of in parents.items() if of in found} - found:
         found |= more

@@ -130,14 +130,14 @@ class Breaker:
                 after.wait_s,
             )
 
-    def begin_probe(self, *, heard: bool = False) -> Circuit | None:
+    def begin_probe(self, *, writable: bool = False) -> Circuit | None:
         """The right to probe the broker; None when another process has it or it is too early."""
         if self.closed:
             return None
         got: list[Circuit] = []
 
         def change(state: Circuit, now: float) -> Circuit:
-            asking = begin_probe(state, now, heard=heard)
+            asking = begin_probe(state, now, writable=writable)
             got.extend([asking] if asking else [])
             return asking or state
 

@@ -62,15 +62,15 @@ def record_failure(
     )
 
 
-def begin_probe(state: Circuit, now: float, *, heard: bool = False) -> Circuit | None:
+def begin_probe(state: Circuit, now: float, *, writable: bool = False) -> Circuit | None:
     """The state in which the caller alone probes the broker; None when it must not.
 
-    `heard`: the broker has just taken a write of a caller without a breaker. Then the probe need
+    `writable`: the broker has just taken a write of a caller without a breaker. Then the probe need
     not wait, unless the password was refused: an old connection needs none.
     """
     if not state.open or now < state.probing_until:
         return None
-    if now < state.probe_at and not (heard and not state.password):
+    if now < state.probe_at and not (writable and not state.password):
         return None
     return replace(state, probing_until=now + PROBE_S)
 

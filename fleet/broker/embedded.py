@@ -130,15 +130,15 @@ class EmbeddedBroker:
     def _adopt(self, patience: ProgressTimeout) -> Endpoint | None:
         """The living server of this folder, None while it does not answer yet."""
         pid = self._folder.published() or 0
-        told: dict[str, Any] = {}
+        info: dict[str, Any] = {}
         with suppress(FileNotFoundError):  # another start has just taken the lock
-            told = server_info(self._folder.endpoint(pid).url)
-        if told and not told["loading"]:
-            endpoint = self._folder.endpoint(told["process_id"])
+            info = server_info(self._folder.endpoint(pid).url)
+        if info and not info["loading"]:
+            endpoint = self._folder.endpoint(info["process_id"])
             if configure(endpoint.url, self._durability):
                 self._folder.publish(endpoint.pid)
                 return endpoint
-        if patience.left(told.get("loading_loaded_bytes", 0)):
+        if patience.left(info.get("loading_loaded_bytes", 0)):
             return None
         raise BrokerUnavailable(
             f"{self._folder.path} is held by a process{f' ({pid})' if pid else ''} that for "

@@ -89,7 +89,7 @@ def launch(
     )
     # First: the last server's number may be another process's by now.
     folder.publish(0)
-    said_before = _rotate(folder.log)
+    logged_before = _rotate(folder.log)
     with folder.log.open("ab") as log, _as_input(config) as standard_input:
         process = subprocess.Popen(
             [binary, "-"],
@@ -102,7 +102,7 @@ def launch(
             pass_fds=[lock],
         )
     try:
-        _await_answer(process, folder, said_before)
+        _await_answer(process, folder, logged_before)
         folder.publish(process.pid)
     except BaseException:
         process.kill()
@@ -140,32 +140,32 @@ def _client(url: str) -> "redis.Redis":
 
 
 def _await_answer(
-    process: "subprocess.Popen[bytes]", folder: BrokerFolder, said_before: int
+    process: "subprocess.Popen[bytes]", folder: BrokerFolder, logged_before: int
 ) -> None:
     patience = ProgressTimeout()
     url = folder.endpoint(process.pid).url
     while process.poll() is None:
-        told = server_info(url)
-        if told and not told["loading"] and told["process_id"] == process.pid:
+        info = server_info(url)
+        if info and not info["loading"] and info["process_id"] == process.pid:
             return
-        if not patience.left(told.get("loading_loaded_bytes", 0)):
+        if not patience.left(info.get("loading_loaded_bytes", 0)):
             raise BrokerUnavailable(
                 f"The embedded broker was silent for {TIMEOUT_S:g} s; its log is {folder.log}."
             )
         time.sleep(POLL_S)
-    said = folder.log.read_bytes()[said_before:].decode(errors="replace")
-    raise BrokerUnavailable(_why(process.returncode, said, folder))
+    printed = folder.log.read_bytes()[logged_before:].decode(errors="replace")
+    raise BrokerUnavailable(_why(process.returncode, printed, folder))
 
 
-def _why(code: int, said: str, folder: BrokerFolder) -> str:
-    lines = _WARNING.findall(said) or said.splitlines()
+def _why(code: int, printed: str, folder: BrokerFolder) -> str:
+    lines = _WARNING.findall(printed) or printed.splitlines()
     reason = next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")[
         :REASON_MAX
     ]
     remedy = f"its log is {folder.log}"
-    if "Address already in use" in said:
+    if "Address already in use" in printed:
         remedy = "end the program that listens there, or set fleet.broker_tcp to another"
-    if shutil.disk_usage(folder.path).free < DISK_FULL_BYTES or "No space left" in said:
+    if shutil.disk_usage(folder.path).free < DISK_FULL_BYTES or "No space left" in printed:
         remedy = f"the disk is full, so make room under {folder.path}"
     return f"The embedded broker ended at its start with exit code {code} ({reason}); {remedy}."
 

@@ -39,7 +39,7 @@ def _decide(
 ) -> None:
     name = _name(by) if by is not None else _user()
     state = operations.decide(
-        runtime.current().ledger, load(), dispatch_id, verdict, by=name, said=reason.strip()
+        runtime.current().ledger, load(), dispatch_id, verdict, by=name, reason=reason.strip()
     )
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state, "verdict": verdict, "by": name})

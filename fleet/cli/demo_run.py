@@ -17,7 +17,7 @@ from typing import Any
 from fleet.errors import ConfigError
 
 #: The path of the server's binary; every other variable of ours would change the fleet.
-_KEPT = "FLEET_REDIS_SERVER"
+_KEPT_NAME = "FLEET_REDIS_SERVER"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ def demo_folder() -> Iterator[Path]:
             f"{home / '.fleet'}: the demo cannot make its folder there ({error.strerror or error})."
         ) from error
     before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("FLEET_") and name != _KEPT]:
+    for name in [name for name in os.environ if name.startswith("FLEET_") and name != _KEPT_NAME]:
         del os.environ[name]
     ports = {"FLEET_API__PORT": "0", "FLEET_FLOWER__PORT": "0"}
     os.environ.update(FLEET_DATA_DIR=str(folder), **ports)

@@ -38,7 +38,7 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
     after = since or (bus.last_id(store) if follow else START)
     if since is not None and _trimmed(store, since):
         note(f"fleet: the bus no longer holds what came right after {since}; older events are lost")
-    for event in _following(store, after) if follow else _kept(store, after):
+    for event in _following(store, after) if follow else _stored(store, after):
         if (agent and event.fields.get("agent") != agent) or (kind and event.type != kind):
             continue
         if wants_json():
@@ -47,8 +47,8 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
             print(event_line(event), flush=follow)
 
 
-def _kept(store: Store, after: str) -> Iterator[BusEvent]:
-    """Yield the kept entries, up to the one that was the newest at the start."""
+def _stored(store: Store, after: str) -> Iterator[BusEvent]:
+    """Yield the stored entries, up to the one that was the newest at the start."""
     end = _order(bus.last_id(store))
     while _order(after) < end:
         chunk = bus.read(store, after)

@@ -18,7 +18,7 @@ SHOWN_CHARS = 400
 
 
 class Transcript:
-    """The text of one dispatch as far as it was heard."""
+    """The text of one dispatch as far as it was read."""
 
     def __init__(self) -> None:
         self.place: TextPosition = BEGINNING
@@ -33,14 +33,14 @@ class Transcript:
         """Take in what was said; what is void disappears."""
         for piece in pieces:
             if piece.kind is Kind.TEXT:
-                said = self._steps.get(piece.step, "") + piece.text
-                self._steps[piece.step] = said[-SHOWN_CHARS:]
+                text = self._steps.get(piece.step, "") + piece.text
+                self._steps[piece.step] = text[-SHOWN_CHARS:]
             else:
                 self._steps = {n: text for n, text in self._steps.items() if n < piece.step}
             self.place = piece.place
 
 
-class Hearing:
+class LiveTexts:
     """Listens in a thread of its own while `watched` are waited for. A context manager."""
 
     def __init__(self, connect: Callable[[], Store], watched: Sequence[Watched]) -> None:
@@ -48,14 +48,14 @@ class Hearing:
         self._watched = watched
         self._transcripts: dict[str, Transcript] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="hearing", daemon=True)
+        self._thread = threading.Thread(target=self._listen, name="live-text", daemon=True)
 
     def tail(self, dispatch_id: str) -> str:
         """The end of what a dispatch has said; empty when it has said nothing or has ended."""
         transcript = self._transcripts.get(dispatch_id)
         return transcript.tail if transcript else ""
 
-    def __enter__(self) -> "Hearing":
+    def __enter__(self) -> "LiveTexts":
         self._thread.start()
         return self
 
@@ -72,8 +72,8 @@ class Hearing:
                 store = store or self._connect()
                 places = {id_: self._transcripts.setdefault(id_, Transcript()) for id_ in waited}
                 after = {id_: transcript.place for id_, transcript in places.items()}
-                for id_, heard in live_text.subscribe(store, after).items():
-                    places[id_].take(heard.pieces)
+                for id_, message in live_text.subscribe(store, after).items():
+                    places[id_].take(message.pieces)
                 pause_s = POLL_INTERVAL_S
             except FleetError:
                 # Whoever waits for the outcome asks the same broker, and tells.

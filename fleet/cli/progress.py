@@ -9,7 +9,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fleet.cli.live_text import Hearing
+from fleet.cli.live_text import LiveTexts
 from fleet.cli.output import STATE_COLOURS, console, duration, printable
 from fleet.cli.waiting import Watched
 from fleet.ledger.bus import BusEvent
@@ -23,9 +23,9 @@ def follow_live(
 ) -> None:
     """Draw `watched`, and what they say, until `events` ends; what is drawn disappears with it."""
     with (
-        Hearing(connect, watched) as hearing,
+        LiveTexts(connect, watched) as live_texts,
         Live(
-            _Picture(watched, hearing),
+            _Picture(watched, live_texts),
             console=console(stderr=True),
             refresh_per_second=REDRAWS_PER_S,
             transient=True,
@@ -38,15 +38,15 @@ def follow_live(
 class _Picture:
     """A line per dispatch, made anew at each redraw, so that the seconds run."""
 
-    def __init__(self, watched: list[Watched], hearing: Hearing) -> None:
-        self._hearing = hearing
+    def __init__(self, watched: list[Watched], live_texts: LiveTexts) -> None:
+        self._live_texts = live_texts
         #: Grows while a chain goes on.
         self._watched = watched
         self._spinners: dict[str, Spinner] = {}
 
     def __rich__(self) -> Group:
         table = Table.grid(padding=(0, 2))
-        said = []
+        texts = []
         for one in self._watched:
             spinner = self._spinners.setdefault(one.dispatch_id, Spinner("dots"))
             table.add_row(
@@ -56,9 +56,9 @@ class _Picture:
                 Text(_took(one)),
                 Text(printable(one.note), "dim"),
             )
-            if not one.ended and (text := self._hearing.tail(one.dispatch_id)):
-                said.append(Text.assemble((f"{one.agent}: ", "dim"), printable(text)))
-        return Group(table, *said)
+            if not one.ended and (text := self._live_texts.tail(one.dispatch_id)):
+                texts.append(Text.assemble((f"{one.agent}: ", "dim"), printable(text)))
+        return Group(table, *texts)
 
 
 def _took(one: Watched) -> str:

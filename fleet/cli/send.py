@@ -71,7 +71,7 @@ def send(
         _follow(watch(connect, watched, after, timeout, chain), watched)
         return _show_chain(accepted, chain, watched)
     try:
-        _follow(watch(connect, watched, after, timeout, elsewhere=_kept), watched)
+        _follow(watch(connect, watched, after, timeout, elsewhere=_query_spool), watched)
     except BrokerUnavailable as error:
         raise BrokerUnavailable(f"{error} The event was accepted and goes on.") from error
     return _show_outcomes(accepted, watched)
@@ -93,7 +93,7 @@ def _now() -> str:
         return ""
 
 
-def _kept(dispatch_id: str) -> dict[str, Any] | None:
+def _query_spool(dispatch_id: str) -> dict[str, Any] | None:
     return query(runtime.current().spool.file, dispatch_id, content=True)
 
 
@@ -146,8 +146,8 @@ def _show_chain(accepted: Accepted, chain: WatchedChain, watched: Iterable[Watch
     """Show each stage's answer, in order; returns the exit code of the chain."""
     records = [one.record for one in watched if one.record is not None]
     if wants_json():
-        told = {"chain_state": chain.outcome, "chain_reason": chain.reason}
-        print_json({**accepted.to_wire(), **told, "dispatches": [_brief(row) for row in records]})
+        ended = {"chain_state": chain.outcome, "chain_reason": chain.reason}
+        print_json({**accepted.to_wire(), **ended, "dispatches": [_brief(row) for row in records]})
     else:
         # A person who just approved said nothing.
         _print_answers((row for row in records if row.get("answer")), named=True)

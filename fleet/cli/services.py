@@ -89,7 +89,7 @@ async def _stand_in(settings: Settings) -> None:
 
 async def _run_embedded(settings: Settings) -> None:
     from fleet.broker.embedded import EmbeddedBroker
-    from fleet.supervisor.broker_restart import keep_broker
+    from fleet.supervisor.broker_restart import keep_broker_running
     from fleet.system.data_dir_lock import lock_data_dir
 
     stop = _signals()
@@ -98,7 +98,7 @@ async def _run_embedded(settings: Settings) -> None:
         endpoint = await asyncio.to_thread(embedded.start)
         try:
             note(f"fleet: the broker is {mask_url(plain_url(settings))}")
-            keeping = asyncio.create_task(keep_broker(embedded, note))
+            keeping = asyncio.create_task(keep_broker_running(embedded, note))
             await stop.wait()
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)

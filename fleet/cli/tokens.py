@@ -61,11 +61,11 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
 @token.command("list")
 def list_() -> None:
     """List the tokens, newest first; never their secrets."""
-    kept = sorted(
+    stored = sorted(
         tokens.read_all(runtime.current().store).values(), key=lambda one: -one.created_ms
     )
     if wants_json():
-        print_json([_shown(one) for one in kept])
+        print_json([_shown(one) for one in stored])
         return
     print_table(
         ["id", "name", "scopes", "rate/s", "max body", "created (UTC)", "revoked (UTC)"],
@@ -79,7 +79,7 @@ def list_() -> None:
                 _when(one.created_ms),
                 _when(one.revoked_ms),
             )
-            for one in kept
+            for one in stored
         ],
     )
 
@@ -98,9 +98,9 @@ def revoke(which: str) -> None:
 
 
 def _shown(one: Token) -> dict[str, Any]:
-    kept = asdict(one)
-    del kept["digest"]
-    return {**kept, "scopes": list(one.scopes)}
+    stored = asdict(one)
+    del stored["digest"]
+    return {**stored, "scopes": list(one.scopes)}
 
 
 def _when(millis: int | None) -> str | None:

@@ -39,6 +39,6 @@ def up() -> int:
         await asyncio.Event().wait()
 
     wants = wants_json()
-    code = run_fleet(settings, say=note, on_ready=on_ready)
+    code = run_fleet(settings, report=note, on_ready=on_ready)
     note("fleet: stopped")
     return code

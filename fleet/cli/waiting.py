@@ -107,14 +107,14 @@ def watch(
     """
     ends = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
     store: Store | None = None
-    look_at = away_since = 0.0
+    query_at = away_since = 0.0
     while True:
         try:
             store = store or connect()
             after = after or bus.last_id(store)
-            if time.monotonic() >= look_at:
-                _look(store, watched, chain)
-                look_at = time.monotonic() + POLL_INTERVAL_S
+            if time.monotonic() >= query_at:
+                _query(store, watched, chain)
+                query_at = time.monotonic() + POLL_INTERVAL_S
             if chain.ended if chain else all(one.ended for one in watched):
                 return
             left_ms = int(1000 * min(ends - time.monotonic(), bus.BLOCK_MS / 1000))
@@ -124,7 +124,7 @@ def watch(
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > BROKER_TIMEOUT_S:
                 raise
-            store, news, look_at = None, [], 0.0
+            store, news, query_at = None, [], 0.0
             if _have_ended(watched, elsewhere) and not chain:
                 return
             time.sleep(RETRY_S)
@@ -133,7 +133,7 @@ def watch(
             mine = {one.dispatch_id: one for one in watched}
             of_chain = chain is not None and event.fields.get("chain_id") == chain.id
             if _learn(mine, event) or (of_chain and event.fields.get("dispatch_id") not in mine):
-                look_at = 0.0
+                query_at = 0.0
             if of_chain or event.fields.get("dispatch_id") in mine:
                 yield event
         if not news:
@@ -142,7 +142,7 @@ def watch(
             raise _too_late(watched, timeout_s)
 
 
-def _look(store: Store, watched: list[Watched], chain: WatchedChain | None) -> None:
+def _query(store: Store, watched: list[Watched], chain: WatchedChain | None) -> None:
     if chain and not chain.ended:
         chain.poll(store, watched)
     for one in watched:

@@ -9,7 +9,8 @@ CODES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-~]"
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: Characters that control a terminal.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def strip_escapes(text: str) -> str:
@@ -18,13 +19,13 @@ def strip_escapes(text: str) -> str:
     A carriage return starts the line again: of a progress bar the last state stays.
     """
     lines = CODES.sub("", text).replace("\r\n", "\n").split("\n")
-    kept = (_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)
+    kept = (CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in lines)
     return "\n".join(kept).rstrip()
 
 
 def sanitize(text: str) -> str:
     """The whole text without codes and control characters; a lone carriage return ends a line."""
-    return _CONTROL.sub("", CODES.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
+    return CONTROL.sub("", CODES.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def sanitize_value(value: Any) -> Any:

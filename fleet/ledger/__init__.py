@@ -1,7 +1,7 @@
 """The durable record of every dispatch: the truth. A queue message is only a wake-up."""
 
 from fleet.ledger.chained import ChainPosition, Earlier
-from fleet.ledger.history import Said
+from fleet.ledger.history import SessionMessage
 from fleet.ledger.protocol import (
     NOTHING,
     Accepted,
@@ -33,7 +33,7 @@ __all__ = [
     "Ledger",
     "Report",
     "Runs",
-    "Said",
+    "SessionMessage",
     "State",
     "ValkeyLedger",
 ]

@@ -130,7 +130,7 @@ class Arguments:
         )
         retry_after_s = (failure.retry_after_s or 0.0) if failure else 0.0
         messages_max = self.settings.sessions.history_messages
-        said, answered = messages if messages_max else ("", "")
+        user_message, agent_message = messages if messages_max else ("", "")
         return EndingArgs(
             verdict=_verdict(ending),
             fields=text,
@@ -145,8 +145,8 @@ class Arguments:
             retry_after_ms=int(retry_after_s * 1000),
             keep_dead_ms=self._keep_dead_ms,
             keep_ended_ms=self._keep_ended_ms,
-            said=said,
-            answered=answered,
+            user_message=user_message,
+            agent_message=agent_message,
             messages_max=messages_max,
             bytes_max=self._bytes_max,
             history_keep_ms=self._history_keep_ms,

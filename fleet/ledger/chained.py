@@ -44,7 +44,7 @@ def read_position(parts: Sequence[str]) -> ChainPosition | None:
     if not parts:
         return None
     place: dict[str, Any] = json.loads(parts[0])
-    here = (int(place["stage"]), int(place["round"]))
+    position = (int(place["stage"]), int(place["round"]))
     return ChainPosition(
         chain=place["name"],
         stage=int(place["stage"]),
@@ -54,7 +54,7 @@ def read_position(parts: Sequence[str]) -> ChainPosition | None:
         on_silence=Verdict(place["silence"]),
         timeout_s=place.get("timeout_s"),
         # The other members of a group that votes do not sway this one.
-        earlier=tuple(one for one in read_trail(parts[1:]) if (one.stage, one.round) != here),
+        earlier=tuple(one for one in read_trail(parts[1:]) if (one.stage, one.round) != position),
     )
 
 
@@ -77,7 +77,7 @@ def read_trail(entries: Sequence[str]) -> list[Earlier]:
 
 def plan_text(chain: Chain, event: Event, plan: Plan, settings: Settings) -> str:
     """A chain's plan for `accept.lua`: every name resolved and every limit given."""
-    told = {
+    plan_fields = {
         "id": keys.chain_id(event.key, chain.name),
         "key": event.key,
         "name": chain.name,
@@ -87,7 +87,7 @@ def plan_text(chain: Chain, event: Event, plan: Plan, settings: Settings) -> str
         "stages": [_stage(stage, settings) for stage in chain.stages],
         "deliver": receivers.of_chain(settings, chain.name, plan),
     }
-    return json.dumps(told, separators=(",", ":"))
+    return json.dumps(plan_fields, separators=(",", ":"))
 
 
 def first_dispatches(chain: Chain, event: Event) -> tuple[tuple[str, str], ...]:

@@ -27,7 +27,7 @@ _FIELDS = frozenset({"role", "agent", "event", "text"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class SessionMessage:
     """One message of a conversation."""
 
     role: str  #: `user` or `assistant`
@@ -39,12 +39,12 @@ class Said:
 def written(event: Event, agent: str, text: str, answer: str) -> tuple[str, str]:
     """The two messages that a completed turn adds, as they are stored: event and answer."""
     digest = keys.event_digest(event.key)
-    said = {"role": "user", "agent": "", "event": digest, "text": text}
+    question = {"role": "user", "agent": "", "event": digest, "text": text}
     answered = {"role": "assistant", "agent": agent, "event": digest, "text": answer}
-    return _stored(said), _stored(answered)
+    return _stored(question), _stored(answered)
 
 
-def recalled(stored: Sequence[str], event: Event) -> tuple[Said, ...]:
+def recalled(stored: Sequence[str], event: Event) -> tuple[SessionMessage, ...]:
     """The history for a turn about `event`, oldest first; it begins with a message of a user.
 
     Answers of other agents to the same event are left out: these agents ran at the same time.
@@ -67,7 +67,7 @@ def _stored(message: dict[str, str]) -> str:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 
-def _checked(stored: str) -> Said | None:
+def _checked(stored: str) -> SessionMessage | None:
     try:
         raw: Any = json.loads(stored)
     except (ValueError, RecursionError):
@@ -78,4 +78,4 @@ def _checked(stored: str) -> Said | None:
         return None
     if raw["role"] not in ROLES or not raw["text"].strip():
         return None
-    return Said(**raw)
+    return SessionMessage(**raw)

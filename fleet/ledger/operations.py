@@ -91,7 +91,7 @@ def decide(
     verdict: Literal[Verdict.APPROVE, Verdict.REJECT],
     *,
     by: str,
-    said: str = "",
+    reason: str = "",
 ) -> State:
     """Approve or reject a parked dispatch in the name of `by`; its chain goes on or ends.
 
@@ -101,7 +101,7 @@ def decide(
         dispatch_id=dispatch_id,
         verdict="approve" if verdict is Verdict.APPROVE else "reject",
         by=by,
-        said=said,
+        reason=reason,
         call=uuid.uuid4().hex,
         keep_ended_ms=int(settings.retention.completed_s * 1000),
     )

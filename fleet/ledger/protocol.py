@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fleet.errors import IdempotencyConflict, Refused
+from fleet.errors import Fenced, IdempotencyConflict, Refused
 from fleet.ledger.chained import ChainPosition
-from fleet.ledger.history import Said
+from fleet.ledger.history import SessionMessage
 from fleet.ledger.states import FailureStage, State
 from routing import Event, Plan
 
@@ -48,7 +48,7 @@ class Claim:
     fence: int
     event: Event
     cancel: str = ""  #: why somebody asked to cancel it, before it started
-    history: tuple[Said, ...] = ()  #: what was said in its session before, oldest first
+    history: tuple[SessionMessage, ...] = ()  #: its session's earlier messages, oldest first
     joined: tuple[Event, ...] = ()  #: later events of its session that this turn is also about
     chain_position: ChainPosition | None = None  #: where in which chain, if it is a stage of one
 
@@ -56,6 +56,10 @@ class Claim:
     def text(self) -> str:
         """The text for the agent: the event's, and below it those of the joined events."""
         return "\n\n".join(event.text for event in (self.event, *self.joined))
+
+    def fenced(self) -> Fenced:
+        """The error of an attempt that is no longer the current one."""
+        return Fenced(f"Attempt {self.attempt} of {self.dispatch_id} is no longer the current one.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,16 @@ class Failure:
     #: Nothing was tried, and nothing of this agent can be until `retry_after_s` has passed: the
     #: dispatch keeps its place and its attempts, and the agent claims none before.
     defer: bool = False
+
+    @classmethod
+    def past_hard_limit(cls, limit_s: float) -> "Failure":
+        """The failure of a turn whose child was killed at its hard limit."""
+        return cls(
+            stage=FailureStage.TIMEOUT,
+            reason=f"the turn ran on past its hard limit of {limit_s:g} s and was killed",
+            retryable=True,
+            kind="TimeLimitExceeded",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ class ValkeyLedger(Ledger):
             raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")
         if answer[0] != "claimed":
             return None
-        _, dispatch_id, attempt, payload, cancel, said, joined, *place = answer
+        _, dispatch_id, attempt, payload, cancel, history, joined, *place = answer
         event = read_payload(payload)
         return Claim(
             dispatch_id=dispatch_id,
@@ -91,7 +91,7 @@ class ValkeyLedger(Ledger):
             fence=fence,
             event=event,
             cancel=cancel,
-            history=recalled(said, event),
+            history=recalled(history, event),
             joined=tuple(map(read_payload, joined)),
             chain_position=read_position(place),
         )
@@ -120,9 +120,7 @@ class ValkeyLedger(Ledger):
         )
         verdict, cancel = self.store.run(call)
         if verdict == "fenced":
-            raise Fenced(
-                f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
-            )
+            raise claim.fenced()
         return cancel
 
     def steps(self, dispatch_id: str) -> dict[str, str]:
@@ -136,11 +134,11 @@ class ValkeyLedger(Ledger):
         if claim.chain_position and not (ending.failure or ending.cancelled):
             verdict = read_verdict(ending.answer) or claim.chain_position.on_silence
             ending = replace(ending, facts={**ending.facts, "verdict": verdict})
-        said = "", ""
+        messages = "", ""
         if ending.answer.strip() and claim.event.session is not None:
-            said = written(claim.event, claim.agent, claim.text, ending.answer)
+            messages = written(claim.event, claim.agent, claim.text, ending.answer)
         return self._commit(
-            claim.dispatch_id, claim.agent, claim.fence, claim.attempt, ending, said
+            claim.dispatch_id, claim.agent, claim.fence, claim.attempt, ending, messages
         )
 
     def commit_active(self, agent: str, fence: int, ending: Ending) -> State | None:
@@ -160,14 +158,14 @@ class ValkeyLedger(Ledger):
         fence: int,
         attempt: int | Literal[""],
         ending: Ending,
-        said: tuple[str, str] = ("", ""),
+        messages: tuple[str, str] = ("", ""),
     ) -> State:
         call = CommitCall(
             dispatch_id=dispatch_id,
             agent=agent,
             fence=fence,
             attempt=attempt,
-            ending=self._arguments.ending(agent, ending, said),
+            ending=self._arguments.ending(agent, ending, messages),
         )
         answer = self.store.run(call)
         if answer[0] != "done":

@@ -271,11 +271,11 @@ def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     for place, name in enumerate(names):
         state, lease, queued = rows[3 * place : 3 * place + 3]
         held = (now_ms - float(lease["since_ms"])) / 1000 if lease.get("since_ms") else 0.0
-        told_ms = lease.get("reported_ms")
+        at_ms = lease.get("reported_ms")
         found[name] = {
             "online": bool(lease),
             "consuming": lease.get("consuming") == "1",
-            "reported_s": round(max(0.0, (now_ms - float(told_ms)) / 1000), 3) if told_ms else None,
+            "reported_s": round(max(0.0, (now_ms - float(at_ms)) / 1000), 3) if at_ms else None,
             "holder": lease.get("holder"),
             "held_s": round(max(0.0, held), 3),
             "fence": int(lease.get("fence", 0)),

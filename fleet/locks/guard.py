@@ -127,16 +127,16 @@ class _OpenCalls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said_at = -OPEN_LOGGED_EVERY_S
+        self._logged_at = -OPEN_LOGGED_EVERY_S
         self._unsaid = 0
 
     def passed(self, name: str, error: BrokerUnavailable) -> None:
         with self._lock:
             self._unsaid += 1
             now = time.monotonic()
-            if now - self._said_at < OPEN_LOGGED_EVERY_S:
+            if now - self._logged_at < OPEN_LOGGED_EVERY_S:
                 return
-            count, self._unsaid, self._said_at = self._unsaid, 0, now
+            count, self._unsaid, self._logged_at = self._unsaid, 0, now
         logger.error(
             "calls go through WITHOUT LOCKS, %d since this was last said, now %s "
             "(locks.on_store_down = open): %s",

@@ -50,15 +50,15 @@ class Renewal:
     def _begin(self) -> None:
         self._holds: dict[str, weakref.ref[Renewable]] = {}
         self._unsettled: dict[str, tuple[Renewable, float]] = {}
-        self._looks_at = math.inf
-        self._look = threading.Event()
+        self._next_at = math.inf
+        self._wake = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def add(self, hold: Renewable) -> None:
         """Renew it until it is dropped."""
         self._holds[hold.id] = weakref.ref(hold)
-        if hold.renew_at < self._looks_at:
+        if hold.renew_at < self._next_at:
             self._call()
 
     def remove(self, hold: Renewable) -> None:
@@ -76,18 +76,18 @@ class Renewal:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="fleet-locks", daemon=True)
                 self._thread.start()
-        self._look.set()
+        self._wake.set()
 
     def _run(self) -> None:
         while True:
             # Infinite while it looks, so that a hold registered now makes it look again.
-            self._looks_at = math.inf
-            self._look.clear()
+            self._next_at = math.inf
+            self._wake.clear()
             away: set[LockCalls] = set()
-            looks_at = min(self._renew(away), self._withdraw(away))
-            self._looks_at = looks_at
-            pause = looks_at - time.monotonic()
-            self._look.wait(None if pause == math.inf else max(0.0, pause))
+            next_at = min(self._renew(away), self._withdraw(away))
+            self._next_at = next_at
+            pause = next_at - time.monotonic()
+            self._wake.wait(None if pause == math.inf else max(0.0, pause))
 
     def _renew(self, away: set[LockCalls]) -> float:
         """Renew what is due; when the next one is. A store that is away is asked once only."""

@@ -79,7 +79,7 @@ def results_url(settings: Settings) -> str:
     return kombu_url(store_url(settings))
 
 
-def rings_in_store(settings: Settings) -> bool:
+def wakeups_in_store(settings: Settings) -> bool:
     """True when the broker is the store, so that a script can push the wake-up itself."""
     return settings.store_url is None or kombu_url(settings.store_url) == (
         kombu_url(settings.broker_url) if settings.broker_url else None

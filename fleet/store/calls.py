@@ -88,8 +88,8 @@ class EndingArgs(Record):
     retry_after_ms: int
     keep_dead_ms: int
     keep_ended_ms: int
-    said: str
-    answered: str
+    user_message: str
+    agent_message: str
     messages_max: int
     bytes_max: int
     history_keep_ms: int
@@ -230,7 +230,7 @@ class DecideCall(ScriptCall[list[str]]):
     dispatch_id: str
     verdict: Literal["approve", "reject"]
     by: str
-    said: str
+    reason: str
     call: str
     keep_ended_ms: int
 

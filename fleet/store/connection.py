@@ -51,12 +51,12 @@ class Store:
         client: "redis.Redis",
         bus_max_length: int,
         *,
-        rings: bool,
+        wakes: bool,
         guard: CallGuard | None = None,
     ) -> None:
         self.client = client
         self._guard = guard
-        self._always: tuple[Arg, Arg] = (bus_max_length, wakeup_template() if rings else "")
+        self._always: tuple[Arg, Arg] = (bus_max_length, wakeup_template() if wakes else "")
         self._wire = Wire(client, again_after=_again_after(guard))
         self._scripts: dict[type[ScriptCall[Any]], Script] = {}
 
@@ -92,7 +92,7 @@ def open_store(
     url: str,
     *,
     bus_max_length: int = 10_000,
-    rings: bool = True,
+    wakes: bool = True,
     socket_timeout_s: float | None = SOCKET_TIMEOUT_S,
     connect_timeout_s: float = SOCKET_TIMEOUT_S,
     guard: CallGuard | None = None,
@@ -100,7 +100,7 @@ def open_store(
     """A store for `url`; connects when first used. A blocking reader sets no socket timeout.
 
     A `credential_provider=MODULE:CLASS` in the URL gives the password at each connect.
-    `rings` is False where the broker is elsewhere: the scripts then push no wake-ups. `guard`
+    `wakes` is False where the broker is elsewhere: the scripts then push no wake-ups. `guard`
     stands before every call, and records every failure.
     """
     # A Unix socket has no keep-alive, and redis-py refuses the word there.
@@ -123,7 +123,7 @@ def open_store(
     )
     _follow_password(pool.connection_kwargs)
     client = GuardedClient.behind(guard, pool) if guard else redis.Redis.from_pool(pool)
-    return Store(client, bus_max_length, rings=rings, guard=guard)
+    return Store(client, bus_max_length, wakes=wakes, guard=guard)
 
 
 def _follow_password(options: dict[str, Any]) -> None:
@@ -155,5 +155,5 @@ def reachable() -> Iterator[None]:
         ) from error
     except (RedisError, OSError) as error:
         # A pipeline's error repeats the command, and with it what a sender wrote.
-        said = str(error).rpartition("of pipeline caused error: ")[2]
-        raise BrokerUnavailable(f"The broker does not answer: {mask_url(said)}") from error
+        reason = str(error).rpartition("of pipeline caused error: ")[2]
+        raise BrokerUnavailable(f"The broker does not answer: {mask_url(reason)}") from error

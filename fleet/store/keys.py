@@ -19,7 +19,7 @@
 | fleet:due:<agent>       | zset   | runnable ones by lane and age           | while live         |
 | fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
 | fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
-| fleet:history:<hash>    | list   | what a session said (content)           | history_ttl_s      |
+| fleet:history:<hash>    | list   | messages of a session (content)         | history_ttl_s      |
 | fleet:agent:<agent>     | hash   | active dispatch, paused                 | permanent          |
 | fleet:lease:<agent>     | hash   | holder, fence, since                    | lease TTL          |
 | fleet:orders:<agent>    | list   | commands to the worker that holds it    | 10 s               |

@@ -9,13 +9,13 @@ from fleet.store import Store
 from fleet.store.calls import BreakerCall
 
 
-def probe(breaker: Breaker, store: Callable[[], Store], *, heard: bool = False) -> bool:
+def probe(breaker: Breaker, store: Callable[[], Store], *, writable: bool = False) -> bool:
     """Probe when it is due and no other process does; True when the breaker is closed afterwards.
 
-    `store` must not stand behind the breaker itself, and may raise BrokerUnavailable. `heard`: see
-    `fleet.broker.circuit.begin_probe`.
+    `store` must not stand behind the breaker itself, and may raise BrokerUnavailable. See
+    `fleet.broker.circuit.begin_probe` for `writable`.
     """
-    asking = breaker.begin_probe(heard=heard)
+    asking = breaker.begin_probe(writable=writable)
     if asking is None:
         return breaker.closed
     well = False

@@ -6,7 +6,7 @@ from kombu import Exchange, Queue
 
 from fleet.config.settings import Settings
 from fleet.store import keys
-from fleet.store.address import rings_in_store
+from fleet.store.address import wakeups_in_store
 
 #: The queues that any worker may serve.
 SHARED_QUEUES = ("intake", "delivery", "maintenance")
@@ -23,7 +23,7 @@ def agent_queue(settings: Settings, agent: str) -> Queue:
     In the store it is `no_ack`: a popped wake-up is gone, and the ledger pushes another one when it
     came to nothing. So there is nothing to redeliver, and one command a wake-up instead of nine.
     """
-    if rings_in_store(settings):
+    if wakeups_in_store(settings):
         return _queue(keys.queue(agent), no_ack=True)
     return _queue(keys.queue(agent), queue_arguments=_QUORUM)
 

@@ -14,7 +14,7 @@ POLL_INTERVAL_S = 0.1
 BACKOFF = Backoff(0.5, 15.0)
 
 
-async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> None:
+async def keep_broker_running(broker: EmbeddedBroker, report: Callable[[str], None]) -> None:
     """Keep a started broker running until cancelled; report starts and failures."""
     failures = 0
     while True:
@@ -34,8 +34,8 @@ async def keep_broker(broker: EmbeddedBroker, say: Callable[[str], None]) -> Non
         except BrokerUnavailable as error:
             failures += 1
             pause_s = BACKOFF.after_s(failures)
-            say(f"{error} Next attempt in {pause_s:g} s.")
+            report(f"{error} Next attempt in {pause_s:g} s.")
             await asyncio.sleep(pause_s)
         else:
-            say(f"ended and was started again, pid {endpoint.pid}")
+            report(f"ended and was started again, pid {endpoint.pid}")
             failures = 0

@@ -47,7 +47,7 @@ class ProcessSpec:
 
 
 class Child:
-    """Keeps one process of `spec` running until `stopping` is set. `say` gets each line."""
+    """Keeps one process of `spec` running until `stopping` is set. `sink` gets each line."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Child:
         *,
         lifeline: int,
         log: LogFile,
-        say: Callable[[str, str], None],
+        sink: Callable[[str, str], None],
         on_crash_loop: Callable[[str, int], None],
     ) -> None:
         self.spec = spec
@@ -67,7 +67,7 @@ class Child:
         self._lifeline = lifeline
         self._log = log
         self._log_fails = False
-        self._say = say
+        self._sink = sink
         self._on_crash_loop = on_crash_loop
         self._process: asyncio.subprocess.Process | None = None
         self._grace_s = spec.stop_grace_s
@@ -212,13 +212,13 @@ class Child:
             self._report(f"still runs {self._grace_s:g} s after its stop signal: killed")
 
     def _report(self, line: str) -> None:
-        self._say(self.spec.name, line)
+        self._sink(self.spec.name, line)
         try:
             self._log.write(line)
             self._log_fails = False
         except OSError as error:
             if not self._log_fails:
-                self._say(self.spec.name, f"its log cannot be written: {error.strerror or error}")
+                self._sink(self.spec.name, f"its log cannot be written: {error.strerror or error}")
             self._log_fails = True
 
 

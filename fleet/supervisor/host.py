@@ -33,6 +33,7 @@ from fleet.errors import ConfigError, FleetError
 from fleet.supervisor.celery_child import run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.system.backoff import Backoff
+from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
@@ -80,6 +81,9 @@ _PRELOAD = (
     "tasks.runners.llm",
     "tasks.runners.python",
 )
+#: Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat is
+#: enough for Flower.
+QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20")
 #: A worker that lived shorter than this has crashed at its start.
 CRASH_S = 5.0
 #: The first crashes are retried at once.
@@ -103,7 +107,7 @@ class _Worker:
 
 @dataclass(slots=True)
 class Host:
-    """Runs one worker for each agent until it is told to stop."""
+    """Runs one worker for each agent until a stop signal."""
 
     agents: Sequence[str]
     drain_s: float
@@ -126,7 +130,7 @@ class Host:
             signal.signal(number, self._on_signal)
         poll = select.poll()
         poll.register(wake_r, select.POLLIN)
-        lifeline = int(os.environ.pop("FLEET_LIFELINE_FD", "-1"))
+        lifeline = int(os.environ.pop(LIFELINE_FD, "-1"))
         if lifeline >= 0:
             poll.register(lifeline, select.POLLIN | select.POLLHUP)
         self._start_guardian(poll)
@@ -156,22 +160,22 @@ class Host:
 
     def _start_guardian(self, poll: select.poll) -> None:
         """Start the guardian, anew when it was killed, and send it the living workers."""
-        pidfd, orders = self._guardian
+        pidfd, messages = self._guardian
         if pidfd >= 0:
             logger.warning("the guardian was killed: starting another")
             poll.unregister(pidfd)
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
             os.close(pidfd)
-            os.close(orders)
-        pid, orders = start_guardian(self._pages)
-        self._guardian = os.pidfd_open(pid), orders
+            os.close(messages)
+        pid, messages = start_guardian(self._pages)
+        self._guardian = os.pidfd_open(pid), messages
         poll.register(self._guardian[0], select.POLLIN)
         for worker in self._workers.values():
             self._notify_guardian(b"+%d %d\n" % (worker.pid, worker.number))
 
-    def _notify_guardian(self, order: bytes) -> None:
+    def _notify_guardian(self, message: bytes) -> None:
         with suppress(BrokenPipeError):  # its replacement gets all sessions
-            os.write(self._guardian[1], order)
+            os.write(self._guardian[1], message)
 
     def _start(self, worker: _Worker, poll: select.poll) -> None:
         worker.due, worker.born = 0.0, time.monotonic()
@@ -274,14 +278,9 @@ def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
         "1",
         "-n",
         f"{agent}@%h",
-        # Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat
-        # is enough for Flower.
         "-P",
         "prefork",
-        "--without-mingle",
-        "--without-gossip",
-        "--heartbeat-interval",
-        "20",
+        *QUIET,
         "-l",
         log_level,
     ]

@@ -1,9 +1,10 @@
 """The output of a child process: lines of bounded length, and a log of bounded size."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+from fleet.formats.terminal_text import CONTROL
 
 #: A longer line continues as the next line.
 LINE_BYTES_MAX = 8192
@@ -11,8 +12,6 @@ LINE_BYTES_MAX = 8192
 LOG_BYTES_MAX = 5_000_000
 
 _CHUNK_BYTES = 65536
-#: Characters that control an operator's terminal: tools may print any.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[str]:
@@ -57,4 +56,5 @@ def _pieces(line: bytes) -> list[str]:
 
 
 def _text(raw: bytes) -> str:
-    return _CONTROL.sub("", raw.rstrip(b"\r").decode(errors="replace"))
+    # Tools may print any character, also such that control an operator's terminal.
+    return CONTROL.sub("", raw.rstrip(b"\r").decode(errors="replace"))

@@ -14,7 +14,7 @@ from fleet.ledger import views
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
-from fleet.supervisor.host import worker_argv
+from fleet.supervisor.host import QUIET, worker_argv
 
 #: Importing LiteLLM takes 2 s, on a cold disk and a busy machine ten times that.
 WORKER_READY_S = 120.0
@@ -76,18 +76,13 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
     return specs
 
 
-#: Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat is
-#: enough for Flower.
-_QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", "-l", "WARNING")
-
-
 def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
     grace_s = settings.drain_s + STOP_MARGIN_S
     if hasattr(os, "pidfd_open"):  # a host needs it to notice a worker's death
         ready = _leased(store, list(settings.agents))
-        names = {"agents": (_fleet("host"), ready)}
+        commands = {"agents": (_fleet("host"), ready)}
     else:
-        names = {a: (_celery(*worker_argv(a)[1:]), _leased(store, [a])) for a in settings.agents}
+        commands = {a: (_celery(*worker_argv(a)[1:]), _leased(store, [a])) for a in settings.agents}
     return [
         ProcessSpec(
             name,
@@ -97,7 +92,7 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
         )
-        for name, (argv, ready) in names.items()
+        for name, (argv, ready) in commands.items()
     ]
 
 
@@ -107,20 +102,17 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
     names = "intake,maintenance" if own else "intake,maintenance,delivery"
     queues = ("-Q", names, "-c", "1", "-n", "shared@%h")
     delivery = ("-Q", "delivery", "-c", "2", "-n", "delivery@%h")
+    quiet = (*QUIET, "-l", "WARNING")
     grace_s = settings.drain_s + STOP_MARGIN_S
     return [
         ProcessSpec(
             "shared",
-            _celery("worker", *queues, *_QUIET),
+            _celery("worker", *queues, *quiet),
             1,
             stop_grace_s=grace_s,
         ),
         *(
-            [
-                ProcessSpec(
-                    "delivery", _celery("worker", *delivery, *_QUIET), 1, stop_grace_s=grace_s
-                )
-            ]
+            [ProcessSpec("delivery", _celery("worker", *delivery, *quiet), 1, stop_grace_s=grace_s)]
             if own
             else []
         ),
@@ -161,19 +153,19 @@ def _fleet(*args: str) -> list[str]:
 
 def _leased(store: Store, agents: list[str]) -> Ready:
     """True when a living worker serves each agent, here or on another host."""
-    here = socket.gethostname()
+    this_host = socket.gethostname()
 
     def query() -> bool:
         rows = views.agents(store, agents).values()
-        return all(row["consuming"] and _lives(str(row["holder"]), here) for row in rows)
+        return all(row["consuming"] and _lives(str(row["holder"]), this_host) for row in rows)
 
     return _polled(query)
 
 
-def _lives(holder: str, here: str) -> bool:
+def _lives(holder: str, this_host: str) -> bool:
     # The lease of a killed worker of this machine lasts for another moment.
     host, _, pid = holder.rpartition(":")
-    return host != here or not pid.isdigit() or exists(int(pid))
+    return host != this_host or not pid.isdigit() or exists(int(pid))
 
 
 def _ticks(store: Store) -> Ready:

@@ -18,27 +18,27 @@ from fleet.ledger import bus
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 from fleet.store.connection import reachable
-from fleet.supervisor.broker_restart import keep_broker
+from fleet.supervisor.broker_restart import keep_broker_running
 from fleet.supervisor.processes import Addresses, fleet_processes
 from fleet.supervisor.supervise import Supervisor
-from fleet.system.data_dir_lock import lock_data_dir
+from fleet.system.data_dir_lock import lock_data_dir, unusable
 
 #: Called once, when every process is ready; an error in it stops the fleet and leaves `run_fleet`.
 OnReady = Callable[[Addresses], Coroutine[Any, Any, None]]
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def run_fleet(settings: Settings, *, say: Say, on_ready: OnReady) -> int:
+def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
     """Run the whole fleet until SIGINT, SIGTERM or the end of `on_ready`.
 
     Everything it started has ended when it returns: 0, or 130 when a second signal had to kill.
-    Warnings of the processes go to `say`, everything they print to `data_dir/log`. Raises
+    Warnings of the processes go to `report`, everything they print to `data_dir/log`. Raises
     FleetError when it cannot start: the data folder or a port is taken, the folder or the broker
     cannot be used, a process is never ready.
     """
     with _sigterm_interrupts(), lock_data_dir(settings.data_dir):
         addresses = Addresses.choose(settings)
-        say(f"fleet: starting {len(settings.agents)} agents ...")
+        report(f"fleet: starting {len(settings.agents)} agents ...")
         _export_config_file()
         embedded = None
         if settings.broker_url is None:
@@ -47,10 +47,10 @@ def run_fleet(settings: Settings, *, say: Say, on_ready: OnReady) -> int:
         try:
             store = open_store(store_url(settings), bus_max_length=settings.bus.max_length)
             if embedded is None:
-                _validate_broker(store, say)
+                _validate_broker(store, report)
             elif embedded.adopted:
-                say(f"broker: still running since the last time, pid {embedded.pid}")
-            return asyncio.run(_supervise(settings, addresses, store, embedded, say, on_ready))
+                report(f"broker: still running since the last time, pid {embedded.pid}")
+            return asyncio.run(_supervise(settings, addresses, store, embedded, report, on_ready))
         finally:
             if embedded is not None:
                 embedded.stop()
@@ -61,7 +61,7 @@ async def _supervise(
     addresses: Addresses,
     store: Store,
     embedded: EmbeddedBroker | None,
-    say: Say,
+    report: Report,
     on_ready: OnReady,
 ) -> int:
     stop = asyncio.Event()
@@ -73,21 +73,18 @@ async def _supervise(
 
     hooks: list[Callable[[], Coroutine[None, None, None]]] = [when_ready]
     if embedded is not None:
-        hooks.append(partial(keep_broker, embedded, lambda line: say(f"broker: {line}")))
+        hooks.append(partial(keep_broker_running, embedded, lambda line: report(f"broker: {line}")))
     supervisor = Supervisor(
         fleet_processes(settings, addresses, store),
-        sink=_Echo(say),
+        sink=_Echo(report),
         log_dir=settings.data_dir / "log",
-        on_crash_loop=partial(_alert, store, say),
+        on_crash_loop=partial(_alert, store, report),
         hooks=hooks,
     )
     try:
         return await supervisor.run(stop)
     except OSError as error:
-        raise FleetError(
-            f"The data folder {settings.data_dir} cannot be used ({error.strerror or error}): make "
-            "it writable and make room, or set fleet.data_dir to another folder."
-        ) from error
+        raise unusable(settings.data_dir, error) from error
 
 
 class _Echo:
@@ -103,16 +100,16 @@ class _Echo:
         r"ended with .* starts again|still runs|its log cannot|fleet: |breaker |the spool "
     )
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
+    def __init__(self, report: Report) -> None:
+        self._report = report
 
     def __call__(self, name: str, line: str) -> None:
         level = self._LEVEL.match(line)
         if (level and not self._QUIET & {*level.groups()}) or self._ALWAYS.match(line):
-            self._say(f"{name}: {line}")
+            self._report(f"{name}: {line}")
 
 
-def _validate_broker(store: Store, say: Say) -> None:
+def _validate_broker(store: Store, report: Report) -> None:
     """Audit the operator's broker. Raises FleetError for one that would lose events."""
     with reachable():
         findings = audit(store.client)
@@ -121,16 +118,16 @@ def _validate_broker(store: Store, say: Say) -> None:
         if finding.level == "error":
             raise FleetError(f"fleet.broker_url: {finding.what}.{remedy}")
         if finding.level == "warning":
-            say(f"broker: {finding.what}.{remedy}")
+            report(f"broker: {finding.what}.{remedy}")
 
 
-def _alert(store: Store, say: Say, name: str, code: int) -> None:
+def _alert(store: Store, report: Report, name: str, code: int) -> None:
     sentence = f"{name} keeps ending with {code}; its log is in the data folder"
-    say(sentence)
+    report(sentence)
     try:
         bus.alert(store, "crash_loop", sentence)
     except BrokerUnavailable as error:
-        say(f"this could not be put on the bus: {error}")
+        report(f"this could not be put on the bus: {error}")
 
 
 def _export_config_file() -> None:

@@ -110,7 +110,7 @@ class Supervisor:
                     spec,
                     lifeline=lifeline,
                     log=log,
-                    say=self._sink,
+                    sink=self._sink,
                     on_crash_loop=self._on_crash_loop,
                 )
             )

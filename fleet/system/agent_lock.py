@@ -42,13 +42,13 @@ class TurnLock:
 
 def record_paused(data_dir: Path, agent: str, paused: bool) -> None:
     """Record that an agent is paused, or not. Raises FleetError when that cannot be written."""
-    mark = _folder(data_dir) / f"{agent}.paused"
+    file = _folder(data_dir) / f"{agent}.paused"
     try:
         if paused:
-            mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            mark.touch(mode=0o600)
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file.touch(mode=0o600)
         else:
-            mark.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
     except OSError as error:
         raise _unusable(error) from error
 

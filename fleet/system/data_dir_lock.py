@@ -30,11 +30,16 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
     except OSError as error:
-        raise FleetError(
-            f"The data folder {data_dir} cannot be used ({error.strerror or error}): make it "
-            "writable and make room, or set fleet.data_dir to another folder."
-        ) from error
+        raise unusable(data_dir, error) from error
     try:
         yield
     finally:
         os.close(lock)
+
+
+def unusable(data_dir: Path, error: OSError) -> FleetError:
+    """The error of a data folder that cannot be used."""
+    return FleetError(
+        f"The data folder {data_dir} cannot be used ({error.strerror or error}): make it "
+        "writable and make room, or set fleet.data_dir to another folder."
+    )

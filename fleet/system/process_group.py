@@ -3,9 +3,8 @@
 import contextlib
 import os
 import signal
-import sys
-from pathlib import Path
 
+from fleet.system.process_identity import all_pids
 from fleet.system.process_tags import ProcessTag, kill_tagged
 
 
@@ -23,12 +22,9 @@ def kill_session(leader: int) -> None:
 
 
 def _members(leader: int) -> list[int]:
-    if sys.platform != "linux":
-        return []
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getsid(int(entry.name)) == leader:
-                    found.append(int(entry.name))
+    for pid in all_pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == leader:
+                found.append(pid)
     return found

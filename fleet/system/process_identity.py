@@ -65,13 +65,19 @@ def await_end(pid: int, timeout_s: float) -> bool:
 def children_of(pid: int) -> list[int]:
     """The children of a process, zombies included; none without /proc."""
     found = []
-    with suppress(FileNotFoundError):
-        for entry in Path("/proc").iterdir():
-            with suppress(ValueError, PermissionError):  # /proc may hide those of other users
-                stat = _stat(int(entry.name))
-                if stat and stat[_PARENT] == str(pid):
-                    found.append(int(entry.name))
+    for other in all_pids():
+        with suppress(PermissionError):  # /proc may hide those of other users
+            stat = _stat(other)
+            if stat and stat[_PARENT] == str(pid):
+                found.append(other)
     return found
+
+
+def all_pids() -> list[int]:
+    """Every process of the machine that this one sees; none without /proc."""
+    with suppress(FileNotFoundError):
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return []
 
 
 def _place() -> str:

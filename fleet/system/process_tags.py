@@ -96,14 +96,11 @@ def tag_value() -> str:
 
 def kill_tagged(tag: ProcessTag, pid: int) -> None:
     """SIGKILL every program started by the process of this fleet that had that pid."""
-    if sys.platform != "linux":
-        return
     wanted = f"{tag}={_TOKEN}.{pid}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
+    for program in process_identity.all_pids():
+        with contextlib.suppress(OSError):
+            if wanted in Path(f"/proc/{program}/environ").read_bytes().split(b"\0"):
+                os.kill(program, signal.SIGKILL)
 
 
 def take_over(owner: Owner) -> list[int]:
@@ -145,11 +142,10 @@ def _owned() -> Iterator[tuple[int, Owner, bool]]:
 
     A tool server's keeper does so. It ends after its program, with all that the program has left.
     """
-    for pid in os.listdir("/proc"):
-        if pid.isdigit():
-            for name, text in _tags_of(f"/proc/{pid}"):
-                with contextlib.suppress(ValueError):
-                    yield int(pid), Owner.read(text), name != ProcessTag.OWNER
+    for pid in process_identity.all_pids():
+        for name, text in _tags_of(f"/proc/{pid}"):
+            with contextlib.suppress(ValueError):
+                yield pid, Owner.read(text), name != ProcessTag.OWNER
 
 
 def _tags_of(process: str) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fleet.config.settings import Settings
-from fleet.errors import Fenced
 from fleet.formats import webhook_signature
 from fleet.formats.webhook_signature import BadSignature
 from fleet.ledger import Claim
@@ -70,9 +69,7 @@ def get(store: Store, claim: Claim, round_: int, *, anew: bool = False) -> Callb
     )
     answer = store.run(call)
     if answer[0] == "fenced":
-        raise Fenced(
-            f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one."
-        )
+        raise claim.fenced()
     if answer[0] == "cancel":
         raise Cancelled(answer[1])
     return Callback(*answer[1:]) if answer[0] == "answered" else None

@@ -39,7 +39,7 @@ CHUNK_CHARS_MAX = 8192
 #: Characters that wait to be published; further ones are dropped.
 WAITING_CHARS_MAX = 256 * 1024
 #: Characters that one attempt may publish, so that an endless answer cannot fill the store.
-SAID_CHARS_MAX = 1024 * 1024
+ATTEMPT_CHARS_MAX = 1024 * 1024
 #: Chunks kept of one dispatch: eight minutes of steady text.
 KEPT_MAX = 10_000
 #: How long the newest chunk is kept while its turn runs on.
@@ -65,10 +65,10 @@ class TextPosition:
     """Position in the text of a dispatch; sorts as the chunks do."""
 
     attempt: int
-    said: int
+    characters: int
 
     def __str__(self) -> str:
-        return f"{self.attempt}-{self.said}"
+        return f"{self.attempt}-{self.characters}"
 
 
 #: Before all text.
@@ -89,7 +89,7 @@ class Chunk:
     def follows(self, position: TextPosition) -> bool:
         """True when nothing is missing between `position` and this chunk."""
         if self.place.attempt == position.attempt:
-            return self.before == position.said
+            return self.before == position.characters
         # The first attempt with any text has nothing to void.
         return self.place > position and self.before == 0
 
@@ -106,7 +106,7 @@ class LiveText:
     def __init__(self, store: Store, claim: Claim) -> None:
         self._store = store
         self._claim = claim
-        self._said = 0  #: characters, dropped ones included
+        self._characters = 0  #: characters, dropped ones included
         self._step, self._offset = 0, 0
         self._begun = False
         # The turn appends and the thread empties, so without a lock: a time limit may interrupt the
@@ -151,13 +151,13 @@ class LiveText:
 
     def _append(self, kind: Kind, length: int, text: str = "") -> None:
         """Queue a chunk of `length` characters, or drop it, which leaves a gap."""
-        before, self._said = self._said, self._said + length
+        before, self._characters = self._characters, self._characters + length
         waiting = self._queued - self._sent
-        if self._said > SAID_CHARS_MAX or waiting + length > WAITING_CHARS_MAX:
+        if self._characters > ATTEMPT_CHARS_MAX or waiting + length > WAITING_CHARS_MAX:
             return
         self._queued += length
         chunk = Chunk(
-            place=TextPosition(self._claim.attempt, self._said),
+            place=TextPosition(self._claim.attempt, self._characters),
             before=before,
             kind=kind,
             step=self._step,
@@ -177,7 +177,7 @@ class LiveText:
             try:
                 if unsent:
                     self._send(_joined(unsent))
-                    self._sent += sum(chunk.place.said - chunk.before for chunk in unsent)
+                    self._sent += sum(chunk.place.characters - chunk.before for chunk in unsent)
                     unsent = []
                 pause_s = GATHER_S
             except BrokerUnavailable:
@@ -192,7 +192,7 @@ class LiveText:
         claim = self._claim
         args = [
             ChunkArgs(
-                place=chunk.place.said,
+                place=chunk.place.characters,
                 before=chunk.before,
                 kind=chunk.kind,
                 step=chunk.step,
@@ -221,7 +221,7 @@ def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:
         if (
             last is not None
             and chunk.kind is last.kind is Kind.TEXT
-            and (chunk.step, chunk.before) == (last.step, last.place.said)
+            and (chunk.step, chunk.before) == (last.step, last.place.characters)
             and len(last.text) + len(chunk.text) <= CHUNK_CHARS_MAX
         ):
             joined[-1] = replace(last, place=chunk.place, text=last.text + chunk.text)
@@ -258,9 +258,9 @@ def subscribe(store: Store, after: Mapping[str, TextPosition]) -> dict[str, Mess
 
 
 def _chunk(entry_id: str, raw: Mapping[str, str]) -> Chunk:
-    attempt, _, said = entry_id.partition("-")
+    attempt, _, characters = entry_id.partition("-")
     return Chunk(
-        place=TextPosition(int(attempt), int(said)),
+        place=TextPosition(int(attempt), int(characters)),
         before=int(raw["from"]),
         kind=Kind(raw["kind"]),
         step=int(raw["step"]),

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from fleet import tracing
 from fleet.config.agents import AgentConfig
-from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, Said
+from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, SessionMessage
 from fleet.store.retry import retry_while_away
 from fleet.turn.live_text import LiveText
 from routing import Event
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 #: A finished step is worth waiting for the broker; a dead broker must not hold the turn for ever.
 JOURNAL_TIMEOUT_S = 60.0
-JOURNAL_RETRY_DELAY_S = 0.2
 
 
 class TurnStopped(BaseException):
@@ -84,7 +83,7 @@ class _Step:
         digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
         return cls(number, name, digest, time.monotonic())
 
-    def entry(self, attempt: int, result: Any, marks: dict[str, bool]) -> str:
+    def entry(self, attempt: int, result: Any, flags: dict[str, bool]) -> str:
         """The journal's entry of a finished step."""
         entry = {
             "name": self.name,
@@ -93,7 +92,7 @@ class _Step:
             "elapsed_s": round(time.monotonic() - self.started, 3),
             "result": result,
         }
-        return json.dumps(entry | marks, ensure_ascii=False)
+        return json.dumps(entry | flags, ensure_ascii=False)
 
 
 @dataclass(slots=True)
@@ -116,7 +115,7 @@ class Turn:
         return self.claim.text
 
     @property
-    def history(self) -> tuple[Said, ...]:
+    def history(self) -> tuple[SessionMessage, ...]:
         """Earlier messages of this session, oldest first; the same in every attempt."""
         return self.claim.history
 
@@ -253,9 +252,9 @@ class Turn:
         self.usage.add(entry["result"])
         return entry["result"]
 
-    def _finish(self, step: _Step, result: Any, *confirmed: str, **marks: bool) -> Any:
+    def _finish(self, step: _Step, result: Any, *confirmed: str, **flags: bool) -> Any:
         """Journal a finished step; the result."""
-        entry = step.entry(self.claim.attempt, result, marks)
+        entry = step.entry(self.claim.attempt, result, flags)
         self._write(str(step.number), entry, self.usage.add(result), *confirmed)
         return result
 

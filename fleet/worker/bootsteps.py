@@ -24,7 +24,7 @@ from fleet import runtime
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
 from fleet.store import keys, open_store
-from fleet.store.address import rings_in_store, store_url
+from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.probe import probe
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.system import process_identity
@@ -135,14 +135,14 @@ class LeaseStep(bootsteps.StartStopStep):
 
 def _await_lease(agent: str) -> Lease:
     """The agent's lease, once it is acquired; Celery may shut this worker down before."""
-    lease, here = _open_lease(agent), _turn_lock(agent)
-    if _try_acquire(lease, here):
+    lease, lock = _open_lease(agent), _turn_lock(agent)
+    if _try_acquire(lease, lock):
         return lease
     logger.info("standing by: another process runs the turns of %s", agent)
     while True:
         maybe_shutdown()
         lease.await_release()
-        if _try_acquire(lease, here):
+        if _try_acquire(lease, lock):
             return lease
 
 
@@ -152,7 +152,7 @@ def _open_lease(agent: str) -> Lease:
     store = open_store(
         store_url(settings),
         bus_max_length=settings.bus.max_length,
-        rings=rings_in_store(settings),
+        wakes=wakeups_in_store(settings),
         # Twice this, for the one retry, after a third of the time to live, is still in time.
         socket_timeout_s=settings.lease_ttl_s / 6,
     )
@@ -167,20 +167,20 @@ def _turn_lock(agent: str) -> TurnLock | None:
     return TurnLock(settings.data_dir, agent) if settings.runs_offline else None
 
 
-def _try_acquire(lease: Lease, here: TurnLock | None) -> bool:
+def _try_acquire(lease: Lease, lock: TurnLock | None) -> bool:
     """Acquire the lock of this machine, and then the lease; both or neither."""
-    if here is not None and not here.acquire(shared=True):
+    if lock is not None and not lock.acquire(shared=True):
         time.sleep(POLL_INTERVAL_S)
         return False
     try:
         if lease.acquire():
-            WORKER.agent_lock = here
+            WORKER.agent_lock = lock
             return True
     except BrokerUnavailable as error:
         logger.warning("the lease of %s cannot be acquired: %s", lease.agent, error)
         time.sleep(0.5)
-    if here is not None:
-        here.release()
+    if lock is not None:
+        lock.release()
     return False
 
 
@@ -216,7 +216,7 @@ def _notify_breaker(lease: Lease) -> None:
     """Close the breaker: a renewal that succeeded proves that the broker takes writes."""
     breaker = runtime.current().breaker
     if not breaker.closed and lease.shared.left_s() > lease.ttl_s / 2:
-        probe(breaker, lambda: lease.store, heard=True)
+        probe(breaker, lambda: lease.store, writable=True)
 
 
 def _exit_lease_lost(lease: Lease) -> None:

@@ -12,8 +12,8 @@ from celery.worker.request import Request
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger import Ending, Failure, FailureStage
-from fleet.store.address import rings_in_store
+from fleet.ledger import Ending, Failure
+from fleet.store.address import wakeups_in_store
 from fleet.worker.state import WORKER, LeaseToken
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class DispatchRequest(Request):
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""
         self._retire_child()
-        if rings_in_store(runtime.current().settings):
+        if wakeups_in_store(runtime.current().settings):
             self.acknowledged = True
         else:
             super().acknowledge()
@@ -44,7 +44,7 @@ class DispatchRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         """Look for work now instead of requeueing: the dispatch is still in the ledger."""
         self._retire_child()
-        if rings_in_store(runtime.current().settings):
+        if wakeups_in_store(runtime.current().settings):
             self.acknowledged = True
             WORKER.work_wanted.set()
         else:
@@ -79,16 +79,9 @@ class DispatchRequest(Request):
         lease = WORKER.lease
         if soft or lease is None:
             return
-        failure = Failure(
-            stage=FailureStage.TIMEOUT,
-            reason=f"the turn ran on past its hard limit of {timeout:g} s and was killed",
-            retryable=True,
-            kind="TimeLimitExceeded",
-        )
+        ending = Ending(failure=Failure.past_hard_limit(timeout))
         try:
-            runtime.current().ledger.commit_active(
-                lease.agent, lease.fence, Ending(failure=failure)
-            )
+            runtime.current().ledger.commit_active(lease.agent, lease.fence, ending)
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
             logger.warning("the hard limit of %s could not be recorded: %s", self.id, error)

@@ -26,8 +26,7 @@ from fleet import runtime
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, Fenced, FleetError
 from fleet.intake.spool.offline import DRAINED, acquire
-from fleet.intake.spool.runs import Running
-from fleet.ledger import Ending, Failure, FailureStage
+from fleet.ledger import Ending, Failure
 from fleet.runtime import Runtime
 from fleet.system import process_identity
 from fleet.system.agent_lock import TurnLock
@@ -127,7 +126,8 @@ class OfflineRunner:
             pids = [pid for pid, agent in self._children.items() if agent == running.agent]
             if running.for_s > limit_s and pids:
                 self._kill(pids[0])
-                self.runtime.spool_ledger.end_active(running, _past(running, limit_s))
+                ending = Ending(failure=Failure.past_hard_limit(limit_s))
+                self.runtime.spool_ledger.end_active(running, ending)
 
     def _kill(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -140,20 +140,20 @@ def main() -> int:
     """Run the spool of this process's configuration; returns the exit code."""
     guard_output()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    here = Runtime(load())
-    if here.spool.submissions is None:
+    opened = Runtime(load())
+    if opened.spool.submissions is None:
         logger.error("spool.direct is off: nothing runs from the spool")
         return 1
-    lock = acquire(here.spool.folder)
+    lock = acquire(opened.spool.folder)
     if lock is None:
         logger.warning("another process runs the events of this spool")
         return 0
-    if any(agent.runner == "llm" for agent in here.settings.agents.values()):
+    if any(agent.runner == "llm" for agent in opened.settings.agents.values()):
         # Before the forks: seconds of imports, on pages that the children share.
         from tasks.execution.preload import preload
 
         preload()
-    OfflineRunner(here).run()
+    OfflineRunner(opened).run()
     return 0
 
 
@@ -200,17 +200,6 @@ def _await_import() -> None:
     reader = select.poll()
     reader.register(sys.stdout.fileno(), 0)  # the closing of its other end is always reported
     reader.poll(IMPORT_TIMEOUT_S * 1000)
-
-
-def _past(running: Running, limit_s: float) -> Ending:
-    return Ending(
-        failure=Failure(
-            stage=FailureStage.TIMEOUT,
-            reason=f"the turn ran on past its hard limit of {limit_s:g} s and was killed",
-            retryable=True,
-            kind="TimeLimitExceeded",
-        )
-    )
 
 
 def _kill_leftovers(pid: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Failure, FailureStage, Said, bus
+from fleet.ledger import Failure, FailureStage, SessionMessage, bus
 from fleet.turn.budget import DAY_S, used_up
 from fleet.turn.providers import Providers
 from fleet.turn.turn import Turn, TurnFailed
@@ -33,7 +33,7 @@ class LlmRunner:
         messages: list[dict[str, Any]] = []
         if turn.agent.instructions:
             messages.append({"role": "system", "content": turn.agent.instructions})
-        messages += [_as_message(said, turn.claim.agent) for said in turn.history]
+        messages += [_as_message(message, turn.claim.agent) for message in turn.history]
         messages.append({"role": "user", "content": prompt(turn)})
         tools = Toolset.of(turn)
         # One call more than rounds, to answer with the last round's results, and one for a model
@@ -103,10 +103,11 @@ def _over_budget(reason: str, wait_s: float) -> TurnFailed:
     )
 
 
-def _as_message(said: Said, agent: str) -> dict[str, Any]:
+def _as_message(message: SessionMessage, agent: str) -> dict[str, Any]:
     """A message of the history: another agent's answer begins with that agent's name."""
-    other = said.role == "assistant" and said.agent != agent
-    return {"role": said.role, "content": f"{said.agent}: {said.text}" if other else said.text}
+    other = message.role == "assistant" and message.agent != agent
+    text = f"{message.agent}: {message.text}" if other else message.text
+    return {"role": message.role, "content": text}
 
 
 def _call_model(

@@ -97,7 +97,7 @@ class PtyRunner:
             request = {"terminal": life.terminal.life, "text": text}
             how = turn.forward_step("inject", request, lambda: self._inject(turn, life, text))
             turn.facts["injected"] = how["verification"]
-            said = self._answer(turn, life)
+            answer = self._answer(turn, life)
         except (Deadline, Cancelled) as error:
             how_it_ended = self._stop(turn)
             if isinstance(error, Cancelled):
@@ -115,7 +115,7 @@ class PtyRunner:
             self._end(turn, str(error))
             again = not isinstance(error, OutputTooLarge)
             raise _failed(f"the program failed: {error}", retryable=again) from None
-        result = {"text": said, "injected": how["verification"]}
+        result = {"text": answer, "injected": how["verification"]}
         life.busy_with, life.answered = "", (dispatch_id, result)
         return result
 
@@ -168,10 +168,10 @@ class PtyRunner:
         growing = _GrowingAnswer(turn) if turn.agent.stream else None
         say = growing.say if growing else None
         with noted_limit() as passed:
-            said = life.terminal.await_answer(life.handed, _check(turn, passed), say)
+            answer = life.terminal.await_answer(life.handed, _check(turn, passed), say)
         if growing:
-            growing.end(said)
-        return said
+            growing.end(answer)
+        return answer
 
     def _stop(self, turn: Turn) -> str:
         """Stop the turn; the program's reaction, as the end of a sentence."""
@@ -205,18 +205,18 @@ class _GrowingAnswer:
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._said = ""
+        self._published = ""
 
     def say(self, text: str) -> None:
-        if len(text) > len(self._said) and text.startswith(self._said):
-            self._turn.say(text[len(self._said) :])
-            self._said = text
+        if len(text) > len(self._published) and text.startswith(self._published):
+            self._turn.say(text[len(self._published) :])
+            self._published = text
 
     def end(self, text: str) -> None:
-        if not text.startswith(self._said):
+        if not text.startswith(self._published):
             self._turn.say_again()
-            self._said = ""
-        self._turn.say(text[len(self._said) :])
+            self._published = ""
+        self._turn.say(text[len(self._published) :])
 
 
 def _start(turn: Turn) -> Terminal:

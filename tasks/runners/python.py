@@ -51,21 +51,21 @@ async def _awaited(turn: Turn, value: Any) -> Any:
         aclosing(value) if isinstance(value, AsyncGenerator) else nullcontext()
     )
     async with closing:
-        return "".join([_said(turn, piece) async for piece in value])
+        return "".join([_published(turn, piece) async for piece in value])
 
 
 def _answer(turn: Turn, value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, Iterator):
-        return "".join(_said(turn, piece) for piece in value)
+        return "".join(_published(turn, piece) for piece in value)
     try:
         return value.decode() if isinstance(value, bytes) else to_json(value).decode()
     except ValueError as error:
         raise _refused(turn, f"returned {type(value).__name__}: {_ANSWERS}") from error
 
 
-def _said(turn: Turn, piece: Any) -> str:
+def _published(turn: Turn, piece: Any) -> str:
     if not isinstance(piece, str):
         raise _refused(turn, f"yielded {type(piece).__name__}: a generator yields text")
     turn.say(piece)

@@ -43,34 +43,34 @@ class TerminalProgram:
         self, command: Sequence[str], *, cwd: str | None, environment: Mapping[str, str]
     ) -> None:
         """Start the program. Raises OSError when it cannot be run."""
-        marked = {**environment, ProcessTag.TERMINAL.value: tag_value()}
+        tagged = {**environment, ProcessTag.TERMINAL.value: tag_value()}
         self._master, slave = os.openpty()
-        told, tell = os.pipe()
+        errors, errors_end = os.pipe()
         try:
             termios.tcsetwinsize(slave, (ROWS, COLUMNS))
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", _START, str(tell), str(os.getpid()), *command],
+                [sys.executable, "-I", "-S", _START, str(errors_end), str(os.getpid()), *command],
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
                 cwd=cwd,
-                env=marked,
+                env=tagged,
                 start_new_session=True,
-                pass_fds=(tell, *tag_descriptors()),
+                pass_fds=(errors_end, *tag_descriptors()),
             )
         except BaseException:
-            os.close(told)
+            os.close(errors)
             os.close(self._master)
             raise
         finally:
             os.close(slave)
-            os.close(tell)
+            os.close(errors_end)
         os.set_blocking(self._master, False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._master, selectors.EVENT_READ)
         self._open = True
         try:
-            if number := _start_error(told):
+            if number := _start_error(errors):
                 raise OSError(number, os.strerror(number), command[0])
         except BaseException:
             self.stop()
@@ -152,13 +152,13 @@ class TerminalProgram:
             os.killpg(self._process.pid, number)
 
 
-def _start_error(told: int) -> int:
+def _start_error(errors: int) -> int:
     """The error number of a failed start; 0 when the program runs. Closes the descriptor."""
     try:
         with selectors.DefaultSelector() as selector:
-            selector.register(told, selectors.EVENT_READ)
+            selector.register(errors, selectors.EVENT_READ)
             if not selector.select(START_TIMEOUT_S):
                 return errno.ETIMEDOUT
-        return int(os.read(told, 16) or 0)
+        return int(os.read(errors, 16) or 0)
     finally:
-        os.close(told)
+        os.close(errors)

@@ -15,9 +15,9 @@ import termios
 _PR_SET_PDEATHSIG = 1
 
 
-def main(told: int, parent: int, command: list[str]) -> None:
+def main(errors: int, parent: int, command: list[str]) -> None:
     """Never returns."""
-    os.set_inheritable(told, False)
+    os.set_inheritable(errors, False)
     if sys.platform == "linux":
         # Ends with the process that types to it, even if it ignores SIGHUP.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -31,7 +31,7 @@ def main(told: int, parent: int, command: list[str]) -> None:
     try:
         os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
     except OSError as error:
-        os.write(told, str(error.errno).encode())
+        os.write(errors, str(error.errno).encode())
         os._exit(127)
 
 

@@ -30,7 +30,7 @@ INTERRUPT_S = 1.5
 #: The last characters of the output, in which an echo is searched for.
 _RECENT_CHARS = 16_000
 #: Between publications of the answer so far.
-SAY_EVERY_S = 0.2
+PUBLISH_EVERY_S = 0.2
 
 #: Lines at both ends of the output in which an echo is searched for.
 _ECHO_LINES = 200
@@ -131,23 +131,23 @@ class Terminal:
         return replace(handed, echoed=echoed)
 
     def await_answer(
-        self, handed: TypedEvent, check: Check, say: Callable[[str], None] | None = None
+        self, handed: TypedEvent, check: Check, publish: Callable[[str], None] | None = None
     ) -> str:
-        """The program's answer; `say` is called with the answer so far, again and again.
+        """The program's answer; `publish` is called with the answer so far, again and again.
 
         Raises AnswerFailed.
         """
-        told_at = time.monotonic()
+        published_at = time.monotonic()
         while not self._done(handed):
             self._read(POLL_INTERVAL_S, check)
             if self._received > self._limit:
                 raise OutputTooLarge(f"it printed more than {self._limit} bytes (max_output_bytes)")
             if (ending := self.program.ending) is not None:
                 raise AnswerFailed(f"{ending} while it had the event")
-            if say is not None and time.monotonic() > told_at + SAY_EVERY_S:
-                said, told_at = self._answer_so_far(handed), time.monotonic()
+            if publish is not None and time.monotonic() > published_at + PUBLISH_EVERY_S:
+                answer, published_at = self._answer_so_far(handed), time.monotonic()
                 # Its last line may be a prompt, or may still change.
-                say(said[: said.rfind("\n") + 1])
+                publish(answer[: answer.rfind("\n") + 1])
         return self._answer_so_far(handed)
 
     def interrupt(self) -> bool:

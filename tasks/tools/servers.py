@@ -130,12 +130,12 @@ def _wait(call: "Future[Any]", until: float) -> Any:
 
 def _specs(tools: Iterable[Any]) -> list[Spec]:
     known = {str(tool.name): tool for tool in tools}
-    return [_spec(told_name, known[own]) for told_name, own in provider_names(known).items()]
+    return [_spec(name, known[own]) for name, own in provider_names(known).items()]
 
 
-def _spec(told_name: str, tool: Any) -> Spec:
+def _spec(name: str, tool: Any) -> Spec:
     return Spec(
-        name=told_name,
+        name=name,
         description=sanitize(tool.description or tool.title or "")[:DESCRIPTION_MAX],
         parameters={"type": "object", "properties": {}, **tool.input_schema},
         called=tool.name,

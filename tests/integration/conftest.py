@@ -21,7 +21,7 @@ def books(request: pytest.FixtureRequest, store: Store) -> MakeBooks:
 
     def make(*stages: Any, **options: Any) -> Books:
         kind = Twice if request.param == "repeated" else Store
-        return Books(kind(store.client, 10_000, rings=True), settings_with(*stages, **options))
+        return Books(kind(store.client, 10_000, wakes=True), settings_with(*stages, **options))
 
     return make
 

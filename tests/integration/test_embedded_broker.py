@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from fleet.broker.embedded import EmbeddedBroker, read_endpoint
-from fleet.supervisor.broker_restart import keep_broker
+from fleet.supervisor.broker_restart import keep_broker_running
 from tests.fixtures.brokers import Make, connect, make, orphan, sigkill, stranger
 from tests.fixtures.processes import gone, no_leftovers
 from tests.fixtures.valkey import free_port
@@ -193,7 +193,7 @@ def test_a_dead_server_is_kept_running_by_the_hook(make: Make, tmp_path: Path) -
             said.append(line)
             told.set()
 
-        keeping = asyncio.create_task(keep_broker(broker, say))
+        keeping = asyncio.create_task(keep_broker_running(broker, say))
         os.kill(before.pid, signal.SIGKILL)
         await asyncio.wait_for(told.wait(), 10)
         keeping.cancel()

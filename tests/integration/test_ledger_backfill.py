@@ -207,7 +207,7 @@ class Spooled:
         self.runtime.breaker.record_failure("test", password=True)
 
     def back(self) -> None:
-        self.runtime.breaker.begin_probe(heard=True)
+        self.runtime.breaker.begin_probe(writable=True)
         self.runtime.breaker.end_probe(well=True)
         assert self.runtime.breaker.closed
 

@@ -153,7 +153,7 @@ def test_interrupt_writes_nothing_into_the_history(store: Store) -> None:
 
 
 def test_interrupt_once_though_the_reply_was_lost(valkey: Valkey, store: Store) -> None:
-    twice = Twice(open_store(valkey.url).client, 10_000, rings=True)
+    twice = Twice(open_store(valkey.url).client, 10_000, wakes=True)
     books = books_of(twice, "interrupt")
     books.accept("a", session="s")
     lease = books.held()

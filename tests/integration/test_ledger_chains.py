@@ -124,17 +124,17 @@ class TestStages:
         assert not [entry for entry in run.books.bus() if "secret" in str(entry.fields)]
 
 
-def test_where_the_broker_is_elsewhere_each_stage_is_rung_for(store: Store) -> None:
-    rung: list[tuple[str, str]] = []
-    away = Store(store.client, 10_000, rings=False)
+def test_where_the_broker_is_elsewhere_each_stage_is_notified(store: Store) -> None:
+    published: list[tuple[str, str]] = []
+    away = Store(store.client, 10_000, wakes=False)
     settings = settings_with("human:ops", "archie", "@reviewers")
-    run = Run(Books(away, settings, lambda *bell: rung.append(bell)))
+    run = Run(Books(away, settings, lambda *wakeup: published.append(wakeup)))
     # A person has no queue.
-    assert rung == []
+    assert published == []
     run.decide(1, "ops")
-    assert rung == [("archie", run.dispatch(2, "archie"))]
+    assert published == [("archie", run.dispatch(2, "archie"))]
     run.answer("archie", "x")
-    assert rung[1:] == [(agent, run.dispatch(3, agent)) for agent in ("gem", "mini", "kim")]
+    assert published[1:] == [(agent, run.dispatch(3, agent)) for agent in ("gem", "mini", "kim")]
 
 
 class TestRevisions:

@@ -91,7 +91,7 @@ class Play:
                     *(self.books.ledger, self.books.settings, dispatch_id),
                     Verdict.APPROVE if verdict == "approve" else Verdict.REJECT,
                     by="ann",
-                    said="x",
+                    reason="x",
                 )
 
     def cancel(self, which: int) -> None:

@@ -23,7 +23,7 @@ RECEIVER = {"webhook": "https://crm.example/", "secret": "sixteen bytes or more"
 
 @pytest.fixture(params=["once", "repeated"])
 def books(request: pytest.FixtureRequest, store: Store) -> Books:
-    return make(Twice(store.client, 10_000, rings=True) if request.param == "repeated" else store)
+    return make(Twice(store.client, 10_000, wakes=True) if request.param == "repeated" else store)
 
 
 def make(store: Store, *, receivers: tuple[str, ...] = ("crm",), **more: Any) -> Books:
@@ -151,9 +151,9 @@ def test_a_deadline_holds_without_any_sender(store: Store) -> None:
 
 def test_what_nobody_took_is_rung_for(books: Books) -> None:
     dispatch_id = announced(books)
-    assert due(books) == [0], "its worker rings first"
+    assert due(books) == [0], "its worker notifies first"
     books.store.client.zadd("fleet:deliveries", {f"{dispatch_id} crm": 0})
-    found = make(Store(books.store.client, 10_000, rings=True))
+    found = make(Store(books.store.client, 10_000, wakes=True))
     assert due(found) == [0, dispatch_id]
     assert due(found) == [0], "not again at once"
 

@@ -102,7 +102,7 @@ def test_a_retried_turn_is_told_the_same_and_is_in_it_once(books: Books) -> None
 
 def test_a_repeated_commit_writes_it_once(valkey: Valkey, store: Store) -> None:
     """As after a reply that was lost."""
-    twice = Twice(open_store(valkey.url).client, 10_000, rings=True)
+    twice = Twice(open_store(valkey.url).client, 10_000, wakes=True)
     books = books_of(twice)
     talk(books, "one", "first")
     assert len(lines(books)) == 2

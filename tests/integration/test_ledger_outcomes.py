@@ -129,7 +129,7 @@ def test_a_bad_end_is_told_beside_its_final_state(
     agent: dict[str, Any],
 ) -> None:
     sessions = {"coalesce_window_s": 0.05, "coalesce_max_s": 0.05}
-    repeated = Twice(store.client, 10_000, rings=True)
+    repeated = Twice(store.client, 10_000, wakes=True)
     books = make(repeated, a=agent, sessions=sessions, routes={"on_member_failure": "cancel"})
     dispatch_id = way(books)
     assert books.state(dispatch_id) == state, "final at once"
@@ -146,7 +146,7 @@ def test_a_bad_end_is_told_beside_its_final_state(
 
 
 def test_beat_rings_for_a_bad_end_at_once(store: Store) -> None:
-    books = make(Store(store.client, 10_000, rings=True))
+    books = make(Store(store.client, 10_000, wakes=True))
     dispatch_id = die(books)
     assert due(books.store, books.settings) == [dispatch_id]
 

@@ -32,7 +32,7 @@ def handed(books: Books, **fields: Any) -> tuple[str, str]:
 
 
 def test_an_agent_confirms_by_its_turn(store: Store) -> None:
-    repeated = Twice(store.client, 10_000, rings=True)
+    repeated = Twice(store.client, 10_000, wakes=True)
     books = make(repeated, receiver=TO_B)
     dispatch_id, placed = handed(books, session="s", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
     assert books.state(dispatch_id) == "announcing", "queued is not delivered"
@@ -48,7 +48,7 @@ def test_an_agent_confirms_by_its_turn(store: Store) -> None:
 
 
 def test_an_agent_that_fails_has_not_got_it(store: Store) -> None:
-    books = make(Twice(store.client, 10_000, rings=True), receiver=TO_B)
+    books = make(Twice(store.client, 10_000, wakes=True), receiver=TO_B)
     dispatch_id, placed = handed(books)
     assert end(books, Ending(failure=FOR_GOOD), "b") == State.DEAD
     record = books.record(dispatch_id)

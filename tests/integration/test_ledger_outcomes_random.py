@@ -64,7 +64,7 @@ class Life:
         self.store, self.client = store, store.client
         self.chance = random.Random(seed)
         self.leases: dict[str, Lease] = {name: self.books.held(name) for name in "abc"}
-        self.courier = DeliveryWorker(store, self.books.settings, lambda: self.books.intake)
+        self.delivery_worker = DeliveryWorker(store, self.books.settings, lambda: self.books.intake)
 
     def accept(self) -> None:
         to = self.chance.choice([["a"], ["a"], ["b"], ["a", "b", "c"], ["chain:c"]])
@@ -109,7 +109,7 @@ class Life:
         dispatch_id, target = self.chance.choice(places)
         self.client.delete(f"fleet:target:{target}")
         if target.startswith("to_"):
-            self.courier._try(dispatch_id, target)
+            self.delivery_worker._try(dispatch_id, target)
             return
         told = claim(self.store, dispatch_id, target, 5.0, KEEP_MS)
         if told is None:  # an earlier sender died with it

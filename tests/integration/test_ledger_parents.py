@@ -15,7 +15,7 @@ RETRY = {"attempts": 3, "backoff_s": 0, "min_age_s": 0, "deadline_s": 3600}
 
 def books_for(store: Store, kind: str, **routes: Any) -> Books:
     settings = settings_for("a", "b", "c", retry=RETRY, routes=routes)
-    return Books(Twice(store.client, 10_000, rings=True) if kind == "repeated" else store, settings)
+    return Books(Twice(store.client, 10_000, wakes=True) if kind == "repeated" else store, settings)
 
 
 @pytest.fixture(params=["once", "repeated"])

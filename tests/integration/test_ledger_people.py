@@ -23,7 +23,7 @@ def test_a_parked_dispatch_holds_nothing_and_says_where_to_answer(books: MakeBoo
         assert f"fleet approve {parked}" in str(entry.fields["reason"])
     assert alert.fields["name"] == "approval_needed"
     assert not run.books.store.client.exists(keys.due("human:ops"), keys.agent("human:ops"))
-    assert run.decide(1, "ops", said="go ahead") == State.COMPLETED
+    assert run.decide(1, "ops", reason="go ahead") == State.COMPLETED
     claim = run.answer("archie", "x")
     assert claim.chain_position is not None
     assert [(one.agent, one.answer) for one in claim.chain_position.earlier] == [
@@ -33,7 +33,7 @@ def test_a_parked_dispatch_holds_nothing_and_says_where_to_answer(books: MakeBoo
 
 def test_a_rejection_ends_the_chain(books: MakeBooks) -> None:
     run = Run(books("human:ops", "archie"))
-    assert run.decide(1, "ops", REJECT, said="too late in the week") == State.CANCELLED
+    assert run.decide(1, "ops", REJECT, reason="too late in the week") == State.CANCELLED
     assert run.ended == ("rejected", "stage 1 (human:ops) rejects")
     record = run.books.record(run.dispatch(1, "human:ops"))
     assert (record["verdict"], record["decided_by"]) == ("reject", "ops")
@@ -44,7 +44,7 @@ def test_the_second_is_told_who_was_first(books: MakeBooks) -> None:
     run = Run(books("human:ops"))
     run.decide(1, "ops", by="ann")
     with pytest.raises(NotPossible, match=r"was approved by ann at 20.*Z: it is decided only"):
-        run.decide(1, "ops", REJECT, by="bob", said="no")
+        run.decide(1, "ops", REJECT, by="bob", reason="no")
     assert run.ended == ("completed", "every stage is through")
 
 
@@ -91,7 +91,7 @@ def test_many_at_once_and_one_of_them_decides(books: MakeBooks) -> None:
         barrier.wait()
         verdict = Verdict.APPROVE if number % 2 else REJECT
         try:
-            run.decide(1, "ops", verdict, by=f"p{number}", said="x")
+            run.decide(1, "ops", verdict, by=f"p{number}", reason="x")
             done.append(number)
         except NotPossible as error:
             refused.append(str(error))

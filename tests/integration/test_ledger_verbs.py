@@ -20,7 +20,7 @@ RETRY = {"attempts": 3, "backoff_s": 0, "min_age_s": 0, "deadline_s": 3600}
 def books(request: pytest.FixtureRequest, store: Store, valkey: Valkey) -> Books:
     settings = settings_for("a", "b", "c", retry=RETRY, max_pending=3)
     if request.param == "repeated":
-        store = Twice(store.client, 10_000, rings=True)
+        store = Twice(store.client, 10_000, wakes=True)
     return Books(store, settings)
 
 

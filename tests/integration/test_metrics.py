@@ -23,7 +23,7 @@ SCRIPTS = resources.files("fleet.store") / "scripts"
 def books(store: Store) -> Books:
     """Every call is made twice, as when its answer was lost: nothing may be counted twice."""
     retry = {"attempts": 2, "backoff_s": 0, "min_age_s": 0}
-    return Books(Twice(store.client, 1000, rings=True), settings_for("a", "b", retry=retry))
+    return Books(Twice(store.client, 1000, wakes=True), settings_for("a", "b", retry=retry))
 
 
 class Scrape:

@@ -1,4 +1,4 @@
-"""RabbitMQ rings instead of Valkey: deaths, stops and outages end as they do on Valkey alone."""
+"""RabbitMQ carries the wake-ups: deaths, stops and outages end as they do on Valkey alone."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""RabbitMQ rings instead of Valkey: the same tests as on Valkey alone."""
+"""RabbitMQ carries the wake-ups: the same tests as on Valkey alone."""
 
 from collections.abc import Iterator
 

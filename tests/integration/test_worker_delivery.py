@@ -216,7 +216,7 @@ def test_a_store_that_was_away_when_the_receiver_confirmed(tmp_path: Path) -> No
         dispatch_id = fleet.send("a", "say hello")
         books.complete(books.claimed(books.held("a")))
         receiver.answers[:] = [0]
-        store = Watched(books.store.client, 10_000, rings=True)
+        store = Watched(books.store.client, 10_000, wakes=True)
         sender = DeliveryWorker(store, fleet.settings, lambda: books.intake)
         sending = threading.Thread(target=sender.deliver, args=(dispatch_id,))
         sending.start()

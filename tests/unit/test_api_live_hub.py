@@ -22,11 +22,11 @@ def spoken(attempts: Sequence[Sequence[str | None]]) -> list[Chunk]:
         for text in [*([""] if attempt > 1 else []), *texts]:
             kind = Kind.TEXT if text else Kind.FALLBACK if text is None else Kind.RETRY
             offset = offset if text else 0
-            behind = TextPosition(attempt, place.said + (len(text) if text else 1))
+            behind = TextPosition(attempt, place.characters + (len(text) if text else 1))
             chunks.append(
                 Chunk(
                     place=behind,
-                    before=place.said,
+                    before=place.characters,
                     kind=kind,
                     step=1,
                     offset=offset,

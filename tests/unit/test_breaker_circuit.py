@@ -62,15 +62,15 @@ def test_a_wait_beyond_the_limit_is_the_operators_and_stays() -> None:
 
 def test_a_broker_that_was_heard_is_asked_at_once_unless_the_password_is_in_question() -> None:
     assert begin_probe(opened(), 1.0) is None
-    assert begin_probe(opened(), 1.0, heard=True) is not None
-    assert begin_probe(opened(password=True), 1.0, heard=True) is None
+    assert begin_probe(opened(), 1.0, writable=True) is not None
+    assert begin_probe(opened(password=True), 1.0, writable=True) is None
 
 
 def test_a_prober_that_died_is_not_waited_for_for_ever() -> None:
     asking = begin_probe(opened(), 30.0)
     assert asking is not None
     assert asking.name(30.0) == "half_open"
-    assert begin_probe(asking, 30.0 + PROBE_S - 1, heard=True) is None
+    assert begin_probe(asking, 30.0 + PROBE_S - 1, writable=True) is None
     assert begin_probe(asking, 30.0 + PROBE_S) is not None
 
 
@@ -93,13 +93,13 @@ class Crowd(RuleBasedStateMachine):
         if before.open:
             assert self.state == before, "a late failure changes nothing"
 
-    @rule(heard=st.booleans())
-    def somebody_wants_to_ask(self, heard: bool) -> None:
-        asking = begin_probe(self.state, self.now, heard=heard)
+    @rule(writable=st.booleans())
+    def somebody_wants_to_ask(self, writable: bool) -> None:
+        asking = begin_probe(self.state, self.now, writable=writable)
         if asking is None:
             return
         assert self.state.open
-        assert heard or self.now >= self.state.probe_at
+        assert writable or self.now >= self.state.probe_at
         self.asking = [until for until in self.asking if until > self.now]
         assert not self.asking, "one at a time"
         self.asking.append(asking.probing_until)

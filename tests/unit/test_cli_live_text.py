@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.cli.live_text import SHOWN_CHARS, Hearing, Transcript
+from fleet.cli.live_text import SHOWN_CHARS, LiveTexts, Transcript
 from fleet.cli.waiting import Watched
 from fleet.store import Store
 from fleet.turn.live_text import Chunk, Kind, LiveText, TextPosition
@@ -19,14 +19,14 @@ def test_it_grows_while_the_turn_speaks_and_forgets_what_is_void(books: Books) -
     lease = books.held()
     (dispatch_id,) = books.accept()
     first = LiveText(books.store, books.claimed(lease))
-    with Hearing(lambda: books.store, [Watched(dispatch_id, "a")]) as hearing:
-        assert hearing.tail(dispatch_id) == ""
+    with LiveTexts(lambda: books.store, [Watched(dispatch_id, "a")]) as live_texts:
+        assert live_texts.tail(dispatch_id) == ""
         first.publish(1, "It was night.")
-        wait_until(lambda: hearing.tail(dispatch_id) == "It was night.")
+        wait_until(lambda: live_texts.tail(dispatch_id) == "It was night.")
         second = LiveText(books.store, books.claimed(lease))
         second.publish(1, "It was ")
         second.publish(1, "day.")
-        wait_until(lambda: hearing.tail(dispatch_id) == "It was day.")
+        wait_until(lambda: live_texts.tail(dispatch_id) == "It was day.")
     first.close()
     second.close()
 

@@ -125,7 +125,7 @@ def test_an_old_attempt_is_not_heard(books: Books) -> None:
 
 
 def test_a_repeated_call_says_nothing_twice(store: Store) -> None:
-    books = Books(Twice(store.client, 1000, rings=True), settings_for("a"))
+    books = Books(Twice(store.client, 1000, wakes=True), settings_for("a"))
     claim = running(books)
     turn = LiveText(books.store, claim)
     for text in ("once ", "only"):

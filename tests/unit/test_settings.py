@@ -10,7 +10,7 @@ import pytest
 
 from fleet.config.settings import Settings, load, parse
 from fleet.errors import ConfigError
-from fleet.store.address import broker_url, results_url, rings_in_store, store_url
+from fleet.store.address import broker_url, results_url, store_url, wakeups_in_store
 
 Config = Callable[[str], Settings]
 
@@ -98,7 +98,7 @@ def test_the_example_of_the_interface_is_understood(config: Config) -> None:
     assert settings.rules().members("@reviewers") == ("gem",)
     assert settings.retention.max == 10
     assert broker_url(settings) == store_url(settings) == "redis://127.0.0.1:6379/0"
-    assert rings_in_store(settings)
+    assert wakeups_in_store(settings)
     assert SECRET not in repr(settings)
 
 
@@ -107,7 +107,7 @@ def test_a_socket_is_named_in_the_words_of_whoever_connects_to_it(url: str) -> N
     settings = parse({"agents": {"a": {"model": "echo/brief"}}, "fleet": {"broker_url": url}})
     assert broker_url(settings) == results_url(settings) == "redis+socket:///a/b?virtual_host=2"
     assert store_url(settings) == "unix:///a/b?db=2"
-    assert rings_in_store(settings)
+    assert wakeups_in_store(settings)
 
 
 def test_with_no_file_there_is_a_demo_fleet(

@@ -117,8 +117,8 @@ class ProxiedTools:
 
     async def _renamed(self, tools: str) -> list[types.Tool]:
         """A set's tools under their names for clients. Raises ToolServerError."""
-        offered = await self._servers[tools].list_tools()
-        found = {f"{tools}{SEPARATOR}{tool.name}": tool for tool in offered}
+        listed = await self._servers[tools].list_tools()
+        found = {f"{tools}{SEPARATOR}{tool.name}": tool for tool in listed}
         renamed = provider_names(found)
         self._server_names[tools] = {name: found[full].name for name, full in renamed.items()}
         return [found[full].model_copy(update={"name": name}) for name, full in renamed.items()]

@@ -123,7 +123,7 @@ class Dispatches:
         runtime = self._runtime
         state = await self._reads.run(
             lambda: operations.decide(
-                runtime.ledger, runtime.settings, _id(request), verdict, by=by, said=reason
+                runtime.ledger, runtime.settings, _id(request), verdict, by=by, reason=reason
             )
         )
         return _moved(request, state, HTTPStatus.OK)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fleet.broker.breaker import Breaker
 from fleet.errors import BrokerUnavailable, ConfigError, FleetError, IdempotencyConflict
-from fleet.intake.spool.file import unusable
+from fleet.intake.spool.file import usable
 from fleet.intake.spool.offline import OfflineProcess, is_running
 from fleet.intake.spool.runs import SpoolLedger
 from fleet.intake.spool.table import Spool, SpooledEvent, SpoolFull
@@ -215,10 +215,8 @@ class Drainer:
     def _acquire_lock(self) -> bool:
         """True for the working drainer of the data folder."""
         if self._lock is None:
-            try:
+            with usable():
                 self._lock = file_lock.acquire(_lock_of(self._spool.folder))
-            except OSError as error:
-                raise SpoolFull(unusable(error)) from error
         return self._lock is not None
 
     def _warn(self, sentence: str) -> None:
@@ -237,10 +235,8 @@ def _report_late(ledger: ValkeyLedger, late: int) -> None:
 
 def has_drainer(folder: Path) -> bool:
     """True while some process drains the spool in `folder`. Raises SpoolFull."""
-    try:
+    with usable():
         return file_lock.is_held(_lock_of(folder))
-    except OSError as error:
-        raise SpoolFull(unusable(error)) from error
 
 
 def _lock_of(folder: Path) -> Path:

@@ -114,11 +114,9 @@ class SpoolFile:
 
     def prepare(self) -> None:
         """Make the folder and the flag now."""
-        try:
+        with usable():
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.open_flag()
-        except OSError as error:
-            raise SpoolFull(unusable(error)) from error
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -144,15 +142,13 @@ class SpoolFile:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The open file, for this thread alone."""
-        with self._lock:
+        with self._lock, usable():
             try:
                 yield self._opened()
             except sqlite3.Error as error:
                 if _is_damage(error):
                     raise SpoolFull(self._set_aside()) from error
                 raise SpoolFull(_sentence(error)) from error
-            except OSError as error:
-                raise SpoolFull(unusable(error)) from error
 
     def waits(self, db: sqlite3.Connection) -> bool:
         """True while it holds an event that the ledger does not have."""
@@ -229,7 +225,7 @@ class SpoolFile:
         except sqlite3.Error as error:
             return f"the spool in fleet.data_dir is damaged, and {_sentence(error)}"
         except OSError as error:
-            return f"the spool in fleet.data_dir is damaged, and {unusable(error)}"
+            return f"the spool in fleet.data_dir is damaged, and {_unusable(error)}"
         sentence = (
             f"the spool in fleet.data_dir was damaged and is set aside as {name}: events may be in "
             "it; keep it, and send again."
@@ -246,7 +242,16 @@ class SpoolFile:
                 os.close(file)
 
 
-def unusable(error: OSError) -> str:
+@contextmanager
+def usable() -> Iterator[None]:
+    """Raise SpoolFull where an OSError ends the block."""
+    try:
+        yield
+    except OSError as error:
+        raise SpoolFull(_unusable(error)) from error
+
+
+def _unusable(error: OSError) -> str:
     """The fault of a file or folder of the spool, and its remedy."""
     reason = error.strerror or error
     return f"the spool in fleet.data_dir cannot be used ({reason}): make room, or make it writable."

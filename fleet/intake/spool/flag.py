@@ -54,28 +54,28 @@ class Flag:
 
     def imported(self, file: bytes) -> int:
         """The last event of that file that the ledger has."""
-        return self._mark(_IMPORTED, file)
+        return self._bound(_IMPORTED, file)
 
     def set_imported(self, last: int, file: bytes) -> None:
         """Record that the ledger has everything up to `last`."""
-        self._set_mark(_IMPORTED, last, file)
+        self._set_bound(_IMPORTED, last, file)
 
     def submitted(self, file: bytes) -> int:
         """The last event of that file that the ledger may have."""
-        return self._mark(_SUBMITTED, file)
+        return self._bound(_SUBMITTED, file)
 
     def set_submitted(self, last: int, file: bytes) -> None:
         """Record that the ledger may have everything up to `last`."""
-        self._set_mark(_SUBMITTED, last, file)
+        self._set_bound(_SUBMITTED, last, file)
 
-    def _mark(self, where: slice, file: bytes) -> int:
+    def _bound(self, where: slice, file: bytes) -> int:
         if self._memory is None:
             return 0
         last, owner = struct.unpack("=Q16s", self._memory[where])
         return int(last) if owner == file else 0
 
-    def _set_mark(self, where: slice, last: int, file: bytes) -> None:
-        if self._memory is not None and last > self._mark(where, file):
+    def _set_bound(self, where: slice, last: int, file: bytes) -> None:
+        if self._memory is not None and last > self._bound(where, file):
             self._memory[where] = struct.pack("=Q16s", last, file)
 
     def count_refused(self, events: int) -> None:

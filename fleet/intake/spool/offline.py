@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fleet.broker.breaker import Breaker
 from fleet.config.settings import Settings
-from fleet.intake.spool.file import SpoolFull, unusable
+from fleet.intake.spool.file import usable
 from fleet.intake.spool.runs import SpoolLedger
 from fleet.system import file_lock
 from fleet.system.process_group import kill_session
@@ -39,18 +39,14 @@ def lock_of(folder: Path) -> Path:
 
 def acquire(folder: Path) -> int | None:
     """Acquire the lock, to be kept open; None while another process has it. Raises SpoolFull."""
-    try:
+    with usable():
         return file_lock.acquire(lock_of(folder))
-    except OSError as error:
-        raise SpoolFull(unusable(error)) from error
 
 
 def is_running(folder: Path) -> bool:
     """True while a process of this spool, or a turn of it, lives. Raises SpoolFull."""
-    try:
+    with usable():
         return file_lock.is_held(lock_of(folder))
-    except OSError as error:
-        raise SpoolFull(unusable(error)) from error
 
 
 class OfflineProcess:

@@ -20,7 +20,6 @@ from pydantic import TypeAdapter
 
 from fleet.config.agents import AgentConfig
 from fleet.config.settings import Settings
-from fleet.errors import Fenced
 from fleet.intake.spool.file import SpoolFile
 from fleet.ledger.payload import read_payload
 from fleet.ledger.protocol import NOTHING, Claim, Cost, Ending, Failure, Report
@@ -131,7 +130,7 @@ class SpoolLedger:
                 (claim.dispatch_id, claim.fence, claim.attempt),
             ).fetchone()
             if row is None:
-                raise _fenced(claim)
+                raise claim.fenced()
             db.execute(
                 "INSERT OR REPLACE INTO step VALUES (?, ?, ?)", (claim.dispatch_id, key, entry)
             )
@@ -152,14 +151,14 @@ class SpoolLedger:
                 (claim.dispatch_id,),
             ).fetchone()
             if row is None or row[1:3] != (claim.fence, claim.attempt):
-                raise _fenced(claim)
+                raise claim.fenced()
             if row[0] == "active" and ending.failure is not None and ending.failure.defer:
                 db.execute("UPDATE run SET state = 'left' WHERE dispatch = ?", (claim.dispatch_id,))
                 return State.QUEUED
             if row[0] == "active":
                 self._end(db, claim.dispatch_id, row[3], text)
             elif row[4] != text:
-                raise _fenced(claim)
+                raise claim.fenced()
         return State.DEAD if ending.failure else State.COMPLETED
 
     def end_active(self, running: Running, ending: Ending) -> None:
@@ -255,7 +254,3 @@ def _lost(losses: int) -> str:
         kind="WorkerLost",
     )
     return json.dumps(asdict(Ending(failure=failure)))
-
-
-def _fenced(claim: Claim) -> Fenced:
-    return Fenced(f"Attempt {claim.attempt} of {claim.dispatch_id} is no longer the current one.")

@@ -17,16 +17,16 @@ SHOWN = 10
 def examine(settings: Settings) -> Iterator[Finding]:
     """The findings about all servers and their agents; all servers are queried at once."""
     servers = {name: tool for name, tool in settings.tools.items() if tool.is_server}
-    found = asyncio.run(_offered(servers))
-    for name, offered in found.items():
-        yield from _findings(name, servers[name], offered)
+    found = asyncio.run(_listed(servers))
+    for name, listed in found.items():
+        yield from _findings(name, servers[name], listed)
     for agent, config in settings.agents.items():
         yield from _duplicates(
             agent, {tool_set: found[tool_set] for tool_set in config.tools if tool_set in found}
         )
 
 
-async def _offered(servers: Mapping[str, ToolsConfig]) -> dict[str, list[str] | ToolServerError]:
+async def _listed(servers: Mapping[str, ToolsConfig]) -> dict[str, list[str] | ToolServerError]:
     found = await asyncio.gather(*(_names(name, tool) for name, tool in servers.items()))
     return dict(zip(servers, found, strict=True))
 
@@ -42,32 +42,30 @@ async def _names(name: str, tool: ToolsConfig) -> list[str] | ToolServerError:
 
 
 def _findings(
-    name: str, tool: ToolsConfig, offered: list[str] | ToolServerError
+    name: str, tool: ToolsConfig, listed: list[str] | ToolServerError
 ) -> Iterator[Finding]:
-    if isinstance(offered, ToolServerError):
+    if isinstance(listed, ToolServerError):
         remedy = (
             f"correct tools.{name}.command, or see what it says by `log_stderr = true`"
             if tool.command
             else f"start it, or correct tools.{name}.url and its headers"
         )
-        yield Finding("warning", str(offered).rstrip("."), remedy)
+        yield Finding("warning", str(listed).rstrip("."), remedy)
         return
-    if not offered:
+    if not listed:
         fault = f"tools.{name}: the server offers no tools"
         yield Finding("warning", fault, "correct what it is started with, or take it out")
         return
-    for unknown in sorted(set(tool.classes) - set(offered)):
-        known = ", ".join(offered[:SHOWN]) + (" ..." if len(offered) > SHOWN else "")
+    for unknown in sorted(set(tool.classes) - set(listed)):
+        known = ", ".join(listed[:SHOWN]) + (" ..." if len(listed) > SHOWN else "")
         fault = f"tools.{name}.classes.{unknown}: the server has no such tool"
         yield Finding("warning", fault, f"correct the name; it has {known}")
 
 
-def _duplicates(
-    agent: str, offered: Mapping[str, list[str] | ToolServerError]
-) -> Iterator[Finding]:
+def _duplicates(agent: str, listed: Mapping[str, list[str] | ToolServerError]) -> Iterator[Finding]:
     """Names of tools that two servers of an agent share: each of its turns would fail."""
     seen: dict[str, str] = {}
-    for name, tools in offered.items():
+    for name, tools in listed.items():
         for tool_name in provider_names(() if isinstance(tools, ToolServerError) else tools):
             other = seen.setdefault(tool_name, name)
             if other != name:

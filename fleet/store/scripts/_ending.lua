@@ -15,8 +15,8 @@
 --   retry_after_ms   least wait before a retry
 --   keep_dead_ms
 --   keep_ended_ms
---   said             what was said, as a message of the session's history, or ''
---   answered         what was answered, as such a message
+--   user_message     the event, as a message of the session's history, or ''
+--   agent_message    the answer, as such a message
 --   messages_max     most messages of a history
 --   bytes_max        most bytes of them
 --   history_keep_ms
@@ -69,9 +69,9 @@ local function end_attempt(record, fence, elapsed, ending)
 
   if verdict == 'completed' then
     redis.call('SET', 'fleet:outcome:' .. id, ending.answer, 'PX', keep_ended)
-    if record.session ~= '' and ending.said ~= '' then
-      remember(record.session, ending.said, ending.answered, tonumber(ending.messages_max),
-        tonumber(ending.bytes_max), ending.history_keep_ms)
+    if record.session ~= '' and ending.user_message ~= '' then
+      remember(record.session, ending.user_message, ending.agent_message,
+        tonumber(ending.messages_max), tonumber(ending.bytes_max), ending.history_keep_ms)
     end
     if announces(record, set, keep_ended) then return done('announcing') end
     finish(record, 'completed', set, timing, keep_ended)

@@ -1,4 +1,4 @@
--- What was said in a session. Put after `_lib.lua` in the scripts whose legend says `With`.
+-- The messages of a session. Put after `_lib.lua` in the scripts whose legend says `With`.
 --
 -- Keys     fleet:history:
 -- A message is JSON text that Python makes and checks; here it is kept, measured and forgotten.
@@ -11,12 +11,12 @@ local function recall(session, messages_max)
   return redis.call('LRANGE', history_key(session), -messages_max, -1)
 end
 
--- Add what was said and what was answered, and forget from the old end what is too much. An event
--- that several agents answer was said once.
-local function remember(session, said, answered, messages_max, bytes_max, keep_ms)
+-- Add the messages of user and agent, and forget from the old end what is too much. An event that
+-- several agents answer is added once.
+local function remember(session, user_message, agent_message, messages_max, bytes_max, keep_ms)
   local key = history_key(session)
-  if not redis.call('LPOS', key, said) then redis.call('RPUSH', key, said) end
-  redis.call('RPUSH', key, answered)
+  if not redis.call('LPOS', key, user_message) then redis.call('RPUSH', key, user_message) end
+  redis.call('RPUSH', key, agent_message)
   local messages = redis.call('LRANGE', key, -messages_max, -1)
   local bytes, kept = 0, 0
   for i = #messages, 1, -1 do

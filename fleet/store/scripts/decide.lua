@@ -4,7 +4,7 @@
 --   dispatch_id
 --   verdict        'approve' | 'reject'
 --   by             the person who decides
---   said           content of an approval, reason of a rejection, or ''
+--   reason         content of an approval, reason of a rejection, or ''
 --   call           a name of this call
 --   keep_ended_ms
 -- With     _announce, _chain
@@ -17,7 +17,7 @@
 --   After its deadline nothing is decided, also when no sweep has been there yet.
 --   A repeated call of the same name (its reply was lost) answers the same and writes nothing.
 
-local id, verdict, by, said = ARG.dispatch_id, ARG.verdict, ARG.by, ARG.said
+local id, verdict, by, reason = ARG.dispatch_id, ARG.verdict, ARG.by, ARG.reason
 local call, keep = ARG.call, ARG.keep_ended_ms
 local record = read_hash(dispatch_key(id))
 if not record.id then return {'unknown'} end
@@ -33,12 +33,12 @@ if record.state ~= 'parked' then
     record.ended_ms or ''}
 end
 
-record.verdict, record.decided_by, record.said = verdict, by, said
+record.verdict, record.decided_by, record.said = verdict, by, reason
 local set = {'verdict', verdict, 'decided_by', by, 'decided_call', call}
 if verdict == 'approve' then
-  redis.call('SET', 'fleet:outcome:' .. id, said, 'PX', keep)
+  redis.call('SET', 'fleet:outcome:' .. id, reason, 'PX', keep)
   finish(record, 'completed', set, {}, keep)
 else
-  finish(record, 'cancelled', plus(set, {'error', said}), {'reason', said}, keep)
+  finish(record, 'cancelled', plus(set, {'error', reason}), {'reason', reason}, keep)
 end
 return plus({'done', record.state}, unnotified)

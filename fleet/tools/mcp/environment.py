@@ -23,5 +23,5 @@ def environment(given: Mapping[str, SecretStr]) -> dict[str, str]:
         for name, value in os.environ.items()
         if not (name.startswith("FLEET_") or _SECRET.search(name))
     }
-    marks = {KEPT_PREFIX + mark: os.environ[mark] for mark in ProcessTag if mark in os.environ}
-    return own | {name: value.get_secret_value() for name, value in given.items()} | marks
+    tags = {KEPT_PREFIX + tag: os.environ[tag] for tag in ProcessTag if tag in os.environ}
+    return own | {name: value.get_secret_value() for name, value in given.items()} | tags
