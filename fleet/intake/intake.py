@@ -111,9 +111,10 @@ class Intake:
             sent_by=submission.sender.sent_by,
         )
         if is_reserved(event.source) and not submission.sender.own_source:
+            reserved = " or ".join(f"`{prefix}`" for prefix in RESERVED_SOURCES)
             raise InvalidEvent(
-                f"`source` must not begin with {', '.join(RESERVED_SOURCES)}: so begin those of "
-                "the fleet's own events."
+                f"`source` must not begin with {reserved}, "
+                "which the fleet's own events use; send another source."
             )
         return event
 
