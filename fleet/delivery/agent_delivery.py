@@ -9,7 +9,7 @@ from fleet.delivery.message import as_text, message
 from fleet.errors import Refused
 from fleet.formats.hop_count import source_of
 from fleet.intake.intake import FLEET, Intake
-from fleet.ledger.payload import read_payload
+from fleet.ledger.answers import read_payload
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from routing import RoutingError

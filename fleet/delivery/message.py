@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet.delivery.claims import PendingDelivery
-from fleet.ledger.chained import Earlier, read_trail
+from fleet.ledger.answers import read_trail
+from fleet.ledger.protocol import Earlier
 from fleet.ledger.views import rfc3339
 
 

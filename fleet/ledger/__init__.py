@@ -1,19 +1,20 @@
 """The durable record of every dispatch: the truth. A queue message is only a wake-up."""
 
-from fleet.ledger.chained import ChainPosition, Earlier
-from fleet.ledger.history import SessionMessage
 from fleet.ledger.protocol import (
     NOTHING,
     Accepted,
     Acceptor,
+    ChainPosition,
     Claim,
     Cost,
+    Earlier,
     Ending,
     Failure,
     ImportedEvent,
     Ledger,
     Report,
     Runs,
+    SessionMessage,
 )
 from fleet.ledger.states import FailureStage, State
 from fleet.ledger.valkey import ValkeyLedger

@@ -1,25 +1,30 @@
-"""The settings, events and endings as arguments of the ledger's scripts."""
+"""Settings, events, plans and endings as arguments of the ledger's scripts."""
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from fleet.config.agents import AgentConfig, RetryConfig
+from fleet.config.deliveries import UPSTREAM, DeliveryConfig
 from fleet.config.settings import Settings
 from fleet.errors import ConfigError
-from fleet.ledger import receivers
-from fleet.ledger.answers import old_digest
-from fleet.ledger.chained import plan_text
-from fleet.ledger.history import BYTES_PER_TOKEN
-from fleet.ledger.payload import payload_of
 from fleet.ledger.protocol import Cost, Ending, Report
 from fleet.store import keys
 from fleet.store.calls import DispatchArgs, EndingArgs, EventArgs
 from routing import Chain, Event, Plan
+from routing.chains import Stage
+from routing.event import SENT_BY_FLEET, SENT_LOCALLY, event_key
 
 #: Of a route, in its event's record: a list of a thousand targets would fill the store.
 REASON_CHARS_MAX = 200
+#: Of a history's stored message: near enough for a bound (English is 4 to 5 bytes a token, Chinese
+#: about 4), and no model's own counter has to be loaded for it.
+BYTES_PER_TOKEN = 4
+#: The sender of a stored event, beside the fields that its sender sent.
+SENT_BY = "sentby"
+#: Receives every outcome, as `_announce.lua` has it.
+_ALL = "*"
 #: More than can ever wait.
 _NO_MAX = 2**50
 _NO_AGENT = AgentConfig(runner="python", python="nobody:nothing")
@@ -96,7 +101,7 @@ class Arguments:
             max_pending=_NO_MAX if kept else agent.max_pending,
             drop_keep_ms=self._keep_ended_ms if drops else "",
             on_busy=self._on_busy[busy],
-            deliver=receivers.of_agent(self.settings, name, plan),
+            deliver=agent_receivers(self.settings, name, plan),
         )
 
     def _first_stage(self, chain: Chain, *, kept: bool) -> list[DispatchArgs]:
@@ -174,6 +179,100 @@ class Arguments:
             ending = vars(self.ending(report.agent, report.ending))
             found["ending"] = {name: str(value) for name, value in ending.items()}
         return found
+
+
+def payload_of(event: Event) -> str:
+    """The event as it is stored."""
+    wire = event.to_wire()
+    if event.sent_by:
+        wire[SENT_BY] = event.sent_by
+    return json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
+
+
+def old_digest(event: Event) -> str:
+    """The digest under which a version before senders kept a door's event, if another one."""
+    if event.sent_by in (SENT_LOCALLY, SENT_BY_FLEET):
+        return ""
+    return keys.event_digest(event_key(event.source, event.id))
+
+
+def plan_text(chain: Chain, event: Event, plan: Plan, settings: Settings) -> str:
+    """A chain's plan for `accept.lua`: every name resolved and every limit given."""
+    plan_fields = {
+        "id": keys.chain_id(event.key, chain.name),
+        "key": event.key,
+        "name": chain.name,
+        "skip": chain.on_failure == "skip",
+        "silence": chain.on_silence,
+        "max_revisions": chain.max_revisions,
+        "stages": [_stage(stage, settings) for stage in chain.stages],
+        "deliver": chain_receivers(settings, chain.name, plan),
+    }
+    return json.dumps(plan_fields, separators=(",", ":"))
+
+
+def first_dispatches(chain: Chain, event: Event) -> tuple[tuple[str, str], ...]:
+    """The ids and agents with which the chain begins, as `accept.lua` makes them."""
+    first = chain.stages[0]
+    members = [first.name] if first.person else first.members
+    return tuple(
+        (keys.stage_dispatch_id(event.key, chain.name, 1, 1, name), name) for name in members
+    )
+
+
+def _stage(stage: Stage, settings: Settings) -> dict[str, Any]:
+    rule: dict[str, Any] = {"name": stage.name, "quorum": stage.quorum}
+    if stage.person:
+        deadlines = {stage.name: stage.deadline_s or 0.0}
+        rule["person"] = stage.person
+    else:
+        deadlines = {name: settings.agents[name].retry.deadline_s for name in stage.members}
+    if stage.timeout_s is not None:
+        rule["timeout_s"] = stage.timeout_s
+    rule["members"] = [
+        {"agent": name, "deadline_ms": int(deadline_s * 1000)}
+        for name, deadline_s in deadlines.items()
+    ]
+    return rule
+
+
+def agent_receivers(settings: Settings, agent: str, plan: Plan) -> str:
+    """The receivers of one dispatch, as `_announce.lua` wants them: name, ms, outcomes, ...
+
+    Receivers are fixed when an event is accepted. A change of the configuration is for later
+    events, except a receiver's address and secret.
+    """
+    known = settings.agents.get(agent)
+    return _receivers(settings, known.deliver if known else (), plan)
+
+
+def chain_receivers(settings: Settings, chain: str, plan: Plan) -> str:
+    """The receivers of a chain's end, in the same form."""
+    return _receivers(settings, settings.chains[chain].deliver, plan)
+
+
+def _receivers(settings: Settings, names: Iterable[str], plan: Plan) -> str:
+    found = [_receiver(name, settings.deliveries[name]) for name in names]
+    upstream = settings.upstream
+    if plan.upstream and upstream.outcomes:
+        found.append(f"{UPSTREAM} {int(upstream.deadline_s * 1000)} {_ALL}")
+    return " ".join(found)
+
+
+def _receiver(name: str, delivery: DeliveryConfig) -> str:
+    return f"{name} {int(delivery.deadline_s * 1000)} {','.join(delivery.on) or _ALL}"
+
+
+def turn_messages(event: Event, agent: str, text: str, answer: str) -> tuple[str, str]:
+    """The two messages that a completed turn adds, as they are stored: event and answer."""
+    digest = keys.event_digest(event.key)
+    question = {"role": "user", "agent": "", "event": digest, "text": text}
+    answered = {"role": "assistant", "agent": agent, "event": digest, "text": answer}
+    return _message(question), _message(answered)
+
+
+def _message(message: dict[str, str]) -> str:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 
 def _verdict(ending: Ending) -> Literal["completed", "failed", "cancelled", "held"]:

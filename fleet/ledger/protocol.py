@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleet.errors import Fenced, IdempotencyConflict, Refused
-from fleet.ledger.chained import ChainPosition
-from fleet.ledger.history import SessionMessage
 from fleet.ledger.states import FailureStage, State
-from routing import Event, Plan
+from routing import Event, Plan, Verdict
 
 #: Of tokens or dollars in one step; more is a mistake of who says so.
 AMOUNT_MAX = 1e12
@@ -36,6 +34,48 @@ class Accepted:
 
 #: Of one event.
 Answer = Accepted | Refused | IdempotencyConflict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMessage:
+    """One message of a session's history.
+
+    A session has one history, whichever agents take part. `commit.lua` writes it in the step that
+    completes a turn, so a failed attempt leaves nothing behind, and a turn is in it once. It is
+    bounded by messages and by tokens, oldest forgotten first.
+    """
+
+    role: str  #: `user` or `assistant`
+    agent: str  #: who answered; empty for a user's message
+    event: str  #: the digest of the event that it belongs to
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """The end of an earlier stage; for a person, `answer` is their text."""
+
+    stage: int  #: from 1
+    stage_name: str
+    round: int  #: grows with each revision
+    agent: str
+    state: str
+    verdict: str | None  #: None where it failed
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainPosition:
+    """A turn's place in its chain."""
+
+    chain: str
+    stage: int  #: from 1
+    stages: int
+    stage_name: str
+    round: int
+    on_silence: Verdict
+    timeout_s: float | None  #: of this stage, where it has one of its own
+    earlier: tuple[Earlier, ...]  #: in the order in which they ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,8 @@ from typing import Literal
 
 from fleet.config.settings import Settings
 from fleet.errors import Fenced, IdempotencyConflict, Refused
-from fleet.ledger.answers import read_answer
-from fleet.ledger.arguments import Arguments, dollars
-from fleet.ledger.chained import read_position
-from fleet.ledger.history import recalled, written
-from fleet.ledger.payload import read_payload
+from fleet.ledger.answers import read_answer, read_history, read_payload, read_position
+from fleet.ledger.arguments import Arguments, dollars, turn_messages
 from fleet.ledger.protocol import (
     NOTHING,
     Accepted,
@@ -91,7 +88,7 @@ class ValkeyLedger(Ledger):
             fence=fence,
             event=event,
             cancel=cancel,
-            history=recalled(history, event),
+            history=read_history(history, event),
             joined=tuple(map(read_payload, joined)),
             chain_position=read_position(place),
         )
@@ -136,7 +133,7 @@ class ValkeyLedger(Ledger):
             ending = replace(ending, facts={**ending.facts, "verdict": verdict})
         messages = "", ""
         if ending.answer.strip() and claim.event.session is not None:
-            messages = written(claim.event, claim.agent, claim.text, ending.answer)
+            messages = turn_messages(claim.event, claim.agent, claim.text, ending.answer)
         return self._commit(
             claim.dispatch_id, claim.agent, claim.fence, claim.attempt, ending, messages
         )

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger.chained import Earlier, read_trail
+from fleet.ledger.answers import read_trail
+from fleet.ledger.protocol import Earlier
 from fleet.ledger.states import State
 from fleet.store import Store, keys
 from fleet.store.connection import reachable

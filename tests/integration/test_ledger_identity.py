@@ -12,7 +12,7 @@ from fleet.errors import IdempotencyConflict
 from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender, Submission
 from fleet.intake.spool.drainer import Drainer
 from fleet.ledger import Ending, ImportedEvent, State, views
-from fleet.ledger.payload import read_payload
+from fleet.ledger.answers import read_payload
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from routing import Event, InvalidEvent, decide

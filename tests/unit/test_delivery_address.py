@@ -8,7 +8,7 @@ import pytest
 from fleet.config.settings import Settings, parse
 from fleet.errors import ConfigError
 from fleet.formats.public_address import ForbiddenAddress, is_public, literal, resolve
-from fleet.ledger import receivers
+from fleet.ledger.arguments import agent_receivers, chain_receivers
 from routing import Plan
 
 AGENT = {"runner": "python", "python": "nobody:nothing"}
@@ -64,14 +64,14 @@ def receiver(**more: Any) -> dict[str, Any]:
 def test_the_receivers_of_an_agent_and_of_a_chain() -> None:
     plan, back = Plan(agents=("a",), reason=""), Plan(agents=(), reason="", upstream=True)
     found = settings(receiver(deadline_s=60, on=["dead", "expired"]))
-    assert receivers.of_agent(found, "a", plan) == "crm 60000 dead,expired"
-    assert receivers.of_agent(found, "a", back) == "crm 60000 dead,expired upstream 3600000 *"
-    assert receivers.of_agent(found, "somebody else", plan) == ""
+    assert agent_receivers(found, "a", plan) == "crm 60000 dead,expired"
+    assert agent_receivers(found, "a", back) == "crm 60000 dead,expired upstream 3600000 *"
+    assert agent_receivers(found, "somebody else", plan) == ""
     tables = {"agents": {"a": AGENT}, "chains": {"c": {"stages": ["a"], "deliver": ["b"]}}}
     chained = parse({**tables, "deliveries": {"b": {"agent": "a"}}})
-    assert receivers.of_chain(chained, "c", plan) == "b 3600000 *"
+    assert chain_receivers(chained, "c", plan) == "b 3600000 *"
     silent = parse({**tables, "deliveries": {"b": {"agent": "a"}}, "upstream": {"outcomes": False}})
-    assert receivers.of_agent(silent, "a", back) == ""
+    assert agent_receivers(silent, "a", back) == ""
 
 
 @pytest.mark.parametrize(

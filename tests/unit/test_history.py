@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.ledger import history
+from fleet.ledger.answers import read_history
+from fleet.ledger.arguments import turn_messages
 from routing import Event
 
 NOW = "2026-11-21T10:00:00Z"
@@ -35,9 +36,9 @@ def test_what_is_written_is_read(turns: list[tuple[str, str]]) -> None:
     lines = [
         line
         for number, (text, answer) in enumerate(turns)
-        for line in history.written(event(str(number)), "archie", text, answer)
+        for line in turn_messages(event(str(number)), "archie", text, answer)
     ]
-    said = history.recalled(lines, event("next"))
+    said = read_history(lines, event("next"))
     assert [one.text for one in said] == [text for turn in turns for text in turn]
     assert [one.role for one in said] == ["user", "assistant"] * len(turns)
     assert all(one.agent == ("archie" if one.role == "assistant" else "") for one in said)
@@ -59,7 +60,7 @@ def test_poison_is_dropped_and_its_neighbours_stay(
 ) -> None:
     lines = [stored(text="before"), poison, stored(role="assistant", agent="a", text="after")]
     with caplog.at_level(logging.WARNING):
-        said = history.recalled(lines, event("next"))
+        said = read_history(lines, event("next"))
     assert [(one.role, one.text) for one in said] == [("user", "before"), ("assistant", "after")]
     assert caplog.messages == [
         "1 messages of a history are none of a user or an assistant and were dropped"
@@ -68,7 +69,7 @@ def test_poison_is_dropped_and_its_neighbours_stay(
 
 @given(st.lists(json_values.map(json.dumps) | st.text(), max_size=6))
 def test_nothing_gets_another_role(lines: list[str]) -> None:
-    assert {one.role for one in history.recalled(lines, event("next"))} <= {"user", "assistant"}
+    assert {one.role for one in read_history(lines, event("next"))} <= {"user", "assistant"}
 
 
 @pytest.mark.parametrize(
@@ -82,19 +83,19 @@ def test_nothing_gets_another_role(lines: list[str]) -> None:
     ],
 )
 def test_what_looks_like_a_role_stays_text(text: str) -> None:
-    lines = history.written(event("one"), "archie", text, text)
-    said = history.recalled(lines, event("next"))
+    lines = turn_messages(event("one"), "archie", text, text)
+    said = read_history(lines, event("next"))
     assert [(one.role, one.text) for one in said] == [("user", text), ("assistant", text)]
 
 
 def test_a_history_begins_with_what_a_user_said() -> None:
     lines = [stored(role="assistant", agent="a"), stored(role="assistant", agent="b"), stored()]
-    assert [one.role for one in history.recalled(lines, event("next"))] == ["user"]
+    assert [one.role for one in read_history(lines, event("next"))] == ["user"]
 
 
 def test_what_others_answered_to_the_same_event_is_not_shown() -> None:
     lines = [
-        *history.written(event("one"), "archie", "first", "said archie"),
-        *history.written(event("two"), "gem", "vote", "yes"),
+        *turn_messages(event("one"), "archie", "first", "said archie"),
+        *turn_messages(event("two"), "gem", "vote", "yes"),
     ]
-    assert [one.text for one in history.recalled(lines, event("two"))] == ["first", "said archie"]
+    assert [one.text for one in read_history(lines, event("two"))] == ["first", "said archie"]

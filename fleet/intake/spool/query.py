@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from fleet.formats.redaction import HIDDEN
 from fleet.intake.spool.file import SpoolFile
 from fleet.ledger import State
-from fleet.ledger.payload import read_payload
+from fleet.ledger.answers import read_payload
 from fleet.ledger.protocol import Ending
 from fleet.ledger.views import rfc3339
 

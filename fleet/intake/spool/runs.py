@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from fleet.config.agents import AgentConfig
 from fleet.config.settings import Settings
 from fleet.intake.spool.file import SpoolFile
-from fleet.ledger.payload import read_payload
+from fleet.ledger.answers import read_payload
 from fleet.ledger.protocol import NOTHING, Claim, Cost, Ending, Failure, Report
 from fleet.ledger.states import FailureStage, State
 from fleet.ledger.valkey import LOSSES_MAX

@@ -14,8 +14,8 @@ from fleet.errors import IdempotencyConflict, Refused
 from fleet.intake.spool.file import SpoolFile, SpoolFull
 from fleet.intake.spool.runs import alone, may_run_here
 from fleet.intake.spool.submission_log import SubmissionLog
-from fleet.ledger.chained import first_dispatches
-from fleet.ledger.payload import payload_of, read_payload
+from fleet.ledger.answers import read_payload
+from fleet.ledger.arguments import first_dispatches, payload_of
 from fleet.ledger.protocol import Accepted, Answer
 from fleet.store import keys
 from routing import Event, Plan, RoutingError
