@@ -24,8 +24,7 @@ from fleet.ledger import ValkeyLedger
 from fleet.ledger.protocol import Acceptor
 from fleet.store import Store, open_store
 from fleet.store.address import store_url, wakeups_in_store
-from fleet.store.connection import SOCKET_TIMEOUT_S
-from fleet.store.guarded import CallGuard
+from fleet.store.connection import SOCKET_TIMEOUT_S, CallGuard
 from fleet.store.wakeup import WakeupPublisher
 
 #: Longer than any healthy accept takes. A slower one goes into the spool.

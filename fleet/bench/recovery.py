@@ -34,7 +34,7 @@ from fleet.bench._harness import (
 )
 from fleet.bench._proc import kill_family, parent
 from fleet.errors import FleetError
-from fleet.store.retry import retry_while_away
+from fleet.store.connection import retry_while_away
 from fleet.system.process_group import kill_session
 
 KINDS = ("child", "worker", "host", "broker")

@@ -14,8 +14,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
-from fleet.store.connection import reachable
-from fleet.store.retry import retry_while_away
+from fleet.store.connection import reachable, retry_while_away
 from fleet.system.output_guard import guard_output
 from tasks.execution import OFFLINE_COMMAND
 

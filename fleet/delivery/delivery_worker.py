@@ -15,8 +15,7 @@ from fleet.formats import webhook_signature
 from fleet.intake.intake import Intake
 from fleet.store import Store, keys
 from fleet.store.calls import DeliverDueCall
-from fleet.store.connection import reachable
-from fleet.store.retry import retry_while_away
+from fleet.store.connection import reachable, retry_while_away
 
 logger = logging.getLogger(__name__)
 

@@ -1,19 +1,25 @@
-"""A connection to the store and its scripts, each loaded once and called by name."""
+"""A connection to the store and its scripts, each loaded once and called by name.
 
-from collections.abc import Iterator, Sequence
+A guard may stand before each call: the circuit breaker, for reads as for writes. Scripts go by
+`fleet.store.wire` and are guarded by `Store`. Every other request to the server goes through
+`execute_command` or a pipeline's `execute`, redis-py's two public doors.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.client import Pipeline
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.retry import Retry
 
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
-from fleet.store.guarded import CallGuard, GuardedClient
 from fleet.store.script import Arg, Batch, R, ScriptCall, script_source
 from fleet.store.wakeup import wakeup_template
 from fleet.store.wire import TIMEOUT_S, Script, Wire
@@ -23,6 +29,66 @@ SOCKET_TIMEOUT_S = 5.0
 
 #: Of reads, which go by redis-py's pool. More at the same time wait for one of these to end.
 READ_CONNECTIONS_MAX = 64
+
+#: The type of a repeated call's answer.
+Answer = TypeVar("Answer")
+
+
+class CallGuard(Protocol):
+    """Lets calls through or not, and records their errors."""
+
+    def check(self) -> None:
+        """Raise a redis-py error instead of letting a call through."""
+        ...
+
+    def record_error(self, error: Exception) -> None:
+        """Record the error of a call."""
+        ...
+
+
+class GuardedClient(redis.Redis):
+    """A client whose every command passes its guard."""
+
+    guard: CallGuard
+
+    @classmethod
+    def behind(cls, guard: CallGuard, pool: "redis.ConnectionPool") -> "GuardedClient":
+        """A client of its own pool."""
+        guarded = cast("GuardedClient", cls.from_pool(pool))
+        guarded.guard = guard
+        return guarded
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """As in redis-py."""
+        self.guard.check()
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            self.guard.record_error(error)
+            raise
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> "GuardedPipeline":
+        """As in redis-py."""
+        made = GuardedPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+        made.guard = self.guard
+        return made
+
+
+class GuardedPipeline(Pipeline):
+    """Commands that are sent together; a guard lets all of them through or none."""
+
+    guard: CallGuard
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """As in redis-py."""
+        self.guard.check()
+        try:
+            return super().execute(raise_on_error)
+        except (RedisError, OSError) as error:
+            self.guard.record_error(error)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +128,10 @@ class Store:
 
     def run(self, call: ScriptCall[R]) -> R:
         """Call a script; its legend says what the arguments and the answer are."""
-        answer: R = self._call(type(call), (call,))[0]
-        return answer
+        return self.run_many(type(call), (call,))[0]
 
     def run_many(self, kind: type[ScriptCall[R]], batch: Batch[ScriptCall[R]]) -> list[R]:
         """Call one script several times in one round trip; each call is atomic."""
-        return self._call(kind, batch)
-
-    def close(self) -> None:
-        """Close the connections of this process."""
-        self._wire.close()
-        self.client.close()
-
-    def _call(self, kind: type[ScriptCall[Any]], batch: Batch[ScriptCall[Any]]) -> list[Any]:
         if kind not in self._scripts:
             self._scripts[kind] = Script(script_source(kind), *self._always)
         with reachable():
@@ -86,6 +143,11 @@ class Store:
             except (RedisError, OSError) as error:
                 self._guard.record_error(error)
                 raise
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self._wire.close()
+        self.client.close()
 
 
 def open_store(
@@ -157,3 +219,15 @@ def reachable() -> Iterator[None]:
         # A pipeline's error repeats the command, and with it what a sender wrote.
         reason = str(error).rpartition("of pipeline caused error: ")[2]
         raise BrokerUnavailable(f"The broker does not answer: {mask_url(reason)}") from error
+
+
+def retry_while_away(call: Callable[[], Answer], timeout_s: float, delay_s: float = 0.2) -> Answer:
+    """The answer of `call`; raises BrokerUnavailable once the store was away for `timeout_s`."""
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            return call()
+        except BrokerUnavailable:
+            if time.monotonic() + delay_s > until:
+                raise
+            time.sleep(delay_s)

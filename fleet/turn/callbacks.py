@@ -20,8 +20,7 @@ from fleet.ledger import Claim
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.store import Store, keys
 from fleet.store.calls import AwaitCallbackCall, CallbackCall
-from fleet.store.connection import reachable
-from fleet.store.retry import retry_while_away
+from fleet.store.connection import reachable, retry_while_away
 from fleet.system.api_address import read_address
 from fleet.turn.turn import Cancelled
 

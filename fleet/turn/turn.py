@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from fleet import tracing
 from fleet.config.agents import AgentConfig
 from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, SessionMessage
-from fleet.store.retry import retry_while_away
+from fleet.store.connection import retry_while_away
 from fleet.turn.live_text import LiveText
 from routing import Event
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fleet import runtime, tracing
 from fleet.errors import BrokerUnavailable, Fenced
 from fleet.ledger import Claim, Ending, Failure, FailureStage, Runs, State
-from fleet.store.retry import retry_while_away
+from fleet.store.connection import retry_while_away
 from fleet.system.process_tags import Owner, take_over
 from fleet.turn.live_text import LiveText
 from fleet.turn.turn import Cancelled, Deadline, Turn, TurnFailed

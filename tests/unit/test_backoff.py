@@ -3,7 +3,7 @@
 import pytest
 
 from fleet.errors import BrokerUnavailable
-from fleet.store.retry import retry_while_away
+from fleet.store.connection import retry_while_away
 from fleet.system.backoff import Backoff
 
 
