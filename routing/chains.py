@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from routing.errors import InvalidRoute
-from routing.targets import CHAIN_MARK, Targets
+from routing.rules import CHAIN_MARK, Targets
 
 HUMAN_MARK = "human:"
 #: A longer chain is a program, and should be written as a program.

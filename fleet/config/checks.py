@@ -7,7 +7,7 @@ from fleet.config.agents import OWN_TOOLS
 from fleet.config.deliveries import UPSTREAM
 from fleet.errors import ConfigError
 from routing import InvalidRoute
-from routing.targets import ALL_HANDS
+from routing.rules import ALL_HANDS
 
 if TYPE_CHECKING:
     from fleet.config.settings import Settings

@@ -11,7 +11,7 @@ from routing.rules import MAX_HOPS_DEFAULT
 
 
 class RouteRuleConfig(ConfigTable):
-    """Targets of an event that meets every condition; see `routing.rule`."""
+    """Targets of an event that meets every condition; see `routing.table`."""
 
     name: str = Field(description="The rule's name, which `fleet route` shows.")
     to: Names = Field(description="One target or a list of them.")

@@ -45,7 +45,7 @@ from fleet.config.upstream import UpstreamConfig
 from fleet.errors import ConfigError
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
-from routing.targets import Targets
+from routing.rules import Targets
 
 #: Variables that are not settings: the file to read, and messages of a process to its children.
 _NOT_SETTINGS = (

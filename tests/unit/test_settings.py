@@ -95,7 +95,7 @@ def test_the_example_of_the_interface_is_understood(config: Config) -> None:
     )
     assert settings.timeout_s("archie") == 90
     assert settings.timeout_s("gem") == 60
-    assert settings.rules().members("@reviewers") == ("gem",)
+    assert settings.rules().targets.members("@reviewers") == ("gem",)
     assert settings.retention.max == 10
     assert broker_url(settings) == store_url(settings) == "redis://127.0.0.1:6379/0"
     assert wakeups_in_store(settings)

@@ -13,7 +13,7 @@ from fleet.api.request.parameters import choices
 from fleet.ledger import operations, views
 from fleet.ops import agents
 from fleet.runtime import Runtime
-from routing.targets import ALL_HANDS
+from routing.rules import ALL_HANDS
 
 
 class Agents:
