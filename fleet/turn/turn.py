@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 #: A finished step is worth waiting for the broker; a dead broker must not hold the turn for ever.
 JOURNAL_TIMEOUT_S = 60.0
 
+_STAGE = (
+    "This is stage {stage} of {stages} ({name}) of the chain {chain!r}. You may end your answer "
+    "with one line that decides how it goes on: APPROVE, REJECT: why (the chain stops), or "
+    "REVISE: what to change (an earlier stage does its work again)."
+)
+
 
 class TurnStopped(BaseException):
     """Stops a turn from outside. Not an Exception, so that no library retries or swallows it."""
@@ -133,6 +139,20 @@ class Turn:
     def earlier(self) -> tuple[Earlier, ...]:
         """Endings of the chain's earlier stages; the same in every attempt."""
         return self.claim.chain_position.earlier if self.claim.chain_position else ()
+
+    @property
+    def prompt(self) -> str:
+        """The text; in a chain also the earlier stages' answers and the ways to decide."""
+        position = self.claim.chain_position
+        if position is None:
+            return self.text
+        stage = _STAGE.format(
+            stage=position.stage,
+            stages=position.stages,
+            name=position.stage_name,
+            chain=position.chain,
+        )
+        return "\n\n".join([self.text, *map(_earlier, position.earlier), stage])
 
     @property
     def remaining_s(self) -> float:
@@ -274,6 +294,13 @@ class Runner(Protocol):
     def run(self, turn: Turn) -> str:
         """The agent's answer. Raises TurnFailed; any other exception fails the turn as it is."""
         ...
+
+
+def _earlier(end: Earlier) -> str:
+    verdict = f", {end.verdict}" if end.verdict else ""
+    again = f", round {end.round}" if end.round > 1 else ""
+    heading = f"[stage {end.stage}, {end.agent}{again}: {end.state}{verdict}]"
+    return f"{heading}\n{end.answer}".rstrip()
 
 
 async def _awaitable(result: Any) -> Any:

@@ -28,7 +28,7 @@ from fleet.system.parent_death import become_subreaper, kill_children
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_descriptors
 from fleet.turn.turn import Deadline, Turn, TurnFailed
 from tasks.limits import noted_limit
-from tasks.runners.turn_input import prompt, turn_environment
+from tasks.runners.turn_input import turn_environment
 
 #: Between SIGTERM and SIGKILL when a turn is over and its program is not; below the hard limit's
 #: margin.
@@ -51,7 +51,7 @@ class CommandRunner:
 
         Raises TurnFailed when the program cannot be started, fails, or prints too much.
         """
-        text = prompt(turn)
+        text = turn.prompt
         request = {"command": list(turn.agent.command), "text": text}
         return str(turn.step("command", request, lambda: _answer(turn, text))["text"])
 

@@ -16,7 +16,6 @@ from fleet.turn.budget import DAY_S, used_up
 from fleet.turn.providers import Providers
 from fleet.turn.turn import Turn, TurnFailed
 from tasks.model import completion
-from tasks.runners.turn_input import prompt
 from tasks.tools import Toolset, declined, numbered, portable
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class LlmRunner:
         if turn.agent.instructions:
             messages.append({"role": "system", "content": turn.agent.instructions})
         messages += [_as_message(message, turn.claim.agent) for message in turn.history]
-        messages.append({"role": "user", "content": prompt(turn)})
+        messages.append({"role": "user", "content": turn.prompt})
         tools = Toolset.of(turn)
         # One call more than rounds, to answer with the last round's results, and one for a model
         # that has to be told that the round was the last.

@@ -26,7 +26,7 @@ from fleet.delivery.throttle import Throttle
 from fleet.ledger import Failure, FailureStage
 from fleet.turn.turn import Cancelled, Deadline, Turn, TurnFailed
 from tasks.limits import noted_limit
-from tasks.runners.turn_input import agent_environment, prompt
+from tasks.runners.turn_input import agent_environment
 from tasks.terminal.program import PASSING, TerminalProgram
 from tasks.terminal.terminal import (
     AnswerFailed,
@@ -80,7 +80,7 @@ class PtyRunner:
         Raises TurnFailed when the program cannot be started, does not accept the event, ends, is
         not done in time, or prints too much.
         """
-        text = typeable(prompt(turn))
+        text = typeable(turn.prompt)
         if not text:
             raise _failed("the event has no text that can be typed", retryable=False)
         request = {"command": list(turn.agent.command), "text": text}

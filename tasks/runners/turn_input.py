@@ -1,31 +1,10 @@
-"""A turn as a program or a model gets it: the prompt, and a program's environment."""
+"""A turn as a program gets it: the environment of the program."""
 
 import os
 
 from fleet.formats import hop_count
-from fleet.ledger import Earlier
 from fleet.system.process_tags import ProcessTag
 from fleet.turn.turn import Turn
-
-_STAGE = (
-    "This is stage {stage} of {stages} ({name}) of the chain {chain!r}. You may end your answer "
-    "with one line that decides how it goes on: APPROVE, REJECT: why (the chain stops), or "
-    "REVISE: what to change (an earlier stage does its work again)."
-)
-
-
-def prompt(turn: Turn) -> str:
-    """The event's text; in a chain also the earlier stages' answers and the ways to decide."""
-    position = turn.chain_position
-    if position is None:
-        return turn.text
-    stage = _STAGE.format(
-        stage=position.stage,
-        stages=position.stages,
-        name=position.stage_name,
-        chain=position.chain,
-    )
-    return "\n\n".join([turn.text, *map(_earlier, position.earlier), stage])
 
 
 def agent_environment(turn: Turn) -> dict[str, str]:
@@ -54,10 +33,3 @@ def turn_environment(turn: Turn) -> dict[str, str]:
         hop_count.VARIABLE: str(turn.event.hops),
         "TURN_SESSION": turn.event.session or "",
     }
-
-
-def _earlier(end: Earlier) -> str:
-    verdict = f", {end.verdict}" if end.verdict else ""
-    again = f", round {end.round}" if end.round > 1 else ""
-    heading = f"[stage {end.stage}, {end.agent}{again}: {end.state}{verdict}]"
-    return f"{heading}\n{end.answer}".rstrip()

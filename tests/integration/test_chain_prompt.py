@@ -49,6 +49,7 @@ def turn_of(books: MakeBooks, **agent: Any) -> Turn:
 def test_a_function_has_it_as_it_is(books: MakeBooks) -> None:
     turn = turn_of(books, runner="python", python="a:b")
     assert turn.text == "ship it"
+    assert turn.prompt == TOLD
     assert turn.chain_position is not None
     assert (turn.chain_position.chain, turn.chain_position.stage, turn.chain_position.stages) == (
         "release",
