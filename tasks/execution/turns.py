@@ -88,7 +88,7 @@ def run(turn: Turn, *, alarm: bool = False) -> Ending:
     live_text = closing(turn.live_text) if turn.live_text else nullcontext()
     try:
         with WORKER.running(claim.dispatch_id), limit, live_text:
-            ending = Ending(answer=runner_for(turn.agent).run(turn))
+            ending = Ending(answer=runner_for(turn.agent.runner).run(turn))
     except (Fenced, BrokerUnavailable):
         raise
     except BaseException as error:  # noqa: BLE001 - a MemoryError or SystemExit would end the worker

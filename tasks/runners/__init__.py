@@ -6,18 +6,13 @@
 from functools import cache
 from importlib.metadata import entry_points
 
-from fleet.config.agents import AgentConfig
 from fleet.errors import ConfigError
 from fleet.turn.turn import Runner
 
 
-def runner_for(agent: AgentConfig) -> Runner:
-    """The runner of an agent. Raises ConfigError for a kind that is not installed."""
-    return _load(agent.runner)
-
-
 @cache
-def _load(kind: str) -> Runner:
+def runner_for(kind: str) -> Runner:
+    """The runner of a kind of agent. Raises ConfigError for a kind that is not installed."""
     if kind == "llm":
         from tasks.runners.llm import LlmRunner
 

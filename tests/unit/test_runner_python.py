@@ -69,7 +69,7 @@ def ask(turn: Turn, monkeypatch: pytest.MonkeyPatch) -> Any:
             monkeypatch.setitem(sys.modules, module.__name__, module)
             path = f"{module.__name__}:agent"
         turn.agent = AgentConfig(runner="python", python=path)
-        return runner_for(turn.agent).run(turn)
+        return runner_for(turn.agent.runner).run(turn)
 
     return asked
 
