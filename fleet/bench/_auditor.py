@@ -14,6 +14,14 @@ reordered       within a session, a start while an earlier one had not yet ended
 repeated_calls  a call repeated although an earlier attempt had finished and journalled it
 stale_writes    an outcome written under a token other than the agent's newest, or a token given
                 to two holders
+run_twice       a turn that ran to its end, and then began or called again: its outcome was
+                committed, or a call followed its last step, or one attempt ended twice
+
+Three of them have a kind of their own where an outage of the broker was involved:
+
+outage_lost     lost, and accepted during an outage
+offline_twice   run twice, once by offline execution and once in a worker
+offline_overlaps    two turns of one agent or session at once: one offline, one in a worker
 """
 
 from collections import defaultdict
@@ -24,6 +32,8 @@ from fleet.ledger import State
 from fleet.ledger.bus import BusEvent
 
 OUTCOMES = {f"dispatch_{state}": state for state in State if state.terminal}
+#: The executors of a turn, as its diary names them.
+WORKER, OFFLINE = "worker", "offline"
 #: After one of these the agent is free.
 _ENDS_TURN = {*OUTCOMES, "dispatch_failed", "dispatch_queued"}
 
@@ -33,12 +43,13 @@ class RunMark:
     """One line of a turn's diary."""
 
     at_ns: int
-    kind: str  #: start, alive, kept (a step is in the journal), end
+    kind: str  #: start, alive, kept (a step is in the journal), done (all are), end
     agent: str
     session: str
     dispatch_id: str
     attempt: int
     pid: int
+    place: str = WORKER
     step: str = ""
 
 
@@ -65,6 +76,25 @@ class History:
     journal: Mapping[str, Mapping[str, int]]
     marks: tuple[RunMark, ...]
     calls: tuple[Call, ...]
+    #: Dispatch ids accepted in an outage -> the door and the outage.
+    in_outage: Mapping[str, str] = field(default_factory=dict)
+    #: Sentences of senders about one event that was answered with two sets of ids.
+    contradictions: tuple[str, ...] = ()
+
+
+#: The kinds of violations, in the order of the report.
+KINDS = (
+    "lost",
+    "outage_lost",
+    "doubled",
+    "run_twice",
+    "offline_twice",
+    "overlaps",
+    "offline_overlaps",
+    "reordered",
+    "repeated_calls",
+    "stale_writes",
+)
 
 
 @dataclass(slots=True)
@@ -72,8 +102,12 @@ class AuditReport:
     """The violations, each as a sentence, and the figures of a run."""
 
     lost: list[str] = field(default_factory=list)
+    outage_lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
+    run_twice: list[str] = field(default_factory=list)
+    offline_twice: list[str] = field(default_factory=list)
     overlaps: list[str] = field(default_factory=list)
+    offline_overlaps: list[str] = field(default_factory=list)
     reordered: list[str] = field(default_factory=list)
     repeated_calls: list[str] = field(default_factory=list)
     stale_writes: list[str] = field(default_factory=list)
@@ -84,21 +118,26 @@ class AuditReport:
     paid_again: int = (
         0  #: answered calls that were lost with their worker before the journal had them
     )
+    offline: int = 0  #: attempts by offline execution
     worst_s: float = 0.0  #: the longest time from an acceptance to its outcome, by the bus
 
     @property
     def violations(self) -> list[str]:
         """All violations, each prefixed by its kind."""
-        kinds = ("lost", "doubled", "overlaps", "reordered", "repeated_calls", "stale_writes")
-        return [f"{kind}: {text}" for kind in kinds for text in getattr(self, kind)]
+        return [f"{kind}: {text}" for kind in KINDS for text in getattr(self, kind)]
+
+    def counts(self, kinds: Iterable[str] = KINDS) -> dict[str, int]:
+        """The number of violations of each kind."""
+        return {kind: len(getattr(self, kind)) for kind in kinds}
 
 
 def audit(history: History) -> AuditReport:
     """Check one history."""
-    result = AuditReport(accepted=len(history.accepted))
+    result = AuditReport(accepted=len(history.accepted), doubled=list(history.contradictions))
     _check_outcomes(history, result)
     _check_bus_order(history, result)
     _check_turns(history.marks, result)
+    _check_reruns(history, result)
     _check_calls(history, result)
     _check_tokens(history, result)
     return result
@@ -123,9 +162,11 @@ def _check_outcomes(history: History, result: AuditReport) -> None:
         ends_on_bus = ends[dispatch_id]
         state = history.records.get(dispatch_id, {}).get("state", "unknown")
         if not ends_on_bus or state not in OUTCOMES.values():
-            result.lost.append(
-                f"{dispatch_id} is {state} in the ledger and {ends_on_bus} on the bus"
-            )
+            told = f"{dispatch_id} is {state} in the ledger and {ends_on_bus} on the bus"
+            if where := history.in_outage.get(dispatch_id):
+                result.outage_lost.append(f"{told}; accepted by {where}")
+            else:
+                result.lost.append(told)
         elif ends_on_bus != [state]:
             result.doubled.append(
                 f"{dispatch_id} is {state} in the ledger and {ends_on_bus} on the bus"
@@ -170,19 +211,25 @@ class _Queue:
 
 
 def _check_bus_order(history: History, result: AuditReport) -> None:
-    """Check by the bus that dispatches start in order, one at a time for each agent."""
+    """Check by the bus that dispatches start in order, one at a time for each agent.
+
+    The bus hears of an offline turn when the ledger does, so only the diary tells its times. A turn
+    that was cut off before its first line is known by its import: one script writes its acceptance
+    and its start, with one time.
+    """
+    offline = {mark.dispatch_id for mark in history.marks if mark.place == OFFLINE}
     queue = _Queue(history.records)
     running: dict[str, str] = {}
-    joined: set[str] = set()
+    joined: dict[str, float] = {}
     for entry in history.bus:
-        if not entry.type.startswith("dispatch_"):
+        dispatch_id, agent = (str(entry.fields.get(one)) for one in ("dispatch_id", "agent"))
+        if not entry.type.startswith("dispatch_") or dispatch_id in offline:
             continue
-        dispatch_id, agent = str(entry.fields["dispatch_id"]), str(entry.fields["agent"])
         session = str(entry.fields.get("session") or "")
         if entry.type == "dispatch_queued" and dispatch_id not in joined:
-            joined.add(dispatch_id)
+            joined[dispatch_id] = _millis(entry)
             queue.join(dispatch_id, agent, session)
-        elif entry.type == "dispatch_started":
+        elif entry.type == "dispatch_started" and _millis(entry) != joined.get(dispatch_id):
             other = running.get(agent, dispatch_id)
             if other != dispatch_id:
                 result.overlaps.append(f"{dispatch_id} started while {agent} ran {other}")
@@ -204,6 +251,7 @@ class _Run:
     """The lifetime of an attempt, by its own diary."""
 
     name: str
+    place: str
     first_ns: int
     last_ns: int
 
@@ -214,8 +262,8 @@ def _check_turns(marks: Iterable[RunMark], result: AuditReport) -> None:
     for mark in marks:
         key = (mark.agent, mark.dispatch_id, mark.attempt, mark.pid)
         if key not in runs:
-            name = f"attempt {mark.attempt} of {mark.dispatch_id} in process {mark.pid}"
-            runs[key] = _Run(name, mark.at_ns, mark.at_ns)
+            runs[key] = _Run(_named(mark), mark.place, mark.at_ns, mark.at_ns)
+            result.offline += mark.place == OFFLINE
             places[f"agent {mark.agent}"].add(key)
             if mark.session:
                 places[f"session {mark.session}"].add(key)
@@ -227,10 +275,47 @@ def _check_turns(marks: Iterable[RunMark], result: AuditReport) -> None:
         for run in ordered[1:]:
             if run.first_ns < longest.last_ns:
                 both_ms = (min(run.last_ns, longest.last_ns) - run.first_ns) / 1e6
-                result.overlaps.append(
+                mixed = run.place != longest.place
+                (result.offline_overlaps if mixed else result.overlaps).append(
                     f"{place}: {run.name} began {both_ms:.1f} ms before the end of {longest.name}"
                 )
             longest = max(longest, run, key=lambda run: run.last_ns)
+
+
+def _named(mark: RunMark) -> str:
+    return f"attempt {mark.attempt} of {mark.dispatch_id} in {mark.place} process {mark.pid}"
+
+
+def _check_reruns(history: History, result: AuditReport) -> None:
+    """Check that nothing of a turn follows its end.
+
+    An attempt may run to its end and die before its commit. The next attempt takes every step from
+    the journal, so the turn's function ends twice, but it has no effect twice.
+    """
+    done: dict[str, list[RunMark]] = defaultdict(list)
+    starts: dict[str, list[RunMark]] = defaultdict(list)
+    called_ns: dict[tuple[str, int], int] = {}
+    for mark in history.marks:
+        if mark.kind in ("start", "done"):
+            (done if mark.kind == "done" else starts)[mark.dispatch_id].append(mark)
+    for call in history.calls:
+        key = (call.dispatch_id, call.attempt)
+        called_ns[key] = max(call.started_ns, called_ns.get(key, 0))
+    for dispatch_id, ends in done.items():
+        committed = history.records.get(dispatch_id, {}).get("committed", "").partition("/")[0]
+        for end in ends:
+            for start in starts[dispatch_id]:
+                if (start.attempt, start.pid) == (end.attempt, end.pid):
+                    continue
+                called = called_ns.get((dispatch_id, start.attempt), 0) > end.at_ns
+                again = start.at_ns > end.at_ns and committed == str(end.attempt)
+                twice = start.attempt == end.attempt and start.at_ns > end.at_ns
+                if called or again or twice:
+                    why = "called again" if called else "began again"
+                    mixed = start.place != end.place
+                    (result.offline_twice if mixed else result.run_twice).append(
+                        f"{_named(start)} {why} after the end of {_named(end)}"
+                    )
 
 
 def _check_calls(history: History, result: AuditReport) -> None:

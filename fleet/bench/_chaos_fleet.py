@@ -53,7 +53,51 @@ retry = {{ attempts = 3, backoff_s = 0.2, min_age_s = 0 }}
 _QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", "-l", "WARNING")
 
 
-class Target:
+class Services:
+    """Processes that are started again whenever they end."""
+
+    def __init__(self, where: Lab, name: str) -> None:
+        self.diary = where.folder / "diary.log"
+        self.diary.touch()
+        self.processes = Processes(where, name)
+        self.log = where.folder / f"{name}.log"
+        self.commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+        self._stopping = threading.Event()
+        self._restarter = threading.Thread(target=self._restart_ended, daemon=True)
+
+    def start_all(self) -> None:
+        """Start every command."""
+        for name, (argv, env) in self.commands.items():
+            self.processes.start(name, argv, env)
+
+    def keep_running(self) -> None:
+        """From now on start each command again when it ends."""
+        self._restarter.start()
+
+    def pid(self, name: str) -> int:
+        """The process of a command."""
+        return self.processes.running[name].pid
+
+    def stop_restarting(self) -> None:
+        """Let ended processes stay ended."""
+        self._stopping.set()
+        if self._restarter.is_alive():
+            self._restarter.join()
+
+    def stop(self) -> None:
+        """Stop every process, suspended processes included."""
+        self.stop_restarting()
+        self.processes.stop()
+
+    def _restart_ended(self) -> None:
+        while not self._stopping.wait(POLL_INTERVAL_S):
+            # A test restarts its own additional processes itself.
+            for name, (argv, env) in self.commands.items():
+                if self.processes.running[name].poll() is not None:
+                    self.processes.start(name, argv, env)
+
+
+class Target(Services):
     """Hosts, each with a worker for each agent, one beat, and one worker for the shared queues."""
 
     def __init__(
@@ -68,9 +112,8 @@ class Target:
         timeout_s: float = 60.0,
     ) -> None:
         """A host for each of `ports`, its broker's port; beat uses the first."""
+        super().__init__(where, "target")
         self.agents = agents
-        self.diary = where.folder / "diary.log"
-        self.diary.touch()
         self._where = where
         self._env = {
             _chaos_turns.DIARY: str(self.diary),
@@ -80,11 +123,7 @@ class Target:
         settings = parse(tomllib.loads(self._configs[0].read_text()))
         self.store = open_store(where.endpoint.url, bus_max_length=settings.bus.max_length)
         self.intake = Intake(ValkeyLedger(self.store, settings), settings.rules())
-        self.processes = Processes(where, "target")
-        self.log = where.folder / "target.log"
-        self._stopping = threading.Event()
-        self._restarter = threading.Thread(target=self._restart_ended, daemon=True)
-        self._commands = self._all_commands()
+        self.commands = self._all_commands()
 
     def _write(self, port: int, ttl_s: float, turn: str, timeout_s: float) -> Path:
         path = self._where.folder / f"fleet-{port}.toml"
@@ -113,8 +152,7 @@ class Target:
 
     def start(self) -> None:
         """Start all processes; return when every agent's lease is held and beat ticks."""
-        for name, (argv, env) in self._commands.items():
-            self.processes.start(name, argv, env)
+        self.start_all()
         leases = [keys.lease(agent) for agent in self.agents]
         until = time.monotonic() + READY_S_MAX
         client = self.store.client
@@ -123,11 +161,7 @@ class Target:
                 line = self.processes.last_line()
                 raise FleetError(f"The fleet to torment did not get ready: {line}")
             time.sleep(0.05)
-        self._restarter.start()
-
-    def pid(self, name: str) -> int:
-        """The process of `host0`, `shared` or `beat`."""
-        return self.processes.running[name].pid
+        self.keep_running()
 
     def worker(self, agent: str) -> int | None:
         """The main process of the worker that holds an agent; None without a living worker."""
@@ -138,29 +172,24 @@ class Target:
 
     def unfinished(self) -> int:
         """Dispatches without an outcome."""
-        with reachable():
-            counts: Any = self.store.client.hgetall(keys.COUNTS)
-        live = ("queued", "active", "announcing", "retrying", "parked")
-        return sum(int(n) for place, n in counts.items() if place.partition("|")[2] in live)
+        return unfinished(self.store)
 
     def history(self, accepted: frozenset[str], calls: tuple[Call, ...]) -> History:
         """The records of the run."""
         return read_history(self.store, self.diary, accepted, calls)
 
     def stop(self) -> None:
-        """Stop every process, suspended processes included."""
-        self._stopping.set()
-        if self._restarter.is_alive():
-            self._restarter.join()
-        self.processes.stop()
+        """Stop every process, and close the store."""
+        super().stop()
         self.store.close()
 
-    def _restart_ended(self) -> None:
-        while not self._stopping.wait(POLL_INTERVAL_S):
-            # A test restarts its own additional processes itself.
-            for name, (argv, env) in self._commands.items():
-                if self.processes.running[name].poll() is not None:
-                    self.processes.start(name, argv, env)
+
+def unfinished(store: Store) -> int:
+    """Dispatches without an outcome. Raises BrokerUnavailable."""
+    with reachable():
+        counts: Any = store.client.hgetall(keys.COUNTS)
+    live = ("queued", "active", "announcing", "retrying", "parked")
+    return sum(int(n) for place, n in counts.items() if place.partition("|")[2] in live)
 
 
 def read_history(

@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from fleet.bench._auditor import RunMark
+from celery import current_task
+
+from fleet.bench._auditor import OFFLINE, WORKER, RunMark
 from fleet.ledger import Failure, FailureStage
 from fleet.turn.turn import Turn, TurnFailed
 
@@ -41,6 +43,7 @@ def calls(turn: Turn) -> str:
             call = partial(request, turn, number, float(seconds), fails=fails)
             turn.step("ask", {"number": number}, call)
             write("kept", number)
+        write("done")
     return turn.claim.dispatch_id
 
 
@@ -65,7 +68,7 @@ def read_diary(path: Path) -> list[RunMark]:
     """Read the diary, in the order of writing."""
     marks = []
     for line in path.read_text().splitlines():
-        at_ns, kind, agent, session, dispatch_id, attempt, pid, step = line.split("\t")
+        at_ns, kind, agent, session, dispatch_id, attempt, pid, place, step = line.split("\t")
         marks.append(
             RunMark(
                 at_ns=int(at_ns),
@@ -75,6 +78,7 @@ def read_diary(path: Path) -> list[RunMark]:
                 dispatch_id=dispatch_id,
                 attempt=int(attempt),
                 pid=int(pid),
+                place=place,
                 step=step,
             )
         )
@@ -94,6 +98,8 @@ class Diary:
                 claim.dispatch_id,
                 str(claim.attempt),
                 str(os.getpid()),
+                # Offline execution runs outside of Celery tasks.
+                WORKER if bool(current_task) else OFFLINE,
             )
         )
         self.over = threading.Event()

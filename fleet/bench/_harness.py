@@ -53,6 +53,7 @@ class Lab:
         self.folder = folder
         self.durability = durability
         self.random = random_
+        self.kept = False  #: True keeps the folder at the end, for an examination
         self.log = folder / "turns.log"
         self.log.touch()
         self.broker = EmbeddedBroker(folder, durability)
@@ -105,11 +106,12 @@ class Lab:
 
 @contextmanager
 def lab(options: Mapping[str, Option]) -> Iterator[Lab]:
-    """Open a lab in a new folder; it is removed at the end, by SIGTERM too."""
+    """Open a lab in a new folder; unless `kept`, it is removed at the end, by SIGTERM too."""
     root = load().data_dir.absolute()
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=root))
     ours = {name: os.environ.pop(name) for name in list(os.environ) if _hidden(name)}
+    made = None
     before = signal.signal(signal.SIGTERM, _exit)
     try:
         os.environ[_turns.LOG] = str(folder / "turns.log")
@@ -123,7 +125,8 @@ def lab(options: Mapping[str, Option]) -> Iterator[Lab]:
         signal.signal(signal.SIGTERM, before)
         os.environ.pop(_turns.LOG, None)
         os.environ.update(ours)
-        shutil.rmtree(folder, ignore_errors=True)
+        if made is None or not made.kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hidden(name: str) -> bool:

@@ -15,6 +15,11 @@ answer yet.
 
 With `power_loss` N, N of the broker's deaths are power losses: bytes of its append-only file that
 were not yet fsynced are cut off before the restart. This needs strace.
+
+With `outages` N the target is `fleet up`, and its broker has N outages instead: see
+`fleet.bench._outages`.
+
+The exit code is 1 when a promise was broken. Then the folder of the run is kept.
 """
 
 import json
@@ -23,18 +28,17 @@ import threading
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from fleet.bench._auditor import AuditReport, History, audit
+from fleet.bench._auditor import KINDS, AuditReport, History, audit
 from fleet.bench._chaos_fleet import Target
 from fleet.bench._contenders import names
-from fleet.bench._faults import Fault, schedule
+from fleet.bench._faults import schedule
 from fleet.bench._harness import Lab, Option, lab, machine, parse_options, progress, rounded
-from fleet.bench._nemesis import Nemesis
+from fleet.bench._nemesis import Nemesis, carry_out
+from fleet.bench._outages import NOT_PROMISED, outages
 from fleet.bench._power import Power
 from fleet.bench._wire import ChaosNetwork
-from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.intake.intake import Submission
 from fleet.ledger import Accepted
@@ -47,6 +51,7 @@ OPTIONS: dict[str, Option] = {
     "hosts": 1,  # each with all agents: they share them by lease
     "lease_ttl_s": 2.0,
     "power_loss": 0,
+    "outages": 0,  # with these, no other fault; `kills` and `seconds` follow from them
     "durability": "always",
 }
 
@@ -65,7 +70,6 @@ REFUSED_EVERY = 7
 BATCH_EVERY = 5
 BATCH = 3
 _RETRY_DELAY_S = 0.02
-_PROGRESS_INTERVAL_S = 10.0
 
 
 def run(**given: Option) -> dict[str, Any]:
@@ -73,15 +77,23 @@ def run(**given: Option) -> dict[str, Any]:
     options = parse_options(OPTIONS, given)
     power = Power() if options["power_loss"] else None
     with lab(options) as where:
-        evidence, done = _torment(where, options, power)
+        if options["outages"]:
+            evidence, done = outages(where, options)
+            promised = [kind for kind in KINDS if kind not in NOT_PROMISED]
+        else:
+            evidence, done = _torment(where, options, power)
+            promised = list(KINDS)
         result = audit(evidence)
-        _print_violations(result, evidence, int(options["seed"]))
+        broken = sum(result.counts(promised).values())
+        if broken:
+            _keep(result, evidence, where)
         return {
             "name": "chaos",
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(where),
             "seed": options["seed"],
             "options": options,
+            "broken": broken,
             "figures": {**_figures(result), **done},
             "baseline": None,
             "ratio": None,
@@ -112,7 +124,7 @@ def _torment(
             )
             began = time.monotonic()
             sender.start()
-            _carry_out(plan, float(options["seconds"]), nemesis, sender)
+            carry_out(plan, float(options["seconds"]), nemesis, sender)
             sender.stop()
             nemesis.heal()
             drained_s = _drain(target)
@@ -132,27 +144,6 @@ def _torment(
             target.stop()
             if power is not None:
                 power.stop()
-
-
-def _carry_out(plan: list[Fault], seconds: float, nemesis: Nemesis, sender: "_Sender") -> None:
-    """Carry out the plan with its pauses: a fault that takes long delays all later faults."""
-    began = reported = time.monotonic()
-    planned_s = 0.0
-    for fault in (*plan, None):
-        at_s = fault.at_s if fault else seconds
-        until, planned_s = time.monotonic() + at_s - planned_s, at_s
-        while (wait_s := until - time.monotonic()) > 0:
-            time.sleep(min(wait_s, 0.5))
-            sender.check()
-        if fault is not None:
-            nemesis.do(fault)
-        if time.monotonic() - reported > _PROGRESS_INTERVAL_S:
-            reported = time.monotonic()
-            progress(
-                f"{reported - began:.0f} s: {nemesis.kills} kills, "
-                f"{sum(nemesis.done.values())} faults, "
-                f"{len(sender.accepted)} dispatches accepted"
-            )
 
 
 def _drain(target: Target) -> float:
@@ -251,26 +242,24 @@ def _refused(target: Target) -> int:
 
 
 def _figures(result: AuditReport) -> dict[str, Any]:
-    counted = ("lost", "doubled", "overlaps", "reordered", "repeated_calls", "stale_writes")
     return {
         "accepted": result.accepted,
         "completed": result.outcomes.get("completed", 0),
-        **{name: len(getattr(result, name)) for name in counted},
+        **result.counts(),
         "worst_s": rounded(result.worst_s),
         "outcomes": result.outcomes,
+        "offline": result.offline,
         "interrupted": result.interrupted,
         "resumed_steps": result.resumed_steps,
         "paid_again": result.paid_again,
     }
 
 
-def _print_violations(result: AuditReport, history: History, seed: int) -> None:
-    """Print violations on standard error, and write the whole history to the data folder."""
-    if not result.violations:
-        return
+def _keep(result: AuditReport, history: History, where: Lab) -> None:
+    """Print violations on standard error, and keep the lab's folder with the whole history."""
     for violation in result.violations:
         progress(f"VIOLATION {violation}")
-    path = Path(load().data_dir).absolute() / f"chaos-{seed}.json"
+    where.kept = True
     reported = asdict(history) | {"accepted": sorted(history.accepted)}
-    path.write_text(json.dumps(reported, default=str))
-    progress(f"the whole history is in {path}")
+    (where.folder / "history.json").write_text(json.dumps(reported, default=str))
+    progress(f"the whole history, and all that the processes printed, is in {where.folder}")

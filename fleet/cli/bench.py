@@ -16,11 +16,12 @@ _FREE = {"ignore_unknown_options": True, "allow_extra_args": True}
 @click.command(cls=Command, context_settings=_FREE, options_metavar="[--OPTION VALUE]...")
 @click.argument("name", required=False)
 @click.pass_context
-def bench(ctx: click.Context, name: str | None) -> None:
+def bench(ctx: click.Context, name: str | None) -> int:
     """Run a benchmark, or list them.
 
     One JSON object goes to standard output, progress to standard error. Each benchmark has options
-    of its own, such as --seed; an unknown option is answered with a list of them.
+    of its own, such as --seed; an unknown option is answered with a list of them. The exit code is
+    1 when a run has broken a promise.
     """
     names = _names()
     if name is None:
@@ -28,11 +29,13 @@ def bench(ctx: click.Context, name: str | None) -> None:
             print_json(names)
         else:
             print("\n".join(names) or "no benchmarks are installed")
-        return
+        return 0
     if name not in names:
         raise click.UsageError(f"{name!r} is not a benchmark; `fleet bench` lists them.")
     options = _options(ctx.args)
-    print_json(import_module(f"fleet.bench.{name}").run(**options))
+    report = import_module(f"fleet.bench.{name}").run(**options)
+    print_json(report)
+    return int(report.get("broken", 0) > 0)
 
 
 def _names() -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fleet.bench._auditor import Call, History, RunMark, audit
+from fleet.bench._auditor import OFFLINE, Call, History, RunMark, audit
 from fleet.ledger.bus import BusEvent
 
 
@@ -301,3 +301,88 @@ def test_an_outcome_of_an_old_attempt_is_stale(story: Story) -> None:
 def test_a_token_that_goes_back_or_is_shared_is_found(story: Story) -> None:
     story.online("host:3", fence=1)
     assert len(audit(story.history).stale_writes) == 2
+
+
+def test_what_an_outage_took_and_never_gave_back_names_its_door(story: Story) -> None:
+    history = replace(
+        story.history,
+        accepted=frozenset({"d1", "d2", "gone"}),
+        in_outage={"gone": "http, while the broker was hung", "d1": "cli, while ..."},
+    )
+    (told,) = audit(history).violations
+    assert told.startswith("outage_lost: gone is unknown")
+    assert told.endswith("accepted by http, while the broker was hung")
+
+
+def test_one_event_with_two_sets_of_ids_is_doubled(story: Story) -> None:
+    history = replace(story.history, contradictions=("e1 was told d1, then d3",))
+    assert audit(history).violations == ["doubled: e1 was told d1, then d3"]
+
+
+def ran_before(story: Story, dispatch_id: str, place: str) -> None:
+    """Another process ran the last attempt to its end before the one that did."""
+    story.marks = [replace(mark, at_ns=10 * mark.at_ns) for mark in story.marks]
+    first = next(mark for mark in story.marks if mark.dispatch_id == dispatch_id)
+    story.marks += [
+        replace(first, kind=kind, pid=9, place=place, at_ns=first.at_ns - before)
+        for kind, before in (("start", 7), ("done", 6), ("end", 5))
+    ]
+
+
+def test_what_ran_offline_and_again_in_a_worker_is_found(story: Story) -> None:
+    ran_before(story, "d2", OFFLINE)
+    assert story.kinds() == {"offline_twice"}
+
+
+def test_what_ran_twice_in_workers_is_found(story: Story) -> None:
+    ran_before(story, "d2", "worker")
+    assert story.kinds() == {"run_twice"}
+
+
+def test_a_call_after_the_end_of_an_earlier_attempt_is_found(story: Story) -> None:
+    """Whatever became of the ids' attempts: the last step had been made, and another call came."""
+    ran = next(mark for mark in story.marks if mark.dispatch_id == "d1")
+    story.marks.append(replace(ran, kind="done", at_ns=ran.at_ns + 1, place=OFFLINE, attempt=1))
+    assert "offline_twice" in story.kinds()
+
+
+def test_an_attempt_that_died_before_its_commit_may_be_followed_by_a_replay() -> None:
+    story = Story()
+    story.online()
+    story.accept("d1")
+    story.start("d1")
+    story.call("d1")
+    story.mark("done", "d1")
+    story.lose("d1")
+    story.start("d1")
+    story.mark("kept", "d1", "1")
+    story.mark("done", "d1")
+    story.end("d1")
+    assert audit(story.history).violations == []
+
+
+def test_offline_beside_a_worker_is_an_overlap_of_its_own_kind(story: Story) -> None:
+    story.marks += [
+        replace(story.marks[-2], pid=9, place=OFFLINE, at_ns=story.marks[-2].at_ns - 1),
+        replace(story.marks[-2], pid=9, place=OFFLINE, at_ns=story.marks[-1].at_ns + 1),
+    ]
+    assert "offline_overlaps" in story.kinds()
+    assert "overlaps" not in story.kinds()
+
+
+def test_the_import_of_an_offline_turn_is_no_overlap_on_the_bus() -> None:
+    """Its entries come with the ledger's, long after its time."""
+    story = Story()
+    story.online()
+    story.accept("d1")
+    story.start("d1")
+    story.lose("d1")
+    story.accept("d2")
+    # One script writes both, in one millisecond; it was cut off before it wrote a line.
+    story.bus.append(replace(story.bus[-1], type="dispatch_started"))
+    story.tell("dispatch_queued", dispatch_id="d2", agent="a")
+    story.start("d1")
+    story.end("d1")
+    story.start("d2")
+    story.end("d2")
+    assert "overlaps" not in story.kinds()

@@ -1,8 +1,9 @@
 """The plan of a run is made before it begins; the loss of a power failure is read from a trace."""
 
 from collections import Counter
+from itertools import pairwise
 
-from fleet.bench._faults import KILLS, schedule
+from fleet.bench._faults import KILLS, OUTAGES, VICTIMS, outage_schedule, schedule
 from fleet.bench._power import unsynced_bytes
 
 AGENTS = ("a1", "a2")
@@ -23,6 +24,21 @@ def test_as_many_kills_as_asked_for_in_order_of_time() -> None:
     kinds = Counter(fault.kind for fault in plan)
     assert kinds["power"] == 4
     assert KILLS.keys() <= kinds.keys()
+
+
+def test_the_same_seed_is_the_same_run_of_outages() -> None:
+    one, same, other = (outage_schedule(seed, 50, AGENTS) for seed in (7, 7, 8))
+    assert one == same != other
+
+
+def test_as_many_outages_as_asked_for_each_after_the_end_of_the_last() -> None:
+    plan = outage_schedule(1, 60, AGENTS)
+    kinds = Counter(fault.kind for fault in plan)
+    assert sum(kinds[kind] for kind in OUTAGES) == 60
+    assert OUTAGES.keys() | VICTIMS.keys() == kinds.keys()
+    outages = [fault for fault in plan if fault.kind in OUTAGES]
+    for one, after in pairwise(outages):
+        assert after.at_s > one.at_s + one.seconds
 
 
 def trace(*lines: str) -> str:

@@ -51,6 +51,14 @@ def test_the_line_in_the_overview_is_the_commands_own(name: str) -> None:
     assert (ALL[name].help or "").splitlines()[0] == COMMANDS[name][1]
 
 
+@pytest.mark.parametrize(("broken", "code"), [(0, 0), (2, 1)])
+def test_a_benchmark_that_broke_a_promise_exits_with_1(
+    broken: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.bench.route.run", lambda: {"name": "route", "broken": broken})
+    assert run("bench", "route") == code
+
+
 @pytest.mark.parametrize("path", ALL)
 def test_every_command_takes_the_shared_options_and_has_help(path: str) -> None:
     command = ALL[path]
