@@ -19,7 +19,7 @@ from fleet.intake.spool.acceptors import (
 from fleet.intake.spool.drainer import Drainer
 from fleet.intake.spool.offline import OfflineProcess
 from fleet.intake.spool.runs import SpoolLedger
-from fleet.intake.spool.table import Spool
+from fleet.intake.spool.spool import Spool
 from fleet.ledger import ValkeyLedger
 from fleet.ledger.protocol import Acceptor
 from fleet.store import Store, open_store
@@ -45,23 +45,25 @@ class Runtime:
         *,
         guarded: bool = False,
         spools: bool = False,
+        got_in: bool = True,
         offline_command: Sequence[str] = (),
     ) -> None:
         """`guarded`: the store stands behind the breaker.
 
         `spools`: the intake stores in the spool what the broker does not accept; it then raises
-        neither error. `offline_command` starts the process that runs spooled events; without it the
-        drainer starts none.
+        neither error. `got_in`: see `SpoolingAcceptor`. `offline_command` starts the process that
+        runs spooled events; without it the drainer starts none.
         """
         self.settings = settings
         self._guarded = guarded
         self._spools = spools
+        self._got_in = got_in
         self._offline_command = offline_command
 
     @cached_property
     def breaker(self) -> Breaker:
         """The breaker of this data folder."""
-        return Breaker(self.settings.data_dir, self.settings.breaker)
+        return Breaker.of(self.settings)
 
     @cached_property
     def store(self) -> Store:
@@ -101,13 +103,13 @@ class Runtime:
     @cached_property
     def spool_ledger(self) -> SpoolLedger:
         """The spooled dispatches as a ledger, while the broker is away."""
-        return SpoolLedger(self.spool.file, self.settings, lambda: self.breaker.closed)
+        return SpoolLedger(self.spool, self.settings, lambda: self.breaker.closed)
 
     @cached_property
     def drainer(self) -> Drainer:
         """The thread that empties the spool, not started; one process of a data folder works."""
         offline = None
-        if self.spool.submissions is not None and self._offline_command:
+        if self.spool.runs_offline and self._offline_command:
             offline = OfflineProcess(
                 self.settings, self.breaker, self.spool_ledger, self._offline_command
             )
@@ -129,9 +131,14 @@ class Runtime:
 
     def _acceptor(self) -> Acceptor:
         if self._spools:
-            wake = self.drainer.wake
-            return SpoolingAcceptor(lambda: self._intake_ledger, self.breaker, self.spool, wake)
-        if self.spool.submissions is not None:
+            return SpoolingAcceptor(
+                lambda: self._intake_ledger,
+                self.breaker,
+                self.spool,
+                self.drainer.wake,
+                got_in=self._got_in,
+            )
+        if self.spool.runs_offline:
             return SpoolAwareAcceptor(self.ledger, self.spool)
         return self.ledger
 

@@ -17,14 +17,14 @@ written would be lost. A worker's renewal that succeeds while the breaker is ope
 that is due. So a fleet on one machine is back within seconds, not after 30.
 """
 
+import hashlib
 import json
 import logging
 import mmap
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +39,9 @@ from redis.exceptions import (
 
 from fleet.broker.circuit import Circuit, begin_probe, end_probe, record_failure
 from fleet.config.sections import BreakerConfig
+from fleet.config.settings import Settings
 from fleet.system import files
+from fleet.system.clock import boot_id, boottime
 from fleet.system.file_lock import locked
 
 logger = logging.getLogger(__name__)
@@ -62,13 +64,24 @@ class Breaker:
         data_dir: Path,
         limits: BreakerConfig | None = None,
         clock: Callable[[], float] | None = None,
+        *,
+        urls: str = "",
     ) -> None:
-        self._path = data_dir.absolute() / "breaker"
+        """`urls`: the address and credentials of a broker; empty for the embedded one."""
+        # A wrong password or address of one process must not keep others from the right one.
+        tail = f"-{hashlib.sha256(urls.encode()).hexdigest()[:12]}" if urls else ""
+        self._path = data_dir.absolute() / f"breaker{tail}"
         self._limits = limits or BreakerConfig()
-        self._now = clock or _boottime
+        self._now = clock or boottime
         self._memory: mmap.mmap | None = None
         self._file: int | None = None
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Breaker":
+        """The breaker of a configuration's broker."""
+        urls = [url for url in (settings.broker_url, settings.store_url) if url]
+        return cls(settings.data_dir, settings.breaker, urls=" ".join(urls))
 
     @property
     def closed(self) -> bool:
@@ -199,7 +212,7 @@ class Breaker:
             return Circuit()
         try:
             found = json.loads(text)
-            if found.pop("boot") != _boot():
+            if found.pop("boot") != boot_id():
                 return Circuit()
             return Circuit(**{**found, "failures": tuple(found["failures"])})
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -210,7 +223,7 @@ class Breaker:
 
     def _write(self, state: Circuit) -> None:
         assert self._memory is not None  # noqa: S101 - `_map` came before
-        text = json.dumps({**asdict(state), "boot": _boot()}).encode()
+        text = json.dumps({**asdict(state), "boot": boot_id()}).encode()
         self._memory[1:] = text.ljust(_SIZE - 1, b"\0")
         self._memory[:1] = b"\1" if state.open else _SHUT
 
@@ -219,14 +232,3 @@ def _takes_nothing(error: ResponseError) -> bool:
     if isinstance(error, ReadOnlyError | OutOfMemoryError | ClusterDownError | AuthenticationError):
         return True
     return str(error).startswith(_TAKES_NOTHING)
-
-
-def _boottime() -> float:
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _boot() -> str:
-    """The life of the clock, which the file outlives."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""

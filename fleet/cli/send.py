@@ -88,19 +88,19 @@ def _now() -> str:
     try:
         return bus.last_id(runtime.current().store)
     except BrokerUnavailable:
-        if not has_drainer(runtime.current().spool.folder):
+        if not has_drainer(runtime.current().spool):
             raise
         return ""
 
 
 def _query_spool(dispatch_id: str) -> dict[str, Any] | None:
-    return query(runtime.current().spool.file, dispatch_id, content=True)
+    return query(runtime.current().spool, dispatch_id, content=True)
 
 
 def _spool_where_drained() -> None:
     """Let this process spool where a drainer imports the spool."""
-    if has_drainer(runtime.current().spool.folder):
-        runtime.set_current(Runtime(load(), guarded=True, spools=True))
+    if has_drainer(runtime.current().spool):
+        runtime.set_current(Runtime(load(), guarded=True, spools=True, got_in=False))
 
 
 def _accept(raw: Any) -> Accepted:

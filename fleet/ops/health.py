@@ -8,7 +8,7 @@ from typing import Any
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
-from fleet.intake.spool.table import SpoolFull
+from fleet.intake.spool.folder import SpoolFull
 from fleet.ledger import State, bus, views
 from fleet.ledger.states import WAITING
 from fleet.runtime import Runtime
@@ -42,7 +42,7 @@ def spool_status(runtime: Runtime) -> dict[str, Any]:
     """Breaker and spool of this machine; `spooled` is None where the spool cannot be read."""
     try:
         spooled: int | None = runtime.spool.size().events
-        direct = {} if runtime.spool.submissions is None else runtime.spool_ledger.counts()
+        direct = runtime.spool_ledger.counts() if runtime.spool.runs_offline else {}
     except SpoolFull:
         spooled, direct = None, {}
     return {

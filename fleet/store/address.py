@@ -10,6 +10,7 @@ from fleet.broker.embedded import read_endpoint
 from fleet.broker.endpoint import BrokerFolder
 from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable, ConfigError
+from fleet.formats.redaction import mask_url
 
 #: kombu has no `valkey://` (celery/kombu#2245); the protocol is Redis's.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}
@@ -72,6 +73,14 @@ def store_url(settings: Settings) -> str:
             "fleet.store_url: must be set to a Redis or Valkey when the broker is neither."
         )
     return url
+
+
+def broker_identity(settings: Settings) -> str:
+    """Names broker and store, without a password; `embedded` for the server of the data folder."""
+    if settings.broker_url is None:
+        return "embedded"
+    urls = [settings.broker_url, settings.store_url or ""]
+    return " ".join(mask_url(one) for url in urls for one in url.split(";") if one)
 
 
 def results_url(settings: Settings) -> str:

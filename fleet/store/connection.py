@@ -206,15 +206,16 @@ def _again_after(guard: CallGuard | None) -> tuple[type[Exception], ...]:
     return (redis.ConnectionError,)
 
 
+REFUSAL = "The broker refuses the password: put the right one into fleet.broker_url."
+
+
 @contextmanager
 def reachable() -> Iterator[None]:
     """Turn what redis-py raises into one sentence that shows no password."""
     try:
         yield
     except (AuthenticationError, AuthorizationError) as error:
-        raise BrokerUnavailable(
-            "The broker refuses the password: put the right one into fleet.broker_url."
-        ) from error
+        raise BrokerUnavailable(REFUSAL) from error
     except (RedisError, OSError) as error:
         # A pipeline's error repeats the command, and with it what a sender wrote.
         reason = str(error).rpartition("of pipeline caused error: ")[2]

@@ -104,8 +104,6 @@ class OfflineRunner:
             if not self._lock(agent):
                 self._not_before[agent] = now + RETRY_DELAY_S
                 continue
-            # No child may inherit an open SQLite file, nor its locks.
-            self.runtime.spool.close()
             pid = os.fork()
             if not pid:
                 _serve(agent)
@@ -141,7 +139,7 @@ def main() -> int:
     guard_output()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     opened = Runtime(load())
-    if opened.spool.submissions is None:
+    if not opened.spool.runs_offline:
         logger.error("spool.direct is off: nothing runs from the spool")
         return 1
     lock = acquire(opened.spool.folder)

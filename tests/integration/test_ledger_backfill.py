@@ -274,7 +274,8 @@ def test_a_dispatch_that_ran_twice_all_the_same_is_an_alert(store: Store, tmp_pa
         spooled.back()
         assert spooled.drainer.work() == 1
         spooled.away()
-        (tmp_path / "spool" / "offered").unlink()
+        for file in (tmp_path / "spool" / "slots").glob("*.submitted"):
+            file.write_bytes(bytes(file.stat().st_size))
     assert spooled.books.ends(id_of(1)) == ["dispatch_completed"]
     (alert,) = spooled.books.bus("alert")
     assert alert.fields["name"] == "ran_twice"
@@ -309,3 +310,23 @@ def test_an_agent_that_was_paused_before_is_known_as_such(store: Store, tmp_path
     offline = OfflineProcess(settings, runtime.breaker, runtime.spool_ledger, OFFLINE_COMMAND)
     drainer_of(runtime, lambda: books.ledger, offline).work()
     assert is_paused(tmp_path, "a")
+
+
+def test_a_quarantined_event_is_imported_once_it_can_be(store: Store, tmp_path: Path) -> None:
+    """Its chain was taken out of the configuration, and is back."""
+    agents = {"a": {"runner": "python", "python": "nobody:nothing"}}
+    tables = {"fleet": {"data_dir": str(tmp_path)}, "agents": agents}
+    whole, without = parse({**tables, "chains": {"c": {"stages": ["a"]}}}), parse(tables)
+    raw = {"to": "chain:c", "text": "x"}
+    found = Event.parse(raw, new_id="e1", now="2026-01-01T00:00:00Z")
+    spool = Runtime(whole).spool
+    spool.store([(found, decide(found, whole.rules()))])
+    books = Books(store, without)
+    before = drainer_of(Runtime(without), lambda: books.ledger)
+    assert before.work() == 0
+    assert len(spool.quarantined()) == 1
+    before.close()
+    books = Books(store, whole)
+    drainer_of(Runtime(whole), lambda: books.ledger).work()
+    assert spool.quarantined() == []
+    assert len(books.bus("event_accepted")) == 1

@@ -122,24 +122,26 @@ def test_what_a_full_disk_refuses_is_told_while_it_lasts(site: Site) -> None:
     spool.count_refused(3)
     assert site.look(machine, away="") == [("spool_refuses", "open")]
     assert "refused 3 events" in site.receiver.reasons[-1]
-    assert spool.pop_refused() == 3
+    spool.mark_reported(3)
     assert site.look(machine, away="") == [("spool_refuses", "closed")]
 
 
 def test_what_is_aside_is_told_until_somebody_looked(site: Site) -> None:
     machine, spool = site.machine(), site.runtime.spool
     site.spool(1)
-    spool.quarantine(spool.first(1)[0].seq, "no such chain")
+    last = spool.first(1)[1]
+    spool.quarantine(last, "no such chain")
+    spool.mark_imported(last)
     assert site.look(machine, away="") == [("spool_aside", "open")]
-    spool.release_quarantined()
+    for path, _ in spool.quarantined():
+        path.unlink()
     assert ("spool_aside", "closed") in site.look(machine, away="")
 
 
 def test_a_spool_that_cannot_be_read_is_told(site: Site) -> None:
     site.spool(1)
-    for file in (site.folder / "spool").glob("spool.db*"):
-        file.write_bytes(b"no database " * 1000)
-    site.runtime = Runtime(site.settings)
+    (site.folder / "spool" / "segments").rename(site.folder / "elsewhere")
+    (site.folder / "spool" / "segments").touch()
     assert ("spool_unreadable", "open") in site.look(site.machine(), away="")
 
 

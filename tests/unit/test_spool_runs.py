@@ -17,6 +17,7 @@ from fleet.ledger import Claim, Ending, Failure, FailureStage, State
 from fleet.ledger.protocol import Acceptor, Answer
 from fleet.runtime import Runtime
 from fleet.store import keys
+from fleet.system import clock
 from fleet.system.agent_lock import TurnLock, record_paused
 from routing import Event, Plan, decide
 
@@ -59,7 +60,7 @@ class Kept:
         return claim
 
     def reports(self) -> dict[str, Any]:
-        found = self.runs.reports(one.seq for one in self.runtime.spool.first(100))
+        found = self.runs.reports(one.seq for one in self.runtime.spool.first(100)[0])
         return {one.dispatch_id: one for reports in found.values() for one in reports}
 
 
@@ -86,9 +87,8 @@ def test_an_event_that_needs_the_store_waits_for_it(kept: Kept) -> None:
     kept.send(2, to="chain:c")
     kept.send(3, to="poor")
     kept.send(4, to=["b", "poor"])
-    assert kept.runtime.spool.submissions is not None
     submitted = Event.parse({"to": "a", "text": "x"}, new_id="e5", now="2026-01-01T00:00:00Z")
-    kept.runtime.spool.submissions.record([keys.event_digest(submitted.key)])
+    kept.runtime.spool.record_submissions([submitted])
     kept.send(5)
     assert [kept.claim(agent) for agent in ("a", "b", "poor")] == [None, None, None]
     assert kept.runtime.spool.size().events == 5
@@ -171,10 +171,10 @@ def test_a_dispatch_can_be_queried_before_the_ledger_has_it(kept: Kept) -> None:
     done, failed, waits = kept.send(1), kept.send(2), kept.send(3)
     kept.runs.commit(kept.claimed(), Ending(answer="the answer"))
     kept.runs.commit(kept.claimed(), FAILED)
-    file = kept.runtime.spool.file
+    spool = kept.runtime.spool
 
     def told(dispatch_id: str, *, content: bool = False) -> dict[str, Any]:
-        record = query(file, dispatch_id, content=content)
+        record = query(spool, dispatch_id, content=content)
         assert record is not None
         return record
 
@@ -182,7 +182,7 @@ def test_a_dispatch_can_be_queried_before_the_ledger_has_it(kept: Kept) -> None:
     assert told(done, content=True)["answer"] == "the answer"
     assert (told(failed)["state"], told(failed)["stage"]) == ("queued", "llm")
     assert told(waits)["waiting_for"] == "the broker to be back"
-    assert query(file, "unknown", content=True) is None
+    assert query(spool, "unknown", content=True) is None
 
 
 def test_a_process_that_spools_nothing_comes_after_the_spool(kept: Kept) -> None:
@@ -203,7 +203,7 @@ def test_a_process_that_spools_nothing_comes_after_the_spool(kept: Kept) -> None
     with pytest.raises(BrokerUnavailable, match="still holds events"):
         behind.accept_many([(event, plan)])
     assert asked == [event]
-    # It was offered: perhaps the ledger has it.
+    # It was submitted: perhaps the ledger has it.
     kept.send(9)
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
     assert kept.claim() is None
@@ -226,8 +226,9 @@ def test_an_event_spooled_before_waits_for_the_ledger(kept: Kept) -> None:
 
     send(1)
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
-    spool.mark_imported(spool.first(9)[-1].seq)
-    spool.clear()
+    spooled, last = spool.first(9)
+    spool.record_submissions(one.event for one in spooled)
+    spool.mark_imported(last)
     send(1)
     assert kept.claim() is None
     assert spool.size().events == 1
@@ -241,7 +242,7 @@ def test_an_event_that_is_being_imported_does_not_run(kept: Kept) -> None:
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
     kept.claimed()
     spool = kept.runtime.spool
-    spool.begin_import(spool.first(9))
+    spool.record_submissions(one.event for one in spool.first(9)[0])
     kept.runs.requeue()
     assert kept.runs.waiting() == []
     assert kept.claim() is None
@@ -261,23 +262,18 @@ def test_an_ended_dispatch_makes_room_for_others(tmp_path: Path) -> None:
             kept.runs.commit(claim, Ending(answer="ok"))
     assert kept.runtime.spool.size().events == 6
     spool = kept.runtime.spool
-    spool.mark_imported(spool.first(10)[-1].seq)
-    spool.clear()
+    assert spool.mark_imported(spool.first(10)[1])
     assert kept.reports() == {}
-    with spool.file.reading() as db:
-        for count in COUNTS:
-            assert db.execute(count).fetchone()[0] == 0, count
-
-
-COUNTS = [
-    *("SELECT count(*) FROM kept", "SELECT count(*) FROM waiting", "SELECT count(*) FROM run"),
-    *("SELECT count(*) FROM step", "SELECT count(*) FROM aside"),
-]
+    with spool.view() as state:
+        assert (state.entries, state.runs, state.bytes, +state.pending) == ({}, {}, 0, {})
 
 
 def test_without_offline_execution_no_submission_is_recorded(tmp_path: Path) -> None:
     runtime = Runtime(settings_in(tmp_path, direct=False))
-    assert runtime.spool.submissions is None
+    event = Event.parse({"to": "a", "text": "x"}, new_id="e1", now="2026-01-01T00:00:00Z")
+    runtime.spool.record_submissions([event])
+    assert not runtime.spool.folder.exists()
+    assert runtime.spool.may_have_run(keys.event_digest(event.key))
 
 
 def test_a_broker_that_others_reach_is_not_replaced_unless_it_is_said(tmp_path: Path) -> None:
@@ -303,9 +299,24 @@ def test_workers_share_an_agent_and_the_spool_has_it_alone(tmp_path: Path) -> No
     assert not worker.acquire(shared=True)
 
 
-def test_an_event_whose_deadline_has_passed_is_not_begun(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
+def test_an_event_whose_deadline_has_passed_is_not_begun(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept.send(1)
-    with kept.runtime.spool.file.changing() as db:
-        db.execute("UPDATE kept SET at = ?", (time.time() - 86401,))
+    set_forth = time.time() + 10 * 86400
+    monkeypatch.setattr(time, "time", lambda: set_forth)
+    assert kept.runs.waiting() == ["a"], "somebody set the machine's clock"
+    later = clock.boottime() + 86401
+    monkeypatch.setattr(clock, "boottime", lambda: later)
     assert kept.claim() is None
+
+
+def test_nothing_runs_while_a_record_is_damaged(kept: Kept) -> None:
+    """Perhaps it told that a turn has run."""
+    kept.send(1)
+    kept.send(2)
+    (path,) = (kept.runtime.spool.folder / "segments").iterdir()
+    path.write_bytes(path.read_bytes().replace(b"text 1", b"test 1"))
+    other = Runtime(kept.settings)
+    assert other.spool_ledger.claim("a", 1, "host:1") is None
+    assert [one.event.id for one in other.spool.first(9)[0]] == ["e2"]

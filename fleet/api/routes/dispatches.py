@@ -133,7 +133,7 @@ class Dispatches:
             return views.get(self._runtime.store, dispatch_id, content=content)
         except BrokerUnavailable:
             # The dispatch may have run from the spool.
-            record = query(self._runtime.spool.file, dispatch_id, content=content)
+            record = query(self._runtime.spool, dispatch_id, content=content)
             if record is None:
                 raise
             return record

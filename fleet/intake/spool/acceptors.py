@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from fleet.broker.breaker import Breaker
 from fleet.errors import BrokerUnavailable
-from fleet.intake.spool.table import Spool, SpoolFull
+from fleet.intake.spool.folder import SpoolFull
+from fleet.intake.spool.spool import Spool
 from fleet.ledger.protocol import Acceptor, Answer
+from fleet.store.connection import REFUSAL
 from routing import Event, Plan
 
 logger = logging.getLogger(__name__)
 
-#: How long a process that spools nothing waits until the spool is empty; each poll reads one byte.
+#: How long a process that spools nothing waits until the spool is empty.
 TIMEOUT_S = 3.0
 POLL_INTERVAL_S = 0.05
 
@@ -31,8 +33,15 @@ class SpoolingAcceptor(Acceptor):
         breaker: Breaker,
         spool: Spool,
         wake: Callable[[], None] = lambda: None,
+        *,
+        got_in: bool = True,
     ) -> None:
-        """`ledger` may raise BrokerUnavailable; `wake` is called when the spool has grown."""
+        """`ledger` may raise BrokerUnavailable; `wake` is called when the spool has grown.
+
+        Without `got_in` the password of this process may be wrong: where the broker refuses it,
+        BrokerUnavailable is raised, and nothing is spooled.
+        """
+        self._got_in = got_in
         self._ledger = ledger
         self._breaker = breaker
         self._spool = spool
@@ -42,12 +51,18 @@ class SpoolingAcceptor(Acceptor):
         """Accept each in turn; see `Acceptor`."""
         if not self._spool.enabled:
             return self._ledger().accept_many(batch)
+        if not self._got_in and self._breaker.read_state()[0].password:
+            raise BrokerUnavailable(REFUSAL)
         if self._breaker.closed and not self._spool.holds:
+            # First record, then look again: whoever lets an event run does it the other way round.
             self._spool.record_submissions(event for event, _ in batch)
-            try:
-                return self._ledger().accept_many(batch)
-            except BrokerUnavailable as error:
-                logger.debug("%d events go into the spool: %s", len(batch), error)
+            if not self._spool.holds:
+                try:
+                    return self._ledger().accept_many(batch)
+                except BrokerUnavailable as error:
+                    if not self._got_in and str(error) == REFUSAL:
+                        raise
+                    logger.debug("%d events go into the spool: %s", len(batch), error)
         return self._store(batch)
 
     def _store(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
@@ -75,7 +90,7 @@ class SpoolAwareAcceptor(Acceptor):
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Accept each in turn; see `Acceptor`."""
-        # First record, then read the flag: a process that spools does it the other way round.
+        # First record, then look: whoever lets an event run does it the other way round.
         self._spool.record_submissions(event for event, _ in batch)
         until = time.monotonic() + self._timeout_s
         while self._spool.holds:

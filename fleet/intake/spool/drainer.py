@@ -8,16 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fleet.broker.breaker import Breaker
-from fleet.errors import BrokerUnavailable, ConfigError, FleetError, IdempotencyConflict
-from fleet.intake.spool.file import usable
+from fleet.errors import ConfigError, FleetError, IdempotencyConflict
+from fleet.intake.spool.folder import SpoolFull, usable
 from fleet.intake.spool.offline import OfflineProcess, is_running
-from fleet.intake.spool.runs import SpoolLedger
-from fleet.intake.spool.table import Spool, SpooledEvent, SpoolFull
+from fleet.intake.spool.runs import SpoolLedger, report
+from fleet.intake.spool.spool import Spool, SpooledEvent, read_entry
 from fleet.ledger import ImportedEvent, ValkeyLedger, bus, views
 from fleet.store import Store
 from fleet.store.probe import probe
 from fleet.system import file_lock
 from fleet.system.agent_lock import record_paused
+from routing import RoutingError
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Drainer:
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
         self._logged = ""
-        self._unclean = True
+        self._retried = False
         self._knows_paused = False
 
     def start(self) -> None:
@@ -63,8 +64,6 @@ class Drainer:
         self._breaker.prepare()
         try:
             self._spool.prepare()
-            if self._spool.exists and (again := self._spool.release_quarantined()):
-                logger.warning("%d quarantined events are tried again", again)
         except SpoolFull as error:
             self._warn(str(error))
         self._thread = threading.Thread(target=self._run, name="drainer", daemon=True)
@@ -80,6 +79,8 @@ class Drainer:
         self._woken.set()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
+        else:
+            self._release()
 
     def _run(self) -> None:
         wait_s = 0.0
@@ -98,10 +99,14 @@ class Drainer:
                 # A dead drainer would leave every event in the spool.
                 logger.exception("the drainer failed and tries again")
                 self._stopped.wait(RETRY_DELAY_S)
+        self._release()
+
+    def _release(self) -> None:
         if self._offline is not None:
             self._offline.close()
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
     def work(self) -> int:
         """Probe if that is due, and import the spool; returns the number of events.
@@ -125,9 +130,7 @@ class Drainer:
             self._offline.stop()
         self._report_refused()
         self._update_paused()
-        if self._unclean and self._spool.exists:
-            self._spool.clear()
-        self._unclean = False
+        self._retry_quarantined()
         return done
 
     def _probe(self) -> bool:
@@ -144,23 +147,20 @@ class Drainer:
     def _import(self) -> int:
         ledger, done = self._ledger(), 0
         while not self._stopped.is_set():
-            spooled = self._spool.first(BATCH)
+            spooled, last = self._spool.first(BATCH)
             batch = self._with_reports(spooled)
-            self._spool.begin_import(spooled)
+            # The ledger may have them from now on.
+            self._spool.record_submissions(one.event for one in spooled)
             try:
-                late = ledger.import_spooled(batch)
+                # Before these leave the spool, so that it is reported whatever fails then.
+                _report_late(ledger, ledger.import_spooled(batch))
+                done += len(spooled)
             except IdempotencyConflict as error:
                 _report_late(ledger, error.late)
-                self._import_singly(ledger, spooled, batch)
-                continue
+                done += self._import_singly(ledger, spooled, batch)
             except ConfigError:
-                self._import_singly(ledger, spooled, batch)
-                continue
-            # Before these leave the spool, so that it is reported whatever fails then.
-            _report_late(ledger, late)
-            done += len(spooled)
-            self._unclean = self._unclean or bool(spooled)
-            if self._spool.mark_imported(spooled[-1].seq if spooled else 0):
+                done += self._import_singly(ledger, spooled, batch)
+            if self._spool.mark_imported(last):
                 break
         if done:
             logger.warning("the spool is empty: the ledger has its %d events", done)
@@ -180,26 +180,48 @@ class Drainer:
 
     def _import_singly(
         self, ledger: ValkeyLedger, spooled: Sequence[SpooledEvent], batch: Sequence[ImportedEvent]
-    ) -> None:
+    ) -> int:
         """Quarantine each event that the configuration has no place for any more, and each whose id
-        the ledger has for another: they must not stop the rest.
+        the ledger has for another: they must not stop the rest. Answers how many were imported.
         """
+        done = 0
         for one, given in zip(spooled, batch, strict=True):
             try:
                 _report_late(ledger, ledger.import_spooled([given]))
+                done += 1
             except (ConfigError, IdempotencyConflict) as error:
                 self._spool.quarantine(one.seq, str(error))
                 logger.error("an event is quarantined until the next start: %s", error)
+        return done
+
+    def _retry_quarantined(self) -> None:
+        """Once: the configuration may have changed since."""
+        if self._retried:
+            return
+        for path, state in self._spool.quarantined():
+            for entry in state.ordered():
+                try:
+                    event, plan = read_entry(entry)
+                    given = ImportedEvent(
+                        event=event,
+                        plan=plan,
+                        age_s=entry.moment.age_s(),
+                        reports=tuple(report(run) for run in state.runs.values() if run.begun),
+                    )
+                    _report_late(self._ledger(), self._ledger().import_spooled([given]))
+                except (ConfigError, IdempotencyConflict, ValueError, KeyError, RoutingError):
+                    continue
+                logger.warning("a quarantined event is accepted now")
+                with usable():
+                    path.unlink(missing_ok=True)
+        self._retried = True
 
     def _report_refused(self) -> None:
-        refused = self._spool.pop_refused()
+        refused = self._spool.refused
         if refused:
-            try:
-                reason = f"{refused} events were refused: neither broker nor spool took them"
-                bus.alert(self._ledger().store, "spool_refused", reason)
-            except BrokerUnavailable:
-                self._spool.count_refused(refused)
-                raise
+            reason = f"{refused} events were refused: neither broker nor spool took them"
+            bus.alert(self._ledger().store, "spool_refused", reason)
+            self._spool.mark_reported(refused)
 
     def _update_paused(self) -> None:
         """Once: an agent may have been paused while nothing was to run offline."""
@@ -217,6 +239,8 @@ class Drainer:
         if self._lock is None:
             with usable():
                 self._lock = file_lock.acquire(_lock_of(self._spool.folder))
+        if self._lock is not None and not self._spool.is_ours:
+            self._spool.adopt()
         return self._lock is not None
 
     def _warn(self, sentence: str) -> None:
@@ -233,10 +257,10 @@ def _report_late(ledger: ValkeyLedger, late: int) -> None:
     bus.alert(ledger.store, "ran_twice", reason)
 
 
-def has_drainer(folder: Path) -> bool:
-    """True while some process drains the spool in `folder`. Raises SpoolFull."""
+def has_drainer(spool: Spool) -> bool:
+    """True while some process drains it to this process's broker. Raises SpoolFull."""
     with usable():
-        return file_lock.is_held(_lock_of(folder))
+        return file_lock.is_held(_lock_of(spool.folder)) and spool.is_ours
 
 
 def _lock_of(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fleet.broker.breaker import Breaker
 from fleet.config.settings import Settings
-from fleet.intake.spool.file import usable
+from fleet.intake.spool.folder import usable
 from fleet.intake.spool.runs import SpoolLedger
 from fleet.system import file_lock
 from fleet.system.process_group import kill_session

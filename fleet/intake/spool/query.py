@@ -5,52 +5,51 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fleet.formats.redaction import HIDDEN
-from fleet.intake.spool.file import SpoolFile
+from fleet.intake.spool.spool import Spool, read_entry
 from fleet.ledger import State
-from fleet.ledger.answers import read_payload
 from fleet.ledger.protocol import Ending
 from fleet.ledger.views import rfc3339
+from fleet.system.clock import Moment
 
 _ENDING = TypeAdapter(Ending)
 _WAITS = "the broker to be back"
 
 
-def query(file: SpoolFile, dispatch_id: str, *, content: bool) -> dict[str, Any] | None:
+def query(spool: Spool, dispatch_id: str, *, content: bool) -> dict[str, Any] | None:
     """One dispatch in the form of `fleet.ledger.views.get`; None where the spool may not run it.
 
     A failed one is `queued`: the ledger decides about another try. Raises SpoolFull.
     """
-    if not file.exists:
+    if not spool.exists:
         return None
-    with file.reading() as db:
-        row = db.execute(
-            "SELECT run.agent, run.state, run.attempt, run.priority, run.started, run.ended, "
-            "run.ending, kept.at, kept.event FROM run JOIN kept USING (seq) WHERE dispatch = ?",
-            (dispatch_id,),
-        ).fetchone()
-    if row is None:
-        return None
-    agent, state, attempt, priority, started, ended, text, at, payload = row
-    event = read_payload(payload)
+    with spool.view() as state:
+        found = state.dispatch(dispatch_id)
+        if found is None:
+            return None
+        entry, run = found
+        event, _ = read_entry(entry)
     record: dict[str, Any] = {
         "dispatch_id": dispatch_id,
-        "agent": agent,
+        "agent": run.agent,
         "event_id": event.id,
         "source": event.source,
-        "priority": priority,
-        "state": State.ACTIVE if state == "active" else State.QUEUED,
-        "attempt": attempt,
+        "priority": event.priority,
+        "state": State.ACTIVE if run.is_active else State.QUEUED,
+        "attempt": run.attempt,
         "generation": 1,
-        "accepted_at": rfc3339(at * 1000),
-        "waiting_for": None if state == "active" else _WAITS,
+        "accepted_at": rfc3339(entry.moment.wall * 1000),
+        "waiting_for": None if run.is_active else _WAITS,
         "event": event.to_wire() if content else HIDDEN,
     }
     if event.sent_by:
         record["sent_by"] = event.sent_by
-    if started:
-        record["started_at"] = rfc3339(started * 1000)
-    if text is not None:
-        record |= _ended(_ENDING.validate_json(text), ended - started, content=content)
+    if run.begun:
+        begun = Moment(*run.now["at"])
+        record["started_at"] = rfc3339(begun.wall * 1000)
+        if run.ended is not None:
+            elapsed_s = begun.age_s() - Moment(*run.ended["at"]).age_s()
+            ending = _ENDING.validate_json(run.ended["ending"])
+            record |= _ended(ending, elapsed_s, content=content)
     return record
 
 

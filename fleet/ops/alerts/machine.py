@@ -17,7 +17,8 @@ from pathlib import Path
 from fleet.broker.breaker import Breaker
 from fleet.config.settings import Settings
 from fleet.config.spool import SpoolConfig
-from fleet.intake.spool.table import Spool, SpoolFull
+from fleet.intake.spool.folder import SpoolFull
+from fleet.intake.spool.spool import Spool
 from fleet.ledger import bus
 from fleet.ops.alerts.conditions import Condition
 from fleet.ops.alerts.message import AlertMessage
@@ -64,7 +65,7 @@ class MachineAlerts:
         """`first`: this process reports where no lock can be acquired, as on a broken disk."""
         self._first = first
         # Its own: a worker forks, and its children must not inherit an open spool.
-        self._breaker, self._spool = Breaker(settings.data_dir), Spool(settings)
+        self._breaker, self._spool = Breaker.of(settings), Spool(settings)
         self._limits = settings.spool
         self._sender = sender
         self._now = now
@@ -175,15 +176,17 @@ def spool_conditions(spool: Spool, limits: SpoolConfig) -> Iterator[Condition]:
     """The conditions of this machine's spool."""
     host = socket.gethostname()
     try:
-        size, quarantined = spool.size(), spool.quarantined()
+        size, refused = spool.size(), spool.refused
+        quarantined = [state.reason for _, state in spool.quarantined()]
     except SpoolFull as error:
         yield Condition(name="spool_unreadable", reason=f"{host}: {error}")
         return
-    if damaged := spool.file.damaged():
+    if damaged := spool.damaged():
         yield Condition(
             name="spool_damaged",
-            reason=f"a damaged spool of {host} was set aside as {damaged[0]}: events may be in it",
-            remedy="see what is in it, and move it away",
+            reason=f"a damaged segment of {host}'s spool was set aside as {damaged[0]}: "
+            "events may be in it",
+            remedy="see what is in it, and move it away from spool/damaged",
             count=len(damaged),
         )
     if quarantined:
@@ -193,7 +196,7 @@ def spool_conditions(spool: Spool, limits: SpoolConfig) -> Iterator[Condition]:
             remedy="correct that, and start the API again",
             count=len(quarantined),
         )
-    if refused := spool.refused:
+    if refused:
         yield Condition(
             name="spool_refuses",
             reason=f"{host} has refused {refused} events: neither broker nor spool took them",

@@ -23,7 +23,7 @@ from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
-from fleet.intake.spool.table import Spool
+from fleet.intake.spool.spool import Spool
 from fleet.ops.alerts.machine import spool_conditions
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.doctor import endpoints

@@ -202,6 +202,6 @@ def test_the_rules_hold_while_the_broker_is_away(make_api: MakeApi, tmp_path: Pa
         settings = parse({"agents": {"archie": AGENT}, "fleet": {"data_dir": str(api.data_dir)}})
         aside = Runtime(settings).spool.quarantined()
         assert len(aside) == 1
-        assert "other content" in aside[0]
+        assert "other content" in aside[0][1].reason
     finally:
         server.kill()

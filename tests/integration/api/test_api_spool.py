@@ -133,6 +133,27 @@ def test_a_wrong_password_opens_it_at_once_and_the_right_one_closes_it(
     assert order_of(ledger) == ["e0"]
 
 
+def test_a_wrong_password_or_address_of_one_caller_is_its_own_fault(
+    make_api: MakeApi, server: Valkey, ledger: Store, tmp_path: Path
+) -> None:
+    """Its event is not left in the spool of the fleet of that folder, which stays well."""
+    ledger.client.config_set("requirepass", "right")
+    right = server.url.replace("://", "://:right@")
+    data = {"FLEET_DATA_DIR": str(tmp_path / "shared"), "FLEET_SPOOL__DIRECT": "true"}
+    api = make_api(right, **data)
+    assert api.send(id="e0").status_code == 202
+    wrong = server.url.replace("://", "://:wrong@")
+    elsewhere = "redis://:right@127.0.0.1:1/0"
+    for url, says in ((wrong, "password"), (wrong, "password"), (elsewhere, "broker")):
+        done = fleet_send(api, 1, **data, FLEET_BROKER_URL=url)
+        assert done.returncode == 1, done.stdout
+        assert says in done.stderr
+    assert (gate(api)["breaker"], gate(api)["spooled"]) == ("closed", 0)
+    assert fleet_send(api, 2, **data).returncode == 0
+    ledger.client.execute_command("AUTH", "right")
+    assert order_of(ledger) == ["e0", "e2"]
+
+
 def test_after_a_kill_in_mid_spooling_the_next_api_imports(
     make_api: MakeApi, server: Valkey, ledger: Store, tmp_path: Path
 ) -> None:
