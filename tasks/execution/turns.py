@@ -89,6 +89,12 @@ def run(turn: Turn, *, alarm: bool = False) -> Ending:
     try:
         with WORKER.running(claim.dispatch_id), limit, live_text:
             ending = Ending(answer=runner_for(turn.agent).run(turn))
+        if changed := turn.journal.changed:
+            logger.warning(
+                "steps of %s have changed since an earlier attempt, and ran anew: %s",
+                claim.dispatch_id,
+                ", ".join(changed),
+            )
     except (Fenced, BrokerUnavailable):
         raise
     except BaseException as error:  # noqa: BLE001 - a MemoryError or SystemExit would end the worker
