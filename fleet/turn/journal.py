@@ -10,6 +10,7 @@ must not leave a lock held; so what threads share changes by single operations o
 import hashlib
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from pydantic_core import from_json, to_json
 
 from fleet.ledger.views import in_order
 
-#: Of a result that is no JSON value and is kept as text.
+#: Of a result without a JSON form, which is kept as text.
 REPR_CHARS_MAX = 65536
+#: The name of the entry of what an agent's code raised, and its longest text.
+ERROR, ERROR_CHARS_MAX = "error", 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,14 @@ def json_text(value: Any, fault: str, *, sort_keys: bool = False) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"{fault}: {error}") from error
     return text.encode(errors="replace").decode()
+
+
+def error_entry(error: Exception, attempt: int) -> str:
+    """The journal's entry of what an agent's code raised; no step has it as its result."""
+    text = "".join(traceback.format_exception_only(error)).strip()[:ERROR_CHARS_MAX]
+    text = text.encode(errors="replace").decode()
+    entry = {"name": ERROR, "attempt": attempt, "elapsed_s": 0, "result": text}
+    return json.dumps(entry, ensure_ascii=False)
 
 
 def readable(value: Any) -> Any:

@@ -13,6 +13,7 @@ import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from fleet import tracing
 from fleet.config.agents import AgentConfig
 from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, SessionMessage
 from fleet.store.retry import retry_while_away
-from fleet.turn.journal import Journal, Step, json_text, readable
+from fleet.turn.journal import ERROR, Journal, Step, error_entry, json_text, readable
 from fleet.turn.live_text import LiveText
 from routing import Event
 
@@ -41,7 +42,10 @@ class Cancelled(TurnStopped):
 
 
 class TurnFailed(Exception):
-    """A runner's own account of a failure: stage, reason, and whether to try again."""
+    """A runner's own account of a failure: stage, reason, and whether to try again.
+
+    Any other exception of an agent's code is tried again, except for PROGRAMMING_ERRORS.
+    """
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -77,6 +81,18 @@ class Usage:
         return cost
 
 
+#: Defects of an agent's code, which no further attempt mends.
+PROGRAMMING_ERRORS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    SyntaxError,
+    TypeError,
+)
+
+
 @dataclass(slots=True)
 class Turn:
     """The value that a runner works on: the event, the agent, and the journal of its steps."""
@@ -87,6 +103,7 @@ class Turn:
     ledger: Runs
     live_text: LiveText | None = None  #: set where the agent streams
     usage: Usage = field(default_factory=Usage)
+    #: Of the dispatch's record: `model`, `tier` and `injected`; others fail the turn.
     facts: dict[str, str | int | float] = field(default_factory=dict)
     journal: Journal = field(init=False)
 
@@ -195,6 +212,15 @@ class Turn:
                 for index, result in run(missing):
                     results[index] = self._finish(steps[index], result)
         return [results[index] for index in range(len(steps))]
+
+    def record_error(self, error: Exception) -> None:
+        """Journal what the agent's code raised: content, so the failure's reason does not have it.
+
+        Raises Fenced and BrokerUnavailable.
+        """
+        attempt = self.claim.attempt
+        with suppress(Cancelled):  # the end of the attempt finds that out too
+            self._write(f"{self.steps}.{ERROR}.{attempt}", error_entry(error, attempt))
 
     def _run_step(
         self, name: str, request: Any, call: Callable[[], Any], *, forwards: bool = False

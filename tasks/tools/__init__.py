@@ -1,8 +1,8 @@
 """The tools of an agent's model, and the answers to the calls of one message.
 
-Each call, even a refused one, is a journalled step of the turn, known by its request. So a turn that
-was killed finds every finished call again and runs none twice. The model gets every error of a call
-in the message that answers the call.
+Each call, even a refused one, is a journalled step of the turn. So a turn that was killed finds
+every finished call again and runs none twice. The model gets every error of a call in the message
+that answers the call.
 """
 
 import json
