@@ -66,7 +66,7 @@ class Callbacks:
 
 
 def _checked(headers: Headers, body: bytes) -> tuple[str, str]:
-    """The media type and the text of a body. Raises Problem for a body that is no answer."""
+    """The media type and the text of a body. Raises Problem for a body without an answer."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         text = body.decode()
