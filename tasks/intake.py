@@ -13,7 +13,7 @@ from fleet import runtime
 from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
 from fleet.ledger import bus
 from fleet.store.wakeup import INTAKE_TASK
-from routing import RoutingError
+from routing import InvalidEvent, RoutingError
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ class IntakeTask(Task[Any, Any]):
 def intake(event: Any) -> dict[str, Any]:
     """Accept one event; the task's result is the answer or the refusal."""
     try:
+        if ambiguous := current_task.request.get("ambiguous"):
+            raise InvalidEvent(ambiguous)
         return runtime.current().intake.accept(event).to_wire()
     except (RoutingError, Refused, IdempotencyConflict) as error:
         bus.alert(runtime.current().store, "intake_refused", f"{current_task.request.id}: {error}")

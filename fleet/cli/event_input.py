@@ -1,13 +1,12 @@
 """An event as the command line is given it: a text with options, or a file with JSON."""
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fleet.errors import Refused
-from fleet.formats import hop_count
+from fleet.formats import hop_count, strict_json
 from routing import InvalidEvent
 from routing.event import EVENT_BYTES_MAX
 
@@ -49,10 +48,6 @@ def _read(file: str) -> bytes:
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        return strict_json.parse(body)
+    except ValueError as error:
         raise InvalidEvent(f"The event is not valid JSON: {error}.") from error
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -150,7 +150,10 @@ NOTHING = Cost()
 
 def _amount(value: Any) -> float:
     """An amount within the bounds of a counter, from a value that an agent's own code gave."""
-    amount = float(value or 0)
+    try:
+        amount = float(value or 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
     return amount if 0 < amount < AMOUNT_MAX else 0.0
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -87,7 +87,7 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
         if reason:
             record["chain_reason"] = reason
         record["earlier"] = [_earlier(one, content) for one in read_trail(trail)]
-    record["steps"] = [_step(number, text, content) for number, text in _ordered(journal)]
+    record["steps"] = [_step(number, text, content) for number, text in in_order(journal)]
     if delivery:
         record["deliveries"] = _deliveries(delivery)
     if record["state"] in (State.COMPLETED, State.ANNOUNCING):
@@ -370,12 +370,14 @@ def _deliveries(fields: dict[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _ordered(journal: dict[str, str]) -> list[tuple[str, str]]:
+def in_order(journal: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The entries of a journal by the numbers of their steps."""
     return sorted(journal.items(), key=lambda item: (int(item[0].partition(".")[0]), item[0]))
 
 
 def _step(number: str, text: str, content: bool) -> dict[str, Any]:
-    entry = json.loads(text)
+    # An earlier version kept NaN, which no answer as JSON can hold.
+    entry = json.loads(text, parse_constant=str)
     result = entry["result"]
     step = {
         "step": number,

@@ -4,17 +4,16 @@
 
 A step that finished in an earlier attempt is not run again: its result is read from the journal.
 So a killed turn resumes at its first unfinished step, and a finished model call is paid for once.
-A step is known by its number in the turn and by a hash of its request. When the request has changed
-since, the old entry is set aside and the step runs anew.
+A step is known by its name, its request and its occurrence, so steps may run side by side: see
+`fleet.turn.journal`.
 """
 
 import asyncio
-import hashlib
 import inspect
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,10 +21,9 @@ from fleet import tracing
 from fleet.config.agents import AgentConfig
 from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, SessionMessage
 from fleet.store.connection import retry_while_away
+from fleet.turn.journal import ERROR, Journal, Step, error_entry, json_text, readable
 from fleet.turn.live_text import LiveText
 from routing import Event
-
-logger = logging.getLogger(__name__)
 
 #: A finished step is worth waiting for the broker; a dead broker must not hold the turn for ever.
 JOURNAL_TIMEOUT_S = 60.0
@@ -50,55 +48,55 @@ class Cancelled(TurnStopped):
 
 
 class TurnFailed(Exception):
-    """A runner's own account of a failure: stage, reason, and whether to try again."""
+    """A runner's own account of a failure: stage, reason, and whether to try again.
+
+    Any other exception of an agent's code is tried again, except for PROGRAMMING_ERRORS.
+    """
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
         self.failure = failure
 
 
-@dataclass(slots=True)
 class Usage:
     """Cost of a turn's steps so far, replayed ones included."""
 
-    tokens_in: int = 0
-    tokens_out: int = 0
-    usd: float = 0.0
+    def __init__(self) -> None:
+        #: Appended to by several threads at once, where steps run side by side.
+        self._costs: list[Cost] = []
+
+    @property
+    def tokens_in(self) -> int:
+        """Tokens that models read."""
+        return sum(cost.tokens_in for cost in self._costs)
+
+    @property
+    def tokens_out(self) -> int:
+        """Tokens that models wrote."""
+        return sum(cost.tokens_out for cost in self._costs)
+
+    @property
+    def usd(self) -> float:
+        """Dollars."""
+        return sum(cost.usd for cost in self._costs)
 
     def add(self, result: Any) -> Cost:
         """Count a step's result, when it is an object with `tokens_in`, `tokens_out` or `usd`."""
         cost = Cost.of(result)
-        self.tokens_in += cost.tokens_in
-        self.tokens_out += cost.tokens_out
-        self.usd += cost.usd
+        self._costs.append(cost)
         return cost
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One step of a turn: its number, and the request by which a later attempt knows it."""
-
-    number: int
-    name: str
-    digest: str
-    started: float
-
-    @classmethod
-    def begin(cls, number: int, name: str, request: Any) -> "_Step":
-        text = json.dumps([name, request], ensure_ascii=False, sort_keys=True)
-        digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
-        return cls(number, name, digest, time.monotonic())
-
-    def entry(self, attempt: int, result: Any, flags: dict[str, bool]) -> str:
-        """The journal's entry of a finished step."""
-        entry = {
-            "name": self.name,
-            "hash": self.digest,
-            "attempt": attempt,
-            "elapsed_s": round(time.monotonic() - self.started, 3),
-            "result": result,
-        }
-        return json.dumps(entry | flags, ensure_ascii=False)
+#: Defects of an agent's code, which no further attempt mends.
+PROGRAMMING_ERRORS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    SyntaxError,
+    TypeError,
+)
 
 
 @dataclass(slots=True)
@@ -111,9 +109,19 @@ class Turn:
     ledger: Runs
     live_text: LiveText | None = None  #: set where the agent streams
     usage: Usage = field(default_factory=Usage)
+    #: Of the dispatch's record: `model`, `tier` and `injected`; others fail the turn.
     facts: dict[str, str | int | float] = field(default_factory=dict)
-    _journal: dict[str, str] | None = None
-    steps: int = 0  #: started so far
+    journal: Journal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(
+            self.claim.attempt, lambda: self.ledger.steps(self.claim.dispatch_id)
+        )
+
+    @property
+    def steps(self) -> int:
+        """The number of steps begun so far."""
+        return self.journal.steps
 
     @property
     def text(self) -> str:
@@ -176,12 +184,17 @@ class Turn:
         """The result of `call`, run at most once over all attempts; results are JSON values.
 
         Where `call` returns an awaitable, this method returns one too: `await turn.step(...)`.
-        Steps are numbered in the order of these calls. That order must be the same in every
-        attempt.
 
-        Raises what `call` raises; the step is not journalled then. Raises TypeError for a result or
-        a request without a JSON form, and for an awaitable where no event loop runs. Raises
-        Cancelled between steps, and Fenced when this attempt is not the current one.
+        Steps may run side by side, in threads and tasks. Those of one name and request take what
+        the journal has of it in the order in which they begin.
+
+        The result is the same in every attempt: what its JSON form reads as, so a tuple is a list.
+
+        Raises what `call` raises; the step is not journalled then. Raises TypeError for a request
+        without a JSON form, before the call, and for an awaitable where no event loop runs. For a
+        result without a JSON form, NaN among it, TypeError is raised in every attempt: the call was
+        made, so the journal keeps a readable form of the result. Raises Cancelled between steps,
+        and Fenced when this attempt is not the current one.
         """
         return self._run_step(name, request, call)
 
@@ -203,15 +216,16 @@ class Turn:
     ) -> list[Any]:
         """The results of several steps, each a name and a request, that may run side by side.
 
-        Steps are numbered in the order of `wanted`, so a later attempt finds each, whichever ended
-        first. `run` gets the indexes in `wanted` of the steps without a result. It yields each
-        index with its result as the step ends; that result is journalled at once. Raises as `step`.
+        Steps begin in the order of `wanted`. `run` gets the indexes in `wanted` of the steps
+        without a result. It yields each index with its result as the step ends; that result is
+        journalled at once. Raises as `step`.
         """
-        steps = [self._begin(name, request) for name, request in wanted]
-        results: dict[int, Any] = {}
-        for index, step in enumerate(steps):
-            if (entry := self._finished(step)) is not None:
-                results[index] = self._replay(entry)
+        steps = [self.journal.begin(name, request) for name, request in wanted]
+        results = {
+            index: self._replay(step.finished)
+            for index, step in enumerate(steps)
+            if step.finished is not None
+        }
         missing = [index for index in range(len(steps)) if index not in results]
         if missing:
             with tracing.span("fleet.steps", step=steps[0].number, count=len(missing)):
@@ -219,13 +233,23 @@ class Turn:
                     results[index] = self._finish(steps[index], result)
         return [results[index] for index in range(len(steps))]
 
+    def record_error(self, error: Exception) -> None:
+        """Journal what the agent's code raised: content, so the failure's reason does not have it.
+
+        Raises Fenced and BrokerUnavailable.
+        """
+        attempt = self.claim.attempt
+        with suppress(Cancelled):  # the end of the attempt finds that out too
+            self._write(f"{self.steps}.{ERROR}.{attempt}", error_entry(error, attempt))
+
     def _run_step(
         self, name: str, request: Any, call: Callable[[], Any], *, forwards: bool = False
     ) -> Any:
-        step = self._begin(name, request)
-        if (entry := self._finished(step)) is not None:
-            result = self._replay(entry)
-            return _awaitable(result) if entry.get("awaited") else result
+        step = self.journal.begin(name, request)
+        if step.finished is not None:
+            if step.finished.get("awaited"):
+                return self._replay_awaited(step.finished)
+            return self._replay(step.finished)
         with tracing.span(f"fleet.step {name}", step=step.number) as span:
             result = call()
             if inspect.isawaitable(result):
@@ -237,46 +261,33 @@ class Turn:
             return self._finish(step, result, *confirmed, handed_over=True)
         return self._finish(step, result)
 
-    async def _finish_awaited(self, step: _Step, call: Awaitable[Any]) -> Any:
+    async def _finish_awaited(self, step: Step, call: Awaitable[Any]) -> Any:
         with tracing.span(f"fleet.step {step.name} awaited", step=step.number) as span:
             result = await call
             span.set(**_figures(result))
         return self._finish(step, result, awaited=True)
 
-    def _begin(self, name: str, request: Any) -> _Step:
-        self.steps += 1
-        return _Step.begin(self.steps, name, request)
-
-    def _finished(self, step: _Step) -> dict[str, Any] | None:
-        """The step's entry from an earlier attempt, unless its request has changed since."""
-        if self._journal is None:
-            first = self.claim.attempt == 1
-            self._journal = {} if first else self.ledger.steps(self.claim.dispatch_id)
-        number = str(step.number)
-        text = self._journal.get(number)
-        if text is None:
-            return None
-        entry: dict[str, Any] = json.loads(text)
-        if entry["hash"] == step.digest:
-            return entry
-        logger.warning(
-            "step %s of %s has changed since attempt %s: its journalled result is set aside",
-            number,
-            self.claim.dispatch_id,
-            entry["attempt"],
-        )
-        self._write(f"{number}.aside.{entry['attempt']}", text)
-        return None
+    async def _replay_awaited(self, entry: Mapping[str, Any]) -> Any:
+        return self._replay(entry)
 
     def _replay(self, entry: Mapping[str, Any]) -> Any:
         self.usage.add(entry["result"])
+        if fault := entry.get("fault"):
+            raise TypeError(fault)
         return entry["result"]
 
-    def _finish(self, step: _Step, result: Any, *confirmed: str, **flags: bool) -> Any:
-        """Journal a finished step; the result."""
-        entry = step.entry(self.claim.attempt, result, flags)
-        self._write(str(step.number), entry, self.usage.add(result), *confirmed)
-        return result
+    def _finish(self, step: Step, result: Any, *confirmed: str, **flags: Any) -> Any:
+        """Journal a finished step; its result, as later attempts read it."""
+        fault = f"the result of step {step.name!r}, which is kept, is not a JSON value"
+        try:
+            value = json.loads(json_text(result, fault))
+        except TypeError as error:
+            value, flags["fault"] = readable(result), str(error)
+        entry = step.entry(self.claim.attempt, value, flags)
+        self._write(step.key, entry, self.usage.add(value), *confirmed)
+        if "fault" in flags:
+            raise TypeError(flags["fault"])
+        return value
 
     def _write(self, key: str, entry: str, cost: Cost = NOTHING, *confirmed: str) -> None:
         if cancel := retry_while_away(
@@ -301,10 +312,6 @@ def _earlier(end: Earlier) -> str:
     again = f", round {end.round}" if end.round > 1 else ""
     heading = f"[stage {end.stage}, {end.agent}{again}: {end.state}{verdict}]"
     return f"{heading}\n{end.answer}".rstrip()
-
-
-async def _awaitable(result: Any) -> Any:
-    return result
 
 
 def _refuse_without_loop(name: str, result: Any) -> None:

@@ -11,9 +11,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from fleet.errors import BrokerUnavailable
+from fleet.formats import strict_json
 from fleet.system.backoff import Backoff
 from fleet.upstream.cursor_store import CursorStore, Mode
-from fleet.upstream.event_consumer import EventConsumer, parse
+from fleet.upstream.event_consumer import EventConsumer
 from fleet.upstream.gateway_address import GatewayAddress, after
 from fleet.upstream.outcome_reporter import OutcomeReporter
 
@@ -171,7 +172,7 @@ async def _fetch(http: httpx.AsyncClient, url: str) -> list[Any]:
             if len(body) > BYTES_MAX:
                 raise BadAnswer(f"it answered with more than {BYTES_MAX} bytes")
     try:
-        found = parse(bytes(body))
+        found = strict_json.parse_marked(bytes(body))
     except ValueError:
         raise BadAnswer("its answer is not valid JSON") from None
     events = found.get("events") if isinstance(found, dict) else found

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
+from fleet.formats import strict_json
 from fleet.intake.intake import UPSTREAM, Intake
 from fleet.system.backoff import Backoff
 from fleet.upstream.cursor_store import CursorStore
@@ -51,7 +52,7 @@ class EventConsumer:
     async def accept_frame(self, frame: str | bytes) -> None:
         """Accept an event as JSON text, as `accept` does."""
         try:
-            raw = parse(frame)
+            raw = strict_json.parse_marked(frame)
         except ValueError:
             async with self._lock:
                 await self._refuse_unnamed(frame, "it is not valid JSON")
@@ -67,7 +68,7 @@ class EventConsumer:
             event_id = _id_of(raw)
             if not isinstance(raw, Mapping) or event_id is None:
                 reason = "it is not a JSON object with an `id`, so a repeat could not be recognised"
-                await self._refuse_unnamed(_text_of(raw), reason)
+                await self._refuse_unnamed(_text_of(raw)[0], reason)
                 return
             await self._accept_named(raw, event_id)
             await self._retry(lambda: self._cursors.move(event_id))
@@ -78,10 +79,9 @@ class EventConsumer:
         if raw.get("source") is None:
             # A host may be called `agent`, which is a reserved source.
             sender, named = replace(UPSTREAM, own_source=True), {**raw, "source": self._source}
-        text = _text_of(raw)
-        if not text or len(_bytes(text)) > EVENT_BYTES_MAX:
-            reason = f"it is larger than {EVENT_BYTES_MAX} bytes, or nested too deeply"
-            await self._refuse(event_id, reason)
+        _, fault = _text_of(raw)
+        if fault:
+            await self._refuse(event_id, fault)
             return
         try:
             await self._retry(lambda: self._intake.accept(named, sender))
@@ -123,28 +123,25 @@ class EventConsumer:
         self._waiting = reason
 
 
-def parse(text: str | bytes) -> Any:
-    """Strict JSON. Raises ValueError."""
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 def _bytes(text: str | bytes) -> bytes:
     return text.encode(errors="surrogatepass") if isinstance(text, str) else text
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _text_of(raw: object) -> str:
-    """The event as JSON; empty where it is nested too deeply to be written."""
+def _text_of(raw: object) -> tuple[str, str]:
+    """The event as JSON, and the reason to refuse it, or an empty string."""
     try:
-        return json.dumps(raw, ensure_ascii=False)
+        text = json.dumps(raw, ensure_ascii=False, default=_refuse_doubled)
+    except strict_json.DuplicateKey as error:
+        return str(error), str(error)
     except RecursionError:
-        return ""
+        text = ""
+    if not text or len(_bytes(text)) > EVENT_BYTES_MAX:
+        return text, f"it is larger than {EVENT_BYTES_MAX} bytes, or nested too deeply"
+    return text, ""
+
+
+def _refuse_doubled(value: object) -> Any:
+    raise value.fault if isinstance(value, strict_json.Doubled) else TypeError(type(value).__name__)
 
 
 def _id_of(raw: object) -> str | None:

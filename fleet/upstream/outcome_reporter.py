@@ -20,9 +20,9 @@ from fleet.delivery.claims import LEASE_MARGIN_S, AttemptResult, PendingDelivery
 from fleet.delivery.message import cloud_event
 from fleet.delivery.webhook import result_of
 from fleet.errors import BrokerUnavailable
+from fleet.formats import strict_json
 from fleet.store import Store
 from fleet.store.calls import DeliverDueCall
-from fleet.upstream.event_consumer import parse
 from fleet.upstream.gateway_address import GatewayAddress
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class OutcomeReporter:
         if len(frame) > ACK_CHARS_MAX:
             return False
         try:
-            frame_content = parse(frame)
+            frame_content = strict_json.parse(frame)
         except ValueError:
             return False
         if not isinstance(frame_content, dict) or frame_content.keys() != {"ack"}:

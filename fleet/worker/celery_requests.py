@@ -11,6 +11,7 @@ from celery.worker.request import Request
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
+from fleet.formats import strict_json
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure
 from fleet.store.address import wakeups_in_store
@@ -88,7 +89,19 @@ class DispatchRequest(Request):
 
 
 class IntakeRequest(Request):
-    """Hides the arguments of `fleet.intake`, the one message that holds content."""
+    """Hides the arguments of `fleet.intake`, the one message that holds content.
+
+    It looks for keys that stand twice, too.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Celery keeps the last of two equal keys, and the task sees no more than that.
+        with suppress(ValueError):
+            try:
+                strict_json.parse(self.body)
+            except strict_json.DuplicateKey as error:
+                self.request_dict["ambiguous"] = f"The event is ambiguous: {error}."
 
     argsrepr = property(lambda _self: HIDDEN)
     kwargsrepr = property(lambda _self: HIDDEN)

@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 
 from fleet import runtime, tracing
-from fleet.errors import BrokerUnavailable, Fenced
+from fleet.errors import BrokerUnavailable, ConfigError, Fenced
 from fleet.ledger import Claim, Ending, Failure, FailureStage, Runs, State
 from fleet.store.connection import retry_while_away
 from fleet.system.process_tags import Owner, take_over
+from fleet.turn import facts
 from fleet.turn.live_text import LiveText
-from fleet.turn.turn import Cancelled, Deadline, Turn, TurnFailed
+from fleet.turn.turn import PROGRAMMING_ERRORS, Cancelled, Deadline, Turn, TurnFailed
 from fleet.worker.state import WORKER
 from tasks.limits import noted_limit, sigterm_ignored, soft_limit
 from tasks.runners import runner_for
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 COMMIT_TIMEOUT_S = 60.0
 #: Between attempts; each costs a millisecond where no server listens.
 COMMIT_RETRY_DELAY_S = 0.05
+
+#: What no further attempt mends.
+DEFECTS = (*PROGRAMMING_ERRORS, ConfigError)
 
 #: The lease under which this process has made sure that no earlier turn still runs.
 _alone: tuple[str, str, int] | None = None
@@ -89,10 +93,17 @@ def run(turn: Turn, *, alarm: bool = False) -> Ending:
     try:
         with WORKER.running(claim.dispatch_id), limit, live_text:
             ending = Ending(answer=runner_for(turn.agent.runner).run(turn))
+        facts.check(turn.facts)
+        if changed := turn.journal.changed:
+            logger.warning(
+                "steps of %s have changed since an earlier attempt, and ran anew: %s",
+                claim.dispatch_id,
+                ", ".join(changed),
+            )
     except (Fenced, BrokerUnavailable):
         raise
     except BaseException as error:  # noqa: BLE001 - a MemoryError or SystemExit would end the worker
-        ending = _ending_by(error, claim)
+        ending = _ending_by(error, turn)
     return replace(ending, facts=_facts(turn))
 
 
@@ -135,8 +146,9 @@ def _live_text(claim: Claim) -> LiveText | None:
         return None
 
 
-def _ending_by(error: BaseException, claim: Claim) -> Ending:
+def _ending_by(error: BaseException, turn: Turn) -> Ending:
     """The ending of a turn that raised; called while the error is handled."""
+    claim = turn.claim
     match error:
         case Cancelled():
             return Ending(cancelled=str(error))
@@ -150,7 +162,10 @@ def _ending_by(error: BaseException, claim: Claim) -> Ending:
             logger.exception("the runner of %s raised", claim.agent)
             kind = type(error).__name__
             reason = f"the agent's code raised {kind}"
-            stage, retryable = FailureStage.TOOL, False
+            stage = FailureStage.TOOL
+            retryable = isinstance(error, Exception) and not isinstance(error, DEFECTS)
+            if isinstance(error, Exception):
+                turn.record_error(error)
     return Ending(failure=Failure(stage=stage, reason=reason, retryable=retryable, kind=kind))
 
 
@@ -161,5 +176,5 @@ def _facts(turn: Turn) -> dict[str, str | int | float]:
         "tokens_out": usage.tokens_out,
         "usd": f"{usage.usd:.6f}",
         "steps": turn.steps,
-        **turn.facts,
+        **facts.known(turn.facts),
     }

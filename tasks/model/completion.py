@@ -9,6 +9,7 @@ provider's error may quote the prompt or the key.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -302,8 +303,9 @@ def _reply(response: Any, model: str, tier: int, attempts: tuple[Attempt, ...]) 
 
 
 def _plain(value: Any) -> Any:
-    """The value with text that UTF-8 can encode."""
-    return json.loads(_encodable(json.dumps(value, ensure_ascii=False)))
+    """The value with text that UTF-8 can encode, and null for NaN and infinities."""
+    text = _encodable(json.dumps(value, ensure_ascii=False))
+    return json.loads(text, parse_constant=lambda _name: None)
 
 
 def _encodable(text: str) -> str:
@@ -313,6 +315,7 @@ def _encodable(text: str) -> str:
 
 def _usd(response: Any, model: str) -> float | None:
     try:
-        return float(load().completion_cost(completion_response=response, model=model))
+        usd = float(load().completion_cost(completion_response=response, model=model))
     except Exception:  # noqa: BLE001 - an unknown price, in whatever class, must not fail a paid call
         return None
+    return usd if math.isfinite(usd) else None

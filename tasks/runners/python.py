@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from fleet.ledger import Failure, FailureStage
 from fleet.turn.turn import Turn, TurnFailed
@@ -60,7 +60,11 @@ def _answer(turn: Turn, value: Any) -> str:
     if isinstance(value, Iterator):
         return "".join(_published(turn, piece) for piece in value)
     try:
-        return value.decode() if isinstance(value, bytes) else to_json(value).decode()
+        if isinstance(value, bytes):
+            return value.decode()
+        text = to_json(value)
+        from_json(text, allow_inf_nan=False)  # NaN and infinities have no JSON form
+        return text.decode()
     except ValueError as error:
         raise _refused(turn, f"returned {type(value).__name__}: {_ANSWERS}") from error
 

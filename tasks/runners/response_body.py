@@ -1,7 +1,8 @@
 """A service's answer, in a reply or a callback."""
 
-import json
 from typing import Any
+
+from fleet.formats import strict_json
 
 
 def value_of(text: str, media_type: str) -> Any:
@@ -11,10 +12,7 @@ def value_of(text: str, media_type: str) -> Any:
     """
     if "json" not in media_type:
         return text
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    return strict_json.parse(text)
 
 
 def answer_of(text: str, media_type: str) -> str:

@@ -1,8 +1,8 @@
 """The tools of an agent's model, and the answers to the calls of one message.
 
-Each call, even a refused one, is a journalled step of the turn, known by its number. So a turn that
-was killed finds every finished call again and runs none twice. The model gets every error of a call
-in the message that answers the call.
+Each call, even a refused one, is a journalled step of the turn. So a turn that was killed finds
+every finished call again and runs none twice. The model gets every error of a call in the message
+that answers the call.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 from fleet import runtime
 from fleet.config.agents import OWN_TOOLS
 from fleet.config.tools import ToolsConfig as Terms
+from fleet.formats import strict_json
 from fleet.ledger import Failure, FailureStage
 from fleet.locks import OperationClassifier
 from fleet.tools.fleet_tools import CLASSES
@@ -97,8 +98,8 @@ class Toolset:
         if self._left <= 0:
             return _refused("this turn has had all the results it may: answer now")
         try:
-            given = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
+            given = strict_json.parse(arguments or "{}")
+        except ValueError:
             return _refused(f"the arguments of {name} are not valid JSON")
         if not isinstance(given, dict):
             return _refused(f"the arguments of {name} must be a JSON object")
@@ -209,8 +210,8 @@ def _request(call: Mapping[str, Any]) -> tuple[str, str]:
 def _plain(call: Mapping[str, Any]) -> dict[str, Any]:
     name, arguments = _request(call)
     try:
-        good = isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
+        good = isinstance(strict_json.parse(arguments), dict)
+    except ValueError:
         good = False
     function = {
         "name": name if NAME.match(name) else "unknown",

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fleet.ledger import Failure, FailureStage
@@ -52,6 +53,21 @@ def stepwise(turn: Turn) -> str:
     draft = turn.step("draft", turn.text, lambda: paid_call(turn, "draft"))
     wait_for_gate("go")
     return str(turn.step("polish", draft, lambda: paid_call(turn, "polish")))
+
+
+@written_down
+def side_by_side(turn: Turn) -> str:
+    """Make two calls in threads; each attempt begins them in another order."""
+
+    def right() -> str:
+        wait_for_gate("go")
+        return paid_call(turn, "right")
+
+    calls = {"left": lambda: paid_call(turn, "left"), "right": right}
+    order = list(calls) if turn.claim.attempt % 2 else list(reversed(calls))
+    with ThreadPoolExecutor() as pool:
+        found = {name: pool.submit(turn.step, name, turn.text, calls[name]) for name in order}
+    return ", ".join(found[name].result() for name in calls)
 
 
 def paid_call(turn: Turn, name: str) -> str:
@@ -120,6 +136,7 @@ TABLES: dict[str, dict[str, object]] = {
     "echo": {},
     "patient": {"max_pending": 10},
     "stepwise": {},
+    "side_by_side": {},
     "hands_on": {},
     "fragile": {"retry": RETRY},
     "hopeless": {"retry": RETRY},

@@ -93,6 +93,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Iterato
         yield fleet
 
 
+#: With neither a text nor an error.
+NO_ANSWERS = ["{}", '{"status": "done"}', '{"text": 7}', '{"error": {}}', "[]", "null", "7"]
+
+
 def call(
     fleet: Fleet,
     dispatch_id: str,
@@ -166,12 +170,17 @@ def test_what_is_refused_changes_nothing(fleet: Fleet, service: Service) -> None
         call(fleet, dispatch_id, message_id=f"callback-{queued}"),
         call(fleet, dispatch_id, b"\xff", kind="text/plain"),
         call(fleet, dispatch_id, "{half"),
+        call(fleet, dispatch_id, '{"text": "a", "text": "b"}'),
+        call(fleet, dispatch_id, '{"text": "a", "score": NaN}'),
+        *(call(fleet, dispatch_id, body) for body in NO_ANSWERS),
+        call(fleet, dispatch_id, " \n", kind="text/plain"),
         call(fleet, dispatch_id, "x" * 1001),
         call(fleet, "00000000-0000-5000-8000-000000000000"),
         call(fleet, plain),
         call(fleet, queued),
     ]
-    expected = [401, 401, 401, 401, 400, 400, 413, 404, 404, 409]
+    neither = [422] * (len(NO_ANSWERS) + 1)
+    expected = [401, 401, 401, 401, 400, 400, 400, 400, *neither, 413, 404, 404, 409]
     assert [answer.status_code for answer in answers] == expected
     assert all(answer.headers["content-type"] == "application/problem+json" for answer in answers)
     assert fleet.books.state(dispatch_id) == "active"

@@ -121,13 +121,17 @@ def test_what_can_never_be_accepted_is_counted_and_passed(tmp_path: Path) -> Non
         nameless = {"to": "a", "text": SECRET}
         strange = event(2, to="nobody")
         deep = '{"id": "deep", "to": "a", "text": "x", "data": ' + "[" * 900 + "]" * 900 + "}"
+        twice = '{"id": "twice", "to": "a", "text": "x", "to": "b"}'
+        inside = '{"id": "inside", "to": "a", "text": "x", "data": {"k": 1, "k": 2}}'
         huge = event(2, text="x" * EVENT_BYTES_MAX)
         gateway.publish("{" + SECRET, nameless, nameless, [event(1)], strange, deep)
-        gateway.publish("[" * 100_000, huge, event(3))
+        gateway.publish(twice, inside, "[" * 100_000, huge, event(3))
         wait_accepted(fleet, 1)
         assert accepted(fleet) == ["e3"]
         dropped = fleet.books.bus("delivery_dropped")
-        assert [entry.fields["name"] for entry in dropped] == ["", "", "", "e2", "deep", "", "e2"]
+        names = [entry.fields["name"] for entry in dropped]
+        assert names == ["", "", "", "e2", "deep", "twice", "inside", "", "e2"]
+        assert "'k' stands twice" in dropped[6].fields["reason"]
         assert SECRET not in str(dropped)
 
 

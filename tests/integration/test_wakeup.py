@@ -127,6 +127,8 @@ def test_a_bare_producer_gets_the_same_answer_as_anybody(fleet: Fleet, bare: Cel
         ("junk", "InvalidEvent", "must be a JSON object"),
         (None, "InvalidEvent", "must be a JSON object"),
         ({"to": "a", "text": "x", "source": "agent:a"}, "InvalidEvent", "must not begin with"),
+        # As JSON both keys are the same.
+        ({"to": "a", "text": "x", "data": {1: "y", "1": "z"}}, "InvalidEvent", "'1' stands twice"),
     ],
 )
 def test_a_bare_producer_gets_the_same_refusal(

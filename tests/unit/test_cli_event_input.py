@@ -47,7 +47,9 @@ def test_an_option_wins_over_the_file_in_every_form(tmp_path: Path, text: str) -
     assert (changed.text, changed.data) == (untouched.text, untouched.data)
 
 
-@pytest.mark.parametrize("text", ["", "{", "nul", '{"a": NaN}', '{"a": Infinity}', "[" * 10**6])
+@pytest.mark.parametrize(
+    "text", ["", "{", "nul", '{"a": 1, "a": 1}', '{"a": NaN}', '{"a": Infinity}', "[" * 10**6]
+)
 def test_what_is_no_json_is_an_invalid_event(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidEvent, match="not valid JSON"):
         read_event(None, written(tmp_path, text), {})

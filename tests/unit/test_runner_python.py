@@ -129,6 +129,8 @@ REFUSED = {
     "a function": (lambda: len, "returned builtin_function_or_method"),
     "bytes that are no text": (lambda: b"\xff", "returned bytes"),
     "an object in a list": (lambda: [object()], "returned list"),
+    "a number that JSON does not have": (lambda: {"score": float("nan")}, "returned dict"),
+    "an infinity": (lambda: float("inf"), "returned float"),
     "a generator of numbers": (lambda: iter([1]), "yielded int"),
 }
 

@@ -13,7 +13,7 @@ def _call_back() -> Json:
                 "properties": {"error": text, "retryable": {"type": "boolean", "default": False}},
                 "required": ["error"],
             },
-            {},
+            text,
         ]
     }
     return {
@@ -21,7 +21,8 @@ def _call_back() -> Json:
         "summary": "The answer of a service that replied 202 to an event with a `fleetcallback`.",
         "description": "Signed with the agent's secret, after Standard Webhooks; the `webhook-id` "
         "is `callback-` and the dispatch's id. A JSON object's `text` is the answer, its `error` a "
-        "failure; anything else is the answer as it is. The first one counts.",
+        "failure; a JSON string or plain text is the answer as it is. A body with neither is "
+        "refused, and the turn waits on. The first one counts.",
         "parameters": [
             DISPATCH_ID,
             *(
@@ -35,7 +36,7 @@ def _call_back() -> Json:
         },
         "responses": {
             "202": json_answer("Kept for the turn that waits, or was before.", ref("CalledBack")),
-            **problems(400, 401, 404, 408, 409, 413, 415, 503),
+            **problems(400, 401, 404, 408, 409, 413, 415, 422, 503),
         },
         "security": [],
     }

@@ -18,6 +18,7 @@ _PROBLEMS = {
     409: "The dispatch is in a state that does not allow it, or the session is busy.",
     413: f"Larger than {EVENT_BYTES_MAX} bytes or an agent's answer, or over {BATCH_MAX} events.",
     415: "Not JSON, or compressed.",
+    422: "The body has no answer; nothing was kept.",
     429: "A limit refuses it; the sender keeps it. See `Retry-After`.",
     503: "Nothing can accept or answer it now. See `Retry-After`.",
 }

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
 from fleet.api.request.problems import Problem
+from fleet.formats import strict_json
 
 #: Time limit from the first to the last byte; a slower sender only occupies a connection.
 BODY_S = 30.0
@@ -89,15 +90,18 @@ def is_json(media_type: str) -> bool:
 def parse_json(body: bytes) -> Any:
     """Parse JSON in UTF-8. Raises Problem 400 with the place of the fault."""
     try:
-        return _DECODER.decode(body.decode())
+        return strict_json.parse(body.decode())
     except json.JSONDecodeError as error:
         detail = f"The body is not JSON (line {error.lineno}, column {error.colno})."
     except UnicodeDecodeError as error:
         detail = f"The body is not UTF-8 (byte {error.start})."
-    except RecursionError:
-        detail = "The body is nested too deeply."
-    except ValueError:
-        detail = "The body holds a number that JSON does not have or that is too large."
+    except strict_json.DuplicateKey as error:
+        detail = f"The body is ambiguous: {error}."
+    except ValueError as error:
+        if isinstance(error.__cause__, RecursionError):
+            detail = "The body is nested too deeply."
+        else:
+            detail = "The body holds a number that JSON does not have or that is too large."
     raise Problem(HTTPStatus.BAD_REQUEST, "not-json", detail)
 
 
@@ -117,17 +121,3 @@ async def _discard(receive: Receive) -> None:
 def _too_large(limit: int) -> Problem:
     detail = f"The body is larger than {limit} bytes."
     return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail, headers=_CLOSE)
-
-
-def _no_constant(_: str) -> Any:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError("too large for a double")
-    return number
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)

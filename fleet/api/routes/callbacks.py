@@ -66,12 +66,19 @@ class Callbacks:
 
 
 def _checked(headers: Headers, body: bytes) -> tuple[str, str]:
-    """The media type and the text of a body. Raises Problem 400 for an invalid body."""
+    """The media type and the text of a body. Raises Problem for a body without an answer."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if is_json(kind):
-        parse_json(body)
     try:
-        return kind, body.decode()
+        text = body.decode()
     except UnicodeDecodeError as error:
         detail = f"The body is not UTF-8 (byte {error.start})."
         raise Problem(HTTPStatus.BAD_REQUEST, "not-text", detail) from None
+    value = parse_json(body) if is_json(kind) else text.strip()
+    if isinstance(value, dict):
+        given = isinstance(value.get("text"), str) or isinstance(value.get("error"), str)
+    else:
+        given = isinstance(value, str) and (value != "" or is_json(kind))
+    if not given:
+        detail = "The callback has neither a `text` nor an `error`: send one of them, as a string."
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "no-answer", detail)
+    return kind, text

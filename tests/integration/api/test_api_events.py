@@ -121,6 +121,8 @@ def test_a_batch_with_a_key_repeats_as_a_whole(api: Api) -> None:
         (b'{"text":"x","data":{"a":NaN}}', "number"),
         (b'{"text":"x","data":{"a":1e999}}', "number"),
         (b'{"text":"x","data":{"a":' + b"9" * 5000 + b"}}", "number"),
+        (b'{"text":"x","to":"archie","to":"gem"}', "'to' stands twice"),
+        (b'{"text":"x","data":{"a":[{"b":1,"b":2}]}}', "'b' stands twice"),
         (b"7", "JSON object"),
         (b"[]", "at least one"),
         (b"{}", "`text`"),
