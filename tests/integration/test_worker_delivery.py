@@ -39,6 +39,7 @@ def delivering(
         fleet.ready(*served)
         beat = (str(CELERY), "-A", "fleet", "beat", "--pidfile=", "-l", "WARNING")
         fleet.start("beat", *beat)
+        fleet.shared().wait_said(READY)
         delivery_worker(fleet).wait_said(READY)
         yield fleet
 
@@ -46,7 +47,7 @@ def delivering(
 def delivery_worker(fleet: Fleet) -> Process:
     return fleet.start(
         "delivery",
-        *(str(CELERY), "-A", "fleet", "worker", "-Q", "maintenance,delivery", "-c", "2"),
+        *(str(CELERY), "-A", "fleet", "worker", "-Q", "delivery", "-P", "threads", "-c", "32"),
         *("-n", "delivery@%h", "-l", "INFO", "--without-mingle", "--without-gossip"),
     )
 
@@ -161,7 +162,8 @@ def test_a_sender_killed_before_it_heard_is_followed_by_another(
     # As if its time were over: a real one is longer than a test.
     client = fleet.books.store.client
     client.hset(f"fleet:delivery:{dispatch_id}", "crm|until_ms", "0")
-    client.zadd("fleet:deliveries", {f"{dispatch_id} crm": 0})
+    client.zadd("fleet:deliveries:crm", {f"{dispatch_id} crm": 0})
+    client.zadd("fleet:receivers", {"crm": 0})
     delivery_worker(fleet)
     fleet.wait_state(dispatch_id, "completed", 60)
     names = [f"{confirmed}.1.crm", f"{dispatch_id}.1.crm", f"{dispatch_id}.1.crm"]
