@@ -369,6 +369,7 @@ class RefusedCall(ScriptCall[str]):
     carrier: str
     reason: str
     sender: str
+    agent: str
 
 
 class BreakerCall(ScriptCall[int]):

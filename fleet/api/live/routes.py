@@ -18,6 +18,7 @@ from fleet.api.auth.access import caller_of
 from fleet.api.bus.routes import HEARTBEAT_S, SSE_HEADERS
 from fleet.api.live.hub import Channel, LiveTextHub, event, outcome_of
 from fleet.api.request.bounded_threads import BoundedThreads
+from fleet.api.request.parameters import check_names
 from fleet.ledger import State
 from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime
@@ -95,6 +96,7 @@ class LiveTextRoute:
         agent, state = await self._reads.run(lambda: self._find(dispatch_id))
         caller = caller_of(scope)
         caller.rights.need_read(agent)
+        check_names(QueryParams(scope["query_string"]), "last-event-id")
         start = {"type": "http.response.start", "status": HTTPStatus.OK, "headers": SSE_HEADERS}
         if scope["method"] == "HEAD":
             await send(start)
