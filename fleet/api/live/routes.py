@@ -92,11 +92,11 @@ class LiveTextRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream a dispatch until it has ended. Raises Unknown, BrokerUnavailable, ThreadsBusy."""
+        check_names(QueryParams(scope["query_string"]), "last-event-id")
         dispatch_id = str(scope["path_params"]["dispatch_id"])
         agent, state = await self._reads.run(lambda: self._find(dispatch_id))
         caller = caller_of(scope)
         caller.rights.need_read(agent)
-        check_names(QueryParams(scope["query_string"]), "last-event-id")
         start = {"type": "http.response.start", "status": HTTPStatus.OK, "headers": SSE_HEADERS}
         if scope["method"] == "HEAD":
             await send(start)
