@@ -171,6 +171,15 @@ class Event:
         return wire
 
 
+def check_size(raw: object) -> None:
+    """Raise InvalidEvent for an event that is larger than any interface accepts."""
+    size = 0
+    with suppress(RecursionError, TypeError, ValueError):  # `Event.parse` says what is wrong
+        size = len(json.dumps(raw, ensure_ascii=False).encode(errors="replace"))
+    if size > EVENT_BYTES_MAX:
+        raise InvalidEvent(f"The event is larger than {EVENT_BYTES_MAX} bytes; send less.")
+
+
 def event_key(source: str, event_id: str, sent_by: str = SENT_LOCALLY) -> str:
     """The key of an event by source, id and sender; none of the three may hold a newline."""
     return f"{source}\n{event_id}\n{sent_by}" if sent_by else f"{source}\n{event_id}"

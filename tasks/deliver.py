@@ -1,6 +1,7 @@
 """Delivers outcomes to their receivers. A message holds an id; the ledger knows what is open."""
 
 import logging
+from functools import partial
 
 from celery import Celery, shared_task
 from kombu.exceptions import OperationalError
@@ -15,27 +16,29 @@ logger = logging.getLogger(__name__)
 
 
 @shared_task(name=DELIVER_TASK)
-def deliver(dispatch_id: str) -> None:
-    """Try each open and due receiver of one announced outcome."""
+def deliver(name: str, target: str = "") -> None:
+    """Try one receiver of an outcome, and request a delivery to each other one."""
+    current = runtime.current()
+    request = partial(request_delivery, deliver.app)
     try:
-        DeliveryWorker(
-            runtime.current().store, runtime.current().settings, lambda: runtime.current().intake
-        ).deliver(dispatch_id)
+        DeliveryWorker(current.store, current.settings, lambda: current.intake, request).deliver(
+            name, target
+        )
     except BrokerUnavailable as error:
         # What was not reported stays open: beat requests it again when the broker is back.
-        logger.warning("delivery of %s is interrupted: %s", dispatch_id, error)
+        logger.warning("delivery of %s is interrupted: %s", name, error)
 
 
-def request_delivery(app: Celery, dispatch_id: str) -> None:
+def request_delivery(app: Celery, name: str, target: str = "") -> None:
     """Request a delivery now; when that fails, beat requests it later."""
     try:
         app.send_task(
             DELIVER_TASK,
-            [dispatch_id],
+            [name, target] if target else [name],
             queue="delivery",
             ignore_result=True,
             retry=False,
             expires=2 * WAKEUP_RETRY_DELAY_MS / 1000,
         )
     except (OperationalError, RedisError, OSError) as error:
-        logger.warning("delivery of %s is not requested now, beat will: %s", dispatch_id, error)
+        logger.warning("delivery of %s is not requested now, beat will: %s", name, error)

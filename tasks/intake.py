@@ -14,6 +14,7 @@ from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
 from fleet.ledger import bus
 from fleet.store.wakeup import INTAKE_TASK
 from routing import InvalidEvent, RoutingError
+from routing.event import NAME_CHARS_MAX, SOURCE_DEFAULT
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,22 @@ def intake(event: Any) -> dict[str, Any]:
         return runtime.current().intake.accept(event).to_wire()
     except (RoutingError, Refused, IdempotencyConflict) as error:
         bus.alert(runtime.current().store, "intake_refused", f"{current_task.request.id}: {error}")
-        if not isinstance(error, RoutingError):
-            # A producer without a result backend never sees the refusal: count it here.
-            sender = event.get("source") if isinstance(event, dict) else ""
-            carrier = str(current_task.request.id)
-            bus.refused(runtime.current().store, carrier, str(error), str(sender or ""))
+        # A producer without a result backend never sees the refusal: count it here.
+        sender, agent = _ends(event)
+        carrier = str(current_task.request.id)
+        bus.refused(runtime.current().store, carrier, str(error), sender, agent)
         raise
     except BrokerUnavailable as error:
         raise Reject(str(error), requeue=True) from error
+
+
+def _ends(event: Any) -> tuple[str, str]:
+    """The sender and the agent that a refused event names; empty where it is not well-formed."""
+    if not isinstance(event, dict):
+        return "", ""
+    sender, data = event.get("source", SOURCE_DEFAULT), event.get("data")
+    to = event.get("to", data.get("to") if isinstance(data, dict) else None)
+    if isinstance(to, list) and len(to) == 1:
+        to = to[0]
+    agent = to if isinstance(to, str) and to in runtime.current().settings.agents else ""
+    return sender[:NAME_CHARS_MAX] if isinstance(sender, str) else "", agent

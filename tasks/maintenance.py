@@ -21,8 +21,8 @@ def reclaim() -> None:
     """Reclaim due retries, passed deadlines, lost wake-ups, vanished holders, open deliveries."""
     if periodic_lock(runtime.current().store, "reclaim", RECLAIM_PERIOD_S):
         reclaim_all(runtime.current().ledger, runtime.current().settings)
-        for dispatch_id in due(runtime.current().store, runtime.current().settings):
-            request_delivery(reclaim.app, dispatch_id)
+        for name, target in due(runtime.current().store, runtime.current().settings):
+            request_delivery(reclaim.app, name, target)
 
 
 @shared_task(name="fleet.health")

@@ -76,7 +76,7 @@ def replay(dispatch_id: str | None, everything: bool) -> int:
     refused = [row["error"] for row in report if "error" in row]
     if wants_json():
         print_json(report)
-    else:
+    elif everything or not refused:
         print(f"{len(report) - len(refused)} queued again")
     for sentence in refused:
         note(f"fleet: {sentence}")

@@ -1,6 +1,5 @@
 """Delivery to an agent: the outcome becomes an event, and the agent's turn confirms it."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,6 @@ from fleet.ledger.answers import read_payload
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from routing import RoutingError
-from routing.event import EVENT_BYTES_MAX
 
 
 def deliver_to_agent(
@@ -45,8 +43,6 @@ def deliver_to_agent(
         raw["session"] = event.session
     if event.traceparent:
         raw["traceparent"] = event.traceparent
-    if len(json.dumps(raw, ensure_ascii=False).encode(errors="replace")) > EVENT_BYTES_MAX:
-        return AttemptResult(kind="unverified", reason="the outcome is larger than an event may be")
     try:
         accepted = intake().accept(event.forward(raw), FLEET)
     except Refused as error:

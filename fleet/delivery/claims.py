@@ -35,6 +35,7 @@ class AttemptResult:
 class PendingDelivery:
     """An outcome on its way to one target."""
 
+    name: str  #: of the delivery; see `_announce.lua`
     target: str
     call: str
     record: Mapping[str, str]  #: of the dispatch
@@ -49,11 +50,11 @@ class PendingDelivery:
 
 
 def claim(
-    store: Store, dispatch_id: str, target: str, window_s: float, keep_ms: int
+    store: Store, name: str, target: str, window_s: float, keep_ms: int
 ) -> PendingDelivery | None:
     """Claim an open and due target exclusively; None where it is not. Raises BrokerUnavailable."""
     call = DeliverClaimCall(
-        dispatch_id=dispatch_id,
+        dispatch_id=name,
         target=target,
         call=uuid.uuid4().hex,
         lease_ms=int(1000 * (LEASE_MARGIN_S + 3 * window_s)),
@@ -63,10 +64,13 @@ def claim(
     if verdict != "claimed":
         return None
     record, answer, about, *trail = rest
+    known = _table(record)
     return PendingDelivery(
+        # With its generation, because a replay may give the dispatch's own name to the next one.
+        name=f"{known['id']}.{known['generation']}",
         target=target,
         call=call.call,
-        record=_table(record),
+        record=known,
         about=_table(about),
         answer=answer,
         trail=tuple(trail),
@@ -81,7 +85,7 @@ def report(
     Raises BrokerUnavailable.
     """
     call = DeliverEndCall(
-        dispatch_id=pending.record["id"],
+        dispatch_id=pending.name,
         target=pending.target,
         call=pending.call,
         result=result.kind,
@@ -95,4 +99,5 @@ def report(
 
 
 def _table(flat: Any) -> dict[str, str]:
+    # Of an earlier generation the last words count.
     return dict(zip(flat[::2], flat[1::2], strict=True))

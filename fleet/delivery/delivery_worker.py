@@ -25,51 +25,69 @@ WAIT_HERE_MS = 500
 WAKEUP_RETRY_DELAY_MS = 5_000
 #: Messages in the queue above which beat adds none.
 QUEUE_MAX = 500
-#: Targets that beat checks in one tick.
+#: Deliveries that beat requests, and deadlines that it checks, in one tick.
 BATCH = 200
 
 
-def due(store: Store, settings: Settings) -> list[str]:
-    """Dispatches whose delivery is due; a delivery past its deadline is given up.
+#: Requests an attempt, by another sender: the delivery's name and the target.
+RequestDelivery = Callable[[str, str], None]
 
-    Raises BrokerUnavailable.
+
+def due(store: Store, settings: Settings, target: str = "", limit: int = BATCH) -> list[list[str]]:
+    """Deliveries that are due, as names with targets; one past its deadline is given up.
+
+    For one `target` no deadline is checked. Raises BrokerUnavailable.
     """
-    keep_ms = int(settings.retention.completed_s * 1000)
-    # The upstream client finds its own deliveries; their deadlines hold without the client too.
     call = DeliverDueCall(
-        limit=BATCH, again_ms="", queue_max=QUEUE_MAX, keep_ended_ms=keep_ms, target=UPSTREAM
+        limit=limit,
+        again_ms=WAKEUP_RETRY_DELAY_MS,
+        queue_max=QUEUE_MAX,
+        keep_ended_ms=int(settings.retention.completed_s * 1000),
+        target=target,
     )
-    store.run(call)
-    call.again_ms, call.target = WAKEUP_RETRY_DELAY_MS, ""
     _, *found = store.run(call)
-    return [str(dispatch_id) for dispatch_id in found]
+    return [str(place).split() for place in found]
 
 
 class DeliveryWorker:
     """Delivers for one process. Raises BrokerUnavailable."""
 
-    def __init__(self, store: Store, settings: Settings, intake: Callable[[], Intake]) -> None:
-        """`intake` accepts the outcomes that go to agents."""
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        intake: Callable[[], Intake],
+        request: RequestDelivery = lambda _name, _target: None,
+    ) -> None:
+        """`intake` accepts the outcomes that go to agents; without `request` only beat requests."""
         self._store = store
         self._settings = settings
         self._intake = intake
+        self._request = request
         self._keep_ms = int(settings.retention.completed_s * 1000)
 
-    def deliver(self, dispatch_id: str) -> None:
-        """Try each open and due target of one outcome."""
-        with reachable():
-            fields: Any = self._store.client.hgetall(keys.delivery(dispatch_id))
-        for field, state in fields.items():
-            target, _, name = field.partition("|")
-            if name == "state" and state == "open" and target != UPSTREAM:
-                while self._try(dispatch_id, target):
-                    pass
+    def deliver(self, name: str, target: str = "") -> None:
+        """Try one open and due target of an outcome, and request the others.
 
-    def _try(self, dispatch_id: str, target: str) -> bool:
+        No receiver waits for another: each has an attempt of its own.
+        """
+        first, *others = [target] if target else self._open(name) or [""]
+        for other in others:
+            self._request(name, other)
+        while first and self._try(name, first):
+            pass
+
+    def _open(self, name: str) -> list[str]:
+        with reachable():
+            fields: Any = self._store.client.hgetall(keys.delivery(name))
+        found = (field.partition("|")[::2] for field, state in fields.items() if state == "open")
+        return [target for target, what in found if what == "state" and target != UPSTREAM]
+
+    def _try(self, name: str, target: str) -> bool:
         """Make one attempt; True when the next is due now. Bounded: failures lengthen the delay."""
         receiver = self._settings.deliveries.get(target)
         window_s = receiver.window_s if receiver else 0.0
-        pending = claim(self._store, dispatch_id, target, window_s, self._keep_ms)
+        pending = claim(self._store, name, target, window_s, self._keep_ms)
         if pending is None:
             return False
         result = self._send(pending, receiver)
@@ -77,8 +95,11 @@ class DeliveryWorker:
         wait_ms = retry_while_away(
             lambda: report(self._store, pending, result, self._keep_ms), LEASE_MARGIN_S
         )
-        logger.info("outcome of %s to %s: %s", dispatch_id, target, result.reason)
+        logger.info("outcome of %s to %s: %s", name, target, result.reason)
         if wait_ms is None or wait_ms > WAIT_HERE_MS:
+            # The receiver has room for one more of those that waited for it.
+            for following in due(self._store, self._settings, target, 1):
+                self._request(*following)
             return False
         time.sleep(wait_ms / 1000)
         return True

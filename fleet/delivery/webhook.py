@@ -1,6 +1,7 @@
 """One attempt to post an outcome: to the address that was checked, without redirects."""
 
 import http.client
+import io
 import socket
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from ssl import SSLContext
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,12 +19,14 @@ from fleet.delivery.claims import AttemptResult
 from fleet.formats import retry_after
 from fleet.formats.public_address import ForbiddenAddress, resolve
 
+#: What is read of an answer's body, to see whether it is whole; a longer one is not waited for.
+BODY_BYTES_MAX = 64 * 1024
 #: The longest deadline.
 RETRY_AFTER_MAX_S = 86_400.0
 
 
 def post(target: DeliveryConfig, body: bytes, headers: Mapping[str, str]) -> AttemptResult:
-    """Post once; only a 2xx within `window_s` confirms."""
+    """Post once; only a whole 2xx within `window_s` confirms."""
     place = urlsplit(target.webhook.get_secret_value() if target.webhook else "")
     host, tls = str(place.hostname), place.scheme == "https"
     port = place.port or (443 if tls else 80)
@@ -48,6 +52,9 @@ def _exchange(
             connection.request("POST", path, body, dict(headers))
             doing = "its answer"
             response = connection.getresponse()
+            read = len(response.read(BODY_BYTES_MAX))
+            if response.length and read < BODY_BYTES_MAX:
+                raise http.client.IncompleteRead(b"", response.length)
             status = response.status
         if connection.late.is_set():  # the headers ended because the line was cut
             raise TimeoutError
@@ -79,8 +86,26 @@ def _trusted() -> SSLContext:
     return httpx.create_ssl_context()
 
 
+class _WholeLines(io.BufferedReader):
+    """Reads an answer's lines; the end of the connection ends none, and so no header."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and (size is None or size < 0 or len(line) < size):
+            raise http.client.IncompleteRead(line)
+        return line
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = _WholeLines(self.fp.detach())
+
+
 class _Pinned(http.client.HTTPConnection):
     """Connects to addresses that were resolved before; the name is for TLS and the header."""
+
+    response_class = _Answer
 
     def __init__(
         self,

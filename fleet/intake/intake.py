@@ -21,6 +21,7 @@ from routing.event import (
     SENT_BY_FLEET,
     SENT_BY_GATEWAY,
     SENT_LOCALLY,
+    check_size,
     is_reserved,
 )
 
@@ -75,6 +76,7 @@ class Intake:
         Refused (the sender keeps it) or BrokerUnavailable (nothing is known; the same event may be
         sent again).
         """
+        check_size(raw)
         (answer,) = self.accept_batch([Submission(raw, sender)])
         if isinstance(answer, Accepted):
             return answer

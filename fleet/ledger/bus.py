@@ -172,9 +172,9 @@ def alert(
     store.run(AlertCall(name=name, reason=reason, state=state, once_ms=int(once_in_s * 1000)))
 
 
-def refused(store: Store, carrier: str, reason: str, sender: str) -> None:
+def refused(store: Store, carrier: str, reason: str, sender: str, agent: str = "") -> None:
     """Put a `delivery_dropped` on the bus, for an event that was refused on its way in."""
-    store.run(RefusedCall(carrier=carrier, reason=reason, sender=sender))
+    store.run(RefusedCall(carrier=carrier, reason=reason, sender=sender, agent=agent))
 
 
 def _typed(name: str, value: str) -> Any:

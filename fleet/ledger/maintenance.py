@@ -11,10 +11,6 @@ HEALTH_PERIOD_S = 5.0
 SWEEP_PERIOD_S = 30.0
 #: Longer than any worker takes to come back or to pop a wake-up.
 UNTOUCHED_MS = 15_000
-#: A beat that was silent for so long was down, and with it the fleet or its store ...
-SILENCE_MS = 15_000
-#: ... and then agents have so long to come back before anything is given up for want of them.
-GRACE_MS = 30_000
 #: Most dispatches moved in one call, so that a script never holds the server for long.
 BATCH = 500
 
@@ -28,8 +24,6 @@ def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
             keep_ended_ms=keep_ms,
             limit=BATCH,
             untouched_ms=UNTOUCHED_MS,
-            silence_ms=SILENCE_MS,
-            grace_ms=GRACE_MS,
         )
         for agent in ("", *settings.agents)
     ]

@@ -272,7 +272,7 @@ class DeliverDueCall(ScriptCall[list[Any]]):
     """Find the outcomes that are due."""
 
     limit: int
-    again_ms: int | Literal[""]
+    again_ms: int
     queue_max: int
     keep_ended_ms: int
     target: str
@@ -314,8 +314,6 @@ class ReclaimCall(ScriptCall[list[Any]]):
     keep_ended_ms: int
     limit: int
     untouched_ms: int
-    silence_ms: int
-    grace_ms: int
 
 
 class SweepCall(ScriptCall[tuple[int, int, int]]):
@@ -371,6 +369,7 @@ class RefusedCall(ScriptCall[str]):
     carrier: str
     reason: str
     sender: str
+    agent: str
 
 
 class BreakerCall(ScriptCall[int]):

@@ -14,8 +14,9 @@
 | fleet:retry             | zset   | retrying ones by due time               | while live         |
 | fleet:deadlines         | zset   | waiting ones by deadline                | while live         |
 | fleet:quiet             | zset   | waiting for quiet, by when it is over   | while live         |
-| fleet:deliveries        | zset   | outcomes and targets, by due time       | while live         |
-| fleet:deliveries:upstream | zset | the same of what goes back upstream     | while live         |
+| fleet:deliveries        | zset   | open deliveries, by deadline            | while live         |
+| fleet:deliveries:<name> | zset   | those of one receiver, by due time      | while live         |
+| fleet:receivers         | zset   | receivers, by when one is due           | while live         |
 | fleet:due:<agent>       | zset   | runnable ones by lane and age           | while live         |
 | fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
 | fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
@@ -29,7 +30,7 @@
 | fleet:callback:<id>     | hash   | what a service called back (content)    | as the record      |
 | fleet:called:<id>       | list   | wakes the turn that waits for that      | 10 s               |
 | fleet:delivery:<id>     | hash   | receivers of an outcome, confirmations  | as the record      |
-| fleet:target:<name>     | hash   | how a receiver did lately, its delay    | a day              |
+| fleet:target:<name>     | hash   | how a receiver does, who sends to it    | a day              |
 | fleet:speech:<id>       | stream | the live text of a turn (content)       | minutes            |
 | fleet:event:<hash>      | hash   | parent of its dispatches: ids, outcomes | after the last end |
 | fleet:payload:<hash>    | string | the event itself (content)              | as its event       |
@@ -39,7 +40,7 @@
 | fleet:providers         | hash   | breakers of the models' providers       | a day              |
 | fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
 | fleet:pressure          | string | the store's memory is nearly full       | 15 s               |
-| fleet:grace             | string | agents are given time to come back      | 30 s               |
+| fleet:back              | string | when the fleet came back after a silence | a day             |
 | fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
 | fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |

@@ -101,7 +101,7 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
     own = bool(settings.deliveries)
     names = "intake,maintenance" if own else "intake,maintenance,delivery"
     queues = ("-Q", names, "-c", "1", "-n", "shared@%h")
-    delivery = ("-Q", "delivery", "-c", "2", "-n", "delivery@%h")
+    delivery = ("-Q", "delivery", "-P", "threads", "-c", "32", "-n", "delivery@%h")
     quiet = (*QUIET, "-l", "WARNING")
     grace_s = settings.drain_s + STOP_MARGIN_S
     return [

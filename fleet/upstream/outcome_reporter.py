@@ -112,7 +112,7 @@ class OutcomeReporter:
             target=UPSTREAM,
         )
         _, *found = self._store.run(call)
-        return [str(dispatch_id) for dispatch_id in found]
+        return [str(place).partition(" ")[0] for place in found]
 
     async def _deliver(self, http: httpx.AsyncClient, dispatch_id: str) -> None:
         terms = (self._store, dispatch_id, UPSTREAM, self._window_s, self._keep_ms)

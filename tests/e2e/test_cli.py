@@ -275,6 +275,9 @@ def test_dead_letters_are_listed_replayed_and_purged(fleet: Place) -> None:
     (row,) = fleet.fleet("dlq", "list", "--json").json["dispatches"]
     assert (row["dispatch_id"], row["stage"], row["attempt"]) == (dispatch_id, "tool", 1)
     assert "RuntimeError" in fleet.fleet("dlq", "show", dispatch_id).out
+    nobody = fleet.fleet("dlq", "replay", "NOPE")
+    assert (nobody.code, nobody.out) == (1, "")
+    assert "NOPE" in nobody.err
     assert fleet.fleet("dlq", "replay", "--all").out == "1 queued again\n"
     wait_until(lambda: fleet.state(dispatch_id) == "dead", 20)
     assert fleet.fleet("dlq", "show", dispatch_id, "--json").json["generation"] == 2

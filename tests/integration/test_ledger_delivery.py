@@ -1,7 +1,5 @@
 """An announced outcome in the ledger, without the processes of the ledger."""
 
-import uuid
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,61 +10,27 @@ from fleet.config.settings import parse
 from fleet.delivery.throttle import AttemptKind, Throttle
 from fleet.ledger import NOTHING, State, views
 from fleet.store import Store, keys
-from fleet.store.calls import CancelCall, DeliverClaimCall, DeliverDueCall, DeliverEndCall
+from fleet.store.calls import CancelCall
+from tests.fixtures.deliveries import (
+    KEEP_MS,
+    RECEIVER,
+    announced,
+    claim,
+    due,
+    make,
+    past_due,
+    report,
+    samples,
+)
 from tests.fixtures.ledger import Books, Twice
 from tests.fixtures.processes import wait_until
 
-KEEP_MS = 60_000
 COMPLETED = "dispatch_completed"
-RECEIVER = {"webhook": "https://crm.example/", "secret": "sixteen bytes or more"}
 
 
 @pytest.fixture(params=["once", "repeated"])
 def books(request: pytest.FixtureRequest, store: Store) -> Books:
     return make(Twice(store.client, 10_000, wakes=True) if request.param == "repeated" else store)
-
-
-def make(store: Store, *, receivers: tuple[str, ...] = ("crm",), **more: Any) -> Books:
-    agent = {"runner": "python", "python": "nobody:nothing", "deliver": receivers}
-    deliveries = {name: {**RECEIVER, **more} for name in receivers}
-    return Books(store, parse({"agents": {"a": agent}, "deliveries": deliveries}))
-
-
-def announced(books: Books, **fields: Any) -> str:
-    (dispatch_id,) = books.accept("a", **fields)
-    lease = books.held("a")
-    assert books.complete(books.claimed(lease), "the answer") == State.ANNOUNCING
-    lease.release()
-    return dispatch_id
-
-
-def claim(books: Books, dispatch_id: str, target: str = "crm", lease_ms: int = 60_000) -> str:
-    """The name under which it was claimed, or an empty string."""
-    call = uuid.uuid4().hex
-    claim = DeliverClaimCall(
-        dispatch_id=dispatch_id, target=target, call=call, lease_ms=lease_ms, keep_ended_ms=KEEP_MS
-    )
-    answer = books.store.run(claim)
-    return call if answer[0] == "claimed" else ""
-
-
-def report(books: Books, dispatch_id: str, call: str, sample: Any, target: str = "crm") -> Any:
-    end = DeliverEndCall(
-        dispatch_id=dispatch_id,
-        target=target,
-        call=call,
-        result=sample,
-        reason="why",
-        keep_ended_ms=KEEP_MS,
-        retry_after_ms=0,
-        placed="",
-    )
-    return books.store.run(end)
-
-
-def due(books: Books) -> Any:
-    call = DeliverDueCall(limit=100, again_ms=5000, queue_max=500, keep_ended_ms=KEEP_MS, target="")
-    return books.store.run(call)
 
 
 def test_an_answer_is_announced_until_it_is_confirmed(books: Books) -> None:
@@ -152,9 +116,9 @@ def test_a_deadline_holds_without_any_sender(store: Store) -> None:
 def test_what_nobody_took_is_rung_for(books: Books) -> None:
     dispatch_id = announced(books)
     assert due(books) == [0], "its worker notifies first"
-    books.store.client.zadd("fleet:deliveries", {f"{dispatch_id} crm": 0})
+    past_due(books, dispatch_id)
     found = make(Store(books.store.client, 10_000, wakes=True))
-    assert due(found) == [0, dispatch_id]
+    assert due(found) == [0, f"{dispatch_id} crm"]
     assert due(found) == [0], "not again at once"
 
 
@@ -173,19 +137,6 @@ def test_a_step_reports_its_verification_once(books: Books) -> None:
     assert books.record(dispatch_id)["injected"] == "timeout_fallback"
     totals: Any = books.store.client.hgetall("fleet:totals")
     assert (totals["a|injected.echo"], totals["a|injected.timeout_fallback"]) == ("1", "1")
-
-
-def samples(books: Books, kinds: Sequence[str]) -> list[tuple[int, int, int]]:
-    """(delay, failures, streak) after each."""
-    found = []
-    for kind in kinds:
-        dispatch_id = announced(books)
-        books.store.client.hset("fleet:target:crm", "next_ms", "0")
-        report(books, dispatch_id, claim(books, dispatch_id), kind)
-        row: Any = books.store.client.hmget("fleet:target:crm", "delay_ms", "failures", "streak")
-        delay, failures, streak = map(int, row)
-        found.append((delay, failures, streak))
-    return found
 
 
 def test_the_delay_grows_with_each_failure(store: Store) -> None:

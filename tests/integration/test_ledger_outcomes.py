@@ -128,7 +128,7 @@ def test_a_bad_end_is_told_beside_its_final_state(
     reason: str,
     agent: dict[str, Any],
 ) -> None:
-    sessions = {"coalesce_window_s": 0.05, "coalesce_max_s": 0.05}
+    sessions = {"coalesce_window_s": 1, "coalesce_max_s": 1}
     repeated = Twice(store.client, 10_000, wakes=True)
     books = make(repeated, a=agent, sessions=sessions, routes={"on_member_failure": "cancel"})
     dispatch_id = way(books)
@@ -148,7 +148,7 @@ def test_a_bad_end_is_told_beside_its_final_state(
 def test_beat_rings_for_a_bad_end_at_once(store: Store) -> None:
     books = make(Store(store.client, 10_000, wakes=True))
     dispatch_id = die(books)
-    assert due(books.store, books.settings) == [dispatch_id]
+    assert due(books.store, books.settings) == [[dispatch_id, "crm"]]
 
 
 def test_a_receiver_hears_only_of_what_it_asked_for(store: Store) -> None:
@@ -168,21 +168,40 @@ def test_a_change_of_the_configuration_is_for_later_events(store: Store) -> None
     assert (old.state(before), old.state(after)) == ("announcing", "completed")
 
 
-def test_a_replay_is_told_anew_and_the_end_before_it_no_more(store: Store) -> None:
+def test_a_dead_letter_replayed_before_it_was_told_is_told_and_so_is_its_next_end(
+    store: Store,
+) -> None:
     books = make(store)
     dispatch_id = die(books)
-    late = taken(books, dispatch_id)
-    assert late
     operations.replay(books.ledger, books.settings, dispatch_id)
-    assert report(store, late, ACK, KEEP_MS) is None
-    assert "verification" not in books.record(dispatch_id)
     assert end(books, Ending(answer="done")) == State.ANNOUNCING
-    found = taken(books, dispatch_id)
-    assert found
-    assert (late.message_id, found.message_id) == (f"{dispatch_id}.1.crm", f"{dispatch_id}.2.crm")
-    assert message(found)["data"]["answer"] == "done"
-    report(store, found, ACK, KEEP_MS)
+    names = sorted(name for name, _ in due(store, books.settings))
+    assert names == [f"{dispatch_id}.1"], "the first end is due, the second is with its worker"
+    dead, done = taken(books, names[0]), taken(books, dispatch_id)
+    assert dead
+    assert done
+    assert (dead.message_id, done.message_id) == (f"{dispatch_id}.1.crm", f"{dispatch_id}.2.crm")
+    first, second = message(dead)["data"], message(done)["data"]
+    assert (first["state"], first["generation"], first["attempt"]) == ("dead", 1, 1)
+    assert (second["state"], second["generation"], second["attempt"]) == ("completed", 2, 2)
+    assert report(store, dead, ACK, KEEP_MS) is None
+    assert books.state(dispatch_id) == "announcing", "the word is for the first end only"
+    assert "verification" not in books.record(dispatch_id)
+    assert report(store, done, ACK, KEEP_MS) is None
     assert books.state(dispatch_id) == "completed"
+
+
+def test_a_dead_letter_replayed_while_it_is_sent_is_not_sent_again(store: Store) -> None:
+    books = make(store)
+    dispatch_id = die(books)
+    sent = taken(books, dispatch_id)
+    assert sent
+    operations.replay(books.ledger, books.settings, dispatch_id)
+    assert report(store, sent, ACK, KEEP_MS) is None
+    (verified,) = books.bus("delivery_verified")
+    assert verified.fields["verification"] == "ack"
+    assert taken(books, f"{dispatch_id}.1") is None
+    assert books.state(dispatch_id) == "queued"
 
 
 def test_what_is_still_to_be_told_is_kept(store: Store) -> None:
@@ -204,6 +223,7 @@ def test_unverified_is_no_success(store: Store) -> None:
     for sample in (AttemptResult(kind="unverified", reason="silence"), ACK):
         (dispatch_id,) = books.accept()
         end(books, Ending(answer="done"))
+        store.client.hset("fleet:target:crm", "next_ms", "0")
         found = taken(books, dispatch_id)
         assert found
         report(store, found, sample, KEEP_MS)
@@ -247,13 +267,13 @@ def test_only_what_came_from_the_gateway_goes_back_there(store: Store) -> None:
     upstream = DeliverDueCall(
         limit=9, again_ms=5000, queue_max=0, keep_ended_ms=KEEP_MS, target="upstream"
     )
-    assert store.run(upstream) == [0, dispatch_id]
+    assert store.run(upstream) == [0, f"{dispatch_id} upstream"]
     assert told(books, dispatch_id, "upstream")["data"]["answer"] == "done"
     assert books.state(dispatch_id) == "completed"
     books.intake.accept({"to": "chain:c", "text": "x", "id": "e2"}, UPSTREAM)
     end(books, Ending(failure=FOR_GOOD))
     _, of_chain = store.run(upstream)
-    assert told(books, of_chain, "upstream")["data"]["state"] == "dead"
+    assert told(books, str(of_chain).split()[0], "upstream")["data"]["state"] == "dead"
 
 
 def test_a_gateway_that_nobody_asks_any_more_ends_at_its_deadline(store: Store) -> None:

@@ -19,7 +19,6 @@ from tests.fixtures.processes import wait_until
 
 ACTS = 150
 KEEP_MS = 600_000
-UPSTREAM_LIST = "fleet:deliveries:upstream"
 WEBHOOK = {"webhook": "https://crm.example/", "secret": "sixteen bytes or more"}
 ENDINGS = [
     *[Ending(answer="the answer")] * 3,
@@ -103,7 +102,7 @@ class Life:
         due(self.store, self.books.settings)
 
     def deliver(self) -> None:
-        places = [*self.listed("fleet:deliveries"), *self.listed(UPSTREAM_LIST)]
+        places = self.listed("fleet:deliveries")
         if not places:
             return
         dispatch_id, target = self.chance.choice(places)
@@ -156,10 +155,8 @@ class Life:
             for state in states:
                 name = f"{record['agent']}|{state}"
                 counted[name] = counted.get(name, 0) + 1
-        listed = self.listed("fleet:deliveries")
-        back = self.listed(UPSTREAM_LIST)
-        assert sorted(listed + back) == sorted(open_ones)
-        assert {target for _, target in back} <= {"upstream"}
+        newest = [place for place in self.listed("fleet:deliveries") if "." not in place[0]]
+        assert sorted(newest) == sorted(open_ones)
         counts: Any = self.client.hgetall(keys.COUNTS)
         assert {name: int(number) for name, number in counts.items() if int(number)} == counted
 
@@ -168,10 +165,10 @@ class Life:
             self.books.reclaim()
             if claim := self.books.claim(lease):
                 self.books.complete(claim)
-        for _ in self.listed("fleet:deliveries") + self.listed(UPSTREAM_LIST):
+        for _ in self.listed("fleet:deliveries"):
             self.deliver()
         live = [one for one, _ in self.records() if not State(one["state"]).terminal]
-        return not live and not self.listed("fleet:deliveries") and not self.listed(UPSTREAM_LIST)
+        return not live and not self.listed("fleet:deliveries")
 
 
 @pytest.mark.parametrize("seed", range(2))

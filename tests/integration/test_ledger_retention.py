@@ -2,7 +2,8 @@
 
 import pytest
 
-from fleet.ledger import operations, views
+from fleet.config.settings import parse
+from fleet.ledger import bus, maintenance, operations, views
 from fleet.ledger.operations import NotPossible
 from fleet.store import Store, keys
 from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
@@ -122,6 +123,29 @@ def test_purge_forgets_every_dead_letter(books: Books) -> None:
     kept = ended(books)
     assert operations.purge(books.ledger, books.settings) == 2
     assert [books.state(dispatch_id) for dispatch_id in (*ids, kept)] == ["", "", "completed"]
+
+
+def test_purge_goes_on_past_those_that_somebody_is_still_to_be_told_of(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = {"runner": "python", "python": "nobody:nothing"}
+    receiver = {"webhook": "https://crm.example/", "secret": "sixteen bytes or more"}
+    tables = {"agents": {"a": {**agent, "deliver": ["crm"]}, "b": agent}}
+    books = Books(store, parse({**tables, "deliveries": {"crm": receiver}}))
+    monkeypatch.setattr(maintenance, "BATCH", 1)
+    untold, told = [ended(books, "dead") for _ in range(2)], ended(books, "dead", "b")
+    assert operations.purge(books.ledger, books.settings) == 1
+    assert [books.state(one) for one in (*untold, told)] == ["dead", "dead", ""]
+
+
+def test_a_client_that_has_read_all_has_missed_nothing_however_old_it_is(store: Store) -> None:
+    books = Books(store, settings_for("a"))
+    for n in range(300):
+        books.store.client.xadd(keys.BUS, {"type": "alert"}, id=f"1000-{n}")
+    assert books.sweep()["trimmed"] == 299
+    newest = bus.window(store).last
+    assert newest == "1000-299"
+    assert bus.window(store).first == newest
 
 
 def test_the_bus_is_trimmed_by_age(store: Store) -> None:

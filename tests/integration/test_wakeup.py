@@ -129,6 +129,7 @@ def test_a_bare_producer_gets_the_same_answer_as_anybody(fleet: Fleet, bare: Cel
         ({"to": "a", "text": "x", "source": "agent:a"}, "InvalidEvent", "must not begin with"),
         # As JSON both keys are the same.
         ({"to": "a", "text": "x", "data": {1: "y", "1": "z"}}, "InvalidEvent", "'1' stands twice"),
+        ({"to": "a", "text": "x" * 1024 * 1024}, "InvalidEvent", "larger than 1048576 bytes"),
     ],
 )
 def test_a_bare_producer_gets_the_same_refusal(
@@ -139,6 +140,11 @@ def test_a_bare_producer_gets_the_same_refusal(
     assert type(refusal.value).__name__ == kind
     alerts = [e.fields["reason"] for e in fleet.books.bus("alert")]
     assert any(words in reason for reason in alerts)
+    told = fleet.books.bus("delivery_dropped")[-1].fields
+    assert words in told["reason"]
+    known = isinstance(event, dict)
+    assert told["sender"] == (event.get("source", "fleet") if known else "")
+    assert told.get("agent") == ("a" if known and event["to"] == "a" else None)
 
 
 def test_a_full_agent_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) -> None:
@@ -148,7 +154,8 @@ def test_a_full_agent_refuses_a_bare_producer_too(fleet: Fleet, bare: Celery) ->
     with pytest.raises(Exception, match="max_pending"):
         ask(bare, {"to": "a", "text": "x", "source": "nightly"})
     told = fleet.books.bus("delivery_dropped")[-1]
-    assert (told.fields["sender"], told.fields["count"]) == ("nightly", 1)
+    assert (told.fields["sender"], told.fields["agent"]) == ("nightly", "a")
+    assert told.fields["count"] == 1
     assert "max_pending" in told.fields["reason"]
 
 

@@ -39,6 +39,7 @@ def delivering(
         fleet.ready(*served)
         beat = (str(CELERY), "-A", "fleet", "beat", "--pidfile=", "-l", "WARNING")
         fleet.start("beat", *beat)
+        fleet.shared().wait_said(READY)
         delivery_worker(fleet).wait_said(READY)
         yield fleet
 
@@ -46,7 +47,7 @@ def delivering(
 def delivery_worker(fleet: Fleet) -> Process:
     return fleet.start(
         "delivery",
-        *(str(CELERY), "-A", "fleet", "worker", "-Q", "maintenance,delivery", "-c", "2"),
+        *(str(CELERY), "-A", "fleet", "worker", "-Q", "delivery", "-P", "threads", "-c", "32"),
         *("-n", "delivery@%h", "-l", "INFO", "--without-mingle", "--without-gossip"),
     )
 
@@ -120,6 +121,7 @@ def test_a_receiver_that_asks_for_time_gets_it(fleet: Fleet, receiver: Receiver)
 def test_an_agent_gets_an_answer_and_confirms_it(fleet: Fleet, receiver: Receiver) -> None:
     dispatch_id = fleet.send("b", "repeat say thanks", session="s")
     assert fleet.wait_state(dispatch_id, "completed")["verification"] == "ack"
+    wait_until(lambda: bool(receiver.seen))
     wait_until(lambda: receiver.message()["data"].get("answer") == "you said thanks")
     data = receiver.message()["data"]
     assert (data["agent"], data["session"], data["source"]) == ("a", "s", "agent:b")
@@ -161,7 +163,8 @@ def test_a_sender_killed_before_it_heard_is_followed_by_another(
     # As if its time were over: a real one is longer than a test.
     client = fleet.books.store.client
     client.hset(f"fleet:delivery:{dispatch_id}", "crm|until_ms", "0")
-    client.zadd("fleet:deliveries", {f"{dispatch_id} crm": 0})
+    client.zadd("fleet:deliveries:crm", {f"{dispatch_id} crm": 0})
+    client.zadd("fleet:receivers", {"crm": 0})
     delivery_worker(fleet)
     fleet.wait_state(dispatch_id, "completed", 60)
     names = [f"{confirmed}.1.crm", f"{dispatch_id}.1.crm", f"{dispatch_id}.1.crm"]
@@ -262,6 +265,69 @@ def test_an_answer_that_drips_is_no_confirmation() -> None:
             "unverified",
             "no answer within 1 s (window_s)",
         )
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"HTTP/1.1 20",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"HTTP/1.1 200 OK\r\nserver: x\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nthree",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nthr",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nthree\r\n",
+    ],
+)
+def test_an_answer_that_is_cut_short_is_no_confirmation(cut: bytes) -> None:
+    with receiving() as receiver:
+        receiver.answers[:] = [cut]
+        sample = post(target(receiver.url, allow_private=True), b"{}", {})
+        assert sample.kind == "failed", sample
+        assert sample.reason.startswith("its answer failed"), sample
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nthree",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nthree\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 1_000_000,
+    ],
+)
+def test_a_whole_answer_is_a_confirmation(whole: bytes) -> None:
+    with receiving() as receiver:
+        receiver.answers[:] = [whole]
+        sample = post(target(receiver.url, allow_private=True), b"{}", {})
+        assert (sample.kind, sample.reason) == ("ack", f"HTTP {whole[9:12].decode()}")
+
+
+def test_a_receiver_that_hangs_delays_no_other_and_is_told_when_it_is_back(tmp_path: Path) -> None:
+    with receiving() as hanging, receiving() as quick:
+        common = {"secret": SECRET, "window_s": 1, "allow_private": True}
+        sections = {
+            "deliveries.hanging": {"webhook": hanging.url, **common},
+            "deliveries.quick": {"webhook": quick.url, **common},
+        }
+        # One outcome for both, named so that the hanging one is tried first.
+        agents = {"a": {"deliver": ["hanging", "quick"]}}
+        hanging.answers[:] = [0] * 1000
+        with fleet_of(tmp_path, agents, sections=sections) as fleet:
+            fleet.ready("a")
+            fleet.start("beat", str(CELERY), "-A", "fleet", "beat", "--pidfile=", "-l", "WARNING")
+            fleet.shared().wait_said(READY)
+            delivery_worker(fleet).wait_said(READY)
+            sent = [fleet.send("a", "say hello") for _ in range(12)]
+            wait_until(lambda: len(quick.seen) == len(sent), 60)
+            assert [one for one in sent if fleet.books.state(one) == "announcing"]
+            hanging.answers.clear()
+            hanging.go.set()
+            for one in sent:
+                fleet.wait_state(one, "completed", 60)
+            assert sorted(set(quick.ids())) == sorted(f"{one}.1.quick" for one in sent)
+            assert len(hanging.ids()) == len(sent)
 
 
 def test_a_name_that_nobody_knows() -> None:

@@ -27,7 +27,7 @@ PROCFILE = dict(
     if not line.startswith("#")
 )
 AGENTS = set(DEMO_TABLES["agents"])
-SHARED_QUEUES = {"intake", "delivery", "maintenance"}
+SHARED_QUEUES = {"intake", "maintenance"}
 
 
 DURABLE = {
@@ -44,7 +44,9 @@ def queues(command: list[str]) -> set[str]:
 
 
 def test_one_service_for_each_process_and_each_demo_agent() -> None:
-    assert set(SERVICES) == {"valkey", "api", "intake", "beat", "upstream", "flower"} | AGENTS
+    assert set(SERVICES) == AGENTS | {
+        *("valkey", "api", "intake", "delivery", "beat", "upstream", "flower")
+    }
     assert {name: SERVICES[name]["environment"]["AGENT"] for name in AGENTS} == {
         name: name for name in AGENTS
     }
@@ -52,12 +54,20 @@ def test_one_service_for_each_process_and_each_demo_agent() -> None:
 
 
 def test_one_line_for_each_process_type() -> None:
-    assert set(PROCFILE) == {"broker", "host", "intake", "beat", "api", "upstream", "flower"}
+    lines = {"broker", "host", "intake", "delivery", "beat", "api", "upstream", "flower"}
+    assert set(PROCFILE) == lines
 
 
 def test_the_shared_queues_have_a_worker() -> None:
     assert queues(SERVICES["intake"]["command"]) == SHARED_QUEUES
     assert queues(shlex.split(PROCFILE["intake"])) == SHARED_QUEUES
+
+
+def test_a_receiver_that_hangs_holds_up_deliveries_only() -> None:
+    for command in (SERVICES["delivery"]["command"], shlex.split(PROCFILE["delivery"])):
+        assert queues(command) == {"delivery"}
+        assert command[command.index("-P") + 1] == "threads"
+        assert int(command[command.index("-c") + 1]) > 2
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
@@ -80,7 +90,7 @@ def test_the_environment_is_made_of_settings(service: str, monkeypatch: pytest.M
 
 def test_a_worker_can_end_its_turn_before_it_is_killed() -> None:
     drain_s = Settings.model_fields["drain_s"].default
-    for name in {"intake"} | AGENTS:
+    for name in {"intake", "delivery"} | AGENTS:
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= drain_s + 5
 
 

@@ -36,6 +36,7 @@ TRAIL = [
 def told(outcome: str, answer: str = "", **about: str) -> PendingDelivery:
     named = {f"|{name}": value for name, value in about.items()}
     return PendingDelivery(
+        name="d1",
         target="upstream",
         call="",
         record=RECORD,

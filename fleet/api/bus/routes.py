@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from fleet.api.auth.access import caller_of, rights_of
 from fleet.api.bus.follower import BusFilter, Follower
 from fleet.api.bus.hub import Hub
-from fleet.api.request.parameters import choices, texts
+from fleet.api.request.parameters import check_names, choices, texts
 from fleet.api.request.problems import Problem, as_problem
 from fleet.config.settings import Settings
 from fleet.errors import Forbidden
@@ -138,6 +138,7 @@ class BusRoutes:
 
     def _filter(self, query: QueryParams, scope: Scope) -> BusFilter:
         """The client's filter within its rights, for replayed and live entries alike."""
+        check_names(query, "agent", "type", "session", "last-event-id")
         rights = rights_of(scope)
         agents = choices(query, "agent", self._agents)
         for agent in agents:

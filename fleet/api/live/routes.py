@@ -18,6 +18,7 @@ from fleet.api.auth.access import caller_of
 from fleet.api.bus.routes import HEARTBEAT_S, SSE_HEADERS
 from fleet.api.live.hub import Channel, LiveTextHub, event, outcome_of
 from fleet.api.request.bounded_threads import BoundedThreads
+from fleet.api.request.parameters import check_names
 from fleet.ledger import State
 from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime
@@ -91,6 +92,7 @@ class LiveTextRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream a dispatch until it has ended. Raises Unknown, BrokerUnavailable, ThreadsBusy."""
+        check_names(QueryParams(scope["query_string"]), "last-event-id")
         dispatch_id = str(scope["path_params"]["dispatch_id"])
         agent, state = await self._reads.run(lambda: self._find(dispatch_id))
         caller = caller_of(scope)

@@ -6,6 +6,18 @@ from starlette.datastructures import QueryParams
 
 from fleet.api.request.problems import bad_parameter
 
+#: Of a parameter's name in a sentence.
+_SHOWN_CHARS_MAX = 60
+
+
+def check_names(query: QueryParams, *known: str) -> None:
+    """Refuse a parameter that the route does not have: a misspelt filter would select all."""
+    for name in query:
+        # A ticket, which any route takes, has been redeemed.
+        if name not in (*known, "ticket"):
+            shown = name.encode("unicode_escape").decode()[:_SHOWN_CHARS_MAX]
+            raise bad_parameter(shown, f"is not a parameter here; known: {', '.join(known)}")
+
 
 def choices(query: QueryParams, name: str, known: Iterable[str]) -> frozenset[str]:
     """The values of a repeatable or comma-separated parameter, all of them in `known`."""

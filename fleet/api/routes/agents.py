@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import rights_of
 from fleet.api.request.bounded_threads import BoundedThreads
-from fleet.api.request.parameters import choices
+from fleet.api.request.parameters import check_names, choices
 from fleet.ledger import operations, views
 from fleet.ops import agents
 from fleet.runtime import Runtime
@@ -25,6 +25,7 @@ class Agents:
     async def find(self, request: Request) -> Response:
         """All agents that the caller may see, or those named by `agent`, as configured."""
         configured = self._runtime.settings.agents
+        check_names(request.query_params, "agent")
         chosen = choices(request.query_params, "agent", configured)
         rights = rights_of(request.scope)
         for name in chosen:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from fleet.api.auth.access import caller_of, rights_of
 from fleet.api.request.body import check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads
-from fleet.api.request.parameters import choices, flag, number
+from fleet.api.request.parameters import check_names, choices, flag, number
 from fleet.api.request.problems import Problem, bad_parameter
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.query import query
@@ -37,6 +37,7 @@ class Dispatches:
     async def find(self, request: Request) -> Response:
         """A page of dispatches, newest first."""
         query = request.query_params
+        check_names(query, "agent", "state", "limit", "cursor")
         agents = choices(query, "agent", self._names)
         if len(agents) > 1:
             raise bad_parameter("agent", "must be given once")
@@ -62,6 +63,7 @@ class Dispatches:
 
     async def get(self, request: Request) -> Response:
         """One dispatch; its content only with `?content=1`."""
+        check_names(request.query_params, "content")
         content = flag(request.query_params, "content")
         record = await self._reads.run(lambda: self._query(_id(request), content))
         if record is None:
@@ -78,6 +80,7 @@ class Dispatches:
         With `now=1` a running turn is stopped at once too (200).
         """
         rights_of(request.scope).need_operate()
+        check_names(request.query_params, "now")
         reason, now = await _reason(request), flag(request.query_params, "now")
         runtime = self._runtime
         state = await self._reads.run(

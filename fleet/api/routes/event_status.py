@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import caller_of
 from fleet.api.request.bounded_threads import BoundedThreads
-from fleet.api.request.parameters import flag
+from fleet.api.request.parameters import check_names, flag
 from fleet.auth import tokens
 from fleet.ledger import parents
 from fleet.ledger.operations import Unknown
@@ -23,6 +23,7 @@ class EventStatus:
 
     async def get(self, request: Request) -> Response:
         """One event with the outcomes of its dispatches; its content only with `?content=1`."""
+        check_names(request.query_params, "source", "sent_by", "content")
         event_id = str(request.path_params["event_id"])
         source = request.query_params.get("source", SOURCE_DEFAULT)
         sent_by = request.query_params.get("sent_by")

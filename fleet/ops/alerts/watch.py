@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
-from fleet.ledger.maintenance import SILENCE_MS, periodic_lock
+from fleet.ledger.maintenance import periodic_lock
 from fleet.ops.alerts.conditions import dead_letter_reasons, new_events
 from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
@@ -24,6 +24,8 @@ PERIOD_S = 3.0
 #: A growing condition is reported again after this.
 RETRY_DELAY_MS = 300_000
 OUTBOX_MAX = 200
+#: Conditions from before such a silence of all alerters count as new.
+SILENCE_MS = 15_000
 #: How long one alerter owns an alert while it sends; longer than a request takes.
 SEND_LEASE_MS = 20_000
 #: An alert that could not be sent for this long is dropped.

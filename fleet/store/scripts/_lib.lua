@@ -16,6 +16,12 @@ local RECORD_GRACE_MS = 2592000000
 -- How long the pieces of a turn's text stay after its end, for listeners that lag behind.
 local SPEECH_GRACE_MS = 60000
 
+-- A beat that was silent for so long was down, and with it the fleet or its store ...
+local SILENCE_MS = 15000
+-- ... and then there is so much time to come back before anything is given up for want of it. It is
+-- known for BACK_MS when that was.
+local GRACE_MS, BACK_MS = 30000, 86400000
+
 local function dispatch_key(id) return 'fleet:dispatch:' .. id end
 local function agent_key(agent) return 'fleet:agent:' .. agent end
 local function due_key(agent) return 'fleet:due:' .. agent end
@@ -39,6 +45,21 @@ local function epoch()
   end
   known_epoch = e
   return e
+end
+
+-- True until beat's first tick after a silence of the fleet.
+local function is_away()
+  return NOW - tonumber(redis.call('HGET', 'fleet:beat', 'reclaim') or NOW / 1000) * 1000 > SILENCE_MS
+end
+
+-- When (ms) the fleet came back last: now, while it is away. Nil if it was not away lately.
+local function back_ms()
+  return is_away() and NOW or tonumber(redis.call('GET', 'fleet:back') or '')
+end
+
+local function is_coming_back()
+  local back = back_ms()
+  return back ~= nil and NOW < back + GRACE_MS
 end
 
 -- One bus entry; `fields` is a flat list of names and values.

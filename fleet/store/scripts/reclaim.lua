@@ -5,12 +5,10 @@
 --   keep_ended_ms
 --   limit          most dispatches to move in this call
 --   untouched_ms   time without progress before an alert
---   silence_ms     silence of beat after which agents are given time to come back ...
---   grace_ms       ... and that time
 -- With     _announce, _chain
 -- Keys     fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
---          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:grace, fleet:bus
+--          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:bus
 -- Returns  fleet-wide: {retried, expired}; for an agent: {notified, offline, id to publish for or ''}
 -- Invariants
 --   Bounded per call. A dispatch that waits its turn or runs long under a live lease is not touched.
@@ -24,9 +22,7 @@ local agent, limit = ARG.agent, tonumber(ARG.limit)
 
 if agent == '' then
   local retried, expired = 0, 0
-  local ticked = tonumber(redis.call('HGET', 'fleet:beat', 'reclaim') or NOW / 1000) * 1000
-  if NOW - ticked > tonumber(ARG.silence_ms) then redis.call('SET', 'fleet:grace', NOW, 'PX', ARG.grace_ms) end
-  local grace = redis.call('EXISTS', 'fleet:grace') == 1
+  if is_away() then redis.call('SET', 'fleet:back', NOW, 'PX', BACK_MS) end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'fleet:retry', '-inf', NOW, 'LIMIT', 0, limit)) do
     local record = read_hash(dispatch_key(id))
     redis.call('ZREM', 'fleet:retry', id)
@@ -43,7 +39,7 @@ if agent == '' then
     local record = read_hash(dispatch_key(id))
     if record.state == 'queued' then offer(record) end
   end
-  local over = grace and {} or redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
+  local over = is_coming_back() and {} or redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
     'LIMIT', 0, limit)
   for _, id in ipairs(over) do
     local record = read_hash(dispatch_key(id))
@@ -77,7 +73,7 @@ if not live and state[1] then table.insert(waiting, 1, state[1]) end
 local notified = rests and 0 or notify_for_all(agent, waiting)
 
 -- Consumption, not a ping: work is there, nothing runs, nothing was taken for too long.
-if first and not rests and not (live and state[1]) and redis.call('EXISTS', 'fleet:grace') == 0 then
+if first and not rests and not (live and state[1]) and not is_coming_back() then
   local since = math.max(tonumber(redis.call('HGET', dispatch_key(first), 'queued_ms') or NOW),
     tonumber(state[3] or 0), hold)
   if NOW - since > tonumber(ARG.untouched_ms) then

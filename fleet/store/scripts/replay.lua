@@ -6,12 +6,32 @@
 -- With     _announce, _chain
 -- Keys     fleet:dispatch:, fleet:journal:, fleet:outcome:, fleet:event:, fleet:payload:, fleet:dead,
 --          fleet:callback:, fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts,
---          fleet:chain:, fleet:trail:, fleet:delivery:, fleet:deliveries, agent.<agent>, fleet:bus
+--          fleet:chain:, fleet:trail:, fleet:delivery:, fleet:deliveries, fleet:receivers,
+--          agent.<agent>, fleet:bus
 -- Returns  the state after the call, 'unknown', 'gone' when the event itself is no longer kept, or
 --          'passed' when the chain it is a stage of went on, or ended, without it
 -- Invariants
 --   Only a dead one is replayed. The attempt number goes on counting, so a late signal of an old
 --   attempt cannot touch the new generation.
+--   Who was still to be told of the old end is told of it, under its own name, and of the new one.
+
+-- Make room for the next end's delivery; this one goes on under its generation's name.
+local function set_aside(record)
+  local key, name = delivery_key(record.id), record.id .. '.' .. record.generation
+  local told = read_hash(key)
+  if tonumber(told['|open'] or 0) == 0 then return redis.call('DEL', key) end
+  redis.call('RENAME', key, delivery_key(name))
+  redis.call('HSET', delivery_key(name), '|attempt', record.attempt)
+  for field, state in pairs(told) do
+    local target = string.match(field, '^([^|]+)|state$')
+    if target and state == 'open' then
+      local due_ms = redis.call('ZSCORE', line_key(target), record.id .. ' ' .. target)
+      leave_line(record.id, target)
+      redis.call('ZADD', 'fleet:deliveries', told[target .. '|deadline_ms'], name .. ' ' .. target)
+      if due_ms then put_in_line(name, target, due_ms) end
+    end
+  end
+end
 
 local id = ARG.dispatch_id
 local record = read_hash(dispatch_key(id))
@@ -30,8 +50,7 @@ redis.call('HDEL', 'fleet:event:' .. record.event, 'ended_ms', 'end:' .. id)
 redis.call('ZREM', 'fleet:dead', id)
 redis.call('HDEL', dispatch_key(id), 'ended_ms', 'stage', 'error', 'retryable', 'committed', 'cancel',
   'joined', 'joined_to', 'confirms', 'verification', 'announced_ms')
--- Receivers that did not get this end get the next one.
-drop_delivery(id)
+set_aside(record)
 redis.call('HINCRBY', dispatch_key(id), 'generation', 1)
 -- Attempts are counted from this base, so that the new generation has all of its own again.
 redis.call('HSET', dispatch_key(id), 'losses', 0, 'attempt_base', record.attempt,

@@ -12,7 +12,7 @@
 -- Invariants
 --   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by
 --   newer ones is announced as dropped. A dispatch with an open receiver is kept, as if it
---   had ended now.
+--   had ended now. The newest bus entry stays: a client that has read it has missed nothing.
 
 local keep = {['fleet:ended'] = tonumber(ARG.keep_ended_ms), ['fleet:dead'] = tonumber(ARG.keep_dead_ms)}
 local most, limit = tonumber(ARG.kept_max), tonumber(ARG.limit)
@@ -44,6 +44,11 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
   forgotten[#forgotten + 1] = #old - kept
 end
 
-local cut = string.format('%.0f', math.max(NOW - tonumber(ARG.keep_bus_ms), 0)) .. '-0'
+local age_ms, cut = NOW - tonumber(ARG.keep_bus_ms), '0-0'
+local newest = redis.call('XREVRANGE', 'fleet:bus', '+', '-', 'COUNT', 1)[1]
+if newest then
+  local newest_ms = tonumber(string.match(newest[1], '^%d+'))
+  cut = newest_ms < age_ms and newest[1] or string.format('%.0f', math.max(age_ms, 0)) .. '-0'
+end
 forgotten[#forgotten + 1] = redis.call('XTRIM', 'fleet:bus', 'MINID', cut)
 return forgotten

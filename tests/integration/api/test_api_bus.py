@@ -171,6 +171,15 @@ def test_a_wrong_filter_is_named(api: Api, query: str) -> None:
     assert query.partition("=")[0] in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/bus", "/agents", "/dispatches", "/dispatches/x", "/dispatches/x/stream", "/events/x"]
+)
+def test_a_misspelt_parameter_is_named_instead_of_ignored(api: Api, path: str) -> None:
+    answer = api.http.get(f"{path}?agnet=archie")
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["detail"].startswith("`agnet` is not a parameter here; known: ")
+
+
 def test_a_client_that_hangs_up_is_forgotten_at_once(api: Api) -> None:
     wait_until(lambda: api.clients() == 0)
     with api.follow(), api.follow():
