@@ -52,8 +52,7 @@ class ModelTier(ConfigTable):
     model: str = Field(description="LiteLLM's `provider/model`.")
     params: dict[str, Any] = Field(
         default={},
-        description="Passed to its calls, before the agent's own `params`. Of these it gets no "
-        "address and no key when its provider or its `api_base` is another one.",
+        description="Passed to its calls, on top of what it may have of the agent's `params`.",
     )
 
 
