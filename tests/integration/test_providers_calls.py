@@ -179,7 +179,7 @@ def test_work_waits_for_a_provider_that_comes_back(fleet: Fleet, provider: Provi
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("fleet", ["limit1-172800"], indirect=True)
+@pytest.mark.parametrize("fleet", ["limit1-172900"], indirect=True)
 def test_a_wait_of_days_kills_no_event_and_resume_ends_it(fleet: Fleet, provider: Provider) -> None:
     fleet.start("archie", *WORKER)
     sent = [fleet.send("archie", f"event {n}") for n in range(5)]
