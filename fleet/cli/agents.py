@@ -45,7 +45,7 @@ def show(name: str) -> None:
     operations.known_agents(settings, name)
     row = agents_table.rows(runtime.current().store, settings, [name])[0]
     row["timeout_s"] = settings.timeout_s(name)
-    row["fallbacks"] = list(settings.agents[name].fallbacks)
+    row["fallbacks"] = [tier.model for tier in settings.agents[name].fallbacks]
     if wants_json():
         print_json(row)
     else:

@@ -46,6 +46,20 @@ class BudgetConfig(ConfigTable):
     )
 
 
+class ModelTier(ConfigTable):
+    """A model to try next, with what its calls need."""
+
+    model: str = Field(description="LiteLLM's `provider/model`.")
+    params: dict[str, Any] = Field(
+        default={},
+        description="Passed to its calls, on top of what it may have of the agent's `params`.",
+    )
+
+
+def _tier(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
 class AgentConfig(ConfigTable):
     """One agent: its runner and its limits."""
 
@@ -59,11 +73,14 @@ class AgentConfig(ConfigTable):
         description="LiteLLM's `provider/model`, needed by the runner `llm`; `echo/brief`, "
         "`echo/slow-2` and `echo/hang` need no provider.",
     )
-    fallbacks: tuple[str, ...] = Field(default=(), description="Models to try next, in order.")
+    fallbacks: tuple[Annotated[ModelTier, BeforeValidator(_tier)], ...] = Field(
+        default=(), description="Models to try next, in order: their names, or these tables."
+    )
     instructions: str = Field(default="", description="The system message.")
     params: dict[str, Any] = Field(
         default={},
-        description="Passed to each model call: `temperature`, `max_tokens`, `api_base` ...",
+        description="Passed to each model call: `temperature`, `max_tokens`, `api_base` ... "
+        "A fallback of another provider gets no address and no key of these.",
     )
     python: str | None = Field(
         default=None,
@@ -164,6 +181,13 @@ class AgentConfig(ConfigTable):
         for key, (runner, fault) in _USED_BY.items():
             if getattr(self, key) and self.runner in RUNNERS and self.runner != runner:
                 raise ValueError(fault)
+        for tier in self.fallbacks:
+            if _lacks_key(tier, self.model or ""):
+                raise ValueError(
+                    f"has the fallback {tier.model} at an address of its own, which must not get "
+                    "the key of the first model: set `api_key` in its `params`, to any text where "
+                    "none is asked for"
+                )
         if self.callback and (self.runner != "http" or self.secret is None):
             raise ValueError("has a callback, which needs the runner http and a `secret`")
         return self
@@ -181,6 +205,14 @@ class AgentConfig(ConfigTable):
         if value is not None:
             check_secret(value.get_secret_value())
         return value
+
+
+def _lacks_key(tier: ModelTier, first: str) -> bool:
+    """True where LiteLLM would send the environment's key for `first` to the tier's own address."""
+    provider, others = (name.rpartition("/")[0].partition("/")[0] for name in (tier.model, first))
+    addressed = any(tier.params.get(name) for name in ("api_base", "base_url"))
+    keyless = provider in ("ollama", "ollama_chat") or any("key" in name for name in tier.params)
+    return addressed and not keyless and (provider == others or not (provider and others))
 
 
 _PROGRAM = (

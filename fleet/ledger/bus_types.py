@@ -50,13 +50,13 @@ FIELDS: Mapping[str, BusField] = {
     "retry_at": BusField(float, "When the next attempt is due, in seconds since 1970."),
     "expires_at": BusField(float, "When the decision is due, in seconds since 1970."),
     "outcome": BusField(str, "How the chain ended."),
-    "name": BusField(str, "Name of the receiver, agent, provider or alert."),
+    "name": BusField(str, "Name of the receiver, agent, model or alert."),
     "verification": BusField(str, "`ack`, `echo` or `timeout_fallback`."),
     "count": BusField(int, "How many events it was."),
     "sender": BusField(str, "The `source` or the sender of the event."),
     "holder": BusField(str, "The worker that holds the agent's lease."),
     "fence": BusField(int, "The lease's fencing token."),
-    "breaker": BusField(str, "`broker`; absent for the breaker of a model provider."),
+    "breaker": BusField(str, "`broker`; absent for the breaker of a model."),
     "host": BusField(str, "The machine whose breaker it is."),
     "state": BusField(str, "`open` while the alert's condition holds, `closed` when it is over."),
 }
@@ -114,9 +114,9 @@ TYPES: Mapping[str, BusType] = {
         "The agent's lease was released or ran out.", ("agent", "reason", "fence")
     ),
     "breaker_opened": BusType(
-        "The broker, or a model provider, failed and is left alone for a while.", _BREAKER
+        "The broker, or a model, failed and is left alone for a while.", _BREAKER
     ),
-    "breaker_closed": BusType("The broker, or a model provider, works again.", _BREAKER),
+    "breaker_closed": BusType("The broker, or a model, works again.", _BREAKER),
     "alert": BusType(
         "A condition needs an operator, or is over.", ("name", "reason", "state", *DISPATCH_FIELDS)
     ),

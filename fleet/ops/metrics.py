@@ -23,6 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from fleet.ledger import FailureStage, State
 from fleet.store import Store
 from fleet.store.calls import MetricsCall
+from fleet.turn.providers import is_open
 from fleet.version import VERSION
 
 #: Upper bounds of the histogram of turns in milliseconds; `commit.lua` counts by the same.
@@ -75,7 +76,7 @@ class Reading:
     counts: Mapping[str, int]
     fences: Mapping[str, int]
     beat_s: float | None  #: since the last tick of any periodic job
-    providers: Mapping[str, bool]  #: true while its breaker is open; an agent's own: `agent/name`
+    providers: Mapping[str, bool]  #: name of a breaker -> true while it is open
     agents: Mapping[str, tuple[int, int, float, float]]  #: online, paused, running s, oldest s
 
 
@@ -92,9 +93,8 @@ def read(store: Store, agents: Sequence[str]) -> Reading:
         counts=_integers(raw["counts"]),
         fences=_integers(raw["fences"]),
         providers={
-            name: json.loads(breaker)["wait"] > 0
+            name: is_open(json.loads(breaker), now_ms)
             for name, breaker in _pairs(raw["providers"]).items()
-            if "/" not in name or name.partition("/")[0] in agents
         },
         beat_s=max(0.0, now_ms / 1000 - max(ticks)) if ticks else None,
         agents={
@@ -148,8 +148,8 @@ def _of_process(clients: Clients) -> Iterator[Metric]:
 
 def _of_store(reading: Reading) -> Iterator[Metric]:
     yield _counter("accepted", "Dispatches ever accepted.", {(): reading.accepted})
-    breakers = {(name,): is_open for name, is_open in reading.providers.items()}
-    text = "1 while a provider of models is left alone after its failures; none: it is well."
+    breakers = {(name,): opened for name, opened in reading.providers.items()}
+    text = "1 while a model, or a key at it, is left alone after its failures; none: it is well."
     yield _gauge("provider_breaker_open", text, breakers, "provider")
     yield _gauge("bus_entries", "Entries that the bus keeps.", {(): reading.bus_length})
     if reading.beat_s is not None:

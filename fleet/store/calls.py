@@ -293,9 +293,10 @@ class ProviderCall(ScriptCall[int]):
 
     verb: Literal["ask", "tell"]
     agent: str
-    provider: str
+    model: str
+    key: str
     call_ms: int = 0
-    outcome: Literal["", "ok", "failed", "denied"] = ""
+    outcome: Literal["", "ok", "failed", "limited", "denied"] = ""
     reason: str = ""
     retry_after_ms: int = 0
     failures_max: int = 0

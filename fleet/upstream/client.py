@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import time
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -30,6 +31,9 @@ BACKOFF = Backoff(1.0, 30.0, jitter=(0.0, 1.0))
 #: A socket that lasted this long resets the back-off.
 STEADY_S = 10.0
 POLL_INTERVAL_S = 2.0
+#: An open socket that brings no event for so long is polled beside, because it may be deaf. It is
+#: polled again after as long; after `POLL_INTERVAL_S` once a poll brought what the socket did not.
+SILENT_S = 10.0
 POLL_TIMEOUT_S = 15.0
 #: The largest frame, or answer to a poll. Larger than any event, so a large event is still read,
 #: and refused by its id.
@@ -57,6 +61,8 @@ class UpstreamClient:
         self._reporter = reporter
         self._down = asyncio.Event()
         self._changed = asyncio.Event()
+        #: Monotonic; when the socket brought its last event, or a poll beside it brought none.
+        self._quiet_since = time.monotonic()
         self._mode: Mode | None = None
         self._logged: dict[str, str] = {}
 
@@ -99,12 +105,15 @@ class UpstreamClient:
             max_size=BYTES_MAX,
         ) as socket:
             self._set_mode("ws")
+            self._quiet_since = time.monotonic()
             self._down.clear()
             self._log_failure("socket", "")
             self._reporter.connected(socket)
             try:
                 async for frame in socket:
                     if not self._reporter.confirms(frame):
+                        self._quiet_since = time.monotonic()
+                        self._set_mode("ws")
                         await self._consumer.accept_frame(frame)
             finally:
                 self._reporter.connected(None)
@@ -112,7 +121,8 @@ class UpstreamClient:
     async def _keep_polling(self, url: str) -> None:
         async with httpx.AsyncClient(timeout=OPEN_TIMEOUT_S, headers=self._gateway.headers) as http:
             while True:
-                await self._down.wait()
+                await self._poll_is_due()
+                cursor, quiet_since = self._consumer.cursor, self._quiet_since
                 try:
                     async with asyncio.timeout(POLL_TIMEOUT_S):
                         events = await _fetch(http, after(url, self._consumer.cursor))
@@ -122,9 +132,30 @@ class UpstreamClient:
                     )
                 else:
                     self._log_failure("poll", "")
-                    for raw in events:
-                        await self._consumer.accept(raw)
+                    # A socket that is not deaf after all has brought the same.
+                    if self._down.is_set() or self._quiet_since == quiet_since:
+                        for raw in events:
+                            await self._consumer.accept(raw)
+                self._note_poll(cursor, quiet_since)
                 await asyncio.sleep(POLL_INTERVAL_S * random.uniform(0.75, 1.25))  # noqa: S311
+
+    async def _poll_is_due(self) -> None:
+        """Return while there is no socket, and when it has brought nothing for `SILENT_S`."""
+        while not self._down.is_set():
+            left_s = self._quiet_since + SILENT_S - time.monotonic()
+            if left_s <= 0:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._down.wait(), left_s)
+
+    def _note_poll(self, cursor: str, quiet_since: float) -> None:
+        """Go on polling beside an open socket where the poll alone brought something new."""
+        if self._down.is_set() or self._quiet_since != quiet_since:
+            return
+        if self._consumer.cursor != cursor:
+            self._set_mode("poll")
+        else:
+            self._quiet_since = time.monotonic()
 
     async def _keep_reporting_mode(self) -> None:
         """Keep the mode in the health document current; an unrenewed mode expires."""

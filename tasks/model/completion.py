@@ -12,13 +12,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
+from fleet.config.agents import ModelTier
 from tasks.limits import CallTimeout, call_limit
-from tasks.model.errors import CallFailure, classify, failure_of, provider_of
+from tasks.model.errors import CallFailure, classify, failure_of
 from tasks.model.litellm import load
 from tasks.model.reply import Attempt, AttemptVerdict, Gate, Message, ModelError, Reply
+from tasks.model.tiers import Tier, tiers_of
 
 __all__ = [
     "Attempt",
@@ -57,18 +58,20 @@ RESERVED_PARAMS = frozenset(
     }
 )
 
-#: No tier was called: the breakers of all providers are open.
+#: No tier can be called now: all breakers are open, or the providers asked to be left alone.
 PROVIDERS_OPEN = "ProvidersOpen"
 #: The key is wrong, or not paid for: no other call with this key can succeed. Some providers answer
 #: 403 for a single request, too.
 _KEY_DENIED = frozenset({401, 402})
 _DENIED = _KEY_DENIED | {403}
+#: A rate limit, or the quota of the key.
+_LIMITED = 429
 
 
 def complete(
     *,
     model: str,
-    fallbacks: Sequence[str] = (),
+    fallbacks: Sequence[ModelTier | str] = (),
     messages: Sequence[Message],
     timeout_s: float,
     deadline: float,
@@ -82,34 +85,35 @@ def complete(
 
     Each tier gets one request of at most `timeout_s` seconds. It gets less where later tiers would
     have no time left before `deadline` (of `time.monotonic`). No tier starts with less than
-    `MIN_CALL_S`. `params` go to every tier.
+    `MIN_CALL_S`. `params` are those of `model`; see `tiers_of` for a fallback's.
 
     With `on_token` the answer is streamed, and `on_token` gets its pieces of text. When a stream
     breaks, `on_restart` is called and the next tier starts anew; only the Reply counts. An error of
     either function is passed on.
 
-    `gate` allows each request and gets its outcome; a tier whose provider has an open breaker is
-    skipped. Where all tiers are skipped, no request is made and `kind` is PROVIDERS_OPEN.
+    `gate` allows each request and gets its outcome; a tier that has an open breaker is skipped.
+    Where no tier may be called now, `kind` is PROVIDERS_OPEN.
 
     Raises `ModelError`, and `ValueError` for reserved params.
     """
-    call = _request(messages, tools, params or {})
+    tiers = tiers_of(model, fallbacks, params or {})
+    request = _request(messages, tools, tiers)
     attempts: list[Attempt] = []
     failures: list[CallFailure] = []
-    names = (model, *fallbacks)
-    for tier, name in enumerate(names, start=1):
+    for number, tier in enumerate(tiers, start=1):
         left_s = deadline - time.monotonic()
         if left_s < MIN_CALL_S:
             failures.append(
-                CallFailure("Timeout", AttemptVerdict.RETRY, f"{name}: no time was left")
+                CallFailure("Timeout", AttemptVerdict.RETRY, f"{tier.model}: no time was left")
             )
             break
-        call |= {"model": name, "timeout": min(timeout_s, _share(left_s, len(names) - tier))}
-        begin = on_restart if tier > 1 else None
-        attempt, answer = _try_tier(call, gate, begin, on_token)
+        limit_s = min(timeout_s, _share(left_s, len(tiers) - number))
+        call = {**tier.params, **request, "model": tier.model, "timeout": limit_s}
+        begin = on_restart if number > 1 else None
+        attempt, answer = _try_tier(tier, call, gate, begin, on_token)
         attempts += [attempt] if attempt else []
         if not isinstance(answer, CallFailure):
-            return _reply(answer, name, tier, tuple(attempts))
+            return _reply(answer, tier.model, number, tuple(attempts))
         failures.append(answer)
         if answer.verdict is AttemptVerdict.FAIL:
             break
@@ -127,25 +131,26 @@ def _share(left_s: float, to_come: int) -> float:
 def _request(
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]] | None,
-    params: Mapping[str, Any],
+    tiers: Sequence[Tier],
 ) -> dict[str, Any]:
-    """The request that every tier gets."""
-    if reserved := RESERVED_PARAMS & set(params):
+    """The part of the request that is the same for every tier."""
+    if reserved := RESERVED_PARAMS & set().union(*(tier.params for tier in tiers)):
         raise ValueError(f"params may not set {', '.join(sorted(reserved))}")
-    call = dict(params, messages=_plain(list(messages)), max_retries=0, num_retries=0)
+    call = {"messages": _plain(list(messages)), "max_retries": 0, "num_retries": 0}
     return call | {"tools": list(tools)} if tools else call
 
 
 def _try_tier(
+    tier: Tier,
     call: Mapping[str, Any],
     gate: Gate | None,
     begin: Callable[[], None] | None,
     on_token: Callable[[str], None] | None,
 ) -> tuple[Attempt | None, Any | CallFailure]:
-    """One tier's answer, and its request: None where the provider's breaker is open."""
-    name, provider = call["model"], _provider_key(call)
-    if gate is not None and (wait_s := gate.wait_s(provider, call["timeout"])) > 0:
-        sentence = f"{name}: {provider} is not called after its failures"
+    """One tier's answer, and its request: None where a breaker of it is open."""
+    name = tier.model
+    if gate is not None and (wait_s := gate.wait_s(tier.breaker, tier.key, call["timeout"])) > 0:
+        sentence = f"{name}: {tier.breaker} is not called after its failures"
         return None, CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
     if begin is not None:
         begin()
@@ -153,35 +158,30 @@ def _try_tier(
     answer = _whole(call) if on_token is None else _streamed(call, on_token)
     error = answer.kind if isinstance(answer, CallFailure) else None
     attempt = Attempt(model=name, seconds=time.monotonic() - started, error=error)
-    if gate is not None and (wait_s := _report(gate, provider, answer)) > 0:
-        # The key is still wrong: this dispatch waits like the others, and does not fail.
-        sentence = f"{answer.sentence}; {provider} is not called again yet"
+    if gate is not None and (wait_s := _report(gate, tier, answer)) > 0:
+        # The key is still wrong, or the provider wants no call: this dispatch waits like the
+        # others, and does not fail.
+        sentence = f"{answer.sentence}; {tier.breaker} is not called again yet"
         return attempt, CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
     return attempt, answer
 
 
-def _report(gate: Gate, provider: str, answer: Any | CallFailure) -> float:
-    """Report an answer to the provider's breaker: a provider that refuses a request works.
+def _report(gate: Gate, tier: Tier, answer: Any | CallFailure) -> float:
+    """Report an answer to the tier's breakers: a model that refuses a request works.
 
-    Returns for how many seconds no request is made, above 0 where a trial was denied the key again.
+    Returns for how many seconds no request is made: above 0 where the provider asked for a wait, or
+    where a trial was denied the key again.
     """
     if not isinstance(answer, CallFailure):
-        gate.report(provider, "ok")
-    elif answer.kind == "AuthenticationError" or answer.status in _DENIED:
-        wait_s = gate.report(provider, "denied", answer.sentence, answer.retry_after_s)
-        key = answer.kind == "AuthenticationError" or answer.status in _KEY_DENIED
-        return wait_s if key else 0.0
-    else:
-        failed = answer.verdict is AttemptVerdict.RETRY
-        gate.report(provider, "failed" if failed else "ok", answer.sentence, answer.retry_after_s)
-    return 0.0
-
-
-def _provider_key(call: Mapping[str, Any]) -> str:
-    """The key of a breaker: a provider, or one address that speaks its protocol."""
-    host = urlsplit(str(call.get("api_base") or "")).netloc.rpartition("@")[2]
-    provider = provider_of(call["model"]) or call["model"]
-    return f"{provider}@{host}" if host else provider
+        return gate.report(tier.breaker, tier.key, "ok")
+    told = answer.sentence, answer.retry_after_s
+    denied = answer.kind == "AuthenticationError" or answer.status in _DENIED
+    if answer.verdict is not AttemptVerdict.RETRY and not denied:
+        return gate.report(tier.breaker, tier.key, "ok", *told)
+    refusal: Literal["limited", "failed"] = "limited" if answer.status == _LIMITED else "failed"
+    wait_s = gate.report(tier.breaker, tier.key, "denied" if denied else refusal, *told)
+    key_denied = answer.kind == "AuthenticationError" or answer.status in _KEY_DENIED
+    return wait_s if key_denied or (answer.retry_after_s and not denied) else 0.0
 
 
 def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
@@ -272,7 +272,7 @@ def _validated(call: Mapping[str, Any], response: Any) -> Any | CallFailure:
 
 def _no_answer(failures: Sequence[CallFailure], attempts: tuple[Attempt, ...]) -> ModelError:
     made = [failure for failure in failures if failure.kind != PROVIDERS_OPEN]
-    passing = [failure for failure in made or failures if failure.verdict is AttemptVerdict.RETRY]
+    passing = _passing(made) or _passing(failures)
     waits = [f.retry_after_s for f in passing if f.retry_after_s is not None]
     return ModelError(
         f"no model answered: {'; '.join(failure.sentence for failure in failures)}",
@@ -281,6 +281,10 @@ def _no_answer(failures: Sequence[CallFailure], attempts: tuple[Attempt, ...]) -
         retry_after_s=min(waits, default=None),
         attempts=attempts,
     )
+
+
+def _passing(failures: Sequence[CallFailure]) -> list[CallFailure]:
+    return [failure for failure in failures if failure.verdict is AttemptVerdict.RETRY]
 
 
 def _reply(response: Any, model: str, tier: int, attempts: tuple[Attempt, ...]) -> Reply:

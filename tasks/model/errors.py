@@ -26,6 +26,9 @@ _OBSTACLES: Mapping[type[BaseException], str] = {
     ConnectionRefusedError: "no server listens at its address",
 }
 
+#: A provider is asked again after this, however much longer it asks to be left alone.
+RETRY_AFTER_MAX_S = 3600.0
+
 #: An exception's chain of causes is followed no further.
 _CAUSES_MAX = 20
 
@@ -73,7 +76,7 @@ def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
     if headers := _headers(exc):
         status = _status(exc)
         sentence = f"{model}: {kind} (HTTP {status})"
-        return CallFailure(kind, verdict, sentence, retry_after.seconds(headers), status)
+        return CallFailure(kind, verdict, sentence, _asked_s(headers), status)
     if not provider_of(model):
         return CallFailure(kind, verdict, f"{model}: {kind}, LiteLLM knows no such provider")
     unset = _unset_keys(call)
@@ -82,6 +85,11 @@ def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
         kind, verdict = "AuthenticationError", AttemptVerdict.NEXT_TIER
     hint = f"{' or '.join(unset)} is not set" if unset else _obstacle(exc)
     return CallFailure(kind, verdict, f"{model}: {kind}{', ' if hint else ''}{hint}")
+
+
+def _asked_s(headers: Mapping[str, str]) -> float | None:
+    wait_s = retry_after.seconds(headers)
+    return None if wait_s is None else min(wait_s, RETRY_AFTER_MAX_S)
 
 
 def provider_of(model: str) -> str | None:

@@ -10,6 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.model import completion
+from tasks.model.tiers import tiers_of
+
+__all__ = ["address", "obstacle", "tiers_of"]
 
 CONNECT_TIMEOUT_S = 3.0
 #: Ollama's own default, which LiteLLM uses as well.

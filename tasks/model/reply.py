@@ -20,20 +20,21 @@ class AttemptVerdict(StrEnum):
 
 
 class Gate(Protocol):
-    """Allows calls of a provider, and gets their outcomes."""
+    """Allows calls of a model with a key, and gets their outcomes."""
 
-    def wait_s(self, provider: str, call_s: float) -> float:
+    def wait_s(self, model: str, key: str, call_s: float) -> float:
         """0.0 when a call of at most `call_s` seconds is allowed, otherwise the seconds to wait."""
         ...
 
     def report(
         self,
-        provider: str,
-        outcome: Literal["ok", "failed", "denied"],
+        model: str,
+        key: str,
+        outcome: Literal["ok", "failed", "limited", "denied"],
         reason: str = "",
         retry_after_s: float | None = None,
     ) -> float:
-        """Report an outcome; the seconds to wait after a failed trial."""
+        """Report an outcome; the seconds to wait after a failed trial, or when asked to."""
         ...
 
 

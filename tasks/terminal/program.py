@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import platform
 import selectors
 import signal
 import subprocess
@@ -32,6 +33,8 @@ CHUNK = 65536
 LINE_BYTES_MAX = 4095 if sys.platform == "linux" else 1023
 
 _START = str(Path(__file__).with_name("start.py"))
+#: The number of the system call `read`.
+_READ_CALL = {"x86_64": "0", "aarch64": "63"}.get(platform.machine())
 #: Where termios keeps the local modes.
 _LOCAL_MODES = 3
 
@@ -45,6 +48,7 @@ class TerminalProgram:
         """Start the program. Raises OSError when it cannot be run."""
         tagged = {**environment, ProcessTag.TERMINAL.value: tag_value()}
         self._master, slave = os.openpty()
+        self._name = os.ttyname(slave)
         errors, errors_end = os.pipe()
         try:
             termios.tcsetwinsize(slave, (ROWS, COLUMNS))
@@ -88,6 +92,25 @@ class TerminalProgram:
         if code is None:
             return None if self._open else "it closed its terminal"
         return f"it ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
+
+    @property
+    def succeeded(self) -> bool:
+        """True when the program has ended with exit code 0."""
+        return self._process.poll() == 0
+
+    @property
+    def awaits_input(self) -> bool:
+        """True while the program's foreground process is blocked in a read of the terminal.
+
+        Known on Linux, of programs that read it without waiting for anything else beside.
+        """
+        try:
+            leader = Path(f"/proc/{os.tcgetpgrp(self._master)}")
+            call, first, *_ = (leader / "syscall").read_text().split()
+            source = os.readlink(leader / "fd" / str(int(first, 16)))
+        except (OSError, ValueError):
+            return False
+        return call == _READ_CALL and source == self._name
 
     @property
     def reads_lines(self) -> bool:

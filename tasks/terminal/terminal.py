@@ -82,7 +82,7 @@ class Terminal:
         self._limit = limit
         self._ready = re.compile(terms.ready) if terms.ready else None
         self._received = 0  #: bytes since the last event was typed
-        self._received_at = time.monotonic()
+        self._received_at = time.monotonic()  #: the last output, or Enter
         self._shown_at = 0.0  #: since when every poll has seen a prompt; 0: none now
         self._recent = ""
 
@@ -121,12 +121,13 @@ class Terminal:
             self._check_alive()
         handed = TypedEvent(mark, text, echoed, self._received)
         self._type(_ENTER, check)
+        self._received_at = time.monotonic()
         while not echoed and time.monotonic() < at + self._terms.echo_s:
-            if self._received > self._limit or self._done(handed):
+            if self._received > self._limit or self._done(handed) or self._finished:
                 break
             self._read(POLL_INTERVAL_S, check)
             echoed = self._echoed(mark, text)
-            if not echoed:
+            if not echoed and not self._finished:
                 self._check_alive()
         return replace(handed, echoed=echoed)
 
@@ -139,10 +140,12 @@ class Terminal:
         """
         published_at = time.monotonic()
         while not self._done(handed):
-            self._read(POLL_INTERVAL_S, check)
+            fresh = self._read(POLL_INTERVAL_S, check)
             if self._received > self._limit:
                 raise OutputTooLarge(f"it printed more than {self._limit} bytes (max_output_bytes)")
-            if (ending := self.program.ending) is not None:
+            if not fresh and self._finished:
+                break
+            if (ending := self.program.ending) is not None and not self._finished:
                 raise AnswerFailed(f"{ending} while it had the event")
             if publish is not None and time.monotonic() > published_at + PUBLISH_EVERY_S:
                 answer, published_at = self._answer_so_far(handed), time.monotonic()
@@ -165,11 +168,17 @@ class Terminal:
         self._recent, self._received, self._shown_at = "", 0, 0.0
         return self.screen.mark()
 
-    def _read(self, wait_s: float, check: Check) -> None:
+    @property
+    def _finished(self) -> bool:
+        """True when the program has answered by its end: it takes one event in its life."""
+        return self._ready is None and self.program.succeeded
+
+    def _read(self, wait_s: float, check: Check) -> bool:
+        """Show what the program prints within `wait_s`; True when it printed something."""
         check()
         data = self.program.read(wait_s)
         if not data:
-            return
+            return False
         self._received += len(data)
         self._received_at = time.monotonic()
         self.screen.feed(data)
@@ -179,13 +188,14 @@ class Terminal:
             if not self.program.reads_lines:
                 self.program.write(self.screen.replies)
             self.screen.replies = b""
+        return True
 
     def _type(self, keys: bytes, check: Check) -> None:
         until = time.monotonic() + WRITE_S
         while keys:
+            self._check_alive()
             taken = self.program.write(keys)
             keys = keys[taken:]
-            self._check_alive()
             if taken:
                 until = time.monotonic() + WRITE_S
             elif time.monotonic() > until:
@@ -218,14 +228,16 @@ class Terminal:
         return now - self._received_at >= SETTLE_S or now - self._shown_at >= STEADY_S
 
     def _done(self, handed: TypedEvent) -> bool:
-        """True when the program waits again and has answered."""
-        if self._received == handed.received or not self._is_waiting(handed):
+        """True when the program waits again and has answered, if only by reading on."""
+        if not self._is_waiting(handed):
             return False
+        printed = self._received != handed.received
         if self._ready is not None:
-            return True
+            return printed
         prompt = handed.mark.prompt.rstrip()
         again = bool(prompt) and self.screen.cursor_line().rstrip() == prompt
-        return again or bool(self._answer_so_far(handed))
+        answered = printed and (again or bool(self._answer_so_far(handed)))
+        return answered or self.program.awaits_input
 
     def _prompt(self, handed: TypedEvent | None) -> str | None:
         """The prompt, to the end of its line; None where there is none.

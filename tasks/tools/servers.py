@@ -73,7 +73,8 @@ class ServerToolbox:
         except TimeoutError as error:
             raise ToolError(f"{name} took longer than {timeout_s:g} s") from error
         except ToolServerError as error:
-            raise ToolError(str(error)) from error
+            data = "" if error.data is None else f" {json.dumps(error.data, ensure_ascii=False)}"
+            raise ToolError(f"{error}{data}") from error
         text = _result_text(result)
         if result.is_error:
             raise ToolError(text)

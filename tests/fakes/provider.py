@@ -5,6 +5,7 @@ The model's name says what happens:
     ok            answers            delay-<s>     answers after <s> seconds
     tools         calls a tool       flaky<n>      503 to the first <n> requests, then answers
     r429[-<s>]    Retry-After: <s>   slow          a piece every 0.3 s, streamed or not
+    limit<n>-<s>  r429-<s> to the first <n> requests, then answers
     e500 e503     server errors      stall         some pieces, then nothing more
     auth          401                cut           some pieces, then the end of the connection
     forbidden     403                hang          no answer at all
@@ -66,8 +67,9 @@ class Request:
     stream: bool
     started: float
     finished: float | None = None
-    #: What was asked, whole; never in the log.
+    #: What was asked, whole, and the key; never in the log.
     body: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
 
 
 def message_id(text: str) -> str:
@@ -199,6 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
                 stream=stream,
                 started=time.time(),
                 body=body,
+                key=self._key(),
             )
         )
         if self._answer(_behaviour(model, number), body, prompt):
@@ -209,8 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         """True when the whole answer was written."""
         kind, _, argument = behaviour.partition("-")
         if kind in ERRORS:
-            key = self.headers.get("authorization", "").removeprefix("Bearer ")
-            status, content = error(kind, prompt, key)
+            status, content = error(kind, prompt, self._key())
             headers = {"retry-after": argument or "1"} if status == 429 else {}
             self._json(status, content, **headers)
             return True
@@ -237,6 +239,9 @@ class _Handler(BaseHTTPRequestHandler):
             pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
             self._head(200, "application/json", len(whole))
         return self._pieces(kind, pieces)
+
+    def _key(self) -> str:
+        return str(self.headers.get("authorization", "")).removeprefix("Bearer ")
 
     def _pieces(self, kind: str, pieces: list[bytes]) -> bool:
         if kind == "trickle":
@@ -283,6 +288,8 @@ class _Handler(BaseHTTPRequestHandler):
 def _behaviour(model: str, number: int) -> str:
     if flaky := re.fullmatch(r"flaky(\d+)", model):
         return "e503" if number <= int(flaky[1]) else "ok"
+    if limit := re.fullmatch(r"limit(\d+)-(\d+)", model):
+        return f"r429-{limit[2]}" if number <= int(limit[1]) else "ok"
     return model
 
 

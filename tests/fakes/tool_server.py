@@ -134,7 +134,8 @@ def call(number: Any, params: dict[str, Any]) -> None:
     name, given = params["name"], params.get("arguments") or {}
     note(name, **given)
     if name == "read_refused":
-        say(id=number, error={"code": -32602, "message": "no such thing"})
+        fault = {"code": -32042, "message": "no such thing", "data": {"known": ["this", "that"]}}
+        say(id=number, error=fault)
     else:
         say(id=number, result={"resultType": "complete", **answer(name, given)})
 

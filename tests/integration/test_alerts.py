@@ -249,12 +249,12 @@ def test_a_provider_that_is_left_alone_is_told_and_so_is_its_end(
     desk: Desk, receiver: Receiver
 ) -> None:
     gate = Providers(lambda: desk.books.store, desk.settings.breaker, "a")
-    gate.report("acme", "denied", "acme/m: AuthenticationError (HTTP 401)")
+    gate.report("acme/m", "5f00", "denied", "acme/m: AuthenticationError (HTTP 401)")
     desk.look()
-    gate.report("acme", "ok")
+    gate.report("acme/m", "5f00", "ok")
     desk.look()
     assert names(receiver) == [("provider_open", "open"), ("provider_open", "closed")]
-    assert receiver.seen[0]["agent"] == "a"
+    assert "`fleet agents resume a`" in receiver.seen[0]["reason"]
     assert "HTTP 401" in receiver.seen[0]["reason"]
 
 

@@ -221,10 +221,10 @@ def test_what_waits_in_the_spool_and_what_the_alerts_tell_is_found(
     settings = settings_for("a", fleet={"data_dir": str(tmp_path)})
     event = Event.parse({"to": "a", "text": "x"}, new_id="1", now="2026-01-01T00:00:00Z")
     Runtime(settings).spool.store([(event, decide(event, settings.rules()))])
-    Providers(lambda: store, settings.breaker, "a").report("acme", "denied", "HTTP 401")
+    Providers(lambda: store, settings.breaker, "a").report("acme/m", "5f00", "denied", "HTTP 401")
     findings = found(settings, store)
     assert level(findings, "1 events wait on the disk") == "warning"
-    assert level(findings, "a: acme is not called any more after HTTP 401") == "warning"
+    assert level(findings, "acme/m key 5f00 is not called any more after HTTP 401") == "warning"
 
 
 def test_a_module_that_is_not_there_is_named(store: Store) -> None:

@@ -10,6 +10,7 @@ from fleet.ledger import Claim, Ending, Failure, FailureStage, operations
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.store import Store, keys
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents, settings_for
+from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
 
 #: Retries come at once and are given up by number alone, unless a test says otherwise.
@@ -268,6 +269,16 @@ class TestCommit:
         (failed,) = books.bus("dispatch_failed")
         assert failed.fields["retry_at"] > 1000 + float(failed.id.partition("-")[0]) / 1000 - 1
         assert books.reclaim()["retried"] == 0
+
+    def test_a_wait_that_a_models_provider_asks_for_uses_up_no_attempt(self, store: Store) -> None:
+        books = Books(store, settings_for("a", retry={"attempts": 1, "min_age_s": 0}))
+        lease = books.held()
+        books.accept()
+        patient = Failure(stage=FailureStage.LLM, reason="429", retryable=True, retry_after_s=0.001)
+        for _ in range(3):
+            assert books.fail(books.claimed(lease), patient) == "retrying"
+            wait_until(lambda: books.reclaim()["retried"] == 1)
+        assert books.fail(books.claimed(lease)) == "dead"
 
     def test_losses_are_counted_apart_from_failures(self, books: Books, claim: Claim) -> None:
         lease = books.lease()

@@ -153,12 +153,12 @@ def test_labels_are_agents_of_the_configuration_only(books: Books) -> None:
 
 def test_a_provider_that_is_left_alone_is_told(books: Books) -> None:
     settings = BreakerConfig(failure_threshold=1)
-    for agent, outcome in (("a", "failed"), ("a", "denied"), ("z", "denied")):
-        Providers(lambda: books.store, settings, agent).report(f"p-{outcome}", outcome)  # type: ignore[arg-type]
+    gate = Providers(lambda: books.store, settings, "a")
+    gate.report("acme/m", "5f00", "failed")
+    gate.report("acme/m", "5f00", "denied")
     scrape = Scrape(books)
-    assert scrape("provider_breaker_open", provider="p-failed") == 1
-    assert scrape("provider_breaker_open", provider="a/p-denied") == 1
-    assert scrape.labels("provider") == {"p-failed", "a/p-denied"}
+    assert scrape("provider_breaker_open", provider="acme/m") == 1
+    assert scrape.labels("provider") == {"acme/m", "acme/m key 5f00"}
 
 
 def test_the_histogram_has_the_bounds_that_are_counted() -> None:

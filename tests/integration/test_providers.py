@@ -2,8 +2,6 @@
 
 import json
 import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,11 +12,7 @@ from fleet.store import Store, keys
 from fleet.store.calls import AgentCall
 from fleet.turn import providers
 from fleet.turn.providers import Providers
-from tasks.model import completion
-from tests.fakes.provider import Provider
-from tests.fixtures.fleet import CELERY, Fleet, fleet_of
 from tests.fixtures.ledger import Books, settings_for
-from tests.fixtures.marks import LITELLM_WARNINGS
 
 SETTINGS = BreakerConfig(failure_threshold=3, reset_timeout_s=30)
 CALL_S = 10.0
@@ -36,7 +30,7 @@ def gem(store: Store) -> Providers:
 
 def broken(gate: Providers, times: int = 3) -> None:
     for _ in range(times):
-        gate.report("acme", "failed", "acme/m: InternalServerError (HTTP 500)")
+        gate.report("acme", "", "failed", "acme/m: InternalServerError (HTTP 500)")
 
 
 def pass_time(store: Store, name: str, seconds: float) -> None:
@@ -55,11 +49,11 @@ def test_it_opens_for_all_after_several_failures(
     store: Store, archie: Providers, gem: Providers
 ) -> None:
     broken(archie, 2)
-    assert archie.wait_s("acme", CALL_S) == 0
+    assert archie.wait_s("acme", "", CALL_S) == 0
     broken(gem, 1)
-    assert 29 < archie.wait_s("acme", CALL_S) <= 30
-    assert 29 < gem.wait_s("acme", CALL_S) <= 30
-    assert gem.wait_s("other", CALL_S) == 0
+    assert 29 < archie.wait_s("acme", "", CALL_S) <= 30
+    assert 29 < gem.wait_s("acme", "", CALL_S) <= 30
+    assert gem.wait_s("other", "", CALL_S) == 0
     assert told(store) == [("breaker_opened", "acme")]
     assert providers.states(store)["acme"]["state"] == "open"
 
@@ -68,14 +62,14 @@ def test_failures_long_ago_do_not_count(store: Store, archie: Providers) -> None
     broken(archie, 2)
     pass_time(store, "acme", 61)
     broken(archie, 2)
-    assert archie.wait_s("acme", CALL_S) == 0
+    assert archie.wait_s("acme", "", CALL_S) == 0
 
 
 def test_a_success_between_failures_starts_the_count_anew(archie: Providers) -> None:
     broken(archie, 2)
-    archie.report("acme", "ok")
+    archie.report("acme", "", "ok")
     broken(archie, 2)
-    assert archie.wait_s("acme", CALL_S) == 0
+    assert archie.wait_s("acme", "", CALL_S) == 0
 
 
 def test_one_of_many_tries_it(store: Store, archie: Providers) -> None:
@@ -84,7 +78,7 @@ def test_one_of_many_tries_it(store: Store, archie: Providers) -> None:
     assert providers.states(store)["acme"]["state"] == "half_open"
     waits: list[float] = []
     callers = [
-        threading.Thread(target=lambda: waits.append(archie.wait_s("acme", CALL_S)))
+        threading.Thread(target=lambda: waits.append(archie.wait_s("acme", "", CALL_S)))
         for _ in range(20)
     ]
     for caller in callers:
@@ -93,8 +87,8 @@ def test_one_of_many_tries_it(store: Store, archie: Providers) -> None:
         caller.join()
     assert sorted(waits)[0] == 0
     assert 0 < sorted(waits)[1] <= CALL_S
-    archie.report("acme", "ok")
-    assert archie.wait_s("acme", CALL_S) == 0
+    archie.report("acme", "", "ok")
+    assert archie.wait_s("acme", "", CALL_S) == 0
     assert told(store) == [("breaker_opened", "acme"), ("breaker_closed", "acme")]
     assert providers.states(store) == {}
 
@@ -105,41 +99,71 @@ def test_a_trial_that_fails_doubles_the_wait_up_to_five_minutes(
     broken(archie)
     for wait_s in (60, 120, 240, 300, 300):
         pass_time(store, "acme", 301)
-        assert archie.wait_s("acme", CALL_S) == 0
-        archie.report("acme", "failed", "again")
-        assert wait_s - 1 < archie.wait_s("acme", CALL_S) <= wait_s
+        assert archie.wait_s("acme", "", CALL_S) == 0
+        archie.report("acme", "", "failed", "again")
+        assert wait_s - 1 < archie.wait_s("acme", "", CALL_S) <= wait_s
 
 
 def test_a_trial_that_never_ends_makes_room_for_another(store: Store, archie: Providers) -> None:
     broken(archie)
     pass_time(store, "acme", 31)
-    assert archie.wait_s("acme", CALL_S) == 0
-    assert archie.wait_s("acme", CALL_S) > 0
+    assert archie.wait_s("acme", "", CALL_S) == 0
+    assert archie.wait_s("acme", "", CALL_S) > 0
     pass_time(store, "acme", CALL_S + 1)
-    assert archie.wait_s("acme", CALL_S) == 0
+    assert archie.wait_s("acme", "", CALL_S) == 0
 
 
 def test_late_failures_do_not_lengthen_the_wait(archie: Providers) -> None:
     broken(archie, 30)
-    assert archie.wait_s("acme", CALL_S) <= 30
+    assert archie.wait_s("acme", "", CALL_S) <= 30
 
 
-def test_a_wrong_key_opens_it_at_once_and_for_its_agent_alone(
+def test_a_refused_key_opens_at_once_for_all_who_use_it_and_for_no_other(
     store: Store, archie: Providers, gem: Providers
 ) -> None:
-    archie.report("acme", "denied", "acme/m: AuthenticationError (HTTP 401)")
-    assert archie.wait_s("acme", CALL_S) > 29
-    assert gem.wait_s("acme", CALL_S) == 0
+    archie.report("acme", "5f00", "denied", "acme/m: AuthenticationError (HTTP 401)")
+    assert archie.wait_s("acme", "5f00", CALL_S) > 29
+    assert gem.wait_s("acme", "5f00", CALL_S) > 29
+    assert gem.wait_s("acme", "77aa", CALL_S) == 0
+    assert archie.wait_s("other", "5f00", CALL_S) == 0
     (event,) = bus.tail(store, 10)
-    assert (event.type, event.fields["agent"]) == ("breaker_opened", "archie")
-    store.run(AgentCall(agent="archie", verb="resume"))
-    assert archie.wait_s("acme", CALL_S) == 0
+    assert (event.type, event.fields["name"]) == ("breaker_opened", "acme key 5f00")
+
+
+def test_a_key_that_only_its_provider_knows_is_the_agents_own(
+    archie: Providers, gem: Providers
+) -> None:
+    archie.report("acme", "", "denied", "HTTP 401")
+    assert archie.wait_s("acme", "", CALL_S) > 29
+    assert gem.wait_s("acme", "", CALL_S) == 0
+
+
+@pytest.mark.parametrize(("outcome", "times"), [("failed", 3), ("denied", 1)])
+def test_resume_clears_whatever_had_stopped_the_agent(
+    store: Store, archie: Providers, gem: Providers, outcome: Any, times: int
+) -> None:
+    for _ in range(times):
+        archie.report("acme", "5f00", outcome, "HTTP 4xx")
+    assert gem.wait_s("acme", "5f00", CALL_S) > 0
+    assert store.run(AgentCall(agent="gem", verb="resume")) == 1
+    assert archie.wait_s("acme", "5f00", CALL_S) == 0
+    assert [kind for kind, _ in told(store)] == ["breaker_opened", "breaker_closed"]
+    archie.report("other", "5f00", "denied", "HTTP 401")
+    assert store.run(AgentCall(agent="gem", verb="resume")) == 0
+
+
+def test_a_key_that_is_not_used_any_more_is_forgotten(store: Store, archie: Providers) -> None:
+    archie.report("acme", "old", "denied", "HTTP 401")
+    pass_time(store, "acme key old", 2 * 3600)
+    assert providers.states(store) == {}
+    archie.report("acme", "new", "failed", "HTTP 500")
+    assert store.client.hkeys(keys.PROVIDERS) == ["acme"]
 
 
 def test_a_provider_that_asks_for_patience_gets_it(archie: Providers) -> None:
     for _ in range(3):
-        archie.report("acme", "failed", "HTTP 429", 90.0)
-    assert 89 < archie.wait_s("acme", CALL_S) <= 90
+        archie.report("acme", "", "limited", "HTTP 429", 90.0)
+    assert 89 < archie.wait_s("acme", "", CALL_S) <= 90
 
 
 class TestHold:
@@ -191,114 +215,3 @@ class TestHold:
         books.store.client.hset(keys.agent("a"), "hold_ms", 1)
         books.reclaim()
         assert books.wakeups("a") == 1
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as found:
-        yield found
-
-
-class TestCalls:
-    pytestmark = LITELLM_WARNINGS
-
-    def ask(self, gate: Providers, provider: Provider, *models: str) -> completion.Reply:
-        first, *more = (f"openai/{name}" for name in models)
-        return completion.complete(
-            model=first,
-            fallbacks=more,
-            messages=[{"role": "user", "content": "x"}],
-            timeout_s=5,
-            deadline=time.monotonic() + 20,
-            params={"api_base": provider.url, "api_key": "k"},
-            gate=gate,
-        )
-
-    def test_a_dead_provider_is_not_called_any_more(
-        self, archie: Providers, provider: Provider
-    ) -> None:
-        for _ in range(3):
-            with pytest.raises(completion.ModelError):
-                self.ask(archie, provider, "e503")
-        before = len(provider.requests)
-        with pytest.raises(completion.ModelError) as refusal:
-            self.ask(archie, provider, "e503")
-        assert len(provider.requests) == before
-        assert (refusal.value.kind, refusal.value.retryable) == (completion.PROVIDERS_OPEN, True)
-        assert 0 < (refusal.value.retry_after_s or 0) <= 30
-
-    @pytest.mark.parametrize("name", ["auth", "forbidden"])
-    def test_a_wrong_key_is_not_tried_twice(
-        self, archie: Providers, gem: Providers, provider: Provider, name: str
-    ) -> None:
-        with pytest.raises(completion.ModelError) as refusal:
-            self.ask(archie, provider, name)
-        assert refusal.value.retryable is False
-        with pytest.raises(completion.ModelError) as refusal:
-            self.ask(archie, provider, name)
-        assert refusal.value.kind == completion.PROVIDERS_OPEN
-        assert self.ask(gem, provider, "ok").tier == 1
-
-    def test_a_key_that_stays_wrong_costs_the_one_that_tries_it_nothing(
-        self, store: Store, archie: Providers, provider: Provider
-    ) -> None:
-        with pytest.raises(completion.ModelError):
-            self.ask(archie, provider, "auth")
-        (place,) = store.client.hkeys(keys.PROVIDERS)
-        for wait_s in (60, 120):
-            pass_time(store, str(place), 301)
-            before = len(provider.requests)
-            with pytest.raises(completion.ModelError) as refusal:
-                self.ask(archie, provider, "auth")
-            assert len(provider.requests) == before + 1
-            assert (refusal.value.kind, refusal.value.retryable) == (
-                completion.PROVIDERS_OPEN,
-                True,
-            )
-            assert wait_s - 2 < (refusal.value.retry_after_s or 0) <= wait_s
-            assert len(refusal.value.attempts) == 1
-
-    @pytest.mark.parametrize("name", ["ctx", "policy", "nomodel", "badrequest"])
-    def test_a_refused_request_says_nothing_against_the_provider(
-        self, archie: Providers, provider: Provider, name: str
-    ) -> None:
-        for _ in range(4):
-            with pytest.raises(completion.ModelError):
-                self.ask(archie, provider, name)
-        assert self.ask(archie, provider, "ok").tier == 1
-
-
-@pytest.fixture
-def fleet(tmp_path: Any, provider: Provider) -> Iterator[Fleet]:
-    agent = {
-        "runner": "llm",
-        "model": "openai/flaky3",
-        "params": {"api_base": provider.url, "api_key": "k"},
-        "retry": {"attempts": 2, "backoff_s": 0, "min_age_s": 0},
-    }
-    with fleet_of(tmp_path, {"archie": agent}) as fleet:
-        yield fleet
-
-
-@pytest.mark.timeout(120)
-def test_work_waits_for_a_provider_that_comes_back(fleet: Fleet, provider: Provider) -> None:
-    """Its first three requests fail: that opens it; what waits then loses no attempt."""
-    fleet.start(
-        "archie",
-        *(str(CELERY), "-A", "fleet", "worker", "-Q", "agent.archie", "-c", "1", "-n", "archie@%h"),
-        *("-l", "INFO", "--without-mingle", "--without-gossip"),
-        FLEET_BREAKER__FAILURE_THRESHOLD="3",
-        FLEET_BREAKER__RESET_TIMEOUT_S="2",
-    )
-    shared = fleet.shared()
-    fleet.start("beat", str(CELERY), "-A", "fleet", "beat", "-l", "WARNING")
-    first, second = fleet.send("archie", "one"), fleet.send("archie", "two")
-    fleet.wait_state(first, "dead", 60)
-    third = fleet.send("archie", "three")
-    assert shared.alive
-    record = fleet.wait_state(second, "completed", 60)
-    fleet.wait_state(third, "completed", 30)
-    assert provider.count("flaky3") == 5
-    assert int(record["attempt"]) > 2
-    kinds = [event.type for event in fleet.books.bus()]
-    assert kinds.count("breaker_opened") == kinds.count("breaker_closed") == 1

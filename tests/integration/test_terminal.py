@@ -21,7 +21,7 @@ from fleet.turn.turn import Turn, TurnFailed
 from tasks.runners.pty import PtyRunner
 from tasks.terminal import terminal as terminals
 from tasks.terminal.program import TerminalProgram
-from tasks.terminal.terminal import InputRejected, Terminal, TypedEvent
+from tasks.terminal.terminal import AnswerFailed, InputRejected, Terminal, TypedEvent
 from tests.fixtures import interactive
 from tests.fixtures.ledger import Books, settings_for
 from tests.fixtures.processes import gone, no_leftovers
@@ -35,6 +35,7 @@ READY = "ready> $"
 LIMIT = 100_000
 
 Open = Callable[..., Terminal]
+Run = Callable[[str], Terminal]
 
 
 @pytest.fixture
@@ -52,6 +53,22 @@ def opened(tmp_path: Path) -> Iterator[Open]:
     for program in programs:
         program.stop()
         assert gone(program.pid)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Run]:
+    """Opens a terminal without a pattern, with a shell's program; it ends with the test."""
+    programs: list[TerminalProgram] = []
+
+    def make(script: str) -> Terminal:
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        command = ["/bin/sh", "-c", script]
+        programs.append(TerminalProgram(command, cwd=str(tmp_path), environment=environment))
+        return Terminal(programs[-1], Terms(quiet_s=0.4, echo_s=1.0), LIMIT)
+
+    yield make
+    for program in programs:
+        program.stop()
 
 
 def go_on() -> None:
@@ -74,6 +91,37 @@ def test_without_a_pattern_it_waits_for_silence(opened: Open) -> None:
     assert ask(terminal, "measure this")[1] == "MEASURE: 4"
     # Silence before the first word of an answer ends nothing.
     assert ask(terminal, "after 1.2")[1] == "waited"
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("read line; echo got $line", "got a word"),
+        ("read line; exit 0", ""),
+        ("stty -echo; read line; exit 0", ""),
+        ("while read line; do sleep 1; echo late $line; done", "late a word"),
+    ],
+)
+def test_without_a_pattern_a_program_may_end_or_print_at_its_end(
+    running: Run, program: str, said: str
+) -> None:
+    assert ask(running(program), "a word")[1] == said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a program waits for")
+@pytest.mark.parametrize("echo", ["", "stty -echo;"])
+def test_without_a_pattern_a_program_may_read_on_and_print_nothing(
+    running: Run, tmp_path: Path, echo: str
+) -> None:
+    terminal = running(f"{echo} while read line; do sleep 1; echo $line >> kept; done")
+    assert [ask(terminal, text)[1] for text in ("one", "two")] == ["", ""]
+    assert (tmp_path / "kept").read_text() == "one\ntwo\n"
+    assert terminal.program.ending is None
+
+
+def test_without_a_pattern_a_program_that_fails_has_not_answered(running: Run) -> None:
+    with pytest.raises(AnswerFailed, match="exit code 3 while it had the event"):
+        ask(running("read line; sleep 0.5; exit 3"), "a word")
 
 
 def test_a_full_screen_is_read_and_several_lines_are_one_paste(opened: Open) -> None:

@@ -115,6 +115,24 @@ def test_a_silent_socket_is_left_for_polling(tmp_path: Path) -> None:
         assert mode(fleet) == "http"
 
 
+def test_a_socket_that_answers_pings_and_brings_nothing_is_polled_beside(tmp_path: Path) -> None:
+    with Gateway() as gateway, fleet_with(tmp_path, gateway) as fleet:
+        client(fleet)
+        gateway.publish(event(1))
+        wait_accepted(fleet, 1)
+        assert mode(fleet) == "ws"
+        assert "/events" not in dict(gateway.asked)
+        gateway.deaf = True
+        gateway.publish(event(2), event(3))
+        wait_accepted(fleet, 3)
+        wait_until(lambda: mode(fleet) == "poll")
+        assert gateway.sockets == 1
+        gateway.deaf = False
+        gateway.publish(event(4))
+        wait_until(lambda: mode(fleet) == "ws")
+        wait_accepted(fleet, 4)
+
+
 def test_what_can_never_be_accepted_is_counted_and_passed(tmp_path: Path) -> None:
     with Gateway() as gateway, fleet_with(tmp_path, gateway) as fleet:
         client(fleet)

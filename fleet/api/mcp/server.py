@@ -1,7 +1,8 @@
 """The protocol: the SDK's server over Streamable HTTP, and the results of its tools.
 
 A tool's refusal is a result, for the model to read. A busy session, or a store of locks that is
-down, is an error of the protocol: the client should retry, not its model.
+down, is an error of the protocol: the client should retry, not its model. An error of the protocol
+from a tool server stays one, with its code and its data.
 """
 
 import asyncio
@@ -147,7 +148,9 @@ def _text_result(text: str, *, is_error: bool = False) -> types.CallToolResult:
 
 
 def _error_result(error: Exception) -> types.CallToolResult:
-    """Turn a refusal into a result. Raises MCPError where the client should retry."""
+    """Turn a refusal into a result. Raises MCPError for what is an error of the protocol."""
+    if isinstance(error, ToolServerError) and error.answered and error.code is not None:
+        raise MCPError(error.code, str(error), error.data) from error
     if isinstance(error, ToolError | ToolServerError):
         return _text_result(str(error), is_error=True)
     if isinstance(error, SessionBusy | locks.LockBusy):

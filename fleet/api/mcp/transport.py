@@ -1,4 +1,4 @@
-"""The route `POST /mcp`: the body, the start of the server, and clients that disconnect.
+"""The route `POST /mcp`: the body, the start of the server, and clients that disconnect or cancel.
 
 Each request is complete in itself: without sessions an API may restart at any time, and any of
 several API processes can answer.
@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from fleet.api.auth.access import caller_of
+from fleet.api.mcp.running_calls import RunningCalls
 from fleet.api.request.body import ClientGone, check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import RETRY_AFTER_S, Problem
@@ -35,6 +36,8 @@ _THREADS = 4
 _WAITING_MAX = 1024
 #: Error codes of JSON-RPC 2.0.
 _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
+#: As in the Language Server Protocol; the client no longer waits for it.
+_CANCELLED = -32800
 
 
 class McpRoute:
@@ -43,6 +46,7 @@ class McpRoute:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._threads = BoundedThreads("mcp", _THREADS, _WAITING_MAX)
+        self._running = RunningCalls()
         self._shutting_down = asyncio.Event()
         self._starting: asyncio.Task[McpServer] | None = None
 
@@ -56,14 +60,20 @@ class McpRoute:
             body = await read_body(scope, receive, limit)
         except ClientGone:
             return
-        if (refusal := _refusal(body)) is not None:
-            await refusal(scope, receive, send)
+        message = _message(body)
+        if isinstance(message, JSONResponse):
+            await message(scope, receive, send)
             return
+        self._running.cancel(scope, message)
         server = await self._server()
-        work = asyncio.ensure_future(server.handle(scope, _replay(body), send))
-        await _race(work, _disconnected(receive), self._grace_over())
+        with self._running.call(scope, message) as cancelled:
+            work = asyncio.ensure_future(server.handle(scope, _replay(body), send))
+            await _race(work, _disconnected(receive), self._grace_over(), _set(cancelled))
         if not work.cancelled():
             work.result()
+        elif cancelled.is_set():
+            answer = _error(_CANCELLED, "The call was cancelled.", HTTPStatus.OK, message["id"])
+            await answer(scope, receive, send)
         elif self._shutting_down.is_set():
             detail = "The API is stopping: call again."
             wait_s = RETRY_AFTER_S
@@ -132,8 +142,12 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _refusal(body: bytes) -> JSONResponse | None:
-    """The error for a body that is not a message."""
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _message(body: bytes) -> dict[str, Any] | JSONResponse:
+    """The message in a body, or the error for one that is none."""
     try:
         message = parse_json(body)
         from_json(body)  # rejects lone surrogates and excessive nesting, unlike Python's parser
@@ -143,10 +157,15 @@ def _refusal(body: bytes) -> JSONResponse | None:
         return _error(_PARSE_ERROR, f"The body cannot be read: {error}.")
     if not isinstance(message, dict):
         return _error(_INVALID_REQUEST, "The body must be one JSON-RPC message; send no batch.")
-    return None
+    return message
 
 
-def _error(code: int, sentence: str) -> JSONResponse:
+def _error(
+    code: int,
+    sentence: str,
+    status: HTTPStatus = HTTPStatus.BAD_REQUEST,
+    request_id: Any = None,
+) -> JSONResponse:
     error = {"code": code, "message": sentence}
-    wire = {"jsonrpc": "2.0", "id": None, "error": error}
-    return JSONResponse(wire, int(HTTPStatus.BAD_REQUEST))
+    wire = {"jsonrpc": "2.0", "id": request_id, "error": error}
+    return JSONResponse(wire, int(status))

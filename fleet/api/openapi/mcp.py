@@ -20,7 +20,8 @@ _ANSWER: Json = {
             "properties": {
                 "code": {
                     "description": "-32002: the session or the turn is busy; ask again after "
-                    "`data.retry_after_s`. -32603: the store of the locks is away.",
+                    "`data.retry_after_s`. -32603: the store of the locks is away. -32800: the "
+                    "client cancelled the call. Others are the tool server's own, with its `data`.",
                     "type": "integer",
                 },
                 "message": {"type": "string"},

@@ -178,12 +178,11 @@ def _dead_letters(agent: str, count: int, reason: str) -> Condition:
 
 
 def _provider_open(name: str, breaker: Mapping[str, Any]) -> Condition:
-    agent, _, provider = name.rpartition("/")
+    stopped = next(iter(breaker.get("agents", ())), "NAME")
     reason = f" after {breaker['reason']}" if breaker.get("reason") else " after its failures"
     return Condition(
         name="provider_open",
-        agent=agent,
-        subject=provider,
-        reason=f"{provider} is not called any more{reason}",
-        remedy=f"`fleet agents resume {agent or 'NAME'}` tries it at once",
+        subject=name,
+        reason=f"{name} is not called any more{reason}",
+        remedy=f"`fleet agents resume {stopped}` tries it at once",
     )

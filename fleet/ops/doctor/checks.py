@@ -216,15 +216,15 @@ def _models(settings: Settings) -> Iterator[Finding]:
     if not agents:
         return
     # By name, because `fleet` never imports `tasks`.
-    obstacle = import_module("tasks.model.preflight").obstacle
+    preflight = import_module("tasks.model.preflight")
     known: dict[tuple[str, str], str | None] = {}
     for name, agent in agents.items():
-        for tier in (agent.model or "", *agent.fallbacks):
-            key = (tier, repr(sorted(agent.params.items())))
+        for tier in preflight.tiers_of(agent.model or "", agent.fallbacks, agent.params):
+            key = (tier.model, repr(sorted(tier.params.items())))
             if key not in known:
-                known[key] = obstacle(tier, agent.params)
+                known[key] = preflight.obstacle(tier.model, tier.params)
             if known[key]:
-                fault = f"{name} cannot call {tier}: {known[key]}"
+                fault = f"{name} cannot call {tier.model}: {known[key]}"
                 yield Finding("warning", fault, "correct the model, its key or its address")
 
 

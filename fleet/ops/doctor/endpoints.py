@@ -51,10 +51,12 @@ def _ends(settings: Settings) -> Iterator[End]:
     for name, agent in settings.agents.items():
         if agent.runner == "http":
             yield from _end(f"agents.{name}.url", agent.url)
-        for model in (agent.model or "", *agent.fallbacks) if agent.runner == "llm" else ():
+        if agent.runner == "llm":
             # By name, because `fleet` never imports `tasks`. It reports an unreachable host itself.
-            place = import_module("tasks.model.preflight").address(model, agent.params)
-            yield from _end(f"agents.{name}: {model}", place, secure_only=True)
+            preflight = import_module("tasks.model.preflight")
+            for tier in preflight.tiers_of(agent.model or "", agent.fallbacks, agent.params):
+                place = preflight.address(tier.model, tier.params)
+                yield from _end(f"agents.{name}: {tier.model}", place, secure_only=True)
     for name, delivery in settings.deliveries.items():
         if delivery.webhook:
             yield from _end(f"deliveries.{name}.webhook", delivery.webhook.get_secret_value())

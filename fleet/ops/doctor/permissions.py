@@ -54,7 +54,8 @@ def _holds_secret(settings: Settings) -> bool:
 
 
 def _agent_holds_secret(agent: AgentConfig) -> bool:
-    names = (*agent.params, *agent.headers, *agent.env)
+    tiers = (name for tier in agent.fallbacks for name in tier.params)
+    names = (*agent.params, *tiers, *agent.headers, *agent.env)
     return agent.secret is not None or any(
         part in name.lower() for name in names for part in _SECRET_NAMES
     )

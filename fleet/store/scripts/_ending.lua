@@ -101,8 +101,9 @@ local function end_attempt(record, fence, elapsed, ending)
   local wait = math.floor(math.max(ceiling * tonumber(ending.jitter), tonumber(ending.retry_after_ms)))
   local young = NOW - tonumber(record.accepted_ms) < tonumber(ending.min_age_ms)
   local in_time = NOW + wait < tonumber(record.deadline_ms)
-  -- To wait for money is no fault of the event's, and uses up none of its attempts.
-  local waits = stage == 'budget'
+  -- To wait for money, or for as long as a model's provider asks, is no fault of the event's, and uses
+  -- up none of its attempts.
+  local waits = stage == 'budget' or stage == 'llm' and tonumber(ending.retry_after_ms) > 0
   local left = failures < tonumber(ending.attempts_max) or young or waits
   local retry = ending.retryable == '1' and in_time and left and not record.cancel
   local failed = plus(timing, {'stage', stage, 'reason', reason, 'will_retry', tostring(retry)})

@@ -3,18 +3,21 @@
 -- ARGV
 --   agent
 --   verb   'pause' | 'resume'
--- Keys     fleet:agent:, fleet:due:, fleet:providers, agent.<agent>
+-- Keys     fleet:agent:, fleet:due:, fleet:providers, fleet:bus, agent.<agent>
 -- Returns  1 when it changed, else 0
 -- Invariants
 --   Idempotent. After a resume there is a wake-up for each runnable dispatch.
---   A resumed agent tries at once what had denied it: its key may be another one now.
+--   A resumed agent tries at once every model that had stopped it, and so does the rest of the fleet.
 
 local agent = ARG.agent
 if ARG.verb == 'pause' then return redis.call('HSETNX', agent_key(agent), 'paused', NOW) end
 local changed = redis.call('HDEL', agent_key(agent), 'paused', 'hold_ms') > 0 and 1 or 0
-for _, name in ipairs(redis.call('HKEYS', 'fleet:providers')) do
-  if string.sub(name, 1, #agent + 1) == agent .. '/' then
-    redis.call('HDEL', 'fleet:providers', name)
+local breakers = redis.call('HGETALL', 'fleet:providers')
+for at = 1, #breakers, 2 do
+  if (cjson.decode(breakers[at + 1]).agents or {})[agent] then
+    redis.call('HDEL', 'fleet:providers', breakers[at])
+    emit('breaker_closed', {'name', breakers[at], 'reason', 'the agent was resumed', 'agent', agent})
+    changed = 1
   end
 end
 notify_for_all(agent, redis.call('ZRANGE', due_key(agent), 0, 999))

@@ -16,7 +16,8 @@
 --   While the agent has work there is a wake-up: dying workers use up more than are pushed.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 --   Totals count each turn once, and of what a turn has cost only what earlier attempts had not.
---   One that its agent's budget stopped waits for it as long as its deadline allows.
+--   One that its agent's budget stopped, or that a model's provider asked to wait, waits as long as its
+--   deadline allows.
 --   A held one has used up no attempt and is the agent's next; the agent claims none before its time.
 --   A session's history is written with the outcome, once, or not at all.
 --   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline

@@ -193,8 +193,10 @@ class Connection:
                 raise TimeoutError from error
             if error.code == mcp_types.CONNECTION_CLOSED:
                 raise await self._lost() from error
-            fault = self._transport.failure or f"answered: {error.message}"
-            raise self._error(fault, code=error.code) from error
+            if fault := self._transport.failure:
+                raise self._error(fault, code=error.code) from error
+            fault = f"answered: {error.message} ({error.code})"
+            raise self._error(fault, code=error.code, answered=True, data=error.data) from error
         except ValidationError as error:
             # The error's own text would repeat the content.
             raise self._error("answered with what the protocol does not allow") from error
@@ -217,10 +219,10 @@ class Connection:
             await asyncio.wait_for(self.ended.wait(), END_TIMEOUT_S)
         return self._error(f"{self._reason or 'ended'} in the middle of it")
 
-    def _error(self, fault: str, *, code: int | None = None) -> ToolServerError:
-        if fault.startswith("tools."):
-            return ToolServerError(fault, code=code)
-        return ToolServerError(f"tools.{self._name}: the server {fault}.", code=code)
+    def _error(self, fault: str, **answer: Any) -> ToolServerError:
+        whole = fault.startswith("tools.")
+        sentence = fault if whole else f"tools.{self._name}: the server {fault}."
+        return ToolServerError(sentence, **answer)
 
 
 async def _finishes(task: asyncio.Task[Any], seconds: float) -> bool:

@@ -4,9 +4,11 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from mcp.client.client import Client
 
@@ -86,8 +88,9 @@ def test_a_set_is_offered_to_who_may_use_it(api: Api, make: Any) -> None:
         assert (refused.refused, "scope tools:" in refused.text) == (True, True)
     failed = call(api.url, "notes__read_wrong", user)
     assert (failed.refused, failed.text) == (True, "the disk is full")
-    wrong = call(api.url, "notes__read_refused", user)
-    assert (wrong.refused, "answered: no such thing" in wrong.text) == (True, True)
+    wrong = with_client(lambda client: error(client, "notes__read_refused"), api.url, user)
+    assert (wrong.code, wrong.data) == (-32042, {"known": ["this", "that"]})
+    assert "tools.notes: the server answered: no such thing" in wrong.message
     died = call(api.url, "notes__write_die", user)
     assert (died.refused, "exit code 3" in died.text) == (True, True)
     assert call(api.url, "notes__read_echo", user, text="b").text == "read_echo: b"
@@ -153,6 +156,41 @@ def test_a_client_that_goes_frees_its_session_at_once(
 
     with_client(leave, api.url, make("admin"), mode=mode, fleet_session="short")
     wait_until(lambda: not locks.held_by(store, locks.session("short")), 5)
+
+
+def test_a_call_that_is_cancelled_over_another_request_ends_at_once(
+    api: Api, store: Store, make: Any, began: Any
+) -> None:
+    """The connection of the call stays open, and its locks are free."""
+    token = make("admin")
+    headers = {
+        "authorization": f"Bearer {token}",
+        "accept": "application/json, text/event-stream",
+        "fleet-session": "kept open",
+    }
+
+    def post(method: str, params: Any, **more: Any) -> httpx.Response:
+        message = {"jsonrpc": "2.0", "method": method, "params": params, **more}
+        return httpx.post(f"{api.url}/mcp", json=message, headers=headers, timeout=30)
+
+    def cancel(request_id: Any) -> None:
+        params = {"requestId": request_id, "reason": "enough"}
+        assert post("notifications/cancelled", params).status_code == 202
+
+    with ThreadPoolExecutor(2) as pool:
+        params = {"name": "notes__write_gate", "arguments": {"text": "never-cancelled"}}
+        calling = pool.submit(post, "tools/call", params, id=7)
+        began("never-cancelled")
+        assert locks.held_by(store, locks.session("kept open"))
+        cancel(8)
+        headers["fleet-session"] = "another"
+        cancel(7)
+        assert locks.held_by(store, locks.session("kept open"))
+        headers["fleet-session"] = "kept open"
+        cancel(7)
+        answered = calling.result(30).json()
+    assert (answered["id"], answered["error"]["code"]) == (7, -32800)
+    wait_until(lambda: not locks.held_by(store, locks.session("kept open")), 5)
 
 
 def test_a_lock_that_was_lost_is_told(
