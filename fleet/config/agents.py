@@ -156,6 +156,11 @@ class AgentConfig(ConfigTable):
         default=False, description="Publish the text of a turn while it is being written."
     )
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that a turn may call, in order; none where the runner is not `llm`."""
+        return (self.model or "", *self.fallbacks) if self.runner == "llm" else ()
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         has_all, fault = _NEEDS.get(self.runner, (bool, ""))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tasks.limits import CallTimeout, call_limit
 from tasks.model.errors import CallFailure, classify, failure_of, provider_of
-from tasks.model.litellm import load
+from tasks.model.litellm import adapter, load
 from tasks.model.reply import Attempt, AttemptVerdict, Gate, Message, ModelError, Reply
 
 __all__ = [
@@ -184,19 +184,21 @@ def _provider_key(call: Mapping[str, Any]) -> str:
 
 
 def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
-    """LiteLLM's response, or the failure."""
-    response = _guarded(call, call["timeout"] + CALL_MARGIN_S, lambda: load().completion(**call))
+    """The response, or the failure."""
+    model = adapter(call["model"])
+    response = _guarded(call, call["timeout"] + CALL_MARGIN_S, lambda: model.completion(**call))
     if isinstance(response, CallFailure):
         return response
     return _validated(call, response)
 
 
 def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | CallFailure:
-    """LiteLLM's response from a stream, whose pieces of text go to `on_token` as they come."""
+    """The response from a stream, whose pieces of text go to `on_token` as they come."""
     ends_at = time.monotonic() + call["timeout"] + CALL_MARGIN_S
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
+    model = adapter(call["model"])
     stream = _guarded(
-        call, ends_at - time.monotonic(), lambda: load().completion(**call, **streaming)
+        call, ends_at - time.monotonic(), lambda: model.completion(**call, **streaming)
     )
     if isinstance(stream, CallFailure):
         return stream
@@ -206,7 +208,7 @@ def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any |
         _hang_up(stream)
     if isinstance(chunks, CallFailure):
         return chunks
-    response = load().stream_chunk_builder(chunks, messages=call["messages"])
+    response = model.stream_chunk_builder(chunks, messages=call["messages"])
     return _validated(call, response)
 
 
@@ -313,6 +315,6 @@ def _encodable(text: str) -> str:
 
 def _usd(response: Any, model: str) -> float | None:
     try:
-        return float(load().completion_cost(completion_response=response, model=model))
+        return float(adapter(model).completion_cost(completion_response=response, model=model))
     except Exception:  # noqa: BLE001 - an unknown price, in whatever class, must not fail a paid call
         return None

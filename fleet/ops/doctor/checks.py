@@ -219,7 +219,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
     obstacle = import_module("tasks.model.preflight").obstacle
     known: dict[tuple[str, str], str | None] = {}
     for name, agent in agents.items():
-        for tier in (agent.model or "", *agent.fallbacks):
+        for tier in agent.models:
             key = (tier, repr(sorted(agent.params.items())))
             if key not in known:
                 known[key] = obstacle(tier, agent.params)

@@ -51,7 +51,7 @@ def _ends(settings: Settings) -> Iterator[End]:
     for name, agent in settings.agents.items():
         if agent.runner == "http":
             yield from _end(f"agents.{name}.url", agent.url)
-        for model in (agent.model or "", *agent.fallbacks) if agent.runner == "llm" else ():
+        for model in agent.models:
             # By name, because `fleet` never imports `tasks`. It reports an unreachable host itself.
             place = import_module("tasks.model.preflight").address(model, agent.params)
             yield from _end(f"agents.{name}: {model}", place, secure_only=True)
