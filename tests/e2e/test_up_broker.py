@@ -45,7 +45,10 @@ def test_flower_shows_how_much_waits(tmp_path: Path) -> None:
             here.send(text, "--to", "one")
 
         def shows() -> bool:
-            page = httpx.get(f"{found[1]}/broker", timeout=10).text
+            try:
+                page = httpx.get(f"{found[1]}/broker", timeout=10).text
+            except httpx.TransportError:  # Flower starts when the fleet is up
+                return False
             return bool(re.search(r">agent\.one</td>\s*<td[^>]*>[1-9]", page))
 
         wait_until(shows, 40)
