@@ -10,8 +10,6 @@ from functools import cache
 from ssl import SSLContext
 from urllib.parse import urlsplit
 
-import httpx
-
 from fleet.config.deliveries import DeliveryConfig
 from fleet.delivery.claims import AttemptResult
 from fleet.formats import retry_after
@@ -76,6 +74,8 @@ def result_of(status: int, headers: Mapping[str, str]) -> AttemptResult:
 
 @cache
 def _trusted() -> SSLContext:
+    import httpx  # slow to load, and many fleets deliver nothing
+
     return httpx.create_ssl_context()
 
 

@@ -298,6 +298,9 @@ def _preload(agents: Sequence[str]) -> None:
     # points of every package installed.
     platform.platform()
     _ = app.backend
+    # Makes the parser of C with which each pool's child sets this signal.
+    with suppress(OSError):
+        importlib.import_module("billiard.util").get_pdeathsig()
     settings = load()
     # Seconds of imports, which only agents with a model need.
     preload = importlib.import_module("tasks.execution.preload").preload
