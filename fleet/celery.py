@@ -117,7 +117,9 @@ def _worker(settings: Settings) -> dict[str, Any]:
 
 def _periodic(task: str, period_s: float) -> dict[str, Any]:
     # A tick not consumed within two periods is stale; the next one does its work.
-    return {"task": task, "schedule": period_s, "options": {"expires": 2 * period_s}}
+    # Beat does not import the tasks, so their own `ignore_result` is unknown to it.
+    options = {"expires": 2 * period_s, "ignore_result": True}
+    return {"task": task, "schedule": period_s, "options": options}
 
 
 try:

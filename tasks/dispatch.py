@@ -10,6 +10,7 @@ from celery import Task, current_task, shared_task
 from celery.exceptions import Ignore, Reject
 
 from fleet import runtime
+from fleet.config.agents import AgentConfig
 from fleet.errors import BrokerUnavailable, Fenced
 from fleet.ledger import Claim, State
 from fleet.store.wakeup import DISPATCH_TASK
@@ -27,9 +28,9 @@ class DispatchTask(Task[Any, Any]):
     Request = "fleet.worker.celery_requests:DispatchRequest"
 
     @staticmethod
-    def preload() -> None:
-        """Import LiteLLM in the worker's parent, for all the children that it forks."""
-        preload.preload()
+    def preload(agent: AgentConfig) -> None:
+        """Import what a turn needs in the worker's parent, for all the children that it forks."""
+        preload.preload([agent])
 
 
 @shared_task(base=DispatchTask, name=DISPATCH_TASK)

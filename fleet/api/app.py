@@ -28,7 +28,7 @@ from fleet.api.routes.event_status import EventStatus
 from fleet.api.routes.events import EventsRoute
 from fleet.api.routes.status import Status
 from fleet.config.listen_address import others_can_reach
-from fleet.ops.alerts import Alerter
+from fleet.ops.alerts.watch import Alerter
 from fleet.runtime import Runtime
 
 #: Threads for reads of the ledger, which mostly wait for the store, and the reads that may wait.

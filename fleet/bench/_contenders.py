@@ -87,7 +87,7 @@ class Processes:
 
 
 class Fleet:
-    """A `fleet host`; its agents run `turn` of `_turns`, or the echo model for `llm`."""
+    """A `fleet host`; its agents run `turn` of `_turns`, or for `llm` have a model to call."""
 
     name = "fleet"
 
@@ -195,5 +195,5 @@ def _toml(where: Lab, agents: Iterable[str], turn: str) -> str:
     head = f'[fleet]\nbroker_url = "{where.endpoint.url}"\ndata_dir = "{where.folder}"\n'
     one = f'runner = "python"\npython = "fleet.bench._turns:{turn}"\n'
     if turn == "llm":
-        one = 'runner = "llm"\nmodel = "echo/brief"\n'
+        one = 'runner = "llm"\nmodel = "openai/never-called"\n'
     return head + "".join(f"[agents.{agent}]\n{one}max_pending = 10000000\n" for agent in agents)

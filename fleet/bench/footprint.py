@@ -11,7 +11,6 @@ without LiteLLM, and Celery workers with it. A hundred of the latter need 22 GiB
 agents use `--also python`, or `--also none`.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from fleet.bench._harness import (
     report,
     rounded,
 )
-from fleet.bench._proc import family, stat
+from fleet.bench._proc import cpu_s, family
 from fleet.errors import ConfigError, FleetError
 
 OPTIONS: dict[str, Option] = {
@@ -111,9 +110,9 @@ def _round(kind: _Kind, seconds: float) -> Figures:
         ready_s = time.monotonic() - started
         time.sleep(SETTLE_S)
         roots = {process.pid for process in side.processes.running.values()}
-        before, at = _cpu_s(family(roots)), time.monotonic()
+        before, at = cpu_s(family(roots)), time.monotonic()
         time.sleep(seconds)
-        used_s = _cpu_s(family(roots)) - before
+        used_s = cpu_s(family(roots)) - before
         cpu_pct = 100 * used_s / (time.monotonic() - at)
         pss_mib = sum(map(_pss_mib, family(roots)))
     finally:
@@ -124,12 +123,6 @@ def _round(kind: _Kind, seconds: float) -> Figures:
         "agents": len(side.agents),
         "idle_cpu_pct": rounded(cpu_pct),
     }
-
-
-def _cpu_s(pids: set[int]) -> float:
-    """User and system time so far, with that of ended children."""
-    ticks = sum(sum(map(int, fields[11:15])) for pid in pids if (fields := stat(pid)))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _pss_mib(pid: int) -> float:

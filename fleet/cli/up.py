@@ -20,6 +20,7 @@ def up() -> int:
 
     Broker (embedded when none is configured), agent workers, intake, beat, API and Flower. Ctrl-C
     lets running turns end, up to fleet.drain_s, and stops everything; a second one does so at once.
+    The fleet is up when every agent consumes and the API is ready; Flower answers a second later.
     """
     guard_output()
     settings = load()
@@ -34,6 +35,8 @@ def up() -> int:
         if wants:
             print_json_line(parts)
         else:
+            if addresses.flower:
+                parts["flower"] = f"{addresses.flower} (starting)"
             shown = "  ".join(f"{name} {value}" for name, value in parts.items() if value)
             print(f"fleet is up: {shown}  (Ctrl-C stops it)", flush=True)
         await asyncio.Event().wait()

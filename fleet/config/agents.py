@@ -173,6 +173,13 @@ class AgentConfig(ConfigTable):
         default=False, description="Publish the text of a turn while it is being written."
     )
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that a turn may call, in order; none where the runner is not `llm`."""
+        if self.runner != "llm":
+            return ()
+        return (self.model or "", *(tier.model for tier in self.fallbacks))
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         has_all, fault = _NEEDS.get(self.runner, (bool, ""))

@@ -12,8 +12,6 @@ from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from fleet.config.deliveries import DeliveryConfig
 from fleet.delivery.claims import AttemptResult
 from fleet.formats import retry_after
@@ -83,6 +81,8 @@ def result_of(status: int, headers: Mapping[str, str]) -> AttemptResult:
 
 @cache
 def _trusted() -> SSLContext:
+    import httpx  # slow to load, and many fleets deliver nothing
+
     return httpx.create_ssl_context()
 
 

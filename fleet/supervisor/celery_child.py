@@ -7,12 +7,11 @@ from typing import Any, NoReturn
 
 from fleet.system.lifeline import watch_lifeline
 
-#: Command -> where it is, and the task modules that it needs: None for all. Beat knows the tasks
-#: that it sends, Flower shows names.
-_COMMANDS: dict[str, tuple[str, Sequence[str] | None]] = {
-    "worker": ("celery.bin.worker:worker", None),
-    "beat": ("celery.bin.beat:beat", ("tasks.maintenance",)),
-    "flower": ("flower.command:flower", ()),
+#: Command -> where it is.
+_COMMANDS = {
+    "worker": "celery.bin.worker:worker",
+    "beat": "celery.bin.beat:beat",
+    "flower": "flower.command:flower",
 }
 
 
@@ -33,10 +32,9 @@ def run_celery(app: Any, arguments: Sequence[str]) -> NoReturn:
     from celery.bin.base import CeleryCommand, CLIContext
 
     name, *options = arguments
-    place, tasks = _COMMANDS[name]
-    module, _, attribute = place.partition(":")
-    if tasks is not None:
-        app.conf.imports = tasks
+    module, _, attribute = _COMMANDS[name].partition(":")
+    if name != "worker":
+        app.conf.imports = ()  # beat sends tasks by name, Flower shows names
     celery = CeleryCommand("celery")
     parent = celery.context_class(
         celery,

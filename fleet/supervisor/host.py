@@ -298,10 +298,14 @@ def _preload(agents: Sequence[str]) -> None:
     # points of every package installed.
     platform.platform()
     _ = app.backend
+    # Makes the parser of C with which each pool's child sets this signal.
+    with suppress(OSError):
+        importlib.import_module("billiard.util").get_pdeathsig()
+    settings = load()
     # Seconds of imports, which only agents with a model need.
-    if any(load().agents[name].runner == "llm" for name in agents):
-        importlib.import_module("tasks.execution.preload").preload()
-    if any(load().uses_tool_servers(name) for name in agents):
+    preload = importlib.import_module("tasks.execution.preload").preload
+    preload([settings.agents[name] for name in agents])
+    if any(settings.uses_tool_servers(name) for name in agents):
         importlib.import_module("fleet.tools.mcp.server")
     if threading.active_count() > 1:
         raise FleetError(f"A host must fork from one thread; running are {threading.enumerate()}.")

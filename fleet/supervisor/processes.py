@@ -21,6 +21,8 @@ WORKER_READY_S = 120.0
 READY_S = 60.0
 #: Beyond drain_s: a worker closes its connections, a host waits for its workers.
 STOP_MARGIN_S = 10.0
+#: It has nothing to save, and the others stop after it.
+VIEWER_STOP_S = 2.0
 LOOPBACK = "127.0.0.1"
 
 Ready = Callable[[], Awaitable[bool]]
@@ -58,7 +60,11 @@ class Addresses:
 
 
 def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> list[ProcessSpec]:
-    """Everything except the broker. One stage, because no process needs another to start."""
+    """Everything except the broker.
+
+    No process needs another to start. Flower comes last all the same, because events do not need
+    it: the fleet is ready before it answers.
+    """
     specs = [*_workers(settings, store), *_shared(settings, store, addresses)]
     if settings.upstream.ws or settings.upstream.poll:
         specs.append(ProcessSpec("upstream", _fleet("upstream"), 1))
@@ -71,8 +77,7 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
             "--read-only=True",
             "--logging=error",
         )
-        ready = _answers(LOOPBACK, addresses.flower_port, "/healthcheck")
-        specs.append(ProcessSpec("flower", _celery(*argv), 1, ready=ready, ready_timeout_s=READY_S))
+        specs.append(ProcessSpec("flower", _celery(*argv), 2, stop_grace_s=VIEWER_STOP_S))
     return specs
 
 

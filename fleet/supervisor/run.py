@@ -23,7 +23,8 @@ from fleet.supervisor.processes import Addresses, fleet_processes
 from fleet.supervisor.supervise import Supervisor
 from fleet.system.data_dir_lock import lock_data_dir, unusable
 
-#: Called once, when every process is ready; an error in it stops the fleet and leaves `run_fleet`.
+#: Called once, when every process that events need is ready; an error in it stops the fleet and
+#: leaves `run_fleet`.
 OnReady = Callable[[Addresses], Coroutine[Any, Any, None]]
 Report = Callable[[str], None]
 

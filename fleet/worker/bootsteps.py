@@ -72,9 +72,8 @@ class StartChecks(bootsteps.Step):
         # queues keep all of kombu's, or an event sent with a priority would wait for ever.
         parent.app.conf.broker_transport_options["priority_steps"] = [0]
         settings = runtime.current().settings
-        if settings.agents[agent].runner == "llm":
-            # Before the fork: a soft limit in mid-import would leave a half-imported module.
-            parent.app.tasks[DISPATCH_TASK].preload()
+        # Before the fork: a soft limit in mid-import would leave a half-imported module.
+        parent.app.tasks[DISPATCH_TASK].preload(settings.agents[agent])
         if settings.uses_tool_servers(agent):
             import_module("fleet.tools.mcp.server")
         # A child whose collector walks these objects would copy their pages.

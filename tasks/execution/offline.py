@@ -34,6 +34,7 @@ from fleet.system.output_guard import guard_output
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from tasks.execution import turns
+from tasks.execution.preload import preload
 from tasks.tools import abandoned
 
 logger = logging.getLogger(__name__)
@@ -146,11 +147,8 @@ def main() -> int:
     if lock is None:
         logger.warning("another process runs the events of this spool")
         return 0
-    if any(agent.runner == "llm" for agent in opened.settings.agents.values()):
-        # Before the forks: seconds of imports, on pages that the children share.
-        from tasks.execution.preload import preload
-
-        preload()
+    # Before the forks: seconds of imports, on pages that the children share.
+    preload(opened.settings.agents.values())
     OfflineRunner(opened).run()
     return 0
 

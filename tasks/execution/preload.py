@@ -7,8 +7,10 @@ a call: LiteLLM starts threads with the first one, and a fork with threads may i
 
 import importlib
 import logging
+from collections.abc import Iterable
 
-from tasks.model import completion
+from fleet.config.agents import AgentConfig
+from tasks.model import completion, echo
 
 _log = logging.getLogger(__name__)
 
@@ -32,11 +34,13 @@ _FIRST_CALL = (
 )
 
 
-def preload() -> None:
-    """Import LiteLLM, the echo provider and a first call's modules; starts no thread.
+def preload(agents: Iterable[AgentConfig]) -> None:
+    """Import LiteLLM and a first call's modules, if a model of `agents` needs them.
 
-    Opens no connection.
+    Starts no thread and opens no connection.
     """
+    if all(echo.serves(model) for agent in agents for model in agent.models):
+        return
     completion.load()
     for name in _FIRST_CALL:
         try:

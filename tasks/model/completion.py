@@ -17,7 +17,7 @@ from typing import Any, Literal
 from fleet.config.agents import ModelTier
 from tasks.limits import CallTimeout, call_limit
 from tasks.model.errors import CallFailure, classify, failure_of
-from tasks.model.litellm import load
+from tasks.model.litellm import adapter, load
 from tasks.model.reply import Attempt, AttemptVerdict, Gate, Message, ModelError, Reply
 from tasks.model.tiers import Tier, tiers_of
 
@@ -185,19 +185,21 @@ def _report(gate: Gate, tier: Tier, answer: Any | CallFailure) -> float:
 
 
 def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
-    """LiteLLM's response, or the failure."""
-    response = _guarded(call, call["timeout"] + CALL_MARGIN_S, lambda: load().completion(**call))
+    """The response, or the failure."""
+    model = adapter(call["model"])
+    response = _guarded(call, call["timeout"] + CALL_MARGIN_S, lambda: model.completion(**call))
     if isinstance(response, CallFailure):
         return response
     return _validated(call, response)
 
 
 def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any | CallFailure:
-    """LiteLLM's response from a stream, whose pieces of text go to `on_token` as they come."""
+    """The response from a stream, whose pieces of text go to `on_token` as they come."""
     ends_at = time.monotonic() + call["timeout"] + CALL_MARGIN_S
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
+    model = adapter(call["model"])
     stream = _guarded(
-        call, ends_at - time.monotonic(), lambda: load().completion(**call, **streaming)
+        call, ends_at - time.monotonic(), lambda: model.completion(**call, **streaming)
     )
     if isinstance(stream, CallFailure):
         return stream
@@ -207,7 +209,7 @@ def _streamed(call: Mapping[str, Any], on_token: Callable[[str], None]) -> Any |
         _hang_up(stream)
     if isinstance(chunks, CallFailure):
         return chunks
-    response = load().stream_chunk_builder(chunks, messages=call["messages"])
+    response = model.stream_chunk_builder(chunks, messages=call["messages"])
     return _validated(call, response)
 
 
@@ -319,7 +321,7 @@ def _encodable(text: str) -> str:
 
 def _usd(response: Any, model: str) -> float | None:
     try:
-        usd = float(load().completion_cost(completion_response=response, model=model))
+        usd = float(adapter(model).completion_cost(completion_response=response, model=model))
     except Exception:  # noqa: BLE001 - an unknown price, in whatever class, must not fail a paid call
         return None
     return usd if math.isfinite(usd) else None

@@ -1,22 +1,19 @@
-"""A model without key and network, on LiteLLM's own code path.
+"""A model without key, network and LiteLLM, for trials and demonstrations.
 
 `echo/brief`            answers at once, repeating the last user message
 `echo/slow-<seconds>`   the same after a wait; streamed, a word at a time
 `echo/hang`             blocks and ignores its timeout, as a stuck library would
 
-Tokens are words. Only `tasks.model.litellm.load` imports this module, because the environment that
-keeps LiteLLM off the network must be set before LiteLLM is imported.
+Tokens are words. The functions are those of LiteLLM that `tasks.model.completion` calls.
 """
 
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
-from litellm.exceptions import NotFoundError, Timeout
-from litellm.llms.custom_llm import CustomLLM
-from litellm.types.llms.openai import ChatCompletionUsageBlock
-from litellm.types.utils import GenericStreamingChunk, ModelResponse, Usage
+from tasks.model.reply import AttemptVerdict
 
 PROVIDER = "echo"
 
@@ -29,31 +26,75 @@ WAIT_S_MAX = 3600.0
 Messages = Sequence[Mapping[str, Any]]
 
 
-class Echo(CustomLLM):
-    """LiteLLM's provider `echo`: the same messages get the same answer.
+class EchoError(Exception):
+    """An echo that fails, with its verdict on the next call."""
 
-    Raises LiteLLM's `NotFoundError` for a model not listed above, and `Timeout` when a hang
-    reaches `WAIT_S_MAX`.
-    """
+    verdict = AttemptVerdict.RETRY
 
-    def completion(self, *_: Any, **call: Any) -> ModelResponse:
-        """Answer in one piece."""
-        _wait(call["model"])
-        text = _answer(call["messages"])
-        response: ModelResponse = call["model_response"]
-        response.choices[0].finish_reason = "stop"
-        response.choices[0].message.content = text
-        response.usage = Usage(**_usage(call["messages"], text))  # type: ignore[attr-defined]
-        return response
 
-    def streaming(self, *_: Any, **call: Any) -> Iterator[GenericStreamingChunk]:
-        """Answer word by word, spread over the wait; joined, the words are the whole answer."""
-        text = _answer(call["messages"])
+class NotFoundError(EchoError):
+    """A model that is not listed above."""
+
+    verdict = AttemptVerdict.NEXT_TIER
+
+
+class Timeout(EchoError):
+    """A hang that has reached `WAIT_S_MAX`."""
+
+
+class EchoStream:
+    """An answer word by word, spread over the wait; joined, the words are the whole answer."""
+
+    def __init__(self, model: str, messages: Messages) -> None:
+        self.received_finish_reason: str | None = None
+        self._chunks = self._spoken(model, _answer(messages))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._chunks
+
+    def __next__(self) -> Any:
+        return next(self._chunks)
+
+    def _spoken(self, model: str, text: str) -> Iterator[Any]:
         words = re.findall(r"\S+\s*", text)
         for word in words:
-            _wait(call["model"], share=1 / len(words))
-            yield _chunk(word)
-        yield _chunk("", usage=_usage(call["messages"], text))
+            _wait(model, share=1 / len(words))
+            yield SimpleNamespace(choices=[SimpleNamespace(delta=SimpleNamespace(content=word))])
+        self.received_finish_reason = "stop"
+
+
+def serves(model: str) -> bool:
+    """True for a model of this module, existing or not."""
+    return model.startswith(f"{PROVIDER}/")
+
+
+def completion(*, model: str, messages: Messages, stream: bool = False, **_: Any) -> Any:
+    """The response to `messages`, or a stream of it. Raises EchoError."""
+    name = model.removeprefix(f"{PROVIDER}/")
+    if stream:
+        return EchoStream(name, messages)
+    _wait(name)
+    return _response(messages, _answer(messages))
+
+
+def stream_chunk_builder(chunks: Sequence[Any], messages: Messages) -> Any:
+    """The response that all pieces of a stream make."""
+    return _response(messages, "".join(chunk.choices[0].delta.content for chunk in chunks))
+
+
+def completion_cost(**_: Any) -> float:
+    """Raises LookupError: an echo has no price."""
+    raise LookupError
+
+
+def _response(messages: Messages, text: str) -> Any:
+    message = SimpleNamespace(model_dump=lambda **_: {"role": "assistant", "content": text})
+    usage = SimpleNamespace(
+        prompt_tokens=sum(len(_text(message).split()) for message in messages),
+        completion_tokens=len(text.split()),
+    )
+    choice = SimpleNamespace(message=message, finish_reason="stop")
+    return SimpleNamespace(choices=[choice], usage=usage)
 
 
 def _wait(model: str, share: float = 1.0) -> None:
@@ -64,10 +105,10 @@ def _wait(model: str, share: float = 1.0) -> None:
         ends_at = time.monotonic() + WAIT_S_MAX
         while time.monotonic() < ends_at:
             time.sleep(0.5)
-        raise Timeout("the hang is over", model=model, llm_provider=PROVIDER)
+        raise Timeout
     seconds = re.fullmatch(r"slow-(\d{1,4}(?:\.\d+)?)", model)
     if seconds is None:
-        raise NotFoundError("no such echo model", model=model, llm_provider=PROVIDER)
+        raise NotFoundError
     time.sleep(share * min(float(seconds[1]), WAIT_S_MAX))
 
 
@@ -83,22 +124,3 @@ def _text(message: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     return " ".join(str(part["text"]) for part in content if "text" in part)
-
-
-def _usage(messages: Messages, answer: str) -> ChatCompletionUsageBlock:
-    words_in = sum(len(_text(message).split()) for message in messages)
-    words_out = len(answer.split())
-    return ChatCompletionUsageBlock(
-        prompt_tokens=words_in, completion_tokens=words_out, total_tokens=words_in + words_out
-    )
-
-
-def _chunk(text: str, usage: ChatCompletionUsageBlock | None = None) -> GenericStreamingChunk:
-    return GenericStreamingChunk(
-        text=text,
-        is_finished=usage is not None,
-        finish_reason="stop" if usage else "",
-        usage=usage,
-        index=0,
-        tool_use=None,
-    )

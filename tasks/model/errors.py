@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.formats import retry_after
+from tasks.model import echo
 from tasks.model.litellm import load
 from tasks.model.reply import AttemptVerdict
 
@@ -71,8 +72,11 @@ def classify(exc: Exception) -> AttemptVerdict:
 
 
 def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
-    """The failure that `exc`, raised by LiteLLM for `call`, means."""
-    kind, verdict, model = type(exc).__name__, classify(exc), call["model"]
+    """The failure that `exc`, raised by a call, means."""
+    kind, model = type(exc).__name__, call["model"]
+    if isinstance(exc, echo.EchoError):
+        return CallFailure(kind, exc.verdict, f"{model}: {kind}")
+    verdict = classify(exc)
     if headers := _headers(exc):
         status = _status(exc)
         sentence = f"{model}: {kind} (HTTP {status})"
@@ -94,6 +98,8 @@ def _asked_s(headers: Mapping[str, str]) -> float | None:
 
 def provider_of(model: str) -> str | None:
     """LiteLLM's name of a model's provider, or None."""
+    if echo.serves(model):
+        return echo.PROVIDER
     litellm = load()
     try:
         return str(litellm.get_llm_provider(model)[1])

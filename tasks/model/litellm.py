@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from tasks.model import echo
+
 
 @contextmanager
 def _models_built_when_used() -> Iterator[None]:
@@ -26,9 +28,14 @@ def _models_built_when_used() -> Iterator[None]:
         del BaseModel.model_config["defer_build"]
 
 
+def adapter(model: str) -> ModuleType:
+    """LiteLLM, or for `echo/...` its stand-in, which needs no import."""
+    return echo if echo.serves(model) else load()
+
+
 @functools.cache
 def load() -> ModuleType:
-    """LiteLLM, imported once, silenced, without a look-up on the network, and with `echo/...`.
+    """LiteLLM, imported once, silenced, and without a look-up on the network.
 
     Takes seconds of CPU. Call it before the fork and never inside a time limit: an import cut
     short leaves a half-made module behind for the rest of the process.
@@ -40,14 +47,11 @@ def load() -> ModuleType:
         import litellm
         from litellm.llms.custom_httpx.http_handler import HTTPHandler
 
-        from tasks.model.echo import PROVIDER, Echo
-
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
     # Otherwise each piece of a stream starts an event loop in a thread, for callbacks never set.
     litellm.disable_streaming_logging = True
     litellm.disable_hf_tokenizer_download = True
-    litellm.custom_provider_map = [{"provider": PROVIDER, "custom_handler": Echo()}]
     # One client for all calls: LiteLLM's cache makes a client and a connection for each timeout.
     litellm.client_session = HTTPHandler().client
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.model import completion
+from tasks.model import completion, echo
 from tasks.model.tiers import tiers_of
 
 __all__ = ["address", "obstacle", "tiers_of"]
@@ -21,13 +21,13 @@ _OLLAMA = "http://localhost:11434"
 
 def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
     """A sentence why calls of model `name` with `params` would fail, or None."""
+    if echo.serves(name):
+        return None
     litellm = completion.load()
     try:
-        provider = litellm.get_llm_provider(model=name, **_given(params))[1]
+        litellm.get_llm_provider(model=name, **_given(params))
     except litellm.exceptions.BadRequestError:
         return "LiteLLM knows no provider of that name"
-    if provider == "echo":
-        return None
     if "api_key" not in params:
         wanted = litellm.validate_environment(model=name)["missing_keys"]
         # An address has a default; a key has none.
@@ -47,6 +47,8 @@ def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
 
 def address(name: str, params: Mapping[str, Any]) -> str | None:
     """The URL of calls of model `name`; None where only LiteLLM knows it."""
+    if echo.serves(name):
+        return None
     litellm = completion.load()
     try:
         _, provider, _, base = litellm.get_llm_provider(model=name, **_given(params))

@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from fleet.broker.binary import find_server
-from tests.e2e.running import HEAD, Place, place
+from tests.e2e.running import HEAD, UP_S, Place, place
 from tests.fixtures.containers import free_port
 from tests.fixtures.processes import wait_until
 
@@ -59,6 +59,14 @@ def _code(tmp_path: Path) -> None:
 def here(tmp_path: Path) -> Iterator[Place]:
     with place(tmp_path, HEAD + AGENTS) as found:
         yield found
+
+
+def _is_ok(url: str) -> bool:
+    """True when a GET is answered with 200."""
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def names(here: Place) -> set[str]:
@@ -144,13 +152,15 @@ def test_it_says_where_everything_answers_and_is_the_only_one(tmp_path: Path) ->
     config = AGENTS + "[api]\nport = 0\n[flower]\nport = 0\n"
     with place(tmp_path, config) as here:
         here.up()
-        line = re.search(r"fleet is up: broker (\S+)  api (\S+)  flower (\S+)", here.said)
+        line = re.search(
+            r"fleet is up: broker (\S+)  api (\S+)  flower (\S+) \(starting\)", here.said
+        )
         assert line
         assert (
             line[1] == f"redis+socket://***@{here.folder}/.fleet/broker/server.sock?virtual_host=0"
         )
-        for url in (f"{line[2]}/readyz", f"{line[3]}/healthcheck"):
-            assert httpx.get(url, timeout=10).status_code == 200
+        assert _is_ok(f"{line[2]}/readyz")
+        wait_until(lambda: _is_ok(f"{line[3]}/healthcheck"), UP_S)
         assert names(here) >= {"fleet worker", "fleet beat", "fleet flower", "fleet api"}
         second = here.fleet("up")
         assert second.code == 1

@@ -45,7 +45,10 @@ def test_flower_shows_how_much_waits(tmp_path: Path) -> None:
             here.send(text, "--to", "one")
 
         def shows() -> bool:
-            page = httpx.get(f"{found[1]}/broker", timeout=10).text
+            try:
+                page = httpx.get(f"{found[1]}/broker", timeout=10).text
+            except httpx.TransportError:  # Flower starts when the fleet is up
+                return False
             return bool(re.search(r">agent\.one</td>\s*<td[^>]*>[1-9]", page))
 
         wait_until(shows, 40)
@@ -56,7 +59,9 @@ def test_flower_shows_how_much_waits(tmp_path: Path) -> None:
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Place]:
     """A plain Celery worker, started beside `fleet broker` and alive after that has ended."""
-    with place(tmp_path, HEAD + AGENT) as here:
+    # Longer than the fleet takes to start again on a busy machine: without its lease a worker ends.
+    patient = HEAD.replace("[fleet]", "[fleet]\nlease_ttl_s = 60")
+    with place(tmp_path, patient + AGENT) as here:
         with here.popen("broker") as broker:
             assert broker.stderr is not None
             broker.stderr.readline()

@@ -14,9 +14,10 @@ import pytest
 
 from fleet.config.settings import Settings
 from fleet.ledger import bus, operations
-from fleet.ops.alerts import Alerter, sender, watch
+from fleet.ops.alerts import sender, watch
 from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.sender import AlertSender
+from fleet.ops.alerts.watch import Alerter
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.store.calls import AlertCall

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet.bench import dispatch, footprint, intake, recovery, route
+from fleet.bench import dispatch, footprint, intake, recovery, route, startup
 from fleet.bench._harness import parse_options, percentile, ratio
 from fleet.errors import ConfigError
 from tests.fixtures.processes import no_leftovers
@@ -22,6 +22,7 @@ FIGURES = {
     "footprint": {"pss_mib_per_agent", "ready_s", "agents", "idle_cpu_pct"},
     "recovery": {"child", "worker", "host", "broker"},
     "route": {"decisions_per_s"},
+    "startup": {"ready_s", "cpu_s"},
     "locks": {"session_us", "rw_us", "contended_us", "max_wait_ratio"},
 }
 #: Of `endurance`: what must be 0, whatever the machine.
@@ -34,6 +35,7 @@ TINY = {
     "footprint": ["--agents", "1", "--rounds", "1", "--seconds", "1", "--also", "none"],
     "route": ["--agents", "2", "--rounds", "1", "--rules", "10", "--seconds", "0.01"],
     "recovery": ["--agents", "1", "--kills", "1"],
+    "startup": ["--rounds", "1"],
     "locks": [
         "--rounds",
         "1",
@@ -76,7 +78,7 @@ def check(printed: dict[str, Any], name: str) -> None:
     assert set(printed["baseline"]) == FIGURES[name] | {"of"}
 
 
-@pytest.mark.parametrize("name", ["dispatch", "intake", "route", "locks"])
+@pytest.mark.parametrize("name", ["dispatch", "intake", "route", "locks", "startup"])
 @pytest.mark.timeout(180)
 def test_speed(name: str, tmp_path: Path, no_leftovers: str) -> None:
     printed = bench(name, tmp_path)
@@ -127,6 +129,12 @@ def test_each_names_its_options(module: Any) -> None:
         module.run(sed=3)
     with pytest.raises(ConfigError, match="above zero"):
         module.run(agents="0")
+
+
+def test_startup_needs_an_installed_checkout(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("FLEET_DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(ConfigError, match=r"--against: .*fleet does not exist; run `make venv`"):
+        startup.run(against=str(tmp_path))
 
 
 def test_every_benchmark_is_tested(tmp_path: Path) -> None:

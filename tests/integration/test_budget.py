@@ -9,8 +9,8 @@ import pytest
 
 from fleet.config.agents import BudgetConfig
 from fleet.ledger import Cost, views
-from fleet.ops.alerts import Alerter
 from fleet.ops.alerts.conditions import current
+from fleet.ops.alerts.watch import Alerter
 from fleet.store import Store, keys
 from fleet.turn.budget import current_budget, used_up
 from tests.fakes.provider import Provider

@@ -1,4 +1,4 @@
-"""The echo model: LiteLLM's own path, no key, no network, and a hang worth a time limit."""
+"""The echo model: no LiteLLM, no key, no network, and a hang worth a time limit."""
 
 import signal
 import time
@@ -8,9 +8,6 @@ from typing import Any
 import pytest
 
 from tasks.model import completion
-from tests.fixtures.marks import LITELLM_WARNINGS
-
-pytestmark = LITELLM_WARNINGS
 
 
 class Stop(BaseException):
@@ -32,7 +29,6 @@ def soft_limit() -> Iterator[None]:
 def ask(
     name: str, *messages: dict[str, Any], on_token: Callable[[str], None] | None = None
 ) -> completion.Reply:
-    completion.load()
     return completion.complete(
         model=name,
         messages=messages,
@@ -97,7 +93,6 @@ def test_other_names_are_not_found(name: str) -> None:
 def test_a_hang_ignores_its_timeout_but_not_a_signal(
     on_token: Callable[[str], None] | None, request: pytest.FixtureRequest
 ) -> None:
-    completion.load()
     request.getfixturevalue("soft_limit")
     started = time.monotonic()
     with pytest.raises(Stop):

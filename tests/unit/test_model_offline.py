@@ -25,10 +25,22 @@ socket.getaddrinfo = recorded("getaddrinfo", socket.getaddrinfo)
 socket.socket.connect = recorded("connect", socket.socket.connect)
 
 sys.path.insert(0, sys.argv[1])
+from fleet.config.agents import AgentConfig
 from tasks.execution import preload
 from tasks.model import completion
-told = {"litellm_by_import": "litellm" in sys.modules}
-preload.preload()
+ask = dict(
+    messages=[{"role": "user", "content": "hi"}], timeout_s=5, deadline=time.monotonic() + 300
+)
+echo = AgentConfig(model="echo/brief", fallbacks=["echo/slow-1"])
+preload.preload([echo, AgentConfig(runner="python", python="a:b")])
+told = {"text": completion.complete(model="echo/brief", **ask).text}
+told["streamed"] = completion.complete(model="echo/brief", on_token=len, **ask).text
+try:
+    completion.complete(model="echo/loud", **ask)
+except completion.ModelError as error:
+    told["error"] = str(error)
+told["litellm_by_echo"] = "litellm" in sys.modules
+preload.preload([AgentConfig(model="echo/brief", fallbacks=["openai/ok"])])
 gc.freeze()
 told |= {
     "network": list(network),
@@ -41,17 +53,9 @@ if os.fork() == 0:
     from tests.fakes.provider import Provider
     with Provider() as provider:
         before = set(sys.modules)
-        ask = dict(
-            messages=[{"role": "user", "content": "hi"}],
-            timeout_s=5,
-            deadline=time.monotonic() + 60,
-        )
-        child = {"text": completion.complete(model="echo/brief", **ask).text}
-        child["streamed"] = completion.complete(model="echo/brief", on_token=len, **ask).text
-        child["network"] = list(network)
         ask |= {"model": "openai/ok", "params": {"api_base": provider.url, "api_key": "k"}}
         completion.complete(**ask), completion.complete(on_token=len, **ask)
-        child["late"] = sorted(set(sys.modules) - before)
+        child = {"late": sorted(set(sys.modules) - before)}
     os.write(writable, json.dumps(child).encode())
     os._exit(0)
 os.close(writable)
@@ -82,19 +86,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return told
 
 
-def test_the_import_alone_does_not_load_litellm(told: dict[str, Any]) -> None:
-    assert told["litellm_by_import"] is False
+def test_agents_of_the_echo_model_never_import_litellm(told: dict[str, Any]) -> None:
+    assert told["litellm_by_echo"] is False
+    assert told["text"] == told["streamed"] == "You said: hi"
+    assert told["error"] == "no model answered: echo/loud: NotFoundError"
 
 
 def test_loading_touches_no_network_and_no_dotenv_file(told: dict[str, Any]) -> None:
     assert told["network"] == []
     assert told["dotenv"] is None
-
-
-def test_echo_needs_no_network(told: dict[str, Any]) -> None:
-    child = told["child"]
-    assert child["text"] == child["streamed"] == "You said: hi"
-    assert child["network"] == []
 
 
 def test_a_first_call_imports_nothing(told: dict[str, Any]) -> None:

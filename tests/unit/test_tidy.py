@@ -69,7 +69,7 @@ MCP = (
 #: Packages that only these modules, and those below them, may import: a slow or a risky import
 #: stays where it is needed.
 ONLY_IN = {
-    "litellm": ("tasks.model.litellm", "tasks.model.echo"),
+    "litellm": ("tasks.model.litellm",),
     "openai": ("tasks.model.completion",),
     "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
     "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),

@@ -8,7 +8,3 @@ worker: either of the two suffices.
 
 An alert without a condition, such as `crash_loop`, comes from `fleet.ledger.bus.alert` or a script.
 """
-
-from fleet.ops.alerts.watch import Alerter
-
-__all__ = ["Alerter"]

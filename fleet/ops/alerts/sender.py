@@ -3,13 +3,16 @@
 import logging
 import time
 from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import httpx
 
 from fleet.formats import retry_after
 from fleet.ops.alerts.message import AlertMessage, body
 from fleet.system.backoff import Backoff
+
+if TYPE_CHECKING:
+    import httpx
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ class AlertSender:
     def __init__(self, url: str) -> None:
         """`url` is a secret; empty where alerts go to the bus alone."""
         self._url = url
-        self._client = httpx.Client(timeout=SEND_TIMEOUT_S, follow_redirects=False)
+        self._client: httpx.Client | None = None
         self._sent: deque[float] = deque(maxlen=PER_MINUTE)
         self._pause_until = 0.0
         self._failures = 0  #: in a row
@@ -47,7 +50,10 @@ class AlertSender:
 
     def send(self, message: AlertMessage) -> bool:
         """Send a message; False when it must be sent again."""
+        import httpx  # slow to load, and many fleets have no receiver
+
         self._sent.append(time.monotonic())
+        self._client = self._client or httpx.Client(timeout=SEND_TIMEOUT_S, follow_redirects=False)
         try:
             # The body is not read: it might never end.
             with self._client.stream("POST", self._url, json=body(self._url, message)) as answer:
@@ -58,7 +64,7 @@ class AlertSender:
         if 200 <= status < 300:
             self._failures = 0
             return True
-        if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500:
+        if status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
             return self._failed(f"HTTP {status}", requested_s)
         logger.error(
             "alerts: %s refuses a message with HTTP %d: check alerts.webhook",
@@ -69,7 +75,8 @@ class AlertSender:
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
     def _failed(self, reason: str, requested_s: float | None = None) -> bool:
         self._failures += 1

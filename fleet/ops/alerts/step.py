@@ -1,11 +1,13 @@
 """The alerter in a Celery worker of the maintenance queue: alerts need no API."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 
 from fleet import runtime
-from fleet.ops.alerts.watch import Alerter
+
+if TYPE_CHECKING:
+    from fleet.ops.alerts.watch import Alerter
 
 
 class AlertStep(bootsteps.StartStopStep):
@@ -20,6 +22,8 @@ class AlertStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Start the alerter."""
+        from fleet.ops.alerts.watch import Alerter  # no agent's worker needs it
+
         self._alerter = Alerter(lambda: runtime.current().store, runtime.current().settings)
         self._alerter.start()
 
