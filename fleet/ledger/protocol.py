@@ -39,6 +39,17 @@ Answer = Accepted | Refused | IdempotencyConflict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseToken:
+    """The right of a lease's holder to claim and to end its agent's dispatches."""
+
+    agent: str
+    fence: int
+    lease: str  #: a random name, because a store that lost writes may give a token again
+    holder: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A dispatch that this worker now runs, under `fence`."""
 
@@ -47,6 +58,7 @@ class Claim:
     attempt: int
     fence: int
     event: Event
+    lease: str = ""  #: the name of the lease; empty without one
     cancel: str = ""  #: why somebody asked to cancel it, before it started
     history: tuple[SessionMessage, ...] = ()  #: its session's earlier messages, oldest first
     joined: tuple[Event, ...] = ()  #: later events of its session that this turn is also about
@@ -165,15 +177,11 @@ class Acceptor(Protocol):
 
 
 class Runs(Protocol):
-    """The source of turns, and the destination of their outcomes.
+    """The journal of turns, and the destination of their outcomes.
 
     Every call is atomic and may be repeated when its reply was lost. Raises BrokerUnavailable when
     the store does not answer, and Fenced when a newer holder has the agent.
     """
-
-    def claim(self, agent: str, fence: int, holder: str) -> Claim | None:
-        """The agent's next dispatch, or None when nothing is runnable."""
-        ...
 
     def step(
         self,
