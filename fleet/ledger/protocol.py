@@ -1,5 +1,6 @@
 """The promises of a ledger, and the records that it takes and gives."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -59,6 +60,8 @@ class Claim:
     fence: int
     event: Event
     lease: str = ""  #: the name of the lease; empty without one
+    #: Grows with every attempt in the fleet; without the store, by the clock of the machine.
+    turn_fence: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     cancel: str = ""  #: why somebody asked to cancel it, before it started
     history: tuple[SessionMessage, ...] = ()  #: its session's earlier messages, oldest first
     joined: tuple[Event, ...] = ()  #: later events of its session that this turn is also about

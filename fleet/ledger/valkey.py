@@ -91,11 +91,12 @@ class ValkeyLedger(Ledger):
         try:
             return _read_claim(lease, *answer[1:])
         except (KeyError, TypeError, ValueError) as error:
-            return self._set_aside(lease, answer, error)
+            self._set_aside(lease, answer, error)
+            return None
 
     def _set_aside(self, lease: LeaseToken, answer: Sequence[Any], error: Exception) -> None:
         """Dead-letter a claim that cannot be read: no fault of the worker, and none can run it."""
-        _, dispatch_id, attempt, payload, *_, joined = answer[:7]
+        _, dispatch_id, attempt, _, payload, *_, joined = answer[:8]
         kind = type(error).__name__
         reason = "its event, or one that joined it, is not in the store any more"
         if payload and all(joined):
@@ -229,6 +230,7 @@ def _read_claim(
     lease: LeaseToken,
     dispatch_id: str,
     attempt: int,
+    turn_fence: str,
     payload: str,
     cancel: str,
     history: list[str],
@@ -243,6 +245,7 @@ def _read_claim(
         attempt=int(attempt),
         fence=lease.fence,
         lease=lease.lease,
+        turn_fence=int(turn_fence),
         event=event,
         cancel=cancel,
         history=recalled(history, event),

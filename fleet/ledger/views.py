@@ -40,7 +40,16 @@ _MILLIS = (
 )
 _INTERNAL = frozenset(
     {"event", "order", "seq", "call", "committed", "attempt_base", "fence", "lease"}
-) | {"decided_call", "run", "joined", "quiet_ms", "quiet_bytes", "deliver", "confirms"}
+) | {
+    "decided_call",
+    "run",
+    "turn_fence",
+    "joined",
+    "quiet_ms",
+    "quiet_bytes",
+    "deliver",
+    "confirms",
+}
 
 #: The count that is not a state.
 _UNVERIFIED = "unverified"
