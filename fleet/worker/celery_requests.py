@@ -14,6 +14,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure
 from fleet.store.address import wakeups_in_store
+from fleet.system.process_group import kill_child
 from fleet.worker.state import WORKER
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,9 @@ class DispatchRequest(Request):
         lease = WORKER.lease
         if soft or lease is None:
             return
+        # The pool kills it only after this call, and its session goes on with the commit.
+        if self.worker_pid:
+            kill_child(int(self.worker_pid))
         ending = Ending(failure=Failure.past_hard_limit(timeout))
         try:
             runtime.current().ledger.commit_active(lease.token(), ending)
