@@ -20,13 +20,14 @@ from celery import bootsteps, signals
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 from fleet import runtime
-from fleet.errors import BrokerUnavailable
+from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import bus
 from fleet.store import keys, open_store
 from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.probe import probe
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.system.agent_lock import TurnLock
+from fleet.system.data_dir import private
 from fleet.system.lifeline import watch_lifeline
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_child
@@ -51,6 +52,10 @@ class StartChecks(bootsteps.Step):
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
+        try:
+            private(runtime.current().settings.data_dir)
+        except FleetError as error:
+            raise SystemExit(f"fleet: {error}") from error
         agent = agent_of(parent.app)
         if agent is None:
             return

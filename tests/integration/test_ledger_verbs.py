@@ -239,6 +239,16 @@ class TestCommit:
         assert failed.fields["will_retry"] is False
         assert failed.fields["reason"] == "no such model"
 
+    def test_what_completes_after_all_shows_no_error(self, books: Books, claim: Claim) -> None:
+        books.fail(claim)
+        books.reclaim()
+        assert books.record(claim.dispatch_id)["error"] == OUTAGE.reason
+        assert books.complete(books.claimed(books.lease_of(claim))) == "completed"
+        record = books.record(claim.dispatch_id)
+        assert not {"stage", "error", "retryable", "retry_at_ms"} & record.keys()
+        (failed,) = books.bus("dispatch_failed")
+        assert failed.fields["reason"] == OUTAGE.reason
+
     def test_attempts_run_out(self, books: Books, claim: Claim) -> None:
         lease = books.lease_of(claim)
         states = [books.fail(claim)]
