@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.locks import SessionLock
 from fleet.store import Store
 from tests.fixtures.fleet import READY, Fleet, fleet_of
 from tests.fixtures.ledger import Books, settings_for
@@ -48,12 +49,17 @@ def test_it_grows_with_every_attempt_of_whichever_agent(store: Store) -> None:
 
 
 def test_an_emptied_store_gives_none_again(store: Store) -> None:
-    books = Books(store, settings_for("a"))
-    books.accept()
-    before = books.claimed(books.held()).turn_fence
+    """Nor does one that has lost its last writes: a lock's tokens are of the same kind."""
+
+    def given() -> list[int]:
+        books = Books(store, settings_for("a"))
+        books.accept()
+        with SessionLock(store, "s", "turn") as lock:
+            return [books.claimed(books.held()).turn_fence, lock.token]
+
+    before = given()
     store.client.flushall()
-    books.accept()
-    assert books.claimed(books.held()).turn_fence > before
+    assert all(late > early for early, late in zip(before, given(), strict=True))
 
 
 def test_the_row_takes_no_late_write() -> None:
