@@ -13,13 +13,26 @@ from fleet.errors import FleetError
 
 #: Levels below the folder that the fleet itself makes.
 _DEPTH = 2
+REMEDY = "give all of it to this user alone (chown, chmod go-w, no links)"
 
 
 def private(data_dir: Path) -> Path:
     """The data folder, absolute, where it is missing or safe to use.
 
-    Raises FleetError, in one sentence with the remedy, for a folder or a file in it that belongs to
-    another user or that others can change, and for a symbolic link in it.
+    Raises FleetError, in one sentence with the remedy, for what `fault_of` finds.
+    """
+    if fault := fault_of(data_dir):
+        raise FleetError(
+            f"The data folder {data_dir} is not safe to use: {fault}; {REMEDY}, "
+            "or set fleet.data_dir to another folder."
+        )
+    return data_dir.absolute()
+
+
+def fault_of(data_dir: Path) -> str:
+    """The first entry that is another user's, that others can change, or that is a link.
+
+    An empty string where there is none.
     """
     folder = data_dir.absolute()
     for path in (folder, *_entries(folder, _DEPTH)):
@@ -28,10 +41,10 @@ def private(data_dir: Path) -> Path:
         except FileNotFoundError:  # missing, or gone a moment ago
             continue
         except OSError as error:
-            raise _refused(data_dir, f"{path} cannot be read ({error.strerror})") from error
+            fault = f"cannot be read ({error.strerror})"
         if fault:
-            raise _refused(data_dir, f"{path} {fault}")
-    return folder
+            return f"{path} {fault}"
+    return ""
 
 
 def _fault(path: Path, status: os.stat_result, *, top: bool) -> str:
@@ -56,10 +69,3 @@ def _entries(folder: Path, depth: int) -> Iterator[Path]:
         yield path
         if is_folder and depth > 1:
             yield from _entries(path, depth - 1)
-
-
-def _refused(data_dir: Path, fault: str) -> FleetError:
-    return FleetError(
-        f"The data folder {data_dir} is not safe to use: {fault}; give all of it to this user "
-        "alone (chown, chmod go-w, no links), or set fleet.data_dir to another folder."
-    )

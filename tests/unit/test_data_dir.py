@@ -9,6 +9,7 @@ import pytest
 
 from fleet.config.settings import parse
 from fleet.errors import FleetError
+from fleet.ops.doctor.permissions import secret_files
 from fleet.runtime import Runtime
 from fleet.system.data_dir import private
 from fleet.system.data_dir_lock import lock_data_dir
@@ -89,6 +90,9 @@ def test_it_is_refused_by_whatever_would_use_it(
     for use in (lambda: runtime.breaker, lambda: runtime.spool, lambda: locked(folder)):
         with pytest.raises(FleetError, match=pattern):
             use()
+    (found,) = [one for one in secret_files(settings) if one.level == "error"]
+    assert found.what.startswith(str(spoilt))
+    assert fault in found.what
 
 
 def locked(folder: Path) -> None:
