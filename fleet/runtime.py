@@ -26,6 +26,7 @@ from fleet.store import Store, open_store
 from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.connection import SOCKET_TIMEOUT_S, CallGuard
 from fleet.store.wakeup import WakeupPublisher
+from fleet.system.data_dir import private
 
 #: Longer than any healthy accept takes. A slower one goes into the spool.
 INTAKE_TIMEOUT_S = 2.0
@@ -35,7 +36,8 @@ class Runtime:
     """The parts of one process, each made at first use and kept.
 
     `store`, `ledger` and `intake` raise BrokerUnavailable while the embedded broker is down, and
-    ConfigError where no store is configured; the next use tries again. redis-py's pools notice a
+    ConfigError where no store is configured; the next use tries again. What lies in the data folder
+    raises FleetError where that is not this user's alone. redis-py's pools notice a
     fork and reconnect in the child. The spool must not be open when a process forks.
     """
 
@@ -63,6 +65,7 @@ class Runtime:
     @cached_property
     def breaker(self) -> Breaker:
         """The breaker of this data folder."""
+        private(self.settings.data_dir)
         return Breaker.of(self.settings)
 
     @cached_property
@@ -98,6 +101,7 @@ class Runtime:
     @cached_property
     def spool(self) -> Spool:
         """The spool of this data folder."""
+        private(self.settings.data_dir)
         return Spool(self.settings)
 
     @cached_property

@@ -12,9 +12,9 @@ from celery.exceptions import Ignore, Reject
 from fleet import runtime
 from fleet.config.agents import AgentConfig
 from fleet.errors import BrokerUnavailable, Fenced
-from fleet.ledger import Claim, State
+from fleet.ledger import Claim, LeaseToken, State
 from fleet.store.wakeup import DISPATCH_TASK
-from fleet.worker.state import WORKER, LeaseToken
+from fleet.worker.state import WORKER
 from tasks.deliver import request_delivery
 from tasks.execution import preload, turns
 from tasks.tools import abandoned
@@ -50,7 +50,7 @@ def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:
     if not turns.ensure_alone(lease.agent, lease.epoch, lease.fence):
         raise Reject("something of an earlier turn may still run", requeue=True)
     try:
-        claim = runtime.current().ledger.claim(lease.agent, lease.fence, lease.holder)
+        claim = runtime.current().ledger.claim(lease)
     except Fenced as error:
         logger.warning("not run: %s", error)
         return None

@@ -66,12 +66,17 @@ def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
     Raises Unknown, and NotPossible when it is not dead or its event is no longer kept.
     """
     with reachable():
-        agent = str(ledger.store.client.hget(keys.dispatch(dispatch_id), "agent") or "")
-    if agent and agent not in settings.agents:
+        found = ledger.store.client.hmget(keys.dispatch(dispatch_id), ["agent", "state"])
+    agent, state_now = (str(value or "") for value in found)
+    if state_now == State.PARKED:
+        raise NotPossible(
+            f"{dispatch_id} waits for a person: decide it with `fleet approve` or `fleet reject`."
+        )
+    if state_now == State.DEAD and agent not in settings.agents:
         raise NotPossible(
             f"{dispatch_id} was for {agent}, which is not an agent of this fleet now."
         )
-    deadline_s = settings.agents[agent].retry.deadline_s if agent else 0.0
+    deadline_s = settings.agents[agent].retry.deadline_s if agent in settings.agents else 0.0
     call = ReplayCall(dispatch_id=dispatch_id, deadline_ms=int(deadline_s * 1000))
     answer = ledger.store.run(call)
     if answer == "gone":

@@ -1,5 +1,6 @@
 """The promises of a ledger, and the records that it takes and gives."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -79,6 +80,17 @@ class ChainPosition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseToken:
+    """The right of a lease's holder to claim and to end its agent's dispatches."""
+
+    agent: str
+    fence: int
+    lease: str  #: a random name, because a store that lost writes may give a token again
+    holder: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A dispatch that this worker now runs, under `fence`."""
 
@@ -87,6 +99,9 @@ class Claim:
     attempt: int
     fence: int
     event: Event
+    lease: str = ""  #: the name of the lease; empty without one
+    #: Grows with every attempt in the fleet; without the store, by the clock of the machine.
+    turn_fence: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     cancel: str = ""  #: why somebody asked to cancel it, before it started
     history: tuple[SessionMessage, ...] = ()  #: its session's earlier messages, oldest first
     joined: tuple[Event, ...] = ()  #: later events of its session that this turn is also about
@@ -208,15 +223,11 @@ class Acceptor(Protocol):
 
 
 class Runs(Protocol):
-    """The source of turns, and the destination of their outcomes.
+    """The journal of turns, and the destination of their outcomes.
 
     Every call is atomic and may be repeated when its reply was lost. Raises BrokerUnavailable when
     the store does not answer, and Fenced when a newer holder has the agent.
     """
-
-    def claim(self, agent: str, fence: int, holder: str) -> Claim | None:
-        """The agent's next dispatch, or None when nothing is runnable."""
-        ...
 
     def step(
         self,

@@ -57,6 +57,5 @@ class FailureStage(StrEnum):
     TOOL = "tool"
     TIMEOUT = "timeout"
     WORKER_LOST = "worker_lost"
-    DELIVERY = "delivery"
     BUDGET = "budget"
     EXPIRED = "expired"

@@ -1,10 +1,11 @@
 """The ledger on Valkey: each verb is one Lua script, and this module gives it types."""
 
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 from fleet.config.settings import Settings
 from fleet.errors import Fenced, IdempotencyConflict, Refused
@@ -17,16 +18,20 @@ from fleet.ledger.protocol import (
     Claim,
     Cost,
     Ending,
+    Failure,
     ImportedEvent,
+    LeaseToken,
     Ledger,
 )
-from fleet.ledger.states import State
+from fleet.ledger.states import FailureStage, State
 from fleet.store import Store, keys
 from fleet.store.calls import AcceptCall, BackfillCall, ClaimCall, CommitCall, StepCall
 from fleet.store.connection import reachable
 from fleet.store.wakeup import WakeupPublisher
 from routing import Event, Plan, read_verdict
 from routing.chains import HUMAN_MARK
+
+logger = logging.getLogger(__name__)
 
 #: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
 ACCEPTS_PER_CALL = 10
@@ -61,12 +66,13 @@ class ValkeyLedger(Ledger):
                 _notify(self.publisher, answer)
         return accepted
 
-    def claim(self, agent: str, fence: int, holder: str) -> Claim | None:
+    def claim(self, lease: LeaseToken) -> Claim | None:
         """The agent's next dispatch, or None when nothing is runnable."""
         call = ClaimCall(
-            agent=agent,
-            fence=fence,
-            holder=holder,
+            agent=lease.agent,
+            fence=lease.fence,
+            lease=lease.lease,
+            holder=lease.holder,
             losses_max=LOSSES_MAX,
             keep_dead_ms=self._keep_dead_ms,
             keep_ended_ms=self._keep_ended_ms,
@@ -76,22 +82,25 @@ class ValkeyLedger(Ledger):
         )
         answer = self.store.run(call)
         if answer[0] == "fenced":
-            raise Fenced(f"The lease of {agent} is no longer held under token {fence}.")
+            raise Fenced(f"The lease of {lease.agent} is no longer held under token {lease.fence}.")
         if answer[0] != "claimed":
             return None
-        _, dispatch_id, attempt, payload, cancel, history, joined, *place = answer
-        event = read_payload(payload)
-        return Claim(
-            dispatch_id=dispatch_id,
-            agent=agent,
-            attempt=int(attempt),
-            fence=fence,
-            event=event,
-            cancel=cancel,
-            history=read_history(history, event),
-            joined=tuple(map(read_payload, joined)),
-            chain_position=read_position(place),
-        )
+        try:
+            return _read_claim(lease, *answer[1:])
+        except (KeyError, TypeError, ValueError) as error:
+            self._set_aside(lease, answer, error)
+            return None
+
+    def _set_aside(self, lease: LeaseToken, answer: Sequence[Any], error: Exception) -> None:
+        """Dead-letter a claim that cannot be read: no fault of the worker, and none can run it."""
+        _, dispatch_id, attempt, _, payload, *_, joined = answer[:8]
+        kind = type(error).__name__
+        reason = "its event, or one that joined it, is not in the store any more"
+        if payload and all(joined):
+            reason = f"what the store keeps of it cannot be read ({kind})"
+        logger.error("dispatch %s is set aside: %s", dispatch_id, reason)
+        failure = Failure(stage=FailureStage.QUEUE, reason=reason, retryable=False, kind=kind)
+        self._commit(dispatch_id, lease, int(attempt), Ending(failure=failure))
 
     def step(
         self,
@@ -106,6 +115,7 @@ class ValkeyLedger(Ledger):
         call = StepCall(
             dispatch_id=claim.dispatch_id,
             fence=claim.fence,
+            lease=claim.lease,
             attempt=claim.attempt,
             step=key,
             entry=entry,
@@ -134,39 +144,39 @@ class ValkeyLedger(Ledger):
         messages = "", ""
         if ending.answer.strip() and claim.event.session is not None:
             messages = turn_messages(claim.event, claim.agent, claim.text, ending.answer)
-        return self._commit(
-            claim.dispatch_id, claim.agent, claim.fence, claim.attempt, ending, messages
-        )
+        return self._commit(claim.dispatch_id, claim, claim.attempt, ending, messages)
 
-    def commit_active(self, agent: str, fence: int, ending: Ending) -> State | None:
-        """End whatever `agent` runs under `fence`; for the parent of a child that no longer can.
+    def commit_active(self, lease: LeaseToken, ending: Ending) -> State | None:
+        """End whatever runs under `lease`; for the parent of a child that no longer can.
 
         None when nothing was running.
         """
         try:
-            return self._commit("", agent, fence, "", ending)
+            return self._commit("", lease, "", ending)
         except Fenced:
             return None
 
     def _commit(
         self,
         dispatch_id: str,
-        agent: str,
-        fence: int,
+        right: Claim | LeaseToken,
         attempt: int | Literal[""],
         ending: Ending,
         messages: tuple[str, str] = ("", ""),
     ) -> State:
         call = CommitCall(
             dispatch_id=dispatch_id,
-            agent=agent,
-            fence=fence,
+            agent=right.agent,
+            fence=right.fence,
+            lease=right.lease,
             attempt=attempt,
-            ending=self._arguments.ending(agent, ending, messages),
+            ending=self._arguments.ending(right.agent, ending, messages),
         )
         answer = self.store.run(call)
         if answer[0] != "done":
-            raise Fenced(f"The attempt of {dispatch_id or agent} is no longer the current one.")
+            raise Fenced(
+                f"The attempt of {dispatch_id or right.agent} is no longer the current one."
+            )
         self.notify_stage(answer[2:])
         return State(answer[1])
 
@@ -211,6 +221,34 @@ class ValkeyLedger(Ledger):
             conflict.late = late
             raise conflict
         return late
+
+
+def _read_claim(
+    lease: LeaseToken,
+    dispatch_id: str,
+    attempt: int,
+    turn_fence: str,
+    payload: str,
+    cancel: str,
+    history: list[str],
+    joined: list[str],
+    *place: str,
+) -> Claim:
+    """A claim as `claim.lua` answers it. Raises KeyError, TypeError and ValueError."""
+    event = read_payload(payload)
+    return Claim(
+        dispatch_id=dispatch_id,
+        agent=lease.agent,
+        attempt=int(attempt),
+        fence=lease.fence,
+        lease=lease.lease,
+        turn_fence=int(turn_fence),
+        event=event,
+        cancel=cancel,
+        history=read_history(history, event),
+        joined=tuple(map(read_payload, joined)),
+        chain_position=read_position(place),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,17 @@ _MILLIS = (
     "retry_at_ms",
 )
 _INTERNAL = frozenset(
-    {"event", "order", "seq", "call", "committed", "attempt_base", "fence", "decided_call", "run"}
-    | {"joined", "quiet_ms", "quiet_bytes", "deliver", "confirms"}
-)
-
+    {"event", "order", "seq", "call", "committed", "attempt_base", "fence", "lease"}
+) | {
+    "decided_call",
+    "run",
+    "turn_fence",
+    "joined",
+    "quiet_ms",
+    "quiet_bytes",
+    "deliver",
+    "confirms",
+}
 
 #: The count that is not a state.
 _UNVERIFIED = "unverified"

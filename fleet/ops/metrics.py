@@ -74,7 +74,6 @@ class Reading:
     bus_length: int
     totals: Mapping[str, int]
     counts: Mapping[str, int]
-    fences: Mapping[str, int]
     beat_s: float | None  #: since the last tick of any periodic job
     providers: Mapping[str, bool]  #: name of a breaker -> true while it is open
     agents: Mapping[str, tuple[int, int, float, float]]  #: online, paused, running s, oldest s
@@ -91,7 +90,6 @@ def read(store: Store, agents: Sequence[str]) -> Reading:
         bus_length=int(raw["bus"]),
         totals=_integers(raw["totals"]),
         counts=_integers(raw["counts"]),
-        fences=_integers(raw["fences"]),
         providers={
             name: is_open(json.loads(breaker), now_ms)
             for name, breaker in _pairs(raw["providers"]).items()
@@ -172,8 +170,8 @@ def _of_agents(reading: Reading) -> Iterator[Metric]:
         (3, "oldest_seconds", "Age of the agent's oldest runnable dispatch; 0 without one."),
     ):
         yield _gauge(name, text, {(agent,): row[place] for agent, row in rows.items()}, "agent")
-    fences = {(agent,): reading.fences.get(agent, 0) for agent in rows}
-    yield _counter("lease_changes", "How often the agent got another holder.", fences, "agent")
+    changes = {(agent,): reading.totals.get(f"{agent}|holders", 0) for agent in rows}
+    yield _counter("lease_changes", "How often the agent got another holder.", changes, "agent")
 
 
 def _of_turns(reading: Reading) -> Iterator[Metric]:

@@ -63,6 +63,7 @@ class ClaimCall(ScriptCall[list[Any]]):
 
     agent: str
     fence: int
+    lease: str
     holder: str
     losses_max: int
     keep_dead_ms: int
@@ -101,6 +102,7 @@ class CommitCall(ScriptCall[list[str]]):
     dispatch_id: str
     agent: str
     fence: int
+    lease: str
     attempt: int | Literal[""]
     ending: EndingArgs
 
@@ -110,6 +112,7 @@ class StepCall(ScriptCall[list[str]]):
 
     dispatch_id: str
     fence: int
+    lease: str
     attempt: int
     step: str
     entry: str
@@ -136,6 +139,7 @@ class SpeakCall(ScriptCall[int]):
 
     dispatch_id: str
     fence: int
+    lease: str
     attempt: int
     kept_max: int
     keep_ms: int
@@ -147,6 +151,7 @@ class AwaitCallbackCall(ScriptCall[list[str]]):
 
     dispatch_id: str
     fence: int
+    lease: str
     attempt: int
     round: int
     anew: Flag
@@ -159,43 +164,6 @@ class CallbackCall(ScriptCall[str]):
     media_type: str
     body: str
     digest: str
-
-
-# Leases
-
-
-class LeaseCall(ScriptCall[list[Any]]):
-    """Acquire an agent's lease."""
-
-    agent: str
-    ttl_ms: int
-    holder: str
-    client: str
-    run: str
-    process: str
-    stolen: str
-
-
-class RenewCall(ScriptCall[tuple[int, str]]):
-    """Renew a lease."""
-
-    agent: str
-    fence: int
-    ttl_ms: int
-    client: str
-    run: str
-    process: str
-    holder: str
-    busy: Flag
-    consuming: Flag
-    beat_silence_ms: int
-
-
-class ReleaseCall(ScriptCall[int]):
-    """Release a lease."""
-
-    agent: str
-    fence: int
 
 
 # Operations

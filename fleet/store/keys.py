@@ -6,6 +6,7 @@
 | fleet:seq, fleet:rings  | string | counters: acceptances, wake-ups         | permanent          |
 | fleet:counts            | hash   | `agent/state` -> number of dispatches   | permanent          |
 | fleet:fences            | hash   | agent -> newest fencing token           | permanent          |
+| fleet:turn_fence        | string | newest fence of any turn                | permanent          |
 | fleet:totals            | hash   | `agent/measure` -> running totals       | permanent          |
 | fleet:spend:<day>       | hash   | `agent/measure` -> usd, tokens that day | 3 days             |
 | fleet:bus               | stream | the bus                                 | trimmed            |

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fleet.errors import FleetError
 from fleet.system import file_lock
+from fleet.system.data_dir import private
 
 
 @contextmanager
@@ -14,11 +15,12 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Own `data_dir`, which is made where it is missing, until the block or the process ends.
 
     Raises FleetError, with the holder's pid when another process owns it, and with the reason when
-    the folder cannot be used. A forked child that does not exec holds it too.
+    the folder cannot be used or is not this user's alone. A forked child that does not exec holds
+    it too.
     """
-    path = data_dir.absolute() / "up.lock"
+    path = private(data_dir) / "up.lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = file_lock.acquire(path)
         if lock is None:
             # Empty in the instant between its lock and its number.

@@ -1,11 +1,22 @@
-"""The end of a whole session: every process that its leader left."""
+"""The end of a whole session or group: every process that its leader left."""
 
 import contextlib
 import os
 import signal
 
-from fleet.system.process_identity import all_pids
+from fleet.system.process_identity import all_pids, await_end
 from fleet.system.process_tags import ProcessTag, kill_tagged
+
+#: After SIGKILL only the kernel's own work is left.
+KILL_TIMEOUT_S = 2.0
+
+
+def kill_child(child: int) -> None:
+    """SIGKILL a child that runs turns, with all that its tools started; return when it is dead."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    await_end(child, KILL_TIMEOUT_S)
+    kill_tagged(ProcessTag.CHILD, child)
 
 
 def kill_session(leader: int) -> None:

@@ -62,6 +62,7 @@ def get(store: Store, claim: Claim, round_: int, *, anew: bool = False) -> Callb
     call = AwaitCallbackCall(
         dispatch_id=claim.dispatch_id,
         fence=claim.fence,
+        lease=claim.lease,
         attempt=claim.attempt,
         round=round_,
         anew=1 if anew else 0,

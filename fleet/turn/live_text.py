@@ -204,6 +204,7 @@ class LiveText:
         call = SpeakCall(
             dispatch_id=claim.dispatch_id,
             fence=claim.fence,
+            lease=claim.lease,
             attempt=claim.attempt,
             kept_max=KEPT_MAX,
             keep_ms=KEEP_MS,

@@ -163,6 +163,15 @@ class Turn:
         return "\n\n".join([self.text, *map(_earlier, position.earlier), stage])
 
     @property
+    def fence(self) -> int:
+        """A number that grows with every attempt in the fleet, to guard what lies outside of it.
+
+        It is greater than that of every earlier holder of the agent, and of the session. So a
+        database or a file that keeps the greatest number it has seen can refuse a late writer.
+        """
+        return self.claim.turn_fence
+
+    @property
     def remaining_s(self) -> float:
         """Seconds until the soft limit."""
         return self.deadline - time.monotonic()

@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -21,16 +20,17 @@ from celery import bootsteps, signals
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 from fleet import runtime
-from fleet.errors import BrokerUnavailable
+from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import bus
 from fleet.store import keys, open_store
 from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.probe import probe
 from fleet.store.wakeup import DISPATCH_TASK
-from fleet.system import process_identity
 from fleet.system.agent_lock import TurnLock
+from fleet.system.data_dir import private
 from fleet.system.lifeline import watch_lifeline
 from fleet.system.parent_death import set_parent_death_signal
+from fleet.system.process_group import kill_child
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from fleet.worker import shutdown_grace
 from fleet.worker.commands import follow_commands
@@ -45,8 +45,6 @@ LEASE_LOST_EXIT = 70
 LEASE_POLL_INTERVAL_S = 0.02
 #: Between renewals that fail: a broker that comes back in time must not cost a turn.
 RENEW_RETRY_DELAY_S = 0.25
-#: After SIGKILL only the kernel's own work is left.
-KILL_TIMEOUT_S = 2.0
 
 
 class StartChecks(bootsteps.Step):
@@ -54,6 +52,10 @@ class StartChecks(bootsteps.Step):
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
+        try:
+            private(runtime.current().settings.data_dir)
+        except FleetError as error:
+            raise SystemExit(f"fleet: {error}") from error
         agent = agent_of(parent.app)
         if agent is None:
             return
@@ -246,11 +248,8 @@ def _obey_commands(lease: Lease) -> None:
 def _kill_turn() -> None:
     """Kill the turn with all that its tools started; return when it is dead."""
     for request in tuple(active_requests):
-        child = request.worker_pid
-        if child:
-            with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-            process_identity.await_end(child, KILL_TIMEOUT_S)
+        if request.worker_pid:
+            kill_child(request.worker_pid)
 
 
 def _kill_leftovers() -> None:

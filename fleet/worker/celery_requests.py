@@ -15,7 +15,8 @@ from fleet.formats import strict_json
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure
 from fleet.store.address import wakeups_in_store
-from fleet.worker.state import WORKER, LeaseToken
+from fleet.system.process_group import kill_child
+from fleet.worker.state import WORKER
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,7 @@ class DispatchRequest(Request):
         super().__init__(*args, **kwargs)
         lease = WORKER.lease
         if lease is not None:
-            token = LeaseToken(lease.agent, lease.fence, lease.holder, lease.epoch)
-            self.request_dict["lease"] = asdict(token)
+            self.request_dict["lease"] = asdict(lease.token())
 
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""
@@ -80,9 +80,12 @@ class DispatchRequest(Request):
         lease = WORKER.lease
         if soft or lease is None:
             return
+        # The pool kills it only after this call, and its session goes on with the commit.
+        if self.worker_pid:
+            kill_child(int(self.worker_pid))
         ending = Ending(failure=Failure.past_hard_limit(timeout))
         try:
-            runtime.current().ledger.commit_active(lease.agent, lease.fence, ending)
+            runtime.current().ledger.commit_active(lease.token(), ending)
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
             logger.warning("the hard limit of %s could not be recorded: %s", self.id, error)

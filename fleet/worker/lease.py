@@ -2,8 +2,9 @@
 
 The problem: one turn at a time in the whole fleet, though a worker may be killed, stopped or cut
 off at any point. A worker acquires the agent's lease before it consumes and renews it at a third of
-its time to live. Each acquisition gives a fencing token that only grows. Every script that moves a
-dispatch refuses an older token, so a holder that was paused past its lease can write nothing.
+its time to live. Each acquisition gives a fencing token that only grows, and draws a random name
+for it. Every script that moves a dispatch refuses an older token and another name, so a holder that
+was paused past its lease can write nothing, nor one whose token a promoted replica gives again.
 
 It could still go on talking to a model. Therefore a holder also stops by itself. The end of the
 lease's certain validity lies in memory shared with the child that runs the turn
@@ -21,14 +22,16 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
 
+from fleet.ledger import LeaseToken
 from fleet.store import Store, keys
-from fleet.store.calls import LeaseCall, ReleaseCall, RenewCall
 from fleet.store.connection import reachable
+from fleet.store.lease_calls import LeaseCall, ReleaseCall, RenewCall
 from fleet.store.wakeup import WakeupPublisher
 from fleet.system import process_identity
 from fleet.worker.state import SharedLeaseState, now_s
@@ -84,12 +87,23 @@ class Lease:
         self._notify = notify
         self._beacon: redis.Redis | None = None
         self._client = self._run = ""
+        self._name = uuid.uuid4().hex
         self._lock = threading.Lock()
 
     @property
     def store(self) -> Store:
         """The lease's own client, with short timeouts."""
         return self._store
+
+    def token(self) -> LeaseToken:
+        """The right of this lease, for those who act for its holder."""
+        return LeaseToken(
+            agent=self.agent,
+            fence=self.fence,
+            lease=self._name,
+            holder=self.holder,
+            epoch=self.epoch,
+        )
 
     def acquire(self) -> bool:
         """Acquire the lease when it is free or its holder is dead. Raises BrokerUnavailable."""
@@ -121,8 +135,8 @@ class Lease:
         """Release the lease, and an unfinished turn with it. Raises BrokerUnavailable."""
         with self._lock:
             if self.fence:
-                self._store.run(ReleaseCall(agent=self.agent, fence=self.fence))
-                self.fence = 0
+                self._store.run(ReleaseCall(agent=self.agent, fence=self.fence, lease=self._name))
+                self.fence, self._name = 0, uuid.uuid4().hex
                 self.shared.clear()
 
     def data_is_gone(self) -> bool:
@@ -141,6 +155,7 @@ class Lease:
         call = RenewCall(
             agent=self.agent,
             fence=self.fence,
+            lease=self._name,
             ttl_ms=int(self.ttl_s * 1000),
             client=self._client,
             run=self._run,
@@ -167,6 +182,7 @@ class Lease:
             holder=self.holder,
             client=self._client,
             run=self._run,
+            lease=self._name,
             process=self._process,
             stolen=dead_fence,
         )

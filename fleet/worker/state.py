@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.system.agent_lock import TurnLock
@@ -73,16 +72,6 @@ class SharedLeaseState:
     def lost(self) -> bool:
         """True when there was a lease and its time has passed."""
         return self.valid_until > 0 and self.left_s() <= 0
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseToken:
-    """The right under which a child runs a turn, taken from its worker's lease."""
-
-    agent: str
-    fence: int
-    holder: str
-    epoch: str
 
 
 class WorkerState:

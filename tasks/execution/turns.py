@@ -11,6 +11,7 @@ from dataclasses import replace
 from fleet import runtime, tracing
 from fleet.errors import BrokerUnavailable, ConfigError, Fenced
 from fleet.ledger import Claim, Ending, Failure, FailureStage, Runs, State
+from fleet.locks.errors import LockBusy, LockLost
 from fleet.store.connection import retry_while_away
 from fleet.system.process_tags import Owner, take_over
 from fleet.turn import facts
@@ -157,6 +158,8 @@ def _ending_by(error: BaseException, turn: Turn) -> Ending:
         case Deadline():
             reason = f"the turn took longer than its limit of {_limit_s(claim):g} s"
             stage, kind, retryable = FailureStage.TIMEOUT, "Deadline", True
+        case LockBusy() | LockLost():
+            return Ending(failure=_without_lock(error))
         case _:
             # An escaped MemoryError or SystemExit would end the worker (celery/celery#10462).
             logger.exception("the runner of %s raised", claim.agent)
@@ -167,6 +170,19 @@ def _ending_by(error: BaseException, turn: Turn) -> Ending:
             if isinstance(error, Exception):
                 turn.record_error(error)
     return Ending(failure=Failure(stage=stage, reason=reason, retryable=retryable, kind=kind))
+
+
+def _without_lock(error: LockBusy | LockLost) -> Failure:
+    """The failure of a turn whose code lets a lock's error pass."""
+    return Failure(
+        stage=FailureStage.LOCK,
+        reason="the agent's code did not get a lock in time"
+        if isinstance(error, LockBusy)
+        else "the agent's code lost a lock",
+        retryable=True,
+        retry_after_s=error.retry_after_s if isinstance(error, LockBusy) else None,
+        kind=type(error).__name__,
+    )
 
 
 def _facts(turn: Turn) -> dict[str, str | int | float]:

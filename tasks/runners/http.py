@@ -58,6 +58,7 @@ def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
         "idempotency-key": turn.claim.dispatch_id,
         "fleet-agent": turn.claim.agent,
         "fleet-attempt": str(turn.claim.attempt),
+        "fleet-fence": str(turn.fence),
         **agent.headers,
     }
     if agent.secret is not None:

@@ -30,6 +30,7 @@ def turn_environment(turn: Turn) -> dict[str, str]:
         **agent_environment(turn),
         "TURN_DISPATCH_ID": turn.claim.dispatch_id,
         "TURN_ATTEMPT": str(turn.claim.attempt),
+        "TURN_FENCE": str(turn.fence),
         hop_count.VARIABLE: str(turn.event.hops),
         "TURN_SESSION": turn.event.session or "",
     }

@@ -49,13 +49,12 @@ PROBLEMS = {
 #: Where an attempt failed, or a dispatch was given up.
 STAGES = {
     FailureStage.ADMISSION: "A full agent dropped the dispatch for a newer one.",
-    FailureStage.QUEUE: "Reserved; no failure has this stage yet.",
-    FailureStage.LOCK: "Reserved; no failure has this stage yet.",
+    FailureStage.QUEUE: "What the store keeps of the dispatch cannot be read.",
+    FailureStage.LOCK: "The agent's code could not get a lock in time, or lost it.",
     FailureStage.LLM: "A model call failed.",
     FailureStage.TOOL: "A tool, or the agent's own code, failed.",
     FailureStage.TIMEOUT: "The turn passed its soft or its hard limit.",
     FailureStage.WORKER_LOST: "The worker died during the turn.",
-    FailureStage.DELIVERY: "Reserved; no failure has this stage yet.",
     FailureStage.BUDGET: "The agent's budget was used up until the deadline.",
     FailureStage.EXPIRED: "The deadline passed while the dispatch waited.",
 }

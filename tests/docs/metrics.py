@@ -21,7 +21,6 @@ _READING = Reading(
     bus_length=1,
     totals={},
     counts={},
-    fences={},
     beat_s=1.0,
     providers={"PROVIDER": False},
     agents={"AGENT": (1, 0, 0.0, 0.0)},

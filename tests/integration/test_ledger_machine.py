@@ -220,7 +220,9 @@ def test_they_do_where_a_dead_member_cancels_the_others(valkey: Valkey) -> None:
 
 def test_without_the_fence_the_machine_fails(valkey: Valkey) -> None:
     """The machine would notice: the same run finds a ledger that lets old holders write."""
-    unfenced = {"commit": (("or record.fence ~= fence\n  or not newest(agent, fence)", ""),)}
+    unfenced = {
+        "commit": (("or record.fence ~= fence\n  or not newest(agent, fence, ARG.lease)", ""),)
+    }
     with pytest.raises(AssertionError):
         run(
             Zombies,

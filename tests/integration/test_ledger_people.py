@@ -40,6 +40,16 @@ def test_a_rejection_ends_the_chain(books: MakeBooks) -> None:
     assert record["error"] == "too late in the week"
 
 
+def test_a_retry_of_a_parked_one_says_who_decides(books: MakeBooks) -> None:
+    run = Run(books("human:ops"))
+    parked = run.dispatch(1, "human:ops")
+    with pytest.raises(NotPossible, match="waits for a person: decide it with `fleet approve`"):
+        operations.replay(run.books.ledger, run.books.settings, parked)
+    run.decide(1, "ops")
+    with pytest.raises(NotPossible, match="is completed: only a dead one can be replayed"):
+        operations.replay(run.books.ledger, run.books.settings, parked)
+
+
 def test_the_second_is_told_who_was_first(books: MakeBooks) -> None:
     run = Run(books("human:ops"))
     run.decide(1, "ops", by="ann")

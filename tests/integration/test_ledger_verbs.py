@@ -1,12 +1,13 @@
 """The verbs of the ledger, one by one; and each as when its reply was lost and it is repeated."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from fleet.errors import Fenced, IdempotencyConflict, Refused
 from fleet.intake.intake import Submission
-from fleet.ledger import Claim, Ending, Failure, FailureStage, operations
+from fleet.ledger import Claim, Ending, Failure, FailureStage, LeaseToken, operations
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.store import Store, keys
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents, settings_for
@@ -229,8 +230,7 @@ class TestCommit:
         assert books.ends(claim.dispatch_id) == []
         books.reclaim()
         assert books.state(claim.dispatch_id) == "queued"
-        lease = books.lease()
-        lease.fence = claim.fence
+        lease = books.lease_of(claim)
         assert books.claimed(lease).attempt == 2
 
     def test_a_permanent_failure_is_dead_at_once(self, books: Books, claim: Claim) -> None:
@@ -240,9 +240,18 @@ class TestCommit:
         assert failed.fields["will_retry"] is False
         assert failed.fields["reason"] == "no such model"
 
+    def test_what_completes_after_all_shows_no_error(self, books: Books, claim: Claim) -> None:
+        books.fail(claim)
+        books.reclaim()
+        assert books.record(claim.dispatch_id)["error"] == OUTAGE.reason
+        assert books.complete(books.claimed(books.lease_of(claim))) == "completed"
+        record = books.record(claim.dispatch_id)
+        assert not {"stage", "error", "retryable", "retry_at_ms"} & record.keys()
+        (failed,) = books.bus("dispatch_failed")
+        assert failed.fields["reason"] == OUTAGE.reason
+
     def test_attempts_run_out(self, books: Books, claim: Claim) -> None:
-        lease = books.lease()
-        lease.fence = claim.fence
+        lease = books.lease_of(claim)
         states = [books.fail(claim)]
         for _ in range(2):
             books.reclaim()
@@ -281,8 +290,7 @@ class TestCommit:
         assert books.fail(books.claimed(lease)) == "dead"
 
     def test_losses_are_counted_apart_from_failures(self, books: Books, claim: Claim) -> None:
-        lease = books.lease()
-        lease.fence = claim.fence
+        lease = books.lease_of(claim)
         twice_lost = [books.claimed(lease) for _ in range(2)][-1]
         states = [books.fail(twice_lost)]
         for _ in range(2):
@@ -291,8 +299,7 @@ class TestCommit:
         assert states == ["retrying", "retrying", "dead"]
 
     def test_an_old_attempt_is_refused(self, books: Books, claim: Claim) -> None:
-        lease = books.lease()
-        lease.fence = claim.fence
+        lease = books.lease_of(claim)
         new = books.claimed(lease)
         before = contents(books.store)
         with pytest.raises(Fenced):
@@ -310,9 +317,13 @@ class TestCommit:
 
     def test_the_parent_speaks_for_a_killed_child(self, books: Books, claim: Claim) -> None:
         ending = Ending(failure=OUTAGE)
-        assert books.ledger.commit_active("a", claim.fence + 1, ending) is None
-        assert books.ledger.commit_active("a", claim.fence, ending) == "retrying"
-        assert books.ledger.commit_active("a", claim.fence, ending) is None
+        token = LeaseToken(
+            agent="a", fence=claim.fence, lease=claim.lease, holder="host:1", epoch=""
+        )
+        for other in (replace(token, fence=claim.fence + 1), replace(token, lease="another")):
+            assert books.ledger.commit_active(other, ending) is None
+        assert books.ledger.commit_active(token, ending) == "retrying"
+        assert books.ledger.commit_active(token, ending) is None
         before = contents(books.store)
         assert books.complete(claim) == "retrying"
         assert contents(books.store) == before

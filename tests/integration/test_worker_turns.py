@@ -48,6 +48,15 @@ def test_whatever_a_turn_raises_is_an_outcome(error: str, fleet: Fleet, quick: P
     assert quick.children() == children
 
 
+@pytest.mark.parametrize(("error", "did"), [("LockBusy", "did not get"), ("LockLost", "lost")])
+def test_a_turn_without_its_lock_says_so(
+    error: str, did: str, fleet: Fleet, quick: Process
+) -> None:
+    record = fleet.wait_state(fleet.send("quick", f"raise {error}"), "dead")
+    assert (record["stage"], record["error_kind"], record["retryable"]) == ("lock", error, "1")
+    assert record["error"].startswith(f"the agent's code {did} a lock")
+
+
 def test_half_a_character_in_an_answer_is_no_reason_to_lose_it(
     fleet: Fleet, quick: Process
 ) -> None:

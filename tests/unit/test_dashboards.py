@@ -36,7 +36,6 @@ FULL = Reading(
     bus_length=0,
     totals=NOTHING,
     counts=NOTHING,
-    fences=NOTHING,
     providers={"openai": False},
     beat_s=0.0,
     agents={"a": (1, 0, 0.0, 0.0)},

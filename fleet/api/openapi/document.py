@@ -195,8 +195,12 @@ def _operate(verb: str, summary: str) -> Json:
         fields: Json = {"reason": {"type": "string", "maxLength": REASON_CHARS_MAX}}
         if verb != "cancel":
             fields["by"] = {"type": "string", "minLength": 1, "maxLength": BY_CHARS_MAX}
-        schema = {"type": "object", "properties": fields}
+        schema: Json = {"type": "object", "properties": fields}
         operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        if verb == "reject":
+            fields["reason"]["minLength"] = 1
+            schema["required"] = ["reason"]
+            operation["requestBody"]["required"] = True
         operation["responses"] |= _problems(408, 413, 415)
     if verb == "cancel":
         operation["parameters"].append(

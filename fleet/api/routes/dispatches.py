@@ -101,21 +101,23 @@ class Dispatches:
 
     async def approve(self, request: Request) -> Response:
         """Approve a parked dispatch."""
-        return await self._decide(request, Verdict.APPROVE, "")
+        return await self._decide(request, Verdict.APPROVE)
 
     async def reject(self, request: Request) -> Response:
-        """Reject a parked dispatch."""
-        return await self._decide(request, Verdict.REJECT, _REASON_DEFAULT)
+        """Reject a parked dispatch, with a reason."""
+        return await self._decide(request, Verdict.REJECT)
 
     async def _decide(
         self,
         request: Request,
         verdict: Literal[Verdict.APPROVE, Verdict.REJECT],
-        default: str,
     ) -> Response:
         rights_of(request.scope).need_operate()
         body = await _body(request)
-        reason, by = _reason_in(body, default), body.get("by", _BY_DEFAULT)
+        reason, by = _reason_in(body, ""), body.get("by", _BY_DEFAULT)
+        if verdict is Verdict.REJECT and not reason:
+            detail = "A rejection needs a `reason`, which the sender of the event is told."
+            raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
         if token := caller_of(request.scope).token:
             by = token.name
         if not isinstance(by, str) or not operations.is_name(by):

@@ -1,4 +1,4 @@
-"""Files with secrets or content that other users of the machine can read."""
+"""Files with secrets or content that other users of the machine can read or change."""
 
 import stat
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from fleet.broker.audit import Finding
 from fleet.config.agents import AgentConfig
 from fleet.config.settings import Settings, find_file
 from fleet.formats.redaction import mask_url
+from fleet.system.data_dir import REMEDY, fault_of
 
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
 #: Parts of the names of parameters, headers and variables whose values are secrets.
@@ -21,6 +22,8 @@ def secret_files(settings: Settings) -> Iterator[Finding]:
         fault = f"{path} holds a secret and every user of this machine can read it"
         yield Finding("warning", fault, f"chmod 600 {path}")
     data_dir = settings.data_dir
+    if fault := fault_of(data_dir):
+        yield Finding("error", fault, REMEDY)
     if not data_dir.exists() or not _others_enter(data_dir):
         return
     for name in ("broker", "spool", "log"):

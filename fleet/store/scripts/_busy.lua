@@ -9,10 +9,10 @@ local JOINED_MAX, JOINED_BYTES_MAX = 100, 1048576
 local INTERRUPTED = 'interrupted by a newer event of its session'
 
 -- End a dispatch now, whatever it does. First the ledger, then the worker: a late result finds a
--- terminal state and is refused.
+-- terminal state and is refused. Until its turn is dead it keeps its agent and its session.
 local function stop(record, reason, keep_ms)
   local running = record.state == 'active'
-  finish(record, 'cancelled', {'error', reason}, {'reason', reason}, keep_ms)
+  finish(record, 'cancelled', {'error', reason}, {'reason', reason}, keep_ms, running)
   if running then
     redis.call('RPUSH', 'fleet:orders:' .. record.agent, 'stop ' .. record.id)
     redis.call('PEXPIRE', 'fleet:orders:' .. record.agent, 10000)

@@ -21,8 +21,8 @@ local function refusal(source, most_waiting, a_minute)
   return nil
 end
 
--- What the agent could best do without, to make room for an event of this urgency: the oldest of the
--- least urgent that wait. Nil when all that waits is more urgent, or waits for its session.
+-- The id of what the agent could best do without, to make room for an event of this urgency: the oldest
+-- of the least urgent that wait. Nil when all that waits is more urgent, or waits for its session.
 local function dispensable(agent, priority)
   local victim
   for _, id in ipairs(redis.call('ZRANGE', due_key(agent), 0, SCAN_MAX - 1)) do
@@ -34,11 +34,14 @@ local function dispensable(agent, priority)
       end
     end
   end
-  return victim
+  return victim and victim.id
 end
 
--- End it, so that another can take its place.
-local function drop(victim, keep_ms)
+-- End it, so that another can take its place; it may have ended since it was chosen, as the other member
+-- of a stage that another's drop has decided.
+local function drop(id, keep_ms)
+  local victim = read_hash(dispatch_key(id))
+  if victim.state ~= 'queued' then return end
   local reason = 'a newer event took its place in a full queue'
   finish(victim, 'dropped', {'stage', 'admission', 'error', reason},
     {'stage', 'admission', 'reason', reason}, keep_ms)

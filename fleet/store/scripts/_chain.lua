@@ -42,13 +42,7 @@ local function sender(of) return of.sent_by and {'sent_by', of.sent_by} or {} en
 local function create(of, id, agent, within_ms, more, seq)
   -- The event was forgotten and comes again; a sweep has not yet been where its record is.
   local left = read_hash(dispatch_key(id))
-  if left.id then
-    forget(left)
-    -- It is kept by the event of today, too.
-    if redis.call('EXISTS', 'fleet:event:' .. of.event) == 1 then
-      redis.call('HINCRBY', 'fleet:event:' .. of.event, 'kept', 1)
-    end
-  end
+  if left.id then erase(left) end
   local newest, deadline = redis.call('INCR', 'fleet:seq'), NOW + within_ms
   local record = {id = id, agent = agent, event_id = of.event_id, session = of.session,
     priority = of.priority, seq = seq or newest}

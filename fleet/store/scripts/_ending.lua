@@ -69,6 +69,8 @@ local function end_attempt(record, fence, elapsed, ending)
 
   if verdict == 'completed' then
     redis.call('SET', 'fleet:outcome:' .. id, ending.answer, 'PX', keep_ended)
+    -- What earlier attempts failed of is on the bus; the dispatch has not failed.
+    redis.call('HDEL', dispatch_key(id), 'stage', 'error', 'retryable', 'retry_at_ms')
     if record.session ~= '' and ending.user_message ~= '' then
       remember(record.session, ending.user_message, ending.agent_message,
         tonumber(ending.messages_max), tonumber(ending.bytes_max), ending.history_keep_ms)

@@ -108,6 +108,15 @@ local function plus(fields, extra)
   return fields
 end
 
+-- The states that no dispatch leaves, except by a replay.
+local TERMINAL = {completed = true, dead = true, cancelled = true, expired = true, dropped = true}
+
+-- True for a dispatch that has ended, also when it has been forgotten since.
+local function over(id)
+  local state = redis.call('HGET', dispatch_key(id), 'state')
+  return not state or TERMINAL[state] or false
+end
+
 local function count(agent, state, by)
   redis.call('HINCRBY', 'fleet:counts', agent .. '|' .. state, by)
 end
@@ -158,7 +167,10 @@ local function notify_if_short(agent, idle)
   if TEMPLATE ~= '' and redis.call('LLEN', 'agent.' .. agent) > 0 then return '' end
   local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'hold_ms')
   local next = idle and state[1] or redis.call('ZRANGE', due_key(agent), 0, 0)[1]
-  if not next or state[2] or tonumber(state[3] or 0) > NOW then return '' end
+  if not next then return '' end
+  -- An agent that rests is woken all the same for one that was stopped: the claim frees its session.
+  local rests = state[2] or tonumber(state[3] or 0) > NOW
+  if rests and not (next == state[1] and over(next)) then return '' end
   notify(agent, next)
   return next
 end
@@ -207,6 +219,16 @@ local function next_in_session(record)
   end
 end
 
+-- The agent's turn is dead. One that was stopped has ended in the ledger before, and had its agent and
+-- its session until now.
+local function end_stopped(agent)
+  local id = redis.call('HGET', agent_key(agent), 'active')
+  if not id or not over(id) then return end
+  redis.call('HDEL', agent_key(agent), 'active')
+  local record = read_hash(dispatch_key(id))
+  if record.id then next_in_session(record) end
+end
+
 -- Record how a turn verified that its event reached a program.
 local function record_injected(record, verification, reason)
   redis.call('HSET', dispatch_key(record.id), 'injected', verification)
@@ -214,11 +236,6 @@ local function record_injected(record, verification, reason)
   tally(record.agent, 'injected.' .. verification)
   emit('delivery_verified', plus(who(record), {'name', 'terminal', 'verification', verification,
     'reason', reason}))
-end
-
--- True while `fence` is the newest token of the agent: the test behind every write of a holder.
-local function newest(agent, fence)
-  return redis.call('HGET', 'fleet:fences', agent) == fence
 end
 
 -- Off every list that a dispatch waits in; an active one has left all but its session's.
@@ -313,10 +330,14 @@ end
 -- Into a terminal state: off every work list, one terminal bus entry, retention started.
 -- `fields` are set on the record; `extra` goes into the bus entry; `keep_ms` is how long it stays.
 -- Its event, the parent record, takes the outcome down, and ends with the last of its members.
-local function finish(record, to, fields, extra, keep_ms)
+-- One that has ended already, perhaps by the end of another since `record` was read, stays as it is.
+-- `stops`: its turn is not known to be dead and keeps agent and session; see `end_stopped`.
+local function finish(record, to, fields, extra, keep_ms, stops)
+  if over(record.id) then return end
+  record.state = redis.call('HGET', dispatch_key(record.id), 'state')
   local began, announced = record.state == 'active', record.state == 'announcing'
   leave_queue(record)
-  leave_agent(record)
+  if not stops then leave_agent(record) end
   move(record, to, plus({'ended_ms', NOW}, fields))
   -- Completed without anybody's word that it arrived is a count of its own.
   local unverified = to == 'completed' and record.verification == 'timeout_fallback'
@@ -335,7 +356,7 @@ local function finish(record, to, fields, extra, keep_ms)
       record.joined = nil
     end
     -- Where its outcome was announced first, the session has gone on already.
-    if not announced then next_in_session(record) end
+    if not announced and not stops then next_in_session(record) end
   end
   redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
   redis.call('PEXPIRE', 'fleet:callback:' .. record.id, keep_ms)
@@ -360,9 +381,8 @@ local function finish(record, to, fields, extra, keep_ms)
   if not announced then report(record, to, extra, keep_ms) end
 end
 
--- An ended dispatch out of the books. Its event goes on telling duplicates until its own time, but
--- the payload leaves with the last dispatch.
-local function forget(record)
+-- Take an ended dispatch out of the books, and leave its event as it is.
+local function erase(record)
   count(record.agent, record.state, -1)
   if record.state == 'completed' and record.verification == 'timeout_fallback' then
     count(record.agent, 'unverified', -1)
@@ -373,6 +393,12 @@ local function forget(record)
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
     'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
     'fleet:callback:' .. record.id)
+end
+
+-- Take an ended dispatch out of the books. Its event goes on telling duplicates until its own time,
+-- but the payload leaves with the last dispatch.
+local function forget(record)
+  erase(record)
   local event = 'fleet:event:' .. record.event
   if redis.call('EXISTS', event) == 1 and redis.call('HINCRBY', event, 'kept', -1) <= 0 then
     redis.call('DEL', 'fleet:payload:' .. record.event)

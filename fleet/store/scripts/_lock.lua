@@ -1,7 +1,7 @@
 -- Shared by the lock scripts: put before each in place of `_lib.lua`, of which they would use next
 -- to nothing; making its functions anew in every call costs as much as a whole lock script does.
 --
--- Keys     fleet:lock:holds:, fleet:lock:line:, fleet:lock:ticket:, fleet:lock:wake:
+-- Keys     fleet:lock:holds:, fleet:lock:line:, fleet:lock:ticket:, fleet:lock:wake:, fleet:lock:token
 -- Time is the server's, in milliseconds; no client's clock decides anything.
 -- A lock has holds, each with an end of its own, and a line of those who wait. A waiter has a ticket
 -- that says it was heard of lately, and a list on which it blocks until it is woken.
@@ -12,6 +12,15 @@ local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- A waiter that is called asks at once: the question already waits in its connection's buffer. This
 -- is the time for one that is just between two questions, and how long a dead one stops the line.
 local CALL_MS = 250
+
+-- A number that only grows. It is no less than the time, so a store that lost its last writes, or has an
+-- older backup, gives none again.
+local function next_number()
+  local last = tonumber(redis.call('GET', 'fleet:lock:token') or 0)
+  local number = string.format('%.0f', math.max(last + 1, NOW))
+  redis.call('SET', 'fleet:lock:token', number)
+  return number
+end
 
 -- The holds of a lock that have not ended, by id; its group and token; when the last of them ends.
 local function living(key)

@@ -3,6 +3,7 @@
 -- ARGV
 --   agent
 --   fence
+--   lease
 --   holder
 --   losses_max     losses at which a dispatch is dead-lettered
 --   keep_dead_ms
@@ -10,11 +11,11 @@
 --   call           a name of this call
 --   history_max    most messages of the session's history in the answer
 --   ageing_ms      see `_lanes.lua`
--- With     _history, _announce, _chain, _lanes
--- Keys     fleet:lease:, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
+-- With     _holder, _history, _announce, _chain, _lanes
+-- Keys     fleet:lease:, fleet:fences, fleet:turn_fence, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
 --          fleet:dead, fleet:event:, fleet:history:, fleet:totals, fleet:bus
--- Returns  {'claimed', id, attempt, payload, cancel, history, payloads of the events that joined
+-- Returns  {'claimed', id, attempt, the turn's fence, payload, cancel, history, payloads of the events that joined
 --          it, and in a chain: what it is (JSON), what each earlier stage ended with (JSON), ...}
 --          | {'idle'} | {'paused'} | {'held'} | {'fenced'}
 -- Invariants
@@ -25,28 +26,33 @@
 --   was started after the attempt was: a worker ends when it cannot renew its lease, which is no
 --   fault of the event.
 --   Only the holder of a live lease claims.
+--   The turn's fence grows with every attempt in the fleet, so with every holder of an agent, and of a
+--   session that several agents share. It is no less than the time, so a store that lost its last writes,
+--   or has an older backup, gives none again.
 --   Nothing starves: see `_lanes.lua`.
 --   A repeated call of the same name (its reply was lost) answers the same and counts no loss.
 
 local agent, fence, holder, call = ARG.agent, ARG.fence, ARG.holder, ARG.call
 local losses_max, history_max = tonumber(ARG.losses_max), tonumber(ARG.history_max)
 
--- The name besides the token: a store that was emptied gives the same tokens again.
-local lease = redis.call('HMGET', lease_key(agent), 'fence', 'holder')
-if lease[1] ~= fence or lease[2] ~= holder or not newest(agent, fence) then return {'fenced'} end
+if redis.call('HGET', lease_key(agent), 'lease') ~= ARG.lease or not newest(agent, fence, ARG.lease) then
+  return {'fenced'}
+end
 
 local function claimed(record)
   local joined = {}
   for id in string.gmatch(record.joined or '', '%S+') do
     local event = redis.call('HGET', dispatch_key(id), 'event') or ''
-    joined[#joined + 1] = redis.call('GET', 'fleet:payload:' .. event) or nil
+    joined[#joined + 1] = redis.call('GET', 'fleet:payload:' .. event) or ''
   end
-  local answer = {'claimed', record.id, tonumber(record.attempt),
+  local answer = {'claimed', record.id, tonumber(record.attempt), record.turn_fence,
     redis.call('GET', 'fleet:payload:' .. record.event) or '', record.cancel or '',
     recall(record.session, history_max), joined}
   return record.chain_id and plus(answer, chain_prompt(record)) or answer
 end
 
+-- The worker's one child asks, or another holder's: no earlier turn of the agent lives.
+end_stopped(agent)
 local interrupted = read_hash(dispatch_key(redis.call('HGET', agent_key(agent), 'active') or ''))
 if interrupted.call == call and interrupted.state == 'active' then return claimed(interrupted) end
 if redis.call('HGET', agent_key(agent), 'paused') then return {'paused'} end
@@ -55,8 +61,11 @@ if tonumber(redis.call('HGET', agent_key(agent), 'hold_ms') or 0) > NOW then ret
 local function start(record)
   local attempt = tonumber(record.attempt) + 1
   record.attempt = tostring(attempt)
-  local fields = {'attempt', attempt, 'fence', fence, 'started_ms', NOW, 'holder', holder,
-    'call', call}
+  local last = tonumber(redis.call('GET', 'fleet:turn_fence') or 0)
+  record.turn_fence = string.format('%.0f', math.max(last + 1, NOW))
+  redis.call('SET', 'fleet:turn_fence', record.turn_fence)
+  local fields = {'attempt', attempt, 'fence', fence, 'lease', ARG.lease, 'started_ms', NOW,
+    'holder', holder, 'call', call, 'turn_fence', record.turn_fence}
   if record.state == 'active' then
     redis.call('HSET', dispatch_key(record.id), unpack(fields))
   else

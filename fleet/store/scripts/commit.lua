@@ -4,15 +4,17 @@
 --   dispatch_id  '' for the agent's active dispatch
 --   agent
 --   fence
+--   lease
 --   attempt      '' with an empty dispatch_id
 --   ending...    EndingArgs, see `_ending.lua`
--- With     _history, _announce, _chain, _spend, _ending
+-- With     _holder, _history, _announce, _chain, _spend, _ending
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:, fleet:bus
 -- Returns  {'done', state, `id agent` to publish for, ...} | {'fenced'} | {'gone'}
 -- Invariants
---   Only the attempt that runs now, under the newest token, ends a dispatch.
+--   Only the attempt that runs now, under the newest token, ends a dispatch. One that was stopped ends
+--   nothing but its hold of agent and session.
 --   While the agent has work there is a wake-up: dying workers use up more than are pushed.
 --   A repeated call (its reply was lost) answers the same and writes nothing.
 --   Totals count each turn once, and of what a turn has cost only what earlier attempts had not.
@@ -31,9 +33,12 @@ if id == '' then
 end
 local record = read_hash(dispatch_key(id))
 if not record.id then return {'gone'} end
-if record.committed == attempt .. '/' .. fence then return {'done', record.state} end
+if record.committed == attempt .. '/' .. fence and record.lease == ARG.lease then
+  return {'done', record.state}
+end
 if record.state ~= 'active' or record.attempt ~= attempt or record.fence ~= fence
-  or not newest(agent, fence) then
+  or not newest(agent, fence, ARG.lease) then
+  if record.lease == ARG.lease and record.attempt == attempt then end_stopped(agent) end
   return {'fenced'}
 end
 

@@ -7,20 +7,27 @@
 --   holder   'host:pid'
 --   client   id of a connection that the holder keeps open
 --   run      id of that server's run
+--   lease    a random name of this acquisition
 --   process  name of the holder's process
 --   stolen   fence of a live lease that may be replaced, '' for none
 -- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:bus
 -- Returns  {1, fence, notified, epoch} | {0, fence, holder, client id, run id, process, ms left}
 -- Invariants
---   One holder at a time; the fencing token only grows. A repeated call of the holder (its reply was
---   lost) answers the same token.
+--   One holder at a time; the fencing token only grows. A repeated call of the same name (its reply
+--   was lost) answers the same token.
+--   A server that was promoted, restarted or restored may have lost tokens that it gave: it goes on far
+--   above them.
 --   After an acquisition there is a wake-up for each runnable dispatch, whatever the last holder popped.
+
+-- More than an agent can get holders in the time whose writes a server loses.
+local TOKENS_LOST_MAX = 1000
 
 local agent, ttl, holder, client, run = ARG.agent, ARG.ttl_ms, ARG.holder, ARG.client, ARG.run
 local key = lease_key(agent)
 
 local held = read_hash(key)
-if held.holder == holder and held.client == client and held.run == run then
+if held.lease == ARG.lease then
+  redis.call('HSET', key, 'client', client, 'run', run)
   redis.call('PEXPIRE', key, ttl)
   return {1, tonumber(held.fence), 0, epoch()}
 end
@@ -29,12 +36,16 @@ if held.fence and held.fence ~= ARG.stolen then
     redis.call('PTTL', key)}
 end
 
-local fence = redis.call('HINCRBY', 'fleet:fences', agent, 1)
+-- Another one whenever the server begins a history of writes of its own.
+local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+local before = redis.call('HGET', agent_key(agent), 'history') or history
+local fence = redis.call('HINCRBY', 'fleet:fences', agent, before == history and 1 or TOKENS_LOST_MAX)
 redis.call('DEL', key)
-redis.call('HSET', key, 'fence', fence, 'holder', holder, 'client', client, 'run', run,
-  'process', ARG.process, 'since_ms', NOW)
+redis.call('HSET', key, 'fence', fence, 'lease', ARG.lease, 'holder', holder, 'client', client,
+  'run', run, 'process', ARG.process, 'since_ms', NOW)
 redis.call('PEXPIRE', key, ttl)
-redis.call('HSET', agent_key(agent), 'holder', holder)
+redis.call('HSET', agent_key(agent), 'holder', holder, 'lease', ARG.lease, 'history', history)
+tally(agent, 'holders')
 emit('agent_online', {'agent', agent, 'holder', holder, 'fence', fence})
 
 local waiting = redis.call('ZRANGE', due_key(agent), 0, 999)

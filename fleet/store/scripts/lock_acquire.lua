@@ -34,7 +34,7 @@ if place > 0 then redis.call('ZADD', line, place, id) end
 local head = first(line, id)
 local turn = not head or head == id
 if holds[id] or (shares and manner == 'joins') or ((free or shares) and turn) then
-  if free then token = redis.call('INCR', 'fleet:lock:token') end
+  if free then token = next_number() end
   redis.call('HSET', key, id, NOW + ttl, 'group', group, 'token', token)
   redis.call('PEXPIREAT', key, math.max(last, NOW + ttl))
   if head then
@@ -51,7 +51,7 @@ if holds[id] or (shares and manner == 'joins') or ((free or shares) and turn) th
 end
 
 if place == 0 then
-  place = redis.call('ZSCORE', line, id) or redis.call('INCR', 'fleet:lock:token')
+  place = redis.call('ZSCORE', line, id) or next_number()
   redis.call('ZADD', line, place, id)
 end
 redis.call('SET', ticket, 'waits', 'PX', keep)

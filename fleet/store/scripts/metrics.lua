@@ -2,10 +2,10 @@
 --
 -- ARGV
 --   agents...  the names of the agents
--- Keys     fleet:totals, fleet:counts, fleet:fences, fleet:beat, fleet:seq, fleet:bus, fleet:due:,
+-- Keys     fleet:totals, fleet:counts, fleet:beat, fleet:seq, fleet:bus, fleet:due:,
 --          fleet:providers, fleet:agent:, fleet:lease:, fleet:dispatch:
 -- Returns  JSON: `now` (ms), `accepted`, `bus`, and as flat lists of names and values `totals`,
---          `counts`, `fences`, `beat`, `providers`; `agents`: for each, in the order asked, {online, paused,
+--          `counts`, `beat`, `providers`; `agents`: for each, in the order asked, {online, paused,
 --          running since (ms) or 0, oldest runnable one queued since (ms) or 0}
 -- Invariants
 --   Bounded: an agent's oldest is looked for at the head of each priority, never in the whole list.
@@ -38,7 +38,6 @@ return cjson.encode({
   bus = redis.call('XLEN', 'fleet:bus'),
   totals = redis.call('HGETALL', 'fleet:totals'),
   counts = redis.call('HGETALL', 'fleet:counts'),
-  fences = redis.call('HGETALL', 'fleet:fences'),
   providers = redis.call('HGETALL', 'fleet:providers'),
   beat = redis.call('HGETALL', 'fleet:beat'),
   agents = agents,

@@ -59,6 +59,7 @@ end
 
 local live = redis.call('EXISTS', lease_key(agent)) == 1
 local offline = 0
+if not live then end_stopped(agent) end
 if not live and redis.call('HGET', agent_key(agent), 'holder') then
   redis.call('HDEL', agent_key(agent), 'holder')
   emit('agent_offline', {'agent', agent, 'reason', 'its lease ran out'})

@@ -3,6 +3,7 @@
 -- ARGV
 --   agent
 --   fence
+--   lease
 -- Keys     fleet:lease:, fleet:agent:, fleet:dispatch:, fleet:due:, fleet:deadlines, fleet:counts,
 --          fleet:session:, fleet:sessions, fleet:bus
 -- Returns  1 when it was the caller's, else 0
@@ -12,12 +13,12 @@
 
 local agent, fence = ARG.agent, ARG.fence
 local key = lease_key(agent)
-if redis.call('HGET', key, 'fence') ~= fence then return 0 end
+if redis.call('HGET', key, 'lease') ~= ARG.lease then return 0 end
 
 local id = redis.call('HGET', agent_key(agent), 'active')
 if id then
   local record = read_hash(dispatch_key(id))
-  if record.state == 'active' and record.fence == fence then
+  if record.state == 'active' and record.lease == ARG.lease then
     move(record, 'queued')
     -- An attempt that a stop cut short does not count.
     redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1)
@@ -28,6 +29,7 @@ if id then
     redis.call('HDEL', agent_key(agent), 'active')
   end
 end
+end_stopped(agent)
 redis.call('DEL', key)
 redis.call('HDEL', agent_key(agent), 'holder')
 emit('agent_offline', {'agent', agent, 'reason', 'stopped', 'fence', fence})

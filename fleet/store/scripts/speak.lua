@@ -4,6 +4,7 @@
 -- ARGV
 --   dispatch_id
 --   fence
+--   lease
 --   attempt
 --   kept_max     most chunks kept
 --   keep_ms      time for which the newest chunk is kept
@@ -15,21 +16,18 @@
 --   step    the step that produced the text
 --   offset  the place of this chunk in the step's text
 --   text    content
--- Keys     fleet:dispatch:, fleet:fences, fleet:speech:
+-- With     _holder
+-- Keys     fleet:dispatch:, fleet:fences, fleet:agent:, fleet:speech:
 -- Returns  1, or 0 when this attempt is no longer the current one
 -- Invariants
 --   Only the attempt that runs now, under the newest token, publishes.
 --   A chunk's id is `<attempt>-<place>`: ids only grow, and a repeated call (its reply was
 --   lost) writes nothing twice.
 
-local id, fence, attempt = ARG.dispatch_id, ARG.fence, ARG.attempt
-local state, agent, owner, current = unpack(redis.call('HMGET', dispatch_key(id),
-  'state', 'agent', 'fence', 'attempt'))
-if state ~= 'active' or owner ~= fence or current ~= attempt or not newest(agent, fence) then
-  return 0
-end
+if not current(ARG.dispatch_id, ARG.fence, ARG.lease, ARG.attempt) then return 0 end
 
-local key, said = 'fleet:speech:' .. id, 0
+local attempt = ARG.attempt
+local key, said = 'fleet:speech:' .. ARG.dispatch_id, 0
 local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if last then
   local number, place = string.match(last[1], '^(%d+)-(%d+)$')

@@ -4,6 +4,7 @@
 -- ARGV
 --   dispatch_id
 --   fence
+--   lease
 --   attempt
 --   step          the step's key in the journal
 --   entry         JSON
@@ -13,20 +14,17 @@
 --   verification  how the delivery by this step was verified: 'echo' | 'timeout_fallback',
 --                 or '' where the step delivered nothing
 --   reason        of that verification
--- With     _spend
--- Keys     fleet:dispatch:, fleet:journal:, fleet:fences, fleet:totals, fleet:spend:, fleet:bus
+-- With     _holder, _spend
+-- Keys     fleet:dispatch:, fleet:journal:, fleet:fences, fleet:agent:, fleet:totals, fleet:spend:, fleet:bus
 -- Returns  {'kept', why to cancel or ''} | {'fenced', ''}
 -- Invariants
 --   Only the attempt that runs now writes. Writing the same step again changes nothing.
 --   What was paid counts at once, whatever becomes of the turn.
 --   A verification is reported and counted once for each entry that is written.
 
-local id, fence, attempt, step, entry = ARG.dispatch_id, ARG.fence, ARG.attempt, ARG.step, ARG.entry
-local state, agent, owner, current, cancel = unpack(redis.call('HMGET', dispatch_key(id),
-  'state', 'agent', 'fence', 'attempt', 'cancel'))
-if state ~= 'active' or owner ~= fence or current ~= attempt or not newest(agent, fence) then
-  return {'fenced', ''}
-end
+local id, step, entry = ARG.dispatch_id, ARG.step, ARG.entry
+local agent, cancel = current(ARG.dispatch_id, ARG.fence, ARG.lease, ARG.attempt)
+if not agent then return {'fenced', ''} end
 if entry == '' or redis.call('HGET', 'fleet:journal:' .. id, step) == entry then
   return {'kept', cancel or ''}
 end

@@ -11,8 +11,9 @@
 -- Returns  {forgotten ended, forgotten dead, trimmed bus entries}
 -- Invariants
 --   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by
---   newer ones is announced as dropped. A dispatch with an open receiver is kept, as if it
---   had ended now. The newest bus entry stays: a client that has read it has missed nothing.
+--   newer ones is announced as dropped. A dispatch with an open receiver, or
+--   whose turn is not known to be dead, is kept, as if it had ended now. The
+--   newest bus entry stays: a client that has read it has missed nothing.
 
 local keep = {['fleet:ended'] = tonumber(ARG.keep_ended_ms), ['fleet:dead'] = tonumber(ARG.keep_dead_ms)}
 local most, limit = tonumber(ARG.kept_max), tonumber(ARG.limit)
@@ -27,7 +28,8 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
   local kept = 0
   for _, id in ipairs(old) do
     local record = read_hash(dispatch_key(id))
-    if record.id and tonumber(redis.call('HGET', 'fleet:delivery:' .. id, '|open') or 0) > 0 then
+    if record.id and (tonumber(redis.call('HGET', 'fleet:delivery:' .. id, '|open') or 0) > 0
+      or redis.call('HGET', agent_key(record.agent), 'active') == id) then
       redis.call('ZADD', list, NOW, id)
       kept = kept + 1
     else

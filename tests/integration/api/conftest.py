@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +13,34 @@ from typing import Any
 import httpx
 import pytest
 
+from fleet.ledger import LeaseToken
 from fleet.store import Store, open_store
-from fleet.store.calls import LeaseCall
+from fleet.store.lease_calls import LeaseCall, ReleaseCall
 from tests.fixtures.valkey import Valkey
 
 Json = dict[str, Any]
 
 
-def take_lease(store: Store, *, ttl_ms: int) -> int:
-    """Hold the lease of gem as `test:1`; its fencing token."""
+def take_lease(store: Store, *, ttl_ms: int) -> LeaseToken:
+    """Hold the lease of gem as `test:1`."""
+    name = uuid.uuid4().hex
     call = LeaseCall(
-        agent="gem", ttl_ms=ttl_ms, holder="test:1", client="1", run="run", process="", stolen=""
+        agent="gem",
+        ttl_ms=ttl_ms,
+        holder="test:1",
+        client="1",
+        run="run",
+        lease=name,
+        process="",
+        stolen="",
     )
-    return int(store.run(call)[1])
+    fence, epoch = int(store.run(call)[1]), str(store.run(call)[3])
+    return LeaseToken(agent="gem", fence=fence, lease=name, holder="test:1", epoch=epoch)
+
+
+def release(store: Store, token: LeaseToken) -> None:
+    """Give it back."""
+    store.run(ReleaseCall(agent=token.agent, fence=token.fence, lease=token.lease))
 
 
 _SERVE = """

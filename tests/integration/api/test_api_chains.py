@@ -74,11 +74,20 @@ def test_an_approval_moves_it_once_and_says_who_it_was(
     assert (record["chain_state"], record["answer"]) == ("running", "(hidden)")
 
 
-def test_a_rejection_needs_no_body(api: Api, root: Headers, parked: str) -> None:
-    answer = api.http.post(f"/dispatches/{parked}/reject", headers=root)
+@pytest.mark.parametrize("body", [None, {}, {"reason": " "}])
+def test_a_rejection_needs_a_reason(api: Api, root: Headers, parked: str, body: Any) -> None:
+    answer = api.http.post(f"/dispatches/{parked}/reject", headers=root, json=body)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:fleet:problem:invalid-reason")
+    assert "needs a `reason`" in answer.json()["detail"]
+    record = api.http.get(f"/dispatches/{parked}", headers=root).json()
+    assert record["state"] == "parked"
+
+
+def test_a_rejection_ends_the_chain(api: Api, root: Headers, parked: str) -> None:
+    answer = decide(api, "reject", parked, root, reason="too early")
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     record = api.http.get(f"/dispatches/{parked}", headers=root).json()
-    assert (record["chain_state"], record["error"]) == ("rejected", "requested over HTTP")
+    assert (record["chain_state"], record["error"]) == ("rejected", "too early")
     assert record["chain_reason"] == "stage 1 (human:ops) rejects"
 
 

@@ -8,8 +8,7 @@ import pytest
 from fleet.config.settings import parse
 from fleet.ledger import Ending, Failure, FailureStage, ValkeyLedger
 from fleet.store import Store
-from fleet.store.calls import ReleaseCall
-from tests.integration.api.conftest import Api, take_lease
+from tests.integration.api.conftest import Api, release, take_lease
 
 
 def dispatch_id(answer: httpx.Response) -> str:
@@ -21,13 +20,13 @@ def dead(api: Api, store: Store) -> str:
     """A dispatch of gem's that failed for good."""
     agent = {"runner": "python", "python": "a:b"}
     ledger = ValkeyLedger(store, parse({"agents": {"gem": agent}}))
-    fence = take_lease(store, ttl_ms=5000)
+    token = take_lease(store, ttl_ms=5000)
     sent = dispatch_id(api.send(to="gem", priority=9))
-    claim = ledger.claim("gem", fence, "test:1")
+    claim = ledger.claim(token)
     assert claim is not None
     failure = Failure(stage=FailureStage.LLM, reason="no such model", retryable=False)
     ledger.commit(claim, Ending(failure=failure))
-    store.run(ReleaseCall(agent="gem", fence=fence))
+    release(store, token)
     assert claim.dispatch_id == sent
     return sent
 

@@ -10,12 +10,11 @@ from fleet.auth import tokens
 from fleet.config.settings import parse
 from fleet.ledger import Claim, Ending, ValkeyLedger
 from fleet.store import Store
-from fleet.store.calls import ReleaseCall
 from fleet.turn.live_text import LiveText
 from tests.fixtures.listening import Screen, listen
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey
-from tests.integration.api.conftest import Api, MakeApi, away, take_lease
+from tests.integration.api.conftest import Api, MakeApi, away, release, take_lease
 
 
 class Turn:
@@ -25,8 +24,8 @@ class Turn:
         agent = {"runner": "python", "python": "a:b"}
         self._store = store
         self._ledger = ValkeyLedger(store, parse({"agents": {"gem": agent}}))
-        self._fence = take_lease(store, ttl_ms=60_000)
-        claim = self._ledger.claim("gem", self._fence, "test:1")
+        self._token = take_lease(store, ttl_ms=60_000)
+        claim = self._ledger.claim(self._token)
         assert claim is not None
         assert claim.dispatch_id == dispatch_id
         self.claim: Claim = claim
@@ -35,7 +34,7 @@ class Turn:
     def end(self, answer: str) -> None:
         self.speech.close()
         wait_until(lambda: self._committed(answer))
-        self._store.run(ReleaseCall(agent="gem", fence=self._fence))
+        release(self._store, self._token)
 
     def _committed(self, answer: str) -> bool:
         return bool(self._ledger.commit(self.claim, Ending(answer=answer)))
