@@ -101,7 +101,7 @@ class Submissions:
         total = 0
         for path, _ in self._files():
             with suppress(OSError), open(path, "rb") as file:
-                total += _HEADER.unpack(file.read(_HEADER.size))[2]
+                total += _HEADER.unpack(file.read(_HEADER.size).ljust(_HEADER.size, b"\0"))[2]
         return total
 
     def close(self) -> None:
