@@ -124,7 +124,7 @@ class SpoolFolder:
 
     def _refresh(self) -> None:
         imported, _ = self.read_progress()
-        again, records = self._reader.read()
+        again, records = self._reader.read(imported)
         if again:
             self._state.clear()
         self._state.forget(imported)

@@ -107,7 +107,6 @@ class Spool(SpoolFolder):
             # Before the events: from now on no process submits an event past the spool.
             if not self.holds:
                 self._holds.touch(mode=0o600)
-                segments.sync_folder(self.folder)
             lines = list[bytes]()
             new = _Batch(state)
             answers = [self._store(new, event, plan, lines) for event, plan in batch]
@@ -119,6 +118,9 @@ class Spool(SpoolFolder):
                 ):
                     raise SpoolFull(_full(held))
                 self._writer.append(lines)
+            # Whoever stored the known ones may have died before they were synced.
+            for path in new.found:
+                segments.sync(path)
         return answers
 
     def first(self, count: int) -> tuple[list[SpooledEvent], int]:
@@ -150,6 +152,8 @@ class Spool(SpoolFolder):
             self.delete_imported()
             if state.entries:
                 return False
+            # A power loss must not bring the segments back without the file that tells of them.
+            segments.sync(self.segments)
             self._holds.unlink(missing_ok=True)
         return True
 
@@ -169,7 +173,8 @@ class Spool(SpoolFolder):
             self._quarantine.mkdir(exist_ok=True, mode=0o700)
             path = self._quarantine / f"{entry.digest}.log"
             files.replace(path, b"".join(lines).decode(), sync=True)
-            segments.sync_folder(self._quarantine)
+            segments.sync(self._quarantine)
+            segments.sync(self.folder)
 
     def quarantined(self) -> list[tuple[Path, SpoolState]]:
         """Each quarantined event as a state of its own, with its `reason`."""
@@ -299,13 +304,17 @@ class _Batch:
         self._added: dict[str, tuple[str, str]] = {}
         self._last = state.last
         self.pending = state.pending.copy()
+        self.found = set[Path]()  #: the segments of known events
 
     def find(self, digest: str) -> tuple[str, Callable[[], str]] | None:
         """The content and the plan of a known event."""
         if added := self._added.get(digest):
             return added[0], lambda: added[1]
         entry = self._state.find(digest)
-        return None if entry is None else (entry.content, lambda: _texts(entry)[1])
+        if entry is None:
+            return None
+        self.found.add(entry.place.path)
+        return entry.content, lambda: _texts(entry)[1]
 
     def add(self, digest: str, content: str, plan: str, agents: Iterable[str]) -> int:
         """Add an event; its number."""
