@@ -209,7 +209,7 @@ class World:
     def kill(self, name: str) -> None:
         """Kill a process between two calls."""
         if name in self.processes:
-            self.disk.bury(self.processes.pop(name))
+            self.disk.end(self.processes.pop(name))
 
     def send(self, name: str, events: list[Event]) -> None:
         """Send events, and remember what was answered."""
@@ -252,7 +252,7 @@ class World:
         """Kill it with its children; `cut`: by a drainer, which says so."""
         if self.offline is None:
             return
-        self.disk.bury(self.offline)
+        self.disk.end(self.offline)
         self.offline = None
         self.locks.clear()
         for agent, turn in list(self.turns.items()):
@@ -268,7 +268,7 @@ class World:
         """The turn's process ends, however."""
         turn = self.turns.pop(agent, None)
         if turn is not None:
-            self.disk.bury(turn.process)
+            self.disk.end(turn.process)
 
     def claim(self, agent: str) -> None:
         """The offline process starts a child for an agent."""
@@ -288,7 +288,7 @@ class World:
             found = child.runs.claim(agent, self.fences, "here")
             journal = child.runs.steps(found.dispatch_id) if found else {}
         if child.dead or found is None:
-            self.disk.bury(child)
+            self.disk.end(child)
             return
         self.begin(agent, OfflineTurn(child, found, journal, child.runs))
 

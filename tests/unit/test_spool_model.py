@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -249,8 +250,20 @@ def test_the_outage_path_keeps_its_promises() -> None:
     run_state_machine_as_test(
         Outage,
         settings=settings(
-            max_examples=100,
+            max_examples=150,
             stateful_step_count=30,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_duplicate_of_an_event_whose_writer_was_killed_survives_a_power_loss(seed: int) -> None:
+    machine = Outage()
+    machine.send("api 1", "a", 1, "x")
+    machine.world.disk.arm(2, "before")  # after the write, before it is synced
+    machine.send("api 1", "a", 2, "x")
+    machine.send("api 2", "a", 2, "x")
+    assert len(machine.world.answered) == 2
+    machine.lose_power(seed)
+    machine.teardown()

@@ -27,7 +27,7 @@ def event(seq: int) -> dict[str, Any]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """What happens to a few events, in the order of time."""
+    """The records of a few events, in the order of time."""
     found = list[dict[str, Any]]()
     for seq in range(1, draw(st.integers(1, 4)) + 1):
         found.append(event(seq))
