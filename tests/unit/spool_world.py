@@ -4,7 +4,7 @@ promised.
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -170,9 +170,8 @@ class World:
         self.locks: dict[str, TurnLock] = {}
         self.fences = self.sends = 0
         self.answered: dict[str, tuple[str, int]] = {}  #: digest -> content, when
-        self.also = set[tuple[str, str]]()  #: answered, and stands for another content
+        self.also, self.refused = set[tuple[str, str]](), set[str]()
         self.attempted: dict[str, int] = {}
-        self.refused = set[str]()
         self.ids: dict[str, str] = {}  #: dispatch -> digest
         self.journaled: dict[str, set[str]] = {}
         self.completed: dict[str, str] = {}
@@ -187,11 +186,7 @@ class World:
     def close(self) -> None:
         """Leave nothing behind."""
         self.disk.arm(0, "")
-        for name in list(self.processes):
-            self.kill(name)
-        self.end_offline()
-        for agent in list(self.turns):
-            self.end_turn(agent)
+        self.kill_all()
         self.disk.restore()
         self.patch.undo()
         self.tmp.cleanup()
@@ -206,6 +201,14 @@ class World:
                     found.spool.prepare()
         return found
 
+    def kill_all(self) -> None:
+        """Kill every process."""
+        for name in list(self.processes):
+            self.kill(name)
+        self.end_offline()
+        for agent in list(self.turns):
+            self.end_turn(agent)
+
     def kill(self, name: str) -> None:
         """Kill a process between two calls."""
         if name in self.processes:
@@ -218,12 +221,15 @@ class World:
             return
         batch = [(event, decide(event, self.settings.rules())) for event in events]
         self.sends += 1
+        ours = {keys.event_digest(event.key) for event, _ in batch}
+        new = set() if self.breaker.closed else ours - self.attempted.keys()
+        self.refused -= ours
         for event, plan in batch:
             digest = keys.event_digest(event.key)
             self.attempted.setdefault(digest, self.sends)
             self.ids |= {keys.dispatch_id(event.key, agent): digest for agent in plan.agents}
         answers: list[Answer] = []
-        with self.disk.running(process), suppress(BrokerUnavailable):
+        with self.disk.running(process), suppress(BrokerUnavailable), self.refusing(new):
             answers = process.acceptor.accept_many(batch)
         for (event, _), answer in zip(batch, answers, strict=False):
             digest = keys.event_digest(event.key)
@@ -231,6 +237,15 @@ class World:
                 first = self.answered.setdefault(digest, (event.content, self.sends))
                 if first[0] != event.content:
                     self.also.add((digest, event.content))
+
+    @contextmanager
+    def refusing(self, digests: set[str]) -> Iterator[None]:
+        """Remember events that a living process refused and asked no ledger for."""
+        try:
+            yield
+        except SpoolFull:
+            self.refused |= digests
+            raise
 
     def drain(self, name: str) -> None:
         """One round of a process's drainer."""
@@ -360,11 +375,7 @@ class World:
 
     def lose_power(self, seed: int) -> None:
         """Every process dies, and the disk forgets."""
-        for name in list(self.processes):
-            self.kill(name)
-        self.end_offline()
-        for agent in list(self.turns):
-            self.end_turn(agent)
+        self.kill_all()
         if self.disk.lose_power(Random(seed)):
             self.unsure |= set(self.attempted)
         self.boot += 1

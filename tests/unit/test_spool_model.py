@@ -201,11 +201,7 @@ class Outage(RuleBasedStateMachine):
         world = self.world
         world.disk.arm(0, "")
         world.disk.room, world.ledger.mode, world.breaker.closed = None, "up", True
-        world.end_offline()
-        for agent in list(world.turns):
-            world.end_turn(agent)
-        for name in list(world.processes):
-            world.kill(name)
+        world.kill_all()
         for _ in range(3):
             world.drain("api 1")
         for agent in AGENTS * 40:
@@ -231,6 +227,7 @@ class Outage(RuleBasedStateMachine):
         for digest, content in promised | world.also:
             kept = ledger.contents.get(digest) == content or (digest, content) in aside
             assert kept, "an accepted event is lost"
+        assert not world.refused & ledger.contents.keys(), "a refused event was kept"
         assert all(one.ended for one in ledger.dispatches.values())
         late = [key for key in ledger.late if world.ids[key] not in world.unsure]
         assert not late, "ran offline and in the ledger"
