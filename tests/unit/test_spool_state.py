@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.intake.spool.segments import Place, Record
+from fleet.intake.spool.segments import Place, StoredRecord
 from fleet.intake.spool.state import SpoolState
 
 PLACE = Place(Path("segment"), 0, 0)
@@ -46,7 +46,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 def fold(metas: list[dict[str, Any]], imported: int) -> Any:
     state = SpoolState()
-    state.apply([Record(meta, PLACE, 10) for meta in metas], -1)
+    state.apply([StoredRecord(meta, PLACE, 10) for meta in metas], -1)
     state.forget(imported)
     runs = {
         key: (run.seq, run.agent, run.begun, run.cut, run.steps, run.left, run.ended)
@@ -75,7 +75,7 @@ def test_what_is_imported_before_or_after_it_is_read_is_forgotten(
     history: list[dict[str, Any]], imported: int
 ) -> None:
     state = SpoolState()
-    state.apply([Record(meta, PLACE, 10) for meta in history], imported)
+    state.apply([StoredRecord(meta, PLACE, 10) for meta in history], imported)
     entries, _, size, last, pending = fold(history, imported)
     assert (list(state.ordered()), state.bytes, state.last, +state.pending) == (
         entries,
@@ -88,7 +88,7 @@ def test_what_is_imported_before_or_after_it_is_read_is_forgotten(
 @given(histories())
 def test_a_run_written_out_reads_the_same(history: list[dict[str, Any]]) -> None:
     state, again = SpoolState(), SpoolState()
-    state.apply([Record(meta, PLACE, 10) for meta in history], -1)
+    state.apply([StoredRecord(meta, PLACE, 10) for meta in history], -1)
     metas = [meta for run in state.runs.values() for meta in run.records()]
-    again.apply([Record(meta, PLACE, 10) for meta in metas], -1)
+    again.apply([StoredRecord(meta, PLACE, 10) for meta in metas], -1)
     assert again.runs == state.runs

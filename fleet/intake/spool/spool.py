@@ -91,10 +91,11 @@ class Spool(SpoolFolder):
         """
         return not self.runs_offline or self.is_damaged or self._submissions.has(digest)
 
-    def record_submissions(self, events: Iterable[Event]) -> None:
+    def record_submissions(self, events: Iterable[Event], *, sync: bool = False) -> None:
         """Record events before the ledger may have them: none of them runs from the spool."""
         if self.runs_offline:
-            self._submissions.record(keys.event_digest(event.key) for event in events)
+            with usable():
+                self._submissions.record((keys.event_digest(one.key) for one in events), sync=sync)
 
     def store(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Store each event, synced to disk when this returns; a known one is not stored twice.
@@ -164,14 +165,15 @@ class Spool(SpoolFolder):
         """
         with self.view() as state:
             entry = state.entries.get(seq)
-            if entry is None:
+            path = self._quarantine / f"{entry.digest if entry else ''}.log"
+            # A repeated one never ran: what became of the first is in its file.
+            if entry is None or path.exists():
                 return
             runs = [run for run in state.runs.values() if run.seq == seq]
             lines = [segments.encode(entry.meta, segments.read_body(entry.place).encode())]
             lines += [segments.encode(one) for run in runs for one in run.records()]
             lines.append(segments.encode({"k": "reason", "seq": seq, "reason": reason}))
             self._quarantine.mkdir(exist_ok=True, mode=0o700)
-            path = self._quarantine / f"{entry.digest}.log"
             files.replace(path, b"".join(lines).decode(), sync=True)
             segments.sync(self._quarantine)
             segments.sync(self.folder)
