@@ -15,6 +15,10 @@ from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.store.wakeup import DELIVER_TASK, INTAKE_TASK
 from fleet.system.output_guard import guard_output
 
+#: Turn a hung broker into an error.
+HUNG_S, CONNECT_S = 10.0, 5.0
+_ANSWERS = "fleet.worker.celery_results:AnswerBackend"
+
 
 @signals.celeryd_init.connect
 def _guard_worker(**_: Any) -> None:
@@ -69,7 +73,12 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # Outcomes are in the ledger. Only intake answers a Celery producer, for an hour.
         "task_ignore_result": True,
-        "result_backend": backend if backend.startswith("redis") else None,
+        "result_backend": f"{_ANSWERS}+{backend}" if backend.startswith("redis") else None,
+        # As in `_transport`: Celery would wait for 120 s.
+        "redis_socket_timeout": HUNG_S,
+        "redis_socket_connect_timeout": CONNECT_S,
+        # Then the message comes again; Celery would try 20 times.
+        "result_backend_transport_options": {"retry_policy": {"max_retries": 3}},
         "result_expires": 3600,
         "broker_transport_options": _transport(settings),
         "broker_connection_retry_on_startup": True,
@@ -93,9 +102,8 @@ def _transport(settings: Settings) -> dict[str, Any]:
         return {"confirm_publish": True}
     return {
         "visibility_timeout": settings.visibility_timeout_s,
-        # Turns a hung broker into an error.
-        "socket_timeout": 10,
-        "socket_connect_timeout": 5,
+        "socket_timeout": HUNG_S,
+        "socket_connect_timeout": CONNECT_S,
         "socket_keepalive": True,
     }
 
