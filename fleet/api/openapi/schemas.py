@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from fleet.api.bus.cursor import Resync
 from fleet.api.openapi.parts import Json
 from fleet.api.openapi.parts import ref as _ref
-from fleet.ledger import FailureStage, State, bus
+from fleet.ledger import FailureStage, State, bus, bus_types
 from routing import Verdict
 from routing.event import HOPS_MAX, NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, TARGETS_MAX
 
@@ -82,6 +82,20 @@ _ENVELOPE: Json = {
     "traceparent": {"description": "The trace it belongs to (W3C Trace Context).", **_TEXT},
 }
 
+_KINDS: dict[type, Json] = {str: _TEXT, int: _COUNT, float: _NUMBER, bool: _FLAG}
+_BUS_FIELDS: dict[str, Json] = {
+    **{
+        name: {"description": field.sentence, **_KINDS[field.kind]}
+        for name, field in bus_types.FIELDS.items()
+    },
+    "verdict": _VERDICT,
+    "verification": _VERIFICATION,
+    "reason": {
+        "description": bus_types.FIELDS["reason"].sentence,
+        "examples": [str(reason) for reason in Resync],
+        **_TEXT,
+    },
+}
 _CONSUMING: Json = {
     "consuming": {
         "description": "Its worker said `reported_s` ago that it takes work.",
@@ -251,27 +265,7 @@ SCHEMAS: Json = {
         epoch=_TEXT,
         type=_enum(bus.TYPES),
         time=_TIME,
-        event_id=_NAME,
-        sent_by=_SENT_BY,
-        dispatch_id=_TEXT,
-        agent=_TEXT,
-        session=_NAME,
-        attempt=_COUNT,
-        stage=_TEXT,
-        reason={"type": "string", "examples": [str(reason) for reason in Resync]},
-        elapsed_s=_NUMBER,
-        will_retry=_FLAG,
-        retry_at=_NUMBER,
-        chain=_NAME,
-        chain_id=_TEXT,
-        chain_stage=_COUNT,
-        round=_COUNT,
-        verdict=_VERDICT,
-        person=_NAME,
-        decided_by=_TEXT,
-        verification=_VERIFICATION,
-        expires_at=_NUMBER,
-        outcome=_TEXT,
+        **_BUS_FIELDS,
     ),
     "Health": _object(
         "status version",
