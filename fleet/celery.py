@@ -73,7 +73,10 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # Outcomes are in the ledger. Only intake answers a Celery producer, for an hour.
         "task_ignore_result": True,
-        "result_backend": f"{_ANSWERS}+{backend}" if backend.startswith("redis") else None,
+        # A socket is `redis+socket://` to Celery, and `socket://` to its backend.
+        "result_backend": f"{_ANSWERS}+{backend.removeprefix('redis+')}"
+        if backend.startswith("redis")
+        else None,
         # As in `_transport`: Celery would wait for 120 s.
         "redis_socket_timeout": HUNG_S,
         "redis_socket_connect_timeout": CONNECT_S,
