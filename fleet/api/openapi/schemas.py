@@ -83,7 +83,7 @@ _ENVELOPE: Json = {
 }
 
 _KINDS: dict[type, Json] = {str: _TEXT, int: _COUNT, float: _NUMBER, bool: _FLAG}
-_BUS_FIELDS: dict[str, Json] = {
+_BUS_FIELDS: Json = {
     **{
         name: {"description": field.sentence, **_KINDS[field.kind]}
         for name, field in bus_types.FIELDS.items()
@@ -267,11 +267,12 @@ SCHEMAS: Json = {
         time=_TIME,
         **_BUS_FIELDS,
     ),
+    # While the store is down, what only it knows is null.
     "Health": _object(
-        "status version",
+        "status version reason epoch links g1 g2 g3 g4 beat bus saturation",
         status=_enum(("ok", "degraded", "down")),
         version=_TEXT,
-        reason=_TEXT,
+        reason={"description": "Why it is down.", **_or_null(_TEXT)},
         epoch=_or_null(_TEXT),
         links=_object("flower", flower=_or_null(_TEXT)),
         g1=_object("enabled redis_url length pending last_id oldest_pending_s"),
@@ -281,18 +282,19 @@ SCHEMAS: Json = {
         ),
         g3=_object(
             "failed retrying dead unverified",
-            failed=_COUNT,
-            retrying=_COUNT,
-            dead=_COUNT,
-            unverified=_COUNT,
+            failed=_or_null(_COUNT),
+            retrying=_or_null(_COUNT),
+            dead=_or_null(_COUNT),
+            unverified=_or_null(_COUNT),
         ),
         g4=_object(
-            "intake breaker tier providers spooled",
+            "intake breaker tier providers spooled direct",
+            intake=_or_null(_TEXT),
             direct=_object("running ended", running=_COUNT, ended=_COUNT),
         ),
         beat=_object("last_tick_s"),
         bus=_object(
-            "clients max_lag oldest_id retention_s",
+            "clients max_lag oldest_id retention_s retention_entries",
             clients=_COUNT,
             max_lag=_COUNT,
             slowest=_list(_object("client lag", client=_TEXT, lag=_COUNT)),
@@ -305,10 +307,10 @@ SCHEMAS: Json = {
         ),
         saturation=_object(
             "queued active capacity oldest_s",
-            queued=_COUNT,
-            active=_COUNT,
+            queued=_or_null(_COUNT),
+            active=_or_null(_COUNT),
             capacity=_COUNT,
-            oldest_s=_NUMBER,
+            oldest_s=_or_null(_NUMBER),
         ),
     ),
 }
