@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> Celery:
     )
     app.steps["worker"].add("fleet.worker.bootsteps:StartChecks")
     app.steps["worker"].add("fleet.worker.reaper:PoolReaper")
+    app.steps["worker"].add("fleet.worker.reconnect:FirstConnect")
     app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
     app.steps["consumer"].add("fleet.worker.bootsteps:LeaseStep")
     app.steps["consumer"].add("fleet.worker.task_events:BatchedEvents")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleet.worker.bootsteps import LEASE_LOST_EXIT
-from tests.fixtures.fleet import START_S, Fleet, Process, fleet_of
+from tests.fixtures.fleet import READY, START_S, Fleet, Process, fleet_of
 from tests.fixtures.processes import no_leftovers, wait_until
 
 __all__ = ["no_leftovers"]
@@ -111,3 +111,14 @@ def test_its_data_gone(fleet: Fleet) -> None:
     assert worker.wait() == LEASE_LOST_EXIT
     (alert,) = fleet.books.bus("alert")
     assert alert.fields["name"] == "data_lost"
+
+
+def test_started_while_it_is_away(fleet: Fleet) -> None:
+    """It looks for the broker all the time, not less and less often as Celery would."""
+    fleet.server.kill()
+    worker = fleet.worker("a")
+    worker.wait_said("this worker waits for it")
+    fleet.server.start()
+    worker.wait_said(READY)
+    fleet.wait_state(fleet.send("a", "say it"), "completed")
+    assert "Trying again in" not in worker.said()
