@@ -16,7 +16,7 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
     Raises FleetError, with the holder's pid when another process owns it, and with the reason when
     the folder cannot be used. A forked child that does not exec holds it too.
     """
-    path = data_dir.absolute() / "up.lock"
+    path = _lock_of(data_dir)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = file_lock.acquire(path)
@@ -35,6 +35,15 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def is_up(data_dir: Path) -> bool:
+    """True while a `fleet up` runs on `data_dir`. Raises OSError."""
+    return file_lock.is_held(_lock_of(data_dir))
+
+
+def _lock_of(data_dir: Path) -> Path:
+    return data_dir.absolute() / "up.lock"
 
 
 def unusable(data_dir: Path, error: OSError) -> FleetError:
