@@ -17,6 +17,8 @@ from fleet.system.output_guard import guard_output
 
 #: Turn a hung broker into an error.
 HUNG_S, CONNECT_S = 10.0, 5.0
+#: A tick is stale after this, and at least two of its periods.
+STALE_S = 30.0
 _ANSWERS = "fleet.worker.celery_results:AnswerBackend"
 
 
@@ -128,8 +130,9 @@ def _worker(settings: Settings) -> dict[str, Any]:
 
 
 def _periodic(task: str, period_s: float) -> dict[str, Any]:
-    # A tick not consumed within two periods is stale; the next one does its work.
-    return {"task": task, "schedule": period_s, "options": {"expires": 2 * period_s}}
+    # The next tick does the work of a stale one. But each may be late while events keep the worker
+    # busy, and each must not be too late then.
+    return {"task": task, "schedule": period_s, "options": {"expires": max(2 * period_s, STALE_S)}}
 
 
 try:

@@ -1,6 +1,6 @@
 """An event by Celery is accepted once, and its producer is told so, whatever befalls the broker."""
 
-import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,15 +10,20 @@ from typing import Any
 from celery import Celery
 from celery.result import AsyncResult
 
+from fleet.intake.spool.spool import Spool
+from fleet.store import keys
 from fleet.store.wakeup import INTAKE_TASK
-from tests.fixtures.fleet import READY, START_S, Fleet, fleet_of
-from tests.fixtures.processes import no_leftovers
+from routing import Event, Plan
+from tests.fixtures.fleet import CELERY, READY, START_S, Fleet, fleet_of
+from tests.fixtures.processes import no_leftovers, wait_until
 from tests.fixtures.valkey import Valkey
 
 __all__ = ["no_leftovers"]
 
 #: When Celery's own attempts to store the answer are over.
 GIVEN_UP = "cannot be stored"
+#: More than run before the event keeps the worker busy.
+TICKS = 4
 EVENT = {"to": "a", "text": "say hello"}
 
 
@@ -49,53 +54,46 @@ class Door:
     """A way to a server that calls `cut` once, instead of carrying a request with these bytes."""
 
     def __init__(self, server: Valkey, words: bytes, cut: Callable[[], None]) -> None:
-        self.port = 0
         self._target, self._words, self._cut = server.port, words, cut
-        self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._open = [self._listening]
+        #: Database 0.
+        self.url = f"redis://127.0.0.1:{self._listening.getsockname()[1]}/0"
 
     def __enter__(self) -> "Door":
-        ready = threading.Event()
-        threading.Thread(target=self._run, args=(ready,), daemon=True).start()
-        assert ready.wait(START_S)
+        threading.Thread(target=self._serve).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
-    @property
-    def url(self) -> str:
-        """Database 0."""
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def _run(self, ready: threading.Event) -> None:
-        self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0)
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
-        ready.set()
-        self._loop.run_forever()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            back, forth = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(self._pump(reader, forth, self._words), self._pump(back, writer, b""))
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: bytes
-    ) -> None:
+    def _serve(self) -> None:
         with suppress(OSError):
-            while chunk := await reader.read(65_536):
-                if self._words and words and words in chunk:
+            while True:
+                near, _ = self._listening.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    near.close()
+                    continue
+                self._open += [near, far]
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=ends).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65_536):
+                if self._words and self._words in chunk:
                     self._words = b""
                     self._cut()
                     break
-                writer.write(chunk)
-                await writer.drain()
-        writer.close()
+                sink.sendall(chunk)
+        for one in (source, sink):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
 
 def test_told_that_it_is_accepted_though_the_broker_went_away(
@@ -121,3 +119,27 @@ def test_told_that_it_is_accepted_though_the_broker_went_away(
                 fleet.close()
     finally:
         server.kill()
+
+
+def test_repairs_go_on_while_an_event_waits_for_the_spool(
+    no_leftovers: str, tmp_path: Path
+) -> None:
+    """One process serves both, and such an event keeps it busy for seconds, again and again."""
+    agents, sections = {"a": dict[str, Any]()}, {"spool": {"direct": True}}
+    data_dir = tmp_path / "data"
+    with fleet_of(tmp_path, agents, sections=sections, data_dir=str(data_dir)) as fleet:
+        spool = Spool(fleet.settings)
+        spool.prepare()
+        spooled = Event.parse(EVENT, new_id="in the spool", now="2026-01-01T00:00:00Z")
+        spool.store([(spooled, Plan(agents=("a",), reason="to: a"))])
+        fleet.shared().wait_said(READY)
+        fleet.start("beat", str(CELERY), "-A", "fleet", "beat", "--pidfile=")
+        with producer(fleet.server.url) as app:
+            send(app)
+            ticks: set[bytes | str | None] = set()
+
+            def repaired() -> bool:
+                ticks.add(fleet.books.store.client.hget(keys.BEAT, "reclaim"))
+                return len(ticks - {None}) > TICKS
+
+            wait_until(repaired, START_S)
