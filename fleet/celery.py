@@ -15,6 +15,12 @@ from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.store.wakeup import DELIVER_TASK, INTAKE_TASK
 from fleet.system.output_guard import guard_output
 
+#: Turn a hung broker into an error.
+HUNG_S, CONNECT_S = 10.0, 5.0
+#: A tick is stale after this, and at least two of its periods.
+STALE_S = 30.0
+_ANSWERS = "fleet.worker.celery_results:AnswerBackend"
+
 
 @signals.celeryd_init.connect
 def _guard_worker(**_: Any) -> None:
@@ -37,6 +43,7 @@ def create_app(settings: Settings) -> Celery:
     )
     app.steps["worker"].add("fleet.worker.bootsteps:StartChecks")
     app.steps["worker"].add("fleet.worker.reaper:PoolReaper")
+    app.steps["worker"].add("fleet.worker.reconnect:FirstConnect")
     app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
     app.steps["consumer"].add("fleet.worker.bootsteps:LeaseStep")
     app.steps["consumer"].add("fleet.worker.task_events:BatchedEvents")
@@ -69,7 +76,15 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # Outcomes are in the ledger. Only intake answers a Celery producer, for an hour.
         "task_ignore_result": True,
-        "result_backend": backend if backend.startswith("redis") else None,
+        # A socket is `redis+socket://` to Celery, and `socket://` to its backend.
+        "result_backend": f"{_ANSWERS}+{backend.removeprefix('redis+')}"
+        if backend.startswith("redis")
+        else None,
+        # As in `_transport`: Celery would wait for 120 s.
+        "redis_socket_timeout": HUNG_S,
+        "redis_socket_connect_timeout": CONNECT_S,
+        # Then the message comes again; Celery would try 20 times.
+        "result_backend_transport_options": {"retry_policy": {"max_retries": 3}},
         "result_expires": 3600,
         "broker_transport_options": _transport(settings),
         "broker_connection_retry_on_startup": True,
@@ -93,9 +108,8 @@ def _transport(settings: Settings) -> dict[str, Any]:
         return {"confirm_publish": True}
     return {
         "visibility_timeout": settings.visibility_timeout_s,
-        # Turns a hung broker into an error.
-        "socket_timeout": 10,
-        "socket_connect_timeout": 5,
+        "socket_timeout": HUNG_S,
+        "socket_connect_timeout": CONNECT_S,
         "socket_keepalive": True,
     }
 
@@ -116,9 +130,10 @@ def _worker(settings: Settings) -> dict[str, Any]:
 
 
 def _periodic(task: str, period_s: float) -> dict[str, Any]:
-    # A tick not consumed within two periods is stale; the next one does its work.
-    # Beat does not import the tasks, so their own `ignore_result` is unknown to it.
-    options = {"expires": 2 * period_s, "ignore_result": True}
+    # The next tick does the work of a stale one. But each may be late while events keep the worker
+    # busy, and each must not be too late then. Beat does not import the tasks, so their own
+    # `ignore_result` is unknown to it.
+    options = {"expires": max(2 * period_s, STALE_S), "ignore_result": True}
     return {"task": task, "schedule": period_s, "options": options}
 
 

@@ -38,7 +38,8 @@ def intake(event: Any) -> dict[str, Any]:
     try:
         if ambiguous := current_task.request.get("ambiguous"):
             raise InvalidEvent(ambiguous)
-        return runtime.current().intake.accept(event).to_wire()
+        # Known before it is accepted: the same message may come again.
+        return runtime.current().intake.accept(event, new_id=current_task.request.id).to_wire()
     except (RoutingError, Refused, IdempotencyConflict) as error:
         bus.alert(runtime.current().store, "intake_refused", f"{current_task.request.id}: {error}")
         # A producer without a result backend never sees the refusal: count it here.

@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import click
 
-from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import print_json, print_table
 from fleet.config.settings import load
@@ -15,7 +14,7 @@ from fleet.ops.doctor import checks as examination
 def doctor() -> int:
     """Check broker, clock, limits, models, programs and files; exit 1 when data would be lost."""
     settings = load()
-    findings = examination.examine(settings, lambda: runtime.current().store)
+    findings = examination.examine(settings, lambda: examination.store_of(settings))
     grave = [finding for finding in findings if finding.level == "error" or finding.loses_data]
     if wants_json():
         print_json(

@@ -1,6 +1,7 @@
 """`fleet send`: an event goes in; with `--wait`, its outcomes come out."""
 
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,11 @@ from fleet.ledger.bus import BusEvent
 from fleet.runtime import Runtime
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
+from fleet.system.data_dir_lock import is_up
+
+#: How long a send in an outage waits for an API that starts again.
+DRAINER_S = 10.0
+POLL_INTERVAL_S = 0.1
 
 
 @click.command(cls=Command)
@@ -98,9 +104,30 @@ def _query_spool(dispatch_id: str) -> dict[str, Any] | None:
 
 
 def _spool_where_drained() -> None:
-    """Let this process spool where a drainer imports the spool."""
-    if has_drainer(runtime.current().spool):
-        runtime.set_current(Runtime(load(), guarded=True, spools=True, got_in=False))
+    """Let this process spool where a drainer imports the spool.
+
+    In an outage the API that drains may be starting again, too: wait for it, or for the end.
+    """
+    until = time.monotonic() + DRAINER_S
+    while not has_drainer(runtime.current().spool):
+        if time.monotonic() > until or not _in_outage():
+            return
+        time.sleep(POLL_INTERVAL_S)
+    runtime.set_current(Runtime(load(), guarded=True, spools=True, got_in=False))
+
+
+def _in_outage() -> bool:
+    """True while events wait in the spool, or `fleet up` runs here without its broker."""
+    current = runtime.current()
+    if current.spool.holds:
+        return True
+    if not is_up(current.settings.data_dir):
+        return False
+    try:
+        bus.last_id(current.unguarded_store)
+    except BrokerUnavailable:
+        return True
+    return False
 
 
 def _accept(raw: Any) -> Accepted:

@@ -69,15 +69,15 @@ class Intake:
         self._rules = rules
         self._chains = chains or {}
 
-    def accept(self, raw: object, sender: Sender = LOCAL) -> Accepted:
-        """Accept one event in either wire form.
+    def accept(self, raw: object, sender: Sender = LOCAL, *, new_id: str | None = None) -> Accepted:
+        """Accept one event in either wire form; `new_id` is for an event without an id.
 
         Raises InvalidEvent, UnknownTarget, Forbidden or IdempotencyConflict (nothing was stored),
         Refused (the sender keeps it) or BrokerUnavailable (nothing is known; the same event may be
         sent again).
         """
         check_size(raw)
-        (answer,) = self.accept_batch([Submission(raw, sender)])
+        (answer,) = self.accept_batch([Submission(raw, sender, new_id)])
         if isinstance(answer, Accepted):
             return answer
         raise answer

@@ -1,8 +1,9 @@
 """The health document, from live values and without secrets."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.config.settings import Settings
@@ -33,117 +34,149 @@ def document(runtime: Runtime, *, followers: Mapping[str, Any] | None = None) ->
     `followers` are this process's figures about bus clients.
     """
     try:
-        return _document(runtime, followers or {"clients": 0, "max_lag": 0})
+        reading = _read(runtime)
     except BrokerUnavailable as error:
-        return down(str(error), runtime)
+        return down(str(error), runtime, followers=followers)
+    return _document(runtime, reading, followers)
 
 
 def spool_status(runtime: Runtime) -> dict[str, Any]:
     """Breaker and spool of this machine; `spooled` is None where the spool cannot be read."""
-    try:
-        spooled: int | None = runtime.spool.size().events
-        direct = runtime.spool_ledger.counts() if runtime.spool.runs_offline else {}
-    except SpoolFull:
-        spooled, direct = None, {}
-    return {
-        "breaker": runtime.breaker.name,
-        "spooled": spooled,
-        **({"direct": direct} if direct else {}),
-    }
+    spooled, direct = None, {"running": 0, "ended": 0}
+    with suppress(SpoolFull):
+        spooled = runtime.spool.size().events
+        if runtime.spool.runs_offline:
+            direct = runtime.spool_ledger.counts()
+    return {"breaker": runtime.breaker.name, "spooled": spooled, "direct": direct}
 
 
-def down(reason: str, runtime: Runtime) -> dict[str, Any]:
-    """The document while the store is down; the spool may still accept events."""
-    return {
-        "status": "down",
-        "version": VERSION,
-        "reason": reason,
-        "g4": {"intake": "http", **spool_status(runtime), "tier": {}},
-    }
+def down(
+    reason: str, runtime: Runtime, *, followers: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The document while the store is down; the spool may still accept events.
+
+    It has the same keys. What only the store knows is null, or empty.
+    """
+    return _document(runtime, _Reading(), followers, reason)
 
 
-def _document(runtime: Runtime, followers: Mapping[str, Any]) -> dict[str, Any]:
-    store, settings = runtime.store, runtime.settings
-    spool = spool_status(runtime)
-    names = list(settings.agents)
-    counts = views.counts(store, names)
-    agents = views.agents(store, names)
-    totals = _totals(counts)
-    oldest_s = max((row["oldest_s"] for row in counts.values()), default=0.0)
-    vitals = _vitals(store)
+@dataclass(frozen=True, slots=True)
+class _Vitals:
+    epoch: str | None = None
+    length: int | None = None
+    beat_s: float | None = None  #: since the last tick of any periodic job
+    oldest_id: str | None = None
+    #: The way of the upstream's events; `http` without an upstream.
+    intake: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The answers of the store; none while it is down."""
+
+    vitals: _Vitals = field(default_factory=_Vitals)
+    counts: Mapping[str, Mapping[str, Any]] | None = None
+    agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    providers: Mapping[str, Any] = field(default_factory=dict)
+    last_id: str | None = None
+
+
+def _read(runtime: Runtime) -> _Reading:
+    store, names = runtime.store, list(runtime.settings.agents)
+    return _Reading(
+        vitals=_vitals(store),
+        counts=views.counts(store, names),
+        agents=views.agents(store, names),
+        providers=providers.states(store),
+        last_id=bus.last_id(store),
+    )
+
+
+def _document(
+    runtime: Runtime,
+    reading: _Reading,
+    followers: Mapping[str, Any] | None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    settings, vitals, agents = runtime.settings, reading.vitals, reading.agents
+    spool, work = spool_status(runtime), _work(reading.counts)
     consuming = all(row["consuming"] for row in agents.values())
     spooling = spool["breaker"] != "closed" or spool["spooled"] != 0
+    status = "degraded" if spooling or beat_is_late(vitals.beat_s) or not consuming else "ok"
     return {
-        "status": "degraded" if spooling or beat_is_late(vitals.beat_s) or not consuming else "ok",
+        "status": "down" if reason else status,
         "version": VERSION,
+        "reason": reason,
         "epoch": vitals.epoch,
         "g1": {
             "enabled": True,
-            "redis_url": mask_url(plain_url(settings)),
+            "redis_url": _address(settings),
             "length": vitals.length,
-            "pending": sum(totals[state] for state in (*WAITING, State.ACTIVE, State.ANNOUNCING)),
-            "last_id": bus.last_id(store),
-            "oldest_pending_s": oldest_s,
+            "pending": work["pending"],
+            "last_id": reading.last_id,
+            "oldest_pending_s": work["oldest_s"],
         },
         "g2": _isolation(settings, agents),
-        "g3": {
-            "failed": totals[State.RETRYING] + totals[State.DEAD],
-            "retrying": totals[State.RETRYING],
-            "dead": totals[State.DEAD],
-            "unverified": sum(row["unverified"] for row in counts.values()),
-        },
+        "g3": {name: work[name] for name in ("failed", "retrying", "dead", "unverified")},
         "g4": {
             "intake": vitals.intake,
             **spool,
             "tier": {name: row["tier"] for name, row in agents.items()},
-            "providers": providers.states(store),
+            "providers": reading.providers,
         },
         "beat": {"last_tick_s": vitals.beat_s},
-        "bus": _bus(settings, vitals, followers),
-        "saturation": _saturation(totals, len(names), oldest_s),
+        "bus": _bus(settings, vitals, followers or {"clients": 0, "max_lag": 0}),
+        "saturation": {
+            "queued": work["queued"],
+            "active": work["active"],
+            "capacity": len(settings.agents),
+            "oldest_s": work["oldest_s"],
+        },
     }
 
 
-def _isolation(settings: Settings, agents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _address(settings: Settings) -> str | None:
+    """The broker's address without its password; None while no embedded broker runs."""
+    try:
+        return mask_url(plain_url(settings))
+    except BrokerUnavailable:
+        return None
+
+
+def _work(counts: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, float | None]:
+    """The sums over all agents; None for each where they are unknown."""
+    if counts is None:
+        return defaultdict(lambda: None)
+    totals: Counter[str] = Counter()
+    for row in counts.values():
+        totals.update(row["states"])
+    return {
+        "queued": totals[State.QUEUED],
+        "active": totals[State.ACTIVE],
+        "pending": sum(totals[state] for state in (*WAITING, State.ACTIVE, State.ANNOUNCING)),
+        "failed": totals[State.RETRYING] + totals[State.DEAD],
+        "retrying": totals[State.RETRYING],
+        "dead": totals[State.DEAD],
+        "unverified": sum(row["unverified"] for row in counts.values()),
+        "oldest_s": max((row["oldest_s"] for row in counts.values()), default=0.0),
+    }
+
+
+def _isolation(settings: Settings, agents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "dispatch_timeout_s": settings.dispatch_timeout_s,
-        "semaphores": list(agents),
+        "semaphores": list(settings.agents),
         "agents": {name: _agent(row) for name, row in agents.items()},
     }
 
 
-def _bus(settings: Settings, vitals: "_Vitals", followers: Mapping[str, Any]) -> dict[str, Any]:
+def _bus(settings: Settings, vitals: _Vitals, followers: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **followers,
         "oldest_id": vitals.oldest_id,
         "retention_s": settings.bus.max_age_s,
         "retention_entries": settings.bus.max_length,
     }
-
-
-def _saturation(totals: Mapping[str, int], capacity: int, oldest_s: float) -> dict[str, Any]:
-    return {
-        "queued": totals[State.QUEUED],
-        "active": totals[State.ACTIVE],
-        "capacity": capacity,
-        "oldest_s": oldest_s,
-    }
-
-
-def _totals(counts: dict[str, dict[str, Any]]) -> Counter[str]:
-    totals: Counter[str] = Counter()
-    for row in counts.values():
-        totals.update(row["states"])
-    return totals
-
-
-@dataclass(frozen=True, slots=True)
-class _Vitals:
-    epoch: str | None
-    length: int
-    beat_s: float | None  #: since the last tick of any periodic job
-    oldest_id: str | None
-    intake: str  #: the way of the upstream's events; `http` without an upstream
 
 
 def _vitals(store: Store) -> _Vitals:
@@ -167,7 +200,7 @@ def _vitals(store: Store) -> _Vitals:
     )
 
 
-def _agent(row: dict[str, Any]) -> dict[str, Any]:
+def _agent(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "semaphore_locked": row["active"] is not None,
         "holder": row["holder"],

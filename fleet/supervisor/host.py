@@ -30,7 +30,7 @@ from typing import NoReturn
 
 from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
-from fleet.supervisor.celery_child import run_celery
+from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.system.backoff import Backoff
 from fleet.system.lifeline import LIFELINE_FD
@@ -264,6 +264,8 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
     unknown = [name for name in agents if name not in settings.agents]
     if unknown:
         raise ConfigError(f"agents.{unknown[0]}: not an agent of this fleet; see `fleet agents`.")
+    if (lifeline := os.environ.get(LIFELINE_FD)) is not None:
+        await_broker(int(lifeline))
     return Host(agents or list(settings.agents), settings.drain_s, log_level).run()
 
 

@@ -18,7 +18,8 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
     the folder cannot be used or is not this user's alone. A forked child that does not exec holds
     it too.
     """
-    path = private(data_dir) / "up.lock"
+    private(data_dir)
+    path = _lock_of(data_dir)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = file_lock.acquire(path)
@@ -37,6 +38,15 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def is_up(data_dir: Path) -> bool:
+    """True while a `fleet up` runs on `data_dir`. Raises OSError."""
+    return file_lock.is_held(_lock_of(data_dir))
+
+
+def _lock_of(data_dir: Path) -> Path:
+    return data_dir.absolute() / "up.lock"
 
 
 def unusable(data_dir: Path, error: OSError) -> FleetError:

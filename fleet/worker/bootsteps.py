@@ -24,6 +24,7 @@ from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import bus
 from fleet.store import keys, open_store
 from fleet.store.address import store_url, wakeups_in_store
+from fleet.store.connection import reachable
 from fleet.store.probe import probe
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.system.agent_lock import TurnLock
@@ -34,7 +35,7 @@ from fleet.system.process_group import kill_child
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from fleet.worker import shutdown_grace
 from fleet.worker.commands import follow_commands
-from fleet.worker.lease import POLL_INTERVAL_S, SAFETY, Lease
+from fleet.worker.lease import SAFETY, Lease
 from fleet.worker.state import WORKER, SharedLeaseState
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,8 @@ def _turn_lock(agent: str) -> TurnLock | None:
 def _try_acquire(lease: Lease, lock: TurnLock | None) -> bool:
     """Acquire the lock of this machine, and then the lease; both or neither."""
     if lock is not None and not lock.acquire(shared=True):
-        time.sleep(POLL_INTERVAL_S)
+        _close_breaker(lease)
+        time.sleep(RENEW_RETRY_DELAY_S)
         return False
     try:
         if lease.acquire():
@@ -183,6 +185,19 @@ def _try_acquire(lease: Lease, lock: TurnLock | None) -> bool:
     if lock is not None:
         lock.release()
     return False
+
+
+def _close_breaker(lease: Lease) -> None:
+    """Close the breaker when the broker takes a write: until then turns may run from the spool."""
+    breaker = runtime.current().breaker
+    if breaker.closed:
+        return
+    try:
+        with reachable():
+            lease.store.client.set(keys.READY, "1", px=int(lease.ttl_s * 1000))
+        probe(breaker, lambda: lease.store, writable=True)
+    except BrokerUnavailable as error:
+        logger.warning("the broker takes no write: %s", error)
 
 
 def _renew(lease: Lease, consumer: Any) -> bool:

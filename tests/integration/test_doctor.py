@@ -17,7 +17,7 @@ import pytest
 from fleet.cli import main
 from fleet.config.settings import Settings, parse
 from fleet.errors import BrokerUnavailable
-from fleet.ops.doctor.checks import examine
+from fleet.ops.doctor.checks import examine, store_of
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.turn.providers import Providers
@@ -280,6 +280,18 @@ def test_the_command_exits_with_1_and_says_why(
     said = json.loads(capsys.readouterr().out)
     assert said["ok"] is False
     assert "fleet up" in said["findings"][0]["what"]
+
+
+def test_a_store_that_hangs_is_asked_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        settings = settings_for("a", fleet={"broker_url": f"redis://127.0.0.1:{port}/0"})
+        told = [one.what for one in examine(settings, lambda: store_of(settings))]
+        assert any("Timeout" in what for what in told)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_variables_that_are_passed_over_are_named_once(

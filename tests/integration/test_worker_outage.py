@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from fleet.broker.breaker import Breaker
+from fleet.system.agent_lock import TurnLock
 from fleet.worker.bootsteps import LEASE_LOST_EXIT
-from tests.fixtures.fleet import START_S, Fleet, Process, fleet_of
+from tests.fixtures.fleet import READY, START_S, Fleet, Process, Tables, fleet_of
 from tests.fixtures.processes import no_leftovers, wait_until
 
 __all__ = ["no_leftovers"]
@@ -111,3 +113,31 @@ def test_its_data_gone(fleet: Fleet) -> None:
     assert worker.wait() == LEASE_LOST_EXIT
     (alert,) = fleet.books.bus("alert")
     assert alert.fields["name"] == "data_lost"
+
+
+def test_started_while_it_is_away(fleet: Fleet) -> None:
+    """It looks for the broker all the time, not less and less often as Celery would."""
+    fleet.server.kill()
+    worker = fleet.worker("a")
+    worker.wait_said("this worker waits for it")
+    fleet.server.start()
+    worker.wait_said(READY)
+    fleet.wait_state(fleet.send("a", "say it"), "completed")
+    assert "Trying again in" not in worker.said()
+
+
+def test_standing_by_for_turns_from_the_spool_it_closes_the_breaker(
+    no_leftovers: str, tmp_path: Path
+) -> None:
+    """They go on until the breaker is closed, and its own probes come less and less often."""
+    sections: Tables = {"spool": {"direct": True}, "breaker": {"reset_timeout_s": 300}}
+    with fleet_of(tmp_path, {"a": {}}, sections=sections, data_dir=str(tmp_path / "data")) as fleet:
+        breaker, spool = Breaker.of(fleet.settings), TurnLock(fleet.settings.data_dir, "a")
+        breaker.prepare()
+        for _ in range(fleet.settings.breaker.failure_threshold):
+            breaker.record_failure("an outage")
+        assert spool.acquire()
+        worker = fleet.worker("a")
+        wait_until(lambda: breaker.closed, START_S)
+        spool.release()
+        worker.wait_said(READY)

@@ -9,6 +9,7 @@ from starlette.routing import Route, WebSocketRoute
 from fleet.api.app import create_api
 from fleet.api.openapi.document import document
 from fleet.config.settings import parse
+from fleet.ledger import bus_types
 from fleet.runtime import Runtime
 
 
@@ -42,3 +43,8 @@ def test_it_is_consistent() -> None:
         for operation in item.values():
             parameters = operation.get("parameters", ())
             assert {one["name"] for one in parameters if one["in"] == "path"} == named
+
+
+def test_every_field_of_the_bus_is_described() -> None:
+    described = document()["components"]["schemas"]["BusEvent"]["properties"]
+    assert described.keys() == {"id", "epoch", "type", "time"} | bus_types.FIELDS.keys()

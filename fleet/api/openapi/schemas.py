@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from fleet.api.bus.cursor import Resync
 from fleet.api.openapi.parts import Json
 from fleet.api.openapi.parts import ref as _ref
-from fleet.ledger import FailureStage, State, bus
+from fleet.ledger import FailureStage, State, bus, bus_types
 from routing import Verdict
 from routing.event import HOPS_MAX, NAME_CHARS_MAX, PRIORITIES, PRIORITY_DEFAULT, TARGETS_MAX
 
@@ -82,6 +82,20 @@ _ENVELOPE: Json = {
     "traceparent": {"description": "The trace it belongs to (W3C Trace Context).", **_TEXT},
 }
 
+_KINDS: dict[type, Json] = {str: _TEXT, int: _COUNT, float: _NUMBER, bool: _FLAG}
+_BUS_FIELDS: Json = {
+    **{
+        name: {"description": field.sentence, **_KINDS[field.kind]}
+        for name, field in bus_types.FIELDS.items()
+    },
+    "verdict": _VERDICT,
+    "verification": _VERIFICATION,
+    "reason": {
+        "description": bus_types.FIELDS["reason"].sentence,
+        "examples": [str(reason) for reason in Resync],
+        **_TEXT,
+    },
+}
 _CONSUMING: Json = {
     "consuming": {
         "description": "Its worker said `reported_s` ago that it takes work.",
@@ -251,33 +265,14 @@ SCHEMAS: Json = {
         epoch=_TEXT,
         type=_enum(bus.TYPES),
         time=_TIME,
-        event_id=_NAME,
-        sent_by=_SENT_BY,
-        dispatch_id=_TEXT,
-        agent=_TEXT,
-        session=_NAME,
-        attempt=_COUNT,
-        stage=_TEXT,
-        reason={"type": "string", "examples": [str(reason) for reason in Resync]},
-        elapsed_s=_NUMBER,
-        will_retry=_FLAG,
-        retry_at=_NUMBER,
-        chain=_NAME,
-        chain_id=_TEXT,
-        chain_stage=_COUNT,
-        round=_COUNT,
-        verdict=_VERDICT,
-        person=_NAME,
-        decided_by=_TEXT,
-        verification=_VERIFICATION,
-        expires_at=_NUMBER,
-        outcome=_TEXT,
+        **_BUS_FIELDS,
     ),
+    # While the store is down, what only it knows is null.
     "Health": _object(
-        "status version",
+        "status version reason epoch links g1 g2 g3 g4 beat bus saturation",
         status=_enum(("ok", "degraded", "down")),
         version=_TEXT,
-        reason=_TEXT,
+        reason={"description": "Why it is down.", **_or_null(_TEXT)},
         epoch=_or_null(_TEXT),
         links=_object("flower", flower=_or_null(_TEXT)),
         g1=_object("enabled redis_url length pending last_id oldest_pending_s"),
@@ -287,18 +282,19 @@ SCHEMAS: Json = {
         ),
         g3=_object(
             "failed retrying dead unverified",
-            failed=_COUNT,
-            retrying=_COUNT,
-            dead=_COUNT,
-            unverified=_COUNT,
+            failed=_or_null(_COUNT),
+            retrying=_or_null(_COUNT),
+            dead=_or_null(_COUNT),
+            unverified=_or_null(_COUNT),
         ),
         g4=_object(
-            "intake breaker tier providers spooled",
+            "intake breaker tier providers spooled direct",
+            intake=_or_null(_TEXT),
             direct=_object("running ended", running=_COUNT, ended=_COUNT),
         ),
         beat=_object("last_tick_s"),
         bus=_object(
-            "clients max_lag oldest_id retention_s",
+            "clients max_lag oldest_id retention_s retention_entries",
             clients=_COUNT,
             max_lag=_COUNT,
             slowest=_list(_object("client lag", client=_TEXT, lag=_COUNT)),
@@ -311,10 +307,10 @@ SCHEMAS: Json = {
         ),
         saturation=_object(
             "queued active capacity oldest_s",
-            queued=_COUNT,
-            active=_COUNT,
+            queued=_or_null(_COUNT),
+            active=_or_null(_COUNT),
             capacity=_COUNT,
-            oldest_s=_NUMBER,
+            oldest_s=_or_null(_NUMBER),
         ),
     ),
 }

@@ -41,15 +41,17 @@ class Status:
 
     async def health(self, request: Request) -> Response:
         """The health document; 503 when the fleet is down."""
+        followers = self._hub.state()  # in the event loop, where it does not change
         try:
             async with asyncio.timeout(PROBE_S):
-                followers = self._hub.state()  # in the event loop, where it does not change
                 document = await self._threads.run(
                     lambda: health.document(self._runtime, followers=followers)
                 )
         except (TimeoutError, FleetError) as error:
             reason = str(error) or "The broker does not answer in time."
-            document = await self._spool_threads.run(lambda: health.down(reason, self._runtime))
+            document = await self._spool_threads.run(
+                lambda: health.down(reason, self._runtime, followers=followers)
+            )
         document["links"] = {"flower": self._flower}
         down = document["status"] == "down"
         status = HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK

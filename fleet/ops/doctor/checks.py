@@ -28,8 +28,8 @@ from fleet.ops.alerts.machine import spool_conditions
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.doctor import endpoints
 from fleet.ops.doctor.permissions import secret_files
-from fleet.store import Store
-from fleet.store.address import plain_url
+from fleet.store import Store, open_store
+from fleet.store.address import plain_url, store_url
 from fleet.version import VERSION
 from fleet.worker import shutdown_grace
 
@@ -38,7 +38,29 @@ SKEW_MAX_S = 2.0
 #: A worker opens about 40 files, the API one for each client.
 FILES_MIN = 1024
 DISK_MIN_BYTES = 1 << 30
+#: A store that is silent for so long does not answer.
+STORE_TIMEOUT_S = 2.0
 _ORDER = ("error", "warning", "info")
+
+
+class _OneTry:
+    """A `CallGuard` that lets every call through: behind a guard no timeout is waited for twice."""
+
+    def check(self) -> None:
+        """Nothing is known against it."""
+
+    def record_error(self, error: Exception) -> None:
+        """Leave it to the caller."""
+
+
+def store_of(settings: Settings) -> Store:
+    """A store for an examination, which learns soon that the broker is away."""
+    return open_store(
+        store_url(settings),
+        socket_timeout_s=STORE_TIMEOUT_S,
+        connect_timeout_s=STORE_TIMEOUT_S,
+        guard=_OneTry(),
+    )
 
 
 def examine(settings: Settings, get_store: Callable[[], Store]) -> list[Finding]:

@@ -93,6 +93,7 @@ def test_what_each_scope_allows(url: str, make: Any) -> None:
     mine, other = make("send:archie", "send:gem", "read:archie", name="ci"), make("admin")
     operator, mute = make("operate"), make("read:gem")
     foreign = only(call(url, "queue_dispatch", other, to="gem", text="say it"))
+    call(url, "queue_dispatch", mine, to="archie", text="say it")
     assert call(url, "queue_dispatch", mine, to="@nobody", text="x").refused
     refused = call(url, "queue_dispatch", mine, to="shy", text="x")
     assert (refused.refused, refused.text) == (

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,26 @@ def test_events_sent_without_a_broker_are_spooled_in_order(
     opened, closed = bus_of(ledger, "breaker_opened", "breaker_closed")
     assert (opened["type"], closed["type"]) == ("breaker_opened", "breaker_closed")
     assert float(closed["elapsed_s"]) > 0
+
+
+def test_a_command_waits_for_an_api_that_starts_again(
+    make_api: MakeApi, server: Valkey, ledger: Store
+) -> None:
+    api = make_api(server.url, **QUICK)
+    server.kill()
+    assert api.send(id="e0").status_code == 202
+    api.process.kill()
+    api.process.communicate()
+    with ThreadPoolExecutor() as threads:
+        sent = threads.submit(fleet_send, api, 1)
+        again = Api(api.data_dir.parent, server.url, **QUICK)
+        try:
+            assert sent.result().returncode == 0, sent.result().stderr
+            server.start()
+            all_imported(again)
+        finally:
+            again.close()
+    assert order_of(ledger) == ["e0", "e1"]
 
 
 @pytest.mark.parametrize("target", ["chain:review", "chain:people"])
