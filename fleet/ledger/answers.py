@@ -14,7 +14,7 @@ from routing.event import SENT_LOCALLY, event_key
 
 logger = logging.getLogger(__name__)
 
-#: Memory is measured this often.
+#: Memory is freed by retention, and by turns that end.
 PRESSURE_RETRY_S = 5.0
 
 #: The roles of a history's messages.
