@@ -150,7 +150,7 @@ class Drainer:
             spooled, last = self._spool.first(BATCH)
             batch = self._with_reports(spooled)
             # The ledger may have them from now on.
-            self._spool.record_submissions(one.event for one in spooled)
+            self._spool.record_submissions((one.event for one in spooled), sync=True)
             try:
                 # Before these leave the spool, so that it is reported whatever fails then.
                 _report_late(ledger, ledger.import_spooled(batch))

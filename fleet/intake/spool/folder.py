@@ -82,7 +82,7 @@ class SpoolFolder:
     @property
     def is_damaged(self) -> bool:
         """True when a record could not be read: perhaps it told that a turn has run."""
-        return self._reader.damaged
+        return self._reader.damaged or not self._state.is_readable
 
     def append(self, *metas: dict[str, Any]) -> None:
         """Write records of runs, synced to disk and in the state when this returns."""
@@ -124,7 +124,7 @@ class SpoolFolder:
 
     def _refresh(self) -> None:
         imported, _ = self.read_progress()
-        again, records = self._reader.read()
+        again, records = self._reader.read(imported)
         if again:
             self._state.clear()
         self._state.forget(imported)

@@ -11,7 +11,6 @@ here: the ledger decides about another one.
 """
 
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, astuple, dataclass
@@ -20,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fleet.config.settings import Settings
+from fleet.intake.spool import segments
 from fleet.intake.spool.spool import Spool, may_run_here, read_entry
 from fleet.intake.spool.state import Entry, Run, SpoolState
 from fleet.ledger.protocol import NOTHING, Claim, Cost, Ending, Failure, Report
@@ -78,7 +78,7 @@ class SpoolLedger:
                     self._end(run, _lost(losses), losses)
                     continue
                 # Whoever stored it may have died before it was synced.
-                _sync(entry)
+                segments.sync(entry.place.path)
                 begun = {
                     **_base("begun", run),
                     "agent": agent,
@@ -251,14 +251,6 @@ def _run_of(state: SpoolState, claim: Claim) -> Run:
     if run is None or (run.now["fence"], run.attempt) != (claim.fence, claim.attempt):
         raise claim.fenced()
     return run
-
-
-def _sync(entry: Entry) -> None:
-    fd = os.open(entry.place.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _lost(losses: int) -> str:

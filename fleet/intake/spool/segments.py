@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -54,9 +55,9 @@ def read_body(place: Place) -> str:
         return file.read(place.length).decode()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power loss. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power loss. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -76,14 +77,17 @@ class SegmentWriter:
         """Write records, all or none, synced to disk when this returns. Raises OSError."""
         text = b"".join(lines)
         fd = self._open()
-        end = os.fstat(fd).st_size
+        end, written = os.fstat(fd).st_size, 0
         try:
-            if os.write(fd, text) != len(text):
+            written = os.write(fd, text)
+            if written != len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(fd)
         except OSError:
+            # A reader may have seen a whole line. Then one byte stays, behind which nothing is
+            # ever written: the file stays shorter than what was read of it.
             with suppress(OSError):
-                os.ftruncate(fd, end)
+                os.ftruncate(fd, end + (b"\n" in text[:written]))
             # The next append looks anew where the last whole record ends.
             self.close()
             raise
@@ -108,19 +112,27 @@ class SegmentWriter:
         last = max(numbers, default=0)
         path = self._folder / f"{slot}-{last}.log"
         # Behind a record that was cut short nothing could be read.
-        if path.exists() and (path.stat().st_size >= ROTATE_BYTES or not _ends_well(path)):
-            path = self._folder / f"{slot}-{last + 1}.log"
-        is_new = not path.exists()
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._path = path
-        if is_new:
-            sync_folder(self._folder)
-        return self._fd
+        if not numbers or path.stat().st_size >= ROTATE_BYTES or not _ends_well(path):
+            # Never the name of an earlier file, whose inode the new one may have.
+            path = self._folder / f"{slot}-{max(last + 1, time.time_ns())}.log"
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # Whoever made it may have died before its name was synced; then it is empty.
+            if not os.fstat(fd).st_size:
+                for folder in (self._folder, *self._folder.parents[:2]):
+                    sync(folder)
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd, self._path = fd, path
+        return fd
 
     def _is_current(self) -> bool:
-        """False once the file is full, or imported and deleted."""
+        """False once the file is full, deleted, or set aside."""
         mine = os.fstat(self._fd)
-        return mine.st_nlink > 0 and mine.st_size < ROTATE_BYTES
+        with suppress(FileNotFoundError):
+            return os.path.samestat(mine, self._path.stat()) and mine.st_size < ROTATE_BYTES
+        return False
 
 
 class SegmentReader:
@@ -132,31 +144,36 @@ class SegmentReader:
         self._newest: dict[str, int] = {}  #: name -> highest `seq`
         self.damaged = False  #: True once a line was passed over
 
-    def read(self) -> tuple[bool, list[StoredRecord]]:
-        """The new records; True when all records were read anew. Raises OSError.
+    def read(self, imported: int) -> tuple[bool, list[StoredRecord]]:
+        """The new records; True when all records were read anew. Raises OSError, and then reads
+        them the next time.
 
         Of one segment they come in their order. A line at the end that is not whole may still be
-        written: it is read again.
+        written: it is read again. A segment may be gone once everything in it is `imported`.
         """
         files = self._files()
         again = any(
-            name not in files or files[name][0] != inode or files[name][1] < offset
+            files[name][0] != inode or files[name][1] < offset
+            if name in files
+            else self._newest.get(name, 0) > imported
             for name, (inode, offset) in self._read.items()
         )
-        if again:
-            self._read, self._newest, self.damaged = {}, {}, False
-        found = list[StoredRecord]()
+        read, newest = ({}, {}) if again else (self._read, self._newest)
+        now, newest, found = dict[str, tuple[int, int]](), dict(newest), list[StoredRecord]()
+        damaged = self.damaged and not again
         for name, (inode, size) in sorted(files.items()):
-            _, offset = self._read.get(name, (inode, 0))
+            _, offset = read.get(name, (inode, 0))
             if size > offset:
                 with suppress(FileNotFoundError):
                     records, end = _read_from(self._folder / name, offset)
-                    self.damaged |= sum(record.size for record in records) < end - offset
+                    damaged |= sum(record.size for record in records) < end - offset
                     offset = end
                     found += records
                     seqs = [int(record.meta["seq"]) for record in records]
-                    self._newest[name] = max([*seqs, self._newest.get(name, 0)])
-            self._read[name] = (inode, offset)
+                    newest[name] = max([*seqs, newest.get(name, 0)])
+            now[name] = (inode, offset)
+        self.damaged = damaged
+        self._read, self._newest = now, {name: newest.get(name, 0) for name in now}
         return again, found
 
     def up_to(self, seq: int) -> list[Path]:
@@ -180,8 +197,11 @@ def read_segment(path: Path) -> list[StoredRecord]:
 
 
 def is_whole(path: Path) -> bool:
-    """False when a segment has bytes that are no record. Raises OSError."""
-    return sum(record.size for record in read_segment(path)) == path.stat().st_size
+    """False when a segment has a line that is no record. Raises OSError.
+
+    What follows the last line break was cut short, and never counted.
+    """
+    return all(_parse(line) is not None for line in _lines(path.read_bytes()))
 
 
 def _ends_well(path: Path) -> bool:

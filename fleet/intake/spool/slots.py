@@ -6,6 +6,7 @@ files as processes that ever wrote at once.
 """
 
 import os
+import threading
 from itertools import count
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from fleet.system import file_lock
 
 
 class Slot:
-    """This process's number; a forked child acquires another one. Not safe between threads."""
+    """This process's number; a forked child acquires another one. Safe to share between threads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._number: int | None = None
         self._lock: int | None = None
         self._pid = 0
+        self._mutex = threading.RLock()
 
     @property
     def is_mine(self) -> bool:
@@ -28,19 +30,21 @@ class Slot:
 
     def acquire(self) -> int:
         """The number, the same until `release`. Raises OSError."""
-        if self._number is not None and self._pid == os.getpid():
-            return self._number
-        self.release()
-        self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for number in count():
-            lock = file_lock.acquire(self._folder / f"{number}.lock")
-            if lock is not None:
-                self._number, self._lock, self._pid = number, lock, os.getpid()
-                return number
-        raise AssertionError("unreachable")
+        with self._mutex:
+            if self._number is not None and self._pid == os.getpid():
+                return self._number
+            self.release()
+            self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for number in count():
+                lock = file_lock.acquire(self._folder / f"{number}.lock")
+                if lock is not None:
+                    self._number, self._lock, self._pid = number, lock, os.getpid()
+                    return number
+            raise AssertionError("unreachable")
 
     def release(self) -> None:
         """Leave the number to another process."""
-        if self._lock is not None:
-            os.close(self._lock)  # in a forked child: its parent still holds it
-        self._number = self._lock = None
+        with self._mutex:
+            if self._lock is not None:
+                os.close(self._lock)  # in a forked child: its parent still holds it
+            self._number = self._lock = None

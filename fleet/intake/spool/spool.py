@@ -91,10 +91,11 @@ class Spool(SpoolFolder):
         """
         return not self.runs_offline or self.is_damaged or self._submissions.has(digest)
 
-    def record_submissions(self, events: Iterable[Event]) -> None:
+    def record_submissions(self, events: Iterable[Event], *, sync: bool = False) -> None:
         """Record events before the ledger may have them: none of them runs from the spool."""
         if self.runs_offline:
-            self._submissions.record(keys.event_digest(event.key) for event in events)
+            with usable():
+                self._submissions.record((keys.event_digest(one.key) for one in events), sync=sync)
 
     def store(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Store each event, synced to disk when this returns; a known one is not stored twice.
@@ -107,7 +108,6 @@ class Spool(SpoolFolder):
             # Before the events: from now on no process submits an event past the spool.
             if not self.holds:
                 self._holds.touch(mode=0o600)
-                segments.sync_folder(self.folder)
             lines = list[bytes]()
             new = _Batch(state)
             answers = [self._store(new, event, plan, lines) for event, plan in batch]
@@ -119,6 +119,9 @@ class Spool(SpoolFolder):
                 ):
                     raise SpoolFull(_full(held))
                 self._writer.append(lines)
+            # Whoever stored the known ones may have died before they were synced.
+            for path in new.found:
+                segments.sync(path)
         return answers
 
     def first(self, count: int) -> tuple[list[SpooledEvent], int]:
@@ -150,6 +153,8 @@ class Spool(SpoolFolder):
             self.delete_imported()
             if state.entries:
                 return False
+            # A power loss must not bring the segments back without the file that tells of them.
+            segments.sync(self.segments)
             self._holds.unlink(missing_ok=True)
         return True
 
@@ -160,16 +165,18 @@ class Spool(SpoolFolder):
         """
         with self.view() as state:
             entry = state.entries.get(seq)
-            if entry is None:
+            path = self._quarantine / f"{entry.digest if entry else ''}.log"
+            # A repeated one never ran: what became of the first is in its file.
+            if entry is None or path.exists():
                 return
             runs = [run for run in state.runs.values() if run.seq == seq]
             lines = [segments.encode(entry.meta, segments.read_body(entry.place).encode())]
             lines += [segments.encode(one) for run in runs for one in run.records()]
             lines.append(segments.encode({"k": "reason", "seq": seq, "reason": reason}))
             self._quarantine.mkdir(exist_ok=True, mode=0o700)
-            path = self._quarantine / f"{entry.digest}.log"
             files.replace(path, b"".join(lines).decode(), sync=True)
-            segments.sync_folder(self._quarantine)
+            segments.sync(self._quarantine)
+            segments.sync(self.folder)
 
     def quarantined(self) -> list[tuple[Path, SpoolState]]:
         """Each quarantined event as a state of its own, with its `reason`."""
@@ -299,13 +306,17 @@ class _Batch:
         self._added: dict[str, tuple[str, str]] = {}
         self._last = state.last
         self.pending = state.pending.copy()
+        self.found = set[Path]()  #: the segments of known events
 
     def find(self, digest: str) -> tuple[str, Callable[[], str]] | None:
         """The content and the plan of a known event."""
         if added := self._added.get(digest):
             return added[0], lambda: added[1]
         entry = self._state.find(digest)
-        return None if entry is None else (entry.content, lambda: _texts(entry)[1])
+        if entry is None:
+            return None
+        self.found.add(entry.place.path)
+        return entry.content, lambda: _texts(entry)[1]
 
     def add(self, digest: str, content: str, plan: str, agents: Iterable[str]) -> int:
         """Add an event; its number."""

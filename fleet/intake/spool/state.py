@@ -101,6 +101,7 @@ class SpoolState:
 
     def clear(self) -> None:
         """Forget everything."""
+        self.is_readable = True  #: False once a record is of a later version
         self.entries: dict[int, Entry] = {}
         self.runs: dict[str, Run] = {}
         self.reason = ""
@@ -118,7 +119,11 @@ class SpoolState:
             seq = int(record.meta["seq"])
             self.last = max(self.last, seq)
             if seq > imported:
-                getattr(self, f"_on_{record.meta['k']}")(record)
+                apply = getattr(self, f"_on_{record.meta['k']}", None)
+                if apply is None:
+                    self.is_readable = False
+                else:
+                    apply(record)
 
     def forget(self, imported: int) -> None:
         """Drop the events up to `imported`, which the ledger has."""

@@ -55,8 +55,11 @@ class Submissions:
         #: Present once a digest could not be recorded: then every event counts as recorded.
         self._gap = folder / "unrecorded"
 
-    def record(self, digests: Iterable[str]) -> None:
-        """Record digests, before the ledger is asked. Never raises."""
+    def record(self, digests: Iterable[str], *, sync: bool = False) -> None:
+        """Record digests, before the ledger is asked.
+
+        Raises OSError where not even the failure can be recorded: then it must not be asked.
+        """
         try:
             with self._lock:
                 fd = self._open()
@@ -71,12 +74,12 @@ class Submissions:
                     _write(fd, block.to_bytes(_BLOCK, "little"), at)
                     events += 1
                 _write(fd, _HEADER.pack(half, events, refused), 0)
+                if sync:
+                    os.fsync(fd)
         except OSError as error:
             logger.warning("a submission cannot be recorded (%s)", error.strerror or error)
-            # Makes no file larger. Where even that fails, the spool beside it is unusable too.
-            with suppress(OSError):
-                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._gap.touch(mode=0o600)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._gap.touch(mode=0o600)
 
     def has(self, digest: str) -> bool:
         """True when the ledger may have this event, and when that is unknown."""
@@ -101,7 +104,7 @@ class Submissions:
         total = 0
         for path, _ in self._files():
             with suppress(OSError), open(path, "rb") as file:
-                total += _HEADER.unpack(file.read(_HEADER.size))[2]
+                total += _HEADER.unpack(file.read(_HEADER.size).ljust(_HEADER.size, b"\0"))[2]
         return total
 
     def close(self) -> None:

@@ -394,13 +394,3 @@ local function erase(record)
     'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
     'fleet:callback:' .. record.id)
 end
-
--- Take an ended dispatch out of the books. Its event goes on telling duplicates until its own time,
--- but the payload leaves with the last dispatch.
-local function forget(record)
-  erase(record)
-  local event = 'fleet:event:' .. record.event
-  if redis.call('EXISTS', event) == 1 and redis.call('HINCRBY', event, 'kept', -1) <= 0 then
-    redis.call('DEL', 'fleet:payload:' .. record.event)
-  end
-end

@@ -15,6 +15,16 @@
 --   whose turn is not known to be dead, is kept, as if it had ended now. The
 --   newest bus entry stays: a client that has read it has missed nothing.
 
+-- Take an ended dispatch out of the books. Its event goes on telling duplicates until its own time,
+-- but the payload leaves with the last dispatch.
+local function forget(record)
+  erase(record)
+  local event = 'fleet:event:' .. record.event
+  if redis.call('EXISTS', event) == 1 and redis.call('HINCRBY', event, 'kept', -1) <= 0 then
+    redis.call('DEL', 'fleet:payload:' .. record.event)
+  end
+end
+
 local keep = {['fleet:ended'] = tonumber(ARG.keep_ended_ms), ['fleet:dead'] = tonumber(ARG.keep_dead_ms)}
 local most, limit = tonumber(ARG.kept_max), tonumber(ARG.limit)
 local forgotten, more = {}, 0
