@@ -73,8 +73,9 @@ def _document(runtime: Runtime, followers: Mapping[str, Any]) -> dict[str, Any]:
     vitals = _vitals(store)
     consuming = all(row["consuming"] for row in agents.values())
     spooling = spool["breaker"] != "closed" or spool["spooled"] != 0
+    troubles = spooling or vitals.lost or beat_is_late(vitals.beat_s) or not consuming
     return {
-        "status": "degraded" if spooling or beat_is_late(vitals.beat_s) or not consuming else "ok",
+        "status": "degraded" if troubles else "ok",
         "version": VERSION,
         "epoch": vitals.epoch,
         "g1": {
@@ -143,6 +144,7 @@ class _Vitals:
     length: int
     beat_s: float | None  #: since the last tick of any periodic job
     oldest_id: str | None
+    lost: bool  #: the store went back, and the fleet stands still
     intake: str  #: the way of the upstream's events; `http` without an upstream
 
 
@@ -155,7 +157,8 @@ def _vitals(store: Store) -> _Vitals:
         pipe.time()
         pipe.xrange(keys.BUS, count=1)
         pipe.get(keys.UPSTREAM_MODE)
-        epoch, length, beat, (seconds, micros), first, mode = pipe.execute()
+        pipe.exists(keys.LOST)
+        epoch, length, beat, (seconds, micros), first, mode, lost = pipe.execute()
     now = seconds + micros / 1e6
     ticks = [float(value) for value in beat.values()]
     return _Vitals(
@@ -163,6 +166,7 @@ def _vitals(store: Store) -> _Vitals:
         length=length,
         beat_s=round(now - max(ticks), 3) if ticks else None,
         oldest_id=first[0][0] if first else None,
+        lost=bool(lost),
         intake=mode or "http",
     )
 

@@ -3,6 +3,9 @@
 | key                     | type   | holds                                   | life               |
 |-------------------------|--------|-----------------------------------------|--------------------|
 | fleet:epoch             | string | names the life of this data set         | permanent          |
+| fleet:former            | hash   | epochs of this store before it went back | permanent         |
+| fleet:alive             | string | when the store was looked at last       | permanent          |
+| fleet:lost              | hash   | why a store that went back stands still | until `recover`    |
 | fleet:seq, fleet:rings  | string | counters: acceptances, wake-ups         | permanent          |
 | fleet:counts            | hash   | `agent/state` -> number of dispatches   | permanent          |
 | fleet:fences            | hash   | agent -> newest fencing token           | permanent          |
@@ -72,6 +75,7 @@ import hashlib
 import uuid
 
 EPOCH = "fleet:epoch"
+LOST = "fleet:lost"
 COUNTS = "fleet:counts"
 BUS = "fleet:bus"
 INDEX = "fleet:index"

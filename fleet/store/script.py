@@ -41,7 +41,7 @@ class Record:
         """The values as they are sent."""
         # An instance has its fields in the order in which they were declared.
         values = list(vars(self).values())
-        last = values[-1]
+        last = values[-1] if values else None
         if isinstance(last, Record):
             values[-1:] = last.args()
         elif isinstance(last, list):

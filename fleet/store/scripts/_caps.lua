@@ -1,7 +1,7 @@
 -- What intake refuses although the event is right, and who makes room. Put after `_lib.lua` in the
 -- scripts whose legend says `With`.
 --
--- Keys     fleet:deadlines, fleet:memory, fleet:sender:, fleet:counts, fleet:due:
+-- Keys     fleet:lost, fleet:deadlines, fleet:memory, fleet:sender:, fleet:counts, fleet:due:
 
 -- Dispatches examined when an agent that drops its oldest is full; a longer queue is examined in part.
 local SCAN_MAX = 1000
@@ -23,6 +23,8 @@ end
 -- Why no event is accepted now, from anybody or from this sender, or nil. `most_waiting` counts over
 -- all agents; `a_minute` is of one source, '' for no limit.
 local function refusal(source, memory, most_waiting, a_minute)
+  local lost = redis.call('HGET', 'fleet:lost', 'reason')
+  if lost then return {'lost', lost} end
   if is_full(memory) then return {'memory'} end
   local waiting = redis.call('ZCARD', 'fleet:deadlines')
   if waiting >= tonumber(most_waiting) then return {'crowded', waiting} end
