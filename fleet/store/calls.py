@@ -304,6 +304,17 @@ class SweepCall(ScriptCall[tuple[int, int, int, int]]):
     limit: int
 
 
+class FindCall(ScriptCall[list[str]]):
+    """Find dispatches in the index."""
+
+    writes = False
+    agent: str
+    below: str
+    found_max: int
+    seen_max: int
+    states: list[str]
+
+
 class MetricsCall(ScriptCall[str]):
     """Read everything that a scrape shows."""
 
