@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         Refused,
         SessionBusy,
+        StoreLost,
     )
     from fleet.ledger import Failure, FailureStage
     from fleet.turn.turn import Cancelled, Deadline, Runner, Turn, TurnFailed, TurnStopped
@@ -38,6 +39,7 @@ __all__ = [
     "Runner",
     "SessionBusy",
     "Settings",
+    "StoreLost",
     "Turn",
     "TurnFailed",
     "TurnStopped",
@@ -60,6 +62,7 @@ _HOMES = {
     "Runner": "fleet.turn.turn.Runner",
     "SessionBusy": "fleet.errors.SessionBusy",
     "Settings": "fleet.config.settings.Settings",
+    "StoreLost": "fleet.errors.StoreLost",
     "Turn": "fleet.turn.turn.Turn",
     "TurnFailed": "fleet.turn.turn.TurnFailed",
     "TurnStopped": "fleet.turn.turn.TurnStopped",

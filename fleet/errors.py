@@ -6,7 +6,8 @@ FleetError                 one sentence for a person; exit code 1
  |- Forbidden              the caller's token does not allow it (HTTP 403)
  |- IdempotencyConflict    a key stands for another event of its sender (HTTP 409)
  |- Refused                a limit refuses the event, and its sender keeps it (HTTP 429)
- |   `- SessionBusy        its session has a turn, and the agent accepts one only (HTTP 409)
+ |   |- SessionBusy        its session has a turn, and the agent accepts one only (HTTP 409)
+ |   `- StoreLost          the store went back, and an operator has not said go on (HTTP 503)
  `- Fenced                 a newer holder has the agent's lease: stop, write nothing
 """
 
@@ -56,6 +57,19 @@ class Refused(FleetError):
 
 class SessionBusy(Refused):
     """The session has a dispatch of an agent with `on_busy = "reject"` (JSON-RPC -32002)."""
+
+
+class StoreLost(Refused):
+    """The store was emptied, or restored from an older backup: the fleet stands still."""
+
+    @classmethod
+    def of(cls, reason: str) -> "StoreLost":
+        """The sentence; `reason` says what is missing."""
+        return cls(
+            f"The store has lost what was accepted ({reason}): look at it, then run "
+            "`fleet recover`.",
+            retry_after_s=10.0,
+        )
 
 
 class Fenced(FleetError):

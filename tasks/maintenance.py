@@ -11,7 +11,6 @@ from fleet.ledger.maintenance import (
     reclaim_all,
     record_tick,
     sweep_all,
-    watch_memory,
 )
 from tasks.deliver import request_delivery
 
@@ -27,8 +26,7 @@ def reclaim() -> None:
 
 @shared_task(name="fleet.health")
 def health() -> None:
-    """Record that beat, broker and a maintenance worker are alive, and the store's memory."""
-    watch_memory(runtime.current().store, runtime.current().settings)
+    """Record that beat, broker and a maintenance worker are alive."""
     record_tick(runtime.current().store, "health")
 
 

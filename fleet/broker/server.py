@@ -17,6 +17,7 @@ from redis.retry import Retry
 from fleet.broker.binary import find_server
 from fleet.broker.endpoint import SOCKET, BrokerFolder
 from fleet.errors import BrokerUnavailable
+from fleet.system.memory import machine_bytes
 
 Durability = Literal["always", "everysec"]
 
@@ -31,6 +32,9 @@ CLIENT_TIMEOUT_S = 2.0
 LOG_BYTES_MAX = 5_000_000
 #: With less space left than this a server cannot even log why it ended.
 DISK_FULL_BYTES = 64 * 1024
+#: Of the machine's memory, for the data. While the file is rewritten a second process has what
+#: changes meanwhile; turns need the rest. Intake ends before, at `caps.store_memory` of it.
+MEMORY_SHARE = 0.5
 #: The server quotes from a broken file at length.
 REASON_MAX = 200
 
@@ -50,7 +54,7 @@ appendonly yes
 appendfsync {durability}
 aof-load-truncated yes
 auto-aof-rewrite-min-size 16mb
-maxmemory 0
+maxmemory {memory}
 maxmemory-policy noeviction
 timeout 0
 tcp-keepalive 60
@@ -85,7 +89,11 @@ def launch(
     """
     binary = find_server().path.absolute()
     config = _CONFIG.format(
-        socket=SOCKET, port=port, password=folder.password(), durability=durability
+        socket=SOCKET,
+        port=port,
+        password=folder.password(),
+        durability=durability,
+        memory=memory_max(),
     )
     # First: the last server's number may be another process's by now.
     folder.publish(0)
@@ -121,11 +129,17 @@ def server_info(url: str) -> dict[str, Any]:
         return {}
 
 
+def memory_max() -> int:
+    """The most bytes that a server of ours may use for its data."""
+    return int(machine_bytes() * MEMORY_SHARE)
+
+
 def configure(url: str, durability: Durability) -> bool:
-    """Change the durability of a running server of ours; False when it is away."""
+    """Give a running server of ours what a new one would have; False when it is away."""
     try:
         with _client(url) as client:
             client.config_set("appendfsync", durability)
+            client.config_set("maxmemory", memory_max())
     except (redis.RedisError, OSError):
         return False
     return True

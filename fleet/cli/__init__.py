@@ -34,6 +34,10 @@ COMMANDS = {
         "fleet.cli.doctor:doctor",
         "Check broker, clock, limits, models, programs and files; exit 1 when data would be lost.",
     ),
+    "recover": (
+        "fleet.cli.recover:recover",
+        "Let a fleet go on whose store was emptied or restored.",
+    ),
     "host": (
         "fleet.cli.services:host",
         "Run the agents' workers of this machine, and nothing else.",

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fleet.errors import IdempotencyConflict, Refused, SessionBusy
+from fleet.errors import IdempotencyConflict, Refused, SessionBusy, StoreLost
 from fleet.ledger.arguments import SENT_BY
 from fleet.ledger.protocol import Accepted, Answer, ChainPosition, Earlier, SessionMessage
 from fleet.store import keys
@@ -14,7 +14,7 @@ from routing.event import SENT_LOCALLY, event_key
 
 logger = logging.getLogger(__name__)
 
-#: Memory is measured this often.
+#: Memory is freed by retention, and by turns that end.
 PRESSURE_RETRY_S = 5.0
 
 #: The roles of a history's messages.
@@ -38,6 +38,8 @@ def read_answer(event: Event, answer: Sequence[str]) -> Answer:
         wait_s = max(0.001, int(rest[0]) / 1000)
         limit = "Its source has sent as many events as it may in a minute, caps.sender_per_minute"
         return Refused(f"{limit}: send it later.", retry_after_s=wait_s)
+    if verdict == "lost":
+        return StoreLost.of(rest[0])
     if verdict == "memory":
         what = "The store's memory is nearly full: send it later, or give it more."
         return Refused(what, retry_after_s=PRESSURE_RETRY_S)

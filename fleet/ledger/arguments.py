@@ -46,6 +46,7 @@ class Arguments:
         )
         caps = settings.caps
         self._max_waiting = caps.max_waiting
+        self._store_memory = caps.store_memory
         self._sender_per_minute: int | Literal[""] = caps.sender_per_minute or ""
         self._on_busy = {
             "enqueue": "",
@@ -79,6 +80,7 @@ class Arguments:
             route=plan.reason[:REASON_CHARS_MAX],
             cancel_keep_ms=self._keep_ended_ms if cancels else "",
             plan=chain_plan,
+            store_memory=self._store_memory,
             max_waiting=_NO_MAX if kept else self._max_waiting,
             sender_per_minute="" if kept else self._sender_per_minute,
             dispatches=dispatches,

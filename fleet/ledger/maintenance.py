@@ -1,14 +1,19 @@
 """The work of beat's tasks: repair, retention, and a sign of life."""
 
+import math
+import time
+
 from fleet.config.settings import Settings
 from fleet.ledger import ValkeyLedger
 from fleet.store import Store, keys
-from fleet.store.calls import ReclaimCall, SweepCall
+from fleet.store.calls import ReclaimCall, SweepCall, TickCall
 from fleet.store.connection import reachable
 
 RECLAIM_PERIOD_S = 1.0
 HEALTH_PERIOD_S = 5.0
-SWEEP_PERIOD_S = 30.0
+SWEEP_PERIOD_S = 10.0
+#: Most time that one tick spends on retention, so that repair is never late for it.
+SWEEP_S = 3.0
 #: Longer than any worker takes to come back or to pop a wake-up.
 UNTOUCHED_MS = 15_000
 #: Most dispatches moved in one call, so that a script never holds the server for long.
@@ -43,8 +48,24 @@ def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
 
 def sweep_all(store: Store, settings: Settings) -> dict[str, int]:
     """Forget what retention allows to forget, in bounded steps. Raises BrokerUnavailable."""
-    ended, dead, trimmed = store.run(sweep_call(settings))
+    ended, dead, trimmed = sweep(store, sweep_call(settings), SWEEP_S)
     return {"ended": ended, "dead": dead, "trimmed": trimmed}
+
+
+def sweep(store: Store, call: SweepCall, most_s: float = math.inf) -> tuple[int, int, int]:
+    """Repeat a step until there is nothing left to forget; how much of each kind was forgotten."""
+    until = time.monotonic() + most_s
+    with reachable():
+        size = max(store.client.zcard(keys.ENDED), store.client.zcard(keys.DEAD))
+    forgotten = [0, 0, 0]
+    # A step looks at the oldest, and puts those that stay behind all others.
+    for _ in range(0, size + 1, call.limit):
+        *numbers, more = store.run(call)
+        forgotten = [have + new for have, new in zip(forgotten, numbers, strict=True)]
+        if not more or time.monotonic() > until:
+            break
+    ended, dead, trimmed = forgotten
+    return ended, dead, trimmed
 
 
 def sweep_call(settings: Settings) -> SweepCall:
@@ -61,29 +82,10 @@ def sweep_call(settings: Settings) -> SweepCall:
 
 def periodic_lock(store: Store, job: str, period_s: float) -> bool:
     """True for one caller in each period, so that several beats do the work of one."""
-    with reachable():
-        # A little less than a period: beat's own jitter must not cost every second tick.
-        return bool(store.client.set(keys.turn(job), "1", nx=True, px=int(period_s * 800)))
-
-
-def watch_memory(store: Store, settings: Settings) -> bool:
-    """Record for intake whether the store is full; True when it is. Raises BrokerUnavailable.
-
-    The record lasts for three periods, so that a fleet without beat does not refuse for ever.
-    """
-    with reachable():
-        info = store.client.info("memory")
-        limit = int(info.get("maxmemory", 0))
-        full = limit > 0 and int(info["used_memory"]) > limit * settings.caps.store_memory
-        if full:
-            store.client.set(keys.PRESSURE, "1", px=int(3 * HEALTH_PERIOD_S * 1000))
-        else:
-            store.client.delete(keys.PRESSURE)
-    return full
+    # A little less than a period: beat's own jitter must not cost every second tick.
+    return bool(store.run(TickCall(job=job, verb="begin", period_ms=int(period_s * 800))))
 
 
 def record_tick(store: Store, job: str) -> None:
     """Record that a periodic job ran, by the server's clock."""
-    with reachable():
-        seconds, micros = store.client.time()
-        store.client.hset(keys.BEAT, job, str(seconds + micros / 1e6))
+    store.run(TickCall(job=job, verb="end"))

@@ -9,7 +9,7 @@ from typing import Literal
 from fleet.config.settings import Settings
 from fleet.errors import FleetError
 from fleet.ledger import views
-from fleet.ledger.maintenance import sweep_call
+from fleet.ledger.maintenance import sweep, sweep_call
 from fleet.ledger.states import WAITING, State
 from fleet.ledger.valkey import ValkeyLedger
 from fleet.store import keys
@@ -165,10 +165,7 @@ def purge(ledger: ValkeyLedger, settings: Settings) -> int:
     """
     call = sweep_call(settings)
     call.keep_dead_ms = 0
-    with reachable():
-        left = int(ledger.store.client.zcard(keys.DEAD))
-    # Each call looks at the oldest, and puts those that stay behind all others.
-    return sum(ledger.store.run(call)[1] for _ in range(0, left, call.limit))
+    return sweep(ledger.store, call)[1]
 
 
 def _cancel_call(

@@ -12,11 +12,13 @@ from fleet.ledger.answers import read_trail
 from fleet.ledger.protocol import Earlier
 from fleet.ledger.states import State
 from fleet.store import Store, keys
+from fleet.store.calls import FindCall
 from fleet.store.connection import reachable
 
 LIST_MAX = 1000
-#: Dispatches that one round trip looks at.
-_SCAN_CHUNK = 500
+#: Dispatches that one call of the script examines: the server serves nobody else for two
+#: milliseconds.
+_SEEN_MAX = 2000
 _NUMBERS = (
     "attempt",
     "losses",
@@ -131,37 +133,23 @@ def find(
     limit = max(1, min(limit, LIST_MAX))
     if not _any(store, agent, states):
         return Page(dispatches=[], cursor=None)
-    top = f"({cursor}" if cursor else "+inf"
-    chunk = _SCAN_CHUNK if agent or states else limit
-    while True:
-        with reachable():
-            rows: Any = store.client.zrange(
-                keys.INDEX,
-                top,
-                "-inf",
-                desc=True,
-                byscore=True,
-                offset=0,
-                num=chunk,
-                withscores=True,
-            )
-        hits = _hits(store, rows, agent, states)
-        room = limit - len(found)
-        for score, raw in _read(store, hits[:room]):
+    below = f"({cursor}" if cursor else "+inf"
+    while below:
+        call = FindCall(
+            agent=agent or "",
+            below=below,
+            found_max=limit - len(found),
+            seen_max=_SEEN_MAX,
+            states=list(states),
+        )
+        below, *flat = store.run(call)
+        for place, raw in _read(store, list(zip(flat[::2], flat[1::2], strict=True))):
             if states and raw.get("state") not in states:  # it moved on
                 continue
             found.append(_record(raw))
             if len(found) == limit:
-                return Page(dispatches=found, cursor=f"{score:.0f}")
-        if len(hits) > room:
-            top = f"({hits[room - 1][1]:.0f}"
-        elif len(rows) < chunk:
-            return Page(dispatches=found, cursor=None)
-        else:
-            top = f"({rows[-1][1]:.0f}"
-
-
-Scored = tuple[str, float]  #: a dispatch's id and its place in the index
+                return Page(dispatches=found, cursor=f"{float(place):.0f}")
+    return Page(dispatches=found, cursor=None)
 
 
 def _any(store: Store, agent: str | None, states: Sequence[str]) -> bool:
@@ -176,26 +164,8 @@ def _any(store: Store, agent: str | None, states: Sequence[str]) -> bool:
     )
 
 
-def _hits(
-    store: Store, rows: Sequence[Scored], agent: str | None, states: Sequence[str]
-) -> list[Scored]:
-    """Those of `rows` that are looked for; to filter costs far less than to read."""
-    if not rows or not (agent or states):
-        return list(rows)
-    with reachable():
-        pipe = store.client.pipeline(transaction=False)
-        for dispatch_id, _ in rows:
-            pipe.hmget(keys.dispatch(dispatch_id), "agent", "state")
-        marks = pipe.execute()
-    return [
-        row
-        for row, (name, state) in zip(rows, marks, strict=True)
-        if agent in (None, name) and (not states or state in states)
-    ]
-
-
-def _read(store: Store, hits: Sequence[Scored]) -> list[tuple[float, dict[str, str]]]:
-    """The records there still are, each with its place."""
+def _read(store: Store, hits: Sequence[tuple[str, str]]) -> list[tuple[str, dict[str, str]]]:
+    """The records there still are, each with its place; a hit is an id and its place."""
     if not hits:
         return []
     with reachable():
@@ -203,7 +173,7 @@ def _read(store: Store, hits: Sequence[Scored]) -> list[tuple[float, dict[str, s
         for dispatch_id, _ in hits:
             pipe.hgetall(keys.dispatch(dispatch_id))
         records = pipe.execute()
-    return [(score, raw) for (_, score), raw in zip(hits, records, strict=True) if raw]
+    return [(place, raw) for (_, place), raw in zip(hits, records, strict=True) if raw]
 
 
 def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:

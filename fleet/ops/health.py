@@ -66,6 +66,7 @@ class _Vitals:
     length: int | None = None
     beat_s: float | None = None  #: since the last tick of any periodic job
     oldest_id: str | None = None
+    lost: bool = False  #: the store went back, and the fleet stands still
     #: The way of the upstream's events; `http` without an upstream.
     intake: str | None = None
 
@@ -102,9 +103,9 @@ def _document(
     spool, work = spool_status(runtime), _work(reading.counts)
     consuming = all(row["consuming"] for row in agents.values())
     spooling = spool["breaker"] != "closed" or spool["spooled"] != 0
-    status = "degraded" if spooling or beat_is_late(vitals.beat_s) or not consuming else "ok"
+    troubles = spooling or vitals.lost or beat_is_late(vitals.beat_s) or not consuming
     return {
-        "status": "down" if reason else status,
+        "status": "down" if reason else "degraded" if troubles else "ok",
         "version": VERSION,
         "reason": reason,
         "epoch": vitals.epoch,
@@ -188,7 +189,8 @@ def _vitals(store: Store) -> _Vitals:
         pipe.time()
         pipe.xrange(keys.BUS, count=1)
         pipe.get(keys.UPSTREAM_MODE)
-        epoch, length, beat, (seconds, micros), first, mode = pipe.execute()
+        pipe.exists(keys.LOST)
+        epoch, length, beat, (seconds, micros), first, mode, lost = pipe.execute()
     now = seconds + micros / 1e6
     ticks = [float(value) for value in beat.values()]
     return _Vitals(
@@ -196,6 +198,7 @@ def _vitals(store: Store) -> _Vitals:
         length=length,
         beat_s=round(now - max(ticks), 3) if ticks else None,
         oldest_id=first[0][0] if first else None,
+        lost=bool(lost),
         intake=mode or "http",
     )
 

@@ -37,6 +37,7 @@ class EventArgs(Record):
     route: str
     cancel_keep_ms: int | Literal[""]
     plan: str
+    store_memory: float
     max_waiting: int
     sender_per_minute: int | Literal[""]
     dispatches: list[DispatchArgs]
@@ -285,7 +286,15 @@ class ReclaimCall(ScriptCall[list[Any]]):
     untouched_ms: int
 
 
-class SweepCall(ScriptCall[tuple[int, int, int]]):
+class TickCall(ScriptCall[int]):
+    """Begin a periodic job, or record that it ran."""
+
+    job: str
+    verb: Literal["begin", "end"]
+    period_ms: int = 0
+
+
+class SweepCall(ScriptCall[tuple[int, int, int, int]]):
     """Apply retention."""
 
     keep_ended_ms: int
@@ -295,9 +304,21 @@ class SweepCall(ScriptCall[tuple[int, int, int]]):
     limit: int
 
 
+class FindCall(ScriptCall[list[str]]):
+    """Find dispatches in the index."""
+
+    writes = False
+    agent: str
+    below: str
+    found_max: int
+    seen_max: int
+    states: list[str]
+
+
 class MetricsCall(ScriptCall[str]):
     """Read everything that a scrape shows."""
 
+    writes = False
     agents: list[str]
 
 

@@ -3,6 +3,9 @@
 | key                     | type   | holds                                   | life               |
 |-------------------------|--------|-----------------------------------------|--------------------|
 | fleet:epoch             | string | names the life of this data set         | permanent          |
+| fleet:former            | hash   | epochs of this store before it went back | permanent         |
+| fleet:alive             | string | when the store was looked at last       | permanent          |
+| fleet:lost              | hash   | why a store that went back stands still | until `recover`    |
 | fleet:seq, fleet:rings  | string | counters: acceptances, wake-ups         | permanent          |
 | fleet:counts            | hash   | `agent/state` -> number of dispatches   | permanent          |
 | fleet:fences            | hash   | agent -> newest fencing token           | permanent          |
@@ -40,7 +43,7 @@
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s, or a day     |
 | fleet:providers         | hash   | breakers of the models' providers       | a day              |
 | fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
-| fleet:pressure          | string | the store's memory is nearly full       | 15 s               |
+| fleet:memory            | hash   | memory the server had and used lately   | permanent          |
 | fleet:back              | string | when the fleet came back after a silence | a day             |
 | fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
@@ -72,15 +75,16 @@ import hashlib
 import uuid
 
 EPOCH = "fleet:epoch"
+LOST = "fleet:lost"
 COUNTS = "fleet:counts"
 BUS = "fleet:bus"
 INDEX = "fleet:index"
+ENDED = "fleet:ended"
 DEAD = "fleet:dead"
 QUIET = "fleet:quiet"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
 PROVIDERS = "fleet:providers"
-PRESSURE = "fleet:pressure"
 UPSTREAM_MODE = "fleet:upstream_mode"
 ALERTS_CURSOR = "fleet:alerts:cursor"
 TOKENS = "fleet:tokens"

@@ -41,7 +41,7 @@ class Record:
         """The values as they are sent."""
         # An instance has its fields in the order in which they were declared.
         values = list(vars(self).values())
-        last = values[-1]
+        last = values[-1] if values else None
         if isinstance(last, Record):
             values[-1:] = last.args()
         elif isinstance(last, list):
@@ -57,6 +57,8 @@ class ScriptCall(Record, Generic[R]):
     script: ClassVar[str]
     #: The part before each script of its kind.
     library: ClassVar[str] = "_lib"
+    #: False for one that changes nothing; a server that takes no writes answers it too.
+    writes: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -73,6 +75,10 @@ class Batch(Protocol[C]):
 
 _sources: dict[type[ScriptCall[Any]], str] = {}
 
+#: A server at its `maxmemory` refuses the first write of a script that may need memory, and none
+#: after a write. So what is accepted is renewed and ended there too; intake counts by itself.
+_WRITE_FIRST = "redis.call('DEL', 'fleet:none')\n"
+
 
 def script_source(kind: type[ScriptCall[Any]]) -> str:
     """The text of a script after its library, and after the parts that its legend's `With` names.
@@ -82,7 +88,8 @@ def script_source(kind: type[ScriptCall[Any]]) -> str:
     if kind not in _sources:
         more = _WITH.search(_legend(kind.script))
         parts = [kind.library, *(more[1].split(", ") if more else ())]
-        _sources[kind] = "\n".join(_bound(name, kind) for name in [*parts, kind.script])
+        text = "\n".join(_bound(name, kind) for name in [*parts, kind.script])
+        _sources[kind] = (_WRITE_FIRST if kind.writes else "") + text
     return _sources[kind]
 
 

@@ -20,8 +20,8 @@ from celery import bootsteps, signals
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 from fleet import runtime
-from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import bus
+from fleet.errors import BrokerUnavailable, FleetError, StoreLost
+from fleet.ledger import bus, store_life
 from fleet.store import keys, open_store
 from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.connection import reachable
@@ -138,6 +138,7 @@ class LeaseStep(bootsteps.StartStopStep):
 def _await_lease(agent: str) -> Lease:
     """The agent's lease, once it is acquired; Celery may shut this worker down before."""
     lease, lock = _open_lease(agent), _turn_lock(agent)
+    _look_at_store(lease)
     if _try_acquire(lease, lock):
         return lease
     logger.info("standing by: another process runs the turns of %s", agent)
@@ -146,6 +147,15 @@ def _await_lease(agent: str) -> Lease:
         lease.await_release()
         if _try_acquire(lease, lock):
             return lease
+
+
+def _look_at_store(lease: Lease) -> None:
+    """Notice a store that went back before anything of it runs."""
+    try:
+        if lost := store_life.look(lease.store, runtime.current().settings):
+            logger.critical("%s", StoreLost.of(lost))
+    except BrokerUnavailable as error:
+        logger.warning("the store is not compared with what is known of it: %s", error)
 
 
 def _open_lease(agent: str) -> Lease:

@@ -4,11 +4,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from fleet.bench._chaos_fleet import kill
-from fleet.errors import BrokerUnavailable
+from fleet.errors import BrokerUnavailable, StoreLost
+from fleet.ledger import store_life
 from tests.chaos.arena import START_S, Arena, arena_of, pause
 from tests.fixtures.processes import wait_until
 
@@ -115,14 +117,16 @@ def test_an_emptied_broker_is_noticed_and_said(tmp_path_factory: pytest.TempPath
             over.set()
             under_load.join()
         assert "the store was emptied" in arena.target.log.read_text()
-        # And the fleet works: what is accepted from now on ends.
+        # And the fleet works, once an operator says so: what is accepted from now on ends.
+        wait_until(lambda: store_life.recover(arena.target.store) != "", START_S)
         assert {arena.outcome(i)["state"] for i in a_round(arena, "1 0.01")} == {"completed"}
 
 
 def _send_until(arena: Arena, over: threading.Event) -> None:
     while not over.is_set():
         for agent in AGENTS:
-            arena.send("1 0.1", agent)
+            with suppress(StoreLost):
+                arena.send("1 0.1", agent)
         over.wait(0.2)
 
 

@@ -38,6 +38,7 @@ PROBLEMS = {
     "refused": "A limit refuses the event; `Retry-After` says when to send it again.",
     "session-busy": "The session has a turn, and the agent's `on_busy` is `reject`.",
     "slow-body": "The body did not arrive in time.",
+    "store-lost": "The store went back, and `fleet recover` has not been run yet.",
     "token-in-url": "A token was sent in the URL, where logs would keep it.",
     "too-large": "The body, or an event of it, is too large.",
     "too-many-hops": "The event came through more turns of agents than `routes.max_hops`.",

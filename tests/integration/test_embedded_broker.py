@@ -40,6 +40,21 @@ def test_it_is_durable_and_evicts_nothing(make: Make, tmp_path: Path) -> None:
     assert endpoint == read_endpoint(tmp_path)
 
 
+def test_it_leaves_memory_to_the_machine(make: Make, tmp_path: Path) -> None:
+    """Intake ends before the machine's memory does, on a server that is adopted too."""
+
+    def limit() -> int:
+        with connect(tmp_path) as client:
+            return int(client.config_get("maxmemory")["maxmemory"])
+
+    make().start()
+    assert 0 < limit() < psutil.virtual_memory().total * 0.6
+    with connect(tmp_path) as client:
+        client.config_set("maxmemory", "0")
+    make().start()
+    assert limit() > 0
+
+
 def test_it_listens_on_its_private_socket_only(make: Make, tmp_path: Path) -> None:
     """A port that another user could take while the server is down would get the password."""
     endpoint = make().start()

@@ -1,18 +1,44 @@
 """The limits of intake: the rest is refused, or pushes out what is needed least."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
+from redis.exceptions import ResponseError
 
 from fleet.config.settings import Settings, parse
 from fleet.errors import Refused
-from fleet.ledger.maintenance import watch_memory
-from fleet.store import Store, keys
+from fleet.locks import SessionLock
+from fleet.ops.alerts.reading import conditions
+from fleet.store import Store
 from tests.fixtures.ledger import Books, settings_for
+from tests.fixtures.processes import wait_until
 
 AGENT = {"runner": "python", "python": "nobody:nothing"}
 
 
 def capped(**caps: float) -> Settings:
     return parse({"agents": {"a": AGENT, "b": AGENT}, "caps": caps})
+
+
+@contextmanager
+def memory_used(store: Store, share: float) -> Iterator[None]:
+    """Let the server have so little memory that it uses this share of it."""
+    used = int(store.client.info("memory")["used_memory"])
+    store.client.config_set("maxmemory", str(int(used / share)))
+    try:
+        yield
+    finally:
+        store.client.config_set("maxmemory", "0")
+
+
+def refuses(books: Books) -> bool:
+    """Try to send; true when the memory is too full for it."""
+    try:
+        books.accept("a")
+    except Refused as refusal:
+        return "memory is nearly full" in str(refusal)
+    return False
 
 
 @pytest.fixture
@@ -105,15 +131,29 @@ def test_a_store_that_is_nearly_full_takes_no_event_and_ends_what_it_has(store: 
     lease = books.held("a")
     books.accept("a")
     claim = books.claimed(lease)
-    used = int(store.client.info("memory")["used_memory"])
-    try:
-        store.client.config_set("maxmemory", str(int(used * 1.5)))
-        assert watch_memory(store, books.settings)
-        with pytest.raises(Refused, match="memory is nearly full"):
-            books.accept("a")
+    with memory_used(store, 2 / 3):
+        wait_until(lambda: refuses(books))
+        assert [one.name for one in conditions(store, books.settings)].count("memory") == 1
         assert books.complete(claim) == "completed"
-    finally:
-        store.client.config_set("maxmemory", "0")
-    assert not watch_memory(store, books.settings)
-    assert books.accept("a")
-    assert not store.client.exists(keys.PRESSURE)
+    wait_until(lambda: not refuses(books))
+
+
+def test_a_store_that_is_full_ends_what_it_has_and_makes_room(store: Store) -> None:
+    """Nor is a lease lost, though the server itself refuses whatever needs memory."""
+    books = Books(store, settings_for("a", fleet={"retention": {"max": 1}}))
+    lease = books.held("a")
+    for _ in range(3):
+        books.accept("a")
+    assert books.complete(books.claimed(lease)) == "completed"
+    claim = books.claimed(lease)
+    with memory_used(store, 2), SessionLock(store, "s", "turn"):
+        with pytest.raises(ResponseError, match="maxmemory"):
+            store.client.set("something", "else")
+        wait_until(lambda: refuses(books))
+        assert lease.renew()
+        assert books.ledger.step(claim, "1.ask", '{"name": "ask"}') == ""
+        assert books.complete(claim) == "completed"
+        assert books.complete(books.claimed(lease)) == "completed"
+        assert books.reclaim()["expired"] == 0
+        assert books.sweep()["ended"] == 2
+        lease.release()

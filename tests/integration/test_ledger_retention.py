@@ -76,6 +76,16 @@ def test_too_many_push_out_the_oldest(books: Books) -> None:
     assert len(list(books.store.client.scan_iter("fleet:event:*"))) == 5
 
 
+def test_a_tick_forgets_all_that_is_too_much(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the store would grow for ever, where more end between two ticks than one step forgets."""
+    monkeypatch.setattr(maintenance, "BATCH", 2)
+    for to in ("completed", "dead"):
+        for _ in range(8):
+            ended(books, to)
+    assert books.sweep() == {"ended": 5, "dead": 5, "trimmed": 0}
+    assert counted(books) == {"completed": 3, "dead": 3}
+
+
 def test_what_has_not_ended_is_never_forgotten(books: Books) -> None:
     (waits,) = books.accept("a")
     for _ in range(4):

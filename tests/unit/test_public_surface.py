@@ -30,6 +30,7 @@ PUBLIC = [
     "Runner",
     "SessionBusy",
     "Settings",
+    "StoreLost",
     "Turn",
     "TurnFailed",
     "TurnStopped",

@@ -22,6 +22,7 @@ from fleet.errors import (
     IdempotencyConflict,
     Refused,
     SessionBusy,
+    StoreLost,
 )
 from fleet.ledger.operations import NotPossible, Unknown
 from routing import RoutingError, TooManyHops, UnknownTarget
@@ -95,6 +96,9 @@ def as_problem(error: Exception) -> Problem:
         case SessionBusy():
             wait = error.retry_after_s
             return Problem(HTTPStatus.CONFLICT, "session-busy", text, retry_after_s=wait)
+        case StoreLost():
+            wait = error.retry_after_s
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "store-lost", text, retry_after_s=wait)
         case Refused():
             wait = error.retry_after_s
             return Problem(HTTPStatus.TOO_MANY_REQUESTS, "refused", text, retry_after_s=wait)

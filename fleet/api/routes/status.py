@@ -13,7 +13,8 @@ from fleet.api.bus.hub import Hub
 from fleet.api.live.hub import LiveTextHub
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import RETRY_AFTER_S, Problem
-from fleet.errors import FleetError
+from fleet.errors import FleetError, StoreLost
+from fleet.ledger import store_life
 from fleet.ops import health, metrics
 from fleet.ops.metrics import Clients
 from fleet.runtime import Runtime
@@ -63,24 +64,28 @@ class Status:
 
     async def readyz(self, request: Request) -> Response:
         """200 only when the store or the spool would accept an event now."""
-        reason = await self._refusal(self._threads, self._write)
+        fault = await self._fault(self._threads, self._write)
         spool = self._runtime.spool
-        if reason and spool.enabled:
-            reason = await self._refusal(self._spool_threads, spool.check_room)
-        if reason:
+        # The spool does not take what a store that has lost its data refuses.
+        if fault and spool.enabled and not isinstance(fault, StoreLost):
+            fault = await self._fault(self._spool_threads, spool.check_room)
+        if fault:
+            reason = str(fault) or "It does not answer in time."
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", reason, retry_after_s=RETRY_AFTER_S
             )
         return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
 
-    async def _refusal(self, threads: BoundedThreads, call: Callable[[], None]) -> str:
-        """The reason why `call` failed, or an empty string."""
+    async def _fault(
+        self, threads: BoundedThreads, call: Callable[[], None]
+    ) -> TimeoutError | FleetError | None:
+        """The error of `call`, or None."""
         try:
             async with asyncio.timeout(PROBE_S):
                 await threads.run(call)
         except (TimeoutError, FleetError) as error:
-            return str(error) or "It does not answer in time."
-        return ""
+            return error
+        return None
 
     async def metrics(self, request: Request) -> Response:
         """Metrics for Prometheus, of the agents that the caller may see.
@@ -112,3 +117,4 @@ class Status:
         """Write a key: a store with a full disk or memory, or a replica, answers but rejects it."""
         with reachable():
             self._runtime.store.client.set(keys.READY, "1", px=_READY_KEY_MS)
+        store_life.check_lost(self._runtime.store)

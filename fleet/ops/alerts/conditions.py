@@ -1,6 +1,6 @@
 """The conditions of a fleet that need an operator. Pure: equal readings give equal conditions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -61,6 +61,7 @@ def current(
     beat_s: float | None,
     dead_letter_reasons: Mapping[str, str],
     *,
+    lost: str = "",
     memory_full: bool = False,
     budgets: Mapping[str, BudgetState] = MappingProxyType({}),
     providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
@@ -69,7 +70,8 @@ def current(
 
     `counts` and `agents` come from `fleet.ledger.views`. `beat_s` is the time since beat's last
     tick, None before the first. `dead_letter_reasons` holds the reason of each agent's newest dead
-    letter. `memory_full` is true when the store's memory is nearly full. `budgets` are today's
+    letter. `lost` is what a store that went back misses. `memory_full`
+    is true when the store's memory is nearly full. `budgets` are today's
     budgets, and `providers` the open breakers of `fleet.turn.providers`.
     """
     found = [
@@ -82,14 +84,7 @@ def current(
         for name, budget in budgets.items()
         if budget.part >= WARN_AT
     ]
-    if memory_full:
-        found.append(
-            Condition(
-                name="memory",
-                reason="the store's memory is nearly full: no event is accepted",
-                remedy="raise its maxmemory",
-            )
-        )
+    found += _of_store(lost, memory_full)
     if beat_is_late(beat_s):
         since = "beat has never run" if beat_s is None else f"no beat for {beat_s:.0f} s"
         found.append(
@@ -104,6 +99,21 @@ def current(
     for name, agent in agents.items():
         found += _of_agent(name, agent, counts[name], dead_letter_reasons.get(name, ""))
     return found
+
+
+def _of_store(lost: str, memory_full: bool) -> Iterator[Condition]:
+    if lost:
+        yield Condition(
+            name="store_lost",
+            reason=f"the store has lost what was accepted ({lost}): the fleet stands still",
+            remedy="look at it, then run `fleet recover`",
+        )
+    if memory_full:
+        yield Condition(
+            name="memory",
+            reason="the store's memory is nearly full: no event is accepted",
+            remedy="raise its maxmemory",
+        )
 
 
 def _of_agent(

@@ -20,16 +20,19 @@ def conditions(
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.BEAT)
-        pipe.exists(keys.PRESSURE)
+        pipe.info("memory")
+        pipe.hget(keys.LOST, "reason")
         pipe.time()
-        ticks, memory_full, (seconds, micros) = pipe.execute()
+        ticks, memory, lost, (seconds, micros) = pipe.execute()
+    most = int(memory.get("maxmemory", 0)) * settings.caps.store_memory
     newest = max((float(tick) for tick in ticks.values()), default=None)
     return current(
         views.counts(store, names),
         views.agents(store, names),
         None if newest is None else seconds + micros / 1e6 - newest,
         dead_letter_reasons,
-        memory_full=bool(memory_full),
+        lost=str(lost or ""),
+        memory_full=0 < most < int(memory["used_memory"]),
         budgets=_budgets(store, settings),
         providers=providers.states(store),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import bus
+from fleet.ledger import bus, store_life
 from fleet.ledger.maintenance import periodic_lock
 from fleet.ops.alerts.conditions import dead_letter_reasons, new_events
 from fleet.ops.alerts.machine import MachineAlerts
@@ -58,12 +58,13 @@ class Alerter:
         self._stop.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(PERIOD_S):
+        while not self._stop.is_set():
             try:
                 self.round()
             except Exception:
                 # The loop must survive every fault: alerts matter most in trouble.
                 logger.exception("alerts: this check failed; the next check follows")
+            self._stop.wait(PERIOD_S)
         self._machine.close()
         self._sender.close()
 
@@ -83,6 +84,7 @@ class Alerter:
     def check(self) -> None:
         """Report changed conditions of the fleet, and send alerts. Raises BrokerUnavailable."""
         store = self._get_store()
+        store_life.look(store, self._settings)
         if periodic_lock(store, "alerts", PERIOD_S):
             self._compare(store)
         if self._sender.enabled:

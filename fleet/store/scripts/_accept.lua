@@ -14,6 +14,7 @@
 --   route              the route in words
 --   cancel_keep_ms     time for which members are kept that are cancelled when one dies, or ''
 --   plan               the plan of a chain (JSON), or ''
+--   store_memory       share of the store's memory above which none is accepted
 --   max_waiting        most dispatches that may wait in the fleet
 --   sender_per_minute  most events a minute of one source, or ''
 --   dispatches...      DispatchArgs; with a plan they are of its first stage, and only checked for room
@@ -109,7 +110,7 @@ local function accept(event, dispatches)
   local known = known_as(event.digest, event.old_digest, event.content)
   if known then return known end
 
-  local no = refusal(event.source, event.max_waiting, event.sender_per_minute)
+  local no = refusal(event.source, event.store_memory, event.max_waiting, event.sender_per_minute)
   if no then return no end
   local full = {}
   for _, one in ipairs(dispatches) do

@@ -1,17 +1,31 @@
 -- What intake refuses although the event is right, and who makes room. Put after `_lib.lua` in the
 -- scripts whose legend says `With`.
 --
--- Keys     fleet:deadlines, fleet:pressure, fleet:sender:, fleet:counts, fleet:due:
+-- Keys     fleet:lost, fleet:deadlines, fleet:memory, fleet:sender:, fleet:counts, fleet:due:
 
 -- Dispatches examined when an agent that drops its oldest is full; a longer queue is examined in part.
 local SCAN_MAX = 1000
 
+-- The server is asked for its memory this often at most: it costs a tenth of an acceptance.
+local MEMORY_MS = 100
+
+-- True while more than `share` of the server's `maxmemory` is used.
+local function is_full(share)
+  local asked_ms, used, most = unpack(redis.call('HMGET', 'fleet:memory', 'asked_ms', 'used', 'most'))
+  if not asked_ms or math.abs(NOW - tonumber(asked_ms)) >= MEMORY_MS then
+    local memory = redis.call('INFO', 'memory')
+    used, most = string.match(memory, 'used_memory:(%d+)'), string.match(memory, '[^_]maxmemory:(%d+)')
+    redis.call('HSET', 'fleet:memory', 'asked_ms', NOW, 'used', used, 'most', most)
+  end
+  return tonumber(most) > 0 and tonumber(used) > tonumber(most) * tonumber(share)
+end
+
 -- Why no event is accepted now, from anybody or from this sender, or nil. `most_waiting` counts over
 -- all agents; `a_minute` is of one source, '' for no limit.
-local pressed
-local function refusal(source, most_waiting, a_minute)
-  if pressed == nil then pressed = redis.call('EXISTS', 'fleet:pressure') == 1 end
-  if pressed then return {'memory'} end
+local function refusal(source, memory, most_waiting, a_minute)
+  local lost = redis.call('HGET', 'fleet:lost', 'reason')
+  if lost then return {'lost', lost} end
+  if is_full(memory) then return {'memory'} end
   local waiting = redis.call('ZCARD', 'fleet:deadlines')
   if waiting >= tonumber(most_waiting) then return {'crowded', waiting} end
   if a_minute ~= '' then

@@ -6,11 +6,11 @@
 -- With     _busy, _caps, _announce, _chain, _accept
 -- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:deadlines,
 --          fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
---          fleet:ended, fleet:pressure, fleet:sender:, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>
+--          fleet:ended, fleet:memory, fleet:lost, fleet:sender:, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>
 -- Returns  for each event {'accepted'|'duplicate'|'old', chain or '', id, agent, id, agent, ...},
 --          where 'old' is a duplicate of what an earlier version accepted; or {'conflict'},
 --          {'full', agent, pending}, {'busy', agent}, {'crowded', waiting},
---          {'sender', wait (ms)} or {'memory'}
+--          {'sender', wait (ms)}, {'memory'} or {'lost', why}
 -- Invariants
 --   The same digest is accepted once: a second call answers the first one's ids and writes nothing.
 --   The same digest with other content is refused. Content that is not known counts as the same.

@@ -12,7 +12,7 @@
 --   history_max    most messages of the session's history in the answer
 --   ageing_ms      see `_lanes.lua`
 -- With     _holder, _history, _announce, _chain, _lanes
--- Keys     fleet:lease:, fleet:fences, fleet:turn_fence, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
+-- Keys     fleet:lost, fleet:lease:, fleet:fences, fleet:turn_fence, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
 --          fleet:dead, fleet:event:, fleet:history:, fleet:totals, fleet:bus
 -- Returns  {'claimed', id, attempt, the turn's fence, payload, cancel, history, payloads of the events that joined
@@ -55,7 +55,9 @@ end
 end_stopped(agent)
 local interrupted = read_hash(dispatch_key(redis.call('HGET', agent_key(agent), 'active') or ''))
 if interrupted.call == call and interrupted.state == 'active' then return claimed(interrupted) end
-if redis.call('HGET', agent_key(agent), 'paused') then return {'paused'} end
+if redis.call('HGET', agent_key(agent), 'paused') or redis.call('EXISTS', 'fleet:lost') == 1 then
+  return {'paused'}
+end
 if tonumber(redis.call('HGET', agent_key(agent), 'hold_ms') or 0) > NOW then return {'held'} end
 
 local function start(record)

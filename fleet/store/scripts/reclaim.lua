@@ -6,7 +6,7 @@
 --   limit          most dispatches to move in this call
 --   untouched_ms   time without progress before an alert
 -- With     _announce, _chain
--- Keys     fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
+-- Keys     fleet:lost, fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:bus
 -- Returns  fleet-wide: {retried, expired}; for an agent: {notified, offline, id to publish for or ''}
@@ -15,7 +15,7 @@
 --   Where the queue is not in this store, the caller is asked to publish for an agent that has work and
 --   does none, at most every 2 s.
 --   After a silence, in which the whole fleet or its store was away, no deadline passes and no queue is
---   called stuck until agents had time to come back.
+--   called stuck until agents had time to come back; nor while a store that went back stands still.
 --   A wake-up is pushed only where the queue has fewer than there are runnable dispatches.
 
 local agent, limit = ARG.agent, tonumber(ARG.limit)
@@ -39,7 +39,8 @@ if agent == '' then
     local record = read_hash(dispatch_key(id))
     if record.state == 'queued' then offer(record) end
   end
-  local over = is_coming_back() and {} or redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
+  local waits = is_coming_back() or redis.call('EXISTS', 'fleet:lost') == 1
+  local over = waits and {} or redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
     'LIMIT', 0, limit)
   for _, id in ipairs(over) do
     local record = read_hash(dispatch_key(id))
@@ -67,7 +68,7 @@ if not live and redis.call('HGET', agent_key(agent), 'holder') then
 end
 local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'claimed_ms', 'hold_ms')
 local hold = tonumber(state[4] or 0)
-local rests = state[2] or hold > NOW
+local rests = state[2] or hold > NOW or redis.call('EXISTS', 'fleet:lost') == 1
 local waiting = redis.call('ZRANGE', due_key(agent), 0, limit - 1)
 local first = waiting[1]
 if not live and state[1] then table.insert(waiting, 1, state[1]) end

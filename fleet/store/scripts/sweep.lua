@@ -8,7 +8,7 @@
 --   limit          most dispatches to forget in this call
 -- Keys     fleet:ended, fleet:dead, fleet:index, fleet:dispatch:, fleet:journal:, fleet:outcome:,
 --          fleet:callback:, fleet:delivery:, fleet:event:, fleet:payload:, fleet:counts, fleet:bus
--- Returns  {forgotten ended, forgotten dead, trimmed bus entries}
+-- Returns  {forgotten ended, forgotten dead, trimmed bus entries, 1 when there may be more to forget}
 -- Invariants
 --   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by
 --   newer ones is announced as dropped. A dispatch with an open receiver, or
@@ -27,7 +27,7 @@ end
 
 local keep = {['fleet:ended'] = tonumber(ARG.keep_ended_ms), ['fleet:dead'] = tonumber(ARG.keep_dead_ms)}
 local most, limit = tonumber(ARG.kept_max), tonumber(ARG.limit)
-local forgotten = {}
+local forgotten, more = {}, 0
 
 for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
   local old = redis.call('ZRANGEBYSCORE', list, '-inf', NOW - keep[list], 'LIMIT', 0, limit)
@@ -36,6 +36,7 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
     old = redis.call('ZRANGE', list, 0, math.min(#old + over, limit) - 1)
   end
   local kept = 0
+  if #old == limit then more = 1 end
   for _, id in ipairs(old) do
     local record = read_hash(dispatch_key(id))
     if record.id and (tonumber(redis.call('HGET', 'fleet:delivery:' .. id, '|open') or 0) > 0
@@ -63,4 +64,5 @@ if newest then
   cut = newest_ms < age_ms and newest[1] or string.format('%.0f', math.max(age_ms, 0)) .. '-0'
 end
 forgotten[#forgotten + 1] = redis.call('XTRIM', 'fleet:bus', 'MINID', cut)
+forgotten[#forgotten + 1] = more
 return forgotten

@@ -1,17 +1,21 @@
 """Health, probes and the address: what is told about the API, and by whom it may be used."""
 
+import os
 import re
 import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from fleet.store import Store
+from fleet.ledger import bus
+from fleet.ledger.bus import BusEvent
+from fleet.store import Store, open_store
 from fleet.system.api_address import read_address
 from tests.fixtures.processes import wait_until
 from tests.fixtures.valkey import Valkey, free_port
@@ -86,6 +90,43 @@ def test_a_store_that_takes_no_write_is_not_ready(
     finally:
         store.client.config_set("min-replicas-to-write", 0)
     assert api.http.get("/readyz").status_code == 200
+
+
+def test_a_store_that_was_emptied_is_not_ready_until_an_operator_says_so(
+    make_api: MakeApi, tmp_path: Path
+) -> None:
+    emptied = Valkey(tmp_path).start()
+    try:
+        api = make_api(emptied.url)
+        assert api.send().status_code == 202
+        memory = api.data_dir / "store.json"
+        wait_until(lambda: memory.exists() and '"seq": 1' in memory.read_text())
+        with closing(open_store(emptied.url)) as store:
+            store.client.flushall()
+            wait_until(lambda: api.http.get("/readyz").status_code == 503)
+            assert "fleet recover" in api.http.get("/readyz").json()["detail"]
+            answer = api.send()
+            assert (answer.status_code, answer.json()["type"]) == (
+                503,
+                "urn:fleet:problem:store-lost",
+            )
+            assert api.http.get("/health").json()["status"] == "degraded"
+            wait_until(lambda: "store_lost" in {e.fields.get("name") for e in alerts(store)})
+            recover = [sys.executable, "-m", "fleet", "recover"]
+            config = {"FLEET_CONFIG": str(api.data_dir.parent / "fleet.toml")}
+            done = subprocess.run(
+                recover, env={**os.environ, **config}, capture_output=True, text=True, check=True
+            )
+            assert "goes on" in done.stdout
+            assert api.http.get("/readyz").status_code == 200
+            assert api.send().status_code == 202
+    finally:
+        emptied.kill()
+
+
+def alerts(store: Store) -> list[BusEvent]:
+    """The alerts on the bus."""
+    return [entry for entry in bus.read(store, "0-0", count=1000) if entry.type == "alert"]
 
 
 def test_it_serves_before_there_is_a_broker(make_api: MakeApi, tmp_path: Path) -> None:
