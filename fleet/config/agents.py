@@ -216,9 +216,14 @@ class AgentConfig(ConfigTable):
 
 def _lacks_key(tier: ModelTier, first: str) -> bool:
     """True where LiteLLM would send the environment's key for `first` to the tier's own address."""
-    provider, others = (name.rpartition("/")[0].partition("/")[0] for name in (tier.model, first))
+    provider, others = (
+        name.rpartition("/")[0].partition("/")[0].removeprefix("text-completion-")
+        for name in (tier.model, first)
+    )
     addressed = any(tier.params.get(name) for name in ("api_base", "base_url"))
-    keyless = provider in ("ollama", "ollama_chat") or any("key" in name for name in tier.params)
+    keyless = provider in ("ollama", "ollama_chat") or any(
+        "key" in name and value for name, value in tier.params.items()
+    )
     return addressed and not keyless and (provider == others or not (provider and others))
 
 

@@ -101,6 +101,13 @@ class _Answer(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self.fp = _WholeLines(self.fp.detach())
 
+    def begin(self) -> None:
+        """Read the head of the answer; what a receiver says before it (1xx) is none."""
+        super().begin()
+        while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
+            self.headers = None  # type: ignore[assignment]  # nothing is read of it yet
+            super().begin()
+
 
 class _Pinned(http.client.HTTPConnection):
     """Connects to addresses that were resolved before; the name is for TLS and the header."""

@@ -1,7 +1,8 @@
 """The journal of a turn: its finished steps, which a later attempt finds again.
 
 A step is known by its name, its request and its occurrence: the first, second ... of that name and
-request to begin in the turn. So steps may begin and end in any order, in threads too.
+request to begin in the turn. So steps may begin and end in any order, in threads too. A step that
+begins in the call of another is counted within it, since a later attempt may not make that call.
 
 Nothing here takes a lock. A time limit may interrupt the turn between any two instructions, and
 must not leave a lock held; so what threads share changes by single operations of a built-in.
@@ -12,7 +13,8 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -52,6 +54,11 @@ class Step:
         return json.dumps(entry | flags, ensure_ascii=False)
 
 
+#: The journal and the identity of the step in whose call this thread or task is. One that a time
+#: limit left behind is of no other turn's journal.
+_enclosing: ContextVar[tuple["Journal", str] | None] = ContextVar("enclosing", default=None)
+
+
 class Journal:
     """The steps of one attempt, and the entries of earlier attempts."""
 
@@ -79,8 +86,11 @@ class Journal:
 
     def begin(self, name: str, request: Any) -> Step:
         """Begin a step. Raises TypeError for a request without a JSON form."""
+        journal, outer = _enclosing.get() or (None, "")
         text = json_text(
-            [name, request], f"the request of step {name!r} is not a JSON value", sort_keys=True
+            [name, request, outer] if journal is self else [name, request],
+            f"the request of step {name!r} is not a JSON value",
+            sort_keys=True,
         )
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         entries = self._read()
@@ -95,6 +105,16 @@ class Journal:
         # A number that an earlier attempt gave to another step is taken.
         key = f"{number}.{self._attempt}" if str(number) in entries else str(number)
         return Step(number, name, digest, occurrence, key, time.monotonic(), finished)
+
+    @contextmanager
+    def within(self, step: Step) -> Iterator[None]:
+        """While this lasts, the steps that begin here are within `step`."""
+        before = _enclosing.get()
+        _enclosing.set((self, f"{step.digest}.{step.occurrence}"))
+        try:
+            yield
+        finally:
+            _enclosing.set(before)
 
     def _read(self) -> dict[str, str]:
         if self._entries is None:

@@ -260,7 +260,8 @@ class Turn:
                 return self._replay_awaited(step.finished)
             return self._replay(step.finished)
         with tracing.span(f"fleet.step {name}", step=step.number) as span:
-            result = call()
+            with self.journal.within(step):
+                result = call()
             if inspect.isawaitable(result):
                 _refuse_without_loop(name, result)
                 return self._finish_awaited(step, result)
@@ -272,7 +273,8 @@ class Turn:
 
     async def _finish_awaited(self, step: Step, call: Awaitable[Any]) -> Any:
         with tracing.span(f"fleet.step {step.name} awaited", step=step.number) as span:
-            result = await call
+            with self.journal.within(step):
+                result = await call
             span.set(**_figures(result))
         return self._finish(step, result, awaited=True)
 

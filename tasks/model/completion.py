@@ -108,7 +108,7 @@ def complete(
             )
             break
         limit_s = min(timeout_s, _share(left_s, len(tiers) - number))
-        call = {**tier.params, **request, "model": tier.model, "timeout": limit_s}
+        call = {**tier.call, **request, "model": tier.model, "timeout": limit_s}
         begin = on_restart if number > 1 else None
         attempt, answer = _try_tier(tier, call, gate, begin, on_token)
         attempts += [attempt] if attempt else []

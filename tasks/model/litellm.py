@@ -28,9 +28,25 @@ def _models_built_when_used() -> Iterator[None]:
         del BaseModel.model_config["defer_build"]
 
 
+#: The variable of OpenAI's key.
+OPENAI_KEY = "OPENAI_API_KEY"
+#: Sent in place of OpenAI's key to a provider that has none of its own.
+_NO_KEY = "none"
+
+
 def adapter(model: str) -> ModuleType:
-    """LiteLLM, or for `echo/...` its stand-in, which needs no import."""
-    return echo if echo.serves(model) else load()
+    """LiteLLM, or for `echo/...` its stand-in, which needs no import.
+
+    LiteLLM sends the environment's key of OpenAI to every provider that speaks OpenAI's protocol
+    and has no key. So a caller gives it to OpenAI itself as `api_key`, and nobody else gets it.
+    """
+    if echo.serves(model):
+        return echo
+    load()
+    import litellm
+
+    litellm.openai_key = _NO_KEY if os.environ.get(OPENAI_KEY) else None
+    return litellm
 
 
 @functools.cache

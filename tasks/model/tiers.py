@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from fleet.config.agents import ModelTier
 from tasks.model.errors import provider_of
+from tasks.model.litellm import OPENAI_KEY
 
 #: Parameters that hold neither an address nor a key, so every provider may get them.
 _PORTABLE = frozenset(
@@ -46,6 +47,8 @@ _PORTABLE = frozenset(
     }
 )
 _ADDRESS = ("api_base", "base_url")
+#: LiteLLM's names of OpenAI.
+_OPENAI = ("openai", "text-completion-openai")
 #: Enough to tell keys apart, too few to be of use to anybody else.
 _DIGEST_CHARS = 8
 
@@ -62,6 +65,18 @@ class Tier:
         """The name of its breaker for failures: the model, at its address."""
         host = urlsplit(_address(self.params)).netloc.rpartition("@")[2]
         return f"{self.model}@{host}" if host else self.model
+
+    @property
+    def call(self) -> Mapping[str, Any]:
+        """The parameters of a call: OpenAI's key from the environment is for OpenAI only."""
+        key = os.environ.get(OPENAI_KEY)
+        if (
+            not key
+            or self.params.get("api_key")
+            or _provider(self.model, self.params) not in _OPENAI
+        ):
+            return self.params
+        return {**self.params, "api_key": key}
 
     @property
     def key(self) -> str:

@@ -304,6 +304,18 @@ def test_a_whole_answer_is_a_confirmation(whole: bytes) -> None:
         assert (sample.kind, sample.reason) == ("ack", f"HTTP {whole[9:12].decode()}")
 
 
+@pytest.mark.parametrize("early", ["100 Continue", "102 Processing", "103 Early Hints"])
+def test_an_answer_may_have_early_ones_before_it(early: str) -> None:
+    with receiving() as receiver:
+        first = f"HTTP/1.1 {early}\r\nlink: </a>\r\n\r\n".encode()
+        receiver.answers[:] = [
+            first * 2 + b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nthree",
+            first,
+        ]
+        for reason in ("HTTP 200", "its answer failed (IncompleteRead)"):
+            assert post(target(receiver.url, allow_private=True), b"{}", {}).reason == reason
+
+
 def test_a_receiver_that_hangs_delays_no_other_and_is_told_when_it_is_back(tmp_path: Path) -> None:
     with receiving() as hanging, receiving() as quick:
         common = {"secret": SECRET, "window_s": 1, "allow_private": True}

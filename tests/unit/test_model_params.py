@@ -59,6 +59,28 @@ def test_another_address_gets_its_own_key(first: Provider, other: Provider) -> N
     assert KEY not in str(request)
 
 
+@pytest.mark.parametrize(
+    "provider", ["custom_openai", "litellm_proxy", "nvidia_nim", "perplexity", "zai"]
+)
+@pytest.mark.parametrize("on_token", [None, lambda _text: None])
+def test_openais_key_of_the_environment_is_for_openai_only(
+    first: Provider, other: Provider, monkeypatch: pytest.MonkeyPatch, provider: str, on_token: Any
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    reply = completion.complete(
+        model="openai/e503",
+        fallbacks=[ModelTier(model=f"{provider}/ok", params={"api_base": other.url})],
+        messages=[{"role": "user", "content": "x"}],
+        timeout_s=30.0,
+        deadline=time.monotonic() + 60.0,
+        params={"api_base": first.url},
+        on_token=on_token,
+    )
+    assert reply.tier == 2
+    assert [request.key for request in first.requests] == [KEY]
+    assert [request.key for request in other.requests] == ["none"]
+
+
 def test_one_provider_and_address_share_the_params(first: Provider) -> None:
     assert ask(first, "openai/ok").tier == 2
     assert [request.key for request in first.requests] == [KEY, KEY]
@@ -84,6 +106,8 @@ def test_fallbacks_are_names_or_tables() -> None:
     [
         ("openai/b", {"api_base": "http://gpu/v1"}, True),
         ("b", {"base_url": "http://gpu/v1"}, True),
+        ("openai/b", {"api_base": "http://gpu/v1", "api_key": ""}, True),
+        ("text-completion-openai/b", {"api_base": "http://gpu/v1"}, True),
         ("openai/b", {"api_base": "http://gpu/v1", "api_key": "none"}, False),
         ("ollama/b", {"api_base": "http://gpu:11434"}, False),
         ("groq/b", {"api_base": "http://gpu/v1"}, False),

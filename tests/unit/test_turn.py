@@ -1,5 +1,6 @@
 """The journal of a turn: a finished step is never run again, and is found in any order."""
 
+import asyncio
 import json
 import threading
 import time
@@ -151,6 +152,25 @@ def test_equal_steps_take_their_results_in_the_order_of_their_beginning(books: B
         turn = turn_for(books, books.claimed(lease))
         found = [turn.step("draw", {}, lambda: next(numbers)) for _ in range(3)]
         assert found == [0, 1, 2]
+
+
+def test_a_step_inside_another_is_no_occurrence_of_its_equal_outside(books: Books) -> None:
+    lease, numbers = books.held(), count()
+    books.accept()
+
+    def draw(turn: Turn) -> int:
+        return int(turn.step("draw", {}, lambda: next(numbers)))
+
+    async def drawn(turn: Turn) -> int:
+        await asyncio.sleep(0)
+        return draw(turn)
+
+    async def found(turn: Turn) -> list[int]:
+        inner = turn.step("round", {}, lambda: draw(turn))
+        return [inner, await turn.step("round", {}, lambda: drawn(turn)), draw(turn)]
+
+    for _ in range(3):
+        assert asyncio.run(found(turn_for(books, books.claimed(lease)))) == [0, 1, 2]
 
 
 def test_an_earlier_version_s_journal_serves_its_steps(books: Books) -> None:
