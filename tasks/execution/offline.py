@@ -28,11 +28,11 @@ from fleet.errors import BrokerUnavailable, Fenced, FleetError
 from fleet.intake.spool.offline import DRAINED, acquire
 from fleet.ledger import Ending, Failure
 from fleet.runtime import Runtime
-from fleet.system import process_identity
 from fleet.system.agent_lock import TurnLock
 from fleet.system.output_guard import guard_output
 from fleet.system.parent_death import set_parent_death_signal
-from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
+from fleet.system.process_group import kill_child
+from fleet.system.process_tags import ProcessTag, tag_environment
 from tasks.execution import turns
 from tasks.execution.preload import preload
 from tasks.tools import abandoned
@@ -43,7 +43,6 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL_S = 0.1
 #: Before the next child of an agent whose lock was taken, or whose child failed.
 RETRY_DELAY_S = 0.5
-KILL_TIMEOUT_S = 2.0
 #: Importing ten thousand events takes seconds; after this the agents are released in any case.
 IMPORT_TIMEOUT_S = 120.0
 
@@ -84,7 +83,7 @@ class OfflineRunner:
             self._kill_at = time.monotonic() + self.runtime.settings.drain_s
         if self._kill_at and time.monotonic() > self._kill_at:
             for pid in list(self._children):
-                self._kill(pid)
+                kill_child(pid)
         return bool(self._kill_at) and not self._children
 
     def _reap(self) -> None:
@@ -93,7 +92,7 @@ class OfflineRunner:
             if not pid:
                 return
             agent = self._children.pop(pid, "")
-            _kill_leftovers(pid)
+            kill_child(pid)  # and what its tools started
             if status:
                 self._not_before[agent] = time.monotonic() + RETRY_DELAY_S
 
@@ -123,16 +122,10 @@ class OfflineRunner:
         for running in self.runtime.spool_ledger.running():
             limit_s = self.runtime.settings.hard_limit_s(running.agent)
             pids = [pid for pid, agent in self._children.items() if agent == running.agent]
-            if running.for_s > limit_s and pids:
-                self._kill(pids[0])
+            if running.since.age_s() > limit_s and pids:
+                kill_child(pids[0])
                 ending = Ending(failure=Failure.past_hard_limit(limit_s))
-                self.runtime.spool_ledger.end_active(running, ending)
-
-    def _kill(self, pid: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        process_identity.await_end(pid, KILL_TIMEOUT_S)
-        _kill_leftovers(pid)
+                self.runtime.spool_ledger.end_active(running.dispatch_id, ending)
 
 
 def main() -> int:
@@ -196,13 +189,6 @@ def _await_import() -> None:
     reader = select.poll()
     reader.register(sys.stdout.fileno(), 0)  # the closing of its other end is always reported
     reader.poll(IMPORT_TIMEOUT_S * 1000)
-
-
-def _kill_leftovers(pid: int) -> None:
-    """Kill what the tools of a dead child started."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    kill_tagged(ProcessTag.CHILD, pid)
 
 
 if __name__ == "__main__":
