@@ -3,8 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from fleet.broker.breaker import Breaker
@@ -78,22 +78,20 @@ class Drainer:
             self._release()
 
     def _run(self) -> None:
-        wait_s = 0.0
         while not self._stopped.is_set():
-            self._woken.wait(wait_s)
-            self._woken.clear()
-            wait_s = POLL_INTERVAL_S
             try:
                 self.work()
-                self._logged = ""
             except FleetError as error:
                 self._warn(str(error))
-                wait_s = 0.0
                 self._stopped.wait(RETRY_DELAY_S)
             except Exception:
                 # A dead drainer would leave every event in the spool.
                 logger.exception("the drainer failed and tries again")
                 self._stopped.wait(RETRY_DELAY_S)
+            else:
+                self._logged = ""
+                self._woken.wait(POLL_INTERVAL_S)
+                self._woken.clear()
         self._release()
 
     def _release(self) -> None:
@@ -117,8 +115,10 @@ class Drainer:
             if self._offline is not None:
                 self._offline.run_if_needed()
             return 0
+        if self._offline is not None:
+            self._offline.drain()
         # Also where nothing may run offline any more: what ran before may still be ending.
-        if not self._offline.drain() if self._offline else is_running(self._spool.folder):
+        if is_running(self._spool.folder):
             return 0
         done = self._import() if self._spool.holds else 0
         if self._offline is not None:
@@ -147,30 +147,19 @@ class Drainer:
             batch, last = self._spool.first(BATCH)
             # The ledger may have them from now on.
             self._spool.record_submissions((one.event for one in batch.values()), sync=True)
-            try:
-                # Before these leave the spool, so that it is reported whatever fails then.
-                _report_late(ledger, ledger.import_spooled(list(batch.values())))
-                done += len(batch)
-            except (ConfigError, IdempotencyConflict):
-                done += self._import_singly(ledger, batch)
+            done += len(batch)
+            if _import_batch(ledger, batch.values()):
+                # One that the configuration has no place for any more, or whose id the ledger has
+                # for another, must not stop the rest.
+                for digest, one in batch.items():
+                    if reason := _import_batch(ledger, [one]):
+                        self._spool.quarantine(digest, reason)
+                        logger.error("an event is quarantined until the next start: %s", reason)
+                        done -= 1
             if self._spool.mark_imported(last):
                 break
         if done:
             logger.warning("the spool is empty: the ledger has its %d events", done)
-        return done
-
-    def _import_singly(self, ledger: ValkeyLedger, batch: Mapping[str, ImportedEvent]) -> int:
-        """Quarantine each event that the configuration has no place for any more, and each whose id
-        the ledger has for another: they must not stop the rest. Answers how many were imported.
-        """
-        done = 0
-        for digest, one in batch.items():
-            try:
-                _report_late(ledger, ledger.import_spooled([one]))
-                done += 1
-            except (ConfigError, IdempotencyConflict) as error:
-                self._spool.quarantine(digest, str(error))
-                logger.error("an event is quarantined until the next start: %s", error)
         return done
 
     def _retry_quarantined(self) -> None:
@@ -178,14 +167,10 @@ class Drainer:
         ledger = self._ledger()
         for path, state in self._spool.quarantined():
             for entry in state.ordered():
-                try:
-                    given = imported_event(state, entry)
-                    _report_late(ledger, ledger.import_spooled([given]))
-                except (ConfigError, IdempotencyConflict, *UNREADABLE):
-                    continue
-                logger.warning("a quarantined event is accepted now")
-                with usable():
-                    path.unlink(missing_ok=True)
+                with suppress(*UNREADABLE), usable():
+                    if not _import_batch(ledger, [imported_event(state, entry)]):
+                        logger.warning("a quarantined event is accepted now")
+                        path.unlink(missing_ok=True)
 
     def _report_refused(self) -> None:
         refused = self._spool.refused
@@ -219,12 +204,17 @@ class Drainer:
         self._logged = sentence
 
 
-def _report_late(ledger: ValkeyLedger, late: int) -> None:
-    if not late:
-        return
-    reason = f"{late} dispatches that ran while the broker was away had run before, too"
-    logger.error(reason)
-    bus.alert(ledger.store, "ran_twice", reason)
+def _import_batch(ledger: ValkeyLedger, batch: Iterable[ImportedEvent]) -> str:
+    """Import events, which are in the spool; why one of them cannot be, otherwise nothing."""
+    try:
+        late = ledger.import_spooled(list(batch))
+    except (ConfigError, IdempotencyConflict) as error:
+        return str(error)
+    if late:
+        reason = f"{late} dispatches that ran while the broker was away had run before, too"
+        logger.error(reason)
+        bus.alert(ledger.store, "ran_twice", reason)
+    return ""
 
 
 def has_drainer(spool: Spool) -> bool:
