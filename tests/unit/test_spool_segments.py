@@ -78,7 +78,6 @@ def test_a_reader_gets_each_record_once_with_its_body(folder: Folder) -> None:
 
 def test_a_torn_tail_counts_as_never_written_and_nothing_comes_behind_it(folder: Folder) -> None:
     folder.add(1)
-    folder.writer.close()
     [torn] = folder.files()
     torn.write_bytes(torn.read_bytes() + line(2)[:-1])
     assert folder.read() == [1]

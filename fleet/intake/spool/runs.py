@@ -41,7 +41,7 @@ class SpoolLedger:
 
     def waiting(self) -> list[str]:
         """The agents with a dispatch that can be claimed now."""
-        if not self._spool.exists or self._ended():
+        if self._ended():
             return []
         with self._spool.view() as state:
             entries = state.entries.values()
@@ -136,13 +136,8 @@ class SpoolLedger:
 
     def requeue(self) -> None:
         """Let every turn, each cut short without a fault of its own, go on first."""
-        if self._spool.exists:
-            with self._spool.view() as state:
-                active = [run for run in state.runs.values() if run.is_active]
-                if active:
-                    self._spool.append(
-                        *({**_base("cut", run), "attempt": run.attempt} for run in active)
-                    )
+        if active := self.running():
+            self._spool.append(*({**_base("cut", run), "attempt": run.attempt} for run in active))
 
     def running(self) -> list[Run]:
         """The turns that run now, or were interrupted."""
@@ -154,11 +149,10 @@ class SpoolLedger:
         if not self._spool.exists:
             return {"running": 0, "ended": 0}
         with self._spool.view() as state:
-            runs = list(state.runs.values())
-        return {
-            "running": sum(run.is_active for run in runs),
-            "ended": sum(run.ended is not None for run in runs),
-        }
+            return {
+                "running": sum(run.is_active for run in state.runs.values()),
+                "ended": sum(run.ended is not None for run in state.runs.values()),
+            }
 
     def _next(self, state: SpoolState, agent: str) -> tuple[Entry, Run] | None:
         """Interrupted dispatches first; then the most urgent, and of these the oldest."""

@@ -71,64 +71,41 @@ class SegmentWriter:
     def __init__(self, folder: Path, slot: Slot) -> None:
         self._folder = folder
         self._slot = slot
-        self._path = folder
-        self._fd = -1
 
     def append(self, lines: Iterable[bytes]) -> None:
         """Write records, all or none, synced to disk when this returns. Raises OSError."""
-        text = b"".join(lines)
-        fd = self._open()
-        end, written = os.fstat(fd).st_size, 0
+        text, written = b"".join(lines), 0
+        fd = os.open(self._path(), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            written = os.write(fd, text)
-            if written != len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(fd)
-        except OSError:
-            # A reader may have seen a whole line. Then one byte stays, behind which nothing is
-            # ever written: the file stays shorter than what was read of it.
-            with suppress(OSError):
-                os.ftruncate(fd, end + (b"\n" in text[:written]))
-            # The next append looks anew where the last whole record ends.
-            self.close()
-            raise
+            end = os.fstat(fd).st_size
+            # Whoever made it may have died before its name was synced; then it is empty.
+            if not end:
+                for folder in (self._folder, *self._folder.parents[:2]):
+                    sync(folder)
+            try:
+                written = os.write(fd, text)
+                if written != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(fd)
+            except OSError:
+                # A reader may have seen a whole line. Then one byte stays, behind which nothing is
+                # ever written: the file stays shorter than what was read of it.
+                with suppress(OSError):
+                    os.ftruncate(fd, end + (b"\n" in text[:written]))
+                raise
+        finally:
+            os.close(fd)
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _open(self) -> int:
-        if self._fd >= 0:
-            if self._slot.is_mine and self._is_current():
-                return self._fd
-            self.close()
+    def _path(self) -> Path:
+        """The segment that takes the next records."""
         slot = self._slot.acquire()
         numbers = [int(path.stem.partition("-")[2]) for path in self._folder.glob(f"{slot}-*.log")]
         last = max(numbers, default=0)
         path = self._folder / f"{slot}-{last}.log"
-        if not numbers or path.stat().st_size >= ROTATE_BYTES or not _ends_well(path):
-            # Never the name of an earlier file, whose inode the new one may have.
-            path = self._folder / f"{slot}-{max(last + 1, time.time_ns())}.log"
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            # Whoever made it may have died before its name was synced; then it is empty.
-            if not os.fstat(fd).st_size:
-                for folder in (self._folder, *self._folder.parents[:2]):
-                    sync(folder)
-        except OSError:
-            os.close(fd)
-            raise
-        self._fd, self._path = fd, path
-        return fd
-
-    def _is_current(self) -> bool:
-        """False once the file is full, deleted, or set aside."""
-        mine = os.fstat(self._fd)
-        with suppress(FileNotFoundError):
-            return os.path.samestat(mine, self._path.stat()) and mine.st_size < ROTATE_BYTES
-        return False
+        if numbers and path.stat().st_size < ROTATE_BYTES and _ends_well(path):
+            return path
+        # Never the name of an earlier file, whose inode the new one may have.
+        return self._folder / f"{slot}-{max(last + 1, time.time_ns())}.log"
 
 
 class SegmentReader:

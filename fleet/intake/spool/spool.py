@@ -104,12 +104,7 @@ class Spool(SpoolFolder):
             new = _Batch(state.pending.copy(), state.last)
             answers = [self._store(state, new, event, plan) for event, plan in batch]
             if new.lines:
-                held = Size(len(state.entries), state.bytes)
-                size = held.bytes + sum(map(len, new.lines))
-                if held.events + len(new.lines) > self._limits.max_events or (
-                    size > self._limits.max_bytes
-                ):
-                    raise SpoolFull(_full(held))
+                self._check_limits(state, new.lines)
                 self._writer.append(new.lines)
             # Whoever stored the known ones may have died before they were synced.
             for path in new.known:
@@ -139,10 +134,10 @@ class Spool(SpoolFolder):
         """
         with self.alone() as state:
             imported, reported = self.read_progress()
-            if last > imported:
-                self.write_progress(last, reported)
-                state.forget(last)
-            self.delete_imported()
+            imported = max(imported, last)
+            self.write_progress(imported, reported)
+            state.forget(imported)
+            self.delete_imported(imported)
             if state.entries:
                 return False
             # A power loss must not bring the segments back without the file that tells of them.
@@ -170,14 +165,9 @@ class Spool(SpoolFolder):
 
     def quarantined(self) -> list[tuple[Path, SpoolState]]:
         """Each quarantined event as a state of its own."""
-        found = []
         with usable():
-            for path in sorted(self._quarantine.glob("*.log")):
-                state = SpoolState()
-                with suppress(FileNotFoundError):
-                    state.apply(segments.read_segment(path))
-                    found.append((path, state))
-        return found
+            paths = sorted(self._quarantine.glob("*.log"))
+            return [(path, _read_quarantined(path)) for path in paths]
 
     def size(self) -> Size:
         """The events that wait, and their bytes."""
@@ -190,9 +180,7 @@ class Spool(SpoolFolder):
         """Raise SpoolFull when an event that comes now would not be stored."""
         with self.alone() as state:
             self.check_identity()
-            held = Size(len(state.entries), state.bytes)
-            if held.events >= self._limits.max_events or held.bytes >= self._limits.max_bytes:
-                raise SpoolFull(_full(held))
+            self._check_limits(state, [b"\n"])
             # Only a write shows a full disk.
             probe = self.folder / f"probe-{os.getpid()}"
             try:
@@ -219,11 +207,6 @@ class Spool(SpoolFolder):
             imported, reported = self.read_progress()
             self.write_progress(imported, reported + refused)
 
-    def close(self) -> None:
-        """Close the files."""
-        self._submissions.close()
-        super().close()
-
     def _store(self, state: SpoolState, new: "_Batch", event: Event, plan: Plan) -> Answer:
         digest = keys.event_digest(event.key)
         if earlier := new.accepted.get(digest):
@@ -237,7 +220,8 @@ class Spool(SpoolFolder):
                 return IdempotencyConflict()
             return self._accepted(event, read_entry(entry)[1], duplicate=True)
         # A quarantined event was accepted, too, and is tried again.
-        if self._quarantined_content(digest) not in (None, event.content):
+        aside = _read_quarantined(self._quarantine / f"{digest}.log").entries.get(digest)
+        if aside is not None and aside.content != event.content:
             return IdempotencyConflict()
         for agent in plan.agents:
             if new.pending[agent] >= self._agents[agent].max_pending:
@@ -265,18 +249,19 @@ class Spool(SpoolFolder):
         new.accepted[digest] = event.content, answer
         return answer
 
+    def _check_limits(self, state: SpoolState, lines: Sequence[bytes]) -> None:
+        events, size = len(state.entries) + len(lines), state.bytes + sum(map(len, lines))
+        if events > self._limits.max_events or size > self._limits.max_bytes:
+            raise SpoolFull(
+                f"the spool is full with {len(state.entries)} events of {state.bytes} bytes: "
+                "send it again later, or raise spool.max_events and spool.max_bytes."
+            )
+
     def _needs_no_store(self, event: Event, plan: Plan) -> bool:
         """True when nothing that only the ledger knows must come before this event."""
         if event.session is not None or plan.chain is not None:
             return False
         return all(may_run_here(self._agents.get(agent)) for agent in plan.agents)
-
-    def _quarantined_content(self, digest: str) -> str | None:
-        with suppress(FileNotFoundError):
-            for record in segments.read_segment(self._quarantine / f"{digest}.log"):
-                if record.meta["k"] == "event":
-                    return str(record.meta["content"])
-        return None
 
     def _accepted(self, event: Event, plan: Plan, *, duplicate: bool) -> Accepted:
         """The answer that the ledger will give."""
@@ -313,6 +298,13 @@ def may_run_here(agent: AgentConfig | None) -> bool:
     return agent.budget.usd_per_day is None and agent.budget.tokens_per_day is None
 
 
+def _read_quarantined(path: Path) -> SpoolState:
+    state = SpoolState()
+    with suppress(FileNotFoundError):
+        state.apply(segments.read_segment(path))
+    return state
+
+
 def read_entry(entry: Entry) -> tuple[Event, Plan]:
     """The event and its plan as they were stored.
 
@@ -346,11 +338,4 @@ def report(run: Run) -> Report:
         elapsed_s=max(0.0, age_s - ended_ago_s),
         ending=ending,
         steps=run.steps,
-    )
-
-
-def _full(held: Size) -> str:
-    return (
-        f"the spool is full with {held.events} events of {held.bytes} bytes: "
-        "send it again later, or raise spool.max_events and spool.max_bytes."
     )
