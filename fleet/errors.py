@@ -43,8 +43,6 @@ class IdempotencyConflict(FleetError):
 
     def __init__(self, message: str = SENTENCE) -> None:
         super().__init__(message)
-        #: Of a batch: how many reports of its other events came too late.
-        self.late = 0
 
 
 class Refused(FleetError):

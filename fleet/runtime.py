@@ -120,7 +120,6 @@ class Runtime:
         return Drainer(
             self.breaker,
             self.spool,
-            self.spool_ledger,
             ledger=lambda: self._intake_ledger,
             store=lambda: self._open(None, INTAKE_TIMEOUT_S),
             offline=offline,

@@ -218,7 +218,6 @@ class ValkeyLedger(Ledger):
             self.notify_stage(made)
             late += int(too_late)
         if conflict:
-            conflict.late = late
             raise conflict
         return late
 

@@ -13,7 +13,7 @@ KILL_TIMEOUT_S = 2.0
 
 def kill_child(child: int) -> None:
     """SIGKILL a child that runs turns, with all that its tools started; return when it is dead."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
     await_end(child, KILL_TIMEOUT_S)
     kill_tagged(ProcessTag.CHILD, child)

@@ -7,11 +7,10 @@ process stops when the broker is back or its standard input ends; running turns 
 to end.
 
 It locks the agents whose turns it runs (`fleet.system.agent_lock`) until the ledger has the
-outcomes. So no worker begins another turn before. When no turn runs any more it writes so to its
-standard output, and waits to be ended.
+outcomes. So no worker begins another turn before. When no turn runs any more it closes the file
+that its argument names, a lock that it got from its drainer, and waits to be ended.
 """
 
-import contextlib
 import logging
 import os
 import select
@@ -25,14 +24,13 @@ from typing import NoReturn
 from fleet import runtime
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, Fenced, FleetError
-from fleet.intake.spool.offline import DRAINED, acquire
 from fleet.ledger import Ending, Failure
 from fleet.runtime import Runtime
-from fleet.system import process_identity
 from fleet.system.agent_lock import TurnLock
 from fleet.system.output_guard import guard_output
 from fleet.system.parent_death import set_parent_death_signal
-from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
+from fleet.system.process_group import kill_child
+from fleet.system.process_tags import ProcessTag, tag_environment
 from tasks.execution import turns
 from tasks.execution.preload import preload
 from tasks.tools import abandoned
@@ -43,7 +41,6 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL_S = 0.1
 #: Before the next child of an agent whose lock was taken, or whose child failed.
 RETRY_DELAY_S = 0.5
-KILL_TIMEOUT_S = 2.0
 #: Importing ten thousand events takes seconds; after this the agents are released in any case.
 IMPORT_TIMEOUT_S = 120.0
 
@@ -53,68 +50,58 @@ class OfflineRunner:
     """Runs one child for each agent that has work."""
 
     runtime: Runtime  #: the parent's; a child opens its own
-    _children: dict[int, str] = field(default_factory=dict)  #: pid -> agent
+    _children: dict[str, int] = field(default_factory=dict)  #: agent -> pid
     _not_before: dict[str, float] = field(default_factory=dict)
     _locks: dict[str, TurnLock] = field(default_factory=dict)
-    _stopping: bool = False
-    _kill_at: float = 0.0
+    _kill_at: float = 0.0  #: once it is to stop
 
     def run(self) -> None:
-        """Run until the broker is back, and the outcomes are imported."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
+        """Run until the broker is back, or a request to stop, and the last turn has ended."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
         while not self._is_over():
             self._reap()
             self._enforce_hard_limits()
             if not self._kill_at:
                 self._start_waiting()
-        _await_import()
 
-    def _on_signal(self, _number: int, _frame: object) -> None:
-        self._stopping = True
+    def _stop(self, *_signal: object) -> None:
+        self._kill_at = self._kill_at or time.monotonic() + self.runtime.settings.drain_s
 
     def _is_over(self) -> bool:
         """Wait a moment; True once every child has ended after a request to stop."""
-        if not self._stopping:
-            readable, _, _ = select.select([sys.stdin], [], [], POLL_INTERVAL_S)
-            self._stopping = bool(readable) or self.runtime.breaker.closed
-        else:
-            time.sleep(POLL_INTERVAL_S)
-        if self._stopping and not self._kill_at:
-            self._kill_at = time.monotonic() + self.runtime.settings.drain_s
+        time.sleep(POLL_INTERVAL_S)
+        if self.runtime.breaker.closed or select.select([sys.stdin], [], [], 0)[0]:
+            self._stop()
         if self._kill_at and time.monotonic() > self._kill_at:
-            for pid in list(self._children):
-                self._kill(pid)
+            for pid in self._children.values():
+                kill_child(pid)
         return bool(self._kill_at) and not self._children
 
     def _reap(self) -> None:
-        while self._children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                return
-            agent = self._children.pop(pid, "")
-            _kill_leftovers(pid)
+        for agent, pid in list(self._children.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                continue
+            del self._children[agent]
+            kill_child(pid)  # and what its tools started
             if status:
                 self._not_before[agent] = time.monotonic() + RETRY_DELAY_S
 
     def _start_waiting(self) -> None:
         now = time.monotonic()
         for agent in self.runtime.spool_ledger.waiting():
-            if agent in self._children.values() or self._not_before.get(agent, 0.0) > now:
+            if agent in self._children or self._not_before.get(agent, 0.0) > now:
                 continue
-            if not self._lock(agent):
+            # Then no worker of this machine can run turns of the agent.
+            lock = self._locks.setdefault(agent, TurnLock(self.runtime.settings.data_dir, agent))
+            if not lock.acquire():
                 self._not_before[agent] = now + RETRY_DELAY_S
                 continue
             pid = os.fork()
             if not pid:
                 _serve(agent)
-            self._children[pid] = agent
-
-    def _lock(self, agent: str) -> bool:
-        """True once no worker of this machine can run turns of the agent."""
-        if agent not in self._locks:
-            self._locks[agent] = TurnLock(self.runtime.settings.data_dir, agent)
-        return self._locks[agent].acquire()
+            self._children[agent] = pid
 
     def _enforce_hard_limits(self) -> None:
         """Kill a child past its hard limit, and commit its outcome here."""
@@ -122,34 +109,26 @@ class OfflineRunner:
             return
         for running in self.runtime.spool_ledger.running():
             limit_s = self.runtime.settings.hard_limit_s(running.agent)
-            pids = [pid for pid, agent in self._children.items() if agent == running.agent]
-            if running.for_s > limit_s and pids:
-                self._kill(pids[0])
+            child = self._children.get(running.agent)
+            if running.since.age_s() > limit_s and child is not None:
+                kill_child(child)
                 ending = Ending(failure=Failure.past_hard_limit(limit_s))
-                self.runtime.spool_ledger.end_active(running, ending)
-
-    def _kill(self, pid: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        process_identity.await_end(pid, KILL_TIMEOUT_S)
-        _kill_leftovers(pid)
+                self.runtime.spool_ledger.end_active(running.dispatch_id, ending)
 
 
 def main() -> int:
     """Run the spool of this process's configuration; returns the exit code."""
     guard_output()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    lock = int(sys.argv[1])
+    os.set_inheritable(lock, False)
     opened = Runtime(load())
-    if not opened.spool.runs_offline:
-        logger.error("spool.direct is off: nothing runs from the spool")
-        return 1
-    lock = acquire(opened.spool.folder)
-    if lock is None:
-        logger.warning("another process runs the events of this spool")
-        return 0
     # Before the forks: seconds of imports, on pages that the children share.
     preload(opened.settings.agents.values())
     OfflineRunner(opened).run()
+    os.close(lock)
+    # Now the drainer imports the outcomes, and then ends this process.
+    select.select([sys.stdin], [], [], IMPORT_TIMEOUT_S)
     return 0
 
 
@@ -187,22 +166,6 @@ def _turns(agent: str) -> int:
         if abandoned.running():  # it ends with this process
             return 0
     return 0
-
-
-def _await_import() -> None:
-    """Wait until the outcomes are imported, or no drainer is left."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(sys.stdout.fileno(), DRAINED)
-    reader = select.poll()
-    reader.register(sys.stdout.fileno(), 0)  # the closing of its other end is always reported
-    reader.poll(IMPORT_TIMEOUT_S * 1000)
-
-
-def _kill_leftovers(pid: int) -> None:
-    """Kill what the tools of a dead child started."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    kill_tagged(ProcessTag.CHILD, pid)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def drainer_of(
 ) -> Drainer:
     """A drainer that imports into `ledger`, on its store."""
     return Drainer(
-        *(runtime.breaker, runtime.spool, runtime.spool_ledger),
+        *(runtime.breaker, runtime.spool),
         ledger=ledger,
         store=lambda: ledger().store,
         offline=offline,

@@ -11,7 +11,7 @@ from fleet.delivery.delivery_worker import DeliveryWorker
 from fleet.errors import IdempotencyConflict
 from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender, Submission
 from fleet.intake.spool.drainer import Drainer
-from fleet.intake.spool.runs import report
+from fleet.intake.spool.spool import report
 from fleet.ledger import Ending, ImportedEvent, State, views
 from fleet.ledger.answers import read_payload
 from fleet.runtime import Runtime
@@ -152,7 +152,7 @@ def test_an_offline_run_under_a_key_of_the_ledger_is_quarantined_and_changes_not
     (tmp_path / "breaker").unlink()  # closed again
     later = Runtime(settings)
     drainer = Drainer(
-        *(later.breaker, later.spool, later.spool_ledger),
+        *(later.breaker, later.spool),
         ledger=lambda: books.ledger,
         store=lambda: store,
     )
@@ -162,7 +162,8 @@ def test_an_offline_run_under_a_key_of_the_ledger_is_quarantined_and_changes_not
         assert runtime.spool.size().events == 0
         assert len(runtime.spool.quarantined()) == 1
     ((_, state),) = runtime.spool.quarantined()
-    assert "other content" in state.reason
+    (entry,) = state.ordered()
+    assert "other content" in entry.reason
     # With what ran of it.
     (run,) = state.runs.values()
     assert report(run).ending == Ending(answer="to the other")

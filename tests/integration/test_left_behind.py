@@ -17,6 +17,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
+from fleet.intake.spool.offline import acquire, is_running
 from fleet.runtime import Runtime
 from fleet.store import keys
 from routing import Event, decide
@@ -194,10 +195,17 @@ def test_under_a_host(fleet: Fleet, victims: str) -> None:
 @contextmanager
 def offline(fleet: Fleet) -> "Iterator[subprocess.Popen[bytes]]":
     """The process that runs kept events."""
-    argv = [sys.executable, "-m", "tasks.execution.offline"]
+    folder = fleet.settings.data_dir.absolute() / "spool"
+    # The one before is still ending.
+    wait_until(lambda: not is_running(folder))
+    lock = acquire(folder)
+    assert lock is not None
+    argv = [sys.executable, "-m", "tasks.execution.offline", str(lock)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), FOLDER_MARK: str(fleet.folder)}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(argv, cwd=fleet.folder, env=env, stdin=pipe, stdout=pipe) as process:
+    with subprocess.Popen(
+        argv, cwd=fleet.folder, env=env, stdin=subprocess.PIPE, pass_fds=[lock]
+    ) as process:
+        os.close(lock)
         try:
             yield process
         finally:

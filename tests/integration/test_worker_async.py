@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from fleet.intake.spool.offline import acquire, is_running
 from fleet.ledger import operations
 from fleet.store import keys
 from tests.fixtures.agents import DIARY
-from tests.fixtures.fleet import ROOT, Fleet, Process, Tables, fleet_of
+from tests.fixtures.fleet import ROOT, START_S, Fleet, Process, Tables, fleet_of
 from tests.fixtures.processes import gone, wait_until
 from tests.unit.test_spool_runs import Kept
 
@@ -134,19 +135,23 @@ def test_without_a_broker_the_same_holds(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "data")
     acts = [("a", "hang"), ("a", "say it"), ("a", "thread"), ("a", "say more"), ("b", "swallow")]
     ids = [kept.send(number, to, text=text) for number, (to, text) in enumerate(acts)]
+    folder = kept.runtime.spool.folder
+    lock = acquire(folder)
+    assert lock is not None
     with subprocess.Popen(
-        [sys.executable, "-m", "tasks.execution.offline"],
+        [sys.executable, "-m", "tasks.execution.offline", str(lock)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        pass_fds=[lock],
     ) as process:
+        os.close(lock)
         try:
             wait_until(lambda: len(kept.reports()) == len(ids) and not kept.runs.running())
             assert process.stdin is not None
             process.stdin.close()
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"drained\n"
+            assert process.wait(START_S) == 0
+            assert not is_running(folder)
         finally:
             process.kill()
     reports = kept.reports()

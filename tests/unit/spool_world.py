@@ -77,7 +77,6 @@ class FakeLedger:
 
         late, conflict = self._reach(do)
         if conflict:
-            conflict.late = late
             raise conflict
         return int(late)
 
@@ -140,7 +139,7 @@ class Process(Life):
             else SpoolingAcceptor(lambda: ledger, breaker, self.spool)
         )
         self.drainer = Drainer(
-            breaker, self.spool, self.runs, ledger=lambda: ledger, store=lambda: ledger.store
+            breaker, self.spool, ledger=lambda: ledger, store=lambda: ledger.store
         )
 
 

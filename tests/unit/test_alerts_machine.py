@@ -129,8 +129,8 @@ def test_what_a_full_disk_refuses_is_told_while_it_lasts(site: Site) -> None:
 def test_what_is_aside_is_told_until_somebody_looked(site: Site) -> None:
     machine, spool = site.machine(), site.runtime.spool
     site.spool(1)
-    last = spool.first(1)[1]
-    spool.quarantine(last, "no such chain")
+    (digest,), last = spool.first(1)
+    spool.quarantine(digest, "no such chain")
     spool.mark_imported(last)
     assert site.look(machine, away="") == [("spool_aside", "open")]
     for path, _ in spool.quarantined():

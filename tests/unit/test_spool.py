@@ -16,8 +16,8 @@ from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
 from fleet.intake.spool import folder
 from fleet.intake.spool.folder import SpoolFull
 from fleet.intake.spool.segments import encode
-from fleet.intake.spool.spool import Size, Spool, SpooledEvent, read_entry
-from fleet.ledger import Accepted
+from fleet.intake.spool.spool import Size, Spool, read_entry
+from fleet.ledger import Accepted, ImportedEvent
 from fleet.store import keys
 from routing import Event, Plan
 
@@ -45,8 +45,8 @@ def holds(spool: Spool) -> bool:
     return spool.holds
 
 
-def waiting(spool: Spool, count: int = 100) -> list[SpooledEvent]:
-    return spool.first(count)[0]
+def waiting(spool: Spool, count: int = 100) -> list[ImportedEvent]:
+    return list(spool.first(count)[0].values())
 
 
 def ids(spool: Spool) -> list[str]:
@@ -54,7 +54,7 @@ def ids(spool: Spool) -> list[str]:
 
 
 def reasons(spool: Spool) -> list[str]:
-    return [state.reason for _, state in spool.quarantined()]
+    return [one.reason for _, state in spool.quarantined() for one in state.ordered()]
 
 
 def test_it_answers_with_the_ids_that_the_ledger_will_use(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_other_content_under_a_known_id_is_refused(tmp_path: Path) -> None:
     assert not theirs.duplicate
     assert [one.event.sent_by for one in waiting(spool)] == ["", "token:1"]
     # Nor does a quarantined one give its place to another.
-    spool.quarantine(1, "test")
+    spool.quarantine(keys.event_digest(event(1).key), "test")
     assert isinstance(spool.store([(other, plan())])[0], IdempotencyConflict)
     assert isinstance(spool.store([(event(1), plan())])[0], Accepted)
 
@@ -103,10 +103,9 @@ def test_another_process_sees_what_is_in_it_and_what_has_left(tmp_path: Path) ->
     assert not holds(other)
     one.store([(event(1), plan()), (event(2), plan())])
     assert holds(other)
-    first, second = waiting(other)
-    assert not other.mark_imported(first.seq)
+    assert not other.mark_imported(other.first(1)[1])
     assert holds(one)
-    assert other.mark_imported(second.seq)
+    assert other.mark_imported(other.first(1)[1])
     assert not holds(one)
     assert one.size() == other.size()
     assert one.size().events == one.size().bytes == 0
@@ -129,7 +128,7 @@ def test_in_order_and_each_once(tmp_path_factory: pytest.TempPathFactory, moves:
         elif move == "take" and left:
             kept = waiting(spool, 2)
             assert [one.event.id for one in kept] == left[:2]
-            spool.mark_imported(kept[-1].seq)
+            spool.mark_imported(spool.first(2)[1])
             del left[:2]
         elif move == "reopen":
             spool.close()
@@ -250,7 +249,7 @@ def test_behind_a_record_that_was_cut_short_another_segment_begins(tmp_path: Pat
 def test_an_event_that_the_ledger_refuses_is_quarantined(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     spool.store([(event(number), plan()) for number in (1, 2, 3)])
-    spool.quarantine(waiting(spool)[1].seq, "no such chain")
+    spool.quarantine(keys.event_digest(event(2).key), "no such chain")
     assert reasons(spool) == ["no such chain"]
     assert spool.mark_imported(spool.first(9)[1])
     assert spool.size() == Size(0, 0)

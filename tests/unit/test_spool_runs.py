@@ -60,8 +60,8 @@ class Kept:
         return claim
 
     def reports(self) -> dict[str, Any]:
-        found = self.runs.reports(one.seq for one in self.runtime.spool.first(100)[0])
-        return {one.dispatch_id: one for reports in found.values() for one in reports}
+        found, _ = self.runtime.spool.first(100)
+        return {one.dispatch_id: one for event in found.values() for one in event.reports}
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_an_event_spooled_before_waits_for_the_ledger(kept: Kept) -> None:
     send(1)
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
     spooled, last = spool.first(9)
-    spool.record_submissions(one.event for one in spooled)
+    spool.record_submissions(one.event for one in spooled.values())
     spool.mark_imported(last)
     send(1)
     assert kept.claim() is None
@@ -242,7 +242,7 @@ def test_an_event_that_is_being_imported_does_not_run(kept: Kept) -> None:
     kept.runs.commit(kept.claimed(), Ending(answer="ok"))
     kept.claimed()
     spool = kept.runtime.spool
-    spool.record_submissions(one.event for one in spool.first(9)[0])
+    spool.record_submissions(one.event for one in spool.first(9)[0].values())
     kept.runs.requeue()
     assert kept.runs.waiting() == []
     assert kept.claim() is None
@@ -319,4 +319,4 @@ def test_nothing_runs_while_a_record_is_damaged(kept: Kept) -> None:
     path.write_bytes(path.read_bytes().replace(b"text 1", b"test 1"))
     other = Runtime(kept.settings)
     assert other.spool_ledger.claim("a", 1, "host:1") is None
-    assert [one.event.id for one in other.spool.first(9)[0]] == ["e2"]
+    assert [one.event.id for one in other.spool.first(9)[0].values()] == ["e2"]

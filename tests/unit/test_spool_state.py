@@ -6,10 +6,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.intake.spool.segments import Place, StoredRecord
+from fleet.intake.spool.segments import StoredRecord
 from fleet.intake.spool.state import SpoolState
 
-PLACE = Place(Path("segment"), 0, 0)
+
+def stored(metas: list[dict[str, Any]]) -> list[StoredRecord]:
+    return [StoredRecord(meta, Path("segment"), 0, 0, 10) for meta in metas]
 
 
 def event(seq: int) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 def fold(metas: list[dict[str, Any]], imported: int) -> Any:
     state = SpoolState()
-    state.apply([StoredRecord(meta, PLACE, 10) for meta in metas], -1)
+    state.apply(stored(metas))
     state.forget(imported)
     runs = {
         key: (run.seq, run.agent, run.begun, run.cut, run.steps, run.left, run.ended)
@@ -75,7 +77,8 @@ def test_what_is_imported_before_or_after_it_is_read_is_forgotten(
     history: list[dict[str, Any]], imported: int
 ) -> None:
     state = SpoolState()
-    state.apply([StoredRecord(meta, PLACE, 10) for meta in history], imported)
+    state.forget(imported)
+    state.apply(stored(history))
     entries, _, size, last, pending = fold(history, imported)
     assert (list(state.ordered()), state.bytes, state.last, +state.pending) == (
         entries,
@@ -88,7 +91,6 @@ def test_what_is_imported_before_or_after_it_is_read_is_forgotten(
 @given(histories())
 def test_a_run_written_out_reads_the_same(history: list[dict[str, Any]]) -> None:
     state, again = SpoolState(), SpoolState()
-    state.apply([StoredRecord(meta, PLACE, 10) for meta in history], -1)
-    metas = [meta for run in state.runs.values() for meta in run.records()]
-    again.apply([StoredRecord(meta, PLACE, 10) for meta in metas], -1)
+    state.apply(stored(history))
+    again.apply(stored([meta for run in state.runs.values() for meta in run.records]))
     assert again.runs == state.runs

@@ -74,10 +74,16 @@ def test_other_limits_forget_nothing(tmp_path: Path) -> None:
     assert before.has(digest(2))
 
 
-def test_a_failed_record_makes_everything_uncertain(tmp_path: Path) -> None:
+def test_a_failed_record_makes_everything_uncertain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
     one = submissions_in(tmp_path)
     one.record([digest(1)])
-    os.close(one._fd)  # the next write fails, as on a disk that is full
-    one.record([digest(2)])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        one.record([digest(2)])
     assert one.has(digest(3))
     assert submissions_in(tmp_path).has(digest(3))

@@ -3,22 +3,20 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from fleet.broker.breaker import Breaker
 from fleet.errors import ConfigError, FleetError, IdempotencyConflict
 from fleet.intake.spool.folder import SpoolFull, usable
 from fleet.intake.spool.offline import OfflineProcess, is_running
-from fleet.intake.spool.runs import SpoolLedger, report
-from fleet.intake.spool.spool import Spool, SpooledEvent, read_entry
+from fleet.intake.spool.spool import UNREADABLE, Spool, imported_event
 from fleet.ledger import ImportedEvent, ValkeyLedger, bus, views
 from fleet.store import Store
 from fleet.store.probe import probe
 from fleet.system import file_lock
 from fleet.system.agent_lock import record_paused
-from routing import RoutingError
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +37,6 @@ class Drainer:
         self,
         breaker: Breaker,
         spool: Spool,
-        runs: SpoolLedger,
         ledger: Callable[[], ValkeyLedger],
         store: Callable[[], Store],
         offline: OfflineProcess | None = None,
@@ -47,7 +44,6 @@ class Drainer:
         """`ledger` and `store`, which probes, may raise BrokerUnavailable; `store` opens anew."""
         self._breaker = breaker
         self._spool = spool
-        self._runs = runs
         self._ledger = ledger
         self._store = store
         self._offline = offline
@@ -56,8 +52,7 @@ class Drainer:
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
         self._logged = ""
-        self._retried = False
-        self._knows_paused = False
+        self._settled = False
 
     def start(self) -> None:
         """Begin, in a daemon thread."""
@@ -83,22 +78,20 @@ class Drainer:
             self._release()
 
     def _run(self) -> None:
-        wait_s = 0.0
         while not self._stopped.is_set():
-            self._woken.wait(wait_s)
-            self._woken.clear()
-            wait_s = POLL_INTERVAL_S
             try:
                 self.work()
-                self._logged = ""
             except FleetError as error:
                 self._warn(str(error))
-                wait_s = 0.0
                 self._stopped.wait(RETRY_DELAY_S)
             except Exception:
                 # A dead drainer would leave every event in the spool.
                 logger.exception("the drainer failed and tries again")
                 self._stopped.wait(RETRY_DELAY_S)
+            else:
+                self._logged = ""
+                self._woken.wait(POLL_INTERVAL_S)
+                self._woken.clear()
         self._release()
 
     def _release(self) -> None:
@@ -122,15 +115,19 @@ class Drainer:
             if self._offline is not None:
                 self._offline.run_if_needed()
             return 0
+        if self._offline is not None:
+            self._offline.drain()
         # Also where nothing may run offline any more: what ran before may still be ending.
-        if not self._offline.drain() if self._offline else is_running(self._spool.folder):
+        if is_running(self._spool.folder):
             return 0
         done = self._import() if self._spool.holds else 0
         if self._offline is not None:
             self._offline.stop()
         self._report_refused()
-        self._update_paused()
-        self._retry_quarantined()
+        if not self._settled:
+            self._update_paused()
+            self._retry_quarantined()
+            self._settled = True
         return done
 
     def _probe(self) -> bool:
@@ -147,74 +144,33 @@ class Drainer:
     def _import(self) -> int:
         ledger, done = self._ledger(), 0
         while not self._stopped.is_set():
-            spooled, last = self._spool.first(BATCH)
-            batch = self._with_reports(spooled)
+            batch, last = self._spool.first(BATCH)
             # The ledger may have them from now on.
-            self._spool.record_submissions((one.event for one in spooled), sync=True)
-            try:
-                # Before these leave the spool, so that it is reported whatever fails then.
-                _report_late(ledger, ledger.import_spooled(batch))
-                done += len(spooled)
-            except IdempotencyConflict as error:
-                _report_late(ledger, error.late)
-                done += self._import_singly(ledger, spooled, batch)
-            except ConfigError:
-                done += self._import_singly(ledger, spooled, batch)
+            self._spool.record_submissions((one.event for one in batch.values()), sync=True)
+            done += len(batch)
+            if _import_batch(ledger, batch.values()):
+                # One that the configuration has no place for any more, or whose id the ledger has
+                # for another, must not stop the rest.
+                for digest, one in batch.items():
+                    if reason := _import_batch(ledger, [one]):
+                        self._spool.quarantine(digest, reason)
+                        logger.error("an event is quarantined until the next start: %s", reason)
+                        done -= 1
             if self._spool.mark_imported(last):
                 break
         if done:
             logger.warning("the spool is empty: the ledger has its %d events", done)
         return done
 
-    def _with_reports(self, spooled: Sequence[SpooledEvent]) -> list[ImportedEvent]:
-        reports = self._runs.reports(one.seq for one in spooled)
-        return [
-            ImportedEvent(
-                event=one.event,
-                plan=one.plan,
-                age_s=one.age_s,
-                reports=tuple(reports.get(one.seq, ())),
-            )
-            for one in spooled
-        ]
-
-    def _import_singly(
-        self, ledger: ValkeyLedger, spooled: Sequence[SpooledEvent], batch: Sequence[ImportedEvent]
-    ) -> int:
-        """Quarantine each event that the configuration has no place for any more, and each whose id
-        the ledger has for another: they must not stop the rest. Answers how many were imported.
-        """
-        done = 0
-        for one, given in zip(spooled, batch, strict=True):
-            try:
-                _report_late(ledger, ledger.import_spooled([given]))
-                done += 1
-            except (ConfigError, IdempotencyConflict) as error:
-                self._spool.quarantine(one.seq, str(error))
-                logger.error("an event is quarantined until the next start: %s", error)
-        return done
-
     def _retry_quarantined(self) -> None:
-        """Once: the configuration may have changed since."""
-        if self._retried:
-            return
+        """The configuration may have changed since the last start."""
+        ledger = self._ledger()
         for path, state in self._spool.quarantined():
             for entry in state.ordered():
-                try:
-                    event, plan = read_entry(entry)
-                    given = ImportedEvent(
-                        event=event,
-                        plan=plan,
-                        age_s=entry.moment.age_s(),
-                        reports=tuple(report(run) for run in state.runs.values() if run.begun),
-                    )
-                    _report_late(self._ledger(), self._ledger().import_spooled([given]))
-                except (ConfigError, IdempotencyConflict, ValueError, KeyError, RoutingError):
-                    continue
-                logger.warning("a quarantined event is accepted now")
-                with usable():
-                    path.unlink(missing_ok=True)
-        self._retried = True
+                with suppress(*UNREADABLE), usable():
+                    if not _import_batch(ledger, [imported_event(state, entry)]):
+                        logger.warning("a quarantined event is accepted now")
+                        path.unlink(missing_ok=True)
 
     def _report_refused(self) -> None:
         refused = self._spool.refused
@@ -224,15 +180,14 @@ class Drainer:
             self._spool.mark_reported(refused)
 
     def _update_paused(self) -> None:
-        """Once: an agent may have been paused while nothing was to run offline."""
-        if self._offline is None or self._knows_paused:
+        """An agent may have been paused while nothing was to run offline."""
+        if self._offline is None:
             return
         ledger = self._ledger()
         names = list(ledger.settings.agents)
         for agent, row in views.agents(ledger.store, names).items():
             if row["paused"]:
                 record_paused(ledger.settings.data_dir, agent, True)
-        self._knows_paused = True
 
     def _acquire_lock(self) -> bool:
         """True for the working drainer of the data folder."""
@@ -249,12 +204,17 @@ class Drainer:
         self._logged = sentence
 
 
-def _report_late(ledger: ValkeyLedger, late: int) -> None:
-    if not late:
-        return
-    reason = f"{late} dispatches that ran while the broker was away had run before, too"
-    logger.error(reason)
-    bus.alert(ledger.store, "ran_twice", reason)
+def _import_batch(ledger: ValkeyLedger, batch: Iterable[ImportedEvent]) -> str:
+    """Import events, which are in the spool; why one of them cannot be, otherwise nothing."""
+    try:
+        late = ledger.import_spooled(list(batch))
+    except (ConfigError, IdempotencyConflict) as error:
+        return str(error)
+    if late:
+        reason = f"{late} dispatches that ran while the broker was away had run before, too"
+        logger.error(reason)
+        bus.alert(ledger.store, "ran_twice", reason)
+    return ""
 
 
 def has_drainer(spool: Spool) -> bool:

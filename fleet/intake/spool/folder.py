@@ -128,8 +128,7 @@ class SpoolFolder:
         if again:
             self._state.clear()
         self._state.forget(imported)
-        self._state.apply(records, imported)
-        self._state.last = max(self._state.last, imported)
+        self._state.apply(records)
 
     def read_progress(self) -> tuple[int, int]:
         """The last event that the ledger has, and the refused events that were reported."""
@@ -149,11 +148,10 @@ class SpoolFolder:
         finally:
             os.close(fd)
 
-    def delete_imported(self) -> None:
+    def delete_imported(self, imported: int) -> None:
         """Delete each segment of which the ledger has everything; a damaged one is set aside."""
-        imported, _ = self.read_progress()
-        for path in self._reader.up_to(imported):
-            if segments.is_whole(path):
+        for path, damaged in self._reader.up_to(imported):
+            if not damaged:
                 path.unlink()
                 continue
             aside = self.folder / "damaged"
@@ -176,8 +174,6 @@ class SpoolFolder:
     def adopt(self) -> None:
         """Make this the spool of this process's broker; for the drainer, before anything else."""
         with self.alone() as state:
-            if self._identity == self._read_identity():
-                return
             if state.entries:
                 self.check_identity()
             files.replace(self._broker, self._identity, sync=True)
@@ -190,14 +186,12 @@ class SpoolFolder:
     def check_identity(self) -> None:
         """Raise SpoolFull where it stands for another broker than this process's."""
         found = self._read_identity()
-        if found and found != self._identity:
+        if found not in ("", self._identity):
             raise SpoolFull(
                 f"the spool in fleet.data_dir belongs to another broker ({found}): start the fleet "
                 "with that broker's address until it is empty, or use another fleet.data_dir."
             )
 
     def close(self) -> None:
-        """Close the files."""
-        with self._lock:
-            self._writer.close()
-            self.slot.release()
+        """Leave its files to another process."""
+        self.slot.release()

@@ -2,16 +2,13 @@
 
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from fleet.formats.redaction import HIDDEN
-from fleet.intake.spool.spool import Spool, read_entry
+from fleet.intake.spool.spool import ENDING, Spool, read_entry
 from fleet.ledger import State
 from fleet.ledger.protocol import Ending
 from fleet.ledger.views import rfc3339
 from fleet.system.clock import Moment
 
-_ENDING = TypeAdapter(Ending)
 _WAITS = "the broker to be back"
 
 
@@ -23,10 +20,10 @@ def query(spool: Spool, dispatch_id: str, *, content: bool) -> dict[str, Any] | 
     if not spool.exists:
         return None
     with spool.view() as state:
-        found = state.dispatch(dispatch_id)
-        if found is None:
+        found = [one for one in state.entries.values() if dispatch_id in one.dispatches]
+        if not found:
             return None
-        entry, run = found
+        entry, run = found[0], state.run(found[0], dispatch_id)
         event, _ = read_entry(entry)
     record: dict[str, Any] = {
         "dispatch_id": dispatch_id,
@@ -44,11 +41,10 @@ def query(spool: Spool, dispatch_id: str, *, content: bool) -> dict[str, Any] | 
     if event.sent_by:
         record["sent_by"] = event.sent_by
     if run.begun:
-        begun = Moment(*run.now["at"])
-        record["started_at"] = rfc3339(begun.wall * 1000)
+        record["started_at"] = rfc3339(run.since.wall * 1000)
         if run.ended is not None:
-            elapsed_s = begun.age_s() - Moment(*run.ended["at"]).age_s()
-            ending = _ENDING.validate_json(run.ended["ending"])
+            elapsed_s = run.since.age_s() - Moment(*run.ended["at"]).age_s()
+            ending = ENDING.validate_json(run.ended["ending"])
             record |= _ended(ending, elapsed_s, content=content)
     return record
 

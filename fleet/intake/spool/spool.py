@@ -1,10 +1,10 @@
 """The events in the spool: stored in order, each digest once, until the ledger has them."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
-from itertools import islice
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -14,11 +14,11 @@ from fleet.config.settings import Settings
 from fleet.errors import IdempotencyConflict, Refused
 from fleet.intake.spool import segments
 from fleet.intake.spool.folder import SpoolFolder, SpoolFull, usable
-from fleet.intake.spool.state import Entry, SpoolState
+from fleet.intake.spool.state import Entry, Run, SpoolState
 from fleet.intake.spool.submissions import Submissions
 from fleet.ledger.answers import read_payload
 from fleet.ledger.arguments import first_dispatches, payload_of
-from fleet.ledger.protocol import Accepted, Answer
+from fleet.ledger.protocol import Accepted, Answer, Ending, ImportedEvent, Report
 from fleet.store import keys
 from fleet.store.address import broker_identity
 from fleet.system import files
@@ -26,17 +26,10 @@ from fleet.system.clock import Moment
 from routing import Event, Plan, RoutingError
 
 _PLAN = TypeAdapter(Plan)
+ENDING = TypeAdapter(Ending)
+#: Raised for an event that cannot be read.
+UNREADABLE = (ValueError, KeyError, RoutingError)
 _PROBE = bytes(4096)
-
-
-@dataclass(frozen=True, slots=True)
-class SpooledEvent:
-    """An event that waits for the ledger."""
-
-    seq: int
-    event: Event
-    plan: Plan
-    age_s: float  #: since it was accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,35 +101,29 @@ class Spool(SpoolFolder):
             # Before the events: from now on no process submits an event past the spool.
             if not self.holds:
                 self._holds.touch(mode=0o600)
-            lines = list[bytes]()
-            new = _Batch(state)
-            answers = [self._store(new, event, plan, lines) for event, plan in batch]
-            if lines:
-                held = Size(len(state.entries), state.bytes)
-                size = held.bytes + sum(map(len, lines))
-                if held.events + len(lines) > self._limits.max_events or (
-                    size > self._limits.max_bytes
-                ):
-                    raise SpoolFull(_full(held))
-                self._writer.append(lines)
+            new = _Batch(state.pending.copy(), state.last)
+            answers = [self._store(state, new, event, plan) for event, plan in batch]
+            if new.lines:
+                self._check_limits(state, new.lines)
+                self._writer.append(new.lines)
             # Whoever stored the known ones may have died before they were synced.
-            for path in new.found:
+            for path in new.known:
                 segments.sync(path)
         return answers
 
-    def first(self, count: int) -> tuple[list[SpooledEvent], int]:
-        """The oldest events, and the number of the last; an unreadable one is quarantined."""
-        found, last = list[SpooledEvent](), 0
+    def first(self, count: int) -> tuple[dict[str, ImportedEvent], int]:
+        """The oldest events by digest, and the number of the last; an unreadable one is
+        quarantined.
+        """
+        found, last = dict[str, ImportedEvent](), 0
         with self.alone() as state:
-            for entry in list(islice(state.ordered(), count)):
+            for entry in state.ordered()[:count]:
                 last = entry.seq
                 try:
-                    event, plan = read_entry(entry)
-                except (ValueError, KeyError, RoutingError) as error:
+                    found[entry.digest] = imported_event(state, entry)
+                except UNREADABLE as error:
                     reason = f"it cannot be read any more ({type(error).__name__})"
-                    self.quarantine(entry.seq, reason)
-                    continue
-                found.append(SpooledEvent(entry.seq, event, plan, entry.moment.age_s()))
+                    self.quarantine(entry.digest, reason)
         return found, last
 
     def mark_imported(self, last: int) -> bool:
@@ -147,10 +134,10 @@ class Spool(SpoolFolder):
         """
         with self.alone() as state:
             imported, reported = self.read_progress()
-            if last > imported:
-                self.write_progress(last, reported)
-                state.forget(last)
-            self.delete_imported()
+            imported = max(imported, last)
+            self.write_progress(imported, reported)
+            state.forget(imported)
+            self.delete_imported(imported)
             if state.entries:
                 return False
             # A power loss must not bring the segments back without the file that tells of them.
@@ -158,36 +145,29 @@ class Spool(SpoolFolder):
             self._holds.unlink(missing_ok=True)
         return True
 
-    def quarantine(self, seq: int, reason: str) -> None:
+    def quarantine(self, digest: str, reason: str) -> None:
         """Set apart an event that the ledger cannot accept as it is, with what ran of it.
 
         The file is complete before the event counts as imported.
         """
         with self.view() as state:
-            entry = state.entries.get(seq)
-            path = self._quarantine / f"{entry.digest if entry else ''}.log"
+            entry, path = state.entries.get(digest), self._quarantine / f"{digest}.log"
             # A repeated one never ran: what became of the first is in its file.
             if entry is None or path.exists():
                 return
-            runs = [run for run in state.runs.values() if run.seq == seq]
-            lines = [segments.encode(entry.meta, segments.read_body(entry.place).encode())]
-            lines += [segments.encode(one) for run in runs for one in run.records()]
-            lines.append(segments.encode({"k": "reason", "seq": seq, "reason": reason}))
+            meta, body = {**entry.record.meta, "reason": reason}, segments.read_body(entry.record)
+            lines = [segments.encode(meta, body)]
+            lines += [segments.encode(one) for run in state.runs_of(entry) for one in run.records]
             self._quarantine.mkdir(exist_ok=True, mode=0o700)
             files.replace(path, b"".join(lines).decode(), sync=True)
             segments.sync(self._quarantine)
             segments.sync(self.folder)
 
     def quarantined(self) -> list[tuple[Path, SpoolState]]:
-        """Each quarantined event as a state of its own, with its `reason`."""
-        found = []
+        """Each quarantined event as a state of its own."""
         with usable():
-            for path in sorted(self._quarantine.glob("*.log")):
-                state = SpoolState()
-                with suppress(FileNotFoundError):
-                    state.apply(segments.read_segment(path), -1)
-                    found.append((path, state))
-        return found
+            paths = sorted(self._quarantine.glob("*.log"))
+            return [(path, _read_quarantined(path)) for path in paths]
 
     def size(self) -> Size:
         """The events that wait, and their bytes."""
@@ -200,9 +180,7 @@ class Spool(SpoolFolder):
         """Raise SpoolFull when an event that comes now would not be stored."""
         with self.alone() as state:
             self.check_identity()
-            held = Size(len(state.entries), state.bytes)
-            if held.events >= self._limits.max_events or held.bytes >= self._limits.max_bytes:
-                raise SpoolFull(_full(held))
+            self._check_limits(state, [b"\n"])
             # Only a write shows a full disk.
             probe = self.folder / f"probe-{os.getpid()}"
             try:
@@ -229,21 +207,21 @@ class Spool(SpoolFolder):
             imported, reported = self.read_progress()
             self.write_progress(imported, reported + refused)
 
-    def close(self) -> None:
-        """Close the files."""
-        self._submissions.close()
-        super().close()
-
-    def _store(self, new: "_Batch", event: Event, plan: Plan, lines: list[bytes]) -> Answer:
+    def _store(self, state: SpoolState, new: "_Batch", event: Event, plan: Plan) -> Answer:
         digest = keys.event_digest(event.key)
-        known = new.find(digest)
-        if known is not None:
-            content, plan_text = known
+        if earlier := new.accepted.get(digest):
+            content, answer = earlier
             if content != event.content:
                 return IdempotencyConflict()
-            return self._accepted(event, read_plan(plan_text()), duplicate=True)
+            return replace(answer, duplicate=True)
+        if entry := state.entries.get(digest):
+            new.known.add(entry.record.path)
+            if entry.content != event.content:
+                return IdempotencyConflict()
+            return self._accepted(event, read_entry(entry)[1], duplicate=True)
         # A quarantined event was accepted, too, and is tried again.
-        if self._quarantined_content(digest) not in (None, event.content):
+        aside = _read_quarantined(self._quarantine / f"{digest}.log").entries.get(digest)
+        if aside is not None and aside.content != event.content:
             return IdempotencyConflict()
         for agent in plan.agents:
             if new.pending[agent] >= self._agents[agent].max_pending:
@@ -251,13 +229,13 @@ class Spool(SpoolFolder):
                     f"{agent} has {new.pending[agent]} events waiting for the broker, its "
                     "max_pending: send it later."
                 )
-        payload, text = payload_of(event).encode(errors="replace"), _PLAN.dump_json(plan)
+        new.pending.update(plan.agents)
         dispatches = {}
         if self._needs_no_store(event, plan):
             dispatches = {keys.dispatch_id(event.key, agent): agent for agent in plan.agents}
         meta = {
             "k": "event",
-            "seq": new.add(digest, event.content, text.decode(), plan.agents),
+            "seq": new.last + len(new.lines) + 1,
             "digest": digest,
             "content": event.content,
             "agents": plan.agents,
@@ -265,21 +243,25 @@ class Spool(SpoolFolder):
             "priority": event.priority,
             "at": astuple(Moment.now()),
         }
-        lines.append(segments.encode(meta, payload + b"\t" + text))
-        return self._accepted(event, plan, duplicate=False)
+        payload = payload_of(event).encode(errors="replace")
+        new.lines.append(segments.encode(meta, payload + b"\t" + _PLAN.dump_json(plan)))
+        answer = self._accepted(event, plan, duplicate=False)
+        new.accepted[digest] = event.content, answer
+        return answer
+
+    def _check_limits(self, state: SpoolState, lines: Sequence[bytes]) -> None:
+        events, size = len(state.entries) + len(lines), state.bytes + sum(map(len, lines))
+        if events > self._limits.max_events or size > self._limits.max_bytes:
+            raise SpoolFull(
+                f"the spool is full with {len(state.entries)} events of {state.bytes} bytes: "
+                "send it again later, or raise spool.max_events and spool.max_bytes."
+            )
 
     def _needs_no_store(self, event: Event, plan: Plan) -> bool:
         """True when nothing that only the ledger knows must come before this event."""
         if event.session is not None or plan.chain is not None:
             return False
         return all(may_run_here(self._agents.get(agent)) for agent in plan.agents)
-
-    def _quarantined_content(self, digest: str) -> str | None:
-        with suppress(FileNotFoundError):
-            for record in segments.read_segment(self._quarantine / f"{digest}.log"):
-                if record.meta["k"] == "event":
-                    return str(record.meta["content"])
-        return None
 
     def _accepted(self, event: Event, plan: Plan, *, duplicate: bool) -> Accepted:
         """The answer that the ledger will give."""
@@ -298,32 +280,15 @@ class Spool(SpoolFolder):
         )
 
 
+@dataclass(slots=True)
 class _Batch:
-    """The state with the events of one batch added."""
+    """A batch of which some events are looked at."""
 
-    def __init__(self, state: SpoolState) -> None:
-        self._state = state
-        self._added: dict[str, tuple[str, str]] = {}
-        self._last = state.last
-        self.pending = state.pending.copy()
-        self.found = set[Path]()  #: the segments of known events
-
-    def find(self, digest: str) -> tuple[str, Callable[[], str]] | None:
-        """The content and the plan of a known event."""
-        if added := self._added.get(digest):
-            return added[0], lambda: added[1]
-        entry = self._state.find(digest)
-        if entry is None:
-            return None
-        self.found.add(entry.place.path)
-        return entry.content, lambda: _texts(entry)[1]
-
-    def add(self, digest: str, content: str, plan: str, agents: Iterable[str]) -> int:
-        """Add an event; its number."""
-        self._added[digest] = content, plan
-        self.pending.update(agents)
-        self._last += 1
-        return self._last
+    pending: Counter[str]  #: with those of the batch
+    last: int  #: the highest `seq` before it
+    lines: list[bytes] = field(default_factory=list)
+    accepted: dict[str, tuple[str, Accepted]] = field(default_factory=dict)  #: with the content
+    known: set[Path] = field(default_factory=set)  #: the segments of events stored before
 
 
 def may_run_here(agent: AgentConfig | None) -> bool:
@@ -333,27 +298,44 @@ def may_run_here(agent: AgentConfig | None) -> bool:
     return agent.budget.usd_per_day is None and agent.budget.tokens_per_day is None
 
 
+def _read_quarantined(path: Path) -> SpoolState:
+    state = SpoolState()
+    with suppress(FileNotFoundError):
+        state.apply(segments.read_segment(path))
+    return state
+
+
 def read_entry(entry: Entry) -> tuple[Event, Plan]:
     """The event and its plan as they were stored.
 
-    Raises ValueError, KeyError or RoutingError for one that cannot be read, OSError.
+    Raises one of UNREADABLE for an event that cannot be read, OSError.
     """
-    payload, plan = _texts(entry)
-    return read_payload(payload), read_plan(plan)
+    payload, _, plan = segments.read_body(entry.record).decode().partition("\t")
+    return read_payload(payload), _PLAN.validate_json(plan)
 
 
-def read_plan(text: str) -> Plan:
-    """Read a plan as it was stored."""
-    return _PLAN.validate_json(text)
+def imported_event(state: SpoolState, entry: Entry) -> ImportedEvent:
+    """An event with the reports of its dispatches, as the ledger takes it; raises as above."""
+    event, plan = read_entry(entry)
+    reports = tuple(report(run) for run in state.runs_of(entry))
+    return ImportedEvent(event=event, plan=plan, age_s=entry.moment.age_s(), reports=reports)
 
 
-def _texts(entry: Entry) -> tuple[str, str]:
-    payload, _, plan = segments.read_body(entry.place).partition("\t")
-    return payload, plan
-
-
-def _full(held: Size) -> str:
-    return (
-        f"the spool is full with {held.events} events of {held.bytes} bytes: "
-        "send it again later, or raise spool.max_events and spool.max_bytes."
+def report(run: Run) -> Report:
+    """Report a dispatch that has begun here to the ledger."""
+    age_s, ended_ago_s, ending, losses = run.since.age_s(), 0.0, None, run.losses
+    if run.ended is not None:
+        ended_ago_s, losses = Moment(*run.ended["at"]).age_s(), run.ended["losses"]
+        ending = ENDING.validate_json(run.ended["ending"])
+    return Report(
+        dispatch_id=run.dispatch_id,
+        agent=run.agent,
+        run=run.now["run"],
+        attempt=run.attempt,
+        losses=losses,
+        holder=run.now["holder"],
+        started_ago_s=age_s,
+        elapsed_s=max(0.0, age_s - ended_ago_s),
+        ending=ending,
+        steps=run.steps,
     )

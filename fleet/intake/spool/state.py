@@ -8,28 +8,28 @@
 | `cut`    | the attempt was stopped without a fault of its own    | the drainer            |
 | `left`   | it is to go on where the store can be asked           | the child              |
 | `ended`  | the outcome                                           | the child, its parent  |
-| `reason` | why an event is quarantined                           | the drainer            |
 
 Two rules make the order of the segments irrelevant. Only a process that has the agent's lock of
 this machine, and has read what its predecessor wrote, begins an attempt. Nothing follows an `ended`
 or a `left` of a dispatch.
 """
 
-from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet.intake.spool.segments import Place, StoredRecord
+from fleet.intake.spool.segments import StoredRecord
 from fleet.system.clock import Moment
+
+#: The records of a dispatch; it begins with `begun`.
+_OF_RUNS = frozenset(("begun", "step", "cut", "left", "ended"))
 
 
 @dataclass(slots=True)
 class Entry:
     """An event in the spool."""
 
-    meta: dict[str, Any]  #: its record
     seq: int
     digest: str
     content: str  #: tells an event from another one under the same id
@@ -37,8 +37,8 @@ class Entry:
     dispatches: dict[str, str]  #: id -> agent, of those that may run here
     priority: int
     moment: Moment
-    place: Place
-    size: int
+    reason: str  #: why it is quarantined
+    record: StoredRecord
 
 
 @dataclass(slots=True)
@@ -47,12 +47,13 @@ class Run:
 
     dispatch_id: str
     seq: int
-    agent: str
+    agent: str = ""
     begun: dict[int, dict[str, Any]] = field(default_factory=dict)  #: by attempt
     cut: set[int] = field(default_factory=set)
     steps: dict[str, str] = field(default_factory=dict)
     ended: dict[str, Any] | None = None
     left: bool = False
+    records: list[dict[str, Any]] = field(default_factory=list)  #: all of them, to be kept
 
     @property
     def attempt(self) -> int:
@@ -79,18 +80,10 @@ class Run:
         """The record of the newest attempt."""
         return self.begun[self.attempt]
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The records that make this state again."""
-        base = {"seq": self.seq, "id": self.dispatch_id}
-        yield from self.begun.values()
-        for number in self.cut:
-            yield {"k": "cut", **base, "attempt": number}
-        for key, entry in self.steps.items():
-            yield {"k": "step", **base, "key": key, "entry": entry}
-        if self.left:
-            yield {"k": "left", **base}
-        if self.ended is not None:
-            yield self.ended
+    @property
+    def since(self) -> Moment:
+        """The beginning of the newest attempt."""
+        return Moment(*self.now["at"])
 
 
 class SpoolState:
@@ -102,75 +95,75 @@ class SpoolState:
     def clear(self) -> None:
         """Forget everything."""
         self.is_readable = True  #: False once a record is of a later version
-        self.entries: dict[int, Entry] = {}
-        self.runs: dict[str, Run] = {}
-        self.reason = ""
-        self.bytes = 0
+        self.imported = 0  #: the events up to this `seq` are the ledger's
         self.last = 0  #: the highest `seq` ever seen
+        self.entries: dict[str, Entry] = {}  #: by digest
+        self.runs: dict[str, Run] = {}
+        self.bytes = 0
         #: Dispatches of an agent that wait or run, as `max_pending` counts them.
         self.pending: Counter[str] = Counter()
-        self._order: list[int] = []
-        self._seqs: dict[str, int] = {}  #: by digest
-        self._dispatches: dict[str, int] = {}
 
-    def apply(self, records: Iterable[StoredRecord], imported: int) -> None:
-        """Add records, except those of events that the ledger has: `seq` up to `imported`."""
+    def apply(self, records: Iterable[StoredRecord]) -> None:
+        """Add records, except those of events that the ledger has."""
         for record in records:
-            seq = int(record.meta["seq"])
+            seq, kind = int(record.meta["seq"]), record.meta["k"]
             self.last = max(self.last, seq)
-            if seq > imported:
-                apply = getattr(self, f"_on_{record.meta['k']}", None)
-                if apply is None:
-                    self.is_readable = False
-                else:
-                    apply(record)
+            if seq <= self.imported:
+                continue
+            if kind == "event":
+                self._add_event(record)
+            elif kind in _OF_RUNS:
+                self._add_to_run(record.meta)
+            else:
+                self.is_readable = False
 
     def forget(self, imported: int) -> None:
         """Drop the events up to `imported`, which the ledger has."""
-        while self._order and self._order[0] <= imported:
-            entry = self.entries.pop(self._order.pop(0))
-            self._seqs.pop(entry.digest, None)
-            self.bytes -= entry.size
-            self.pending -= Counter(self._open_agents(entry))
-            for dispatch_id in entry.dispatches:
-                self._dispatches.pop(dispatch_id, None)
-        for dispatch_id in [key for key, run in self.runs.items() if run.seq <= imported]:
-            del self.runs[dispatch_id]
+        if imported <= self.imported:
+            return
+        self.imported, self.last = imported, max(self.last, imported)
+        for entry in [one for one in self.entries.values() if one.seq <= imported]:
+            del self.entries[entry.digest]
+            self.bytes -= entry.record.size
+            self.pending.subtract(entry.agents)
+        for run in [one for one in self.runs.values() if one.seq <= imported]:
+            del self.runs[run.dispatch_id]
+            self.pending[run.agent] += run.ended is not None
 
-    def ordered(self) -> Iterator[Entry]:
+    def ordered(self) -> list[Entry]:
         """The events, the oldest first."""
-        return (self.entries[seq] for seq in self._order)
-
-    def find(self, digest: str) -> Entry | None:
-        """The event of that digest."""
-        seq = self._seqs.get(digest)
-        return None if seq is None else self.entries[seq]
-
-    def dispatch(self, dispatch_id: str) -> tuple[Entry, Run] | None:
-        """A dispatch that may run here, and what became of it."""
-        seq = self._dispatches.get(dispatch_id)
-        if seq is None:
-            return None
-        entry = self.entries[seq]
-        return entry, self.run(entry, dispatch_id)
+        return sorted(self.entries.values(), key=lambda entry: entry.seq)
 
     def run(self, entry: Entry, dispatch_id: str) -> Run:
         """The run of one dispatch of an event; an empty one where it has not begun."""
         agent = entry.dispatches[dispatch_id]
         return self.runs.get(dispatch_id) or Run(dispatch_id, entry.seq, agent)
 
-    def _open_agents(self, entry: Entry) -> list[str]:
-        over = {
-            agent
-            for dispatch_id, agent in entry.dispatches.items()
-            if (run := self.runs.get(dispatch_id)) and run.ended is not None
-        }
-        return [agent for agent in entry.agents if agent not in over]
+    def runs_of(self, entry: Entry) -> list[Run]:
+        """The dispatches of an event that have begun."""
+        return [run for key in entry.dispatches if (run := self.runs.get(key)) and run.begun]
 
-    def _on_event(self, record: StoredRecord) -> None:
+    def _add_to_run(self, meta: dict[str, Any]) -> None:
+        run = self.runs.setdefault(meta["id"], Run(meta["id"], meta["seq"]))
+        run.records.append(meta)
+        match meta["k"]:
+            case "begun":
+                run.agent = meta["agent"]
+                run.begun[meta["attempt"]] = meta
+            case "step":
+                run.steps[meta["key"]] = meta["entry"]
+            case "cut":
+                run.cut.add(meta["attempt"])
+            case "left":
+                run.left = True
+            case "ended" if not run.is_over:
+                run.ended, run.agent = meta, meta["agent"]
+                # It no longer waits, and makes room for another event of its agent.
+                self.pending[run.agent] -= 1
+
+    def _add_event(self, record: StoredRecord) -> None:
         meta = record.meta
         entry = Entry(
-            meta=meta,
             seq=meta["seq"],
             digest=meta["digest"],
             content=meta["content"],
@@ -178,41 +171,9 @@ class SpoolState:
             dispatches=meta["dispatches"],
             priority=meta["priority"],
             moment=Moment(*meta["at"]),
-            place=record.body,
-            size=record.size,
+            reason=meta.get("reason", ""),
+            record=record,
         )
-        self.entries[entry.seq] = entry
-        insort(self._order, entry.seq)
-        self._seqs[entry.digest] = entry.seq
-        self._dispatches |= dict.fromkeys(entry.dispatches, entry.seq)
-        self.bytes += entry.size
-        self.pending += Counter(self._open_agents(entry))
-
-    def _on_begun(self, record: StoredRecord) -> None:
-        run = self._run_of(record)
-        run.agent = record.meta["agent"]
-        run.begun[record.meta["attempt"]] = record.meta
-
-    def _on_step(self, record: StoredRecord) -> None:
-        self._run_of(record).steps[record.meta["key"]] = record.meta["entry"]
-
-    def _on_cut(self, record: StoredRecord) -> None:
-        self._run_of(record).cut.add(record.meta["attempt"])
-
-    def _on_left(self, record: StoredRecord) -> None:
-        self._run_of(record).left = True
-
-    def _on_ended(self, record: StoredRecord) -> None:
-        run = self._run_of(record)
-        if run.ended is None and not run.left:
-            run.ended = record.meta
-            # It no longer waits, and makes room for another event of its agent.
-            if run.seq in self.entries:
-                self.pending -= Counter([record.meta["agent"]])
-
-    def _on_reason(self, record: StoredRecord) -> None:
-        self.reason = record.meta["reason"]
-
-    def _run_of(self, record: StoredRecord) -> Run:
-        seq, dispatch_id = record.meta["seq"], record.meta["id"]
-        return self.runs.setdefault(dispatch_id, Run(dispatch_id, seq, ""))
+        self.entries[entry.digest] = entry
+        self.bytes += record.size
+        self.pending.update(entry.agents)

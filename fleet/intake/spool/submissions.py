@@ -18,8 +18,8 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fleet.config.settings import Settings
@@ -51,7 +51,6 @@ class Submissions:
         #: The events in one half.
         self._room = size * 8 // _BITS_PER_EVENT
         self._lock = threading.Lock()
-        self._fd = -1
         #: Present once a digest could not be recorded: then every event counts as recorded.
         self._gap = folder / "unrecorded"
 
@@ -61,8 +60,7 @@ class Submissions:
         Raises OSError where not even the failure can be recorded: then it must not be asked.
         """
         try:
-            with self._lock:
-                fd = self._open()
+            with self._file() as fd:
                 half, events, refused = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
                 for digest in digests:
                     if events >= self._room:
@@ -94,8 +92,7 @@ class Submissions:
 
     def count_refused(self, events: int) -> None:
         """Count events that neither broker nor spool accepted. Never raises."""
-        with suppress(OSError), self._lock:
-            fd = self._open()
+        with suppress(OSError), self._file() as fd:
             half, held, refused = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
             _write(fd, _HEADER.pack(half, held, refused + events), 0)
 
@@ -106,12 +103,6 @@ class Submissions:
             with suppress(OSError), open(path, "rb") as file:
                 total += _HEADER.unpack(file.read(_HEADER.size).ljust(_HEADER.size, b"\0"))[2]
         return total
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
     def _files(self) -> list[tuple[Path, int]]:
         try:
@@ -124,22 +115,20 @@ class Submissions:
             if (found := _NAME.fullmatch(name))
         ]
 
-    def _open(self) -> int:
-        if self._fd >= 0 and self._slot.is_mine:
-            return self._fd
-        self.close()
-        # The name has the size: with other limits, a new file begins beside the old one.
-        path = self._folder / f"{self._slot.acquire()}.{self._blocks}.submitted"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = _BLOCK + 2 * self._blocks * _BLOCK
-            if os.fstat(fd).st_size < size:
-                os.ftruncate(fd, size)
-        except OSError:
-            os.close(fd)
-            raise
-        self._fd = fd
-        return fd
+    @contextmanager
+    def _file(self) -> Iterator[int]:
+        """This process's file, for one thread at a time."""
+        size = _BLOCK + 2 * self._blocks * _BLOCK
+        with self._lock:
+            # The name has the size: with other limits, a new file begins beside the old one.
+            path = self._folder / f"{self._slot.acquire()}.{self._blocks}.submitted"
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if os.fstat(fd).st_size < size:
+                    os.ftruncate(fd, size)
+                yield fd
+            finally:
+                os.close(fd)
 
     def _start(self, half: int) -> int:
         return _BLOCK + half * self._blocks * _BLOCK
@@ -157,14 +146,11 @@ def _bits_of(digest: str, blocks: int) -> tuple[int, int]:
 
 def _has(path: Path, blocks: int, digest: str) -> bool:
     at, bits = _bits_of(digest, blocks)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with open(path, "rb", buffering=0) as file:
         for half in (0, 1):
-            where = _BLOCK + half * blocks * _BLOCK + at
-            if int.from_bytes(os.pread(fd, _BLOCK, where), "little") & bits == bits:
+            file.seek(_BLOCK + half * blocks * _BLOCK + at)
+            if int.from_bytes(file.read(_BLOCK), "little") & bits == bits:
                 return True
-    finally:
-        os.close(fd)
     return False
 
 

@@ -177,7 +177,9 @@ def spool_conditions(spool: Spool, limits: SpoolConfig) -> Iterator[Condition]:
     host = socket.gethostname()
     try:
         size, refused = spool.size(), spool.refused
-        quarantined = [state.reason for _, state in spool.quarantined()]
+        quarantined = [
+            entry.reason for _, state in spool.quarantined() for entry in state.ordered()
+        ]
     except SpoolFull as error:
         yield Condition(name="spool_unreadable", reason=f"{host}: {error}")
         return
