@@ -235,6 +235,23 @@ def test_a_damaged_record_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
     assert b"jello" in (later.folder / "damaged" / name).read_bytes()
 
 
+@pytest.mark.parametrize("bit", [0, 2, 62])
+def test_damage_to_the_mark_of_what_is_imported_loses_no_event(tmp_path: Path, bit: int) -> None:
+    spool = spool_in(tmp_path)
+    spool.prepare()
+    spool.store([(event(number), plan()) for number in (1, 2, 3)])
+    spool.mark_imported(spool.first(1)[1])
+    mark = spool.folder / "imported"
+    text = bytearray(mark.read_bytes())
+    text[bit // 8] ^= 1 << bit % 8
+    mark.write_bytes(text)
+    # What the ledger has may be imported once more: a duplicate.
+    assert [ids(one)[-2:] for one in (spool, spool_in(tmp_path))] == [["e2", "e3"]] * 2
+    assert list(spool.folder.glob("imported.damaged-*"))
+    spool.store([(event(4), plan())])
+    assert spool.mark_imported(spool.first(9)[1])
+
+
 def test_behind_a_record_that_was_cut_short_another_segment_begins(tmp_path: Path) -> None:
     """A process died in the middle of its write, and the next one has its number."""
     spool = spool_in(tmp_path)

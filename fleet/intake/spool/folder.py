@@ -6,6 +6,7 @@ import os
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 #: Longer than the milliseconds of another process's batch.
 LOCK_TIMEOUT_S = 5.0
 LOCK_POLL_S = 0.005
-#: The last event that the ledger has; the refused events that were reported.
-_PROGRESS = struct.Struct("=QQ")
+#: The last event that the ledger has; the refused events that were reported; the CRC-32 of both.
+_PROGRESS = struct.Struct("=QQI")
 
 
 class SpoolFull(BrokerUnavailable):
@@ -46,6 +47,10 @@ def usable() -> Iterator[None]:
                 "writable."
             )
         raise SpoolFull(fault) from error
+
+
+def _progress(imported: int, reported: int) -> bytes:
+    return _PROGRESS.pack(imported, reported, zlib.crc32(struct.pack("=QQ", imported, reported)))
 
 
 class SpoolFolder:
@@ -132,20 +137,28 @@ class SpoolFolder:
         self._state.last = max(self._state.last, imported)
 
     def read_progress(self) -> tuple[int, int]:
-        """The last event that the ledger has, and the refused events that were reported."""
+        """The last event that the ledger has, and the refused events that were reported.
+
+        Of a damaged file both are 0: what is imported again is a duplicate.
+        """
         try:
             text = self._progress.read_bytes()
         except FileNotFoundError:
             return 0, 0
-        imported, reported = _PROGRESS.unpack(text.ljust(_PROGRESS.size, b"\0")[: _PROGRESS.size])
-        return imported, reported
+        if len(text) == _PROGRESS.size:
+            imported, reported, _ = _PROGRESS.unpack(text)
+            if text == _progress(imported, reported):
+                return imported, reported
+        if text:
+            files.set_aside(self._progress, "its checksum is wrong")
+        return 0, 0
 
     def write_progress(self, imported: int, reported: int) -> None:
         """Record both; for the drainer."""
         # In place, so that a full disk does not stop the import that makes room.
         fd = os.open(self._progress, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(fd, _PROGRESS.pack(imported, reported), 0)
+            os.pwrite(fd, _progress(imported, reported), 0)
         finally:
             os.close(fd)
 
