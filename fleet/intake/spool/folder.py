@@ -69,6 +69,7 @@ class SpoolFolder:
         self._holds = folder / "holds"
         self._progress = folder / "imported"
         self._broker = folder / "broker"
+        self._older = folder / "flag"
         self._writer = SegmentWriter(self.segments, self.slot)
         self._reader = SegmentReader(self.segments)
         self._state = SpoolState()
@@ -112,10 +113,23 @@ class SpoolFolder:
             self.segments.mkdir(exist_ok=True, mode=0o700)
             lock = self._await_lock()
             try:
+                self.check_older()
                 self._refresh()
                 yield self._state
             finally:
                 os.close(lock)
+
+    def check_older(self) -> None:
+        """Raise SpoolFull while the spool of an older version of fleet holds events."""
+        # The first byte of its file tells.
+        with suppress(FileNotFoundError):
+            if self._older.read_bytes()[:1] not in (b"", b"\0"):
+                # From now on no process submits an event: it may be one of those.
+                self._holds.touch(mode=0o600)
+                raise SpoolFull(
+                    "fleet.data_dir holds a spool.db with events, which only the version of fleet "
+                    "that wrote it can read: start that version until the spool is empty."
+                )
 
     def _await_lock(self) -> int:
         until = time.monotonic() + LOCK_TIMEOUT_S

@@ -81,6 +81,21 @@ class Submissions:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._gap.touch(mode=0o600)
 
+    def adopt_older(self, folder: Path) -> None:
+        """Record what an older version of fleet recorded there, in files of digests.
+
+        Raises OSError; what is recorded twice does no harm.
+        """
+        for name in ("offered.1", "offered"):
+            with suppress(FileNotFoundError):
+                text = (folder / name).read_bytes()
+                digests = (text[at : at + 20].hex() for at in range(0, len(text) - 19, 20))
+                self.record(digests, sync=True)
+                (folder / name).unlink()
+        # Its time counts: it keeps it.
+        with suppress(FileNotFoundError):
+            (folder / "offered.incomplete").replace(self._gap)
+
     def has(self, digest: str) -> bool:
         """True when the ledger may have this event, and when that is unknown."""
         try:
