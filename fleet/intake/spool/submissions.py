@@ -147,8 +147,10 @@ class Submissions:
         path = self._folder / f"{self._slot.acquire()}.{self._blocks}.submitted"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            size = _BLOCK + 2 * self._blocks * _BLOCK
-            if os.fstat(fd).st_size < size:
+            size = _size(self._blocks)
+            if (found := os.fstat(fd).st_size) < size:
+                if found:  # it was cut short: what it held is unknown
+                    self._gap.touch(mode=0o600)
                 os.ftruncate(fd, size)
         except OSError:
             os.close(fd)
@@ -158,6 +160,10 @@ class Submissions:
 
     def _start(self, half: int) -> int:
         return _BLOCK + half * self._blocks * _BLOCK
+
+
+def _size(blocks: int) -> int:
+    return _BLOCK + 2 * blocks * _BLOCK
 
 
 def _bits_of(digest: str, blocks: int) -> tuple[int, int]:
@@ -174,6 +180,8 @@ def _has(path: Path, blocks: int, digest: str) -> bool:
     at, bits = _bits_of(digest, blocks)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        if 0 < os.fstat(fd).st_size < _size(blocks):
+            return True
         for half in (0, 1):
             where = _BLOCK + half * blocks * _BLOCK + at
             if int.from_bytes(os.pread(fd, _BLOCK, where), "little") & bits == bits:
