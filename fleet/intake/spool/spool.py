@@ -78,6 +78,14 @@ class Spool(SpoolFolder):
             if state.entries:
                 self._holds.touch(mode=0o600)
 
+    def check_holds(self) -> bool:
+        """True while an event waits; makes the file that tells so again, should it be lost."""
+        if not self.holds and self.size().events:
+            with self.alone() as state:
+                if state.entries:
+                    self._holds.touch(mode=0o600)
+        return self.holds
+
     def may_have_run(self, digest: str) -> bool:
         """True when the ledger may have this event, and when that is unknown: it waits for it.
 
