@@ -246,6 +246,21 @@ def test_an_imported_event_never_runs_from_the_spool_again(store: Store, tmp_pat
     assert spooled.books.bus("alert") == []
 
 
+def test_without_the_file_that_tells_of_them_events_are_imported(
+    store: Store, tmp_path: Path
+) -> None:
+    spooled = Spooled(store, tmp_path)
+    spooled.keep(1)
+    (tmp_path / "spool" / "holds").unlink()
+    spooled.drainer.work()
+    assert spooled.runtime.spool.holds, "otherwise an event goes past those that wait"
+    (tmp_path / "spool" / "holds").unlink()
+    spooled.back()
+    assert spooled.drainer.work() == 1
+    assert spooled.books.state(id_of(1)) == "queued"
+    assert not spooled.runtime.spool.holds
+
+
 def test_an_event_that_may_have_been_imported_does_not_run_from_the_spool(
     store: Store, tmp_path: Path
 ) -> None:

@@ -234,6 +234,23 @@ def test_a_damaged_record_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
     assert b"jello" in (later.folder / "damaged" / name).read_bytes()
 
 
+@pytest.mark.parametrize("bit", [0, 2, 62])
+def test_damage_to_the_mark_of_what_is_imported_loses_no_event(tmp_path: Path, bit: int) -> None:
+    spool = spool_in(tmp_path)
+    spool.prepare()
+    spool.store([(event(number), plan()) for number in (1, 2, 3)])
+    spool.mark_imported(spool.first(1)[1])
+    mark = spool.folder / "imported"
+    text = bytearray(mark.read_bytes())
+    text[bit // 8] ^= 1 << bit % 8
+    mark.write_bytes(text)
+    # What the ledger has may be imported once more: a duplicate.
+    assert [ids(one)[-2:] for one in (spool, spool_in(tmp_path))] == [["e2", "e3"]] * 2
+    assert list(spool.folder.glob("imported.damaged-*"))
+    spool.store([(event(4), plan())])
+    assert spool.mark_imported(spool.first(9)[1])
+
+
 def test_behind_a_record_that_was_cut_short_another_segment_begins(tmp_path: Path) -> None:
     """A process died in the middle of its write, and the next one has its number."""
     spool = spool_in(tmp_path)
@@ -315,9 +332,33 @@ def test_it_belongs_to_one_broker(tmp_path: Path) -> None:
 
 
 def test_a_spool_of_an_older_version_is_not_forgotten(tmp_path: Path) -> None:
-    (tmp_path / "spool").mkdir()
-    (tmp_path / "spool" / "flag").write_bytes(b"\1" + bytes(70))
+    """Its events are accepted, and some have run: until it is empty no other is."""
+    flag = tmp_path / "spool" / "flag"
+    flag.parent.mkdir()
+    flag.write_bytes(b"\1" + bytes(70))
+    spool = spool_in(tmp_path)
+    for verb in (spool.prepare, spool.check_room, lambda: spool.mark_imported(0)):
+        with pytest.raises(SpoolFull, match=r"spool\.db"):
+            verb()
     with pytest.raises(SpoolFull, match=r"spool\.db"):
-        spool_in(tmp_path).prepare()
-    (tmp_path / "spool" / "flag").write_bytes(bytes(71))
-    spool_in(tmp_path).prepare()
+        spool.store([(event(1), plan())])
+    assert holds(spool), "otherwise an event goes past it, into the ledger"
+    flag.write_bytes(bytes(71))
+    spool.prepare()
+    assert spool.mark_imported(0)
+    assert not holds(spool)
+
+
+def test_what_an_older_version_submitted_is_known(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    digests = [keys.event_digest(event(number).key) for number in range(4)]
+    (folder / "offered.1").write_bytes(bytes.fromhex(digests[0]))
+    (folder / "offered").write_bytes(bytes.fromhex(digests[1] + digests[2]) + b"cut short")
+    spool = spool_in(tmp_path, direct=True)
+    spool.prepare()
+    assert [spool.may_have_run(one) for one in digests] == [True, True, True, False]
+    assert not list(folder.glob("offered*"))
+    (folder / "offered.incomplete").touch()
+    spool.prepare()
+    assert spool.may_have_run(digests[3])

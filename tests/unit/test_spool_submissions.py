@@ -87,3 +87,16 @@ def test_a_failed_record_makes_everything_uncertain(
         one.record([digest(2)])
     assert one.has(digest(3))
     assert submissions_in(tmp_path).has(digest(3))
+
+
+def test_a_file_that_was_cut_short_leaves_every_event_unknown(tmp_path: Path) -> None:
+    submissions_in(tmp_path).record([digest(0)])
+    (path,) = tmp_path.glob("*.submitted")
+    os.truncate(path, 100)
+    assert submissions_in(tmp_path).has(digest(0))
+    path.unlink()
+    submissions_in(tmp_path).record([])
+    path.write_bytes(b"short")
+    later = submissions_in(tmp_path)
+    later.record([digest(1)])  # the next process of that number fills it up
+    assert later.has(digest(0))

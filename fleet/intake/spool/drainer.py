@@ -111,6 +111,7 @@ class Drainer:
         # The lock also while there is nothing to do: `fleet send` checks it.
         if not self._acquire_lock():
             return 0
+        holds = self._spool.check_holds()
         if away:
             if self._offline is not None:
                 self._offline.run_if_needed()
@@ -120,7 +121,7 @@ class Drainer:
         # Also where nothing may run offline any more: what ran before may still be ending.
         if is_running(self._spool.folder):
             return 0
-        done = self._import() if self._spool.holds else 0
+        done = self._import() if holds else 0
         if self._offline is not None:
             self._offline.stop()
         self._report_refused()

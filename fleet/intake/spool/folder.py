@@ -6,6 +6,7 @@ import os
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 #: Longer than the milliseconds of another process's batch.
 LOCK_TIMEOUT_S = 5.0
 LOCK_POLL_S = 0.005
-#: The last event that the ledger has; the refused events that were reported.
-_PROGRESS = struct.Struct("=QQ")
+#: The last event that the ledger has; the refused events that were reported; the CRC-32 of both.
+_PROGRESS = struct.Struct("=QQI")
 
 
 class SpoolFull(BrokerUnavailable):
@@ -48,6 +49,10 @@ def usable() -> Iterator[None]:
         raise SpoolFull(fault) from error
 
 
+def _progress(imported: int, reported: int) -> bytes:
+    return _PROGRESS.pack(imported, reported, zlib.crc32(struct.pack("=QQ", imported, reported)))
+
+
 class SpoolFolder:
     """Safe to share between threads; each process, also a forked one, needs its own.
 
@@ -64,6 +69,7 @@ class SpoolFolder:
         self._holds = folder / "holds"
         self._progress = folder / "imported"
         self._broker = folder / "broker"
+        self._older = folder / "flag"
         self._writer = SegmentWriter(self.segments, self.slot)
         self._reader = SegmentReader(self.segments)
         self._state = SpoolState()
@@ -107,10 +113,23 @@ class SpoolFolder:
             self.segments.mkdir(exist_ok=True, mode=0o700)
             lock = self._await_lock()
             try:
+                self.check_older()
                 self._refresh()
                 yield self._state
             finally:
                 os.close(lock)
+
+    def check_older(self) -> None:
+        """Raise SpoolFull while the spool of an older version of fleet holds events."""
+        # The first byte of its file tells.
+        with suppress(FileNotFoundError):
+            if self._older.read_bytes()[:1] not in (b"", b"\0"):
+                # From now on no process submits an event: it may be one of those.
+                self._holds.touch(mode=0o600)
+                raise SpoolFull(
+                    "fleet.data_dir holds a spool.db with events, which only the version of fleet "
+                    "that wrote it can read: start that version until the spool is empty."
+                )
 
     def _await_lock(self) -> int:
         until = time.monotonic() + LOCK_TIMEOUT_S
@@ -131,20 +150,28 @@ class SpoolFolder:
         self._state.apply(records)
 
     def read_progress(self) -> tuple[int, int]:
-        """The last event that the ledger has, and the refused events that were reported."""
+        """The last event that the ledger has, and the refused events that were reported.
+
+        Of a damaged file both are 0: what is imported again is a duplicate.
+        """
         try:
             text = self._progress.read_bytes()
         except FileNotFoundError:
             return 0, 0
-        imported, reported = _PROGRESS.unpack(text.ljust(_PROGRESS.size, b"\0")[: _PROGRESS.size])
-        return imported, reported
+        if len(text) == _PROGRESS.size:
+            imported, reported, _ = _PROGRESS.unpack(text)
+            if text == _progress(imported, reported):
+                return imported, reported
+        if text:
+            files.set_aside(self._progress, "its checksum is wrong")
+        return 0, 0
 
     def write_progress(self, imported: int, reported: int) -> None:
         """Record both; for the drainer."""
         # In place, so that a full disk does not stop the import that makes room.
         fd = os.open(self._progress, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(fd, _PROGRESS.pack(imported, reported), 0)
+            os.pwrite(fd, _progress(imported, reported), 0)
         finally:
             os.close(fd)
 

@@ -63,18 +63,21 @@ class Spool(SpoolFolder):
 
     def prepare(self) -> None:
         """Make the folder, and look whether an earlier process left anything in it."""
+        with usable():
+            self._submissions.adopt_older(self.folder)
         with self.alone() as state:
-            # The first byte of an older version's file tells that its spool is not empty.
-            with suppress(FileNotFoundError):
-                if (self.folder / "flag").read_bytes()[:1] not in (b"", b"\0"):
-                    raise SpoolFull(
-                        "fleet.data_dir holds a spool.db with events, which only the version of "
-                        "fleet that wrote it can read: start that version until the spool is empty."
-                    )
             # Its place on the disk, now that there is room.
             self.write_progress(*self.read_progress())
             if state.entries:
                 self._holds.touch(mode=0o600)
+
+    def check_holds(self) -> bool:
+        """True while an event waits; makes the file that tells so again, should it be lost."""
+        if not self.holds and self.size().events:
+            with self.alone() as state:
+                if state.entries:
+                    self._holds.touch(mode=0o600)
+        return self.holds
 
     def may_have_run(self, digest: str) -> bool:
         """True when the ledger may have this event, and when that is unknown: it waits for it.

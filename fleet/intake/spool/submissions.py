@@ -79,6 +79,21 @@ class Submissions:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._gap.touch(mode=0o600)
 
+    def adopt_older(self, folder: Path) -> None:
+        """Record what an older version of fleet recorded there, in files of digests.
+
+        Raises OSError; what is recorded twice does no harm.
+        """
+        for name in ("offered.1", "offered"):
+            with suppress(FileNotFoundError):
+                text = (folder / name).read_bytes()
+                digests = (text[at : at + 20].hex() for at in range(0, len(text) - 19, 20))
+                self.record(digests, sync=True)
+                (folder / name).unlink()
+        # Its time counts: it keeps it.
+        with suppress(FileNotFoundError):
+            (folder / "offered.incomplete").replace(self._gap)
+
     def has(self, digest: str) -> bool:
         """True when the ledger may have this event, and when that is unknown."""
         try:
@@ -118,13 +133,15 @@ class Submissions:
     @contextmanager
     def _file(self) -> Iterator[int]:
         """This process's file, for one thread at a time."""
-        size = _BLOCK + 2 * self._blocks * _BLOCK
+        size = _size(self._blocks)
         with self._lock:
             # The name has the size: with other limits, a new file begins beside the old one.
             path = self._folder / f"{self._slot.acquire()}.{self._blocks}.submitted"
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if os.fstat(fd).st_size < size:
+                if (found := os.fstat(fd).st_size) < size:
+                    if found:  # it was cut short: what it held is unknown
+                        self._gap.touch(mode=0o600)
                     os.ftruncate(fd, size)
                 yield fd
             finally:
@@ -132,6 +149,10 @@ class Submissions:
 
     def _start(self, half: int) -> int:
         return _BLOCK + half * self._blocks * _BLOCK
+
+
+def _size(blocks: int) -> int:
+    return _BLOCK + 2 * blocks * _BLOCK
 
 
 def _bits_of(digest: str, blocks: int) -> tuple[int, int]:
@@ -147,6 +168,8 @@ def _bits_of(digest: str, blocks: int) -> tuple[int, int]:
 def _has(path: Path, blocks: int, digest: str) -> bool:
     at, bits = _bits_of(digest, blocks)
     with open(path, "rb", buffering=0) as file:
+        if 0 < os.fstat(file.fileno()).st_size < _size(blocks):
+            return True
         for half in (0, 1):
             file.seek(_BLOCK + half * blocks * _BLOCK + at)
             if int.from_bytes(file.read(_BLOCK), "little") & bits == bits:
