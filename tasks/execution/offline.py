@@ -64,6 +64,8 @@ class OfflineRunner:
             self._enforce_hard_limits()
             if not self._kill_at:
                 self._start_waiting()
+        # What was cut short has no fault of its own, also where no drainer lives to say so.
+        self.runtime.spool_ledger.requeue()
 
     def _stop(self, *_signal: object) -> None:
         self._kill_at = self._kill_at or time.monotonic() + self.runtime.settings.drain_s
