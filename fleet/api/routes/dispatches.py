@@ -113,7 +113,7 @@ class Dispatches:
         verdict: Literal[Verdict.APPROVE, Verdict.REJECT],
     ) -> Response:
         rights_of(request.scope).need_operate()
-        body = await _body(request)
+        body = await _body(request, "reason", "by")
         reason, by = _reason_in(body, ""), body.get("by", _BY_DEFAULT)
         if verdict is Verdict.REJECT and not reason:
             detail = "A rejection needs a `reason`, which the sender of the event is told."
@@ -154,11 +154,11 @@ def _moved(request: Request, state: State, status: HTTPStatus) -> Response:
 
 async def _reason(request: Request) -> str:
     """The `reason` of an optional JSON body."""
-    return _reason_in(await _body(request), _REASON_DEFAULT)
+    return _reason_in(await _body(request, "reason"), _REASON_DEFAULT)
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """An optional JSON body."""
+async def _body(request: Request, *known: str) -> dict[str, Any]:
+    """An optional JSON body, with no other keys than the `known`."""
     body = await read_body(request.scope, request.receive, _BODY_BYTES_MAX)
     if not body.strip():
         return {}
@@ -167,6 +167,9 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         detail = "The body must be a JSON object, such as {'reason': ...}."
         raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
+    for key in value.keys() - set(known):
+        detail = f"{key[:100]!r} is no key of this body; known are {', '.join(known)}."
+        raise Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", detail)
     return value
 
 

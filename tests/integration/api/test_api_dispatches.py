@@ -119,7 +119,9 @@ def test_a_waiting_dispatch_is_cancelled_once_and_for_all(api: Api) -> None:
     assert api.http.get(f"/dispatches/{sent}").json()["error"] == "not needed"
 
 
-@pytest.mark.parametrize("body", [b'{"reason": "a\\nb"}', b'{"reason": 7}', b"[]", b"{"])
+@pytest.mark.parametrize(
+    "body", [b'{"reason": "a\\nb"}', b'{"reason": 7}', b'{"now": true}', b"[]", b"{"]
+)
 def test_a_reason_is_one_line(api: Api, body: bytes) -> None:
     sent = dispatch_id(api.send(to="gem"))
     kind = {"Content-Type": "application/json"}
