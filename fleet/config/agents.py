@@ -189,10 +189,10 @@ class AgentConfig(ConfigTable):
             if getattr(self, key) and self.runner in RUNNERS and self.runner != runner:
                 raise ValueError(fault)
         for tier in self.fallbacks:
-            if _lacks_key(tier, self.model or ""):
+            if _lacks_key(tier):
                 raise ValueError(
                     f"has the fallback {tier.model} at an address of its own, which must not get "
-                    "the key of the first model: set `api_key` in its `params`, to any text where "
+                    "a key of the environment: set `api_key` in its `params`, to any text where "
                     "none is asked for"
                 )
         if self.callback and (self.runner != "http" or self.secret is None):
@@ -214,17 +214,14 @@ class AgentConfig(ConfigTable):
         return value
 
 
-def _lacks_key(tier: ModelTier, first: str) -> bool:
-    """True where LiteLLM would send the environment's key for `first` to the tier's own address."""
-    provider, others = (
-        name.rpartition("/")[0].partition("/")[0].removeprefix("text-completion-")
-        for name in (tier.model, first)
-    )
-    addressed = any(tier.params.get(name) for name in ("api_base", "base_url"))
-    keyless = provider in ("ollama", "ollama_chat") or any(
+def _lacks_key(tier: ModelTier) -> bool:
+    """True where LiteLLM would send a key of the environment to the tier's own address."""
+    if not any(tier.params.get(name) for name in ("api_base", "base_url")):
+        return False
+    provider = tier.model.partition("/")[0]
+    return provider not in ("ollama", "ollama_chat") and not any(
         "key" in name and value for name, value in tier.params.items()
     )
-    return addressed and not keyless and (provider == others or not (provider and others))
 
 
 _PROGRAM = (

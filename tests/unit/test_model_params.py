@@ -110,14 +110,14 @@ def test_fallbacks_are_names_or_tables() -> None:
         ("text-completion-openai/b", {"api_base": "http://gpu/v1"}, True),
         ("openai/b", {"api_base": "http://gpu/v1", "api_key": "none"}, False),
         ("ollama/b", {"api_base": "http://gpu:11434"}, False),
-        ("groq/b", {"api_base": "http://gpu/v1"}, False),
+        ("groq/b", {"api_base": "http://gpu/v1"}, True),
         ("openai/b", {"temperature": 0.1}, False),
     ],
 )
-def test_an_address_without_a_key_is_refused_where_it_would_get_the_first_models_key(
+def test_an_address_without_a_key_is_refused_where_it_would_get_one_of_the_environment(
     model: str, params: dict[str, str], refused: bool
 ) -> None:
-    config = {"model": "openai/a", "fallbacks": [{"model": model, "params": params}]}
+    config = {"model": "anthropic/a", "fallbacks": [{"model": model, "params": params}]}
     if refused:
         with pytest.raises(ValueError, match=f"the fallback {model} at an address of its own"):
             AgentConfig.model_validate(config)
