@@ -12,6 +12,8 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from fleet.system.clock import boot_id
+
 #: Of /proc/PID/stat, counted from behind the command's name: the state, the parent, the start in
 #: ticks.
 _STATE, _PARENT, _START = 0, 1, 19
@@ -82,9 +84,9 @@ def all_pids() -> list[int]:
 
 def _place() -> str:
     """The boot and namespace within which pids are unique."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    if boot := boot_id():
+        with suppress(OSError):
+            return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
     return socket.gethostname()
 
 

@@ -34,7 +34,8 @@ from fleet.store.connection import reachable
 from fleet.store.lease_calls import LeaseCall, ReleaseCall, RenewCall
 from fleet.store.wakeup import WakeupPublisher
 from fleet.system import process_identity
-from fleet.worker.state import SharedLeaseState, now_s
+from fleet.system.clock import boottime
+from fleet.worker.state import SharedLeaseState
 
 #: A holder stops by itself this share of the time to live before the server frees the lease: room
 #: for a process that is scheduled late on a busy machine.
@@ -150,7 +151,7 @@ class Lease:
             self._beacon.connection_pool.disconnect()
 
     def _renew(self, busy: bool, consuming: bool) -> bool:
-        sent = now_s()
+        sent = boottime()
         self._open_beacon()
         call = RenewCall(
             agent=self.agent,
@@ -174,7 +175,7 @@ class Lease:
         return True
 
     def _try_acquire(self, dead_fence: str) -> LeaseHolder | None:
-        sent = now_s()
+        sent = boottime()
         self._open_beacon()
         call = LeaseCall(
             agent=self.agent,

@@ -3,23 +3,18 @@
 import mmap
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fleet.system.agent_lock import TurnLock
+from fleet.system.clock import boottime
 
 if TYPE_CHECKING:
     from fleet.worker.lease import Lease
 
 #: The end of the lease's validity, the id of the running dispatch, the wish to retire the child.
 _LAYOUT = struct.Struct("d64s?")
-
-
-def now_s() -> float:
-    """Seconds of a clock that goes on, where the system has one, while the machine is suspended."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class SharedLeaseState:
@@ -67,7 +62,7 @@ class SharedLeaseState:
 
     def left_s(self) -> float:
         """Seconds left; negative when the lease may already belong to another worker."""
-        return self.valid_until - now_s()
+        return self.valid_until - boottime()
 
     def lost(self) -> bool:
         """True when there was a lease and its time has passed."""
