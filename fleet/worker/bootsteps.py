@@ -252,12 +252,11 @@ def _exit_lease_lost(lease: Lease) -> None:
     _kill_leftovers()
     try:
         if lease.data_is_gone():
-            logger.critical("the store was emptied: what was accepted before is lost")
-            bus.alert(
-                runtime.current().store, "data_lost", "the store was emptied under a running fleet"
-            )
+            fault = "the store was emptied, or an older backup put back"
+            logger.critical("%s: what was accepted may be lost", fault)
+            bus.alert(runtime.current().store, "data_lost", f"{fault}, under a running fleet")
     except BrokerUnavailable as error:
-        logger.warning("it is not known whether the store was emptied: %s", error)
+        logger.warning("it is not known whether the store went back: %s", error)
     finally:
         os._exit(LEASE_LOST_EXIT)
 

@@ -141,7 +141,7 @@ class Lease:
                 self.shared.clear()
 
     def data_is_gone(self) -> bool:
-        """True when the store was emptied since the lease was acquired."""
+        """True when the store was emptied or restored since the lease was acquired."""
         with reachable():
             return self._store.client.get(keys.EPOCH) != self.epoch
 

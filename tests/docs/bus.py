@@ -14,7 +14,7 @@ Follow the bus with `fleet events --follow`, `GET /bus` or `WS /ws`; see
 | field | type | meaning |
 |---|---|---|
 | `id` | text | The place on the bus: `MILLISECONDS-NUMBER`, by the store's clock. |
-| `epoch` | text | The life of the data set; it changes when the store was emptied. |
+| `epoch` | text | The life of the data set; it changes when the store was emptied or restored. |
 | `type` | text | One of the types below. |
 | `time` | time | The time in `id`, after RFC 3339. |"""
 
