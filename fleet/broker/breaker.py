@@ -1,4 +1,4 @@
-"""The circuit breaker before the broker, one for all processes that share a data folder.
+"""The circuit breaker before a broker, one for all processes that share it and a data folder.
 
 The problem: a broker that is gone or hangs costs each caller its whole timeout, and a thousand
 callers at once keep a recovering broker down. So after `breaker.failure_threshold` failures within

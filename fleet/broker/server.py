@@ -33,7 +33,7 @@ LOG_BYTES_MAX = 5_000_000
 #: With less space left than this a server cannot even log why it ended.
 DISK_FULL_BYTES = 64 * 1024
 #: Of the machine's memory, for the data. While the file is rewritten a second process has what
-#: changes meanwhile; turns need the rest. Intake ends before, at `caps.store_memory` of it.
+#: changes in that time; turns need the rest. Intake ends before, at `caps.store_memory` of it.
 MEMORY_SHARE = 0.5
 #: The server quotes from a broken file at length.
 REASON_MAX = 200

@@ -3,7 +3,7 @@
 | key                     | type   | holds                                   | life               |
 |-------------------------|--------|-----------------------------------------|--------------------|
 | fleet:epoch             | string | names the life of this data set         | permanent          |
-| fleet:former            | hash   | epochs of this store before it went back | permanent         |
+| fleet:former            | hash   | epochs of the store before it went back | permanent          |
 | fleet:alive             | string | when the store was looked at last       | permanent          |
 | fleet:lost              | hash   | why a store that went back stands still | until `recover`    |
 | fleet:seq, fleet:rings  | string | counters: acceptances, wake-ups         | permanent          |
@@ -41,10 +41,10 @@
 | fleet:chain:<id>        | hash   | where a chain is; its plan and votes    | as its event       |
 | fleet:trail:<id>        | hash   | what its stages ended with (content)    | as its event       |
 | fleet:alerted:<name>    | string | an alert was given lately               | 60 s, or a day     |
-| fleet:providers         | hash   | breakers of the models' providers       | a day              |
+| fleet:providers         | hash   | breakers of models, and of keys at them | a day              |
 | fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
 | fleet:memory            | hash   | memory the server had and used lately   | permanent          |
-| fleet:back              | string | when the fleet came back after a silence | a day             |
+| fleet:back              | string | when the fleet came back, or `recover`  | a day              |
 | fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
 | fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
@@ -58,7 +58,7 @@
 | fleet:upstream:<hash>   | hash   | place in a gateway's events             | permanent          |
 | fleet:upstream_mode     | string | how the gateway's events come in        | 15 s               |
 | fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
-| fleet:ready             | string | the API tried lately whether it writes  | 60 s               |
+| fleet:ready             | string | a process tried to write lately         | 60 s               |
 | fleet:beat              | hash   | last tick of each periodic job          | permanent          |
 | fleet:lock:token        | string | newest fencing token of any lock        | permanent          |
 | fleet:lock:holds:<lock> | hash   | who holds a lock, each until when       | the last hold      |

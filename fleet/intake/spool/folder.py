@@ -98,7 +98,7 @@ class SpoolFolder:
 
     @contextmanager
     def view(self) -> Iterator[SpoolState]:
-        """The state as it is on the disk now; another thread waits meanwhile."""
+        """The state as it is on the disk now; another thread waits until the block ends."""
         with self._lock, usable():
             self._refresh()
             yield self._state
