@@ -8,8 +8,8 @@
 Times are seconds of one clock that all sharers of the state read. A failure that arrives while the
 breaker is open, of a call that began before, changes nothing.
 
-The breakers before the providers of models share the window and the longest wait; their state and
-their moves are in the store (`scripts/provider.lua`).
+The breakers before models share the window and the longest wait; their state and their moves are in
+the store (`scripts/provider.lua`).
 """
 
 from dataclasses import dataclass, replace

@@ -5,7 +5,7 @@
 | `event`  | an accepted event and its plan; `seq` is its place    | whoever accepted it    |
 | `begun`  | an attempt of a dispatch began                        | the child that runs it |
 | `step`   | one finished step of it                               | the child              |
-| `cut`    | the attempt was stopped without a fault of its own    | the drainer            |
+| `cut`    | the attempt was stopped without a fault of its own    | its parent, drainer    |
 | `left`   | it is to go on where the store can be asked           | the child              |
 | `ended`  | the outcome                                           | the child, its parent  |
 
