@@ -1,10 +1,12 @@
 """The Celery app, for `celery -A fleet ...`. Each setting has its reason beside it."""
 
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery, signals
 from celery.app.log import Logging
+from celery.schedules import schedule
 
 from fleet.config.settings import Settings, load
 from fleet.errors import FleetError
@@ -13,6 +15,7 @@ from fleet.store.address import broker_url, results_url, wakeups_in_store
 from fleet.store.celery_app import celery_app, keep_command_line_out
 from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.store.wakeup import DELIVER_TASK, INTAKE_TASK
+from fleet.system.clock import boottime
 from fleet.system.output_guard import guard_output
 
 #: Turn a hung broker into an error.
@@ -134,7 +137,12 @@ def _periodic(task: str, period_s: float) -> dict[str, Any]:
     # busy, and each must not be too late then. Beat does not import the tasks, so their own
     # `ignore_result` is unknown to it.
     options = {"expires": max(2 * period_s, STALE_S), "ignore_result": True}
-    return {"task": task, "schedule": period_s, "options": options}
+    return {"task": task, "schedule": schedule(period_s, nowfun=_now), "options": options}
+
+
+def _now() -> datetime:
+    """The time by a clock that nobody sets; beat only compares it."""
+    return datetime.fromtimestamp(boottime(), UTC)
 
 
 try:

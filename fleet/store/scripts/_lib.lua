@@ -68,8 +68,14 @@ local function emit(kind, fields)
     'type', kind, 'epoch', epoch(), unpack(fields))
 end
 
+-- Keep a key no longer than `ms` from now: it has more time left only where the clock went back.
+local function clamp(key, ms)
+  if redis.call('PTTL', key) > tonumber(ms) then redis.call('PEXPIRE', key, ms) end
+end
+
 -- The calls for a key within a minute of its first, this one included.
 local function count_in_minute(key)
+  clamp(key, 60000)
   local count = redis.call('INCR', key)
   if count == 1 then redis.call('PEXPIRE', key, 60000) end
   return count
@@ -77,9 +83,7 @@ end
 
 -- An alert, at most once a minute for the same name and agent.
 local function alert_once(name, agent, reason)
-  if not redis.call('SET', 'fleet:alerted:' .. name .. ':' .. agent, NOW, 'NX', 'PX', 60000) then
-    return
-  end
+  if not redis.call('SET', 'fleet:alerted:' .. name .. ':' .. agent, NOW, 'NX', 'PX', 60000) then return end
   local fields = {'name', name, 'reason', reason}
   if agent ~= '' then fields[#fields + 1] = 'agent'; fields[#fields + 1] = agent end
   emit('alert', fields)

@@ -13,6 +13,7 @@
 -- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:bus
 -- Returns  {1, fence, notified, epoch} | {0, fence, holder, client id, run id, process, ms left}
 -- Invariants
+--   A lease whose holder is dead is over after `ttl_ms`, also after a step back of the clock.
 --   One holder at a time; the fencing token only grows. A repeated call of the same name (its reply
 --   was lost) answers the same token.
 --   A server that was promoted, restarted or restored may have lost tokens that it gave: it goes on far
@@ -32,6 +33,7 @@ if held.lease == ARG.lease then
   return {1, tonumber(held.fence), 0, epoch()}
 end
 if held.fence and held.fence ~= ARG.stolen then
+  clamp(key, ttl)
   return {0, held.fence, held.holder, held.client, held.run, held.process or '',
     redis.call('PTTL', key)}
 end
