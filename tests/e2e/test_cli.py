@@ -28,6 +28,7 @@ python = "my_agents:slow"
 [agents.broken]
 runner = "python"
 python = "my_agents:broken"
+retry = { attempts = 1, min_age_s = 0 }
 [agents.stuck]
 model = "echo/hang"
 timeout_s = 1
