@@ -69,8 +69,8 @@ def receiver() -> Iterator[Receiver]:
 class Desk:
     """A ledger with an alerter that looks when told to."""
 
-    def __init__(self, store: Store, url: str) -> None:
-        settings = settings_for("a", "b")
+    def __init__(self, store: Store, url: str, data_dir: Path) -> None:
+        settings = settings_for("a", "b", fleet={"data_dir": str(data_dir)})
         self.books = Books(store, settings)
         self.settings = settings.model_copy(
             update={"alerts": settings.alerts.model_validate({"webhook": url})}
@@ -102,8 +102,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(store: Store, receiver: Receiver) -> Desk:
-    desk = Desk(store, receiver.url)
+def desk(store: Store, receiver: Receiver, tmp_path: Path) -> Desk:
+    desk = Desk(store, receiver.url, tmp_path / "data")
     desk.look()
     assert receiver.seen == []
     return desk

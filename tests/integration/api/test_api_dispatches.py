@@ -105,7 +105,8 @@ def test_content_is_asked_for_with_1(api: Api) -> None:
 @pytest.mark.parametrize("verb", ["", "/cancel", "/retry", "/approve", "/reject"])
 def test_what_is_not_known_is_not_found(api: Api, name: str, verb: str) -> None:
     method = "POST" if verb else "GET"
-    answer = api.http.request(method, f"/dispatches/{name}{verb}")
+    body = {"reason": "no"} if verb == "/reject" else None
+    answer = api.http.request(method, f"/dispatches/{name}{verb}", json=body)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
 
@@ -145,7 +146,7 @@ def test_a_dead_one_is_queued_again(api: Api, dead: str) -> None:
 @pytest.mark.parametrize("verb", ["approve", "reject"])
 def test_what_is_not_parked_cannot_be_decided(api: Api, verb: str) -> None:
     sent = dispatch_id(api.send())
-    answer = api.http.post(f"/dispatches/{sent}/{verb}")
+    answer = api.http.post(f"/dispatches/{sent}/{verb}", json={"reason": "no"})
     assert answer.status_code == 409
     assert "not parked" in answer.json()["detail"]
 

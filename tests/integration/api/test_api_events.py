@@ -274,7 +274,7 @@ def test_without_a_broker_nothing_is_accepted_and_the_sender_is_told(
     assert api.send(id="before").json()["duplicate"] is True
 
 
-def test_a_store_at_its_memory_limit_is_unavailable_and_shows_nothing(
+def test_a_store_at_its_memory_limit_refuses_and_shows_nothing(
     make_api: MakeApi, valkey: Valkey, store: Store
 ) -> None:
     api = make_api(valkey.url, **NO_SPOOL)
@@ -283,12 +283,14 @@ def test_a_store_at_its_memory_limit_is_unavailable_and_shows_nothing(
     store.client.config_set("maxmemory", limit)
     store.client.config_set("maxmemory-policy", "noeviction")
     try:
-        for batch in ({"text": SECRET}, [{"text": SECRET}] * 3):
-            refused(api.http.post("/events", json=batch), 503)
+        assert "memory" in refused(api.http.post("/events", json={"text": SECRET}), 429)
+        answer = api.http.post("/events", json=[{"text": SECRET}] * 3)
+        assert [one["error"]["status"] for one in answer.json()] == [429] * 3
+        assert SECRET not in answer.text
         refused(api.http.get("/readyz"), 503)
     finally:
         store.client.config_set("maxmemory", 0)
-    assert api.send().status_code == 202
+    wait_until(lambda: api.send().status_code == 202)
 
 
 def test_an_event_that_went_round_too_often_is_refused(api: Api) -> None:
