@@ -29,10 +29,10 @@ demo: venv ## run the demo fleet, send it events, print the outcomes, stop
 up: venv ## run the fleet until Ctrl-C
 	@$(BIN)/fleet up $(ARGS)
 
-# These kill, stop and measure real processes: nothing else runs beside them.
-ALONE := tests/chaos tests/integration/test_bench.py tests/integration/test_bench_api.py
+# These measure: nothing else runs beside them.
+ALONE := tests/integration/test_bench.py tests/integration/test_bench_api.py
 # These mostly wait, so two run at a time.
-PAIRED = tests/e2e tests/fundamentals tests/integration $(UNIT)
+PAIRED = tests/e2e tests/chaos tests/fundamentals tests/integration $(UNIT)
 UNIT ?= tests/unit
 PAIRS := --numprocesses 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ALONE))
 

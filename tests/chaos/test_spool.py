@@ -88,7 +88,9 @@ def test_every_accepted_event_runs_once(shared: tuple[Arena, Sender], trouble: A
     result = arena.result()
     assert result.violations == []
     assert set(result.outcomes) == {"completed"}
-    assert sender.refused == []
+    # A store that is full says so; whatever else is wrong, the event is kept.
+    assert set(sender.refused) <= ({429} if trouble is out_of_memory else set())
+    sender.refused.clear()
     client: Any = arena.target.store.client
     seqs = [int(client.hget(keys.dispatch(one), "seq")) for one in sender.in_session]
     assert seqs == sorted(seqs), "in the order in which they were sent"
