@@ -40,7 +40,7 @@ def test_a_short_seed() -> None:
     assert figures["completed"] > 0.9 * figures["accepted"]
 
 
-def test_a_power_loss_of_the_broker() -> None:
+def test_power_losses() -> None:
     if shutil.which("strace") is None:
         pytest.skip("strace tells what was fsynced: apt-get install strace")
     figures = run(kills=6, seconds=15, agents=3, power_loss=3)
