@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter, deque
 from contextlib import suppress
 from typing import Any
@@ -23,9 +23,8 @@ from celery import Celery
 from celery.states import READY_STATES
 from kombu.exceptions import OperationalError
 
-from fleet.bench._harness import percentile, rounded
+from fleet.bench._harness import SenderThread, percentile, rounded
 from fleet.bench._outage_fleet import UpFleet
-from fleet.errors import FleetError
 from fleet.store.address import kombu_url
 from fleet.store.wakeup import INTAKE_TASK
 
@@ -118,23 +117,20 @@ class Book:
         }
 
 
-class Door(ABC):
+class Door(SenderThread):
     """A sender with a thread of its own."""
 
-    name: str
     pause_s: tuple[float, float]
 
     def __init__(self, fleet: UpFleet, book: Book, seed: int, number: int = 1) -> None:
         """`number` tells doors of one kind apart."""
+        super().__init__()
         self.fleet, self.book = fleet, book
         self.number = number
         self.draw = random.Random(f"{seed} {self.name} {number}")
         #: Set while too much waits.
         self.paused = threading.Event()
         self._sent = self._calls = 0
-        self._over = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     @abstractmethod
     def send(self, events: list[Event]) -> None:
@@ -144,35 +140,18 @@ class Door(ABC):
         """The size of the next call."""
         return 1
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop after the answer to the current call."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def check(self) -> None:
-        """Raise FleetError when the thread has failed."""
-        if self._error is not None:
-            raise FleetError(f"The {self.name} sender failed: {self._error!r}") from self._error
-
-    def _run(self) -> None:
-        try:
-            while not self._over.wait(self.draw.uniform(*self.pause_s)):
-                if self.paused.is_set():
-                    continue
-                self._calls += 1
-                repeats = self._calls % AGAIN_EVERY == 0
-                event = self.book.again(self.draw) if repeats else None
-                events = [event] if event else [self.event() for _ in range(self.batch())]
-                for one in events:
-                    self.book.remember(one)
-                self.send(events)
-        except BaseException as error:  # noqa: BLE001 - raised by `check` in the main thread
-            self._error = error
+    def run(self) -> None:
+        """See `SenderThread`."""
+        while not self.over.wait(self.draw.uniform(*self.pause_s)):
+            if self.paused.is_set():
+                continue
+            self._calls += 1
+            repeats = self._calls % AGAIN_EVERY == 0
+            event = self.book.again(self.draw) if repeats else None
+            events = [event] if event else [self.event() for _ in range(self.batch())]
+            for one in events:
+                self.book.remember(one)
+            self.send(events)
 
     def event(self) -> Event:
         """The next new event: a CloudEvent or its shorthand."""

@@ -13,7 +13,9 @@ import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -274,3 +276,39 @@ def machine(where: Lab) -> dict[str, Any]:
 def progress(text: str) -> None:
     """Print a line of progress on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+class SenderThread(ABC):
+    """A sender in a thread of its own, whose error is raised in the main thread."""
+
+    name = "event"
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @abstractmethod
+    def run(self) -> None:
+        """Send until `over` is set."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the answer to the current call."""
+        self.over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def check(self) -> None:
+        """Raise FleetError when the thread has failed."""
+        if self._error is not None:
+            raise FleetError(f"The {self.name} sender failed: {self._error!r}") from self._error
+
+    def _run(self) -> None:
+        try:
+            self.run()
+        except BaseException as error:  # noqa: BLE001 - raised by `check` in the main thread
+            self._error = error

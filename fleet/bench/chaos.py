@@ -24,7 +24,6 @@ The exit code is 1 when a promise was broken. Then the folder of the run is kept
 
 import json
 import random
-import threading
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,12 +33,21 @@ from fleet.bench._auditor import KINDS, AuditReport, History, audit
 from fleet.bench._chaos_fleet import Target
 from fleet.bench._contenders import names
 from fleet.bench._faults import schedule
-from fleet.bench._harness import Lab, Option, lab, machine, parse_options, progress, rounded
+from fleet.bench._harness import (
+    Lab,
+    Option,
+    SenderThread,
+    lab,
+    machine,
+    parse_options,
+    progress,
+    rounded,
+)
 from fleet.bench._nemesis import Nemesis, carry_out
 from fleet.bench._outages import NOT_PROMISED, outages
 from fleet.bench._power import Power
 from fleet.bench._wire import ChaosNetwork
-from fleet.errors import BrokerUnavailable, FleetError
+from fleet.errors import BrokerUnavailable
 from fleet.intake.intake import Submission
 from fleet.ledger import Accepted
 
@@ -159,45 +167,26 @@ def _drain(target: Target) -> float:
     return time.monotonic() - began
 
 
-class _Sender:
+class _Sender(SenderThread):
     """A sender in its own thread that keeps each agent busy; unanswered events are resent."""
 
     def __init__(self, target: Target, seed: int) -> None:
+        super().__init__()
         self.accepted: set[str] = set()
         self.resent = 0
         self._sent = 0
         self._target = target
         self._random = random.Random(seed)
-        self._over = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop after the answer to the current event."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def check(self) -> None:
-        """Raise FleetError when the thread has failed."""
-        if self._error is not None:
-            raise FleetError(f"The sender failed: {self._error!r}") from self._error
-
-    def _run(self) -> None:
-        try:
-            calls = 0
-            while not self._over.is_set():
-                if self._room():
-                    calls += 1
-                    self._send(self._events(BATCH if calls % BATCH_EVERY == 0 else 1))
-                else:
-                    time.sleep(_RETRY_DELAY_S)
-        except BaseException as error:  # noqa: BLE001 - raised by `check` in the main thread
-            self._error = error
+    def run(self) -> None:
+        """See `SenderThread`."""
+        calls = 0
+        while not self.over.is_set():
+            if self._room():
+                calls += 1
+                self._send(self._events(BATCH if calls % BATCH_EVERY == 0 else 1))
+            else:
+                time.sleep(_RETRY_DELAY_S)
 
     def _room(self) -> bool:
         try:

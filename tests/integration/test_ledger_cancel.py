@@ -6,28 +6,12 @@ from fleet.errors import Fenced
 from fleet.ledger import Ending, operations
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.store import Store
-from tests.fixtures.ledger import FOR_GOOD, Books, Twice, settings_for
-from tests.fixtures.valkey import Valkey
-
-#: Retries come at once and are given up by number alone, unless a test says otherwise.
-RETRY = {"attempts": 3, "backoff_s": 0, "min_age_s": 0, "deadline_s": 3600}
+from tests.fixtures.ledger import FOR_GOOD, Books, impatient
 
 
 @pytest.fixture(params=["once", "repeated"])
-def books(request: pytest.FixtureRequest, store: Store, valkey: Valkey) -> Books:
-    settings = settings_for("a", "b", "c", retry=RETRY, max_pending=3)
-    if request.param == "repeated":
-        store = Twice(store.client, 10_000, wakes=True)
-    return Books(store, settings)
-
-
-def moves(books: Books, dispatch_id: str) -> list[str]:
-    """Entries of the bus about one dispatch."""
-    return [
-        entry.type.removeprefix("dispatch_")
-        for entry in books.bus()
-        if entry.fields.get("dispatch_id") == dispatch_id
-    ]
+def books(request: pytest.FixtureRequest, store: Store) -> Books:
+    return impatient(store, repeated=request.param == "repeated")
 
 
 class TestCancel:

@@ -9,20 +9,13 @@ from fleet.errors import Fenced, IdempotencyConflict, Refused
 from fleet.intake.intake import Submission
 from fleet.ledger import Claim, Ending, Failure, FailureStage, LeaseToken, operations
 from fleet.store import Store, keys
-from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents, settings_for
+from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, Twice, contents, impatient, settings_for
 from tests.fixtures.processes import wait_until
-from tests.fixtures.valkey import Valkey
-
-#: Retries come at once and are given up by number alone, unless a test says otherwise.
-RETRY = {"attempts": 3, "backoff_s": 0, "min_age_s": 0, "deadline_s": 3600}
 
 
 @pytest.fixture(params=["once", "repeated"])
-def books(request: pytest.FixtureRequest, store: Store, valkey: Valkey) -> Books:
-    settings = settings_for("a", "b", "c", retry=RETRY, max_pending=3)
-    if request.param == "repeated":
-        store = Twice(store.client, 10_000, wakes=True)
-    return Books(store, settings)
+def books(request: pytest.FixtureRequest, store: Store) -> Books:
+    return impatient(store, repeated=request.param == "repeated")
 
 
 def moves(books: Books, dispatch_id: str) -> list[str]:
