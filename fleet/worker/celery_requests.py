@@ -14,7 +14,6 @@ from fleet.errors import BrokerUnavailable
 from fleet.formats import strict_json
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure
-from fleet.store.address import wakeups_in_store
 from fleet.system.process_group import kill_child
 from fleet.worker.state import WORKER
 
@@ -37,7 +36,7 @@ class DispatchRequest(Request):
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""
         self._retire_child()
-        if wakeups_in_store(runtime.current().settings):
+        if runtime.current().wakes:
             self.acknowledged = True
         else:
             super().acknowledge()
@@ -45,7 +44,7 @@ class DispatchRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         """Look for work now instead of requeueing: the dispatch is still in the ledger."""
         self._retire_child()
-        if wakeups_in_store(runtime.current().settings):
+        if runtime.current().wakes:
             self.acknowledged = True
             WORKER.work_wanted.set()
         else:
