@@ -71,6 +71,10 @@ class Runtime:
     @cached_property
     def store(self) -> Store:
         """The store."""
+        return self.connect()
+
+    def connect(self) -> Store:
+        """Open a store of its own, so that a broken one can be thrown away."""
         return self._open(self.breaker if self._guarded else None)
 
     @cached_property
