@@ -53,6 +53,10 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 #: Length of a sender's key in a sentence, after non-ASCII characters were escaped.
 _SHOWN_CHARS_MAX = 60
 _SURROGATE = re.compile("[\ud800-\udfff]")
+#: Printable characters without a glyph: Unicode's default-ignorable ones of categories M and L.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 #: A NUL in the form of `json.dumps`; an escaped backslash before `u0000` is only text.
 _NUL_AS_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -186,9 +190,9 @@ def event_key(source: str, event_id: str, sent_by: str = SENT_LOCALLY) -> str:
 
 
 def is_reserved(source: str) -> bool:
-    """True for a source of the fleet's own, also in look-alike letters or with spaces."""
-    plain = "".join(unicodedata.normalize("NFKC", source).casefold().split())
-    return plain.startswith(RESERVED_SOURCES)
+    """True for a source of the fleet's own, also in look-alike letters or with blanks."""
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", source))
+    return "".join(plain.casefold().split()).startswith(RESERVED_SOURCES)
 
 
 def _cloud_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,6 +17,7 @@ from fleet.runtime import Runtime
 from fleet.store import keys
 from fleet.store.calls import AskCall
 from routing import RoutingError
+from routing.event import SENT_LOCALLY
 
 #: The effect of each tool on the fleet.
 CLASSES: Mapping[str, Literal["read", "write"]] = {
@@ -180,8 +181,9 @@ class FleetTools:
         return record
 
     def _is_own(self, record: Record) -> bool:
-        event = record["event"]
-        return isinstance(event, dict) and event.get("source") == self._caller.source
+        # By the sender too, which no event can name: a source is only text.
+        made = (record.get("source"), record.get("sent_by", SENT_LOCALLY))
+        return made == (self._caller.source, self._caller.sent_by)
 
 
 def _line(text: str) -> str:

@@ -243,7 +243,21 @@ def test_the_sender_is_part_of_the_key_and_in_no_wire_form() -> None:
     assert Event.parse(raw, new_id="", now=NOW, sent_by=SENT_BY_FLEET).content == ""
 
 
-@pytest.mark.parametrize("source", ["agent:a", "AGENT:a", " chain:x", "mcp :x", "ｕpstream：x"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "agent:a",
+            "AGENT:a",
+            " chain:x",
+            "mcp :x",
+            "ｕpstream：x",
+            "Upstream\N{NO-BREAK SPACE}:x",
+        ),
+        *("a\N{COMBINING GRAPHEME JOINER}gent:a", "agent\N{VARIATION SELECTOR-16}:a"),
+        *("\N{HANGUL FILLER}chain:x", "\N{HALFWIDTH HANGUL FILLER}mcp:x"),
+    ],
+)
 def test_a_source_of_the_fleets_own_is_reserved_in_any_letters(source: str) -> None:
     assert is_reserved(source)
 
