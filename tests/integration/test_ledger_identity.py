@@ -13,7 +13,7 @@ from fleet.errors import Forbidden, IdempotencyConflict
 from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender, Submission
 from fleet.intake.spool.drainer import Drainer
 from fleet.intake.spool.spool import report
-from fleet.ledger import Ending, ImportedEvent, State, views
+from fleet.ledger import Ending, ImportedEvent, State, bus, views
 from fleet.ledger.answers import read_payload
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -197,6 +197,11 @@ def test_an_offline_run_under_a_key_of_the_ledger_is_quarantined_and_changes_not
     ((_, state),) = runtime.spool.quarantined()
     (entry,) = state.ordered()
     assert "other content" in entry.reason
+    # Its sender was told that it is accepted.
+    (told,) = [entry.fields for entry in bus.tail(store, 100) if entry.type == "delivery_dropped"]
+    assert (told["name"], told["sender"], told["agent"]) == ("spool", "fleet", "a")
+    assert told["reason"].startswith("1: ")
+    assert "other content" in told["reason"]
     # With what ran of it.
     (run,) = state.runs.values()
     assert report(run).ending == Ending(answer="to the other")
