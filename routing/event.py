@@ -111,7 +111,8 @@ class Event:
             id=_name(raw, "id", new_id),
             source=_name(raw, "source", SOURCE_DEFAULT),
             type=_name(raw, "type", TYPE_DEFAULT),
-            subject=_name(raw, "subject", None) if raw.get("subject") is not None else None,
+            # Some senders write an empty one for none.
+            subject=_name(raw, "subject", None) if raw.get("subject") not in (None, "") else None,
             time=_time(raw.get("time"), now),
             session=_name(own, "session", None) if own.get("session") is not None else None,
             priority=_priority(own.get("priority"), own.get("lane"), hops, lanes),
@@ -255,16 +256,18 @@ def _name(raw: Mapping[str, Any], key: str, default: str | None) -> str:
 def _time(value: object, now: str) -> str:
     if value is None:
         return now
-    parsed = None
+    parsed, text = None, ""
     # Python accepts any character between date and time, even a NUL.
     if isinstance(value, str) and value.isascii() and value.isprintable():
+        # RFC 3339 allows `t` and `z`, which not every reader of the stored time knows.
+        text = value.upper()
         with suppress(ValueError):
-            parsed = datetime.fromisoformat(value)
+            parsed = datetime.fromisoformat(text)
     if parsed is None or parsed.tzinfo is None:
         raise InvalidEvent(
             "`time` must be an RFC 3339 timestamp with a zone, as 2026-11-21T10:00:00Z."
         )
-    return str(value)
+    return text
 
 
 def _priority(value: object, lane: object, hops: int, lanes: Mapping[str, int]) -> int:

@@ -72,10 +72,7 @@ def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
             await mcp.close()
 
     app = Starlette(
-        routes=[
-            *_routes(runtime, reads, hub, live_text, access),
-            Route("/mcp", mcp, methods=["POST"]),
-        ],
+        routes=[*_routes(runtime, reads, hub, live_text, access), *_mcp_routes(mcp)],
         middleware=[Middleware(AccessMiddleware, host=host, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
@@ -85,6 +82,15 @@ def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
     app.state.live_text = live_text
     app.state.mcp = mcp
     return app
+
+
+def _mcp_routes(mcp: McpRoute) -> list[BaseRoute]:
+    """The route, and the same with a slash, as many clients have it: they follow no redirect."""
+    paths = {"/mcp": True, "/mcp/": False}
+    return [
+        Route(path, mcp, methods=["POST"], include_in_schema=described)
+        for path, described in paths.items()
+    ]
 
 
 def _routes(

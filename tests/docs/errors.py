@@ -30,6 +30,7 @@ PROBLEMS = {
     "no-route": "There is nothing at this path; with 405, the path does not take this method.",
     "not-found": "No such event, dispatch or agent is known.",
     "no-answer": "A callback has neither a `text` nor an `error`; its turn waits on.",
+    "not-acceptable": "The client takes no JSON, the form of the answer.",
     "not-json": "The body is not JSON.",
     "not-possible": "The state of the dispatch does not allow this.",
     "not-ready": "An event sent now would not be accepted.",

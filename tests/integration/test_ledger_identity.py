@@ -13,7 +13,7 @@ from fleet.errors import Forbidden, IdempotencyConflict
 from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender, Submission
 from fleet.intake.spool.drainer import Drainer
 from fleet.intake.spool.spool import report
-from fleet.ledger import Ending, ImportedEvent, State, bus, views
+from fleet.ledger import Accepted, Ending, ImportedEvent, State, bus, views
 from fleet.ledger.answers import read_payload
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -144,6 +144,7 @@ def test_what_an_agent_sent_is_known_by_its_sender_and_not_by_its_source(
         one = kept(Books(store, settings), event(source="agent:a", to="b"), sender)
         (found[sender.sent_by],) = runtime.ledger.accept_many([(one.event, one.plan)])
     for sent_by, answer in found.items():
+        assert isinstance(answer, Accepted)
         (dispatch_id, _) = answer.dispatches[0]
         if sent_by == FLEET.sent_by:
             assert tools.queue_cancel(dispatch_id)["state"] == State.CANCELLED

@@ -223,6 +223,17 @@ def test_what_a_door_or_a_repeated_call_changes_is_no_content(change: dict[str, 
     assert parse({**SAID, **change}).content == parse(SAID).content
 
 
+@pytest.mark.parametrize(
+    "time", ["2026-11-21t10:00:00z", "2026-11-21T10:00:00z", "2026-11-21t10:00:00.5+01:00"]
+)
+def test_a_time_may_be_written_in_small_letters(time: str) -> None:
+    assert parse({**SAID, "time": time}).time == time.upper()
+
+
+def test_an_empty_subject_is_none() -> None:
+    assert parse({**SAID, "subject": ""}) == parse({**SAID, "subject": None})
+
+
 def test_the_order_of_data_that_is_the_text_does_not_matter_either() -> None:
     one, other = (
         {"specversion": "1.0", "data": data} for data in ({"x": 1, "y": 2}, {"y": 2, "x": 1})

@@ -93,7 +93,8 @@ def _send() -> Json:
         "summary": "Send an event, or a batch of which each is accepted or refused by itself.",
         "description": (
             "The same `source` and `id` twice, by one token, is one event: it gets the first "
-            "answer. With other content it is refused (409)."
+            "answer. With other content it is refused (409). A CloudEvent in binary mode, with "
+            "`ce-` headers and its data as JSON or text/plain, is the same event, too."
         ),
         "parameters": [
             _parameter(

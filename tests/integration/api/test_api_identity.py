@@ -124,7 +124,7 @@ def test_nobody_speaks_in_the_fleets_own_name(
     answer = people[0].send(source=source)
     assert problem(answer) == (400, "invalid-event")
     assert answer.json()["detail"].startswith("`source`")
-    cloud = {"specversion": "1.0", "id": "1", "source": source, "data": {"text": "x"}}
+    cloud: Any = {"specversion": "1.0", "id": "1", "source": source, "data": {"text": "x"}}
     assert people[0].send(**cloud).status_code == 400
     for media_type in ("application/json", "application/cloudevents-batch+json"):
         headers = {"Authorization": f"Bearer {people[0].text}", "Content-Type": media_type}

@@ -148,6 +148,29 @@ def test_what_is_no_message_is_refused(url: str, make: Any) -> None:
         assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
 
 
+def test_a_client_that_is_not_exact_is_understood(url: str, make: Any) -> None:
+    me = {"content-type": "application/json", "authorization": f"Bearer {make('read:archie')}"}
+    pong = {"jsonrpc": "2.0", "id": 7, "result": {}}
+    listing = PING.replace("ping", "tools/list")
+    with httpx.Client(base_url=url, headers=me, trust_env=False) as http:
+        assert http.post("/mcp/", content=PING).json() == pong
+        assert http.post("/mcp", content=b"\xef\xbb\xbf" + PING.encode()).json() == pong
+        del http.headers["accept"]  # httpx sends one by itself
+        for path in ("/mcp", "/mcp/"):
+            assert "accept" not in http.build_request("POST", path).headers
+            assert http.post(path, content=PING).json() == pong
+            assert http.post(path, content=listing).json()["result"]["tools"]
+        assert (
+            http.post("/mcp", content=PING, headers={"accept": "application/json"}).json() == pong
+        )
+        refused = http.post("/mcp", content=PING, headers={"accept": "text/html"})
+        assert (refused.status_code, "`Accept` must allow" in refused.json()["detail"]) == (
+            406,
+            True,
+        )
+        assert http.get("/mcp/").status_code == 405
+
+
 def test_what_a_tool_cannot_do_is_said(url: str, make: Any) -> None:
     async def work(client: Client) -> None:
         unknown = await error(client, "queue_destroy")
