@@ -29,6 +29,8 @@ GRACE_S = 1
 #: client that reads nothing.
 SEND_BUFFER_BYTES = 64 * 1024
 BACKLOG = 2048
+#: The largest message of a WebSocket client, which has nothing to say; beyond it, code 1009.
+CLIENT_FRAME_BYTES_MAX = 64 * 1024
 #: The kernel closes the connection of a peer that acknowledges nothing for this long.
 PEER_TIMEOUT_MS = 30_000
 PUBLISH_RETRY_DELAY_S = 5.0
@@ -82,6 +84,7 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 ws_per_message_deflate=False,
+                ws_max_size=CLIENT_FRAME_BYTES_MAX,
                 timeout_graceful_shutdown=GRACE_S,
             )
         )

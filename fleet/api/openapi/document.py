@@ -219,9 +219,9 @@ def _ticket() -> Json:
     }
     return {
         "operationId": "issue_ticket",
-        "summary": "A ticket: stands for the caller's token once, in the URL of a request.",
+        "summary": "A ticket: stands for the caller's token once, in the URL of a stream.",
         "description": "For a browser's WebSocket and EventSource, which can send no header.",
-        "responses": {"201": _json("Good for one request.", ticket), **_problems(*_CALLER, 503)},
+        "responses": {"201": _json("Good for one stream.", ticket), **_problems(*_CALLER, 503)},
     }
 
 

@@ -13,7 +13,7 @@ _SHOWN_CHARS_MAX = 60
 def check_names(query: QueryParams, *known: str) -> None:
     """Refuse a parameter that the route does not have: a misspelt filter would select all."""
     for name in query:
-        # A ticket, which any route takes, has been redeemed.
+        # A ticket, which any stream takes, has been redeemed.
         if name not in (*known, "ticket"):
             shown = name.encode("unicode_escape").decode()[:_SHOWN_CHARS_MAX]
             raise bad_parameter(shown, f"is not a parameter here; known: {', '.join(known)}")
