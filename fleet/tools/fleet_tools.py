@@ -89,6 +89,7 @@ class FleetTools:
     def queue_status(self, dispatch_id: str) -> Record:
         """The state of one dispatch; its answer too, where you dispatched it or may read it."""
         record = self._record(dispatch_id)
+        # Only its sender comes here without that right, and is told the scope.
         self._caller.rights.need_read(record["agent"])
         shown = _shown(record)
         if "answer" in record and (self._caller.foreign_answers or self._is_own(record)):
@@ -99,9 +100,9 @@ class FleetTools:
         self, agent: str | None = None, state: State | None = None, limit: int = 20
     ) -> list[Record]:
         """The newest dispatches, of all agents or one, in any state or one; 50 at most."""
-        names = operations.known_agents(self._runtime.settings, agent)
         if agent is not None:
             self._caller.rights.need_read(agent)
+        names = operations.known_agents(self._runtime.settings, agent)
         found: list[Record] = []
         limit, cursor = max(1, min(limit, LIST_MAX)), None
         for _ in range(_PAGES_MAX):
@@ -131,7 +132,7 @@ class FleetTools:
     def queue_cancel(self, dispatch_id: str, reason: str = "") -> Record:
         """Cancel a dispatch that you made; a running one stops at its next step."""
         own = self._is_own(self._record(dispatch_id))
-        if not own and not self._caller.rights.operates:
+        if not (own or self._caller.rights.operates):
             raise Forbidden(f"{dispatch_id} was not dispatched by you: you may not cancel it.")
         caller, given = self._caller.name, _line(reason)
         cause = f"{caller}: {given}" if given else f"cancelled by {caller}"
@@ -176,8 +177,10 @@ class FleetTools:
         # A model's id may be any text, and becomes part of a key.
         valid = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
         record = views.get(self._runtime.store, dispatch_id, content=True) if valid else None
-        if record is None:
-            raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see queue_list.")
+        if record is None or not (
+            self._is_own(record) or self._caller.rights.reads(record["agent"])
+        ):
+            raise Unknown(f"There is no dispatch {dispatch_id[:64]!r} for you; see queue_list.")
         return record
 
     def _is_own(self, record: Record) -> bool:

@@ -16,7 +16,6 @@ from tests.docs.markdown import code, document, table
 #: Problem code -> its meaning; the codes and their statuses are found in the API's source.
 PROBLEMS = {
     "bad-parameter": "A parameter or a header has a value that it cannot have.",
-    "bad-signature": "The signature of a callback is missing or wrong.",
     "failed": "The fleet failed; the sentence says why.",
     "fault": "The API has a defect; its log has the traceback.",
     "foreign-host": "The `Host` header is a public name, and no token protects the API.",

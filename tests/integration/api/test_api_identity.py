@@ -141,7 +141,7 @@ def test_an_event_is_found_by_whoever_may_read_it(
     found = one.get("/events/mine").json()
     assert found["sent_by"] == one.sent_by
     assert other.get("/events/mine").json() == found
-    assert Someone(api, store, "read:gem").get("/events/mine").status_code == 403
+    assert Someone(api, store, "read:gem").get("/events/mine").status_code == 404
     other.send("mine", text="second")
     assert one.get("/events/mine").json() == found
     assert other.get("/events/mine").json()["sent_by"] == other.sent_by

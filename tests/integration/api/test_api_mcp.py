@@ -91,7 +91,7 @@ def test_a_client_gives_work_and_reads_the_answer(url: str, make: Any, mode: str
 
 def test_what_each_scope_allows(url: str, make: Any) -> None:
     mine, other = make("send:archie", "send:gem", "read:archie", name="ci"), make("admin")
-    operator, mute = make("operate"), make("read:gem")
+    operator, mute = make("operate", "read:gem"), make("read:gem")
     foreign = only(call(url, "queue_dispatch", other, to="gem", text="say it"))
     call(url, "queue_dispatch", mine, to="archie", text="say it")
     assert call(url, "queue_dispatch", mine, to="@nobody", text="x").refused
@@ -101,13 +101,19 @@ def test_what_each_scope_allows(url: str, make: Any) -> None:
         "Your token does not have the scope send:shy; use one that has it.",
     )
     foreign_status = call(url, "queue_status", mine, dispatch_id=foreign).text
-    assert "does not have the scope read:gem;" in foreign_status
+    assert "There is no dispatch" in foreign_status
     assert call(url, "queue_list", mine, agent="gem").refused
     assert {one["agent"] for one in call(url, "queue_list", mine).value} == {"archie"}
     assert call(url, "queue_activity", mine).value.keys() == {"archie"}
-    assert "not dispatched by you" in call(url, "queue_cancel", mine, dispatch_id=foreign).text
+    for verb in ("queue_status", "queue_cancel"):
+        unknown = call(url, verb, mine, dispatch_id="0" * len(foreign)).text
+        told = call(url, verb, mine, dispatch_id=foreign).text
+        assert told == unknown.replace("0" * len(foreign), foreign)
+        assert call(url, verb, make("operate"), dispatch_id=foreign).text == told
+    assert "not dispatched by you" in call(url, "queue_cancel", mute, dispatch_id=foreign).text
     assert call(url, "queue_cancel", operator, dispatch_id=foreign).value["state"] == "cancelled"
     own = only(call(url, "queue_dispatch", mine, to="gem", text="say it"))
+    assert "the scope read:gem;" in call(url, "queue_status", mine, dispatch_id=own).text
     seen = call(url, "queue_status", mute, dispatch_id=own).value
     assert seen["state"] == "queued"
     assert call(url, "queue_cancel", mine, dispatch_id=own, reason="no need").value == {
