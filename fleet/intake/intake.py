@@ -59,8 +59,8 @@ class Submission:
 
 
 _TOO_WIDE = (
-    "You may not send to every agent that this event is for: name in `to` those that you may "
-    "send to, or use a token that has the scopes."
+    "You may not send to every agent that this event is for: name in `to` those that you may send "
+    "to."
 )
 
 

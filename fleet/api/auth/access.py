@@ -178,7 +178,6 @@ class Access:
         return JSONResponse(
             {"ticket": ticket, "expires_in_s": tokens.TICKET_S},
             int(HTTPStatus.CREATED),
-            {"Cache-Control": "no-store"},
         )
 
     def replace(self, newest: str, table: Mapping[str, Token]) -> None:

@@ -26,7 +26,6 @@ RETRY_MS = (500, 3000)
 
 SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would buffer events
 ]
 #: WebSocket close codes (RFC 6455 and its registry).

@@ -58,7 +58,7 @@ class Status:
         document["links"] = {"flower": self._flower if scope.whole else None}
         down = document["status"] == "down"
         status = HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK
-        return JSONResponse(document, int(status), {"Cache-Control": "no-store"})
+        return JSONResponse(document, int(status))
 
     def _scope(self, request: Request) -> HealthScope:
         """The part of the fleet that the caller may see."""
@@ -67,7 +67,7 @@ class Status:
 
     async def livez(self, request: Request) -> Response:
         """200 while this process serves requests; nothing else is checked."""
-        return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
+        return JSONResponse({"status": "alive"})
 
     async def readyz(self, request: Request) -> Response:
         """200 only when the store or the spool would accept an event now."""
@@ -81,7 +81,7 @@ class Status:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", reason, retry_after_s=RETRY_AFTER_S
             )
-        return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+        return JSONResponse({"status": "ready"})
 
     async def _fault(
         self, threads: BoundedThreads, call: Callable[[], None]
@@ -121,7 +121,7 @@ class Status:
                 )
         accept = request.headers.get("accept", "")
         body, media_type = metrics.render(reading, clients, accept, whole=scope.whole)
-        return Response(body, headers={"Cache-Control": "no-store", "Content-Type": media_type})
+        return Response(body, headers={"Content-Type": media_type})
 
     def _write(self) -> None:
         """Write a key: a store with a full disk or memory, or a replica, answers but rejects it."""
