@@ -34,6 +34,8 @@ SEND_BUFFER_BYTES = 64 * 1024
 BACKLOG = 2048
 #: Accepted in a row before others have their turn; asyncio fails as often where no file is left.
 ACCEPTS_MAX = 64
+#: The largest message of a WebSocket client, which has nothing to say; beyond it, code 1009.
+CLIENT_FRAME_BYTES_MAX = 64 * 1024
 #: The kernel closes the connection of a peer that acknowledges nothing for this long.
 PEER_TIMEOUT_MS = 30_000
 PUBLISH_RETRY_DELAY_S = 5.0
@@ -92,6 +94,7 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 ws_per_message_deflate=False,
+                ws_max_size=CLIENT_FRAME_BYTES_MAX,
                 timeout_graceful_shutdown=GRACE_S,
                 backlog=ACCEPTS_MAX,
                 **bounded(connections),

@@ -45,7 +45,7 @@
 | fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
 | fleet:memory            | hash   | memory the server had and used lately   | permanent          |
 | fleet:back              | string | when the fleet came back, or `recover`  | a day              |
-| fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
+| fleet:sender:<hash>     | string | events of one sender in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
 | fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
 | fleet:alerts:looked     | string | when was compared last                  | a day              |
