@@ -76,7 +76,7 @@ def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
             *_routes(runtime, reads, hub, live_text, access),
             Route("/mcp", mcp, methods=["POST"]),
         ],
-        middleware=[Middleware(AccessMiddleware, host=host, access=access)],
+        middleware=[Middleware(AccessMiddleware, names=settings.api.names | {host}, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
