@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from contextlib import suppress
 from dataclasses import asdict
 from signal import SIGKILL
@@ -20,6 +21,9 @@ from fleet.worker.state import WORKER
 
 logger = logging.getLogger(__name__)
 
+#: What a dispatch's task returns or raises, as text.
+_SHOWN = re.compile(r"{'dispatch_id': '([^']+)'.*?}")
+
 
 class DispatchRequest(Request):
     """Carries the lease's token to the child, and reports for a child that was killed.
@@ -33,6 +37,23 @@ class DispatchRequest(Request):
         lease = WORKER.lease
         if lease is not None:
             self.request_dict["lease"] = asdict(lease.token())
+
+    @property
+    def kwargsrepr(self) -> str:
+        """The agent, for those who follow Celery's events."""
+        lease = WORKER.lease
+        return repr({"agent": lease.agent}) if lease is not None else "{}"
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - as Celery calls it
+        """Send a task event; the end of an attempt as one of the dispatch that ran.
+
+        A wake-up names a dispatch, and the ledger may have chosen another.
+        """
+        shown = _SHOWN.search(str(fields.get("result") or fields.get("exception")))
+        if shown is None or not (self.eventer and self.eventer.enabled and self.task.send_events):
+            super().send_event(type, **fields)
+            return
+        self.eventer.send(type, uuid=shown[1], name=self.name, kwargs=shown[0], **fields)
 
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""

@@ -57,8 +57,12 @@ def ensure_alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
     return not passed()
 
 
-def execute(claim: Claim, ledger: Runs, *, alarm: bool = False) -> State | None:
-    """Run a claimed attempt, record its end, and return the dispatch's state; None when refused.
+def execute(
+    claim: Claim, ledger: Runs, *, alarm: bool = False
+) -> tuple[State | None, Failure | None]:
+    """Run a claimed attempt and record its end.
+
+    Returns the dispatch's state, None when refused, and why the attempt failed, if it did.
 
     `alarm`: keep the soft limit here, because no worker does. Raises Fenced when a newer holder has
     the agent, and BrokerUnavailable when a step or the end cannot be recorded for a minute.
@@ -68,7 +72,7 @@ def execute(claim: Claim, ledger: Runs, *, alarm: bool = False) -> State | None:
         ending = run(turn, alarm=alarm)
         state = commit(turn, ending)
         span.set(state=state or "refused")
-    return state
+    return state, ending.failure
 
 
 def prepare(claim: Claim, ledger: Runs) -> Turn:
