@@ -9,6 +9,7 @@ from signal import SIGKILL
 from typing import Any
 
 from celery.worker.request import Request
+from celery.worker.state import revoked
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
@@ -17,10 +18,12 @@ from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure
 from fleet.store.address import wakeups_in_store
 from fleet.system.process_group import kill_child
+from fleet.worker.remote_control import REVOKED_ONCE_IN_S, tell
 from fleet.worker.state import WORKER
 
 logger = logging.getLogger(__name__)
 
+_CANCEL = "a dispatch is ended by `fleet queue cancel`"
 #: What a dispatch's task returns or raises, as text.
 _SHOWN = re.compile(r"{'dispatch_id': '([^']+)'.*?}")
 
@@ -54,6 +57,17 @@ class DispatchRequest(Request):
             super().send_event(type, **fields)
             return
         self.eventer.send(type, uuid=shown[1], name=self.name, kwargs=shown[0], **fields)
+
+    def revoked(self) -> bool:
+        """False, and forgets a revocation: the dispatch would be left without any wake-up."""
+        if self.id in revoked:
+            revoked.discard(self.id)
+            tell(f"{self.id} is not revoked: {_CANCEL}", once_in_s=REVOKED_ONCE_IN_S)
+        return False
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Do nothing: the ledger would count a lost worker, and the turn would run again."""
+        tell(f"{self.id} is not terminated: {_CANCEL}", once_in_s=REVOKED_ONCE_IN_S)
 
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""
