@@ -37,6 +37,7 @@ class UndoRemoteControl(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         # Before anybody could change them; a cancelled queue stays cancelled over a reconnect.
         self._queues = tuple(consumer.app.amqp.queues.consume_from)
+        self._processes = 0  #: 0 before the first start, and where Celery scales the pool itself
         self._limits: dict[str, tuple[Any, Any]] = {}
         self._since: dict[str, float] = {}  #: when each fault was seen first
         self._timer: Any = None
@@ -45,6 +46,8 @@ class UndoRemoteControl(bootsteps.StartStopStep):
         """Look from now on; called by Celery after each connect."""
         if not self._limits:
             self._limits = {task.name: _limits(task) for task in _tasks(consumer)}
+            if consumer.controller.autoscaler is None:
+                self._processes = consumer.pool.num_processes
         self._timer = consumer.timer.call_repeatedly(LOOK_INTERVAL_S, self._look, (consumer,))
 
     def stop(self, consumer: Any) -> None:
@@ -72,9 +75,9 @@ class UndoRemoteControl(bootsteps.StartStopStep):
                 yield f"it does not consume {queue}", partial(consumer.add_task_queue, queue)
         for queue in consumed.difference(self._queues):
             yield f"it consumes {queue}", partial(consumer.cancel_task_queue, queue)
-        missing = consumer.controller.concurrency - consumer.pool.num_processes
-        if missing > 0:
-            there = consumer.pool.num_processes
+        there = consumer.pool.num_processes
+        if there < self._processes:
+            missing = self._processes - there
             yield f"its pool has {there} processes", partial(_grow, consumer.pool, missing)
         for task in _tasks(consumer):
             if _limits(task) != self._limits[task.name]:
