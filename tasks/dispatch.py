@@ -50,8 +50,10 @@ def dispatch(dispatch_id: str) -> dict[str, str]:
     if state == State.ANNOUNCING:
         request_delivery(dispatch.app, claim.dispatch_id)
     logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)
+    if state is None:
+        raise Ignore  # a newer holder runs it, and tells
     shown = _shown(claim, state)
-    if failure is None or state is None:
+    if failure is None:
         return shown
     fault = DispatchFailed(f"{failure.stage}: {failure.reason}", shown)
     if state in (State.DEAD, State.ANNOUNCING):
@@ -59,13 +61,13 @@ def dispatch(dispatch_id: str) -> dict[str, str]:
     raise Retry(str(failure.stage), fault)
 
 
-def _shown(claim: Claim, state: State | None) -> dict[str, str]:
+def _shown(claim: Claim, state: State) -> dict[str, str]:
     """Ids and names; `DispatchRequest` looks for the first one."""
     return {
         "dispatch_id": claim.dispatch_id,
         "agent": claim.agent,
         "session": claim.event.session or "",
-        "state": str(state or "refused"),
+        "state": str(state),
     }
 
 

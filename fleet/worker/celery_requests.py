@@ -15,7 +15,7 @@ from fleet import runtime
 from fleet.errors import BrokerUnavailable
 from fleet.formats import strict_json
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger import Ending, Failure
+from fleet.ledger import Ending, Failure, LeaseToken, State
 from fleet.store.address import wakeups_in_store
 from fleet.system.process_group import kill_child
 from fleet.worker.remote_control import REVOKED_ONCE_IN_S, tell
@@ -37,6 +37,7 @@ class DispatchRequest(Request):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._killed: tuple[str, dict[str, str]] | None = None  #: why, and what is shown of it
         lease = WORKER.lease
         if lease is not None:
             self.request_dict["lease"] = asdict(lease.token())
@@ -52,6 +53,10 @@ class DispatchRequest(Request):
 
         A wake-up names a dispatch, and the ledger may have chosen another.
         """
+        if self._killed is not None and type == "task-failed":
+            reason, ended = self._killed
+            type = "task-failed" if ended["state"] != State.RETRYING else "task-retried"  # noqa: A001
+            fields = {"exception": f"{reason} {ended}", "traceback": ""}
         shown = _SHOWN.search(str(fields.get("result") or fields.get("exception")))
         if shown is None or not (self.eventer and self.eventer.enabled and self.task.send_events):
             super().send_event(type, **fields)
@@ -111,19 +116,22 @@ class DispatchRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Record the outcome of a child that is killed at the hard limit, once."""
+        if not soft and WORKER.lease is not None:
+            self._end_killed(WORKER.lease.token(), Failure.past_hard_limit(timeout))
         super().on_timeout(soft, timeout)
-        lease = WORKER.lease
-        if soft or lease is None:
-            return
+
+    def _end_killed(self, lease: LeaseToken, failure: Failure) -> None:
         # The pool kills it only after this call, and its session goes on with the commit.
         if self.worker_pid:
             kill_child(int(self.worker_pid))
-        ending = Ending(failure=Failure.past_hard_limit(timeout))
+        ran, state = WORKER.shared.running or self.id, None
         try:
-            runtime.current().ledger.commit_active(lease.token(), ending)
+            state = runtime.current().ledger.commit_active(lease, Ending(failure=failure))
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
-            logger.warning("the hard limit of %s could not be recorded: %s", self.id, error)
+            logger.warning("the hard limit of %s could not be recorded: %s", ran, error)
+        shown = {"dispatch_id": ran, "agent": lease.agent, "state": str(state or State.ACTIVE)}
+        self._killed = f"{failure.stage}: {failure.reason}", shown
 
 
 class IntakeRequest(Request):

@@ -54,8 +54,9 @@ class Viewer:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     retry = {"attempts": 2, "backoff_s": 0.2, "min_age_s": 0}
-    with fleet_of(tmp_path, {"a": {}, "b": {"retry": retry}}) as fleet:
-        fleet.ready("a", "b")
+    agents: dict[str, dict[str, Any]] = {"a": {}, "b": {"retry": retry}, "c": {"timeout_s": 2}}
+    with fleet_of(tmp_path, agents, hard_limit_margin_s=1) as fleet:
+        fleet.ready("a", "b", "c")
         fleet.shared().wait_said(" ready.")
         fleet.start("beat", str(CELERY), "-A", "fleet", "beat", "--pidfile=")
         yield fleet
@@ -102,6 +103,19 @@ def test_a_dispatch_is_shown_as_it_ended(fleet: Fleet, viewer: Viewer) -> None:
     said = fleet.processes[0].said()
     (line,) = [line for line in said.splitlines() if "DispatchFailed" in line and dead in line]
     assert "INFO" in line
+
+
+def test_a_turn_killed_at_its_hard_limit_has_failed(fleet: Fleet, viewer: Viewer) -> None:
+    first = fleet.send("c", "gate go")
+    fleet.wait_started(first)
+    stuck = fleet.send("c", "swallow", session="s-9", priority=9)
+    fleet.send("c", "say hello")
+    fleet.open_gate("go")
+    fleet.wait_state(stuck, "dead")
+    task = viewer.wait_state(stuck, "FAILURE")
+    assert "hard limit" in task.exception
+    assert "'agent': 'c'" in task.kwargs
+    viewer.wait_state(first, "SUCCESS")
 
 
 def test_a_failure_stays_one_when_its_wake_up_comes_again(fleet: Fleet, viewer: Viewer) -> None:
