@@ -130,7 +130,8 @@ class DispatchRequest(Request):
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
             logger.warning("the hard limit of %s could not be recorded: %s", ran, error)
-        shown = {"dispatch_id": ran, "agent": lease.agent, "state": str(state or State.ACTIVE)}
+        shown = {"dispatch_id": ran, "agent": lease.agent, "session": WORKER.shared.session}
+        shown["state"] = str(state or State.ACTIVE)
         self._killed = f"{failure.stage}: {failure.reason}", shown
 
 

@@ -96,7 +96,7 @@ def run(turn: Turn, *, alarm: bool = False) -> Ending:
     limit = soft_limit(_limit_s(claim) if alarm else stage_s)
     live_text = closing(turn.live_text) if turn.live_text else nullcontext()
     try:
-        with WORKER.running(claim.dispatch_id), limit, live_text:
+        with WORKER.running(claim.dispatch_id, claim.event.session or ""), limit, live_text:
             ending = Ending(answer=runner_for(turn.agent.runner).run(turn))
         facts.check(turn.facts)
         if changed := turn.journal.changed:

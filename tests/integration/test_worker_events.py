@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ class Viewer:
         self.state: Any = State()
         self.heard: list[dict[str, object]] = []
         self._app = Celery(broker=url, set_as_current=False)
-        self._over = threading.Event()
+        self._receiver: Any = None
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
@@ -35,7 +34,7 @@ class Viewer:
         return task()
 
     def close(self) -> None:
-        self._over.set()
+        self._receiver.should_stop = True
         self._thread.join(30)
         assert not self._thread.is_alive()
 
@@ -45,10 +44,8 @@ class Viewer:
             self.state.event(dict(event))
 
         with self._app.connection_for_read() as connection:
-            receiver = self._app.events.Receiver(connection, {"*": on_event})
-            while not self._over.is_set():
-                with suppress(TimeoutError):
-                    receiver.capture(limit=None, timeout=0.5, wakeup=True)
+            self._receiver = self._app.events.Receiver(connection, {"*": on_event})
+            self._receiver.capture(limit=None, timeout=None, wakeup=True)
 
 
 @pytest.fixture
@@ -136,7 +133,12 @@ def test_a_dispatch_that_another_ones_wake_up_ran_has_its_own_end(
     first = fleet.send("a", "gate go")
     fleet.wait_started(first)
     background = fleet.send("a", "say hello", priority=0)
-    person = fleet.send("a", "fail permanently", priority=9)
+    person = fleet.send("a", "gate on", priority=9, session="s-9")
     fleet.open_gate("go")
+    fleet.wait_started(person)
+    task = viewer.wait_state(person, "STARTED")
+    wait_until(lambda: "'session': 's-9'" in task.kwargs, 30)
+    assert viewer.state.tasks[background].state != "SUCCESS"
+    fleet.open_gate("on")
+    viewer.wait_state(person, "SUCCESS")
     viewer.wait_state(background, "SUCCESS")
-    viewer.wait_state(person, "FAILURE")
