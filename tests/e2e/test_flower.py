@@ -79,6 +79,9 @@ def test_what_flower_knows_survives_its_death(here: Place, port: int) -> None:
     wait_until(lambda: shows(port, "workers", "echo@"), UP_S)
     one = here.outcome("hello", "--session", "s-7")["dispatch_id"]
     wait_until(lambda: shows(port, f"task/{one}", "SUCCESS"), 30)
+    for shown in ("echo", "s-7", "completed"):
+        assert shows(port, f"task/{one}", shown)
+    assert "You said" not in here.folder.joinpath(".fleet/log/flower.log").read_text()
     assert here.stop() == 0
 
     here.up()
