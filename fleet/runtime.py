@@ -71,6 +71,10 @@ class Runtime:
     @cached_property
     def store(self) -> Store:
         """The store."""
+        return self.connect()
+
+    def connect(self) -> Store:
+        """Open a store of its own, so that a broken one can be thrown away."""
         return self._open(self.breaker if self._guarded else None)
 
     @cached_property
@@ -79,9 +83,14 @@ class Runtime:
         return self._open(None, INTAKE_TIMEOUT_S)
 
     @cached_property
+    def wakes(self) -> bool:
+        """True where scripts of the store send the wake-ups: the store is the broker."""
+        return wakeups_in_store(self.settings)
+
+    @cached_property
     def wakeup_publisher(self) -> WakeupPublisher | None:
         """The publisher of wake-ups where the broker is not the store; otherwise scripts do it."""
-        if wakeups_in_store(self.settings):
+        if self.wakes:
             return None
         from fleet.store.wakeup_publisher import CeleryWakeupPublisher
 
@@ -155,7 +164,7 @@ class Runtime:
         return open_store(
             url,
             bus_max_length=self.settings.bus.max_length,
-            wakes=wakeups_in_store(self.settings),
+            wakes=self.wakes,
             socket_timeout_s=timeout_s,
             connect_timeout_s=timeout_s,
             guard=guard,

@@ -17,7 +17,7 @@ from fleet.store.wakeup import DISPATCH_TASK
 from fleet.worker.state import WORKER
 from tasks.deliver import request_delivery
 from tasks.execution import preload, turns
-from tasks.tools import abandoned
+from tasks.limits import THREAD_CALLS
 
 logger = logging.getLogger(__name__)
 
@@ -101,4 +101,4 @@ def _execute(claim: Claim) -> tuple[State | None, Failure | None]:
         raise Reject(str(error), requeue=True) from error
     finally:
         # Calls that the turn has abandoned would be in the way of the next one, perhaps for ever.
-        WORKER.shared.retire_child = abandoned.running() > 0
+        WORKER.shared.retire_child = THREAD_CALLS.running > 0

@@ -3,6 +3,9 @@
 Celery raises SoftTimeLimitExceeded, an Exception. LiteLLM and the OpenAI client catch that and try
 again (openai/openai-python#2737), so during a turn the signal raises a BaseException instead.
 Billiard installs its own handlers after `worker_process_init`, hence ours are set in each turn.
+
+No limit ends a thread. A tool's call that passes its limit in a thread is abandoned, and ends with
+the process (see `tasks.dispatch`). Those calls are counted here.
 """
 
 import asyncio
@@ -11,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from types import FrameType
 from typing import Any
 
@@ -184,3 +188,35 @@ def sigterm_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class ThreadCalls:
+    """Calls of tools in threads of this process; after a turn, those that it has abandoned."""
+
+    def __init__(self) -> None:
+        self._tokens = count()
+        #: Token -> the call writes.
+        self._running: dict[int, bool] = {}
+
+    def begin(self, *, writes: bool) -> int:
+        """Record the begin of a call; the token to end it with."""
+        token = next(self._tokens)
+        self._running[token] = writes
+        return token
+
+    def end(self, token: int) -> None:
+        """Record the end of a call."""
+        self._running.pop(token, None)
+
+    @property
+    def running(self) -> int:
+        """Number of calls that run on."""
+        return len(self._running)
+
+    @property
+    def writing(self) -> bool:
+        """True while a call that writes runs on."""
+        return any(list(self._running.values()))
+
+
+THREAD_CALLS = ThreadCalls()

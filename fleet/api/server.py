@@ -1,5 +1,6 @@
 """Serving the API in the foreground: the address, the signals, and a stop within two seconds."""
 
+import asyncio
 import errno
 import logging
 import signal
@@ -13,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from fleet.api.app import create_api
+from fleet.api.connections import Connections, QuietLog, bounded, log_accept_error
 from fleet.auth import tokens
 from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings, load
@@ -20,6 +22,7 @@ from fleet.errors import BrokerUnavailable, ConfigError, FleetError
 from fleet.runtime import Runtime
 from fleet.store.address import store_url
 from fleet.system.api_address import forget_address, write_address
+from fleet.system.file_limit import raise_to_hard
 from fleet.system.lifeline import watch_lifeline
 from tasks.execution import OFFLINE_COMMAND
 
@@ -29,6 +32,8 @@ GRACE_S = 1
 #: client that reads nothing.
 SEND_BUFFER_BYTES = 64 * 1024
 BACKLOG = 2048
+#: Accepted in a row before others have their turn; asyncio fails as often where no file is left.
+ACCEPTS_MAX = 64
 #: The kernel closes the connection of a peer that acknowledges nothing for this long.
 PEER_TIMEOUT_MS = 30_000
 PUBLISH_RETRY_DELAY_S = 5.0
@@ -49,6 +54,7 @@ def serve(
     there is no token, and FleetError when the port cannot be opened.
     """
     watch_lifeline()
+    raise_to_hard()
     settings = load()
     runtime = Runtime(settings, guarded=True, spools=True, offline_command=OFFLINE_COMMAND)
     host = settings.api.host if host is None else host
@@ -58,7 +64,9 @@ def serve(
     listener = _listen(host, port)
     with listener:
         url = _url(listener)
-        server = _Server(create_api(runtime, host=host), lambda: _started(settings, url, announce))
+        connections = Connections(settings.api)
+        app = create_api(runtime, host=host)
+        server = _Server(app, connections, lambda: _started(settings, url, announce))
         # Uvicorn raises a signal again after its shutdown: it must not kill the process.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.stop)
@@ -72,7 +80,9 @@ def serve(
 class _Server(uvicorn.Server):
     """Uvicorn with a callback once it serves; it disconnects bus clients before it waits."""
 
-    def __init__(self, app: Starlette, started: Callable[[], None]) -> None:
+    def __init__(
+        self, app: Starlette, connections: Connections, started: Callable[[], None]
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -83,21 +93,33 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=GRACE_S,
+                backlog=ACCEPTS_MAX,
+                **bounded(connections),
             )
         )
         self._started = started
+        self._connections = connections
+        self._sweeper: asyncio.Task[None] | None = None
         self._hub = app.state.hub
         self._live_text = app.state.live_text
         self._mcp = app.state.mcp
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and call back once requests are served."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(log_accept_error)
+        logging.getLogger("uvicorn.error").addFilter(QuietLog())
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio has made it ACCEPTS_MAX
+        self._sweeper = loop.create_task(self._connections.sweep())
         if self.started:
             self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down; first disconnect the long-lived clients, which would not leave."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         self._hub.close()
         self._live_text.close()
         self._mcp.begin_shutdown()

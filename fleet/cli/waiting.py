@@ -103,7 +103,7 @@ def watch(
     With a `chain`, until the chain has ended; dispatches of its further stages join `watched`.
     `connect` opens a store, again after a failure. While the store is down, `elsewhere` may know
     how a dispatch ended. An empty `after` is the end of the bus when the broker answers. Raises
-    StillRunning after `timeout_s`, and BrokerUnavailable after BROKER_TIMEOUT_S without a broker.
+    StillRunning after `timeout_s`; where that is None, BrokerUnavailable after BROKER_TIMEOUT_S.
     """
     ends = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
     store: Store | None = None
@@ -122,7 +122,7 @@ def watch(
             away_since = 0.0
         except BrokerUnavailable:
             away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > BROKER_TIMEOUT_S:
+            if timeout_s is None and time.monotonic() - away_since > BROKER_TIMEOUT_S:
                 raise
             store, news, query_at = None, [], 0.0
             if _have_ended(watched, elsewhere) and not chain:

@@ -26,6 +26,18 @@ class ApiConfig(ConfigTable):
         default=200.0,
         description="Requests and events a second of one token, where `--rate` set no other limit.",
     )
+    connections_max: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="Open connections of clients in all; the limit of open files holds too.",
+    )
+    connections_per_address: int = Field(
+        default=2048,
+        ge=1,
+        le=1_000_000,
+        description="Open connections of one address, that of a proxy too.",
+    )
     port: Port = Field(default=8700, description="The API's port; 0 takes a free one.")
     allowed_hosts: Names = Field(
         default=(),

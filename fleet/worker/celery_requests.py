@@ -16,7 +16,6 @@ from fleet.errors import BrokerUnavailable
 from fleet.formats import strict_json
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure, LeaseToken, State
-from fleet.store.address import wakeups_in_store
 from fleet.system.process_group import kill_child
 from fleet.worker.remote_control import REVOKED_ONCE_IN_S, tell
 from fleet.worker.state import WORKER
@@ -77,7 +76,7 @@ class DispatchRequest(Request):
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""
         self._retire_child()
-        if wakeups_in_store(runtime.current().settings):
+        if runtime.current().wakes:
             self.acknowledged = True
         else:
             super().acknowledge()
@@ -85,7 +84,7 @@ class DispatchRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         """Look for work now instead of requeueing: the dispatch is still in the ledger."""
         self._retire_child()
-        if wakeups_in_store(runtime.current().settings):
+        if runtime.current().wakes:
             self.acknowledged = True
             WORKER.work_wanted.set()
         else:

@@ -2,7 +2,7 @@
 
 A client that a module opens once, such as an `httpx.AsyncClient`, stays usable. The tasks of a turn
 end with the turn: those left are cancelled and awaited. A thread cannot be cancelled;
-`tasks.tools.abandoned` counts a call of `asyncio.to_thread` that runs on.
+`tasks.limits.THREAD_CALLS` counts a call of `asyncio.to_thread` that runs on.
 """
 
 import asyncio
@@ -14,8 +14,7 @@ from typing import Any
 
 from fleet.errors import BrokerUnavailable, Fenced
 from fleet.turn.turn import Deadline, TurnFailed, TurnStopped
-from tasks.limits import loop_limit
-from tasks.tools import abandoned
+from tasks.limits import THREAD_CALLS, loop_limit
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +67,9 @@ class _Threads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit as the parent class, and count the call."""
-        token = abandoned.begin(writes=True)
+        token = THREAD_CALLS.begin(writes=True)
         call = super().submit(fn, *args, **kwargs)
-        call.add_done_callback(lambda _: abandoned.end(token))
+        call.add_done_callback(lambda _: THREAD_CALLS.end(token))
         return call
 
 

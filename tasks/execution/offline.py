@@ -33,7 +33,7 @@ from fleet.system.process_group import kill_child
 from fleet.system.process_tags import ProcessTag, tag_environment
 from tasks.execution import turns
 from tasks.execution.preload import preload
-from tasks.tools import abandoned
+from tasks.limits import THREAD_CALLS
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def _turns(agent: str) -> int:
         except (Fenced, BrokerUnavailable) as error:
             logger.warning("the turn of %s goes on later: %s", claim.dispatch_id, error)
             return 1
-        if abandoned.running():  # it ends with this process
+        if THREAD_CALLS.running:  # it ends with this process
             return 0
     return 0
 

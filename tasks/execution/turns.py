@@ -5,8 +5,10 @@ claim -> prepare -> Turn -> run -> Ending -> commit -> State
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from fleet import runtime, tracing
 from fleet.errors import BrokerUnavailable, ConfigError, Fenced
@@ -14,7 +16,6 @@ from fleet.ledger import Claim, Ending, Failure, FailureStage, Runs, State
 from fleet.locks.errors import LockBusy, LockLost
 from fleet.store.connection import retry_while_away
 from fleet.system.process_tags import Owner, take_over
-from fleet.turn import facts
 from fleet.turn.live_text import LiveText
 from fleet.turn.turn import PROGRAMMING_ERRORS, Cancelled, Deadline, Turn, TurnFailed
 from fleet.worker.state import WORKER
@@ -30,6 +31,18 @@ COMMIT_RETRY_DELAY_S = 0.05
 
 #: What no further attempt mends.
 DEFECTS = (*PROGRAMMING_ERRORS, ConfigError)
+
+MODEL_CHARS_MAX = 256
+#: No agent has as many fallbacks.
+TIER_MAX = 1000
+#: A fact of a turn that its record may have -> the values that it may have.
+FACTS: Mapping[str, Callable[[Any], bool]] = {
+    "model": lambda value: (
+        isinstance(value, str) and value.isprintable() and len(value) <= MODEL_CHARS_MAX
+    ),
+    "tier": lambda value: type(value) is int and 0 <= value <= TIER_MAX,
+    "injected": lambda value: value in ("echo", "timeout_fallback"),
+}
 
 #: The lease under which this process has made sure that no earlier turn still runs.
 _alone: tuple[str, str, int] | None = None
@@ -98,7 +111,7 @@ def run(turn: Turn, *, alarm: bool = False) -> Ending:
     try:
         with WORKER.running(claim.dispatch_id, claim.event.session or ""), limit, live_text:
             ending = Ending(answer=runner_for(turn.agent.runner).run(turn))
-        facts.check(turn.facts)
+        _check_facts(turn.facts)
         if changed := turn.journal.changed:
             logger.warning(
                 "steps of %s have changed since an earlier attempt, and ran anew: %s",
@@ -196,5 +209,24 @@ def _facts(turn: Turn) -> dict[str, str | int | float]:
         "tokens_out": usage.tokens_out,
         "usd": f"{usage.usd:.6f}",
         "steps": turn.steps,
-        **facts.known(turn.facts),
+        **_known(turn.facts),
     }
+
+
+def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: facts[name] for name, fits in FACTS.items() if name in facts and fits(facts[name])
+    }
+
+
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    """Raises TurnFailed for a fact that would overwrite or break the record."""
+    wrong = [str(name) for name in facts if name not in _known(facts)]
+    if wrong:
+        reason = (
+            f"turn.facts: {wrong[0][:60]!a} is not a fact of a record, or has a wrong value; "
+            f"there are {', '.join(FACTS)}"
+        )
+        raise TurnFailed(
+            Failure(stage=FailureStage.TOOL, reason=reason, retryable=False, kind="WrongFact")
+        )

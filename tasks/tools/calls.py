@@ -16,7 +16,7 @@ from threading import Thread
 
 from fleet.formats.terminal_text import sanitize
 from fleet.tools.functions import ToolError
-from tasks.tools import abandoned
+from tasks.limits import THREAD_CALLS
 
 logger = logging.getLogger(__name__)
 
@@ -95,18 +95,18 @@ def cut(text: str, limit: int) -> str:
 
 
 def _refusal(job: Job, mine: int) -> str:
-    abandoned_calls = abandoned.running() - mine
+    abandoned_calls = THREAD_CALLS.running - mine
     if abandoned_calls >= ABANDONED_MAX:
         return (
             f"{abandoned_calls} earlier calls took too long and still run: {job.name} was not begun"
         )
-    if job.writes and abandoned.writing():
+    if job.writes and THREAD_CALLS.writing:
         return f"an earlier write took too long and still runs: {job.name} was not begun"
     return ""
 
 
 def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
-    token = abandoned.begin(writes=job.writes)
+    token = THREAD_CALLS.begin(writes=job.writes)
 
     def work() -> None:
         try:
@@ -115,7 +115,7 @@ def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
             text = cut(error_text(str(error)), job.max_result_bytes)
         except BaseException as error:  # noqa: BLE001 - the model gets every error of a tool
             text = cut(error_text(f"{type(error).__name__}: {error}"), job.max_result_bytes)
-        abandoned.end(token)
+        THREAD_CALLS.end(token)
         done.put((place, text))
 
     Thread(target=work, name=f"tool {job.name}", daemon=True).start()

@@ -157,8 +157,8 @@ class Place:
 
     def outcome(self, *args: str) -> dict[str, Any]:
         """Send an event to one agent and wait for the end of its dispatch; what is known of it."""
-        answer = self.fleet("send", *args, "--wait", "--timeout", "60", "--json")
-        assert answer.code in (0, 1), answer.err
+        answer = self.fleet("send", *args, "--wait", "--timeout", "85", "--json")
+        assert answer.out, answer.err
         record: dict[str, Any] = answer.json["dispatches"][0]
         return record
 

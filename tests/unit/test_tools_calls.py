@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.formats.terminal_text import sanitize
-from tasks.tools import abandoned
+from tasks.limits import THREAD_CALLS
 from tasks.tools.calls import ABANDONED_MAX, PARALLEL, Job, cut, groups, run
 from tests.fixtures.processes import wait_until
 
@@ -29,7 +29,7 @@ def gate() -> Iterator[Event]:
     gate = Event()
     yield gate
     gate.set()
-    wait_until(lambda: not abandoned.running())
+    wait_until(lambda: not THREAD_CALLS.running)
 
 
 def hang(gate: Event) -> Callable[[], str]:
@@ -88,7 +88,7 @@ def test_no_write_begins_while_an_earlier_one_goes_on(gate: Event) -> None:
     assert "earlier write" in texts(job(lambda: "written", writes=True))[0]
     assert texts(job(lambda: "read")) == ["read"]
     gate.set()
-    wait_until(lambda: not abandoned.running())
+    wait_until(lambda: not THREAD_CALLS.running)
     assert texts(job(lambda: "written", writes=True)) == ["written"]
 
 

@@ -43,6 +43,7 @@ def release(store: Store, token: LeaseToken) -> None:
     store.run(ReleaseCall(agent=token.agent, fence=token.fence, lease=token.lease))
 
 
+_LIMITED = 'ulimit -n "${OPEN_FILES:-$(ulimit -n)}"; exec "$0" "$@"'
 _SERVE = """
 from fleet.api.server import serve
 serve(announce=lambda url: print(url, flush=True))
@@ -71,11 +72,12 @@ class Api:
     """One API process of a fleet that has no worker: what is sent to it stays queued."""
 
     def __init__(self, folder: Path, broker_url: str, **environment: str) -> None:
+        """With `OPEN_FILES` in the environment, the process may open no more."""
         self.data_dir = folder / "data"
         config = folder / "fleet.toml"
         config.write_text(_CONFIG.format(broker=broker_url, data_dir=self.data_dir))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
+            ["sh", "-c", _LIMITED, sys.executable, "-c", _SERVE],
             env={**os.environ, "FLEET_CONFIG": str(config), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
