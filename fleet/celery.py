@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> Celery:
     app.steps["consumer"].add("fleet.worker.bootsteps:LeaseStep")
     app.steps["consumer"].add("fleet.worker.task_events:BatchedEvents")
     app.steps["consumer"].add("fleet.worker.reconnect:Reconnect")
+    app.steps["consumer"].add("fleet.worker.remote_control:UndoRemoteControl")
     return app
 
 
@@ -124,6 +125,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_disable_prefetch": wakeups_in_store(settings),
         # A turn outlives a dropped connection; its second wake-up finds nothing to do.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # A limit that somebody sets by remote control would hold dispatches back.
+        "worker_disable_rate_limits": True,
         # Importing LiteLLM takes seconds; at the default of 4 s the pool kills every child.
         "worker_proc_alive_timeout": 60,
         # For Flower. Messages hold ids only, and so do the events.

@@ -74,7 +74,7 @@ def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
 
     app = _Api(
         routes=[*_routes(runtime, reads, hub, live_text, access), *_mcp_routes(mcp)],
-        middleware=[Middleware(AccessMiddleware, host=host, access=access)],
+        middleware=[Middleware(AccessMiddleware, names=settings.api.names | {host}, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )

@@ -43,6 +43,10 @@ COMMANDS = {
         "Run the agents' workers of this machine, and nothing else.",
     ),
     "api": ("fleet.cli.services:api", "Serve the HTTP API in the foreground."),
+    "flower": (
+        "fleet.cli.services:flower",
+        "Serve Flower on flower.port in the foreground.",
+    ),
     "upstream": (
         "fleet.cli.services:upstream",
         "Take events from the configured gateway in the foreground.",

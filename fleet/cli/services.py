@@ -43,6 +43,19 @@ def host(agents: str) -> int:
 
 
 @click.command(cls=Command)
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where it listens.")
+def flower(address: str) -> None:
+    """Serve Flower on flower.port in the foreground.
+
+    It is read-only, keeps its history in the data folder, and asks for no login.
+    """
+    from fleet.supervisor.flower import serve
+
+    guard_output()
+    serve(address)
+
+
+@click.command(cls=Command)
 def upstream() -> None:
     """Take events from the configured gateway in the foreground.
 

@@ -1,7 +1,7 @@
 """The health document, from live values and without secrets."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.folder import SpoolFull
-from fleet.ledger import State, bus, views
+from fleet.ledger import State, bus, processes, views
 from fleet.ledger.states import WAITING
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -105,6 +105,7 @@ class _Reading:
     agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     providers: Mapping[str, Any] = field(default_factory=dict)
     last_id: str | None = None
+    failing: Sequence[Mapping[str, Any]] | None = None
 
 
 def _read(runtime: Runtime, scope: HealthScope) -> _Reading:
@@ -115,6 +116,7 @@ def _read(runtime: Runtime, scope: HealthScope) -> _Reading:
         agents=views.agents(store, names),
         providers=providers.states(store) if scope.whole else {},
         last_id=bus.last_id(store),
+        failing=processes.failing(store),
     )
 
 
@@ -151,6 +153,7 @@ def _document(
             "tier": {name: row["tier"] for name, row in agents.items()},
             "providers": reading.providers,
         },
+        "failing": reading.failing,
         "beat": {"last_tick_s": vitals.beat_s},
         "bus": _bus(settings, vitals, _shown_followers(scope, followers)),
         "saturation": {

@@ -59,6 +59,7 @@
 | fleet:upstream_mode     | string | how the gateway's events come in        | 15 s               |
 | fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
 | fleet:ready             | string | a process tried to write lately         | 60 s               |
+| fleet:failing           | hash   | processes of a host that keep ending    | 2 minutes          |
 | fleet:beat              | hash   | last tick of each periodic job          | permanent          |
 | fleet:lock:token        | string | newest fencing token of any lock        | permanent          |
 | fleet:lock:holds:<lock> | hash   | who holds a lock, each until when       | the last hold      |
@@ -84,6 +85,7 @@ DEAD = "fleet:dead"
 QUIET = "fleet:quiet"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
+FAILING = "fleet:failing"
 PROVIDERS = "fleet:providers"
 UPSTREAM_MODE = "fleet:upstream_mode"
 ALERTS_CURSOR = "fleet:alerts:cursor"

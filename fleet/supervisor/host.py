@@ -72,6 +72,7 @@ _PRELOAD = (
     "fleet.worker.commands",
     "fleet.worker.reaper",
     "fleet.worker.reconnect",
+    "fleet.worker.remote_control",
     "fleet.worker.celery_requests",
     "fleet.worker.task_events",
     "fleet.worker.bootsteps",

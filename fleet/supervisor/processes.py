@@ -21,8 +21,8 @@ WORKER_READY_S = 120.0
 READY_S = 60.0
 #: Beyond drain_s: a worker closes its connections, a host waits for its workers.
 STOP_MARGIN_S = 10.0
-#: It has nothing to save, and the others stop after it.
-VIEWER_STOP_S = 2.0
+#: The others stop after it. Its history is saved by then, or as old as the last time.
+VIEWER_STOP_S = 4.0
 LOOPBACK = "127.0.0.1"
 
 Ready = Callable[[], Awaitable[bool]]
@@ -43,7 +43,8 @@ class Addresses:
         return cls(
             api.host,
             _free_port("api.port", api.host, api.port),
-            _free_port("flower.port", LOOPBACK, flower.port) if flower.enabled else None,
+            # Events do not need Flower: a taken port delays it, and refuses nothing.
+            (flower.port or _free_port("flower.port", LOOPBACK, 0)) if flower.enabled else None,
         )
 
     @property
@@ -69,15 +70,16 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
     if settings.upstream.ws or settings.upstream.poll:
         specs.append(ProcessSpec("upstream", _fleet("upstream"), 1))
     if addresses.flower_port:
-        # --read-only: its API could otherwise shut workers down and send tasks.
-        argv = (
-            "flower",
-            f"--address={LOOPBACK}",
-            f"--port={addresses.flower_port}",
-            "--read-only=True",
-            "--logging=error",
+        specs.append(
+            ProcessSpec(
+                "flower",
+                _fleet("flower"),
+                2,
+                env=_ports(addresses),
+                stop_grace_s=VIEWER_STOP_S,
+                viewer=True,
+            )
         )
-        specs.append(ProcessSpec("flower", _celery(*argv), 2, stop_grace_s=VIEWER_STOP_S))
     return specs
 
 
@@ -141,7 +143,7 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
 
 
 def _ports(addresses: Addresses) -> dict[str, str]:
-    """The ports that the API reads: it listens on its own and links to Flower's."""
+    """The ports that API and Flower read: each listens on its own, and the API links to Flower."""
     ports = {"FLEET_API__PORT": str(addresses.api_port)}
     if addresses.flower_port:
         ports["FLEET_FLOWER__PORT"] = str(addresses.flower_port)

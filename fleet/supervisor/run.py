@@ -4,6 +4,8 @@ import asyncio
 import os
 import re
 import signal
+import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -14,7 +16,7 @@ from fleet.broker.audit import audit
 from fleet.broker.embedded import EmbeddedBroker
 from fleet.config.settings import Settings, find_file
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import bus
+from fleet.ledger import bus, processes
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 from fleet.store.connection import reachable
@@ -27,6 +29,9 @@ from fleet.system.data_dir_lock import lock_data_dir, unusable
 #: leaves `run_fleet`.
 OnReady = Callable[[Addresses], Coroutine[Any, Any, None]]
 Report = Callable[[str], None]
+
+#: Between looks at what keeps ending.
+FAILING_POLL_S = 1.0
 
 
 def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
@@ -72,7 +77,10 @@ async def _supervise(
         await on_ready(addresses)
         stop.set()
 
-    hooks: list[Callable[[], Coroutine[None, None, None]]] = [when_ready]
+    async def tell_failing() -> None:
+        await _tell_failing(store, supervisor)
+
+    hooks: list[Callable[[], Coroutine[None, None, None]]] = [when_ready, tell_failing]
     if embedded is not None:
         hooks.append(partial(keep_broker_running, embedded, lambda line: report(f"broker: {line}")))
     supervisor = Supervisor(
@@ -129,6 +137,22 @@ def _alert(store: Store, report: Report, name: str, code: int) -> None:
         bus.alert(store, "crash_loop", sentence)
     except BrokerUnavailable as error:
         report(f"this could not be put on the bus: {error}")
+
+
+async def _tell_failing(store: Store, supervisor: Supervisor) -> None:
+    """Keep `/health` informed about processes that keep ending, until cancelled."""
+    host = f"{socket.gethostname()}:{os.getpid()}"
+    told: dict[str, str] = {}
+    due = 0.0
+    while True:
+        now = supervisor.failing
+        if now != told or (now and time.monotonic() > due):
+            try:
+                await asyncio.to_thread(processes.record_failing, store, host, now)
+                told, due = now, time.monotonic() + processes.STALE_S / 3
+            except BrokerUnavailable:
+                pass  # told with the next try; the log has it
+        await asyncio.sleep(FAILING_POLL_S)
 
 
 def _export_config_file() -> None:

@@ -36,6 +36,7 @@ from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from fleet.worker import shutdown_grace
 from fleet.worker.commands import follow_commands
 from fleet.worker.lease import SAFETY, Lease
+from fleet.worker.remote_control import refuse_growth
 from fleet.worker.state import WORKER, SharedLeaseState
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class StartChecks(bootsteps.Step):
             raise SystemExit(
                 "fleet: an agent runs one dispatch at a time; start the worker with -c 1."
             )
+        refuse_growth()
         WORKER.prepare()
         tag_environment(ProcessTag.WORKER)
         # One list for a queue: the ledger decides the order, not a wake-up's priority. The shared
@@ -220,9 +222,11 @@ def _renew(lease: Lease, consumer: Any) -> bool:
 
 
 def _consumes(consumer: Any, agent: str) -> bool:
-    """True while kombu consumes the queue: remote control may have cancelled it."""
+    """True while kombu consumes the queue for a child: remote control may have taken either."""
     tasks = consumer.task_consumer
-    return tasks is not None and bool(tasks.consuming_from(keys.queue(agent)))
+    if tasks is None or not consumer.pool.num_processes:
+        return False
+    return bool(tasks.consuming_from(keys.queue(agent)))
 
 
 def _keep_renewing(lease: Lease, consumer: Any) -> None:

@@ -18,7 +18,7 @@ PROBLEMS = {
     "bad-parameter": "A parameter or a header has a value that it cannot have.",
     "failed": "The fleet failed; the sentence says why.",
     "fault": "The API has a defect; its log has the traceback.",
-    "foreign-host": "The `Host` header is a public name, and no token protects the API.",
+    "foreign-host": "The `Host` is none of `api.allowed_hosts`, and no token protects the API.",
     "foreign-origin": "A page of another site sent the request.",
     "idempotency-conflict": "The sender has used this id for an event with other content.",
     "invalid-by": "`by` is not a name.",

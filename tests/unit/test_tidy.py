@@ -76,6 +76,8 @@ ONLY_IN = {
     "mcp": MCP,
     "httpx2": ("fleet.tools.mcp.web",),
     "anyio": ("fleet.tools.mcp",),
+    "flower": ("fleet.supervisor.flower",),
+    "tornado": ("fleet.supervisor.flower",),
     "click": ("fleet.bench", "fleet.cli", "fleet.store.celery_app"),
     "opentelemetry": ("fleet.tracing",),
     "prometheus_client": ("fleet.ops.metrics",),

@@ -24,6 +24,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.spool import Spool
+from fleet.ledger import processes
 from fleet.ops.alerts.machine import spool_conditions
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.doctor import endpoints
@@ -134,6 +135,9 @@ def _conditions(store: Store, settings: Settings) -> Iterator[Finding]:
         if condition.name != "agent_offline":
             prefix = f"{condition.agent}: " if condition.agent else ""
             yield Finding("warning", f"{prefix}{condition.reason}", condition.remedy)
+    for row in processes.failing(store):
+        fault = f"{row['process']} of {row['host']} keeps ending: it {row['reason']}"
+        yield Finding("warning", fault, f"see log/{row['process']}.log in its data folder")
     if offline:
         more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
         fault = f"nobody works for {', '.join(offline[:5])}{more}"
