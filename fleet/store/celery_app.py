@@ -46,7 +46,8 @@ def celery_app(name: str, *, broker: str, log: type[Logging] = Logging, **settin
     """A new app under `settings`, which are Celery's."""
     # By name, because Celery looks into it.
     loader = f"{OwnLoader.__module__}:{OwnLoader.__name__}"
-    app = Celery(name, broker=broker, loader=loader, log=log, set_as_current=False)
+    # No fixups: one sets up the Django project that DJANGO_SETTINGS_MODULE names.
+    app = Celery(name, broker=broker, loader=loader, log=log, fixups=[], set_as_current=False)
     # Celery makes them itself, and takes a plain assignment for a setting of that name.
     object.__setattr__(app.conf, "__class__", OwnSettings)
     app.conf.update(settings)

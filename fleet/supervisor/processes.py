@@ -76,6 +76,8 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
             f"--port={addresses.flower_port}",
             "--read-only=True",
             "--logging=error",
+            # Otherwise it runs a flowerconfig.py of the folder.
+            f"--conf={os.devnull}",
         )
         specs.append(ProcessSpec("flower", _celery(*argv), 2, stop_grace_s=VIEWER_STOP_S))
     return specs

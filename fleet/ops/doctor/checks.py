@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import redis
 
 from fleet.broker.audit import Finding, audit
-from fleet.config.foreign_environment import of_celery, of_services
+from fleet.config.foreign_environment import not_settings, of_celery, of_flower
 from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, ConfigError
@@ -286,15 +286,18 @@ def _tools(settings: Settings) -> Iterator[Finding]:
             yield Finding("warning", fault, "install it, or start the fleet in its folder")
 
 
-def _foreign(_: Settings) -> Iterator[Finding]:
+def _foreign(settings: Settings) -> Iterator[Finding]:
     """Variables of the environment that the fleet ignores."""
     if names := of_celery():
         fault = f"{', '.join(names)}: set, and without effect on the fleet"
         yield Finding(
             "info", fault, "set fleet.broker_url where the fleet is to use another broker"
         )
-    if names := of_services():
-        fault = f"{', '.join(names)}: these describe a Service, and set nothing of the fleet"
+    if names := of_flower():
+        fault = f"{', '.join(names)}: set, and without effect on the fleet's Flower"
+        yield Finding("info", fault, "use [flower] in fleet.toml")
+    if names := not_settings(type(settings).model_fields):
+        fault = f"{', '.join(names)}: of something else called fleet; these set nothing here"
         yield Finding("info", fault)
 
 
