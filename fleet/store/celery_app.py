@@ -41,6 +41,10 @@ class OwnLoader(AppLoader):
         """Nothing."""
         return {}
 
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        """A module by its name. Celery would look into the working directory first."""
+        return self.import_module(module, package=package)
+
 
 def celery_app(name: str, *, broker: str, log: type[Logging] = Logging, **settings: Any) -> Celery:
     """A new app under `settings`, which are Celery's."""

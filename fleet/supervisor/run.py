@@ -12,6 +12,7 @@ from typing import Any
 
 from fleet.broker.audit import audit
 from fleet.broker.embedded import EmbeddedBroker
+from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import Settings, find_file
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import bus
@@ -37,6 +38,7 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
     FleetError when it cannot start: the data folder or a port is taken, the folder or the broker
     cannot be used, a process is never ready.
     """
+    check_folder(settings)
     with _sigterm_interrupts(), lock_data_dir(settings.data_dir):
         addresses = Addresses.choose(settings)
         report(f"fleet: starting {len(settings.agents)} agents ...")

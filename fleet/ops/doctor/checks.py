@@ -19,6 +19,7 @@ import redis
 
 from fleet.broker.audit import Finding, audit
 from fleet.config.foreign_environment import not_settings, of_celery, of_flower
+from fleet.config.hidden_modules import hidden_modules
 from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, ConfigError
@@ -251,6 +252,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _programs(settings: Settings) -> Iterator[Finding]:
+    for fault, remedy in hidden_modules(settings, Path.cwd()):
+        yield Finding("error", fault, remedy)
     for name, agent in settings.agents.items():
         if agent.runner == "python" and not _is_installed(str(agent.python)):
             fault = f"agents.{name}.python: there is no module {agent.python!r}"
