@@ -23,6 +23,7 @@ from fleet.supervisor.broker_restart import keep_broker_running
 from fleet.supervisor.processes import Addresses, fleet_processes
 from fleet.supervisor.supervise import Supervisor
 from fleet.system.data_dir_lock import lock_data_dir, unusable
+from fleet.system.outgoing import unusable_variables
 
 #: Called once, when every process that events need is ready; an error in it stops the fleet and
 #: leaves `run_fleet`.
@@ -41,6 +42,8 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
     check_folder(settings)
     with _sigterm_interrupts(), lock_data_dir(settings.data_dir):
         addresses = Addresses.choose(settings)
+        for told in unusable_variables():
+            report(f"fleet: {told}. Calls that need it fail.")
         report(f"fleet: starting {len(settings.agents)} agents ...")
         _export_config_file()
         embedded = None

@@ -68,7 +68,11 @@ def test_every_module_is_imported_under_the_one_name(python: Path) -> None:
         "print(sorted({'tasks', 'routing'} & set(sys.modules)), len(sys.modules))\n"
     )
     done = subprocess.run(
-        [python, "-P", "-c", program], capture_output=True, text=True, timeout=COMMAND_S, check=False
+        [python, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
     )
     assert done.stdout.startswith("[] "), done.stderr
 

@@ -31,6 +31,7 @@ from fleet.ops.doctor import endpoints
 from fleet.ops.doctor.permissions import secret_files
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
+from fleet.system.outgoing import unusable_variables
 from fleet.version import VERSION
 from fleet.worker import shutdown_grace
 
@@ -296,6 +297,9 @@ def _foreign(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "info", fault, "set fleet.broker_url where the fleet is to use another broker"
         )
+    for sentence in unusable_variables():
+        fault, _, remedy = sentence.rpartition("; ")
+        yield Finding("warning", f"{fault}; calls that need it fail", remedy)
     if names := of_flower():
         fault = f"{', '.join(names)}: set, and without effect on the fleet's Flower"
         yield Finding("info", fault, "use [flower] in fleet.toml")
