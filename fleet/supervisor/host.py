@@ -34,6 +34,7 @@ from fleet.errors import ConfigError, FleetError
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.system.backoff import Backoff
+from fleet.system.file_limit import check_file_limit
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
@@ -266,6 +267,7 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
     if unknown:
         raise ConfigError(f"agents.{unknown[0]}: not an agent of this fleet; see `fleet agents`.")
     check_folder(settings)
+    check_file_limit(len(agents or settings.agents))
     if (lifeline := os.environ.get(LIFELINE_FD)) is not None:
         await_broker(int(lifeline))
     return Host(agents or list(settings.agents), settings.drain_s, log_level).run()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import redis
 
 from fleet.broker.audit import Finding, audit
+from fleet.broker.room import lack_of_room
 from fleet.config.foreign_environment import not_settings, of_celery, of_flower
 from fleet.config.hidden_modules import hidden_modules
 from fleet.config.listen_address import others_can_reach
@@ -99,6 +100,8 @@ def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Findi
         store.client.ping()
         rtt_s = time.monotonic() - before - first_s
         yield from audit(store.client)
+        if lack := lack_of_room(store.client, len(settings.agents)):
+            yield Finding("warning", *lack)
         yield from _conditions(store, settings)
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
         yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
