@@ -22,7 +22,7 @@ from fleet.errors import BrokerUnavailable, ConfigError, FleetError
 from fleet.runtime import Runtime
 from fleet.store.address import store_url
 from fleet.system.api_address import forget_address, write_address
-from fleet.system.file_limit import raise_to_hard
+from fleet.system.file_limit import raise_file_limit
 from fleet.system.lifeline import watch_lifeline
 from tasks.execution import OFFLINE_COMMAND
 
@@ -56,7 +56,7 @@ def serve(
     there is no token, and FleetError when the port cannot be opened.
     """
     watch_lifeline()
-    raise_to_hard()
+    raise_file_limit()
     settings = load()
     runtime = Runtime(settings, guarded=True, spools=True, offline_command=OFFLINE_COMMAND)
     host = settings.api.host if host is None else host

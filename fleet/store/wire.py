@@ -58,6 +58,14 @@ class Script:
         return b"*%d\r\n%b%b" % (self._fixed + len(args), self._head, rest)
 
 
+class _Load(Script):
+    """The command that gives the server a script."""
+
+    def packed(self, args: Sequence[Arg]) -> bytes:
+        """The command; it has no arguments."""
+        return b"*3\r\n%b" % b"".join(map(_bulk, ("SCRIPT", "LOAD", self.text)))
+
+
 class Wire:
     """Script calls of a client, from any thread, and in a forked child too.
 
@@ -90,7 +98,10 @@ class Wire:
         answers = self._exchange(script, calls)
         missing = {n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)}
         if missing:
-            self._client.script_load(script.text)
+            # On the same connection: a client of a busy server counts.
+            (loaded,) = self._exchange(_Load(script.text), [()])
+            if isinstance(loaded, ResponseError):
+                raise loaded
             again = self._exchange(script, [args for n, args in enumerate(calls) if n in missing])
             for n, answer in zip(sorted(missing), again, strict=True):
                 answers[n] = answer

@@ -1,5 +1,6 @@
 """Celery's own commands, run by a supervisor: each stops when its supervisor does."""
 
+import os
 import select
 import sys
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
+from fleet.config.foreign_environment import of_flower
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
 from fleet.store.address import broker_url
@@ -61,6 +63,8 @@ def run_celery(app: Any, arguments: Sequence[str]) -> NoReturn:
     module, _, attribute = _COMMANDS[name].partition(":")
     if name != "worker":
         app.conf.imports = ()  # beat sends tasks by name, Flower shows names
+    for variable in of_flower() if name == "flower" else ():
+        del os.environ[variable]
     celery = CeleryCommand("celery")
     parent = celery.context_class(
         celery,

@@ -5,14 +5,12 @@ an API without tokens: see `fleet.formats.host_names`.
 """
 
 import os
-import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from flower import command
 from flower.app import Flower
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
-from tornado.options import Error
 from tornado.web import ErrorHandler
 
 from fleet.config.settings import load
@@ -56,7 +54,6 @@ def serve(address: str = LOOPBACK, port: int | None = None) -> NoReturn:
     settings = load()
     from fleet.celery import app
 
-    _set_aside_unusable(command.apply_env_options)
     LocalFlower.allowed_hosts = settings.api.names
     command.Flower = LocalFlower
     folder = settings.data_dir.absolute() / "flower"
@@ -70,26 +67,11 @@ def serve(address: str = LOOPBACK, port: int | None = None) -> NoReturn:
             # Its API could otherwise shut workers down and send tasks.
             "--read-only=True",
             "--logging=error",
+            # Otherwise it runs a flowerconfig.py of the folder.
+            f"--conf={os.devnull}",
             "--persistent=True",
             f"--db={folder / 'history'}",
             f"--save-state-interval={SAVE_INTERVAL_MS}",
             f"--max-tasks={TASKS_MAX}",
         ],
     )
-
-
-def _set_aside_unusable(apply_all: Callable[[], None]) -> None:
-    """Take variables from the environment that Flower cannot read, and name them.
-
-    They may be another's: Kubernetes sets `FLOWER_PORT=tcp://...` beside a Service named flower.
-    """
-    given = {name: value for name, value in os.environ.items() if name.startswith("FLOWER_")}
-    for name in given:
-        del os.environ[name]
-    for name, value in given.items():
-        os.environ[name] = value
-        try:
-            apply_all()
-        except (ValueError, KeyError, TypeError, Error):
-            del os.environ[name]
-            sys.stderr.write(f"fleet: {name} is not used: Flower cannot read its value\n")

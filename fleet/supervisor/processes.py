@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
 from fleet.supervisor.host import QUIET, worker_argv
+from fleet.system.python import PYTHON
 
 #: Importing LiteLLM takes 2 s, on a cold disk and a busy machine ten times that.
 WORKER_READY_S = 120.0
@@ -151,11 +151,11 @@ def _ports(addresses: Addresses) -> dict[str, str]:
 
 
 def _celery(*args: str) -> list[str]:
-    return [sys.executable, "-m", "fleet.supervisor.celery_child", "-A", "fleet", *args]
+    return [*PYTHON, "-m", "fleet.supervisor.celery_child", "-A", "fleet", *args]
 
 
 def _fleet(*args: str) -> list[str]:
-    return [sys.executable, "-m", "fleet", *args]
+    return [*PYTHON, "-m", "fleet", *args]
 
 
 def _leased(store: Store, agents: list[str]) -> Ready:

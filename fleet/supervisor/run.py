@@ -14,6 +14,8 @@ from typing import Any
 
 from fleet.broker.audit import audit
 from fleet.broker.embedded import EmbeddedBroker
+from fleet.broker.room import lack_of_room
+from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import Settings, find_file
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import bus, processes
@@ -24,6 +26,8 @@ from fleet.supervisor.broker_restart import keep_broker_running
 from fleet.supervisor.processes import Addresses, fleet_processes
 from fleet.supervisor.supervise import Supervisor
 from fleet.system.data_dir_lock import lock_data_dir, unusable
+from fleet.system.file_limit import check_file_limit
+from fleet.system.outgoing import unusable_variables
 
 #: Called once, when every process that events need is ready; an error in it stops the fleet and
 #: leaves `run_fleet`.
@@ -42,8 +46,12 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
     FleetError when it cannot start: the data folder or a port is taken, the folder or the broker
     cannot be used, a process is never ready.
     """
+    check_folder(settings)
+    check_file_limit(len(settings.agents))
     with _sigterm_interrupts(), lock_data_dir(settings.data_dir):
         addresses = Addresses.choose(settings)
+        for told in unusable_variables():
+            report(f"fleet: {told}. Calls that need it fail.")
         report(f"fleet: starting {len(settings.agents)} agents ...")
         _export_config_file()
         embedded = None
@@ -52,6 +60,7 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
             embedded.start()
         try:
             store = open_store(store_url(settings), bus_max_length=settings.bus.max_length)
+            _check_room(store, settings)
             if embedded is None:
                 _validate_broker(store, report)
             elif embedded.adopted:
@@ -128,6 +137,13 @@ def _validate_broker(store: Store, report: Report) -> None:
             raise FleetError(f"fleet.broker_url: {finding.what}.{remedy}")
         if finding.level == "warning":
             report(f"broker: {finding.what}.{remedy}")
+
+
+def _check_room(store: Store, settings: Settings) -> None:
+    """Raise FleetError for a broker that takes fewer clients than this fleet needs."""
+    with reachable():
+        if fault := lack_of_room(store.client, len(settings.agents)):
+            raise FleetError(f"fleet.broker_url: {fault[0]}; {fault[1]}.")
 
 
 def _alert(store: Store, report: Report, name: str, code: int) -> None:

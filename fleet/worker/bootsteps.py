@@ -20,6 +20,7 @@ from celery import bootsteps, signals
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 from fleet import runtime
+from fleet.config.hidden_modules import check_folder
 from fleet.errors import BrokerUnavailable, FleetError, StoreLost
 from fleet.ledger import bus, store_life
 from fleet.store import keys, open_store
@@ -56,6 +57,7 @@ class StartChecks(bootsteps.Step):
         super().__init__(parent, **kwargs)
         try:
             private(runtime.current().settings.data_dir)
+            check_folder(runtime.current().settings)
         except FleetError as error:
             raise SystemExit(f"fleet: {error}") from error
         agent = agent_of(parent.app)

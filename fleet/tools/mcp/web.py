@@ -8,6 +8,7 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
 from fleet.config.tools import ToolsConfig
+from fleet.system.outgoing import client_options
 from fleet.tools.mcp.program import MESSAGE_BYTES_MAX, Streams
 
 #: Time limit to connect, and to send a request. The call limits the wait for its answer.
@@ -36,6 +37,7 @@ class HttpTransport:
             # A small compressed answer could unpack to any size.
             headers={"accept-encoding": "identity", **headers},
             timeout=httpx2.Timeout(SEND_TIMEOUT_S, read=None),
+            **client_options(str(self._config.url)),
             event_hooks={"request": [_limit_goodbye], "response": [self._on_response]},
         )
         async with (
