@@ -16,6 +16,7 @@ _VALUES: Mapping[str, Callable[[Any], bool]] = {
     ),
     "tier": lambda value: type(value) is int and 0 <= value <= TIER_MAX,
     "injected": lambda value: value in ("echo", "timeout_fallback"),
+    "cut": lambda value: value in ("length", "unknown"),
 }
 
 

@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
-from tasks.model import echo
+from tasks.model import echo, wire
 
 
 @contextmanager
@@ -68,6 +69,7 @@ def load() -> ModuleType:
     # Otherwise each piece of a stream starts an event loop in a thread, for callbacks never set.
     litellm.disable_streaming_logging = True
     litellm.disable_hf_tokenizer_download = True
+    _watch_clients(HTTPHandler)
     # One client for all calls: LiteLLM's cache makes a client and a connection for each timeout.
     litellm.client_session = HTTPHandler().client
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
@@ -77,3 +79,15 @@ def load() -> ModuleType:
         # Below WARNING they log prompts and URLs, and a URL may hold a key.
         logging.getLogger(name).setLevel(logging.WARNING)
     return litellm
+
+
+def _watch_clients(handler: Any) -> None:
+    """Mend what the clients get that LiteLLM makes from now on, whichever provider they are for."""
+    create = handler.create_client
+
+    def create_client(self: Any) -> Any:
+        client = create(self)
+        wire.watch(client)
+        return client
+
+    handler.create_client = create_client

@@ -20,6 +20,8 @@ The model's name says what happens:
                   rounds, each a list of [name, arguments], arguments an object or any string
     loop          dispatches what it is told, a JSON list of agents, to each of them
 
+Further names, of odd answers, are in `tests.fakes.odd_answers`.
+
 Errors quote the prompt and the key, as real providers do. `python -m tests.fakes.provider PORT LOG`
 runs it as a process of its own, which prints its address; port 0 takes a free one.
 
