@@ -82,7 +82,9 @@ def document(kind: str, body: dict[str, Any]) -> dict[str, Any]:
     reason = "content_filter" if kind == "withheld" else reason
     choice = {"index": 0, "message": message, "finish_reason": reason}
     choices = [] if kind == "empty" else [choice]
-    return _base(body, "chat.completion") | {"choices": choices, "usage": USAGE}
+    # LiteLLM needs the service tier of Groq, which sends one.
+    about = {"choices": choices, "usage": USAGE, "service_tier": "on_demand"}
+    return _base(body, "chat.completion") | about
 
 
 def events(kind: str, body: dict[str, Any]) -> Iterator[bytes]:

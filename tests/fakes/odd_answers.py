@@ -10,8 +10,9 @@ By the model's name; each is sent whole, or streamed where that is asked for.
     objects   arguments as an object        halves    an emoji, half in each of two deltas
 
 Streamed only: calls without an index (`noindex`), all with 0 (`zeros`), with 0 and no id (`noids`),
-two in one chunk (`onechunk`), with id and name in each fragment (`repeated`); `nodone` ends without
-`[DONE]`, `baredone` with nothing else, `baretorn` too, in the middle of a document.
+two in one chunk (`onechunk`), with id and name in each fragment (`repeated`), with 0 and new ids in
+one chunk (`newids`); `lonehalf` is half an emoji; `nodone` ends without `[DONE]`, `baredone` with
+nothing else, `baretorn` too, in the middle of a document.
 """
 
 from collections.abc import Iterator
@@ -37,13 +38,14 @@ _WHOLE: dict[str, Choice] = {
     "nodone": (_NONE | {"content": "all said"}, "stop"),
     "baredone": (_NONE | {"content": "all said"}, None),
     "baretorn": (_NONE | {"content": '{"a": '}, None),
+    "lonehalf": (_NONE | {"content": "a \ud83d"}, "stop"),
     "halves": (_NONE | {"content": f"a {EMOJI} b"}, "stop"),
     "parts": (
         _NONE | {"content": [{"type": "text", "text": "all "}, {"type": "text", "text": "said"}]},
         "stop",
     ),
 }
-_CALLING = ("objects", "noindex", "zeros", "noids", "onechunk", "repeated")
+_CALLING = ("objects", "noindex", "zeros", "noids", "onechunk", "repeated", "newids")
 KINDS = frozenset({*_WHOLE, *_CALLING, "cutcall", "legacy"})
 
 
@@ -85,13 +87,13 @@ def deltas(kind: str, body: dict[str, Any]) -> Iterator[Choice]:
 
 def _fragments(kind: str, name: str) -> Iterator[list[dict[str, Any]]]:
     """The calls of two words in fragments: a list for each chunk."""
-    index = {"zeros": {"index": 0}, "noids": {"index": 0}, "noindex": {}}
+    index = {"zeros": {"index": 0}, "noids": {"index": 0}, "newids": {"index": 0}, "noindex": {}}
     whole: list[dict[str, Any]] = []
     for place, word in enumerate(("one", "two")):
         at = index.get(kind, {"index": place})
         call_id = {} if kind == "noids" else {"id": f"c{place + 1}"}
         first = {**at, **call_id, "type": "function"}
-        if kind in ("onechunk", "objects", "noids"):
+        if kind in ("onechunk", "objects", "noids", "newids"):
             arguments: Any = {"q": word} if kind == "objects" else f'{{"q": "{word}"}}'
             whole.append({**first, "function": {"name": name, "arguments": arguments}})
             continue

@@ -113,3 +113,37 @@ def test_what_failed_before_decides_too(provider: Provider) -> None:
         )
     assert (caught.value.kind, caught.value.retryable) == ("EmptyAnswer", True)
     assert "openai/silent: its answer was empty; openai/nomodel" in str(caught.value)
+
+
+@pytest.mark.parametrize("form", FORMS)
+class TestAnthropic:
+    """The same meanings in another protocol, which LiteLLM translates."""
+
+    def ask(self, provider: Provider, kind: str, form: str) -> Reply:
+        params = {"api_base": provider.url.removesuffix("/v1"), "api_key": "k"}
+        return ask(provider, kind, form, model=f"anthropic/{kind}", params=params)
+
+    def test_an_answer(self, provider: Provider, form: str) -> None:
+        reply = self.ask(provider, "ok", form)
+        assert (reply.text, reply.failure, reply.cut) == ("all said", None, "")
+
+    def test_a_cut_one(self, provider: Provider, form: str) -> None:
+        assert self.ask(provider, "limited", form).cut == "length"
+
+    @pytest.mark.parametrize(
+        ("kind", "means"),
+        [
+            ("refused", {"ModelRefused", "ContentPolicyViolationError"}),
+            ("spent", {"AnswerCut"}),
+            ("silent", {"EmptyAnswer"}),
+        ],
+    )
+    def test_none(self, provider: Provider, kind: str, means: set[str], form: str) -> None:
+        reply = self.ask(provider, kind, form)
+        assert reply.failure is not None
+        assert reply.failure.kind in means
+
+    def test_a_cut_stream(self, provider: Provider, form: str) -> None:
+        if form == "streamed":
+            with pytest.raises(completion.ModelError):
+                self.ask(provider, "cut", form)
