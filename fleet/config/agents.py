@@ -54,6 +54,9 @@ class ModelTier(ConfigTable):
         default={},
         description="Passed to its calls, on top of what it may have of the agent's `params`.",
     )
+    trust_done: bool | None = Field(
+        default=None, description="As the agent's `trust_done`, which holds without this."
+    )
 
 
 def _tier(value: Any) -> Any:
@@ -171,6 +174,15 @@ class AgentConfig(ConfigTable):
     )
     stream: bool = Field(
         default=False, description="Publish the text of a turn while it is being written."
+    )
+    trust_done: bool = Field(
+        default=False,
+        description="A stream that ends with `[DONE]` and no finish reason is an answer, where its "
+        "text or JSON is whole; a warning is logged.",
+    )
+    allow_empty: bool = Field(
+        default=False,
+        description="Complete with an empty answer of a model; otherwise it is a failure.",
     )
 
     @property

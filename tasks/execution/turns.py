@@ -42,6 +42,7 @@ FACTS: Mapping[str, Callable[[Any], bool]] = {
     ),
     "tier": lambda value: type(value) is int and 0 <= value <= TIER_MAX,
     "injected": lambda value: value in ("echo", "timeout_fallback"),
+    "cut": lambda value: value in ("length", "unknown"),
 }
 
 #: The lease under which this process has made sure that no earlier turn still runs.

@@ -1,5 +1,7 @@
 """The connections of model calls: each goes by the proxy that the environment names for its host.
 
+What they bring is put into its plain form (`tasks.model.wire`) before LiteLLM reads it.
+
 LiteLLM makes its clients ahead of the calls, and a variable that httpx cannot read would fail all.
 """
 
@@ -10,6 +12,7 @@ from typing import Any
 import httpx
 
 from fleet.system.outgoing import UnusableVariable, authorities, proxy_for
+from tasks.model import wire
 
 
 class EnvironmentTransport(httpx.BaseTransport):
@@ -35,7 +38,11 @@ class EnvironmentTransport(httpx.BaseTransport):
                 self._pools[key] = httpx.HTTPTransport(proxy=key[0], verify=verify, cert=cert)
         except UnusableVariable as error:
             raise httpx.ConnectError(str(error), request=request) from error
-        return self._pools[key].handle_request(request)
+        # A compressed answer could not be mended; answers of models are short.
+        request.headers["accept-encoding"] = "identity"
+        response = self._pools[key].handle_request(request)
+        wire.mend(response)
+        return response
 
     def close(self) -> None:
         """Do nothing: several clients share it, and one that is closed must not end the others."""

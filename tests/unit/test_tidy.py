@@ -63,7 +63,10 @@ PACKAGES = {
 #: What speaks the Model Context Protocol: its server, and the client of tool servers.
 MCP = (
     *(f"fleet.api.mcp.{one}" for one in ("proxied_tools", "server")),
-    *(f"fleet.tools.mcp.{one}" for one in ("connection", "program", "server", "web")),
+    *(
+        f"fleet.tools.mcp.{one}"
+        for one in ("connection", "mending", "program", "readable", "server", "web")
+    ),
 )
 
 #: Packages that only these modules, and those below them, may import: a slow or a risky import

@@ -202,6 +202,11 @@ SCHEMAS: Json = {
         announced_at=_TIME,
         verification=_VERIFICATION,
         injected=_VERIFICATION,
+        cut={
+            "description": "Why the answer may lack its end: the model's limit of tokens, or an "
+            "unknown reason. Absent for a whole one.",
+            **_enum(("length", "unknown")),
+        },
         deliveries=_list(
             _object(
                 "name verification tries reason",
