@@ -19,6 +19,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from fleet.store.ledger_clock import LedgerClock, is_stale
 from fleet.store.script import Arg, Batch
 
 #: The arguments of several calls.
@@ -72,6 +73,7 @@ class Wire:
         again_after: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError),
     ) -> None:
         self._client = client
+        self.clock = LedgerClock(client)
         self._again_after = again_after
         self._connections_max = connections_max
         self._patience_s = patience_s
@@ -88,12 +90,16 @@ class Wire:
         and PoolExhausted.
         """
         answers = self._exchange(script, calls)
-        missing = {n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)}
-        if missing:
-            self._client.script_load(script.text)
-            again = self._exchange(script, [args for n, args in enumerate(calls) if n in missing])
-            for n, answer in zip(sorted(missing), again, strict=True):
-                answers[n] = answer
+        for mends, mend in (
+            (_is_missing, lambda: self._client.script_load(script.text)),
+            (is_stale, self.clock.settle),
+        ):
+            refused = {n for n, answer in enumerate(answers) if mends(answer)}
+            if refused:
+                mend()
+                rest = [args for n, args in enumerate(calls) if n in refused]
+                for n, answer in zip(sorted(refused), self._exchange(script, rest), strict=True):
+                    answers[n] = answer
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise answer
@@ -183,6 +189,10 @@ def _parts(script: Script, calls: Calls) -> Iterator[bytes]:
             part.clear()
     if part:
         yield bytes(part)
+
+
+def _is_missing(answer: object) -> bool:
+    return isinstance(answer, NoScriptError)
 
 
 def _disconnect(idle: deque[Any]) -> None:
