@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fleet.store import Store, keys
 from fleet.store.ledger_clock import ClockCall
@@ -59,10 +61,15 @@ class World:
         return bool(self._script(args=call.args()))
 
     @property
-    def error_ms(self) -> int:
-        """How far the ledger's time is ahead of the true one."""
+    def ledger_ms(self) -> int:
+        """The ledger's time since the start."""
         offset = int(self.client.hget(keys.CLOCK, "offset") or 0)
-        return self.raw_ms + offset - START_MS - self.true_ms
+        return self.raw_ms + offset - START_MS
+
+    @property
+    def error_ms(self) -> int:
+        """How far it is ahead of the true one."""
+        return self.ledger_ms - self.true_ms
 
     def _machine_ms(self, machine: int) -> int:
         return 1_000_000 * (machine + 1) + self.true_ms - self.halted_ms[machine]
@@ -168,3 +175,43 @@ def test_machines_that_are_gone_are_forgotten(world: World) -> None:
     assert world.look(1)
     assert world.look(2)
     assert set(world.client.hkeys(keys.CLOCK)) == {"raw", "offset", "machine 1", "machine 2"}
+
+
+MACHINES = st.integers(0, 2)
+#: Each acts on the world before a machine looks, which waits for others where it knows nothing.
+ACTS = st.one_of(
+    st.tuples(st.just("passes"), st.integers(0, 4_500)),
+    st.tuples(st.just("silence"), st.integers(6_000, 600_000)),
+    st.tuples(st.just("halts"), st.integers(0, 4_500)),
+    st.tuples(st.just("late"), st.integers(0, 8_000)),
+    st.tuples(st.just("step"), st.sampled_from([-TWO_HOURS_MS, -60_000, 60_000, TWO_HOURS_MS])),
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(ACTS, MACHINES), max_size=40))
+def test_whatever_happens_the_ledgers_time_goes_on(
+    store: Store, story: list[tuple[tuple[str, int], int]]
+) -> None:
+    """At about the true pace, and never back; the third machine comes late."""
+    world = World(store)
+    assert world.look(0)
+    assert world.look(1)
+    steps, newest_ms = 0, world.ledger_ms
+    for (act, ms), machine in story:
+        late = 0
+        if act == "step":
+            world.raw_ms += ms
+            steps += 1
+        elif act == "halts":
+            world.halts(machine, ms)
+        elif act == "late":
+            late = ms
+        else:
+            world.passes(ms)
+        if not world.look(machine, there_ms=1 + late):
+            assert world.look(1 - machine if machine < 2 else 0) or world.look(0, insists=True)
+        assert world.ledger_ms >= newest_ms
+        newest_ms = world.ledger_ms
+        assert abs(world.error_ms) < world.true_ms * 0.05 + 15_000 * (1 + steps)
+    store.client.delete("test:raw_ms")
