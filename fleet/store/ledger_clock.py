@@ -92,4 +92,5 @@ class LedgerClock:
         pipe.time()
         pipe.hmget(keys.CLOCK, "raw", "offset")
         (seconds, micros), (looked, offset) = pipe.execute()
-        return seconds * 1000 + micros / 1000, float(looked or 0), float(offset or 0)
+        raw = seconds * 1000 + micros / 1000
+        return raw, float(looked or raw), float(offset or 0)

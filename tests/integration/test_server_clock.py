@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from fleet.config.settings import parse
+from fleet import runtime
+from fleet.config.settings import load, parse
 from fleet.ledger import State, views
 from fleet.locks import LockBusy, SessionLock, TurnRWLock
 from fleet.locks.renewal import RENEWAL
+from fleet.ops import health
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.metrics import read as read_metrics
 from fleet.store import Store, keys, open_store
@@ -195,6 +197,25 @@ def test_who_waits_for_a_dead_holders_lock_gets_it(
     clocked.set_clock(step)
     with SessionLock(store, "s", turn="two").hold(30):
         assert dead.lost
+
+
+@STEPS
+def test_health_shows_no_nonsense(
+    store: Store, clocked: ClockedValkey, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setenv("FLEET_BROKER_URL", clocked.url)
+    load.cache_clear()
+    here = runtime.Runtime(load())
+    agent = next(iter(here.settings.agents))
+    books = Books(store, here.settings)
+    books.accept(agent)
+    books.reclaim()
+    clocked.set_clock(step)
+    found = health.document(here)
+    assert abs(found["beat"]["last_tick_s"]) < 600
+    assert 0 <= found["g1"]["oldest_pending_s"] < 600
+    here.store.close()
+    load.cache_clear()
 
 
 @STEPS
