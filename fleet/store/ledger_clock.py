@@ -8,7 +8,8 @@ nobody called.
 A client can: its machine has a clock that nobody sets. A script that finds the last look at the
 clock too old does nothing and answers STALE. The client then looks: it asks the server for its time
 and hands it over with the times of its own clock (`clock.lua`), which corrects the ledger's offset
-where the server's clock has jumped. The call is repeated. Beat looks every second.
+where the server's clock has jumped. The call is repeated. Beat looks every second, and each worker
+with its renewals, so that their machines know the time before.
 """
 
 import time

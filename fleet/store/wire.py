@@ -86,17 +86,18 @@ class Wire:
     def call(self, script: Script, calls: Calls) -> list[Any]:
         """The answers of `script` to each list of arguments, in one round trip.
 
-        A broken connection is tried again once, with all of the calls. Raises what redis-py raises,
-        and PoolExhausted.
+        A broken connection is tried again once, with all of the calls; a call that the server
+        refuses for want of the script, or of a look at the clock, by itself. Raises what redis-py
+        raises, and PoolExhausted.
         """
         answers = self._exchange(script, calls)
-        for mends, mend in (
+        for is_refused, remedy in (
             (_is_missing, lambda: self._client.script_load(script.text)),
             (is_stale, self.clock.settle),
         ):
-            refused = {n for n, answer in enumerate(answers) if mends(answer)}
+            refused = {n for n, answer in enumerate(answers) if is_refused(answer)}
             if refused:
-                mend()
+                remedy()
                 rest = [args for n, args in enumerate(calls) if n in refused]
                 for n, answer in zip(sorted(refused), self._exchange(script, rest), strict=True):
                     answers[n] = answer

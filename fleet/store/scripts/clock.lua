@@ -12,7 +12,8 @@
 --   The ledger's time never goes back, whatever the server's clock does.
 --   While looks follow each other the server's clock is believed, so several machines take one step back
 --   once, and a machine that was halted moves nothing. After a pause the machine's clock tells a step
---   from a silence; an answer that was late for a while widens what it believes, and is no step.
+--   from a silence, unless the clock went back during one; an answer that was late for a while widens
+--   what it believes, and is no step.
 --   An offset goes back to 0, slower than a lease's margin, so that times are the world's again.
 
 -- A longer way makes no memory. What the machine and the ledger may differ by: a little at first, and
