@@ -244,7 +244,7 @@ def test_what_is_shown_stays_right(store: Store, clocked: ClockedValkey, step: i
 
 
 def test_a_workers_machine_knows_the_time(store: Store, clocked: ClockedValkey) -> None:
-    """Where beat looks at the clock, no call is refused: a renewal is a look of its own."""
+    """A renewal is a look of its own: where beat looks too, no call is refused and looks."""
     lease = Books(store, settings_for("a")).held()
     store.client.delete(keys.CLOCK)
     store.client.hset(keys.CLOCK, mapping={"raw": server_ms(store), "offset": 0})
