@@ -223,12 +223,11 @@ def _vitals(store: Store) -> _Vitals:
         pipe.get(keys.EPOCH)
         pipe.zcard(keys.INDEX)
         pipe.hgetall(keys.BEAT)
-        pipe.time()
         pipe.xrange(keys.BUS, count=1)
         pipe.get(keys.UPSTREAM_MODE)
         pipe.exists(keys.LOST)
-        epoch, length, beat, (seconds, micros), first, mode, lost = pipe.execute()
-    now = seconds + micros / 1e6
+        epoch, length, beat, first, mode, lost = pipe.execute()
+        now = store.clock.now_ms() / 1000
     ticks = [float(value) for value in beat.values()]
     return _Vitals(
         epoch=epoch,

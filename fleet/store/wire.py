@@ -19,6 +19,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from fleet.store.ledger_clock import LedgerClock, is_stale
 from fleet.store.script import Arg, Batch
 
 #: The arguments of several calls.
@@ -80,6 +81,7 @@ class Wire:
         again_after: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError),
     ) -> None:
         self._client = client
+        self.clock = LedgerClock(client)
         self._again_after = again_after
         self._connections_max = connections_max
         self._patience_s = patience_s
@@ -92,23 +94,31 @@ class Wire:
     def call(self, script: Script, calls: Calls) -> list[Any]:
         """The answers of `script` to each list of arguments, in one round trip.
 
-        A broken connection is tried again once, with all of the calls. Raises what redis-py raises,
-        and PoolExhausted.
+        A broken connection is tried again once, with all of the calls; a call that the server
+        refuses for want of the script, or of a look at the clock, by itself. Raises what redis-py
+        raises, and PoolExhausted.
         """
         answers = self._exchange(script, calls)
-        missing = {n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)}
-        if missing:
-            # On the same connection: a client of a busy server counts.
-            (loaded,) = self._exchange(_Load(script.text), [()])
-            if isinstance(loaded, ResponseError):
-                raise loaded
-            again = self._exchange(script, [args for n, args in enumerate(calls) if n in missing])
-            for n, answer in zip(sorted(missing), again, strict=True):
-                answers[n] = answer
+        for is_refused, remedy in (
+            (_is_missing, lambda: self._load(script)),
+            (is_stale, self.clock.settle),
+        ):
+            refused = {n for n, answer in enumerate(answers) if is_refused(answer)}
+            if refused:
+                remedy()
+                rest = [args for n, args in enumerate(calls) if n in refused]
+                for n, answer in zip(sorted(refused), self._exchange(script, rest), strict=True):
+                    answers[n] = answer
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise answer
         return answers
+
+    def _load(self, script: Script) -> None:
+        # On the same connection: a client of a busy server counts.
+        (loaded,) = self._exchange(_Load(script.text), [()])
+        if isinstance(loaded, ResponseError):
+            raise loaded
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -194,6 +204,10 @@ def _parts(script: Script, calls: Calls) -> Iterator[bytes]:
             part.clear()
     if part:
         yield bytes(part)
+
+
+def _is_missing(answer: object) -> bool:
+    return isinstance(answer, NoScriptError)
 
 
 def _disconnect(idle: deque[Any]) -> None:
