@@ -126,6 +126,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Importing LiteLLM takes seconds; at the default of 4 s the pool kills every child.
         "worker_proc_alive_timeout": 60,
+        # An agent's output is a file as anywhere else: it has a buffer and a number.
+        "worker_redirect_stdouts": False,
         # For Flower. Messages hold ids only, and so do the events.
         "worker_send_task_events": True,
         "task_track_started": True,

@@ -66,8 +66,8 @@ class Guarded(io.BufferedIOBase):
         return True
 
     def fileno(self) -> int:
-        """A descriptor that does not block either, for writes past this object."""
-        return self._out
+        """The file's own, for programs that inherit it: they take a short write for an error."""
+        return self.name
 
     def isatty(self) -> bool:
         """True for a terminal."""

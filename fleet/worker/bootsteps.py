@@ -34,6 +34,7 @@ from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_child
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from fleet.worker import shutdown_grace
+from fleet.worker.child_processes import allow_processes
 from fleet.worker.commands import follow_commands
 from fleet.worker.lease import SAFETY, Lease
 from fleet.worker.state import WORKER, SharedLeaseState
@@ -320,6 +321,7 @@ def _release_after(lease: Lease, drain_s: float) -> None:
 def _on_child_start(**_: Any) -> None:
     """Tie the child that runs turns to its worker, and to its worker's lease."""
     set_parent_death_signal()
+    allow_processes()
     # A group of its own, so that what its tools started can be killed with it.
     os.setpgid(0, 0)
     tag_environment(ProcessTag.CHILD)
