@@ -12,6 +12,7 @@ from fleet.cli.output import note
 from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
+from fleet.quiet_log import keep_content_out
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
 from fleet.store.connection import reachable, retry_while_away
@@ -29,6 +30,7 @@ def api() -> None:
     from fleet.api.server import serve
 
     guard_output()
+    keep_content_out()
     serve(announce=lambda url: print(f"The API is {url}", flush=True))
 
 
@@ -39,6 +41,7 @@ def host(agents: str) -> int:
     from fleet.supervisor.host import serve
 
     guard_output()
+    keep_content_out()
     return serve([name.strip() for name in agents.split(",") if name.strip()])
 
 
@@ -52,6 +55,7 @@ def upstream() -> None:
     from fleet.upstream.runner import serve
 
     guard_output()
+    keep_content_out()
     serve(OFFLINE_COMMAND)
 
 
@@ -72,6 +76,7 @@ def broker(url: bool, wait: float | None) -> None:
         print(plain_url(settings))
         return
     guard_output()
+    keep_content_out()
     asyncio.run(_run_embedded(settings) if settings.broker_url is None else _stand_in(settings))
 
 

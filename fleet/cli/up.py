@@ -8,6 +8,7 @@ from fleet.cli.base import Command, wants_json
 from fleet.cli.output import note, print_json_line
 from fleet.config.settings import load
 from fleet.formats.redaction import mask_url
+from fleet.quiet_log import keep_content_out
 from fleet.store.address import plain_url
 from fleet.supervisor.processes import Addresses
 from fleet.supervisor.run import run_fleet
@@ -23,6 +24,7 @@ def up() -> int:
     The fleet is up when every agent consumes and the API is ready; Flower answers a second later.
     """
     guard_output()
+    keep_content_out()
     settings = load()
 
     async def on_ready(addresses: Addresses) -> None:

@@ -21,6 +21,7 @@ from celery.worker.state import active_requests, maybe_shutdown, reserved_reques
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable, FleetError, StoreLost
+from fleet.formats.terminal_text import sanitize
 from fleet.ledger import bus, store_life
 from fleet.store import keys, open_store
 from fleet.store.address import store_url, wakeups_in_store
@@ -294,6 +295,12 @@ def _on_start(**_: Any) -> None:
     watch_lifeline()
     if sentence := shutdown_grace.warning(runtime.current().settings):
         logger.warning(sentence)
+
+
+@signals.task_unknown.connect
+def _on_unknown_task(name: str = "", **_: Any) -> None:
+    # Celery says the rest, and the name only beside the whole message.
+    logger.error("%r: no task of this fleet; the message is deleted", sanitize(name)[:100])
 
 
 @signals.worker_shutting_down.connect

@@ -25,6 +25,7 @@ from fleet import runtime
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, Fenced, FleetError
 from fleet.ledger import Ending, Failure
+from fleet.quiet_log import keep_content_out
 from fleet.runtime import Runtime
 from fleet.system.agent_lock import TurnLock
 from fleet.system.output_guard import guard_output
@@ -121,6 +122,7 @@ class OfflineRunner:
 def main() -> int:
     """Run the spool of this process's configuration; returns the exit code."""
     guard_output()
+    keep_content_out()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     lock = int(sys.argv[1])
     os.set_inheritable(lock, False)
