@@ -67,7 +67,7 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
     """
     specs = [*_workers(settings, store), *_shared(settings, store, addresses)]
     if settings.upstream.ws or settings.upstream.poll:
-        specs.append(ProcessSpec("upstream", _fleet("upstream"), 1))
+        specs.append(ProcessSpec("upstream", _fleet("upstream"), 1, starts_turns=True))
     if addresses.flower_port:
         # --read-only: its API could otherwise shut workers down and send tasks.
         argv = (
@@ -93,6 +93,7 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
             name,
             argv,
             1,
+            runs_turns=True,
             ready=ready,
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
@@ -133,6 +134,7 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
             "api",
             _fleet("api"),
             1,
+            starts_turns=True,
             env=_ports(addresses),
             ready=_answers(addresses.api_host, addresses.api_port, "/readyz"),
             ready_timeout_s=READY_S,
