@@ -8,7 +8,7 @@ from contextlib import suppress
 import click
 
 from fleet.cli.base import Command
-from fleet.cli.output import note
+from fleet.cli.output import note, print_line
 from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
@@ -31,7 +31,7 @@ def api() -> None:
 
     guard_output()
     keep_content_out()
-    serve(announce=lambda url: print(f"The API is {url}", flush=True))
+    serve(announce=lambda url: print_line(f"The API is {url}", flush=True))
 
 
 @click.command(cls=Command)
@@ -73,7 +73,7 @@ def broker(url: bool, wait: float | None) -> None:
         retry_while_away(lambda: _ping(settings), wait, 0.1)
         return
     if url:
-        print(plain_url(settings))
+        print_line(plain_url(settings))
         return
     guard_output()
     keep_content_out()

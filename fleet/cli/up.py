@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from fleet.cli.base import Command, wants_json
-from fleet.cli.output import note, print_json_line
+from fleet.cli.output import note, print_json_line, print_line
 from fleet.config.settings import load
 from fleet.formats.redaction import mask_url
 from fleet.quiet_log import keep_content_out
@@ -40,7 +40,7 @@ def up() -> int:
             if addresses.flower:
                 parts["flower"] = f"{addresses.flower} (starting)"
             shown = "  ".join(f"{name} {value}" for name, value in parts.items() if value)
-            print(f"fleet is up: {shown}  (Ctrl-C stops it)", flush=True)
+            print_line(f"fleet is up: {shown}  (Ctrl-C stops it)", flush=True)
         await asyncio.Event().wait()
 
     wants = wants_json()
