@@ -11,6 +11,7 @@ from celery.schedules import schedule
 from fleet.config.settings import Settings, load
 from fleet.errors import FleetError
 from fleet.ledger.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
+from fleet.quiet_log import keep_content_out
 from fleet.store.address import broker_url, results_url, wakeups_in_store
 from fleet.store.celery_app import celery_app, keep_command_line_out
 from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
@@ -29,6 +30,7 @@ _ANSWERS = "fleet.worker.celery_results:AnswerBackend"
 def _guard_worker(**_: Any) -> None:
     # Celery warns of the superuser before it sets up its logging.
     guard_output()
+    keep_content_out()
 
 
 class GuardedLogging(Logging):
@@ -36,6 +38,7 @@ class GuardedLogging(Logging):
 
     def __init__(self, app: Celery) -> None:
         guard_output()
+        keep_content_out()
         super().__init__(app)
 
 
@@ -130,6 +133,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_disable_rate_limits": True,
         # Importing LiteLLM takes seconds; at the default of 4 s the pool kills every child.
         "worker_proc_alive_timeout": 60,
+        # An agent's output is a file as anywhere else: it has a buffer and a number.
+        "worker_redirect_stdouts": False,
         # For Flower. Messages hold ids only, and so do the events.
         "worker_send_task_events": True,
         "task_track_started": True,

@@ -108,7 +108,9 @@ def _discard_output() -> None:
 
 
 def _failed(sentence: str, code: int) -> int:
-    print(f"fleet: {sentence}", file=sys.stderr)
+    from fleet.cli.output import note
+
+    note(f"fleet: {sentence}")
     return code
 
 

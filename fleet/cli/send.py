@@ -12,7 +12,7 @@ import click
 from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.event_input import read_event
-from fleet.cli.output import event_line, note, print_json, printable
+from fleet.cli.output import event_line, note, print_json, print_line, printable
 from fleet.cli.waiting import Watched, WatchedChain, watch
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
@@ -143,9 +143,9 @@ def _show_accepted(accepted: Accepted) -> None:
     if wants_json():
         print_json(accepted.to_wire())
         return
-    print(f"{'accepted before' if accepted.duplicate else 'accepted'} {accepted.event_id}")
+    print_line(f"{'accepted before' if accepted.duplicate else 'accepted'} {accepted.event_id}")
     for dispatch_id, agent in accepted.dispatches:
-        print(f"  {agent:12} {dispatch_id}")
+        print_line(f"  {agent:12} {dispatch_id}")
 
 
 def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
@@ -209,7 +209,7 @@ def _print_answers(records: Iterable[dict[str, Any]], *, named: bool) -> None:
     for record in records:
         if record["state"] == State.COMPLETED:
             heading = f"{record['agent']}: " if named else ""
-            print(f"{heading}{printable(record.get('answer') or '')}")
+            print_line(f"{heading}{printable(record.get('answer') or '')}")
 
 
 def _note_failed(records: Iterable[dict[str, Any]]) -> None:

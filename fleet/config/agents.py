@@ -98,7 +98,10 @@ class AgentConfig(ConfigTable):
         default=None,
         description="The folder that a command runs in; without it, the folder of the fleet.",
     )
-    env: dict[str, str] = Field(default={}, description="Added to a command's environment.")
+    env: dict[str, str] = Field(
+        default={},
+        description="Added to a command's environment; `$NAME` is the worker's own variable.",
+    )
     log_stderr: bool = Field(
         default=False,
         description="Write a command's standard error, which may quote prompts, to the worker's "

@@ -90,6 +90,10 @@ class Settings(BaseSettings):
         description="A port of loopback for programs that cannot use the embedded broker's "
         "socket; 0 opens none.",
     )
+    log_content: bool = Field(
+        default=False,
+        description="Whether logs may hold content: messages of exceptions and of libraries.",
+    )
     drain_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=3600)] = Field(
         default=20.0,
         description="How long a stopping worker lets its turn go on before it hands it back.",
@@ -172,6 +176,12 @@ class Settings(BaseSettings):
         """True when an agent's model may call tools of a Model Context Protocol server."""
         sets = (self.tools.get(name) for name in self.agents[agent].tools)
         return any(tool is not None and tool.is_server for tool in sets)
+
+    def code_packages(self) -> set[str]:
+        """The packages of the agents' and tools' own code."""
+        code = [agent.python for agent in self.agents.values()]
+        code += [tool.python for tool in self.tools.values()]
+        return {place.partition(":")[0].partition(".")[0] for place in code if place}
 
     def timeout_s(self, agent: str) -> float:
         """The soft limit of one agent's turns, in seconds."""

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -99,10 +99,11 @@ class Wire:
         raises, and PoolExhausted.
         """
         answers = self._exchange(script, calls)
-        for is_refused, remedy in (
-            (_is_missing, lambda: self._load(script)),
-            (is_stale, self.clock.settle),
-        ):
+        remedies: dict[Callable[[object], bool], Callable[[], None]] = {
+            _is_missing: lambda: self._load(script),
+            is_stale: self.clock.settle,
+        }
+        for is_refused, remedy in remedies.items():
             refused = {n for n, answer in enumerate(answers) if is_refused(answer)}
             if refused:
                 remedy()

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from fleet.config.foreign_environment import of_flower
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
+from fleet.quiet_log import keep_content_out
 from fleet.store.address import broker_url
 from fleet.store.connection import retry_while_away
 from fleet.system.lifeline import watch_lifeline
@@ -28,6 +29,7 @@ _COMMANDS = {
 def main() -> None:
     """`celery -A fleet` with the arguments of this process."""
     watch_lifeline()
+    keep_content_out()  # Flower sets up no logging of Celery's
     await_broker()
     from fleet.celery import app
 

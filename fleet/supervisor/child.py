@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fleet.errors import FleetError
 from fleet.supervisor.output import LogFile, lines_of
 from fleet.system.backoff import Backoff
+from fleet.system.environments import SECRETS_FD, secrets_file, without_secrets
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.process_group import kill_session
 
@@ -37,6 +38,10 @@ class ProcessSpec:
     argv: Sequence[str]
     #: Started in rising order, each stage when the one before is ready; stopped in falling order.
     stage: int
+    #: It runs turns, so it gets the secrets of the supervisor's environment.
+    runs_turns: bool = False
+    #: It starts a process that runs turns, and passes on the file that holds them.
+    starts_turns: bool = False
     #: On top of the supervisor's own environment.
     env: Mapping[str, str] = field(default_factory=dict)
     #: Polled while the process lives; None: ready once started.
@@ -194,27 +199,33 @@ class Child:
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(output), os.fdopen(reading, "rb", 0)
         )
+        files: list[int] = []
         try:
+            env = self._environment(files)
             process = await asyncio.create_subprocess_exec(
                 *self.spec.argv,
-                env={
-                    **os.environ,
-                    "PYTHONUNBUFFERED": "1",
-                    **self.spec.env,
-                    LIFELINE_FD: str(self._lifeline),
-                },
+                env=env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
                 start_new_session=True,
-                pass_fds=[self._lifeline],
+                pass_fds=[self._lifeline, *files],
             )
         except OSError:
             pipe.close()
             raise
         finally:
-            os.close(writing)
+            for fd in (writing, *files):
+                os.close(fd)
         return process, output, pipe
+
+    def _environment(self, files: list[int]) -> dict[str, str]:
+        """The process's environment; a file that it names is added to `files`."""
+        own = dict(os.environ) if self.spec.runs_turns else without_secrets()
+        if self.spec.starts_turns:
+            files.append(secrets_file())
+            own[SECRETS_FD] = str(files[0])
+        return {**own, "PYTHONUNBUFFERED": "1", **self.spec.env, LIFELINE_FD: str(self._lifeline)}
 
     async def _read(self, output: asyncio.StreamReader) -> None:
         async for line in lines_of(output):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
-from fleet.formats.terminal_text import CONTROL
+from fleet.formats.terminal_text import CONTROL, DIRECTION
 
 #: A longer line continues as the next line.
 LINE_BYTES_MAX = 8192
@@ -88,4 +88,5 @@ def _pieces(line: bytes) -> list[str]:
 
 def _text(raw: bytes) -> str:
     # Tools may print any character, also such that control an operator's terminal.
-    return CONTROL.sub("", raw.rstrip(b"\r").decode(errors="replace"))
+    text = raw.rstrip(b"\r").decode(errors="replace")
+    return DIRECTION.sub("", CONTROL.sub("", text))

@@ -68,7 +68,7 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
     """
     specs = [*_workers(settings, store), *_shared(settings, store, addresses)]
     if settings.upstream.ws or settings.upstream.poll:
-        specs.append(ProcessSpec("upstream", _fleet("upstream"), 1))
+        specs.append(ProcessSpec("upstream", _fleet("upstream"), 1, starts_turns=True))
     if addresses.flower_port:
         specs.append(
             ProcessSpec(
@@ -95,6 +95,7 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
             name,
             argv,
             1,
+            runs_turns=True,
             ready=ready,
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
@@ -135,6 +136,7 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
             "api",
             _fleet("api"),
             1,
+            starts_turns=True,
             env=_ports(addresses),
             ready=_answers(addresses.api_host, addresses.api_port, "/readyz"),
             ready_timeout_s=READY_S,

@@ -22,6 +22,7 @@ from celery.worker.state import active_requests, maybe_shutdown, reserved_reques
 from fleet import runtime
 from fleet.config.hidden_modules import check_folder
 from fleet.errors import BrokerUnavailable, FleetError, StoreLost
+from fleet.formats.terminal_text import sanitize
 from fleet.ledger import bus, store_life
 from fleet.store import keys, open_store
 from fleet.store.address import store_url, wakeups_in_store
@@ -35,6 +36,7 @@ from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_child
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from fleet.worker import shutdown_grace
+from fleet.worker.child_processes import allow_processes
 from fleet.worker.commands import follow_commands
 from fleet.worker.lease import SAFETY, Lease
 from fleet.worker.remote_control import refuse_growth
@@ -301,6 +303,12 @@ def _on_start(**_: Any) -> None:
         logger.warning(sentence)
 
 
+@signals.task_unknown.connect
+def _on_unknown_task(name: str = "", **_: Any) -> None:
+    # Celery says the rest, and the name only beside the whole message.
+    logger.error("%r: no task of this fleet; the message is deleted", sanitize(name)[:100])
+
+
 @signals.worker_shutting_down.connect
 def _on_shutdown(how: str = "Warm", **_: Any) -> None:
     """Bound how long a stopping worker, which consumes no more, may finish its turn.
@@ -326,6 +334,7 @@ def _release_after(lease: Lease, drain_s: float) -> None:
 def _on_child_start(**_: Any) -> None:
     """Tie the child that runs turns to its worker, and to its worker's lease."""
     set_parent_death_signal()
+    allow_processes()
     # A group of its own, so that what its tools started can be killed with it.
     os.setpgid(0, 0)
     tag_environment(ProcessTag.CHILD)

@@ -79,6 +79,16 @@ class ServerProgram:
         """Stop the program without waiting for its own exit, because it hangs."""
         self._skip_grace = True
 
+    def _environment(self) -> dict[str, str]:
+        """The program's environment. Raises ToolServerError where a variable of ours is missing."""
+        try:
+            return environment(self._config.env)
+        except KeyError as error:
+            raise ToolServerError(
+                f"tools.{self._name}.env: there is no variable {error.args[0]} here; set it where "
+                "the fleet is started."
+            ) from error
+
     def _command(self, folder: Path, env: dict[str, str]) -> tuple[str, ...]:
         """The command line. Raises ToolServerError where the program does not exist."""
         program, *arguments = self._config.command
@@ -95,7 +105,7 @@ class ServerProgram:
         return (str(Path(found).absolute()), *arguments)
 
     async def _start(self) -> None:
-        env, folder = environment(self._config.env), Path(self._config.cwd or ".")
+        env, folder = self._environment(), Path(self._config.cwd or ".")
         command = self._command(folder, env)
         reading, self._lifeline = os.pipe()
         try:
