@@ -91,7 +91,7 @@ class _Vitals:
     length: int | None = None
     beat_s: float | None = None  #: since the last tick of any periodic job
     oldest_id: str | None = None
-    lost: bool = False  #: the store went back, and the fleet stands still
+    lost: str = ""  #: why the fleet stands still: the store went back
     #: The way of the upstream's events; `http` without an upstream.
     intake: str | None = None
 
@@ -135,7 +135,7 @@ def _document(
     return {
         "status": "down" if reason else "degraded" if troubles else "ok",
         "version": VERSION,
-        "reason": reason,
+        "reason": reason or vitals.lost or None,
         "epoch": vitals.epoch,
         "g1": {
             "enabled": True,
@@ -225,7 +225,7 @@ def _vitals(store: Store) -> _Vitals:
         pipe.hgetall(keys.BEAT)
         pipe.xrange(keys.BUS, count=1)
         pipe.get(keys.UPSTREAM_MODE)
-        pipe.exists(keys.LOST)
+        pipe.hget(keys.LOST, "reason")
         epoch, length, beat, first, mode, lost = pipe.execute()
         now = store.clock.now_ms() / 1000
     ticks = [float(value) for value in beat.values()]
@@ -234,7 +234,7 @@ def _vitals(store: Store) -> _Vitals:
         length=length,
         beat_s=round(now - max(ticks), 3) if ticks else None,
         oldest_id=first[0][0] if first else None,
-        lost=bool(lost),
+        lost=lost or "",
         intake=mode or "http",
     )
 
