@@ -112,7 +112,9 @@ def _switch(name: str | None, everyone: bool, done: str) -> None:
 
 
 def _show_all() -> None:
-    rows = agents_table.rows(runtime.current().store, load(), list(load().agents))
+    store = runtime.current().store
+    names = operations.agents_with_work(store, load(), None)
+    rows = agents_table.rows(store, load(), names)
     if wants_json():
         print_json(rows)
         return

@@ -9,22 +9,29 @@ from fleet.store import Store
 
 
 def rows(store: Store, settings: Settings, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One row for each of `names`, which must be agents. Raises BrokerUnavailable."""
+    """One row for each of `names`; of one that is not configured the status is `removed`.
+
+    Raises BrokerUnavailable.
+    """
     found = views.agents(store, names)
     counts = views.counts(store, names)
     spent = views.spend(store, names)
     return [
         {
             "agent": name,
-            "status": status(found[name]),
-            "runner": settings.agents[name].runner,
-            "model": settings.agents[name].model,
+            "status": status(found[name]) if name in settings.agents else "removed",
+            "runner": _configured(settings, name, "runner"),
+            "model": _configured(settings, name, "model"),
             **found[name],
             **counts[name],
             "spend": spent[name],
         }
         for name in names
     ]
+
+
+def _configured(settings: Settings, name: str, option: str) -> str | None:
+    return getattr(settings.agents.get(name), option, None)
 
 
 def status(row: dict[str, Any]) -> str:

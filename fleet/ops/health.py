@@ -10,7 +10,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.folder import SpoolFull
-from fleet.ledger import State, bus, views
+from fleet.ledger import State, bus, removed, views
 from fleet.ledger.states import WAITING
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -79,6 +79,7 @@ class _Reading:
     counts: Mapping[str, Mapping[str, Any]] | None = None
     agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     providers: Mapping[str, Any] = field(default_factory=dict)
+    removed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     last_id: str | None = None
 
 
@@ -89,6 +90,7 @@ def _read(runtime: Runtime) -> _Reading:
         counts=views.counts(store, names),
         agents=views.agents(store, names),
         providers=providers.states(store),
+        removed=removed.work(store, names),
         last_id=bus.last_id(store),
     )
 
@@ -104,6 +106,7 @@ def _document(
     consuming = all(row["consuming"] for row in agents.values())
     spooling = spool["breaker"] != "closed" or spool["spooled"] != 0
     troubles = spooling or vitals.lost or beat_is_late(vitals.beat_s) or not consuming
+    troubles = troubles or reading.removed
     return {
         "status": "down" if reason else "degraded" if troubles else "ok",
         "version": VERSION,
@@ -117,7 +120,7 @@ def _document(
             "last_id": reading.last_id,
             "oldest_pending_s": work["oldest_s"],
         },
-        "g2": _isolation(settings, agents),
+        "g2": _isolation(settings, agents) | {"removed": reading.removed},
         "g3": {name: work[name] for name in ("failed", "retrying", "dead", "unverified")},
         "g4": {
             "intake": vitals.intake,

@@ -193,6 +193,14 @@ class ReplayCall(ScriptCall[str]):
     deadline_ms: int
 
 
+class ReassignCall(ScriptCall[str]):
+    """Give a dispatch to another agent."""
+
+    dispatch_id: str
+    agent: str
+    to: str
+
+
 class DecideCall(ScriptCall[list[str]]):
     """Approve or reject a parked dispatch."""
 
@@ -284,6 +292,8 @@ class ReclaimCall(ScriptCall[list[Any]]):
     keep_ended_ms: int
     limit: int
     untouched_ms: int
+    removed_ms: int | Literal[""] = ""
+    keep_dead_ms: int = 0
 
 
 class TickCall(ScriptCall[int]):

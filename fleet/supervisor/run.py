@@ -14,7 +14,7 @@ from fleet.broker.audit import audit
 from fleet.broker.embedded import EmbeddedBroker
 from fleet.config.settings import Settings, find_file
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import bus
+from fleet.ledger import bus, removed
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 from fleet.store.connection import reachable
@@ -51,6 +51,8 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
                 _validate_broker(store, report)
             elif embedded.adopted:
                 report(f"broker: still running since the last time, pid {embedded.pid}")
+            for line in removed.lines(store, settings.agents):
+                report(f"fleet: {line}")
             return asyncio.run(_supervise(settings, addresses, store, embedded, report, on_ready))
         finally:
             if embedded is not None:

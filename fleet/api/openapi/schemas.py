@@ -222,8 +222,8 @@ SCHEMAS: Json = {
         "agent status online consuming reported_s holder held_s fence queued active paused tier "
         "states unverified oldest_s spend",
         agent=_TEXT,
-        status=_enum(("paused", "offline", "busy", "idle")),
-        runner=_TEXT,
+        status=_enum(("paused", "offline", "busy", "idle", "removed")),
+        runner=_or_null(_TEXT),
         model=_or_null(_TEXT),
         online=_FLAG,
         **_CONSUMING,
@@ -279,6 +279,11 @@ SCHEMAS: Json = {
         g2=_object(
             "dispatch_timeout_s semaphores agents",
             agents={"type": "object", "additionalProperties": _SEMAPHORE},
+            removed={
+                "description": "Agents that are not configured any more: their unfinished work.",
+                "type": "object",
+                "additionalProperties": _COUNTS,
+            },
         ),
         g3=_object(
             "failed retrying dead unverified",
