@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleet.config.settings import Settings
-from fleet.ledger import views
+from fleet.ledger import FailureStage, views
 from fleet.store import Store
 
 
@@ -35,9 +35,16 @@ def _configured(settings: Settings, name: str, option: str) -> str | None:
 
 
 def status(row: dict[str, Any]) -> str:
-    """The status in one word: `paused`, `offline`, `busy` or `idle`."""
+    """The status in one word: `paused`, `offline`, `busy` or `idle`.
+
+    `budget` and `held`: its budget is used up, or all its models are left alone for a while.
+    """
     if row["paused"]:
         return "paused"
     if not row["online"]:
         return "offline"
-    return "busy" if row["active"] else "idle"
+    if row["active"]:
+        return "busy"
+    if row["hold_s"]:
+        return "budget" if row["hold_stage"] == FailureStage.BUDGET else "held"
+    return "idle"

@@ -215,4 +215,5 @@ def _agent(row: Mapping[str, Any]) -> dict[str, Any]:
         "queued": row["queued"],
         "consuming": row["consuming"] and not row["paused"],
         "reported_s": row["reported_s"],
+        "stopped_by": row["hold_reason"],
     }

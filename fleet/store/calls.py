@@ -174,7 +174,7 @@ class AgentCall(ScriptCall[int]):
     """Pause or resume an agent."""
 
     agent: str
-    verb: Literal["pause", "resume"]
+    verb: Literal["pause", "resume", "fund"]
 
 
 class CancelCall(ScriptCall[str]):

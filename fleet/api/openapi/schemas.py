@@ -110,6 +110,7 @@ _SEMAPHORE = _object(
     held_s=_NUMBER,
     fence=_COUNT,
     queued=_COUNT,
+    stopped_by={"description": "Why it takes no work for a while.", **_or_null(_TEXT)},
     **_CONSUMING,
 )
 
@@ -222,7 +223,7 @@ SCHEMAS: Json = {
         "agent status online consuming reported_s holder held_s fence queued active paused tier "
         "states unverified oldest_s spend",
         agent=_TEXT,
-        status=_enum(("paused", "offline", "busy", "idle", "removed")),
+        status=_enum(("paused", "offline", "busy", "budget", "held", "idle", "removed")),
         runner=_or_null(_TEXT),
         model=_or_null(_TEXT),
         online=_FLAG,
@@ -234,6 +235,9 @@ SCHEMAS: Json = {
         active=_or_null(_TEXT),
         paused=_FLAG,
         tier=_COUNT,
+        hold_s={"description": "How long it takes no work, after `hold_reason`.", **_NUMBER},
+        hold_stage=_or_null(_STAGE),
+        hold_reason=_or_null(_TEXT),
         states=_COUNTS,
         unverified=_COUNT,
         oldest_s=_NUMBER,

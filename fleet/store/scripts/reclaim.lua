@@ -8,7 +8,7 @@
 --   removed_ms     time without a holder after which the turn of an agent that is not configured any
 --                  more is dead, or '' for one that is
 --   keep_dead_ms
--- With     _announce, _chain
+-- With     _announce, _chain, _expire
 -- Keys     fleet:lost, fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:dead, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:totals, fleet:bus
@@ -67,8 +67,7 @@ if agent == '' then
       -- Its turn goes on, and so will its end come.
       redis.call('ZADD', 'fleet:deadlines', NOW + 60000, id)
     elseif record.state == 'queued' or record.state == 'retrying' or record.state == 'parked' then
-      finish(record, 'expired', {'stage', 'expired'},
-        {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, ARG.keep_ended_ms)
+      expire(record, ARG.keep_ended_ms)
       expired = expired + 1
     end
   end
