@@ -45,6 +45,7 @@ def create_app(settings: Settings) -> Celery:
         "fleet", broker=broker_url(settings), log=GuardedLogging, **_configuration(settings)
     )
     app.steps["worker"].add("fleet.worker.bootsteps:StartChecks")
+    app.steps["worker"].add("fleet.worker.no_delayed_delivery:NoDelayedDelivery")
     app.steps["worker"].add("fleet.worker.reaper:PoolReaper")
     app.steps["worker"].add("fleet.worker.reconnect:FirstConnect")
     app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
@@ -108,7 +109,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 def _transport(settings: Settings) -> dict[str, Any]:
     if not wakeups_in_store(settings):
-        return {"confirm_publish": True}
+        # Each wait for an answer, in publishing too. A consumer that waits for work only polls.
+        return {"confirm_publish": True, "read_timeout": HUNG_S, "write_timeout": HUNG_S}
     return {
         "visibility_timeout": settings.visibility_timeout_s,
         "socket_timeout": HUNG_S,

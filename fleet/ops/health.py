@@ -81,6 +81,7 @@ class _Reading:
     providers: Mapping[str, Any] = field(default_factory=dict)
     removed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     last_id: str | None = None
+    wakeup_fault: str = ""
 
 
 def _read(runtime: Runtime) -> _Reading:
@@ -92,6 +93,7 @@ def _read(runtime: Runtime) -> _Reading:
         providers=providers.states(store),
         removed=removed.work(store, names),
         last_id=bus.last_id(store),
+        wakeup_fault=runtime.wakeup_fault,
     )
 
 
@@ -106,7 +108,7 @@ def _document(
     consuming = all(row["consuming"] for row in agents.values())
     spooling = spool["breaker"] != "closed" or spool["spooled"] != 0
     troubles = spooling or vitals.lost or beat_is_late(vitals.beat_s) or not consuming
-    troubles = troubles or reading.removed
+    troubles = troubles or reading.removed or reading.wakeup_fault
     return {
         "status": "down" if reason else "degraded" if troubles else "ok",
         "version": VERSION,
@@ -119,6 +121,7 @@ def _document(
             "pending": work["pending"],
             "last_id": reading.last_id,
             "oldest_pending_s": work["oldest_s"],
+            "wakeups": reading.wakeup_fault or None,
         },
         "g2": _isolation(settings, agents) | {"removed": reading.removed},
         "g3": {name: work[name] for name in ("failed", "retrying", "dead", "unverified")},

@@ -279,7 +279,13 @@ SCHEMAS: Json = {
         reason={"description": "Why it is down.", **_or_null(_TEXT)},
         epoch=_or_null(_TEXT),
         links=_object("flower", flower=_or_null(_TEXT)),
-        g1=_object("enabled redis_url length pending last_id oldest_pending_s"),
+        g1=_object(
+            "enabled redis_url length pending last_id oldest_pending_s",
+            wakeups={
+                "description": "Why the broker takes no wake-ups, where it is not the store.",
+                **_or_null(_TEXT),
+            },
+        ),
         g2=_object(
             "dispatch_timeout_s semaphores agents",
             agents={"type": "object", "additionalProperties": _SEMAPHORE},
