@@ -234,6 +234,8 @@ def spend(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
 def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Per agent: who holds it and since when, what runs, how much waits, whether it is paused.
 
+    `queued` counts what waits for its session as well, like every other count of that state.
+
     `consuming` is what its worker has said `reported_s` ago: that it takes work from its queue.
     """
     with reachable():
@@ -242,7 +244,7 @@ def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         for name in names:
             pipe.hgetall(keys.agent(name))
             pipe.hgetall(keys.lease(name))
-            pipe.zcard(keys.due(name))
+            pipe.hget(keys.COUNTS, f"{name}|{State.QUEUED}")
         (seconds, micros), *rows = pipe.execute()
     now_ms = seconds * 1000 + micros / 1000
     found: dict[str, dict[str, Any]] = {}
@@ -257,7 +259,7 @@ def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
             "holder": lease.get("holder"),
             "held_s": round(max(0.0, held), 3),
             "fence": int(lease.get("fence", 0)),
-            "queued": int(queued),
+            "queued": int(queued or 0),
             "active": state.get("active"),
             "paused": "paused" in state,
             "tier": int(state.get("tier", 1)),
