@@ -61,8 +61,8 @@ class Settings(BaseSettings):
 
     broker_url: str | None = Field(
         default=None,
-        description="URL of a broker of your own: `redis://`, `valkey://`, `unix://`, `amqp://` "
-        "...; without it, an embedded Valkey.",
+        description="URL of a broker of your own: `redis://`, `valkey://`, `unix://`, `amqp://`, "
+        "`sentinel://H:P;sentinel://H:P/0?master_name=NAME` ...; without it, an embedded Valkey.",
     )
     store_url: str | None = Field(
         default=None,

@@ -8,13 +8,14 @@ import redis
 
 from fleet.broker.embedded import read_endpoint
 from fleet.broker.endpoint import BrokerFolder
+from fleet.config.sentinel_address import SCHEME, SentinelAddress
 from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
 
 #: kombu has no `valkey://` (celery/kombu#2245); the protocol is Redis's.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}
-_STORE_SCHEMES = ("redis", "rediss", "unix")
+_STORE_SCHEMES = ("redis", "rediss", "unix", "sentinel")
 
 
 class KeptPassword(redis.CredentialProvider):
@@ -65,6 +66,9 @@ def store_url(settings: Settings) -> str:
 
     Raises ConfigError when neither setting names a Redis or Valkey, BrokerUnavailable as above.
     """
+    given = settings.store_url or settings.broker_url
+    if given and given.startswith(SCHEME):
+        return given
     url = kombu_url(settings.store_url) if settings.store_url else broker_url(settings)
     if url.startswith("redis+socket://"):
         url = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
@@ -88,6 +92,13 @@ def results_url(settings: Settings) -> str:
     return kombu_url(store_url(settings))
 
 
+def sentinel_options(url: str | None) -> dict[str, str]:
+    """Transport options of kombu and Celery for the address of a server behind Sentinel."""
+    if not url or not url.startswith(SCHEME):
+        return {}
+    return {"master_name": SentinelAddress.read(url).master_name}
+
+
 def wakeups_in_store(settings: Settings) -> bool:
     """True when the broker is the store, so that a script can push the wake-up itself."""
     return settings.store_url is None or kombu_url(settings.store_url) == (
@@ -97,6 +108,8 @@ def wakeups_in_store(settings: Settings) -> bool:
 
 def kombu_url(url: str) -> str:
     """A URL in the words of kombu and Celery."""
+    if url.startswith(SCHEME):
+        return SentinelAddress.read(url).kombu_url
     scheme, mark, rest = url.partition("://")
     if scheme == "unix":
         return "redis+socket://" + rest.replace("db=", "virtual_host=")
