@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 from fleet.config.agents import ModelTier
 from tasks.model.endings import EMPTY
-from tasks.model.errors import classify
-from tasks.model.litellm import load
 from tasks.model.reply import (
     Attempt,
     AttemptVerdict,
@@ -28,20 +26,6 @@ from tasks.model.reply import (
 )
 from tasks.model.request import ModelAnswer, Wanted, ask, plain
 from tasks.model.tiers import Tier, tiers_of
-
-__all__ = [
-    "Attempt",
-    "AttemptVerdict",
-    "CallFailure",
-    "Demands",
-    "Message",
-    "ModelError",
-    "Reply",
-    "classify",
-    "complete",
-    "load",
-    "no_answer",
-]
 
 #: Less than this cannot hold a request and its answer, so no tier is called.
 MIN_CALL_S = 0.5
