@@ -73,10 +73,6 @@ class Sent(ObjectSendStream[SessionMessage]):
         self._pending.sent(item.message)
         await self._stream.send(item)
 
-    async def send_eof(self) -> None:
-        """End the messages."""
-        await self._stream.aclose()
-
     async def aclose(self) -> None:
         """Close the stream."""
         await self._stream.aclose()
