@@ -15,15 +15,13 @@ from tornado.web import ErrorHandler
 
 from fleet.config.foreign_environment import of_flower
 from fleet.config.settings import load
-from fleet.formats.host_names import is_allowed, is_foreign_origin
+from fleet.formats.host_names import SAFE_METHODS, is_allowed, is_foreign_origin
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.system.lifeline import watch_lifeline
 
 #: What Flower keeps, in memory and on disk; about 5 KB each.
 TASKS_MAX = 10_000
 SAVE_INTERVAL_MS = 30_000
-
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class LocalFlower(Flower):
@@ -34,7 +32,7 @@ class LocalFlower(Flower):
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:
         """The handler of a request; Tornado calls this before anything of Flower sees it."""
         origin = request.headers.get("Origin")
-        changes = request.method not in _SAFE_METHODS or "Upgrade" in request.headers
+        changes = request.method not in SAFE_METHODS or "Upgrade" in request.headers
         if not is_allowed(request.host, self.allowed_hosts) or (
             changes and is_foreign_origin(origin, request.host)
         ):
