@@ -28,7 +28,7 @@ from fleet.ledger import Ending, Failure
 from fleet.quiet_log import guard_log
 from fleet.runtime import Runtime
 from fleet.system.agent_lock import TurnLock
-from fleet.system.environments import take_secrets
+from fleet.system.environments import receive_secrets
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_child
 from fleet.system.process_tags import ProcessTag, tag_environment
@@ -123,7 +123,7 @@ def main() -> int:
     """Run the spool of this process's configuration; returns the exit code."""
     guard_log()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    take_secrets()
+    receive_secrets()
     lock = int(sys.argv[1])
     os.set_inheritable(lock, False)
     opened = Runtime(load())
