@@ -11,13 +11,12 @@ from celery.schedules import schedule
 from fleet.config.settings import Settings, load
 from fleet.errors import FleetError
 from fleet.ledger.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
-from fleet.quiet_log import keep_content_out
+from fleet.quiet_log import guard_log
 from fleet.store.address import broker_url, results_url, sentinel_options, wakeups_in_store
 from fleet.store.celery_app import celery_app, keep_command_line_out
 from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.store.wakeup import DELIVER_TASK, INTAKE_TASK
 from fleet.system.clock import boottime
-from fleet.system.output_guard import guard_output
 
 #: Turn a hung broker into an error.
 HUNG_S, CONNECT_S = 10.0, 5.0
@@ -32,16 +31,14 @@ _ANSWERS = {
 @signals.celeryd_init.connect
 def _guard_worker(**_: Any) -> None:
     # Celery warns of the superuser before it sets up its logging.
-    guard_output()
-    keep_content_out()
+    guard_log()
 
 
 class GuardedLogging(Logging):
     """Celery's logging. Beat makes it before it prints anything; a producer never does."""
 
     def __init__(self, app: Celery) -> None:
-        guard_output()
-        keep_content_out()
+        guard_log()
         super().__init__(app)
 
 

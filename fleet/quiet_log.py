@@ -22,6 +22,7 @@ from typing import Any
 
 from fleet.config.settings import load
 from fleet.errors import FleetError
+from fleet.system.output_guard import guard_output
 
 LEFT_OUT = "(left out)"
 #: A library's words that it had filled in before the record was made.
@@ -48,12 +49,13 @@ _DEEPEST = 100  #: frames, and causes
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
 
-def keep_content_out() -> None:
-    """Cut down what this process logs from now on, unless its configuration says otherwise."""
+def guard_log() -> None:
+    """Have this process wait for no reader, and log no content unless its configuration says so."""
+    guard_output()
     settings = load()
     if settings.log_content:
         return
-    logging.setLogRecordFactory(_Records((*_OURS, *settings.code_packages())))
+    logging.setLogRecordFactory(_Records((*_OURS, *settings.code_packages().values())))
     # Otherwise a record whose arguments do not fit is printed with them.
     logging.raiseExceptions = False
     warnings.formatwarning = _warning

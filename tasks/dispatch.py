@@ -15,6 +15,7 @@ from fleet.errors import BrokerUnavailable, Fenced
 from fleet.ledger import Claim, Failure, LeaseToken, State
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.worker.state import WORKER
+from fleet.worker.task_events import shown
 from tasks.deliver import request_delivery
 from tasks.execution import preload, turns
 from tasks.limits import THREAD_CALLS
@@ -42,7 +43,7 @@ class DispatchTask(Task[Any, Any]):
 class DispatchFailed(Exception):
     """Shows an attempt as failed to those who follow Celery's events. The ledger has its end.
 
-    Holds stage and reason, and what `_shown` has; no content.
+    Holds stage and reason, and what `shown` has; no content.
     """
 
 
@@ -58,23 +59,13 @@ def dispatch(dispatch_id: str) -> dict[str, str]:
     logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)
     if state is None:
         raise Ignore  # a newer holder runs it, and tells
-    shown = _shown(claim, state)
+    told = shown(claim.dispatch_id, claim.agent, claim.event.session, state=str(state))
     if failure is None:
-        return shown
-    fault = DispatchFailed(f"{failure.stage}: {failure.reason}", shown)
+        return told
+    fault = DispatchFailed(f"{failure.stage}: {failure.reason}", told)
     if state in (State.DEAD, State.ANNOUNCING):
         raise fault
     raise Retry(str(failure.stage), fault)
-
-
-def _shown(claim: Claim, state: State) -> dict[str, str]:
-    """Ids and names; `DispatchRequest` looks for the first one."""
-    return {
-        "dispatch_id": claim.dispatch_id,
-        "agent": claim.agent,
-        "session": claim.event.session or "",
-        "state": str(state),
-    }
 
 
 def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:

@@ -54,7 +54,6 @@ class Connections:
         self._waiting: OrderedDict[asyncio.Transport, float] = OrderedDict()
         self._waiting_of: defaultdict[str, OrderedDict[asyncio.Transport, None]]
         self._waiting_of = defaultdict(OrderedDict)
-        self._told = float("-inf")
 
     def enter(self, transport: asyncio.Transport) -> bool:
         """Count a new connection; False when there is no place for it."""
@@ -110,14 +109,11 @@ class Connections:
         transport.abort()
 
     def _refuse(self, whose: str) -> bool:
-        now = time.monotonic()
-        if now - self._told > LOG_INTERVAL_S:
-            self._told = now
-            logger.warning(
-                "connections are refused: requests of %s occupy every place; see "
-                "api.connections_max and api.connections_per_address",
-                whose,
-            )
+        logger.warning(
+            "connections are refused: requests of %s occupy every place; see "
+            "api.connections_max and api.connections_per_address",
+            whose,
+        )
         return False
 
 
@@ -189,7 +185,7 @@ class BoundedWebSocket(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type
 
 
 class QuietLog(logging.Filter):
-    """Lets each message of uvicorn about bad requests through once in LOG_INTERVAL_S."""
+    """Lets each warning about clients through once in LOG_INTERVAL_S."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -111,7 +111,8 @@ class _Server(uvicorn.Server):
         """Start, and call back once requests are served."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_accept_error)
-        logging.getLogger("uvicorn.error").addFilter(QuietLog())
+        for name in ("uvicorn.error", Connections.__module__):
+            logging.getLogger(name).addFilter(QuietLog())
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)  # asyncio has made it ACCEPTS_MAX

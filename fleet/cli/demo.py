@@ -20,7 +20,6 @@ from fleet.cli.output import (
     print_table,
     printable,
 )
-from fleet.cli.send import connect
 from fleet.cli.waiting import Watched, watch
 from fleet.config.settings import load
 from fleet.errors import FleetError
@@ -77,7 +76,7 @@ def _play(stopped: threading.Event, quiet: bool) -> list[Result]:
         for scene in SCENES
         for dispatch_id, agent in runtime.current().intake.accept(scene.event).dispatches
     ]
-    for event in watch(connect, [one for _, one in cast], after, TIMEOUT_S):
+    for event in watch(runtime.current().connect, [one for _, one in cast], after, TIMEOUT_S):
         if stopped.is_set():
             return []
         if event is not None and not quiet:

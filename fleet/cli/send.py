@@ -21,7 +21,6 @@ from fleet.intake.spool.query import query
 from fleet.ledger import Accepted, State, bus
 from fleet.ledger.bus import BusEvent
 from fleet.runtime import Runtime
-from fleet.store import Store
 from fleet.system.data_dir_lock import is_up
 
 #: How long a send in an outage waits for an API that starts again.
@@ -70,6 +69,8 @@ def send(
     if not wait:
         _show_accepted(accepted)
         return 0
+    # In an outage it answers at once, and the spool is asked instead.
+    connect = runtime.current().connect
     watched = [Watched(dispatch_id, agent) for dispatch_id, agent in accepted.dispatches]
     if accepted.chain:
         chain = WatchedChain(accepted.chain, str(accepted.chain_id))
@@ -80,11 +81,6 @@ def send(
     except BrokerUnavailable as error:
         raise BrokerUnavailable(f"{error} The event was accepted and goes on.") from error
     return _show_outcomes(accepted, watched)
-
-
-def connect() -> Store:
-    """A store of its own; in an outage it answers at once, and the spool is asked instead."""
-    return runtime.current().connect()
 
 
 def _now() -> str:
@@ -156,7 +152,7 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
     elif sys.stderr.isatty():
         from fleet.cli.progress import follow_live
 
-        follow_live(events, watched, connect)
+        follow_live(events, watched, runtime.current().connect)
     else:
         for event in events:
             if event is not None:

@@ -14,12 +14,11 @@ from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.ledger import removed
-from fleet.quiet_log import keep_content_out
+from fleet.quiet_log import guard_log
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
 from fleet.store.connection import reachable, retry_while_away
 from fleet.system.lifeline import LIFELINE_FD
-from fleet.system.output_guard import guard_output
 from tasks.execution import OFFLINE_COMMAND
 
 #: A Procfile's runner stops all processes at once, and workers release their turns through the
@@ -34,8 +33,7 @@ def api() -> None:
     """Serve the HTTP API in the foreground."""
     from fleet.api.server import serve
 
-    guard_output()
-    keep_content_out()
+    guard_log()
     serve(announce=lambda url: print_line(f"The API is {url}", flush=True))
 
 
@@ -45,8 +43,7 @@ def host(agents: str) -> int:
     """Run the agents' workers of this machine, and nothing else."""
     from fleet.supervisor.host import serve
 
-    guard_output()
-    keep_content_out()
+    guard_log()
     if LIFELINE_FD not in os.environ:  # `fleet up` says so itself
         _tell_removed(load())
     return serve([name.strip() for name in agents.split(",") if name.strip()])
@@ -72,8 +69,7 @@ def flower(address: str) -> None:
     """
     from fleet.supervisor.flower import serve
 
-    guard_output()
-    keep_content_out()
+    guard_log()
     serve(address)
 
 
@@ -86,8 +82,7 @@ def upstream() -> None:
     """
     from fleet.upstream.runner import serve
 
-    guard_output()
-    keep_content_out()
+    guard_log()
     serve(OFFLINE_COMMAND)
 
 
@@ -107,8 +102,7 @@ def broker(url: bool, wait: float | None) -> None:
     if url:
         print_line(plain_url(settings))
         return
-    guard_output()
-    keep_content_out()
+    guard_log()
     asyncio.run(_run_embedded(settings) if settings.broker_url is None else _stand_in(settings))
 
 

@@ -8,11 +8,10 @@ from fleet.cli.base import Command, wants_json
 from fleet.cli.output import note, print_json_line, print_line
 from fleet.config.settings import load
 from fleet.formats.redaction import mask_url
-from fleet.quiet_log import keep_content_out
+from fleet.quiet_log import guard_log
 from fleet.store.address import plain_url
 from fleet.supervisor.processes import Addresses
 from fleet.supervisor.run import run_fleet
-from fleet.system.output_guard import guard_output
 
 
 @click.command(cls=Command)
@@ -23,8 +22,7 @@ def up() -> int:
     lets running turns end, up to fleet.drain_s, and stops everything; a second one does so at once.
     The fleet is up when every agent consumes and the API is ready; Flower answers a second later.
     """
-    guard_output()
-    keep_content_out()
+    guard_log()
     settings = load()
 
     async def on_ready(addresses: Addresses) -> None:

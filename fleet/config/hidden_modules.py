@@ -31,7 +31,7 @@ def hidden_modules(settings: Settings, folder: Path) -> Iterator[tuple[str, str]
     for name in sorted({*_OURS, *_libraries()}):
         if module := _module(folder, name):
             yield f"{module}: the fleet needs another module {name}", "rename this one"
-    for key, name in _named(settings):
+    for key, name in settings.code_packages().items():
         module, other = _module(folder, name), _installed(name, folder)
         if module and other:
             fault = f"{key}: {module} is hidden by the installed module {name}"
@@ -47,15 +47,6 @@ def _libraries() -> Iterator[str]:
     for requirement in wanted:
         if "extra ==" not in requirement:
             yield re.split(r"[^\w-]", requirement, maxsplit=1)[0].replace("-", "_")
-
-
-def _named(settings: Settings) -> Iterator[tuple[str, str]]:
-    """The modules that the configuration names, at the top, each with its key."""
-    for section, tables in (("agents", settings.agents), ("tools", settings.tools)):
-        for name, table in tables.items():
-            if table.python:
-                module = table.python.partition(":")[0].partition(".")[0]
-                yield f"{section}.{name}.python", module
 
 
 def _module(folder: Path, name: str) -> Path | None:

@@ -8,7 +8,7 @@ is also named in `_SECTIONS`.
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -177,11 +177,18 @@ class Settings(BaseSettings):
         sets = (self.tools.get(name) for name in self.agents[agent].tools)
         return any(tool is not None and tool.is_server for tool in sets)
 
-    def code_packages(self) -> set[str]:
-        """The packages of the agents' and tools' own code."""
-        code = [agent.python for agent in self.agents.values()]
-        code += [tool.python for tool in self.tools.values()]
-        return {place.partition(":")[0].partition(".")[0] for place in code if place}
+    def code_packages(self) -> dict[str, str]:
+        """The packages of the agents' and tools' own code, by the keys that name them."""
+        sections: dict[str, Mapping[str, AgentConfig | ToolsConfig]] = {
+            "agents": self.agents,
+            "tools": self.tools,
+        }
+        return {
+            f"{section}.{name}.python": table.python.partition(":")[0].partition(".")[0]
+            for section, tables in sections.items()
+            for name, table in tables.items()
+            if table.python
+        }
 
     def timeout_s(self, agent: str) -> float:
         """The soft limit of one agent's turns, in seconds."""

@@ -9,6 +9,9 @@ import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+#: Requests by these change nothing.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
 
 def is_allowed(host: str, allowed: Collection[str]) -> bool:
     """True where the value of a `Host` header is an address, `localhost` or one of `allowed`."""

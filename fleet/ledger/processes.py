@@ -20,8 +20,8 @@ def record_failing(store: Store, host: str, failing: Mapping[str, str]) -> None:
         if not failing:
             store.client.hdel(keys.FAILING, host)
             return
-        seconds, micros = store.client.time()
-        told = json.dumps({"at": seconds + micros / 1e6, "processes": dict(failing)})
+        at = store.clock.now_ms() / 1000
+        told = json.dumps({"at": at, "processes": dict(failing)})
         pipe = store.client.pipeline(transaction=True)
         pipe.hset(keys.FAILING, host, told)
         pipe.expire(keys.FAILING, int(4 * STALE_S))
@@ -31,11 +31,8 @@ def record_failing(store: Store, host: str, failing: Mapping[str, str]) -> None:
 def failing(store: Store) -> list[dict[str, Any]]:
     """The failing processes of all machines: `host`, `process` and `reason` of each."""
     with reachable():
-        pipe = store.client.pipeline(transaction=False)
-        pipe.hgetall(keys.FAILING)
-        pipe.time()
-        found, (seconds, micros) = pipe.execute()
-    now = seconds + micros / 1e6
+        found: Any = store.client.hgetall(keys.FAILING)
+        now = store.clock.now_ms() / 1000
     told = {host: json.loads(text) for host, text in found.items()}
     return [
         {"host": host, "process": name, "reason": reason}

@@ -73,7 +73,7 @@ def spool_status(runtime: Runtime) -> dict[str, Any]:
 def down(
     reason: str,
     runtime: Runtime,
-    scope: HealthScope | None = None,
+    scope: HealthScope,
     *,
     followers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -81,7 +81,6 @@ def down(
 
     It has the same keys. What only the store knows is null, or empty.
     """
-    scope = scope or HealthScope.of_all(runtime.settings)
     return _document(runtime, scope, _Reading(), followers, reason)
 
 

@@ -13,17 +13,15 @@ from flower.app import Flower
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.web import ErrorHandler
 
+from fleet.config.foreign_environment import of_flower
 from fleet.config.settings import load
-from fleet.formats.host_names import is_allowed, is_foreign_origin
+from fleet.formats.host_names import SAFE_METHODS, is_allowed, is_foreign_origin
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.system.lifeline import watch_lifeline
 
 #: What Flower keeps, in memory and on disk; about 5 KB each.
 TASKS_MAX = 10_000
 SAVE_INTERVAL_MS = 30_000
-LOOPBACK = "127.0.0.1"
-
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class LocalFlower(Flower):
@@ -34,7 +32,7 @@ class LocalFlower(Flower):
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:
         """The handler of a request; Tornado calls this before anything of Flower sees it."""
         origin = request.headers.get("Origin")
-        changes = request.method not in _SAFE_METHODS or "Upgrade" in request.headers
+        changes = request.method not in SAFE_METHODS or "Upgrade" in request.headers
         if not is_allowed(request.host, self.allowed_hosts) or (
             changes and is_foreign_origin(origin, request.host)
         ):
@@ -47,8 +45,8 @@ class LocalFlower(Flower):
         return found
 
 
-def serve(address: str = LOOPBACK, port: int | None = None) -> NoReturn:
-    """Run Flower until a signal, or the end of the supervisor; without `port` on `flower.port`."""
+def serve(address: str) -> NoReturn:
+    """Run Flower on `flower.port` until a signal, or the end of the supervisor."""
     watch_lifeline()
     await_broker()
     settings = load()
@@ -56,6 +54,8 @@ def serve(address: str = LOOPBACK, port: int | None = None) -> NoReturn:
 
     LocalFlower.allowed_hosts = settings.api.names
     command.Flower = LocalFlower
+    for variable in of_flower():
+        del os.environ[variable]
     folder = settings.data_dir.absolute() / "flower"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     run_celery(
@@ -63,7 +63,7 @@ def serve(address: str = LOOPBACK, port: int | None = None) -> NoReturn:
         [
             "flower",
             f"--address={address}",
-            f"--port={settings.flower.port if port is None else port}",
+            f"--port={settings.flower.port}",
             # Its API could otherwise shut workers down and send tasks.
             "--read-only=True",
             "--logging=error",

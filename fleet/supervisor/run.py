@@ -88,10 +88,10 @@ async def _supervise(
         await on_ready(addresses)
         stop.set()
 
-    async def tell_failing() -> None:
-        await _tell_failing(store, supervisor)
-
-    hooks: list[Callable[[], Coroutine[None, None, None]]] = [when_ready, tell_failing]
+    hooks: list[Callable[[], Coroutine[None, None, None]]] = [
+        when_ready,
+        lambda: _report_failing(store, supervisor),
+    ]
     if embedded is not None:
         hooks.append(partial(keep_broker_running, embedded, lambda line: report(f"broker: {line}")))
     supervisor = Supervisor(
@@ -157,7 +157,7 @@ def _alert(store: Store, report: Report, name: str, code: int) -> None:
         report(f"this could not be put on the bus: {error}")
 
 
-async def _tell_failing(store: Store, supervisor: Supervisor) -> None:
+async def _report_failing(store: Store, supervisor: Supervisor) -> None:
     """Keep `/health` informed about processes that keep ending, until cancelled."""
     host = f"{socket.gethostname()}:{os.getpid()}"
     told: dict[str, str] = {}

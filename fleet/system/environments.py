@@ -53,7 +53,7 @@ def of_program(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def secrets_file() -> int:
-    """A file without a name that holds our secrets, for `take_secrets` in a child's child."""
+    """A file without a name that holds our secrets, for `receive_secrets` in a child's child."""
     held = {name: value for name, value in os.environ.items() if _is_secret(name)}
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("secrets")
@@ -70,8 +70,8 @@ def secrets_fd() -> list[int]:
     return [int(number)] if number else []
 
 
-def take_secrets() -> None:
-    """Take the secrets out of the file that this process was given into its environment."""
+def receive_secrets() -> None:
+    """Move the secrets from the file that this process was given into its environment."""
     for number in secrets_fd():
         size = os.fstat(number).st_size
         os.environ.update(json.loads(os.pread(number, size, 0)))

@@ -89,6 +89,11 @@ def tag_environment(tag: ProcessTag) -> None:
     os.environ[tag] = tag_value()
 
 
+def own_tags() -> dict[str, str]:
+    """The tags of this process, for the environment of a program that inherits no other."""
+    return {tag: os.environ[tag] for tag in ProcessTag if tag in os.environ}
+
+
 def tag_value() -> str:
     """The value of this process's tags."""
     return f"{_TOKEN}.{os.getpid()}"

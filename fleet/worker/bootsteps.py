@@ -25,7 +25,7 @@ from fleet.errors import BrokerUnavailable, FleetError, StoreLost
 from fleet.formats.terminal_text import sanitize
 from fleet.ledger import bus, store_life
 from fleet.store import keys, open_store
-from fleet.store.address import store_url, wakeups_in_store
+from fleet.store.address import store_url
 from fleet.store.calls import AgentCall
 from fleet.store.connection import reachable
 from fleet.store.probe import probe
@@ -186,7 +186,7 @@ def _open_lease(agent: str) -> Lease:
     store = open_store(
         store_url(settings),
         bus_max_length=settings.bus.max_length,
-        wakes=wakeups_in_store(settings),
+        wakes=runtime.current().wakes,
         # Twice this, for the one retry, after a third of the time to live, is still in time.
         socket_timeout_s=settings.lease_ttl_s / 6,
     )

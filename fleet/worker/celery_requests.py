@@ -17,8 +17,9 @@ from fleet.formats import strict_json
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import Ending, Failure, LeaseToken, State
 from fleet.system.process_group import kill_child
-from fleet.worker.remote_control import REVOKED_ONCE_IN_S, tell
+from fleet.worker.remote_control import REVOKED_ONCE_IN_S, report
 from fleet.worker.state import WORKER
+from fleet.worker.task_events import shown
 
 logger = logging.getLogger(__name__)
 
@@ -56,22 +57,22 @@ class DispatchRequest(Request):
             reason, ended = self._killed
             type = "task-failed" if ended["state"] != State.RETRYING else "task-retried"  # noqa: A001
             fields = {"exception": f"{reason} {ended}", "traceback": ""}
-        shown = _SHOWN.search(str(fields.get("result") or fields.get("exception")))
-        if shown is None or not (self.eventer and self.eventer.enabled and self.task.send_events):
+        found = _SHOWN.search(str(fields.get("result") or fields.get("exception")))
+        if found is None or not (self.eventer and self.eventer.enabled and self.task.send_events):
             super().send_event(type, **fields)
             return
-        self.eventer.send(type, uuid=shown[1], name=self.name, kwargs=shown[0], **fields)
+        self.eventer.send(type, uuid=found[1], name=self.name, kwargs=found[0], **fields)
 
     def revoked(self) -> bool:
         """False, and forgets a revocation: the dispatch would be left without any wake-up."""
         if self.id in revoked:
             revoked.discard(self.id)
-            tell(f"{self.id} is not revoked: {_CANCEL}", once_in_s=REVOKED_ONCE_IN_S)
+            report(f"{self.id} is not revoked: {_CANCEL}", once_in_s=REVOKED_ONCE_IN_S)
         return False
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Do nothing: the ledger would count a lost worker, and the turn would run again."""
-        tell(f"{self.id} is not terminated: {_CANCEL}", once_in_s=REVOKED_ONCE_IN_S)
+        report(f"{self.id} is not terminated: {_CANCEL}", once_in_s=REVOKED_ONCE_IN_S)
 
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""
@@ -129,9 +130,9 @@ class DispatchRequest(Request):
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
             logger.warning("the hard limit of %s could not be recorded: %s", ran, error)
-        shown = {"dispatch_id": ran, "agent": lease.agent, "session": WORKER.shared.session}
-        shown["state"] = str(state or State.ACTIVE)
-        self._killed = f"{failure.stage}: {failure.reason}", shown
+        ended = str(state or State.ACTIVE)
+        about = shown(ran, lease.agent, WORKER.shared.session, state=ended)
+        self._killed = f"{failure.stage}: {failure.reason}", about
 
 
 class IntakeRequest(Request):

@@ -8,7 +8,6 @@ from typing import Any
 from celery import bootsteps
 
 from fleet.runtime import current
-from fleet.store.address import wakeups_in_store
 
 
 class IdleConnections(bootsteps.StartStopStep):
@@ -22,7 +21,7 @@ class IdleConnections(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
-        self.enabled = wakeups_in_store(current().settings)
+        self.enabled = current().wakes
 
     def start(self, consumer: Any) -> None:
         """Called by Celery after each connect."""

@@ -2,7 +2,7 @@
 
 Anybody who reaches the broker may send remote control, to all workers and by mistake. A worker that
 consumes nothing any more, or has no child, looks well to Celery and takes no work for ever. So each
-worker of the fleet looks at itself: it tells of a change, and undoes it.
+worker of the fleet checks itself: it reports a change, and undoes it.
 """
 
 import logging
@@ -21,15 +21,15 @@ from fleet.ledger import bus
 
 logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL_S = 0.5
+POLL_INTERVAL_S = 0.5
 #: A change lasts this long, so that those who poll `/health` see it.
 MEND_AFTER_S = 2.0
-#: Revocations are told together.
+#: Revocations are reported together.
 REVOKED_ONCE_IN_S = 10.0
 
 
 class UndoRemoteControl(bootsteps.StartStopStep):
-    """Consumer bootstep: looks at the worker's state while it consumes."""
+    """Consumer bootstep: checks the worker's state while it consumes."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -43,25 +43,25 @@ class UndoRemoteControl(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Look from now on; called by Celery after each connect."""
+        """Check from now on; called by Celery after each connect."""
         if not self._limits:
             self._limits = {task.name: _limits(task) for task in _tasks(consumer)}
             if consumer.controller.autoscaler is None:
                 self._processes = consumer.pool.num_processes
-        self._timer = consumer.timer.call_repeatedly(LOOK_INTERVAL_S, self._look, (consumer,))
+        self._timer = consumer.timer.call_repeatedly(POLL_INTERVAL_S, self._check, (consumer,))
 
     def stop(self, consumer: Any) -> None:
-        """Look no more: a stopping worker gives up its queues."""
+        """Check no more: a stopping worker gives up its queues."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self, consumer: Any) -> None:
+    def _check(self, consumer: Any) -> None:
         if consumer.task_consumer is None:
             return
         faults, now = dict(self._faults(consumer)), time.monotonic()
         for fault in faults.keys() - self._since.keys():
-            tell(f"{consumer.hostname} was changed by remote control: {fault}; it undoes that")
+            report(f"{consumer.hostname} was changed by remote control: {fault}; it undoes that")
         self._since = {fault: self._since.get(fault, now) for fault in faults}
         for fault, mend in faults.items():
             if now - self._since[fault] >= MEND_AFTER_S:
@@ -85,7 +85,7 @@ class UndoRemoteControl(bootsteps.StartStopStep):
                 yield fault, partial(_set_limits, task, self._limits[task.name])
 
 
-def tell(sentence: str, *, once_in_s: float = 0.0) -> None:
+def report(sentence: str, *, once_in_s: float = 0.0) -> None:
     """Log a change, and put an alert on the bus from a thread: the main loop must not wait."""
     logger.warning(sentence)
 
@@ -102,7 +102,7 @@ def refuse_growth() -> None:
     """Have this worker refuse `pool_grow`: an agent with two children would run two turns."""
 
     def refuse(state: Any, **_: Any) -> dict[str, str]:
-        tell(f"{state.hostname} refused `pool_grow`: an agent runs one dispatch at a time")
+        report(f"{state.hostname} refused `pool_grow`: an agent runs one dispatch at a time")
         return {"error": "refused: an agent runs one dispatch at a time"}
 
     Panel.data["pool_grow"] = refuse

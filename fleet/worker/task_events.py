@@ -18,8 +18,13 @@ from fleet.worker.state import WORKER
 DELAY_S = 0.25
 #: A full buffer is sent at once; three events a task, about 300 bytes each.
 BUFFER_MAX = 300
-#: Between looks at which dispatch the child runs.
-LOOK_INTERVAL_S = 0.5
+#: Between polls of the dispatch that the child runs.
+POLL_INTERVAL_S = 0.5
+
+
+def shown(dispatch_id: str, agent: str, session: str | None, **more: str) -> dict[str, str]:
+    """Ids and names of an attempt, for people; `DispatchRequest` finds them by the first."""
+    return {"dispatch_id": dispatch_id, "agent": agent, "session": session or "", **more}
 
 
 class BatchedEvents(bootsteps.StartStopStep):
@@ -29,7 +34,7 @@ class BatchedEvents(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
-        self._told = ""  #: the running dispatch that was told of
+        self._reported = ""  #: the running dispatch that people know of
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
@@ -53,22 +58,22 @@ class BatchedEvents(bootsteps.StartStopStep):
         dispatcher.buffer_limit = BUFFER_MAX
         dispatcher.on_send_buffered = on_buffered
         self._timer = consumer.timer.call_repeatedly(
-            LOOK_INTERVAL_S, self._tell_running, (dispatcher,)
+            POLL_INTERVAL_S, self._report_running, (dispatcher,)
         )
 
     def stop(self, consumer: Any) -> None:
-        """Look no more; called by Celery before each connect."""
+        """Poll no more; called by Celery before each connect."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _tell_running(self, dispatcher: Any) -> None:
+    def _report_running(self, dispatcher: Any) -> None:
         shared, lease = WORKER.shared, WORKER.lease
         running = shared.running
-        if running and running != self._told and lease is not None and dispatcher.enabled:
-            shown = {"dispatch_id": running, "agent": lease.agent, "session": shared.session}
-            dispatcher.send("task-started", uuid=running, name=DISPATCH_TASK, kwargs=repr(shown))
-        self._told = running
+        if running and running != self._reported and lease is not None and dispatcher.enabled:
+            kwargs = repr(shown(running, lease.agent, shared.session))
+            dispatcher.send("task-started", uuid=running, name=DISPATCH_TASK, kwargs=kwargs)
+        self._reported = running
 
     def shutdown(self, consumer: Any) -> None:
         """Send the last events before the connection is closed."""

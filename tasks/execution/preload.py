@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 
 from fleet.config.agents import AgentConfig
-from tasks.model import completion, echo
+from tasks.model import echo, litellm
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def preload(agents: Iterable[AgentConfig]) -> None:
     """
     if all(echo.serves(model) for agent in agents for model in agent.models):
         return
-    completion.load()
+    litellm.load()
     for name in _FIRST_CALL:
         try:
             importlib.import_module(name)

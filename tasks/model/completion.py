@@ -10,12 +10,12 @@ provider's error may quote the prompt or the key.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from fleet.config.agents import ModelTier
 from tasks.model.endings import EMPTY
-from tasks.model.errors import classify
-from tasks.model.litellm import load
 from tasks.model.reply import (
     Attempt,
     AttemptVerdict,
@@ -26,22 +26,8 @@ from tasks.model.reply import (
     ModelError,
     Reply,
 )
-from tasks.model.request import ModelAnswer, Wanted, ask, plain
+from tasks.model.request import ModelAnswer, ask, plain
 from tasks.model.tiers import Tier, tiers_of
-
-__all__ = [
-    "Attempt",
-    "AttemptVerdict",
-    "CallFailure",
-    "Demands",
-    "Message",
-    "ModelError",
-    "Reply",
-    "classify",
-    "complete",
-    "load",
-    "no_answer",
-]
 
 #: Less than this cannot hold a request and its answer, so no tier is called.
 MIN_CALL_S = 0.5
@@ -117,8 +103,8 @@ def complete(
             break
         limit_s = min(timeout_s, limit_s)
         call = {**tier.call, **request, "model": tier.model, "timeout": limit_s}
-        wanted = Wanted(demands, tier.trust_done, on_token)
-        attempt, answer = _try_tier(tier, call, gate, on_restart if number > 1 else None, wanted)
+        send = partial(ask, call, replace(demands, trust_done=tier.trust_done), on_token)
+        attempt, answer = _try_tier(tier, limit_s, gate, on_restart if number > 1 else None, send)
         attempts += [attempt] if attempt else []
         if isinstance(answer, ModelAnswer):
             return answer.reply(tier.model, number, tuple(attempts))
@@ -154,20 +140,20 @@ def _request(
 
 def _try_tier(
     tier: Tier,
-    call: Mapping[str, Any],
+    limit_s: float,
     gate: Gate | None,
     begin: Callable[[], None] | None,
-    wanted: Wanted,
+    send: Callable[[], ModelAnswer | CallFailure],
 ) -> tuple[Attempt | None, ModelAnswer | CallFailure]:
     """One tier's answer, and its request: None where a breaker of it is open."""
     name = tier.model
-    if gate is not None and (wait_s := gate.wait_s(tier.breaker, tier.key, call["timeout"])) > 0:
+    if gate is not None and (wait_s := gate.wait_s(tier.breaker, tier.key, limit_s)) > 0:
         sentence = f"{name}: {tier.breaker} is not called after its failures"
         return None, CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
     if begin is not None:
         begin()
     started = time.monotonic()
-    answer = ask(call, wanted)
+    answer = send()
     failure = answer.failure if isinstance(answer, ModelAnswer) else answer
     error = failure.kind if failure else None
     attempt = Attempt(model=name, seconds=time.monotonic() - started, error=error)

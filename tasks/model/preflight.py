@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.model import completion, echo
-from tasks.model.tiers import tiers_of
-
-__all__ = ["address", "obstacle", "tiers_of"]
+from tasks.model import echo
+from tasks.model.litellm import load
 
 CONNECT_TIMEOUT_S = 3.0
 #: Ollama's own default, which LiteLLM uses as well.
@@ -23,7 +21,7 @@ def obstacle(name: str, params: Mapping[str, Any]) -> str | None:
     """A sentence why calls of model `name` with `params` would fail, or None."""
     if echo.serves(name):
         return None
-    litellm = completion.load()
+    litellm = load()
     try:
         litellm.get_llm_provider(model=name, **_given(params))
     except litellm.exceptions.BadRequestError:
@@ -49,7 +47,7 @@ def address(name: str, params: Mapping[str, Any]) -> str | None:
     """The URL of calls of model `name`; None where only LiteLLM knows it."""
     if echo.serves(name):
         return None
-    litellm = completion.load()
+    litellm = load()
     try:
         _, provider, _, base = litellm.get_llm_provider(model=name, **_given(params))
     except litellm.exceptions.BadRequestError:

@@ -25,15 +25,6 @@ logger = logging.getLogger(__name__)
 CALL_MARGIN_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The form of an answer: streamed where `on_token` gets the pieces of its text."""
-
-    demands: Demands
-    trust_done: bool  #: of this tier
-    on_token: Callable[[str], None] | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAnswer:
     """A response that the provider sent to its end; no answer where `failure` is set."""
@@ -62,13 +53,12 @@ class ModelAnswer:
         )
 
 
-def ask(call: Mapping[str, Any], wanted: Wanted) -> ModelAnswer | CallFailure:
-    """The answer to a request, or the failure of it."""
-    with wire.noted() as facts:
-        if wanted.on_token is None:
-            response = _whole(call)
-        else:
-            response = _streamed(call, wanted.on_token, facts, wanted.trust_done)
+def ask(
+    call: Mapping[str, Any], demands: Demands, on_token: Callable[[str], None] | None
+) -> ModelAnswer | CallFailure:
+    """The answer to a request, or the failure of it; streamed where `on_token` gets its text."""
+    with wire.recorded() as facts:
+        response = _streamed(call, demands, on_token, facts) if on_token else _whole(call)
     if isinstance(response, CallFailure):
         return response
     if not getattr(response, "choices", None):
@@ -83,7 +73,7 @@ def ask(call: Mapping[str, Any], wanted: Wanted) -> ModelAnswer | CallFailure:
         reason,
         refused=facts.refused,
         offered=bool(call.get("tools")),
-        demands=wanted.demands,
+        demands=demands,
     )
     return ModelAnswer(response=response, message=message, finish_reason=reason, failure=failure)
 
@@ -95,7 +85,10 @@ def _whole(call: Mapping[str, Any]) -> Any | CallFailure:
 
 
 def _streamed(
-    call: Mapping[str, Any], on_token: Callable[[str], None], facts: wire.Noted, trust_done: bool
+    call: Mapping[str, Any],
+    demands: Demands,
+    on_token: Callable[[str], None],
+    facts: wire.AnswerFacts,
 ) -> Any | CallFailure:
     """The response from a stream, whose pieces of text go to `on_token` as they come."""
     ends_at = time.monotonic() + call["timeout"] + CALL_MARGIN_S
@@ -114,7 +107,7 @@ def _streamed(
         return chunks
     finish_reason = facts.finish_reason if facts.is_chat else stream.received_finish_reason
     response = model.stream_chunk_builder(chunks, messages=call["messages"])
-    if finish_reason or (trust_done and facts.done and _is_whole(call, response)):
+    if finish_reason or (demands.trust_done and facts.done and _is_whole(call, response)):
         return response
     # LiteLLM reports a cut connection as a normal end.
     cut = f"{call['model']}: the stream was cut"

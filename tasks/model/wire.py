@@ -3,7 +3,7 @@
 Many servers speak the chat completions protocol, each with its own slips: a tool call without an
 index, content as a list of parts, half an emoji in each of two deltas. LiteLLM drops or mixes up
 what it does not expect. So each answer of this protocol is put into its plain form here, and what
-LiteLLM would translate or lose is noted: the finish reason as it was sent, a refusal, the `[DONE]`.
+LiteLLM would translate or lose is recorded: the finish reason as sent, a refusal, the `[DONE]`.
 Answers of other protocols pass through as they are.
 """
 
@@ -27,7 +27,7 @@ _TEXTS = ("content", "reasoning_content")
 
 
 @dataclass(slots=True)
-class Noted:
+class AnswerFacts:
     """Facts of the newest answer, as its provider sent them."""
 
     is_chat: bool = False  #: it spoke the chat completions protocol
@@ -36,23 +36,23 @@ class Noted:
     done: bool = False  #: it said that nothing follows
 
 
-_noted: ContextVar[Noted | None] = ContextVar("noted", default=None)
+_current: ContextVar[AnswerFacts | None] = ContextVar("facts", default=None)
 
 
 @contextmanager
-def noted() -> Iterator[Noted]:
-    """Mend the answers that come while this lasts, and note their facts."""
-    facts = Noted()
-    token = _noted.set(facts)
+def recorded() -> Iterator[AnswerFacts]:
+    """Mend the answers that come while this lasts, and record their facts."""
+    facts = AnswerFacts()
+    token = _current.set(facts)
     try:
         yield facts
     finally:
-        _noted.reset(token)
+        _current.reset(token)
 
 
 def mend(response: "httpx.Response") -> None:
-    """Put an answer that comes within `noted` into its plain form, as it is read."""
-    facts = _noted.get()
+    """Put an answer that comes within `recorded` into its plain form, as it is read."""
+    facts = _current.get()
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     packed = response.headers.get("content-encoding", "identity") != "identity"
     if facts is None or packed or not response.is_success:
@@ -67,7 +67,7 @@ def mend(response: "httpx.Response") -> None:
 class _Document:
     """One JSON document, mended as soon as it is whole."""
 
-    def __init__(self, facts: Noted) -> None:
+    def __init__(self, facts: AnswerFacts) -> None:
         self._facts, self._pieces = facts, list[bytes]()
 
     def feed(self, piece: bytes) -> bytes:
@@ -88,7 +88,7 @@ class _Document:
         return json.dumps(found).encode()
 
 
-def _mend_message(message: dict[str, Any], facts: Noted) -> None:
+def _mend_message(message: dict[str, Any], facts: AnswerFacts) -> None:
     facts.refused |= bool(refusal_in(message))
     message["content"] = text_in(message.get("content"))
     calls = _dicts(message.get("tool_calls"))
@@ -101,7 +101,7 @@ def _mend_message(message: dict[str, Any], facts: Noted) -> None:
 class _Events:
     """Server-sent events, each mended as soon as its line is whole."""
 
-    def __init__(self, facts: Noted) -> None:
+    def __init__(self, facts: AnswerFacts) -> None:
         self._facts, self._rest = facts, b""
         self._halves = Halves()
         self._calls: dict[int, CallFragments] = {}
@@ -151,8 +151,8 @@ def arguments_text(arguments: Any, absent: str = "{}") -> str:
     return absent if arguments is None else json.dumps(arguments, ensure_ascii=False)
 
 
-def _end(choice: dict[str, Any], facts: Noted, *, first: bool) -> None:
-    """Note the finish reason; an empty one is none."""
+def _end(choice: dict[str, Any], facts: AnswerFacts, *, first: bool) -> None:
+    """Record the finish reason; an empty one is none."""
     choice["finish_reason"] = choice.get("finish_reason") or None
     if first and choice["finish_reason"]:
         facts.finish_reason = str(choice["finish_reason"])

@@ -20,7 +20,7 @@ from fleet.turn.budget import DAY_S, used_up
 from fleet.turn.providers import Providers
 from fleet.turn.turn import Turn, TurnFailed
 from tasks.model import completion, prices
-from tasks.model.completion import AttemptVerdict, CallFailure, Demands, ModelError
+from tasks.model.reply import AttemptVerdict, CallFailure, Demands, ModelError, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _call_model(
     }
 
 
-def _told(turn: Turn, reply: completion.Reply) -> dict[str, Any]:
+def _told(turn: Turn, reply: Reply) -> dict[str, Any]:
     """The parts of a reply that not every one has."""
     if failure := reply.failure:
         about = {

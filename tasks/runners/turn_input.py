@@ -1,11 +1,9 @@
 """A turn as a program gets it: the environment of the program."""
 
-import os
-
 from fleet.formats import hop_count
 from fleet.ledger import Failure, FailureStage
 from fleet.system.environments import of_program
-from fleet.system.process_tags import ProcessTag
+from fleet.system.process_tags import own_tags
 from fleet.turn.turn import Turn, TurnFailed
 
 
@@ -25,7 +23,7 @@ def agent_environment(turn: Turn) -> dict[str, str]:
     return {
         **own,
         # They find the program when its worker has died.
-        **{tag: os.environ[tag] for tag in ProcessTag if tag in os.environ},
+        **own_tags(),
         "TURN_AGENT": turn.claim.agent,
         "TURN_INSTRUCTIONS": turn.agent.instructions,
     }

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from fleet.config.tools import ToolsConfig as Terms
 from fleet.formats.terminal_text import sanitize, sanitize_value
 from fleet.ledger import Failure, FailureStage
-from fleet.locks import OperationClassifier
 from fleet.tools.functions import Spec, ToolError
 from fleet.tools.mcp.errors import ToolServerError
 from fleet.tools.mcp.names import LEFT_OUT, provider_names
@@ -66,9 +65,8 @@ class ServerToolbox:
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
         """The server's answer. Raises ToolError with the server's words for an error."""
         timeout_s = max(0.1, min(self._terms.timeout_s, self._turn.remaining_s))
-        reads = OperationClassifier(self._terms.classes).classify(name) == "read"
         result_of = _servers(os.getpid()).start(
-            _called(self._name, self._terms, name, dict(arguments), timeout_s, reads=reads)
+            _called(self._name, self._terms, name, dict(arguments), timeout_s)
         )
         try:
             result = _wait(result_of, time.monotonic() + timeout_s + CALL_MARGIN_S)
@@ -118,10 +116,9 @@ async def _listed(name: str, terms: Terms) -> Any:
 
 
 async def _called(
-    name: str, terms: Terms, tool: str, arguments: dict[str, Any], timeout_s: float, *, reads: bool
+    name: str, terms: Terms, tool: str, arguments: dict[str, Any], timeout_s: float
 ) -> Any:
-    server = _server(name, terms)
-    return await server.call_tool(tool, arguments, timeout_s=timeout_s, reads=reads)
+    return await _server(name, terms).call_tool(tool, arguments, timeout_s=timeout_s)
 
 
 def _wait(call: "Future[Any]", until: float) -> Any:

@@ -10,6 +10,7 @@ from fleet.ledger import operations
 from fleet.store import Store, keys
 from fleet.turn.providers import Providers
 from tasks.model import completion
+from tasks.model.reply import ModelError, Reply
 from tests.fakes.provider import Provider
 from tests.fixtures.fleet import CELERY, Fleet, fleet_of
 from tests.fixtures.marks import LITELLM_WARNINGS
@@ -28,7 +29,7 @@ def provider() -> Iterator[Provider]:
 class TestCalls:
     pytestmark = LITELLM_WARNINGS
 
-    def ask(self, gate: Providers, provider: Provider, *models: str) -> completion.Reply:
+    def ask(self, gate: Providers, provider: Provider, *models: str) -> Reply:
         first, *more = (f"openai/{name}" for name in models)
         return completion.complete(
             model=first,
@@ -44,10 +45,10 @@ class TestCalls:
         self, archie: Providers, provider: Provider
     ) -> None:
         for _ in range(3):
-            with pytest.raises(completion.ModelError):
+            with pytest.raises(ModelError):
                 self.ask(archie, provider, "e503")
         before = len(provider.requests)
-        with pytest.raises(completion.ModelError) as refusal:
+        with pytest.raises(ModelError) as refusal:
             self.ask(archie, provider, "e503")
         assert len(provider.requests) == before
         assert (refusal.value.kind, refusal.value.retryable) == (completion.PROVIDERS_OPEN, True)
@@ -57,10 +58,10 @@ class TestCalls:
     def test_a_wrong_key_is_not_tried_twice(
         self, archie: Providers, gem: Providers, provider: Provider, name: str
     ) -> None:
-        with pytest.raises(completion.ModelError) as refusal:
+        with pytest.raises(ModelError) as refusal:
             self.ask(archie, provider, name)
         assert refusal.value.retryable is False
-        with pytest.raises(completion.ModelError) as refusal:
+        with pytest.raises(ModelError) as refusal:
             self.ask(archie, provider, name)
         assert refusal.value.kind == completion.PROVIDERS_OPEN
         assert self.ask(gem, provider, "ok").tier == 1
@@ -80,7 +81,7 @@ class TestCalls:
     ) -> None:
         name = "limit1-172800"
         for gate in (archie, archie, gem):
-            with pytest.raises(completion.ModelError) as refusal:
+            with pytest.raises(ModelError) as refusal:
                 self.ask(gate, provider, name)
             assert refusal.value.kind == completion.PROVIDERS_OPEN
             assert 3590 < (refusal.value.retry_after_s or 0) <= 3600
@@ -93,7 +94,7 @@ class TestCalls:
         self, archie: Providers, provider: Provider
     ) -> None:
         for _ in range(2):
-            with pytest.raises(completion.ModelError) as refusal:
+            with pytest.raises(ModelError) as refusal:
                 self.ask(archie, provider, "r429-120", "nomodel")
             assert (refusal.value.kind, refusal.value.retryable) == (
                 completion.PROVIDERS_OPEN,
@@ -101,23 +102,23 @@ class TestCalls:
             )
 
     def test_a_short_wait_opens_nothing(self, archie: Providers, provider: Provider) -> None:
-        with pytest.raises(completion.ModelError) as refusal:
+        with pytest.raises(ModelError) as refusal:
             self.ask(archie, provider, "r429-4")
         assert (refusal.value.kind, refusal.value.retry_after_s) == ("RateLimitError", 4)
-        with pytest.raises(completion.ModelError) as refusal:
+        with pytest.raises(ModelError) as refusal:
             self.ask(archie, provider, "r429-4")
         assert refusal.value.kind == "RateLimitError"
 
     def test_a_key_that_stays_wrong_costs_the_one_that_tries_it_nothing(
         self, store: Store, archie: Providers, provider: Provider
     ) -> None:
-        with pytest.raises(completion.ModelError):
+        with pytest.raises(ModelError):
             self.ask(archie, provider, "auth")
         (place,) = store.client.hkeys(keys.PROVIDERS)
         for wait_s in (60, 120):
             pass_time(store, str(place), 301)
             before = len(provider.requests)
-            with pytest.raises(completion.ModelError) as refusal:
+            with pytest.raises(ModelError) as refusal:
                 self.ask(archie, provider, "auth")
             assert len(provider.requests) == before + 1
             assert (refusal.value.kind, refusal.value.retryable) == (
@@ -132,7 +133,7 @@ class TestCalls:
         self, archie: Providers, provider: Provider, name: str
     ) -> None:
         for _ in range(4):
-            with pytest.raises(completion.ModelError):
+            with pytest.raises(ModelError):
                 self.ask(archie, provider, name)
         assert self.ask(archie, provider, "ok").tier == 1
 

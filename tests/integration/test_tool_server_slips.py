@@ -177,9 +177,7 @@ def test_what_only_reads_is_repeated(forgetful: ForgetfulServer, by: str) -> Non
     async def use(server: ToolServer) -> None:
         await server.list_tools()
         forgetful.forget(500)
-        name, reads = ("read_note", True) if by == "class" else ("same_note", False)
-        result = await server.call_tool(name, {"text": "one"}, timeout_s=60, reads=reads)
-        assert _result_text(result) == "one"
+        assert await said(server, "read_note" if by == "class" else "same_note", "one") == "one"
 
     using(at(forgetful), use)
 

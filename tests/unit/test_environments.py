@@ -22,9 +22,9 @@ for _ in range(2):
 """
 TAKES = """
 import json, os
-from fleet.system.environments import secrets_fd, take_secrets
-take_secrets()
-take_secrets()
+from fleet.system.environments import secrets_fd, receive_secrets
+receive_secrets()
+receive_secrets()
 print(json.dumps([os.environ.get("SOME_API_KEY"), secrets_fd()]))
 """
 

@@ -5,7 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks.model.completion import AttemptVerdict, classify, load
+from tasks.model.errors import classify
+from tasks.model.litellm import load
+from tasks.model.reply import AttemptVerdict
 
 #: name of the class, HTTP status of the provider's answer, verdict
 TABLE = [

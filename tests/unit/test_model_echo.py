@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.model import completion
+from tasks.model.reply import ModelError, Reply
 
 
 class Stop(BaseException):
@@ -28,7 +29,7 @@ def soft_limit() -> Iterator[None]:
 
 def ask(
     name: str, *messages: dict[str, Any], on_token: Callable[[str], None] | None = None
-) -> completion.Reply:
+) -> Reply:
     return completion.complete(
         model=name,
         messages=messages,
@@ -84,7 +85,7 @@ def test_it_can_be_slow() -> None:
 
 @pytest.mark.parametrize("name", ["echo/loud", "echo/slow-", "echo/slow-x", "echo/slow--1"])
 def test_other_names_are_not_found(name: str) -> None:
-    with pytest.raises(completion.ModelError) as caught:
+    with pytest.raises(ModelError) as caught:
         ask(name, user("hi"))
     assert (caught.value.kind, caught.value.retryable) == ("NotFoundError", False)
 

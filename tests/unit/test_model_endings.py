@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.model import completion
-from tasks.model.completion import Demands, Reply
+from tasks.model.reply import Demands, ModelError, Reply
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
 
@@ -103,7 +103,7 @@ def test_a_call_of_a_tool_that_nobody_offered_is_no_answer(provider: Provider, k
 def test_what_failed_before_decides_too(provider: Provider) -> None:
     first = ask(provider, "silent")
     assert first.failure is not None
-    with pytest.raises(completion.ModelError) as caught:
+    with pytest.raises(ModelError) as caught:
         ask(
             provider,
             "silent",
@@ -145,5 +145,5 @@ class TestAnthropic:
 
     def test_a_cut_stream(self, provider: Provider, form: str) -> None:
         if form == "streamed":
-            with pytest.raises(completion.ModelError):
+            with pytest.raises(ModelError):
                 self.ask(provider, "cut", form)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tasks.model import completion
+from tasks.model.reply import Reply
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
 
@@ -24,7 +25,7 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-def ask(provider: Provider, name: str, on_token: Callable[[str], None] | None) -> completion.Reply:
+def ask(provider: Provider, name: str, on_token: Callable[[str], None] | None) -> Reply:
     return completion.complete(
         model=f"openai/{name}",
         fallbacks=["openai/ok"],

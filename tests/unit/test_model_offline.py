@@ -28,6 +28,7 @@ sys.path.insert(0, sys.argv[1])
 from fleet.config.agents import AgentConfig
 from tasks.execution import preload
 from tasks.model import completion
+from tasks.model.reply import ModelError
 ask = dict(
     messages=[{"role": "user", "content": "hi"}], timeout_s=5, deadline=time.monotonic() + 300
 )
@@ -37,7 +38,7 @@ told = {"text": completion.complete(model="echo/brief", **ask).text}
 told["streamed"] = completion.complete(model="echo/brief", on_token=len, **ask).text
 try:
     completion.complete(model="echo/loud", **ask)
-except completion.ModelError as error:
+except ModelError as error:
     told["error"] = str(error)
 told["litellm_by_echo"] = "litellm" in sys.modules
 preload.preload([AgentConfig(model="echo/brief", fallbacks=["openai/ok"])])

@@ -8,6 +8,7 @@ import pytest
 
 from fleet.config.agents import AgentConfig, ModelTier
 from tasks.model import completion
+from tasks.model.reply import Reply
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
 
@@ -28,7 +29,7 @@ def other() -> Iterator[Provider]:
         yield provider
 
 
-def ask(first: Provider, *fallbacks: ModelTier | str, **params: Any) -> completion.Reply:
+def ask(first: Provider, *fallbacks: ModelTier | str, **params: Any) -> Reply:
     return completion.complete(
         model="openai/e503",
         fallbacks=fallbacks,

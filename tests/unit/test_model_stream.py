@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.model import completion
+from tasks.model.reply import ModelError, Reply
 from tests.fakes.answers import TEXT
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
@@ -26,9 +27,7 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-def ask(
-    provider: Provider, *models: str, on_token: Callable[[str], None], **more: Any
-) -> completion.Reply:
+def ask(provider: Provider, *models: str, on_token: Callable[[str], None], **more: Any) -> Reply:
     first, *fallbacks = (f"openai/{name}" for name in models)
     arguments: dict[str, Any] = {
         "model": first,
@@ -91,7 +90,7 @@ def test_a_broken_stream_goes_to_the_next_tier(provider: Provider, fault: str, k
 @pytest.mark.parametrize("fault", ["cut", "stall", "slow", "garbage"])
 def test_a_broken_stream_alone_is_retryable(provider: Provider, fault: str) -> None:
     started = time.monotonic()
-    with pytest.raises(completion.ModelError) as caught:
+    with pytest.raises(ModelError) as caught:
         ask(provider, fault, on_token=lambda _: None)
     assert caught.value.retryable
     assert time.monotonic() - started < 30

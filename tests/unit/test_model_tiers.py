@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tasks.model import completion
+from tasks.model.litellm import load
+from tasks.model.reply import ModelError, Reply
 from tests.fakes.answers import TEXT
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
@@ -48,7 +50,7 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-def ask(provider: Provider, *models: str, within_s: float = 60.0, **more: Any) -> completion.Reply:
+def ask(provider: Provider, *models: str, within_s: float = 60.0, **more: Any) -> Reply:
     first, *fallbacks = (f"openai/{name}" for name in models)
     arguments: dict[str, Any] = {
         "model": first,
@@ -69,8 +71,8 @@ def warmed_up() -> None:
         refused(provider, "e503")
 
 
-def refused(provider: Provider, *models: str, **more: Any) -> completion.ModelError:
-    with pytest.raises(completion.ModelError) as caught:
+def refused(provider: Provider, *models: str, **more: Any) -> ModelError:
+    with pytest.raises(ModelError) as caught:
         ask(provider, *models, **more)
     return caught.value
 
@@ -89,7 +91,7 @@ def test_a_whole_reply(provider: Provider) -> None:
 
 
 def test_the_price_of_a_known_model_and_of_an_unknown_one(provider: Provider) -> None:
-    litellm = completion.load()
+    litellm = load()
     litellm.register_model(
         {"openai/delay-0": {"input_cost_per_token": 0.5, "output_cost_per_token": 2.0}}
     )

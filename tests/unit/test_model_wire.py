@@ -11,7 +11,7 @@ import pytest
 from fleet.config.agents import ModelTier
 from tasks.model import completion
 from tasks.model.call_fragments import CallFragments
-from tasks.model.completion import Demands, Reply
+from tasks.model.reply import Demands, ModelError, Reply
 from tests.fakes import odd_answers
 from tests.fakes.provider import Provider
 from tests.fixtures.marks import LITELLM_WARNINGS
@@ -83,7 +83,7 @@ def test_the_text_is_whole(provider: Provider, kind: str, text: str, form: str, 
 def test_a_stream_without_a_reason_is_taken_as_whole_where_that_is_known(
     provider: Provider, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(completion.ModelError, match="the stream was cut"):
+    with pytest.raises(ModelError, match="the stream was cut"):
         ask(provider, f"openai/{kind}")
     caplog.set_level(logging.WARNING)
     assert ask(provider, f"openai/{kind}", demands=Demands(trust_done=True)).text == "all said"
@@ -96,14 +96,14 @@ def test_a_tier_can_be_known_for_it_alone(provider: Provider) -> None:
     reply = ask(provider, "openai/blank", fallbacks=[tier])
     assert (reply.tier, reply.text) == (2, "all said")
     tier = ModelTier(model="openai/baredone", trust_done=False)
-    with pytest.raises(completion.ModelError):
+    with pytest.raises(ModelError):
         ask(provider, "openai/e503", fallbacks=[tier], demands=Demands(trust_done=True))
 
 
 @pytest.mark.parametrize("kind", ["cut", "baretorn"])
 def test_half_a_stream_is_cut_whoever_is_trusted(provider: Provider, kind: str) -> None:
     params = {"api_base": provider.url, "api_key": "k", "response_format": {"type": "json_object"}}
-    with pytest.raises(completion.ModelError):
+    with pytest.raises(ModelError):
         ask(provider, f"openai/{kind}", params=params, demands=Demands(trust_done=True))
 
 

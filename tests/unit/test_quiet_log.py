@@ -15,9 +15,9 @@ CANARY = "canary-4711"
 SPEAKER = """
 import logging, sys
 from types import SimpleNamespace
-from fleet.quiet_log import keep_content_out
+from fleet.quiet_log import guard_log
 
-keep_content_out()
+guard_log()
 logging.basicConfig(level="INFO", format="%(name)s: %(message)s")
 logging.captureWarnings(True)
 from tests.fixtures import loud_agents
@@ -74,9 +74,9 @@ def test_content_is_told_where_it_is_asked_for(tmp_path: Path) -> None:
 
 LIBRARY = """
 import logging, sys
-from fleet.quiet_log import keep_content_out
+from fleet.quiet_log import guard_log
 
-keep_content_out()
+guard_log()
 logging.basicConfig(level="INFO", format="%(name)s: %(message)s")
 name, path, function, words, *args = eval(sys.argv[1])
 place = logging.Logger.manager.getLogger(name)

@@ -17,9 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fleet.api.auth.access import Access
 from fleet.api.request.problems import Problem, as_problem
 from fleet.errors import FleetError
-from fleet.formats.host_names import is_allowed, is_foreign_origin
+from fleet.formats.host_names import SAFE_METHODS, is_allowed, is_foreign_origin
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Paths without authentication: probes, the OpenAPI document, and the page that requests a token.
 _PUBLIC = re.compile(r"/|/livez|/readyz|/openapi\.json|/console/.*")
 #: Paths authenticated by a signature, which no foreign page can make.
@@ -75,7 +74,7 @@ class AccessMiddleware:
             if len(self._known) < 16:  # a cache: few names are in use
                 self._known.add(host)
         origin = headers.get("origin")
-        changes = scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS
+        changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
         if changes and is_foreign_origin(origin, host):
             detail = "`Origin` is another site: its pages must not use this API."
             raise Problem(HTTPStatus.FORBIDDEN, "foreign-origin", detail)

@@ -15,11 +15,11 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
 from fleet.api.auth.access import caller_of
+from fleet.api.auth.visible import find_readable
 from fleet.api.bus.routes import HEARTBEAT_S, SSE_HEADERS
 from fleet.api.live.hub import Channel, LiveTextHub, event, outcome_of
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names
-from fleet.api.request.visible import find_readable
 from fleet.ledger import State
 from fleet.runtime import Runtime
 from fleet.turn.live_text import BEGINNING, Chunk, parse_position

@@ -97,7 +97,6 @@ class ProxiedTools:
                     server_name,
                     dict(arguments),
                     timeout_s=self._configs[tools].timeout_s,
-                    reads=self._classifiers[tools].classify(server_name) == "read",
                 )
         except LockLost as lost:
             if result is None:

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import caller_of, rights_of
+from fleet.api.auth.visible import check_operable, not_there
 from fleet.api.request.body import check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names, choices, flag, number, readable_choices, texts
 from fleet.api.request.problems import Problem, bad_parameter
-from fleet.api.request.visible import check_operable, not_there
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.query import query

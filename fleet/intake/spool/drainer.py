@@ -156,7 +156,7 @@ class Drainer:
                 # for another, must not stop the rest.
                 for digest, one in batch.items():
                     if error := _import_batch(ledger, [one]):
-                        _tell(ledger, one, error)
+                        _report_conflict(ledger, one, error)
                         self._spool.quarantine(digest, str(error))
                         logger.error("an event is quarantined until the next start: %s", error)
                         done -= 1
@@ -223,7 +223,7 @@ def _import_batch(
     return None
 
 
-def _tell(ledger: ValkeyLedger, one: ImportedEvent, error: FleetError) -> None:
+def _report_conflict(ledger: ValkeyLedger, one: ImportedEvent, error: FleetError) -> None:
     """Put on the bus that an accepted event's id stands for another: its sender was told 202.
 
     Before the event leaves the spool: a crash in between tells it twice.

@@ -76,11 +76,6 @@ class SpoolFolder:
         self._lock = threading.RLock()
 
     @property
-    def exists(self) -> bool:
-        """False until any process has prepared the folder."""
-        return self.segments.exists()
-
-    @property
     def holds(self) -> bool:
         """True while an event waits; costs next to nothing."""
         return self._holds.exists()

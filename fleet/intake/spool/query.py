@@ -3,11 +3,9 @@
 from typing import Any
 
 from fleet.formats.redaction import HIDDEN
-from fleet.intake.spool.spool import ENDING, Spool, read_entry
+from fleet.intake.spool.spool import Spool, read_entry, report
 from fleet.ledger import State
-from fleet.ledger.protocol import Ending
 from fleet.ledger.views import rfc3339
-from fleet.system.clock import Moment
 
 _WAITS = "the broker to be back"
 
@@ -17,8 +15,6 @@ def query(spool: Spool, dispatch_id: str, *, content: bool) -> dict[str, Any] | 
 
     A failed one is `queued`: the ledger decides about another try. Raises SpoolFull.
     """
-    if not spool.exists:
-        return None
     with spool.view() as state:
         found = [one for one in state.entries.values() if dispatch_id in one.dispatches]
         if not found:
@@ -42,17 +38,12 @@ def query(spool: Spool, dispatch_id: str, *, content: bool) -> dict[str, Any] | 
         record["sent_by"] = event.sent_by
     if run.begun:
         record["started_at"] = rfc3339(run.since.wall * 1000)
-        if run.ended is not None:
-            elapsed_s = run.since.age_s() - Moment(*run.ended["at"]).age_s()
-            ending = ENDING.validate_json(run.ended["ending"])
-            record |= _ended(ending, elapsed_s, content=content)
+        told = report(run)
+        if told.ending is not None:
+            record["elapsed_s"] = told.elapsed_s
+            if failure := told.ending.failure:
+                record |= {"stage": failure.stage, "error": failure.reason}
+            else:
+                answer = told.ending.answer if content else HIDDEN
+                record |= {"state": State.COMPLETED, "waiting_for": None, "answer": answer}
     return record
-
-
-def _ended(ending: Ending, elapsed_s: float, *, content: bool) -> dict[str, Any]:
-    fields: dict[str, Any] = {"elapsed_s": max(0.0, elapsed_s)}
-    if ending.failure is not None:
-        fields |= {"stage": ending.failure.stage, "error": ending.failure.reason}
-        return fields
-    answer = ending.answer if content else HIDDEN
-    return {**fields, "state": State.COMPLETED, "waiting_for": None, "answer": answer}

@@ -146,8 +146,6 @@ class SpoolLedger:
 
     def counts(self) -> dict[str, int]:
         """The numbers of turns that run from here now, and that have ended."""
-        if not self._spool.exists:
-            return {"running": 0, "ended": 0}
         with self._spool.view() as state:
             return {
                 "running": sum(run.is_active for run in state.runs.values()),

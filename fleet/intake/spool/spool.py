@@ -65,11 +65,10 @@ class Spool(SpoolFolder):
         """Make the folder, and look whether an earlier process left anything in it."""
         with usable():
             self._submissions.adopt_older(self.folder)
-        with self.alone() as state:
+        with self.alone():
             # Its place on the disk, now that there is room.
             self.write_progress(*self.read_progress())
-            if state.entries:
-                self._holds.touch(mode=0o600)
+        self.check_holds()
 
     def check_holds(self) -> bool:
         """True while an event waits; makes the file that tells so again, should it be lost."""
@@ -174,8 +173,6 @@ class Spool(SpoolFolder):
 
     def size(self) -> Size:
         """The events that wait, and their bytes."""
-        if not self.exists:
-            return Size(0, 0)
         with self.view() as state:
             return Size(len(state.entries), state.bytes)
 
@@ -199,8 +196,6 @@ class Spool(SpoolFolder):
     @property
     def refused(self) -> int:
         """The events refused since the bus was last notified."""
-        if not self.folder.is_dir():
-            return 0
         with usable():
             return max(0, self._submissions.refused() - self.read_progress()[1])
 

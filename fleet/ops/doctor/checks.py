@@ -249,9 +249,10 @@ def _models(settings: Settings) -> Iterator[Finding]:
         return
     # By name, because `fleet` never imports `tasks`.
     preflight = import_module("tasks.model.preflight")
+    tiers_of = import_module("tasks.model.tiers").tiers_of
     known: dict[tuple[str, str], str | None] = {}
     for name, agent in agents.items():
-        for tier in preflight.tiers_of(agent.model or "", agent.fallbacks, agent.params):
+        for tier in tiers_of(agent.model or "", agent.fallbacks, agent.params):
             key = (tier.model, repr(sorted(tier.params.items())))
             if key not in known:
                 known[key] = preflight.obstacle(tier.model, tier.params)

@@ -54,7 +54,8 @@ def _ends(settings: Settings) -> Iterator[End]:
         if agent.runner == "llm":
             # By name, because `fleet` never imports `tasks`. It reports an unreachable host itself.
             preflight = import_module("tasks.model.preflight")
-            for tier in preflight.tiers_of(agent.model or "", agent.fallbacks, agent.params):
+            tiers_of = import_module("tasks.model.tiers").tiers_of
+            for tier in tiers_of(agent.model or "", agent.fallbacks, agent.params):
                 place = preflight.address(tier.model, tier.params)
                 yield from _end(f"agents.{name}: {tier.model}", place, secure_only=True)
     for name, delivery in settings.deliveries.items():

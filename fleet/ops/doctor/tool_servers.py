@@ -13,15 +13,18 @@ from fleet.tools.mcp.server import ToolServer
 #: The most tools named by a finding; there may be hundreds.
 SHOWN = 10
 
+#: The names of a server's tools, and those that cannot be used with the reasons.
+_Listed = tuple[list[str] | ToolServerError, dict[str, str]]
+
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """The findings about all servers and their agents; all servers are queried at once."""
     servers = {name: tool for name, tool in settings.tools.items() if tool.is_server}
-    left_out: dict[str, dict[str, str]] = {}
-    found = asyncio.run(_listed(servers, left_out))
-    for name, listed in found.items():
+    answers = asyncio.run(_listed(servers))
+    found = {name: listed for name, (listed, _) in answers.items()}
+    for name, (listed, left_out) in answers.items():
         yield from _findings(name, servers[name], listed)
-        for tool, reason in list(left_out.get(name, {}).items())[:SHOWN]:
+        for tool, reason in list(left_out.items())[:SHOWN]:
             fault = f"tools.{name}: the tool {tool!a} is left out: {reason}"
             yield Finding("warning", fault, "tell its makers; the other tools work")
     for agent, config in settings.agents.items():
@@ -30,23 +33,17 @@ def examine(settings: Settings) -> Iterator[Finding]:
         )
 
 
-async def _listed(
-    servers: Mapping[str, ToolsConfig], left_out: dict[str, dict[str, str]]
-) -> dict[str, list[str] | ToolServerError]:
-    found = await asyncio.gather(*(_names(name, tool, left_out) for name, tool in servers.items()))
+async def _listed(servers: Mapping[str, ToolsConfig]) -> dict[str, _Listed]:
+    found = await asyncio.gather(*(_names(name, tool) for name, tool in servers.items()))
     return dict(zip(servers, found, strict=True))
 
 
-async def _names(
-    name: str, tool: ToolsConfig, left_out: dict[str, dict[str, str]]
-) -> list[str] | ToolServerError:
+async def _names(name: str, tool: ToolsConfig) -> _Listed:
     server = ToolServer(name, tool)
     try:
-        listed = await server.list_tools()
-        left_out[name] = server.left_out
-        return sorted(tool_set.name for tool_set in listed)
+        return sorted(tool_set.name for tool_set in await server.list_tools()), server.left_out
     except ToolServerError as error:
-        return error
+        return error, {}
     finally:
         await server.close()
 

@@ -1,12 +1,11 @@
 """The environment of a tool server's program."""
 
-import os
 from collections.abc import Mapping
 
 from pydantic import SecretStr
 
 from fleet.system.environments import of_program
-from fleet.system.process_tags import ProcessTag
+from fleet.system.process_tags import own_tags
 from fleet.tools.mcp.keeper import KEPT_PREFIX
 
 
@@ -17,5 +16,4 @@ def environment(given: Mapping[str, SecretStr]) -> dict[str, str]:
     Raises KeyError where `given` names a variable that is not set.
     """
     own = of_program({name: value.get_secret_value() for name, value in given.items()})
-    tags = {KEPT_PREFIX + tag: os.environ[tag] for tag in ProcessTag if tag in os.environ}
-    return own | tags
+    return own | {KEPT_PREFIX + tag: value for tag, value in own_tags().items()}

@@ -40,7 +40,7 @@ class Pending:
         self._report = report
 
     def sent(self, message: Any) -> None:
-        """Note a request."""
+        """Record a request."""
         if isinstance(message, mcp_types.JSONRPCRequest):
             self._methods[message.id] = message.method
             if len(self._methods) > PENDING_MAX:
@@ -63,7 +63,7 @@ class Pending:
 
 
 class Sent(ObjectSendStream[SessionMessage]):
-    """The messages to a server, noted."""
+    """The messages to a server, recorded."""
 
     def __init__(self, stream: Any, pending: Pending) -> None:
         self._stream, self._pending = stream, pending
@@ -72,10 +72,6 @@ class Sent(ObjectSendStream[SessionMessage]):
         """Send a message."""
         self._pending.sent(item.message)
         await self._stream.send(item)
-
-    async def send_eof(self) -> None:
-        """End the messages."""
-        await self._stream.aclose()
 
     async def aclose(self) -> None:
         """Close the stream."""

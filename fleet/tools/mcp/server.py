@@ -7,6 +7,7 @@ from typing import Any
 from mcp import types as mcp_types
 
 from fleet.config.tools import ToolsConfig
+from fleet.locks import OperationClassifier
 from fleet.tools.mcp.connection import Connection, SessionForgotten
 from fleet.tools.mcp.errors import ToolServerError
 
@@ -44,17 +45,12 @@ class ToolServer:
         return self._connection.left_out if self._connection is not None else {}
 
     async def call_tool(
-        self,
-        name: str,
-        arguments: dict[str, Any],
-        *,
-        timeout_s: float,
-        reads: bool = False,
+        self, name: str, arguments: dict[str, Any], *, timeout_s: float
     ) -> mcp_types.CallToolResult:
         """Call a tool; a result may report an error of the tool (`is_error`).
 
         Where the server has lost the session, the call is repeated once in a new one: if the server
-        says that it ignored it, or if the tool only `reads`, by this argument or by its own hints.
+        says that it ignored it, or if the tool only reads, by its class or by its own hints.
         No other call is repeated. After `timeout_s` the call is cancelled, and a server that hangs
         is stopped.
         """
@@ -62,6 +58,7 @@ class ToolServer:
         try:
             return await connection.call(name, arguments, timeout_s)
         except SessionForgotten as lost:
+            reads = OperationClassifier(self._config.classes).classify(name) == "read"
             if lost.handled and not (reads or connection.is_repeatable(name)):
                 raise
             return await (await self._connected()).call(name, arguments, timeout_s)
