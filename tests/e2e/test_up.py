@@ -236,7 +236,7 @@ def test_with_a_broker_url_there_is_no_broker_to_run(here: Place) -> None:
 
 
 def test_a_renamed_agent_leaves_no_work_behind(here: Place) -> None:
-    """What waited for the old name is told at the start, and goes on under the new one."""
+    """Work of the old name is told at the start, and goes on under the new one."""
     here.up()
     assert here.fleet("agents", "pause", "slow").code == 0
     waiting = here.send("here", "--to", "slow")
