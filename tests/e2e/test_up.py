@@ -78,15 +78,19 @@ def names(here: Place) -> set[str]:
     return found
 
 
-def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["api.port", "flower.port"])
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path, key: str) -> None:
     with socket.socket(*LISTEN) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        config = f"{AGENTS}[api]\nport = {taken.getsockname()[1]}\n[flower]\nport = 0\n"
+        ports = {"api.port": 0, "flower.port": 0} | {key: taken.getsockname()[1]}
+        config = AGENTS + "".join(
+            f"[{name.partition('.')[0]}]\nport = {port}\n" for name, port in ports.items()
+        )
         with place(tmp_path, config) as here:
             answer = here.fleet("up")
     assert answer.code == 1
-    assert "api.port" in answer.one_sentence()
+    assert key in answer.one_sentence()
     assert not (tmp_path / ".fleet/broker").exists()
 
 
@@ -232,7 +236,7 @@ def test_with_a_broker_url_there_is_no_broker_to_run(here: Place) -> None:
 
 
 def test_a_renamed_agent_leaves_no_work_behind(here: Place) -> None:
-    """Events of the old name are told at the start, and go on under the new one."""
+    """Work of the old name is told at the start, and goes on under the new one."""
     here.up()
     assert here.fleet("agents", "pause", "slow").code == 0
     waiting = here.send("here", "--to", "slow")
