@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fleet.config.agents import OWN_TOOLS
 from fleet.config.deliveries import UPSTREAM
+from fleet.config.tls import check_tls
 from fleet.errors import ConfigError
 from routing import InvalidRoute
 from routing.rules import ALL_HANDS
@@ -35,6 +36,7 @@ def check(settings: "Settings") -> None:
     for key, url in (("broker_url", settings.broker_url), ("store_url", settings.store_url)):
         if url is not None and url.partition("://")[0] not in _SCHEMES:
             raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
+        check_tls(f"fleet.{key}", url or "")
     _check_deliveries(settings)
     _check_callbacks(settings)
     for name in settings.lanes:
