@@ -107,7 +107,8 @@ def install_with_pip() -> None:
     say("creating .venv ...")
     run(sys.executable, "-m", "venv", "--clear", VENV)
     say(f"installing about {locked()} packages with pip: a minute or two (uv would be faster)")
-    # The lock is complete: nothing has to be resolved. pip would compile on one core.
+    # The lock is complete: nothing has to be resolved, and its pip replaces Python's own. pip would
+    # compile on one core.
     install(*PIP, "--no-compile", "--no-deps", "--require-hashes", "-r", LOCK)
     say("compiling them on all cores ...")
     run(PYTHON, "-c", COMPILE)
@@ -141,24 +142,12 @@ def locked() -> int:
 
 
 def install_project(uv: str | None) -> None:
-    """Install this project editable, with the locked build backend and no other download."""
-    if (VENV / "bin" / "pip").exists():
-        run(*PIP, "--no-deps", "--no-build-isolation", "--editable", ROOT)
-    elif uv:
-        run(
-            uv,
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "--python",
-            PYTHON,
-            "--editable",
-            ROOT,
-        )
+    """Install this project editable, with the locked build backend and no download."""
+    how = ("--no-deps", "--no-build-isolation", "--editable", ROOT)
+    if uv:
+        run(uv, "pip", "install", "--quiet", "--python", PYTHON, *how)
     else:
-        raise SystemExit("uv made .venv and is gone from PATH: run `make clean`, then try again.")
+        run(*PIP, *how)
 
 
 @contextmanager

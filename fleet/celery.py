@@ -12,6 +12,7 @@ from fleet.config.settings import Settings, load
 from fleet.config.tls import tls_options
 from fleet.errors import FleetError
 from fleet.ledger.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
+from fleet.quiet_log import keep_content_out
 from fleet.store.address import broker_url, results_url, wakeups_in_store
 from fleet.store.celery_app import celery_app, keep_command_line_out
 from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
@@ -30,6 +31,7 @@ _ANSWERS = "fleet.worker.celery_results:AnswerBackend"
 def _guard_worker(**_: Any) -> None:
     # Celery warns of the superuser before it sets up its logging.
     guard_output()
+    keep_content_out()
 
 
 class GuardedLogging(Logging):
@@ -37,6 +39,7 @@ class GuardedLogging(Logging):
 
     def __init__(self, app: Celery) -> None:
         guard_output()
+        keep_content_out()
         super().__init__(app)
 
 
@@ -51,7 +54,9 @@ def create_app(settings: Settings) -> Celery:
     app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
     app.steps["consumer"].add("fleet.worker.bootsteps:LeaseStep")
     app.steps["consumer"].add("fleet.worker.task_events:BatchedEvents")
+    app.steps["consumer"].add("fleet.worker.idle_connections:IdleConnections")
     app.steps["consumer"].add("fleet.worker.reconnect:Reconnect")
+    app.steps["consumer"].add("fleet.worker.remote_control:UndoRemoteControl")
     return app
 
 
@@ -135,8 +140,12 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_disable_prefetch": wakeups_in_store(settings),
         # A turn outlives a dropped connection; its second wake-up finds nothing to do.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # A limit that somebody sets by remote control would hold dispatches back.
+        "worker_disable_rate_limits": True,
         # Importing LiteLLM takes seconds; at the default of 4 s the pool kills every child.
         "worker_proc_alive_timeout": 60,
+        # An agent's output is a file as anywhere else: it has a buffer and a number.
+        "worker_redirect_stdouts": False,
         # For Flower. Messages hold ids only, and so do the events.
         "worker_send_task_events": True,
         "task_track_started": True,

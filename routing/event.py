@@ -53,6 +53,10 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 #: Length of a sender's key in a sentence, after non-ASCII characters were escaped.
 _SHOWN_CHARS_MAX = 60
 _SURROGATE = re.compile("[\ud800-\udfff]")
+#: Printable characters without a glyph: Unicode's default-ignorable ones of categories M and L.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 #: A NUL in the form of `json.dumps`; an escaped backslash before `u0000` is only text.
 _NUL_AS_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -107,7 +111,8 @@ class Event:
             id=_name(raw, "id", new_id),
             source=_name(raw, "source", SOURCE_DEFAULT),
             type=_name(raw, "type", TYPE_DEFAULT),
-            subject=_name(raw, "subject", None) if raw.get("subject") is not None else None,
+            # Some senders write an empty one for none.
+            subject=_name(raw, "subject", None) if raw.get("subject") not in (None, "") else None,
             time=_time(raw.get("time"), now),
             session=_name(own, "session", None) if own.get("session") is not None else None,
             priority=_priority(own.get("priority"), own.get("lane"), hops, lanes),
@@ -186,9 +191,9 @@ def event_key(source: str, event_id: str, sent_by: str = SENT_LOCALLY) -> str:
 
 
 def is_reserved(source: str) -> bool:
-    """True for a source of the fleet's own, also in look-alike letters or with spaces."""
-    plain = "".join(unicodedata.normalize("NFKC", source).casefold().split())
-    return plain.startswith(RESERVED_SOURCES)
+    """True for a source of the fleet's own, also in look-alike letters or with blanks."""
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", source))
+    return "".join(plain.casefold().split()).startswith(RESERVED_SOURCES)
 
 
 def _cloud_parts(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -251,16 +256,18 @@ def _name(raw: Mapping[str, Any], key: str, default: str | None) -> str:
 def _time(value: object, now: str) -> str:
     if value is None:
         return now
-    parsed = None
+    parsed, text = None, ""
     # Python accepts any character between date and time, even a NUL.
     if isinstance(value, str) and value.isascii() and value.isprintable():
+        # RFC 3339 allows `t` and `z`, which not every reader of the stored time knows.
+        text = value.upper()
         with suppress(ValueError):
-            parsed = datetime.fromisoformat(value)
+            parsed = datetime.fromisoformat(text)
     if parsed is None or parsed.tzinfo is None:
         raise InvalidEvent(
             "`time` must be an RFC 3339 timestamp with a zone, as 2026-11-21T10:00:00Z."
         )
-    return str(value)
+    return text
 
 
 def _priority(value: object, lane: object, hops: int, lanes: Mapping[str, int]) -> int:

@@ -7,12 +7,12 @@ import logging
 from typing import Any
 
 from celery import Task, current_task, shared_task
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 
 from fleet import runtime
 from fleet.config.agents import AgentConfig
 from fleet.errors import BrokerUnavailable, Fenced
-from fleet.ledger import Claim, LeaseToken, State
+from fleet.ledger import Claim, Failure, LeaseToken, State
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.worker.state import WORKER
 from tasks.deliver import request_delivery
@@ -33,16 +33,42 @@ class DispatchTask(Task[Any, Any]):
         preload.preload([agent])
 
 
-@shared_task(base=DispatchTask, name=DISPATCH_TASK)
-def dispatch(dispatch_id: str) -> None:
-    """Run the agent's next dispatch, if there is one."""
+class DispatchFailed(Exception):
+    """Shows an attempt as failed to those who follow Celery's events. The ledger has its end.
+
+    Holds stage and reason, and what `_shown` has; no content.
+    """
+
+
+@shared_task(base=DispatchTask, name=DISPATCH_TASK, throws=(DispatchFailed,))
+def dispatch(dispatch_id: str) -> dict[str, str]:
+    """Run the agent's next dispatch, if there is one; what Flower shows of it."""
     claim = _claim(LeaseToken(**current_task.request.get("lease")), dispatch_id)
     if claim is None:
-        return
-    state = _execute(claim)
+        raise Ignore  # not a success: the dispatch it names may have failed
+    state, failure = _execute(claim)
     if state == State.ANNOUNCING:
         request_delivery(dispatch.app, claim.dispatch_id)
     logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)
+    if state is None:
+        raise Ignore  # a newer holder runs it, and tells
+    shown = _shown(claim, state)
+    if failure is None:
+        return shown
+    fault = DispatchFailed(f"{failure.stage}: {failure.reason}", shown)
+    if state in (State.DEAD, State.ANNOUNCING):
+        raise fault
+    raise Retry(str(failure.stage), fault)
+
+
+def _shown(claim: Claim, state: State) -> dict[str, str]:
+    """Ids and names; `DispatchRequest` looks for the first one."""
+    return {
+        "dispatch_id": claim.dispatch_id,
+        "agent": claim.agent,
+        "session": claim.event.session or "",
+        "state": str(state),
+    }
 
 
 def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:
@@ -62,8 +88,11 @@ def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:
     return claim
 
 
-def _execute(claim: Claim) -> State | None:
-    """The state after the turn. Raises Ignore or Reject where another attempt must end it."""
+def _execute(claim: Claim) -> tuple[State | None, Failure | None]:
+    """The state after the turn, and its failure.
+
+    Raises Ignore or Reject where another attempt must end it.
+    """
     try:
         return turns.execute(claim, runtime.current().ledger)
     except Fenced as error:

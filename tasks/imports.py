@@ -14,9 +14,9 @@ from fleet.turn.turn import TurnFailed
 def imported(path: str) -> Any:
     """The object. Raises TurnFailed, not retryable, when it cannot be imported."""
     module, _, name = path.partition(":")
-    # As `celery` and `python -m` do: the user's own module lies in the directory the fleet runs in.
+    # The user's own modules lie there. Last, because they must not hide what the fleet imports.
     if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))
     try:
         target: Any = import_module(module)
         for part in name.split("."):

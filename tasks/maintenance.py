@@ -1,4 +1,7 @@
-"""The periodic jobs. Any number may run at once: each is bounded and repeatable."""
+"""The periodic jobs. Any number may run at once: each is bounded and repeatable.
+
+They send no task events: more than one a second, they would bury the dispatches in Flower.
+"""
 
 from celery import shared_task
 
@@ -15,7 +18,7 @@ from fleet.ledger.maintenance import (
 from tasks.deliver import request_delivery
 
 
-@shared_task(name="fleet.reclaim")
+@shared_task(name="fleet.reclaim", send_events=False)
 def reclaim() -> None:
     """Reclaim due retries, passed deadlines, lost wake-ups, vanished holders, open deliveries."""
     if periodic_lock(runtime.current().store, "reclaim", RECLAIM_PERIOD_S):
@@ -24,13 +27,13 @@ def reclaim() -> None:
             request_delivery(reclaim.app, name, target)
 
 
-@shared_task(name="fleet.health")
+@shared_task(name="fleet.health", send_events=False)
 def health() -> None:
     """Record that beat, broker and a maintenance worker are alive."""
     record_tick(runtime.current().store, "health")
 
 
-@shared_task(name="fleet.sweep")
+@shared_task(name="fleet.sweep", send_events=False)
 def sweep() -> None:
     """Delete what has passed its retention."""
     if periodic_lock(runtime.current().store, "sweep", SWEEP_PERIOD_S):

@@ -20,6 +20,7 @@ from fleet.api.mcp.transport import McpRoute
 from fleet.api.openapi.document import document
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import HANDLERS
+from fleet.api.request.response_headers import ResponseHeaders
 from fleet.api.routes import console
 from fleet.api.routes.agents import Agents
 from fleet.api.routes.callbacks import Callbacks
@@ -71,12 +72,9 @@ def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
             live_text.close()
             await mcp.close()
 
-    app = Starlette(
-        routes=[
-            *_routes(runtime, reads, hub, live_text, access),
-            Route("/mcp", mcp, methods=["POST"]),
-        ],
-        middleware=[Middleware(AccessMiddleware, host=host, access=access)],
+    app = _Api(
+        routes=[*_routes(runtime, reads, hub, live_text, access), *_mcp_routes(mcp)],
+        middleware=[Middleware(AccessMiddleware, names=settings.api.names | {host}, access=access)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
@@ -85,6 +83,15 @@ def create_api(runtime: Runtime, *, host: str | None = None) -> Starlette:
     app.state.live_text = live_text
     app.state.mcp = mcp
     return app
+
+
+def _mcp_routes(mcp: McpRoute) -> list[BaseRoute]:
+    """The route, and the same with a slash, as many clients have it: they follow no redirect."""
+    paths = {"/mcp": True, "/mcp/": False}
+    return [
+        Route(path, mcp, methods=["POST"], include_in_schema=described)
+        for path, described in paths.items()
+    ]
 
 
 def _routes(
@@ -122,6 +129,14 @@ def _routes(
         Route("/", console.index),
         Route("/console/{file}", console.file),
     ]
+
+
+class _Api(Starlette):
+    """The application with headers on every response, also on that of a fault."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application within its middleware."""
+        return ResponseHeaders(super().build_middleware_stack())
 
 
 class _Asgi:

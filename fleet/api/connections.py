@@ -31,10 +31,9 @@ FILES_RESERVED = 128
 #: Between two lines of the log about the same kind of trouble.
 LOG_INTERVAL_S = 60.0
 
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
-    b"content-length: 0\r\n\r\n"
-)
+_CLOSE = b"x-content-type-options: nosniff\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n" + _CLOSE
+_BAD = b"HTTP/1.1 400 Bad Request\r\n" + _CLOSE
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +148,11 @@ class BoundedHttp(H11Protocol):
         super().handle_events()
         if self._is_busy():
             self._places.begin(self.transport)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self.transport.write(_BAD)
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

@@ -22,7 +22,7 @@ from fleet.errors import BrokerUnavailable, ConfigError, FleetError
 from fleet.runtime import Runtime
 from fleet.store.address import store_url
 from fleet.system.api_address import forget_address, write_address
-from fleet.system.file_limit import raise_to_hard
+from fleet.system.file_limit import raise_file_limit
 from fleet.system.lifeline import watch_lifeline
 from tasks.execution import OFFLINE_COMMAND
 
@@ -34,6 +34,8 @@ SEND_BUFFER_BYTES = 64 * 1024
 BACKLOG = 2048
 #: Accepted in a row before others have their turn; asyncio fails as often where no file is left.
 ACCEPTS_MAX = 64
+#: The largest message of a WebSocket client, which has nothing to say; beyond it, code 1009.
+CLIENT_FRAME_BYTES_MAX = 64 * 1024
 #: The kernel closes the connection of a peer that acknowledges nothing for this long.
 PEER_TIMEOUT_MS = 30_000
 PUBLISH_RETRY_DELAY_S = 5.0
@@ -54,7 +56,7 @@ def serve(
     there is no token, and FleetError when the port cannot be opened.
     """
     watch_lifeline()
-    raise_to_hard()
+    raise_file_limit()
     settings = load()
     runtime = Runtime(settings, guarded=True, spools=True, offline_command=OFFLINE_COMMAND)
     host = settings.api.host if host is None else host
@@ -92,6 +94,7 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 ws_per_message_deflate=False,
+                ws_max_size=CLIENT_FRAME_BYTES_MAX,
                 timeout_graceful_shutdown=GRACE_S,
                 backlog=ACCEPTS_MAX,
                 **bounded(connections),

@@ -129,7 +129,8 @@ ANYTHING = Rights(frozenset({"admin"}))
 
 
 def _lacks(scope: str) -> Forbidden:
-    return Forbidden(f"Your token does not have the scope {scope}; use one that has it.")
+    shown = scope[: NAME_CHARS_MAX + 8].encode("ascii", "backslashreplace").decode()
+    return Forbidden(f"Your token does not have the scope {shown}; use one that has it.")
 
 
 def checked_scopes(

@@ -20,6 +20,7 @@ from fleet.bench._harness import Lab
 from fleet.broker.binary import OVERRIDE, find_server
 from fleet.broker.embedded import Endpoint, read_endpoint
 from fleet.errors import BrokerUnavailable, FleetError
+from fleet.ledger import views
 from fleet.store import Store, keys, open_store
 from fleet.store.connection import reachable
 from fleet.system.api_address import read_address
@@ -200,10 +201,11 @@ class UpFleet(Services):
 
     def _ready(self) -> bool:
         try:
-            with reachable():
-                client = self.open_store().client
-                held = client.exists(*(keys.lease(agent) for agent in self.agents))
-            return held == len(self.agents) and self.http("GET", "/readyz")[0] == http.HTTPStatus.OK
+            rows = views.agents(self.open_store(), list(self.agents)).values()
+            return (
+                all(row["online"] for row in rows)
+                and self.http("GET", "/readyz")[0] == http.HTTPStatus.OK
+            )
         except (BrokerUnavailable, OSError, http.client.HTTPException):
             return False
 

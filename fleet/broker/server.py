@@ -17,6 +17,7 @@ from redis.retry import Retry
 from fleet.broker.binary import find_server
 from fleet.broker.endpoint import SOCKET, BrokerFolder
 from fleet.errors import BrokerUnavailable
+from fleet.system.environments import without_secrets
 from fleet.system.memory import machine_bytes
 
 Durability = Literal["always", "everysec"]
@@ -105,6 +106,7 @@ def launch(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=folder.path,
+            env=without_secrets(),
             # The fleet handles Ctrl-C and a closed terminal, and stops the server last.
             start_new_session=True,
             pass_fds=[lock],

@@ -43,6 +43,10 @@ COMMANDS = {
         "Run the agents' workers of this machine, and nothing else.",
     ),
     "api": ("fleet.cli.services:api", "Serve the HTTP API in the foreground."),
+    "flower": (
+        "fleet.cli.services:flower",
+        "Serve Flower on flower.port in the foreground.",
+    ),
     "upstream": (
         "fleet.cli.services:upstream",
         "Take events from the configured gateway in the foreground.",
@@ -104,7 +108,9 @@ def _discard_output() -> None:
 
 
 def _failed(sentence: str, code: int) -> int:
-    print(f"fleet: {sentence}", file=sys.stderr)
+    from fleet.cli.output import note
+
+    note(f"fleet: {sentence}")
     return code
 
 

@@ -7,7 +7,7 @@ import click
 
 from fleet import runtime
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import duration, print_json, print_pairs, print_table
+from fleet.cli.output import duration, print_json, print_line, print_pairs, print_table
 from fleet.config.settings import load
 from fleet.errors import FleetError
 from fleet.ledger import operations, views
@@ -86,7 +86,7 @@ def drain(name: str | None, everyone: bool, timeout: float) -> None:
             )
         time.sleep(_DRAIN_POLL_INTERVAL_S)
     if not wants_json():
-        print("drained: nothing runs")
+        print_line("drained: nothing runs")
 
 
 def _found(names: list[str]) -> dict[str, dict[str, Any]]:
@@ -108,7 +108,7 @@ def _switch(name: str | None, everyone: bool, done: str) -> None:
         before = (
             "" if row["changed"] else f" (was {'already' if done == 'paused' else 'not'} paused)"
         )
-        print(f"{row['agent']}: {done}{before}")
+        print_line(f"{row['agent']}: {done}{before}")
 
 
 def _show_all() -> None:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import click
 
 from fleet.cli.base import Command, wants_json
-from fleet.cli.output import print_json
+from fleet.cli.output import print_json, print_line
 
 _FREE = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -28,7 +28,7 @@ def bench(ctx: click.Context, name: str | None) -> int:
         if wants_json():
             print_json(names)
         else:
-            print("\n".join(names) or "no benchmarks are installed")
+            print_line("\n".join(names) or "no benchmarks are installed")
         return 0
     if name not in names:
         raise click.UsageError(f"{name!r} is not a benchmark; `fleet bench` lists them.")

@@ -6,7 +6,7 @@ import click
 
 from fleet import runtime
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import note, print_json, print_table
+from fleet.cli.output import note, print_json, print_line, print_table
 from fleet.cli.queues import find_one, print_record
 from fleet.config.settings import load
 from fleet.ledger import State, operations, views
@@ -77,7 +77,7 @@ def replay(dispatch_id: str | None, everything: bool) -> int:
     if wants_json():
         print_json(report)
     elif everything or not refused:
-        print(f"{len(report) - len(refused)} queued again")
+        print_line(f"{len(report) - len(refused)} queued again")
     for sentence in refused:
         note(f"fleet: {sentence}")
     return int(bool(refused))
@@ -116,4 +116,4 @@ def purge(confirm: bool) -> None:
     if wants_json():
         print_json({"purged": purged})
     else:
-        print(f"{purged} purged")
+        print_line(f"{purged} purged")

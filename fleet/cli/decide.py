@@ -7,7 +7,7 @@ import click
 
 from fleet import runtime
 from fleet.cli.base import Command, wants_json
-from fleet.cli.output import print_json
+from fleet.cli.output import print_json, print_line
 from fleet.config.settings import load
 from fleet.ledger import operations
 from routing import Verdict
@@ -44,7 +44,7 @@ def _decide(
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state, "verdict": verdict, "by": name})
     else:
-        print(f"{dispatch_id}: {'approved' if verdict is Verdict.APPROVE else 'rejected'}")
+        print_line(f"{dispatch_id}: {'approved' if verdict is Verdict.APPROVE else 'rejected'}")
 
 
 def _name(by: str) -> str:

@@ -11,7 +11,15 @@ import click
 from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.demo_run import SCENES, Result, demo_folder, surprises
-from fleet.cli.output import duration, event_line, note, print_json, print_table, printable
+from fleet.cli.output import (
+    duration,
+    event_line,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    printable,
+)
 from fleet.cli.send import connect
 from fleet.cli.waiting import Watched, watch
 from fleet.config.settings import load
@@ -57,7 +65,7 @@ def demo() -> int:
     if wrong:
         raise FleetError(f"The demo failed: {'; '.join(wrong)}.")
     if not quiet:
-        print(f"All {len(results)} outcomes are as expected; everything has stopped.")
+        print_line(f"All {len(results)} outcomes are as expected; everything has stopped.")
     return 0
 
 
@@ -73,7 +81,7 @@ def _play(stopped: threading.Event, quiet: bool) -> list[Result]:
         if stopped.is_set():
             return []
         if event is not None and not quiet:
-            print(event_line(event), flush=True)
+            print_line(event_line(event), flush=True)
     return [Result(scene=scene, agent=one.agent, record=one.record or {}) for scene, one in cast]
 
 
@@ -96,7 +104,7 @@ def _show(results: Sequence[Result], took_s: float) -> None:
             for result in results
         ],
     )
-    print(f"from nothing to stopped in {took_s:.1f} s")
+    print_line(f"from nothing to stopped in {took_s:.1f} s")
 
 
 def _outcome(result: Result) -> str:

@@ -8,7 +8,7 @@ import click
 
 from fleet import runtime
 from fleet.cli.base import Command, wants_json
-from fleet.cli.output import event_line, note, print_json_line
+from fleet.cli.output import event_line, note, print_json_line, print_line
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
 from fleet.ledger.bus import BusEvent
@@ -44,7 +44,7 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
         if wants_json():
             print_json_line(event.to_wire())
         else:
-            print(event_line(event), flush=follow)
+            print_line(event_line(event), flush=follow)
 
 
 def _stored(store: Store, after: str) -> Iterator[BusEvent]:

@@ -44,6 +44,10 @@ def _show(document: dict[str, Any]) -> None:
             ("retrying", counts["retrying"]),
             ("dead", counts["dead"]),
             ("beat", "no tick yet" if tick is None else f"{duration(tick)} ago"),
+            *(
+                ("failing", f"{row['process']} of {row['host']} {row['reason']}")
+                for row in document["failing"] or ()
+            ),
             ("version", document["version"]),
         ]
     )

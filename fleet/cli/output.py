@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fleet.formats.terminal_text import CONTROL, DIRECTION
 from fleet.ledger.bus import BusEvent
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ STATE_COLOURS = {
     "cancelled": "magenta",
 }
 
-#: An answer may hold escape sequences that repaint a terminal; they are shown, not sent.
-_CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+#: An answer may hold sequences that repaint a terminal, or characters that reorder its line; they
+#: are shown, not sent.
+_CONTROL = re.compile(rf"[^\S\n\t ]|{CONTROL.pattern}|{DIRECTION.pattern}")
 
 #: Shown elsewhere on a bus event's line.
 _NAMED = frozenset({"epoch", "agent", "dispatch_id", "event_id", "attempt", "chain_id"})
@@ -36,22 +38,33 @@ _NAMED = frozenset({"epoch", "agent", "dispatch_id", "event_id", "attempt", "cha
 def print_json(document: Any) -> None:
     """One JSON document on standard output: indented for a terminal, one line for a pipe."""
     indent = 2 if sys.stdout.isatty() else None
-    print(json.dumps(document, ensure_ascii=False, indent=indent))
+    print(_json(document, indent))
 
 
 def print_json_line(document: Any) -> None:
     """One line of a stream of JSON documents, flushed, so that a reader sees it now."""
-    print(json.dumps(document, ensure_ascii=False), flush=True)
+    print(_json(document), flush=True)
+
+
+def print_line(text: str, *, flush: bool = False) -> None:
+    """A line of the output for people."""
+    print(printable(text), flush=flush)
 
 
 def note(text: str) -> None:
     """A line for the person at the terminal, beside the output: standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
     """`text` with control characters as escapes; newlines, tabs and spaces stay."""
     return _CONTROL.sub(lambda hit: hit[0].encode("unicode_escape").decode(), text)
+
+
+def _json(document: Any, indent: int | None = None) -> str:
+    """JSON in which those characters are escaped; JSON's own escapes say the same."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    return _CONTROL.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
 
 
 def console(*, stderr: bool = False) -> "Console":
@@ -86,7 +99,7 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     shown = [(name, cell(value)) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        print(f"{name:{width}}  {value}")
+        print_line(f"{name:{width}}  {value}")
 
 
 def cell(value: object) -> str:

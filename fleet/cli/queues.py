@@ -8,7 +8,7 @@ import click
 from fleet import runtime
 from fleet.auth import tokens
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import cell, duration, print_json, print_pairs, print_table
+from fleet.cli.output import cell, duration, print_json, print_line, print_pairs, print_table
 from fleet.config.settings import load
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import State, operations, parents, views
@@ -152,7 +152,7 @@ def print_event(event: dict[str, Any]) -> None:
     )
     for one in members:
         if one.get("answer", HIDDEN) != HIDDEN:
-            print(f"{one['agent']}\n{indent(cell(one['answer']), '  ')}")
+            print_line(f"{one['agent']}\n{indent(cell(one['answer']), '  ')}")
 
 
 def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def print_record(record: dict[str, Any]) -> None:
         columns = list(dict.fromkeys(name for row in rows for name in row))
         print_table(columns, [[row.get(name) for name in columns] for row in rows])
     if "answer" in record:
-        print(f"answer\n{indent(cell(record['answer']), '  ')}")
+        print_line(f"answer\n{indent(cell(record['answer']), '  ')}")
 
 
 @queue.command()
@@ -186,9 +186,9 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
     elif state is State.CANCELLED:
-        print(f"{dispatch_id}: cancelled")
+        print_line(f"{dispatch_id}: cancelled")
     else:
-        print(f"{dispatch_id}: {state}; it stops at its next step")
+        print_line(f"{dispatch_id}: {state}; it stops at its next step")
 
 
 @queue.command()
@@ -199,7 +199,7 @@ def retry(dispatch_id: str) -> None:
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
     else:
-        print(f"{dispatch_id}: {state}")
+        print_line(f"{dispatch_id}: {state}")
 
 
 @queue.command()
@@ -215,4 +215,4 @@ def drain(agent: str, confirm: bool, reason: str) -> None:
     if wants_json():
         print_json({"agent": agent, "cancelled": cancelled})
     else:
-        print(f"{agent}: {cancelled} cancelled")
+        print_line(f"{agent}: {cancelled} cancelled")

@@ -4,7 +4,7 @@ import click
 
 from fleet import runtime
 from fleet.cli.base import Command, wants_json
-from fleet.cli.output import print_json
+from fleet.cli.output import print_json, print_line
 from fleet.ledger import store_life
 
 
@@ -19,6 +19,6 @@ def recover() -> None:
     if wants_json():
         print_json({"recovered": bool(reason), "reason": reason})
     elif reason:
-        click.echo(f"The fleet goes on. It stood still because of its store: {reason}.")
+        print_line(f"The fleet goes on. It stood still because of its store: {reason}.")
     else:
-        click.echo("The fleet does not stand still: nothing to recover.")
+        print_line("The fleet does not stand still: nothing to recover.")

@@ -7,7 +7,7 @@ import click
 
 from fleet.cli.base import Command, wants_json
 from fleet.cli.event_input import read_event
-from fleet.cli.output import print_json
+from fleet.cli.output import print_json, print_line
 from fleet.config.settings import load
 from routing import Event, decide, explain
 from routing.chains import Stage
@@ -31,13 +31,13 @@ def route(event: str, to: tuple[str, ...]) -> None:
         found = {"agents": list(plan.agents), "chain": plan.chain, "reason": plan.reason}
         print_json({**found, "why": rows, "stages": [_brief(stage) for stage in stages]})
     elif stages:
-        print(f"chain:{plan.chain}  ({plan.reason})")
+        print_line(f"chain:{plan.chain}  ({plan.reason})")
         for number, stage in enumerate(stages, 1):
-            print(f"  {number} {stage.name}{_votes(stage)}")
+            print_line(f"  {number} {stage.name}{_votes(stage)}")
     else:
         width = max(len(agent) for agent in why)
         for agent, reasons in why.items():
-            print(f"{agent:{width}}  {', '.join(reasons)}")
+            print_line(f"{agent:{width}}  {', '.join(reasons)}")
 
 
 def _brief(stage: Stage) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import click
 from fleet import runtime
 from fleet.cli.base import Command, wants_json
 from fleet.cli.event_input import read_event
-from fleet.cli.output import event_line, note, print_json, printable
+from fleet.cli.output import event_line, note, print_json, print_line, printable
 from fleet.cli.waiting import Watched, WatchedChain, watch
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
@@ -143,9 +143,9 @@ def _show_accepted(accepted: Accepted) -> None:
     if wants_json():
         print_json(accepted.to_wire())
         return
-    print(f"{'accepted before' if accepted.duplicate else 'accepted'} {accepted.event_id}")
+    print_line(f"{'accepted before' if accepted.duplicate else 'accepted'} {accepted.event_id}")
     for dispatch_id, agent in accepted.dispatches:
-        print(f"  {agent:12} {dispatch_id}")
+        print_line(f"  {agent:12} {dispatch_id}")
 
 
 def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
@@ -177,7 +177,7 @@ def _show_chain(accepted: Accepted, chain: WatchedChain, watched: Iterable[Watch
         # A person who just approved said nothing.
         _print_answers((row for row in records if row.get("answer")), named=True)
     _note_failed(row for row in records if row["state"] not in _FINE_IN_A_CHAIN)
-    _note_unverified(records)
+    _note_doubtful(records)
     if chain.outcome == State.COMPLETED:
         return 0
     note(f"fleet: chain {chain.name}: {chain.outcome} ({chain.reason})")
@@ -196,7 +196,7 @@ def _show_outcomes(accepted: Accepted, watched: Iterable[Watched]) -> int:
     if bad and len(records) > 1:
         note(f"fleet: {len(records) - len(bad)} of {len(records)} completed")
     _note_failed(bad)
-    _note_unverified(records)
+    _note_doubtful(records)
     return int(bool(bad))
 
 
@@ -209,7 +209,7 @@ def _print_answers(records: Iterable[dict[str, Any]], *, named: bool) -> None:
     for record in records:
         if record["state"] == State.COMPLETED:
             heading = f"{record['agent']}: " if named else ""
-            print(f"{heading}{printable(record.get('answer') or '')}")
+            print_line(f"{heading}{printable(record.get('answer') or '')}")
 
 
 def _note_failed(records: Iterable[dict[str, Any]]) -> None:
@@ -218,9 +218,16 @@ def _note_failed(records: Iterable[dict[str, Any]]) -> None:
         note(f"fleet: {record['agent']}: {record['state']}{f' ({printable(why)})' if why else ''}")
 
 
-def _note_unverified(records: Iterable[dict[str, Any]]) -> None:
-    """Note the completed dispatches that a receiver never confirmed."""
+#: Reasons of a cut answer, for people.
+_CUT = {"length": "the model reached its limit of tokens"}
+
+
+def _note_doubtful(records: Iterable[dict[str, Any]]) -> None:
+    """Note the completed dispatches with a cut answer, or that a receiver never confirmed."""
     for record in records:
+        if record["state"] == State.COMPLETED and "cut" in record:
+            why = _CUT.get(record["cut"], "the model ended it for an unknown reason")
+            note(f"fleet: {record['agent']}: the answer may be cut: {why}")
         for one in record.get("deliveries", ()):
             if record["state"] == State.COMPLETED and one["verification"] == "timeout_fallback":
                 why = printable(f"{one['name']}: {one['reason']}")

@@ -8,10 +8,11 @@ from contextlib import suppress
 import click
 
 from fleet.cli.base import Command
-from fleet.cli.output import note
+from fleet.cli.output import note, print_line
 from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
+from fleet.quiet_log import keep_content_out
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
 from fleet.store.connection import reachable, retry_while_away
@@ -29,7 +30,8 @@ def api() -> None:
     from fleet.api.server import serve
 
     guard_output()
-    serve(announce=lambda url: print(f"The API is {url}", flush=True))
+    keep_content_out()
+    serve(announce=lambda url: print_line(f"The API is {url}", flush=True))
 
 
 @click.command(cls=Command)
@@ -39,7 +41,22 @@ def host(agents: str) -> int:
     from fleet.supervisor.host import serve
 
     guard_output()
+    keep_content_out()
     return serve([name.strip() for name in agents.split(",") if name.strip()])
+
+
+@click.command(cls=Command)
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where it listens.")
+def flower(address: str) -> None:
+    """Serve Flower on flower.port in the foreground.
+
+    It is read-only, keeps its history in the data folder, and asks for no login.
+    """
+    from fleet.supervisor.flower import serve
+
+    guard_output()
+    keep_content_out()
+    serve(address)
 
 
 @click.command(cls=Command)
@@ -52,6 +69,7 @@ def upstream() -> None:
     from fleet.upstream.runner import serve
 
     guard_output()
+    keep_content_out()
     serve(OFFLINE_COMMAND)
 
 
@@ -69,9 +87,10 @@ def broker(url: bool, wait: float | None) -> None:
         retry_while_away(lambda: _ping(settings), wait, 0.1)
         return
     if url:
-        print(plain_url(settings))
+        print_line(plain_url(settings))
         return
     guard_output()
+    keep_content_out()
     asyncio.run(_run_embedded(settings) if settings.broker_url is None else _stand_in(settings))
 
 

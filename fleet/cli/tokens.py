@@ -10,7 +10,7 @@ from fleet import runtime
 from fleet.auth import tokens
 from fleet.auth.tokens import Token
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import note, print_json, print_table
+from fleet.cli.output import note, print_json, print_line, print_table
 from fleet.config.settings import load
 from routing.event import EVENT_BYTES_MAX
 
@@ -52,7 +52,7 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
     if wants_json():
         print_json({**_shown(made), "token": text})
     else:
-        print(text)
+        print_line(text)
         note(f"fleet: token {made.id} ({name}): {', '.join(checked)}; it is not shown again")
     if first:
         note("fleet: from now on every request to the API needs a token")
@@ -92,9 +92,9 @@ def revoke(which: str) -> None:
     if wants_json():
         print_json({"revoked": [one.id for one in revoked]})
     elif revoked:
-        print("\n".join(f"{one.id} ({one.name}) is revoked" for one in revoked))
+        print_line("\n".join(f"{one.id} ({one.name}) is revoked" for one in revoked))
     else:
-        print(f"{which} was revoked before")
+        print_line(f"{which} was revoked before")
 
 
 def _shown(one: Token) -> dict[str, Any]:

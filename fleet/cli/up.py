@@ -5,9 +5,10 @@ import asyncio
 import click
 
 from fleet.cli.base import Command, wants_json
-from fleet.cli.output import note, print_json_line
+from fleet.cli.output import note, print_json_line, print_line
 from fleet.config.settings import load
 from fleet.formats.redaction import mask_url
+from fleet.quiet_log import keep_content_out
 from fleet.store.address import plain_url
 from fleet.supervisor.processes import Addresses
 from fleet.supervisor.run import run_fleet
@@ -23,6 +24,7 @@ def up() -> int:
     The fleet is up when every agent consumes and the API is ready; Flower answers a second later.
     """
     guard_output()
+    keep_content_out()
     settings = load()
 
     async def on_ready(addresses: Addresses) -> None:
@@ -38,7 +40,7 @@ def up() -> int:
             if addresses.flower:
                 parts["flower"] = f"{addresses.flower} (starting)"
             shown = "  ".join(f"{name} {value}" for name, value in parts.items() if value)
-            print(f"fleet is up: {shown}  (Ctrl-C stops it)", flush=True)
+            print_line(f"fleet is up: {shown}  (Ctrl-C stops it)", flush=True)
         await asyncio.Event().wait()
 
     wants = wants_json()

@@ -54,6 +54,9 @@ class ModelTier(ConfigTable):
         default={},
         description="Passed to its calls, on top of what it may have of the agent's `params`.",
     )
+    trust_done: bool | None = Field(
+        default=None, description="As the agent's `trust_done`, which holds without this."
+    )
 
 
 def _tier(value: Any) -> Any:
@@ -95,7 +98,10 @@ class AgentConfig(ConfigTable):
         default=None,
         description="The folder that a command runs in; without it, the folder of the fleet.",
     )
-    env: dict[str, str] = Field(default={}, description="Added to a command's environment.")
+    env: dict[str, str] = Field(
+        default={},
+        description="Added to a command's environment; `$NAME` is the worker's own variable.",
+    )
     log_stderr: bool = Field(
         default=False,
         description="Write a command's standard error, which may quote prompts, to the worker's "
@@ -171,6 +177,15 @@ class AgentConfig(ConfigTable):
     )
     stream: bool = Field(
         default=False, description="Publish the text of a turn while it is being written."
+    )
+    trust_done: bool = Field(
+        default=False,
+        description="A stream that ends with `[DONE]` and no finish reason is an answer, where its "
+        "text or JSON is whole; a warning is logged.",
+    )
+    allow_empty: bool = Field(
+        default=False,
+        description="Complete with an empty answer of a model; otherwise it is a failure.",
     )
 
     @property

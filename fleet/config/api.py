@@ -1,11 +1,15 @@
 """The section `[api]` of `fleet.toml`."""
 
+import re
+import socket
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from fleet.config.fields import ConfigTable, Port, is_url, number
+from fleet.config.fields import ConfigTable, Names, Port, is_url, number
+
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
 
 
 class ApiConfig(ConfigTable):
@@ -35,10 +39,29 @@ class ApiConfig(ConfigTable):
         description="Open connections of one address, that of a proxy too.",
     )
     port: Port = Field(default=8700, description="The API's port; 0 takes a free one.")
+    allowed_hosts: Names = Field(
+        default=(),
+        description="Further names under which a browser may reach API and Flower without a token, "
+        "such as `host.docker.internal`.",
+    )
     public_url: str | None = Field(
         default=None,
         description="Where services reach the API to call back; without it, where it listens.",
     )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names, besides addresses and `localhost`, of which pages are served to everybody."""
+        public = urlsplit(self.public_url or "").hostname
+        found = {self.host, socket.gethostname(), public or "", *self.allowed_hosts}
+        return frozenset(name.lower() for name in found if name)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in value if not _NAME.fullmatch(name)]:
+            raise ValueError(f"{wrong[0]!r} must be a name, with no port and no wildcard in it")
+        return value
 
     @field_validator("public_url")
     @classmethod

@@ -1,15 +1,25 @@
-"""Variables of the environment that have names like the fleet's or Celery's, from another source.
+"""Variables with names like the fleet's, Celery's or Flower's, that somebody else has set.
 
 Kubernetes describes each Service to every pod beside it, as Docker did its links. A Service named
 `fleet` sets `FLEET_SERVICE_HOST`, `FLEET_PORT=tcp://10.0.0.1:80`, `FLEET_PORT_80_TCP_ADDR` ...
-Celery reads broker, backend and more from variables that another project may have set.
+Other products are called Fleet, too. Celery and Flower read settings from variables that another
+project may have set.
 """
 
 import os
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Container
 
+PREFIX = "FLEET_"
+#: Variables that are not settings: the file to read, and messages of a process to its children.
+_NOT_SETTINGS = (
+    "FLEET_CONFIG",
+    "FLEET_REDIS_SERVER",
+    "FLEET_LIFELINE_FD",
+    "FLEET_SECRETS_FD",
+    "FLEET_MARK_",
+    "FLEET_TEST_",
+)
 _OF_SERVICE = re.compile(
     r"FLEET_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)\Z"
 )
@@ -17,6 +27,8 @@ _PORT = re.compile(r"FLEET_(\w+_)?PORT\Z")
 _LINK = re.compile(r"(tcp|udp|sctp)://\S+:\d+\Z")
 #: Further variables from which `celery` reads a broker, a backend or a configuration.
 _OF_CELERY_TOO = ("BROKER_URL", "RESULT_BACKEND", "CONFIG_MODULE", "LOADER")
+#: A password for Flower; it is kept, because without it somebody may get in.
+_KEPT_OF_FLOWER = "FLOWER_BASIC_AUTH"
 
 
 def is_of_service(variable: str, value: str) -> bool:
@@ -26,9 +38,15 @@ def is_of_service(variable: str, value: str) -> bool:
     return bool(_PORT.match(variable) and _LINK.match(value))
 
 
-def of_services() -> list[str]:
-    """The variables of Services that are set."""
-    return sorted(name for name, value in os.environ.items() if is_of_service(name, value))
+def not_settings(keys: Container[str]) -> list[str]:
+    """The variables `FLEET_...` that set none of `keys`, which are those of the settings."""
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX)
+        and not name.startswith(_NOT_SETTINGS)
+        and name.removeprefix(PREFIX).partition("__")[0].lower() not in keys
+    )
 
 
 def of_celery() -> list[str]:
@@ -38,6 +56,6 @@ def of_celery() -> list[str]:
     )
 
 
-def nearest(variable: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like `variable`."""
-    return next(iter(get_close_matches(variable, known, 1)), None)
+def of_flower() -> list[str]:
+    """The set variables that configure a Flower other than the fleet's."""
+    return sorted(n for n in os.environ if n.startswith("FLOWER_") and n != _KEPT_OF_FLOWER)

@@ -26,7 +26,9 @@ class CapsConfig(ConfigTable):
         default=100_000, description="Most dispatches that wait in the whole fleet."
     )
     sender_per_minute: Count | None = Field(
-        default=None, description="Most events of one `source` in a minute; without it, no limit."
+        default=None,
+        description="Most events of one sender (a token, or all that need none) in a minute; "
+        "without it, no limit.",
     )
     #: Room is needed to end what was accepted before.
     store_memory: Annotated[float, BeforeValidator(number), Field(gt=0, le=1)] = Field(

@@ -8,7 +8,7 @@ is also named in `_SECTIONS`.
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,8 +26,9 @@ from fleet.config.api import ApiConfig
 from fleet.config.checks import check, shown
 from fleet.config.deliveries import DeliveryConfig
 from fleet.config.fields import Port, Priority, Seconds, number
-from fleet.config.foreign_environment import is_of_service, nearest
+from fleet.config.foreign_environment import PREFIX, is_of_service, not_settings
 from fleet.config.mcp import McpConfig
+from fleet.config.nearest_name import known_keys, nearest
 from fleet.config.routes import ChainConfig, RoutesConfig
 from fleet.config.sections import (
     AlertsConfig,
@@ -47,14 +48,8 @@ from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
 from routing.rules import Targets
 
-#: Variables that are not settings: the file to read, and messages of a process to its children.
-_NOT_SETTINGS = (
-    "FLEET_CONFIG",
-    "FLEET_REDIS_SERVER",
-    "FLEET_LIFELINE_FD",
-    "FLEET_MARK_",
-    "FLEET_TEST_",
-)
+#: A variable less like one of ours is somebody else's.
+_OURS = 0.78
 
 
 class Settings(BaseSettings):
@@ -94,6 +89,10 @@ class Settings(BaseSettings):
         default=0,
         description="A port of loopback for programs that cannot use the embedded broker's "
         "socket; 0 opens none.",
+    )
+    log_content: bool = Field(
+        default=False,
+        description="Whether logs may hold content: messages of exceptions and of libraries.",
     )
     drain_s: Annotated[float, BeforeValidator(number), Field(ge=0, le=3600)] = Field(
         default=20.0,
@@ -177,6 +176,12 @@ class Settings(BaseSettings):
         """True when an agent's model may call tools of a Model Context Protocol server."""
         sets = (self.tools.get(name) for name in self.agents[agent].tools)
         return any(tool is not None and tool.is_server for tool in sets)
+
+    def code_packages(self) -> set[str]:
+        """The packages of the agents' and tools' own code."""
+        code = [agent.python for agent in self.agents.values()]
+        code += [tool.python for tool in self.tools.values()]
+        return {place.partition(":")[0].partition(".")[0] for place in code if place}
 
     def timeout_s(self, agent: str) -> float:
         """The soft limit of one agent's turns, in seconds."""
@@ -266,7 +271,7 @@ def parse(tables: dict[str, Any], *, demo: bool = False) -> Settings:
     values = {key: value for key, value in tables.items() if key != "fleet"}
     for key, value in values.items():
         if key not in _SECTIONS:
-            raise ConfigError(f"{key}: unknown section; known are fleet, {', '.join(_SECTIONS)}.")
+            raise _unknown("section", key, ("fleet", *_SECTIONS))
         if not isinstance(value, dict):
             raise ConfigError(f"{key}: must be a table, written [{key}].")
     hoisted = tables.get("fleet", {})
@@ -274,7 +279,7 @@ def parse(tables: dict[str, Any], *, demo: bool = False) -> Settings:
         raise ConfigError("fleet: must be a table, written [fleet].")
     for key in hoisted:
         if key not in _FLEET_KEYS:
-            raise ConfigError(f"fleet.{key}: unknown key; known are {', '.join(_FLEET_KEYS)}.")
+            raise _unknown("key", f"fleet.{key}", _FLEET_KEYS)
     if demo:
         from fleet.config.demo import DEMO_TABLES
 
@@ -312,15 +317,32 @@ _SECTIONS = tuple(
 _FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)
 
 
+def _unknown(kind: str, key: str, known: Collection[str]) -> ConfigError:
+    """The refusal of a key or a section that does not exist."""
+    meant = nearest(key.rpartition(".")[2], known)
+    remedy = f"did you mean {meant}?" if meant else f"known are {', '.join(known)}."
+    return ConfigError(f"{shown(key)}: unknown {kind}; {remedy}")
+
+
 def _check_environment() -> None:
-    for variable, value in os.environ.items():
-        if not variable.startswith("FLEET_") or variable.startswith(_NOT_SETTINGS):
-            continue
-        field = variable.removeprefix("FLEET_").partition("__")[0].lower()
-        if field not in Settings.model_fields and not is_of_service(variable, value):
-            meant = nearest(variable, _variables())
-            remedy = f"correct it to {meant}, or unset it" if meant else "unset or correct it"
-            raise ConfigError(f"{shown(variable)}: no setting has this name; {remedy}.")
+    """Raise ConfigError for a variable that is nearly one of ours; others are passed over."""
+    for variable in not_settings(Settings.model_fields):
+        meant = _meant(variable)
+        if meant is not None and not is_of_service(variable, os.environ[variable]):
+            raise ConfigError(
+                f"{shown(variable)}: no setting has this name; did you mean {shown(meant)}? "
+                "Correct or unset it."
+            )
+
+
+def _meant(variable: str) -> str | None:
+    name = variable.removeprefix(PREFIX)
+    section, nested, key = name.partition("__")
+    if nested and (meant := nearest(section, Settings.model_fields, _OURS)):
+        return f"{PREFIX}{meant.upper()}__{key}"
+    known = (one.removeprefix(PREFIX) for one in _variables())
+    meant = nearest(name, known, _OURS)
+    return meant and PREFIX + meant
 
 
 def _variables() -> Iterator[str]:
@@ -339,6 +361,8 @@ def _sentence(error: ValidationError) -> str:
         location.insert(0, "fleet")
     key = shown(".".join(location)) or "fleet"
     if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key; correct or remove it."
+        meant = nearest(str(first["loc"][-1]), known_keys(Settings, first["loc"][:-1]))
+        remedy = f"did you mean {meant}?" if meant else "correct or remove it."
+        return f"{key}: unknown key; {remedy}"
     cause = first.get("ctx", {}).get("error")
     return f"{key}: {cause if cause is not None else first['msg']}".rstrip(".") + "."

@@ -27,7 +27,9 @@ class ToolsConfig(ConfigTable):
     )
     #: The environment holds no secret of the worker's.
     env: dict[str, SecretStr] = Field(
-        default={}, description="Added to the environment of `command`."
+        default={},
+        description="Added to the environment of `command`; a value `$NAME` is the worker's own "
+        "variable.",
     )
     cwd: str | None = Field(
         default=None,

@@ -27,6 +27,8 @@ def message(pending: PendingDelivery) -> dict[str, Any]:
         return {**_head("chain_ended", about), "data": data | _chain_data(pending)}
     if data["state"] == "completed":
         data["answer"] = pending.answer
+        if cut := pending.record.get("cut"):
+            data["cut"] = cut
     else:
         data["stage"], data["reason"] = about.get("|stage") or None, about.get("|why") or None
     return {**_head(f"dispatch_{data['state']}", about), "data": data}

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
 from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from fleet.config.deliveries import DeliveryConfig
 from fleet.delivery.claims import AttemptResult
 from fleet.formats import retry_after
 from fleet.formats.public_address import ForbiddenAddress, resolve
+from fleet.system.outgoing import UnusableVariable, authorities
 
 #: What is read of an answer's body, to see whether it is whole; a longer one is not waited for.
 BODY_BYTES_MAX = 64 * 1024
@@ -34,8 +34,12 @@ def post(target: DeliveryConfig, body: bytes, headers: Mapping[str, str]) -> Att
         return AttemptResult(kind="failed", reason=str(error))
     except (OSError, UnicodeError):
         return AttemptResult(kind="failed", reason="its name is not known")
+    try:
+        trusted = authorities("https://") if tls else None
+    except UnusableVariable as error:
+        return AttemptResult(kind="failed", reason=str(error))
     path = (place.path or "/") + (f"?{place.query}" if place.query else "")
-    connection = _Pinned(host, port, addresses, target.window_s, _trusted() if tls else None)
+    connection = _Pinned(host, port, addresses, target.window_s, trusted)
     return _exchange(connection, path, body, {**headers, "host": place.netloc})
 
 
@@ -77,13 +81,6 @@ def result_of(status: int, headers: Mapping[str, str]) -> AttemptResult:
     asked_s = retry_after.seconds(headers) if status in (429, 503) else None
     wait_s = min(asked_s or 0.0, RETRY_AFTER_MAX_S)
     return AttemptResult(kind="failed", reason=f"HTTP {status}", retry_after_s=wait_s)
-
-
-@cache
-def _trusted() -> SSLContext:
-    import httpx  # slow to load, and many fleets deliver nothing
-
-    return httpx.create_ssl_context()
 
 
 class _WholeLines(io.BufferedReader):

@@ -45,7 +45,8 @@ def _decode(decoder: json.JSONDecoder, text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))
     try:
-        return decoder.decode(text)
+        # A byte order mark is no part of the text (RFC 8259, section 8.1).
+        return decoder.decode(text.removeprefix("\ufeff"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

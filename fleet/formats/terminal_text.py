@@ -11,6 +11,9 @@ CODES = re.compile(
 )
 #: Characters that control a terminal.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: Characters that change the direction of the text around them. A person's text may need them; in
+#: a line that names things they show another order than there is.
+DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def strip_escapes(text: str) -> str:

@@ -58,6 +58,12 @@ class Submission:
     traceparent: str = ""
 
 
+_TOO_WIDE = (
+    "You may not send to every agent that this event is for: name in `to` those that you may send "
+    "to."
+)
+
+
 class Intake:
     """Accepts events for one fleet."""
 
@@ -97,7 +103,7 @@ class Intake:
         try:
             event = self._parse(submission)
             event, plan = self._route(event)
-            self._authorize(plan, sender)
+            self._authorize(event, plan, sender)
         except (RoutingError, Forbidden) as error:
             return error
         return event, replace(plan, upstream=sender.upstream)
@@ -128,9 +134,18 @@ class Intake:
             event = replace(event, traceparent=span.traceparent)
         return event, plan
 
-    def _authorize(self, plan: Plan, sender: Sender) -> None:
-        """Raise Forbidden unless the sender may reach every agent, in whatever stage."""
-        if sender.may is not None:
-            agents = plan.agents if plan.chain is None else self._chains[plan.chain].agents
-            for agent in agents:
+    def _authorize(self, event: Event, plan: Plan, sender: Sender) -> None:
+        """Raise Forbidden unless the sender may reach every agent, in whatever stage.
+
+        The sentence names an agent only if the sender named it.
+        """
+        if sender.may is None:
+            return
+        agents = plan.agents if plan.chain is None else self._chains[plan.chain].agents
+        for agent in agents:
+            try:
                 sender.may(agent)
+            except Forbidden:
+                if agent in event.to:
+                    raise
+                raise Forbidden(_TOO_WIDE) from None

@@ -36,7 +36,7 @@ def read_answer(event: Event, answer: Sequence[str]) -> Answer:
         return Refused(f"{rest[0]} dispatches wait in this fleet, caps.max_waiting: send it later.")
     if verdict == "sender":
         wait_s = max(0.001, int(rest[0]) / 1000)
-        limit = "Its source has sent as many events as it may in a minute, caps.sender_per_minute"
+        limit = "Its sender has sent as many events as it may in a minute, caps.sender_per_minute"
         return Refused(f"{limit}: send it later.", retry_after_s=wait_s)
     if verdict == "lost":
         return StoreLost.of(rest[0])

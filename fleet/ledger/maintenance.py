@@ -32,6 +32,8 @@ def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
         )
         for agent in ("", *settings.agents)
     ]
+    with reachable():
+        ledger.store.clock.settle()
     answers = ledger.store.run_many(ReclaimCall, calls)
     record_tick(ledger.store, "reclaim")
     retried, expired = answers[0]

@@ -5,7 +5,7 @@ The record is written by the scripts that move its members, so it always agrees 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fleet.formats.redaction import HIDDEN
@@ -16,20 +16,34 @@ from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from routing.event import SENT_LOCALLY, SOURCE_DEFAULT, event_key
 
+#: The fields that hold an event's dispatches with their agents.
+_MEMBERS = ("ids", "later")
+
 
 def find(
-    store: Store, event_id: str, source: str, senders: Iterable[str], mine: str = SENT_LOCALLY
+    store: Store,
+    event_id: str,
+    source: str,
+    senders: Iterable[str],
+    mine: str = SENT_LOCALLY,
+    *,
+    reads: Callable[[str], bool] = lambda _: True,
 ) -> str | None:
     """The sender of `senders` that has sent such an event; None where nobody has.
 
-    Of several senders it is `mine`. Raises NotPossible where `mine` is not among them.
+    Of several senders it is `mine`. Raises NotPossible where `mine` is not among them. An event
+    counts only for who `reads` each of its agents.
     """
     senders = list(dict.fromkeys((mine, *senders)))
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         for one in senders:
-            pipe.exists(keys.event(keys.event_digest(event_key(source, event_id, one))))
-        found = [one for one, known in zip(senders, pipe.execute(), strict=True) if known]
+            pipe.hmget(keys.event(keys.event_digest(event_key(source, event_id, one))), _MEMBERS)
+        found = [
+            one
+            for one, (ids, later) in zip(senders, pipe.execute(), strict=True)
+            if ids is not None and all(reads(agent) for _, agent in _pairs(f"{ids} {later or ''}"))
+        ]
     if len(found) > 1 and found[0] != mine:
         raise NotPossible("Several senders have sent an event of this id: name its `sent_by`.")
     return found[0] if found else None
@@ -49,7 +63,7 @@ def get(
     """
     digest = keys.event_digest(event_key(source, event_id, sent_by))
     with reachable():
-        found: Any = store.client.hmget(keys.event(digest), "ids", "later")
+        found: Any = store.client.hmget(keys.event(digest), _MEMBERS)
         ids, later = found
         if ids is None:
             return None

@@ -28,7 +28,7 @@ from fleet.store import Store, keys
 from fleet.store.calls import AcceptCall, BackfillCall, ClaimCall, CommitCall, StepCall
 from fleet.store.connection import reachable
 from fleet.store.wakeup import WakeupPublisher
-from routing import Event, Plan, read_verdict
+from routing import Event, Plan, Verdict, read_verdict
 from routing.chains import HUMAN_MARK
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,8 @@ class ValkeyLedger(Ledger):
     def commit(self, claim: Claim, ending: Ending) -> State:
         """End the attempt; answers the state the dispatch is in now."""
         if claim.chain_position and not (ending.failure or ending.cancelled):
-            verdict = read_verdict(ending.answer) or claim.chain_position.on_silence
+            silence = claim.chain_position.on_silence if ending.answer.strip() else Verdict.REJECT
+            verdict = read_verdict(ending.answer) or silence
             ending = replace(ending, facts={**ending.facts, "verdict": verdict})
         messages = "", ""
         if ending.answer.strip() and claim.event.session is not None:

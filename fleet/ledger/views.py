@@ -85,10 +85,10 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
         pipe.zscore(keys.QUIET, dispatch_id)
         pipe.hmget(keys.chain(raw.get("chain_id", "")), "state", "reason")
         pipe.hvals(keys.trail(raw.get("chain_id", "")))
-        pipe.time()
-        journal, now, delivery, rank, answer, payload, quiet, *chained, clock = pipe.execute()
+        journal, now, delivery, rank, answer, payload, quiet, *chained = pipe.execute()
+        now_ms = store.clock.now_ms()
     active, paused, holder, hold_ms = now
-    held = float(hold_ms or 0) > clock[0] * 1000
+    held = float(hold_ms or 0) > now_ms
     record = _record(raw)
     record["waiting_for"] = _waiting_for(record, active, paused, holder, rank, quiet, held)
     if "chain" in record:
@@ -184,15 +184,14 @@ def counts(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
     with reachable():
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.COUNTS)
-        pipe.time()
         for name in agents:
             pipe.zrange(keys.due(name), 0, 0)
-        flat, (seconds, micros), *oldest = pipe.execute()
+        flat, *oldest = pipe.execute()
         pipe = store.client.pipeline(transaction=False)
         for first in oldest:
             pipe.hget(keys.dispatch(first[0] if first else ""), "queued_ms")
         since = pipe.execute() if agents else []
-    now_ms = seconds * 1000 + micros / 1000
+        now_ms = store.clock.now_ms()
     found: dict[str, dict[str, Any]] = {}
     for name, queued_ms in zip(agents, since, strict=True):
         age = max(0.0, (now_ms - float(queued_ms)) / 1000) if queued_ms else 0.0
@@ -219,8 +218,8 @@ def totals(store: Store) -> dict[str, int]:
 def spend(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Per agent: what its attempts have cost since midnight UTC, by the server's clock."""
     with reachable():
-        seconds, _ = store.client.time()
-        flat: Any = store.client.hgetall(keys.spend(int(seconds) // 86400))
+        day = int(store.clock.now_ms()) // 86_400_000
+        flat: Any = store.client.hgetall(keys.spend(day))
     return {
         name: {
             "usd": round(float(flat.get(f"{name}|usd", 0)), 6),
@@ -238,16 +237,17 @@ def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """
     with reachable():
         pipe = store.client.pipeline(transaction=False)
-        pipe.time()
         for name in names:
             pipe.hgetall(keys.agent(name))
             pipe.hgetall(keys.lease(name))
             pipe.zcard(keys.due(name))
-        (seconds, micros), *rows = pipe.execute()
-    now_ms = seconds * 1000 + micros / 1000
+        rows = pipe.execute() if names else []
+        now_ms = store.clock.now_ms()
     found: dict[str, dict[str, Any]] = {}
     for place, name in enumerate(names):
         state, lease, queued = rows[3 * place : 3 * place + 3]
+        if float(lease.get("until_ms", now_ms + 1)) <= now_ms:
+            lease = {}
         held = (now_ms - float(lease["since_ms"])) / 1000 if lease.get("since_ms") else 0.0
         at_ms = lease.get("reported_ms")
         found[name] = {

@@ -12,10 +12,12 @@ import weakref
 from typing import Any, ClassVar, Literal
 
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import TimeoutError as TimedOut
 
 from fleet.store import Store
 from fleet.store.connection import reachable
+from fleet.store.ledger_clock import is_stale
 from fleet.store.script import R, ScriptCall, script_source
 from fleet.store.wire import Script
 
@@ -66,6 +68,7 @@ class LockCalls:
 
     def __init__(self, store: Store) -> None:
         self._pool = store.client.connection_pool
+        self._clock = store.clock
         self._idle: list[Any] = []
         weakref.finalize(self, _disconnect, self._idle)
         #: A longer wait would look to the socket like a server that hangs.
@@ -101,7 +104,8 @@ class LockCalls:
         with reachable():
             try:
                 return self._exchange(call, before)
-            except Disconnected:
+            except (Disconnected, TimedOut):
+                # The server's clock may have gone back, and the end of the wait with it.
                 self.forget()
                 return self._exchange(call)
 
@@ -110,6 +114,15 @@ class LockCalls:
         _disconnect(self._idle)
 
     def _exchange(self, call: ScriptCall[R], before: bytes = b"") -> R:
+        try:
+            return self._try(call, before)
+        except ResponseError as error:
+            if not is_stale(error):
+                raise
+            self._clock.settle()
+            return self._try(call)
+
+    def _try(self, call: ScriptCall[R], before: bytes = b"") -> R:
         """One write: `before`, which has one answer, and the script. The script's answer.
 
         Whatever happens on the way, a time limit too, the connection is not used again then.

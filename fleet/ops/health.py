@@ -1,7 +1,7 @@
 """The health document, from live values and without secrets."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.folder import SpoolFull
-from fleet.ledger import State, bus, views
+from fleet.ledger import State, bus, processes, views
 from fleet.ledger.states import WAITING
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -28,16 +28,36 @@ def beat_is_late(beat_s: float | None) -> bool:
     return beat_s is None or beat_s > BEAT_LATE_S
 
 
-def document(runtime: Runtime, *, followers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class HealthScope:
+    """The part of the fleet that a reader may see."""
+
+    agents: tuple[str, ...]
+    whole: bool = False  #: with what is of no agent: addresses, providers, clients
+
+    @classmethod
+    def of_all(cls, settings: Settings) -> "HealthScope":
+        """The whole fleet."""
+        return cls(tuple(settings.agents), whole=True)
+
+
+def document(
+    runtime: Runtime,
+    scope: HealthScope | None = None,
+    *,
+    followers: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The document of `/health` and `fleet health`; `down` when the store does not answer.
 
-    `followers` are this process's figures about bus clients.
+    Without a scope it is of the whole fleet. `followers` are this process's figures about bus
+    clients.
     """
+    scope = scope or HealthScope.of_all(runtime.settings)
     try:
-        reading = _read(runtime)
+        reading = _read(runtime, scope)
     except BrokerUnavailable as error:
-        return down(str(error), runtime, followers=followers)
-    return _document(runtime, reading, followers)
+        return down(str(error), runtime, scope, followers=followers)
+    return _document(runtime, scope, reading, followers)
 
 
 def spool_status(runtime: Runtime) -> dict[str, Any]:
@@ -51,13 +71,18 @@ def spool_status(runtime: Runtime) -> dict[str, Any]:
 
 
 def down(
-    reason: str, runtime: Runtime, *, followers: Mapping[str, Any] | None = None
+    reason: str,
+    runtime: Runtime,
+    scope: HealthScope | None = None,
+    *,
+    followers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document while the store is down; the spool may still accept events.
 
     It has the same keys. What only the store knows is null, or empty.
     """
-    return _document(runtime, _Reading(), followers, reason)
+    scope = scope or HealthScope.of_all(runtime.settings)
+    return _document(runtime, scope, _Reading(), followers, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +105,24 @@ class _Reading:
     agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     providers: Mapping[str, Any] = field(default_factory=dict)
     last_id: str | None = None
+    failing: Sequence[Mapping[str, Any]] | None = None
 
 
-def _read(runtime: Runtime) -> _Reading:
-    store, names = runtime.store, list(runtime.settings.agents)
+def _read(runtime: Runtime, scope: HealthScope) -> _Reading:
+    store, names = runtime.store, list(scope.agents)
     return _Reading(
         vitals=_vitals(store),
         counts=views.counts(store, names),
         agents=views.agents(store, names),
-        providers=providers.states(store),
+        providers=providers.states(store) if scope.whole else {},
         last_id=bus.last_id(store),
+        failing=processes.failing(store),
     )
 
 
 def _document(
     runtime: Runtime,
+    scope: HealthScope,
     reading: _Reading,
     followers: Mapping[str, Any] | None,
     reason: str | None = None,
@@ -111,13 +139,13 @@ def _document(
         "epoch": vitals.epoch,
         "g1": {
             "enabled": True,
-            "redis_url": _address(settings),
-            "length": vitals.length,
+            "redis_url": _address(settings) if scope.whole else None,
+            "length": vitals.length if scope.whole else None,
             "pending": work["pending"],
             "last_id": reading.last_id,
             "oldest_pending_s": work["oldest_s"],
         },
-        "g2": _isolation(settings, agents),
+        "g2": _isolation(settings, scope, agents),
         "g3": {name: work[name] for name in ("failed", "retrying", "dead", "unverified")},
         "g4": {
             "intake": vitals.intake,
@@ -125,12 +153,13 @@ def _document(
             "tier": {name: row["tier"] for name, row in agents.items()},
             "providers": reading.providers,
         },
+        "failing": reading.failing,
         "beat": {"last_tick_s": vitals.beat_s},
-        "bus": _bus(settings, vitals, followers or {"clients": 0, "max_lag": 0}),
+        "bus": _bus(settings, vitals, _shown_followers(scope, followers)),
         "saturation": {
             "queued": work["queued"],
             "active": work["active"],
-            "capacity": len(settings.agents),
+            "capacity": len(scope.agents),
             "oldest_s": work["oldest_s"],
         },
     }
@@ -163,12 +192,20 @@ def _work(counts: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, float 
     }
 
 
-def _isolation(settings: Settings, agents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _isolation(
+    settings: Settings, scope: HealthScope, agents: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     return {
         "dispatch_timeout_s": settings.dispatch_timeout_s,
-        "semaphores": list(settings.agents),
+        "semaphores": list(scope.agents),
         "agents": {name: _agent(row) for name, row in agents.items()},
     }
+
+
+def _shown_followers(scope: HealthScope, followers: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The figures about bus clients, with whose they are only for who may see the whole."""
+    found = followers or {"clients": 0, "max_lag": 0}
+    return found if scope.whole or "slowest" not in found else {**found, "slowest": []}
 
 
 def _bus(settings: Settings, vitals: _Vitals, followers: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,12 +223,11 @@ def _vitals(store: Store) -> _Vitals:
         pipe.get(keys.EPOCH)
         pipe.zcard(keys.INDEX)
         pipe.hgetall(keys.BEAT)
-        pipe.time()
         pipe.xrange(keys.BUS, count=1)
         pipe.get(keys.UPSTREAM_MODE)
         pipe.exists(keys.LOST)
-        epoch, length, beat, (seconds, micros), first, mode, lost = pipe.execute()
-    now = seconds + micros / 1e6
+        epoch, length, beat, first, mode, lost = pipe.execute()
+        now = store.clock.now_ms() / 1000
     ticks = [float(value) for value in beat.values()]
     return _Vitals(
         epoch=epoch,

@@ -102,27 +102,35 @@ def read(store: Store, agents: Sequence[str]) -> Reading:
     )
 
 
-def render(reading: Reading | None, clients: Clients, accept: str = "") -> tuple[bytes, str]:
-    """The answer to a scrape and its media type; `reading` is None while the store is down."""
+def render(
+    reading: Reading | None, clients: Clients, accept: str = "", *, whole: bool = True
+) -> tuple[bytes, str]:
+    """The answer to a scrape and its media type; `reading` is None while the store is down.
+
+    Without `whole` it leaves out the figures that are of no agent.
+    """
     encode, media_type = choose_encoder(accept)
     # The encoder only calls `collect`.
-    body: bytes = encode(cast("CollectorRegistry", _Collector(reading, clients)))
+    body: bytes = encode(cast("CollectorRegistry", _Collector(reading, clients, whole=whole)))
     return body, media_type
 
 
 class _Collector:
     """The metrics of one moment."""
 
-    def __init__(self, reading: Reading | None, clients: Clients) -> None:
+    def __init__(self, reading: Reading | None, clients: Clients, *, whole: bool) -> None:
         self._reading = reading
         self._clients = clients
+        self._whole = whole
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge("up", "1 when the store answers.", {(): self._reading is not None})
         yield _gauge("build_info", "The version that answers.", {(VERSION,): 1}, "version")
-        yield from _of_process(self._clients)
+        if self._whole:
+            yield from _of_process(self._clients)
         if self._reading is not None:
-            yield from _of_store(self._reading)
+            if self._whole:
+                yield from _of_store(self._reading)
             yield from _of_agents(self._reading)
             yield from _of_turns(self._reading)
 

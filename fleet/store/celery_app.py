@@ -41,12 +41,17 @@ class OwnLoader(AppLoader):
         """Nothing."""
         return {}
 
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        """A module by its name. Celery would look into the working directory first."""
+        return self.import_module(module, package=package)
+
 
 def celery_app(name: str, *, broker: str, log: type[Logging] = Logging, **settings: Any) -> Celery:
     """A new app under `settings`, which are Celery's."""
     # By name, because Celery looks into it.
     loader = f"{OwnLoader.__module__}:{OwnLoader.__name__}"
-    app = Celery(name, broker=broker, loader=loader, log=log, set_as_current=False)
+    # No fixups: one sets up the Django project that DJANGO_SETTINGS_MODULE names.
+    app = Celery(name, broker=broker, loader=loader, log=log, fixups=[], set_as_current=False)
     # Celery makes them itself, and takes a plain assignment for a setting of that name.
     object.__setattr__(app.conf, "__class__", OwnSettings)
     app.conf.update(settings)

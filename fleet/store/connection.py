@@ -125,6 +125,7 @@ class Store:
         self._guard = guard
         self._always: tuple[Arg, Arg] = (bus_max_length, wakeup_template() if wakes else "")
         self._wire = Wire(client, again_after=_again_after(guard))
+        self.clock = self._wire.clock
         self._scripts: dict[type[ScriptCall[Any]], Script] = {}
 
     def run(self, call: ScriptCall[R]) -> R:

@@ -4,6 +4,7 @@
 |-------------------------|--------|-----------------------------------------|--------------------|
 | fleet:epoch             | string | names the life of this data set         | permanent          |
 | fleet:former            | hash   | epochs of the store before it went back | permanent          |
+| fleet:clock             | hash   | the last looks at the server's clock    | permanent          |
 | fleet:alive             | string | when the store was looked at last       | permanent          |
 | fleet:lost              | hash   | why a store that went back stands still | until `recover`    |
 | fleet:seq, fleet:rings  | string | counters: acceptances, wake-ups         | permanent          |
@@ -26,7 +27,7 @@
 | fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
 | fleet:history:<hash>    | list   | messages of a session (content)         | history_ttl_s      |
 | fleet:agent:<agent>     | hash   | active dispatch, paused                 | permanent          |
-| fleet:lease:<agent>     | hash   | holder, fence, since                    | lease TTL          |
+| fleet:lease:<agent>     | hash   | holder, fence, since, until             | a day after it     |
 | fleet:orders:<agent>    | list   | commands to the worker that holds it    | 10 s               |
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
@@ -45,7 +46,7 @@
 | fleet:asked:<caller>    | string | dispatches asked for by tools lately    | 60 s               |
 | fleet:memory            | hash   | memory the server had and used lately   | permanent          |
 | fleet:back              | string | when the fleet came back, or `recover`  | a day              |
-| fleet:sender:<hash>     | string | events of one source in this minute     | 60 s               |
+| fleet:sender:<hash>     | string | events of one sender in this minute     | 60 s               |
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
 | fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
 | fleet:alerts:looked     | string | when was compared last                  | a day              |
@@ -59,9 +60,10 @@
 | fleet:upstream_mode     | string | how the gateway's events come in        | 15 s               |
 | fleet:turn:<job>        | string | a periodic job ran lately               | one period         |
 | fleet:ready             | string | a process tried to write lately         | 60 s               |
+| fleet:failing           | hash   | processes of a host that keep ending    | 2 minutes          |
 | fleet:beat              | hash   | last tick of each periodic job          | permanent          |
 | fleet:lock:token        | string | newest fencing token of any lock        | permanent          |
-| fleet:lock:holds:<lock> | hash   | who holds a lock, each until when       | the last hold      |
+| fleet:lock:holds:<lock> | hash   | who holds a lock, each until when       | a day after it     |
 | fleet:lock:line:<lock>  | zset   | who waits for it, in order              | 10 s               |
 | fleet:lock:ticket:<id>  | string | a waiter was heard of, or gave up       | seconds            |
 | fleet:lock:wake:<id>    | list   | wakes a waiter                          | 1 s                |
@@ -75,6 +77,7 @@ import hashlib
 import uuid
 
 EPOCH = "fleet:epoch"
+CLOCK = "fleet:clock"
 LOST = "fleet:lost"
 COUNTS = "fleet:counts"
 BUS = "fleet:bus"
@@ -84,6 +87,7 @@ DEAD = "fleet:dead"
 QUIET = "fleet:quiet"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
+FAILING = "fleet:failing"
 PROVIDERS = "fleet:providers"
 UPSTREAM_MODE = "fleet:upstream_mode"
 ALERTS_CURSOR = "fleet:alerts:cursor"

@@ -73,11 +73,16 @@ class Batch(Protocol[C]):
     def __iter__(self) -> Iterator[C]: ...
 
 
+#: The part before all others; alone it is the library of the script that looks at the clock.
+CLOCK = "_clock"
+
 _sources: dict[type[ScriptCall[Any]], str] = {}
 
 #: A server at its `maxmemory` refuses the first write of a script that may need memory, and none
 #: after a write. So what is accepted is renewed and ended there too; intake counts by itself.
 _WRITE_FIRST = "redis.call('DEL', 'fleet:none')\n"
+#: See `_clock.lua`.
+_SURE_FIRST = "if IS_STALE then return redis.error_reply('STALE look at the clock first') end\n"
 
 
 def script_source(kind: type[ScriptCall[Any]]) -> str:
@@ -87,9 +92,13 @@ def script_source(kind: type[ScriptCall[Any]]) -> str:
     """
     if kind not in _sources:
         more = _WITH.search(_legend(kind.script))
-        parts = [kind.library, *(more[1].split(", ") if more else ())]
-        text = "\n".join(_bound(name, kind) for name in [*parts, kind.script])
-        _sources[kind] = (_WRITE_FIRST if kind.writes else "") + text
+        parts = [kind.library, *(more[1].split(", ") if more else ()), kind.script]
+        if kind.library != CLOCK:
+            parts.insert(0, CLOCK)
+        made = {name: _bound(name, kind) for name in parts}
+        if kind.writes:
+            made[CLOCK] += _WRITE_FIRST if kind.library == CLOCK else _SURE_FIRST + _WRITE_FIRST
+        _sources[kind] = "\n".join(made.values())
     return _sources[kind]
 
 

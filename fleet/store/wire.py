@@ -12,13 +12,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from fleet.store.ledger_clock import LedgerClock, is_stale
 from fleet.store.script import Arg, Batch
 
 #: The arguments of several calls.
@@ -58,6 +59,14 @@ class Script:
         return b"*%d\r\n%b%b" % (self._fixed + len(args), self._head, rest)
 
 
+class _Load(Script):
+    """The command that gives the server a script."""
+
+    def packed(self, args: Sequence[Arg]) -> bytes:
+        """The command; it has no arguments."""
+        return b"*3\r\n%b" % b"".join(map(_bulk, ("SCRIPT", "LOAD", self.text)))
+
+
 class Wire:
     """Script calls of a client, from any thread, and in a forked child too.
 
@@ -72,6 +81,7 @@ class Wire:
         again_after: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError),
     ) -> None:
         self._client = client
+        self.clock = LedgerClock(client)
         self._again_after = again_after
         self._connections_max = connections_max
         self._patience_s = patience_s
@@ -84,20 +94,32 @@ class Wire:
     def call(self, script: Script, calls: Calls) -> list[Any]:
         """The answers of `script` to each list of arguments, in one round trip.
 
-        A broken connection is tried again once, with all of the calls. Raises what redis-py raises,
-        and PoolExhausted.
+        A broken connection is tried again once, with all of the calls; a call that the server
+        refuses for want of the script, or of a look at the clock, by itself. Raises what redis-py
+        raises, and PoolExhausted.
         """
         answers = self._exchange(script, calls)
-        missing = {n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)}
-        if missing:
-            self._client.script_load(script.text)
-            again = self._exchange(script, [args for n, args in enumerate(calls) if n in missing])
-            for n, answer in zip(sorted(missing), again, strict=True):
-                answers[n] = answer
+        remedies: dict[Callable[[object], bool], Callable[[], None]] = {
+            _is_missing: lambda: self._load(script),
+            is_stale: self.clock.settle,
+        }
+        for is_refused, remedy in remedies.items():
+            refused = {n for n, answer in enumerate(answers) if is_refused(answer)}
+            if refused:
+                remedy()
+                rest = [args for n, args in enumerate(calls) if n in refused]
+                for n, answer in zip(sorted(refused), self._exchange(script, rest), strict=True):
+                    answers[n] = answer
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise answer
         return answers
+
+    def _load(self, script: Script) -> None:
+        # On the same connection: a client of a busy server counts.
+        (loaded,) = self._exchange(_Load(script.text), [()])
+        if isinstance(loaded, ResponseError):
+            raise loaded
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -183,6 +205,10 @@ def _parts(script: Script, calls: Calls) -> Iterator[bytes]:
             part.clear()
     if part:
         yield bytes(part)
+
+
+def _is_missing(answer: object) -> bool:
+    return isinstance(answer, NoScriptError)
 
 
 def _disconnect(idle: deque[Any]) -> None:

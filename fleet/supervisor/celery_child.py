@@ -1,5 +1,6 @@
 """Celery's own commands, run by a supervisor: each stops when its supervisor does."""
 
+import os
 import select
 import sys
 from collections.abc import Sequence
@@ -7,8 +8,10 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
+from fleet.config.foreign_environment import of_flower
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
+from fleet.quiet_log import keep_content_out
 from fleet.store.address import broker_url
 from fleet.store.connection import retry_while_away
 from fleet.system.lifeline import watch_lifeline
@@ -26,6 +29,7 @@ _COMMANDS = {
 def main() -> None:
     """`celery -A fleet` with the arguments of this process."""
     watch_lifeline()
+    keep_content_out()  # Flower sets up no logging of Celery's
     await_broker()
     from fleet.celery import app
 
@@ -61,6 +65,8 @@ def run_celery(app: Any, arguments: Sequence[str]) -> NoReturn:
     module, _, attribute = _COMMANDS[name].partition(":")
     if name != "worker":
         app.conf.imports = ()  # beat sends tasks by name, Flower shows names
+    for variable in of_flower() if name == "flower" else ():
+        del os.environ[variable]
     celery = CeleryCommand("celery")
     parent = celery.context_class(
         celery,

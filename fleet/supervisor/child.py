@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fleet.errors import FleetError
 from fleet.supervisor.output import LogFile, lines_of
 from fleet.system.backoff import Backoff
+from fleet.system.environments import SECRETS_FD, secrets_file, without_secrets
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.process_group import kill_session
 
@@ -20,6 +21,8 @@ STEADY_S = 60.0
 BACKOFF = Backoff(0.1, 30.0, jitter=(0.75, 1.25))
 #: That many deaths within STEADY_S of their start, in a row, are a crash loop (about 3 s of them).
 CRASH_LOOP = 5
+#: So many are told in `/health`.
+FAILING = 2
 READY_POLL_S = 0.05
 #: The longest wait for the output's end: a grandchild outside the session may hold it open.
 OUTPUT_TIMEOUT_S = 1.0
@@ -35,6 +38,10 @@ class ProcessSpec:
     argv: Sequence[str]
     #: Started in rising order, each stage when the one before is ready; stopped in falling order.
     stage: int
+    #: It runs turns, so it gets the secrets of the supervisor's environment.
+    runs_turns: bool = False
+    #: It starts a process that runs turns, and passes on the file that holds them.
+    starts_turns: bool = False
     #: On top of the supervisor's own environment.
     env: Mapping[str, str] = field(default_factory=dict)
     #: Polled while the process lives; None: ready once started.
@@ -44,6 +51,8 @@ class ProcessSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 10.0
     restart: bool = True
+    #: Nothing needs it: it is never waited for, and why it ended is told with its last line.
+    viewer: bool = False
 
 
 class Child:
@@ -72,6 +81,8 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._grace_s = spec.stop_grace_s
         self._started = False
+        self._born = 0.0
+        self._end = ""  #: of its last life
         self._over: str | None = None
 
     @property
@@ -80,10 +91,18 @@ class Child:
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it counts as failing, until it has lived for STEADY_S again; None when well."""
+        lived_s = time.monotonic() - self._born
+        if self.crashes < FAILING or (self.pid is not None and lived_s > STEADY_S):
+            return None
+        return f"ended with {self._end}, {self.crashes} times in a row"
+
     async def run(self) -> None:
         """Live until `stopping` is set, or until the first end where the spec says so."""
         while not self.stopping.is_set():
-            born = time.monotonic()
+            born = self._born = time.monotonic()
             code = await self._live()
             end = ending(code)
             if self.stopping.is_set() or not self.spec.restart:
@@ -93,15 +112,22 @@ class Child:
             if time.monotonic() - born > STEADY_S:
                 self.crashes = 0
             self.crashes += 1
+            told = self.spec.viewer and code > 0
+            self._end = f"{end} ({self.last_line})" if told else end
             if self.crashes == CRASH_LOOP:
                 self._on_crash_loop(self.spec.name, code)
             pause_s = BACKOFF.after_s(self.crashes)
-            self._report(f"ended with {end}, starts again in {pause_s:.1f} s")
+            self._report(f"ended with {self._end}, starts again in {pause_s:.1f} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause_s)
 
     async def wait_ready(self) -> None:
-        """Return when the process is ready; FleetError when it ended, crashes or takes too long."""
+        """Return when the process is ready; FleetError when it ended, crashes or takes too long.
+
+        Returns at once for a viewer.
+        """
+        if self.spec.viewer:
+            return
         until = time.monotonic() + self.spec.ready_timeout_s
         while not await self._is_ready(until):
             if self._over:
@@ -173,27 +199,33 @@ class Child:
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(output), os.fdopen(reading, "rb", 0)
         )
+        files: list[int] = []
         try:
+            env = self._environment(files)
             process = await asyncio.create_subprocess_exec(
                 *self.spec.argv,
-                env={
-                    **os.environ,
-                    "PYTHONUNBUFFERED": "1",
-                    **self.spec.env,
-                    LIFELINE_FD: str(self._lifeline),
-                },
+                env=env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
                 start_new_session=True,
-                pass_fds=[self._lifeline],
+                pass_fds=[self._lifeline, *files],
             )
         except OSError:
             pipe.close()
             raise
         finally:
-            os.close(writing)
+            for fd in (writing, *files):
+                os.close(fd)
         return process, output, pipe
+
+    def _environment(self, files: list[int]) -> dict[str, str]:
+        """The process's environment; a file that it names is added to `files`."""
+        own = dict(os.environ) if self.spec.runs_turns else without_secrets()
+        if self.spec.starts_turns:
+            files.append(secrets_file())
+            own[SECRETS_FD] = str(files[0])
+        return {**own, "PYTHONUNBUFFERED": "1", **self.spec.env, LIFELINE_FD: str(self._lifeline)}
 
     async def _read(self, output: asyncio.StreamReader) -> None:
         async for line in lines_of(output):
@@ -218,7 +250,8 @@ class Child:
             self._log_fails = False
         except OSError as error:
             if not self._log_fails:
-                self._sink(self.spec.name, f"its log cannot be written: {error.strerror or error}")
+                fault = f"its log cannot be written ({error.strerror or error})"
+                self._sink(self.spec.name, f"{fault}; how many lines are missing will be in it")
             self._log_fails = True
 
 

@@ -28,11 +28,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.system.backoff import Backoff
+from fleet.system.file_limit import check_file_limit
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
@@ -72,6 +74,7 @@ _PRELOAD = (
     "fleet.worker.commands",
     "fleet.worker.reaper",
     "fleet.worker.reconnect",
+    "fleet.worker.remote_control",
     "fleet.worker.celery_requests",
     "fleet.worker.task_events",
     "fleet.worker.bootsteps",
@@ -264,6 +267,8 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
     unknown = [name for name in agents if name not in settings.agents]
     if unknown:
         raise ConfigError(f"agents.{unknown[0]}: not an agent of this fleet; see `fleet agents`.")
+    check_folder(settings)
+    check_file_limit(len(agents or settings.agents))
     if (lifeline := os.environ.get(LIFELINE_FD)) is not None:
         await_broker(int(lifeline))
     return Host(agents or list(settings.agents), settings.drain_s, log_level).run()

@@ -1,10 +1,14 @@
 """The output of a child process: lines of bounded length, and a log of bounded size."""
 
 import asyncio
+import errno
+import io
+import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
-from fleet.formats.terminal_text import CONTROL
+from fleet.formats.terminal_text import CONTROL, DIRECTION
 
 #: A longer line continues as the next line.
 LINE_BYTES_MAX = 8192
@@ -30,24 +34,51 @@ async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[str]:
 
 
 class LogFile:
-    """Appends lines to `path`; raises OSError when it cannot."""
+    """Appends lines to `path`; raises OSError for a line that it cannot write, and drops that line.
+
+    Opened by the first line, and anew after each failure. When the file takes lines again, the
+    number of dropped lines is written first.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        self._file: io.FileIO | None = None
+        self._dropped = 0  #: lines, since one was written
+        self._cut = False  #: the last line written has no end
 
     def write(self, line: str) -> None:
         """Append one line; it is in the file, though not on the disk, at return."""
-        if self._file.tell() >= LOG_BYTES_MAX:
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-            full, self._file = self._file, self._path.open("ab", buffering=0)
-            full.close()
-        self._file.write(f"{line}\n".encode(errors="replace"))
+        text = f"{line}\n"
+        if self._dropped:
+            end = "\n" if self._cut else ""
+            text = f"{end}({self._dropped} lines were dropped: they could not be written)\n{text}"
+        raw = text.encode(errors="replace")
+        try:
+            written = self._opened().write(raw)
+            if written < len(raw):
+                self._cut = True
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            self._dropped += 1
+            with suppress(OSError):
+                self.close()
+            raise
+        self._dropped, self._cut = 0, False
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            full, self._file = self._file, None
+            full.close()
+
+    def _opened(self) -> io.FileIO:
+        if self._file is not None and self._file.tell() >= LOG_BYTES_MAX:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self.close()
+        if self._file is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = self._path.open("ab", buffering=0)
+        return self._file
 
 
 def _pieces(line: bytes) -> list[str]:
@@ -57,4 +88,5 @@ def _pieces(line: bytes) -> list[str]:
 
 def _text(raw: bytes) -> str:
     # Tools may print any character, also such that control an operator's terminal.
-    return CONTROL.sub("", raw.rstrip(b"\r").decode(errors="replace"))
+    text = raw.rstrip(b"\r").decode(errors="replace")
+    return DIRECTION.sub("", CONTROL.sub("", text))

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,14 +14,15 @@ from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
 from fleet.supervisor.host import QUIET, worker_argv
+from fleet.system.python import PYTHON
 
 #: Importing LiteLLM takes 2 s, on a cold disk and a busy machine ten times that.
 WORKER_READY_S = 120.0
 READY_S = 60.0
 #: Beyond drain_s: a worker closes its connections, a host waits for its workers.
 STOP_MARGIN_S = 10.0
-#: It has nothing to save, and the others stop after it.
-VIEWER_STOP_S = 2.0
+#: The others stop after it. Its history is saved by then, or as old as the last time.
+VIEWER_STOP_S = 4.0
 LOOPBACK = "127.0.0.1"
 
 Ready = Callable[[], Awaitable[bool]]
@@ -43,7 +43,8 @@ class Addresses:
         return cls(
             api.host,
             _free_port("api.port", api.host, api.port),
-            _free_port("flower.port", LOOPBACK, flower.port) if flower.enabled else None,
+            # Events do not need Flower: a taken port delays it, and refuses nothing.
+            (flower.port or _free_port("flower.port", LOOPBACK, 0)) if flower.enabled else None,
         )
 
     @property
@@ -67,17 +68,18 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
     """
     specs = [*_workers(settings, store), *_shared(settings, store, addresses)]
     if settings.upstream.ws or settings.upstream.poll:
-        specs.append(ProcessSpec("upstream", _fleet("upstream"), 1))
+        specs.append(ProcessSpec("upstream", _fleet("upstream"), 1, starts_turns=True))
     if addresses.flower_port:
-        # --read-only: its API could otherwise shut workers down and send tasks.
-        argv = (
-            "flower",
-            f"--address={LOOPBACK}",
-            f"--port={addresses.flower_port}",
-            "--read-only=True",
-            "--logging=error",
+        specs.append(
+            ProcessSpec(
+                "flower",
+                _fleet("flower"),
+                2,
+                env=_ports(addresses),
+                stop_grace_s=VIEWER_STOP_S,
+                viewer=True,
+            )
         )
-        specs.append(ProcessSpec("flower", _celery(*argv), 2, stop_grace_s=VIEWER_STOP_S))
     return specs
 
 
@@ -93,6 +95,7 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
             name,
             argv,
             1,
+            runs_turns=True,
             ready=ready,
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
@@ -133,6 +136,7 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
             "api",
             _fleet("api"),
             1,
+            starts_turns=True,
             env=_ports(addresses),
             ready=_answers(addresses.api_host, addresses.api_port, "/readyz"),
             ready_timeout_s=READY_S,
@@ -141,7 +145,7 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
 
 
 def _ports(addresses: Addresses) -> dict[str, str]:
-    """The ports that the API reads: it listens on its own and links to Flower's."""
+    """The ports that API and Flower read: each listens on its own, and the API links to Flower."""
     ports = {"FLEET_API__PORT": str(addresses.api_port)}
     if addresses.flower_port:
         ports["FLEET_FLOWER__PORT"] = str(addresses.flower_port)
@@ -149,11 +153,11 @@ def _ports(addresses: Addresses) -> dict[str, str]:
 
 
 def _celery(*args: str) -> list[str]:
-    return [sys.executable, "-m", "fleet.supervisor.celery_child", "-A", "fleet", *args]
+    return [*PYTHON, "-m", "fleet.supervisor.celery_child", "-A", "fleet", *args]
 
 
 def _fleet(*args: str) -> list[str]:
-    return [sys.executable, "-m", "fleet", *args]
+    return [*PYTHON, "-m", "fleet", *args]
 
 
 def _leased(store: Store, agents: list[str]) -> Ready:

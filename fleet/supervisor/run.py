@@ -4,6 +4,8 @@ import asyncio
 import os
 import re
 import signal
+import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,9 +14,11 @@ from typing import Any
 
 from fleet.broker.audit import audit
 from fleet.broker.embedded import EmbeddedBroker
+from fleet.broker.room import lack_of_room
+from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import Settings, find_file
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import bus
+from fleet.ledger import bus, processes
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 from fleet.store.connection import reachable
@@ -22,11 +26,16 @@ from fleet.supervisor.broker_restart import keep_broker_running
 from fleet.supervisor.processes import Addresses, fleet_processes
 from fleet.supervisor.supervise import Supervisor
 from fleet.system.data_dir_lock import lock_data_dir, unusable
+from fleet.system.file_limit import check_file_limit
+from fleet.system.outgoing import unusable_variables
 
 #: Called once, when every process that events need is ready; an error in it stops the fleet and
 #: leaves `run_fleet`.
 OnReady = Callable[[Addresses], Coroutine[Any, Any, None]]
 Report = Callable[[str], None]
+
+#: Between looks at what keeps ending.
+FAILING_POLL_S = 1.0
 
 
 def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
@@ -37,8 +46,12 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
     FleetError when it cannot start: the data folder or a port is taken, the folder or the broker
     cannot be used, a process is never ready.
     """
+    check_folder(settings)
+    check_file_limit(len(settings.agents))
     with _sigterm_interrupts(), lock_data_dir(settings.data_dir):
         addresses = Addresses.choose(settings)
+        for told in unusable_variables():
+            report(f"fleet: {told}. Calls that need it fail.")
         report(f"fleet: starting {len(settings.agents)} agents ...")
         _export_config_file()
         embedded = None
@@ -47,6 +60,7 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
             embedded.start()
         try:
             store = open_store(store_url(settings), bus_max_length=settings.bus.max_length)
+            _check_room(store, settings)
             if embedded is None:
                 _validate_broker(store, report)
             elif embedded.adopted:
@@ -72,7 +86,10 @@ async def _supervise(
         await on_ready(addresses)
         stop.set()
 
-    hooks: list[Callable[[], Coroutine[None, None, None]]] = [when_ready]
+    async def tell_failing() -> None:
+        await _tell_failing(store, supervisor)
+
+    hooks: list[Callable[[], Coroutine[None, None, None]]] = [when_ready, tell_failing]
     if embedded is not None:
         hooks.append(partial(keep_broker_running, embedded, lambda line: report(f"broker: {line}")))
     supervisor = Supervisor(
@@ -122,6 +139,13 @@ def _validate_broker(store: Store, report: Report) -> None:
             report(f"broker: {finding.what}.{remedy}")
 
 
+def _check_room(store: Store, settings: Settings) -> None:
+    """Raise FleetError for a broker that takes fewer clients than this fleet needs."""
+    with reachable():
+        if fault := lack_of_room(store.client, len(settings.agents)):
+            raise FleetError(f"fleet.broker_url: {fault[0]}; {fault[1]}.")
+
+
 def _alert(store: Store, report: Report, name: str, code: int) -> None:
     sentence = f"{name} keeps ending with {code}; its log is in the data folder"
     report(sentence)
@@ -129,6 +153,22 @@ def _alert(store: Store, report: Report, name: str, code: int) -> None:
         bus.alert(store, "crash_loop", sentence)
     except BrokerUnavailable as error:
         report(f"this could not be put on the bus: {error}")
+
+
+async def _tell_failing(store: Store, supervisor: Supervisor) -> None:
+    """Keep `/health` informed about processes that keep ending, until cancelled."""
+    host = f"{socket.gethostname()}:{os.getpid()}"
+    told: dict[str, str] = {}
+    due = 0.0
+    while True:
+        now = supervisor.failing
+        if now != told or (now and time.monotonic() > due):
+            try:
+                await asyncio.to_thread(processes.record_failing, store, host, now)
+                told, due = now, time.monotonic() + processes.STALE_S / 3
+            except BrokerUnavailable:
+                pass  # told with the next try; the log has it
+        await asyncio.sleep(FAILING_POLL_S)
 
 
 def _export_config_file() -> None:

@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 
-from fleet.errors import FleetError
 from fleet.supervisor.child import Child, ProcessSpec
 from fleet.supervisor.output import LogFile
 
@@ -65,12 +64,18 @@ class Supervisor:
         """The processes that live now, by name."""
         return {child.spec.name: child.pid for child in self._children if child.pid is not None}
 
+    @property
+    def failing(self) -> dict[str, str]:
+        """The processes that keep ending, by name, and how they ended last."""
+        found = {child.spec.name: child.trouble for child in self._children}
+        return {name: trouble for name, trouble in found.items() if trouble}
+
     async def run(self, stop: asyncio.Event) -> int:
         """Run until `stop` is set, or SIGINT, SIGTERM or SIGHUP comes, and stop everything.
 
         A second signal kills what is left. Returns 0, or 130 after such a kill. Raises FleetError
-        when `log_dir` cannot be written, or a process is never ready, with its last line. Works
-        only in the main thread, because of the signals.
+        when a process is never ready, with its last line. Works only in the main thread, because
+        of the signals.
         """
         with ExitStack() as stack:
             self._prepare(stack)
@@ -98,12 +103,7 @@ class Supervisor:
         stack.callback(os.close, held)
         stack.callback(os.close, lifeline)
         for spec in self._specs:
-            try:
-                log = LogFile(self._log_dir / f"{spec.name}.log")
-            except OSError as error:
-                raise FleetError(
-                    f"{error.filename} cannot be written ({error.strerror}): make it writable."
-                ) from error
+            log = LogFile(self._log_dir / f"{spec.name}.log")
             stack.callback(log.close)
             self._children.append(
                 Child(

@@ -8,9 +8,10 @@ and macOS, and leaves time for an orderly stop.
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
+
+from fleet.system.python import PYTHON
 
 #: Names the reading end in a child's environment.
 LIFELINE_FD = "FLEET_LIFELINE_FD"
@@ -53,7 +54,7 @@ def _follow(fd: int, grace_s: float) -> None:
 def _reap_after(leader: int) -> None:
     """Have a process that outlives this one kill our children once we have ended."""
     subprocess.Popen(
-        [sys.executable, "-m", "fleet.system.reap", str(leader)],
+        [*PYTHON, "-m", "fleet.system.reap", str(leader)],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )

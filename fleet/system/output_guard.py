@@ -37,12 +37,11 @@ def guard_output() -> None:
                 stream.flush()
         else:
             raw.before = stream  # kept: its destructor would flush it
-        guarded = io.TextIOWrapper(
-            raw, encoding=stream.encoding, errors="backslashreplace", line_buffering=True
-        )
-        # Celery writes to the second one.
-        setattr(sys, name, guarded)
-        setattr(sys, f"__{name}__", guarded)
+        for place, guarded in ((name, raw), (f"__{name}__", _Past(fd))):
+            text = io.TextIOWrapper(
+                guarded, encoding=stream.encoding, errors="backslashreplace", line_buffering=True
+            )
+            setattr(sys, place, text)
 
 
 class Guarded(io.BufferedIOBase):
@@ -66,8 +65,8 @@ class Guarded(io.BufferedIOBase):
         return True
 
     def fileno(self) -> int:
-        """A descriptor that does not block either, for writes past this object."""
-        return self._out
+        """The file's own, for programs that inherit it: they take a short write for an error."""
+        return self.name
 
     def isatty(self) -> bool:
         """True for a terminal."""
@@ -103,6 +102,14 @@ class Guarded(io.BufferedIOBase):
             except OSError:
                 break
         return written
+
+
+class _Past(Guarded):
+    """For Celery, which logs to this one, and writes past it in its handlers of signals."""
+
+    def fileno(self) -> int:
+        """A descriptor that does not block either."""
+        return self._out
 
 
 def _never_blocking(fd: int) -> int:

@@ -17,6 +17,7 @@ from fleet.runtime import Runtime
 from fleet.store import keys
 from fleet.store.calls import AskCall
 from routing import RoutingError
+from routing.event import SENT_LOCALLY
 
 #: The effect of each tool on the fleet.
 CLASSES: Mapping[str, Literal["read", "write"]] = {
@@ -88,6 +89,7 @@ class FleetTools:
     def queue_status(self, dispatch_id: str) -> Record:
         """The state of one dispatch; its answer too, where you dispatched it or may read it."""
         record = self._record(dispatch_id)
+        # Only its sender comes here without that right, and is told the scope.
         self._caller.rights.need_read(record["agent"])
         shown = _shown(record)
         if "answer" in record and (self._caller.foreign_answers or self._is_own(record)):
@@ -98,9 +100,9 @@ class FleetTools:
         self, agent: str | None = None, state: State | None = None, limit: int = 20
     ) -> list[Record]:
         """The newest dispatches, of all agents or one, in any state or one; 50 at most."""
-        names = operations.known_agents(self._runtime.settings, agent)
         if agent is not None:
             self._caller.rights.need_read(agent)
+        names = operations.known_agents(self._runtime.settings, agent)
         found: list[Record] = []
         limit, cursor = max(1, min(limit, LIST_MAX)), None
         for _ in range(_PAGES_MAX):
@@ -130,7 +132,7 @@ class FleetTools:
     def queue_cancel(self, dispatch_id: str, reason: str = "") -> Record:
         """Cancel a dispatch that you made; a running one stops at its next step."""
         own = self._is_own(self._record(dispatch_id))
-        if not own and not self._caller.rights.operates:
+        if not (own or self._caller.rights.operates):
             raise Forbidden(f"{dispatch_id} was not dispatched by you: you may not cancel it.")
         caller, given = self._caller.name, _line(reason)
         cause = f"{caller}: {given}" if given else f"cancelled by {caller}"
@@ -175,13 +177,16 @@ class FleetTools:
         # A model's id may be any text, and becomes part of a key.
         valid = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
         record = views.get(self._runtime.store, dispatch_id, content=True) if valid else None
-        if record is None:
-            raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see queue_list.")
+        if record is None or not (
+            self._is_own(record) or self._caller.rights.reads(record["agent"])
+        ):
+            raise Unknown(f"There is no dispatch {dispatch_id[:64]!r} for you; see queue_list.")
         return record
 
     def _is_own(self, record: Record) -> bool:
-        event = record["event"]
-        return isinstance(event, dict) and event.get("source") == self._caller.source
+        # By the sender too, which no event can name: a source is only text.
+        made = (record.get("source"), record.get("sent_by", SENT_LOCALLY))
+        return made == (self._caller.source, self._caller.sent_by)
 
 
 def _line(text: str) -> str:

@@ -59,5 +59,5 @@ def used_up(store: Store, agent: str, budget: BudgetConfig) -> tuple[BudgetState
     if found is None or not found.spent:
         return None
     with reachable():
-        seconds, _ = store.client.time()
+        seconds = store.clock.now_ms() // 1000
     return found, float(DAY_S - seconds % DAY_S)

@@ -98,11 +98,8 @@ def is_open(breaker: Mapping[str, Any], now_ms: float) -> bool:
 def states(store: Store) -> dict[str, dict[str, Any]]:
     """The breakers that are not closed, by name: the state, seconds left, reason and agents."""
     with reachable():
-        pipe = store.client.pipeline(transaction=False)
-        pipe.hgetall(keys.PROVIDERS)
-        pipe.time()
-        found, (seconds, micros) = pipe.execute()
-    now_ms = seconds * 1000 + micros / 1000
+        found: Any = store.client.hgetall(keys.PROVIDERS)
+        now_ms = store.clock.now_ms()
     open_ones = {}
     for name, text in sorted(found.items()):
         breaker = json.loads(text)

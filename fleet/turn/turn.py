@@ -109,7 +109,7 @@ class Turn:
     ledger: Runs
     live_text: LiveText | None = None  #: set where the agent streams
     usage: Usage = field(default_factory=Usage)
-    #: Of the dispatch's record: `model`, `tier` and `injected`; others fail the turn.
+    #: Of the dispatch's record: `model`, `tier`, `injected` and `cut`; others fail the turn.
     facts: dict[str, str | int | float] = field(default_factory=dict)
     journal: Journal = field(init=False)
 

@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from fleet.errors import BrokerUnavailable
 from fleet.formats import strict_json
 from fleet.system.backoff import Backoff
+from fleet.system.outgoing import UnusableVariable, proxy_for
 from fleet.upstream.cursor_store import CursorStore, Mode
 from fleet.upstream.event_consumer import EventConsumer
 from fleet.upstream.gateway_address import GatewayAddress, after
@@ -88,7 +89,7 @@ class UpstreamClient:
             except InvalidStatus as error:
                 reason = _status(error.response.status_code)
             except (OSError, UnicodeError, WebSocketException) as error:
-                reason = type(error).__name__
+                reason = _kind(error)
             self._fall_back_to_poll()
             self._log_failure("socket", reason)
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
@@ -98,6 +99,7 @@ class UpstreamClient:
         async with connect(
             after(url, self._consumer.cursor),
             additional_headers=self._gateway.headers,
+            proxy=proxy_for(url, "python_socks"),
             open_timeout=OPEN_TIMEOUT_S,
             ping_interval=PING_INTERVAL_S,
             ping_timeout=PONG_TIMEOUT_S,
@@ -119,7 +121,7 @@ class UpstreamClient:
                 self._reporter.connected(None)
 
     async def _keep_polling(self, url: str) -> None:
-        async with httpx.AsyncClient(timeout=OPEN_TIMEOUT_S, headers=self._gateway.headers) as http:
+        async with self._gateway.client(OPEN_TIMEOUT_S) as http:
             while True:
                 await self._poll_is_due()
                 cursor, quiet_since = self._consumer.cursor, self._quiet_since
@@ -218,4 +220,4 @@ def _status(code: int) -> str:
 
 
 def _kind(error: Exception) -> str:
-    return type(error).__name__
+    return str(error) if isinstance(error, UnusableVariable) else type(error).__name__

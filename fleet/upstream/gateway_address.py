@@ -1,12 +1,14 @@
 """The gateway's addresses, and our credentials there."""
 
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
 
 from fleet.config.upstream import UpstreamConfig
 from fleet.store import keys
+from fleet.system.outgoing import UnusableVariable, client_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,18 @@ class GatewayAddress:
     def headers(self) -> dict[str, str]:
         """The headers of every request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def client(self, timeout_s: float) -> httpx.AsyncClient:
+        """A client for its polled address."""
+        try:
+            options = client_options(self.poll or "")
+        except UnusableVariable as error:
+            options = {"transport": httpx.MockTransport(partial(_refuse, error))}
+        return httpx.AsyncClient(timeout=timeout_s, headers=self.headers, **options)
+
+
+async def _refuse(error: UnusableVariable, _: httpx.Request) -> httpx.Response:
+    raise error
 
 
 def after(url: str, cursor: str) -> str:

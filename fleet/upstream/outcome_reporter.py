@@ -23,6 +23,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.formats import strict_json
 from fleet.store import Store
 from fleet.store.calls import DeliverDueCall
+from fleet.system.outgoing import UnusableVariable
 from fleet.upstream.gateway_address import GatewayAddress
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class OutcomeReporter:
 
     async def run(self) -> None:
         """Deliver due outcomes until it is cancelled."""
-        async with httpx.AsyncClient(timeout=self._window_s, headers=self._gateway.headers) as http:
+        async with self._gateway.client(self._window_s) as http:
             while True:
                 due: list[str] = []
                 try:
@@ -182,6 +183,8 @@ class OutcomeReporter:
             return AttemptResult(
                 kind="unverified", reason=f"no answer within {self._window_s:g} s (window_s)"
             )
+        except UnusableVariable as error:
+            return AttemptResult(kind="failed", reason=str(error))
         except (httpx.HTTPError, OSError, UnicodeError) as error:
             return AttemptResult(
                 kind="failed", reason=f"it cannot be reached ({type(error).__name__})"

@@ -20,7 +20,9 @@ from celery import bootsteps, signals
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 from fleet import runtime
+from fleet.config.hidden_modules import check_folder
 from fleet.errors import BrokerUnavailable, FleetError, StoreLost
+from fleet.formats.terminal_text import sanitize
 from fleet.ledger import bus, store_life
 from fleet.store import keys, open_store
 from fleet.store.address import store_url, wakeups_in_store
@@ -34,8 +36,10 @@ from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_child
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
 from fleet.worker import shutdown_grace
+from fleet.worker.child_processes import allow_processes
 from fleet.worker.commands import follow_commands
 from fleet.worker.lease import SAFETY, Lease
+from fleet.worker.remote_control import refuse_growth
 from fleet.worker.state import WORKER, SharedLeaseState
 
 logger = logging.getLogger(__name__)
@@ -55,6 +59,7 @@ class StartChecks(bootsteps.Step):
         super().__init__(parent, **kwargs)
         try:
             private(runtime.current().settings.data_dir)
+            check_folder(runtime.current().settings)
         except FleetError as error:
             raise SystemExit(f"fleet: {error}") from error
         agent = agent_of(parent.app)
@@ -69,6 +74,7 @@ class StartChecks(bootsteps.Step):
             raise SystemExit(
                 "fleet: an agent runs one dispatch at a time; start the worker with -c 1."
             )
+        refuse_growth()
         WORKER.prepare()
         tag_environment(ProcessTag.WORKER)
         # One list for a queue: the ledger decides the order, not a wake-up's priority. The shared
@@ -220,9 +226,11 @@ def _renew(lease: Lease, consumer: Any) -> bool:
 
 
 def _consumes(consumer: Any, agent: str) -> bool:
-    """True while kombu consumes the queue: remote control may have cancelled it."""
+    """True while kombu consumes the queue for a child: remote control may have taken either."""
     tasks = consumer.task_consumer
-    return tasks is not None and bool(tasks.consuming_from(keys.queue(agent)))
+    if tasks is None or not consumer.pool.num_processes:
+        return False
+    return bool(tasks.consuming_from(keys.queue(agent)))
 
 
 def _keep_renewing(lease: Lease, consumer: Any) -> None:
@@ -295,6 +303,12 @@ def _on_start(**_: Any) -> None:
         logger.warning(sentence)
 
 
+@signals.task_unknown.connect
+def _on_unknown_task(name: str = "", **_: Any) -> None:
+    # Celery says the rest, and the name only beside the whole message.
+    logger.error("%r: no task of this fleet; the message is deleted", sanitize(name)[:100])
+
+
 @signals.worker_shutting_down.connect
 def _on_shutdown(how: str = "Warm", **_: Any) -> None:
     """Bound how long a stopping worker, which consumes no more, may finish its turn.
@@ -320,6 +334,7 @@ def _release_after(lease: Lease, drain_s: float) -> None:
 def _on_child_start(**_: Any) -> None:
     """Tie the child that runs turns to its worker, and to its worker's lease."""
     set_parent_death_signal()
+    allow_processes()
     # A group of its own, so that what its tools started can be killed with it.
     os.setpgid(0, 0)
     tag_environment(ProcessTag.CHILD)

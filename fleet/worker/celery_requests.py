@@ -2,22 +2,29 @@
 
 import logging
 import os
+import re
 from contextlib import suppress
 from dataclasses import asdict
 from signal import SIGKILL
 from typing import Any
 
 from celery.worker.request import Request
+from celery.worker.state import revoked
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
 from fleet.formats import strict_json
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger import Ending, Failure
+from fleet.ledger import Ending, Failure, LeaseToken, State
 from fleet.system.process_group import kill_child
+from fleet.worker.remote_control import REVOKED_ONCE_IN_S, tell
 from fleet.worker.state import WORKER
 
 logger = logging.getLogger(__name__)
+
+_CANCEL = "a dispatch is ended by `fleet queue cancel`"
+#: What a dispatch's task returns or raises, as text.
+_SHOWN = re.compile(r"{'dispatch_id': '([^']+)'.*?}")
 
 
 class DispatchRequest(Request):
@@ -29,9 +36,42 @@ class DispatchRequest(Request):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._killed: tuple[str, dict[str, str]] | None = None  #: why, and what is shown of it
         lease = WORKER.lease
         if lease is not None:
             self.request_dict["lease"] = asdict(lease.token())
+
+    @property
+    def kwargsrepr(self) -> str:
+        """The agent, for those who follow Celery's events."""
+        lease = WORKER.lease
+        return repr({"agent": lease.agent}) if lease is not None else "{}"
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - as Celery calls it
+        """Send a task event; the end of an attempt as one of the dispatch that ran.
+
+        A wake-up names a dispatch, and the ledger may have chosen another.
+        """
+        if self._killed is not None and type == "task-failed":
+            reason, ended = self._killed
+            type = "task-failed" if ended["state"] != State.RETRYING else "task-retried"  # noqa: A001
+            fields = {"exception": f"{reason} {ended}", "traceback": ""}
+        shown = _SHOWN.search(str(fields.get("result") or fields.get("exception")))
+        if shown is None or not (self.eventer and self.eventer.enabled and self.task.send_events):
+            super().send_event(type, **fields)
+            return
+        self.eventer.send(type, uuid=shown[1], name=self.name, kwargs=shown[0], **fields)
+
+    def revoked(self) -> bool:
+        """False, and forgets a revocation: the dispatch would be left without any wake-up."""
+        if self.id in revoked:
+            revoked.discard(self.id)
+            tell(f"{self.id} is not revoked: {_CANCEL}", once_in_s=REVOKED_ONCE_IN_S)
+        return False
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Do nothing: the ledger would count a lost worker, and the turn would run again."""
+        tell(f"{self.id} is not terminated: {_CANCEL}", once_in_s=REVOKED_ONCE_IN_S)
 
     def acknowledge(self) -> None:
         """Acknowledge, except where the queue is `no_ack`."""
@@ -75,19 +115,23 @@ class DispatchRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Record the outcome of a child that is killed at the hard limit, once."""
+        if not soft and WORKER.lease is not None:
+            self._end_killed(WORKER.lease.token(), Failure.past_hard_limit(timeout))
         super().on_timeout(soft, timeout)
-        lease = WORKER.lease
-        if soft or lease is None:
-            return
+
+    def _end_killed(self, lease: LeaseToken, failure: Failure) -> None:
         # The pool kills it only after this call, and its session goes on with the commit.
         if self.worker_pid:
             kill_child(int(self.worker_pid))
-        ending = Ending(failure=Failure.past_hard_limit(timeout))
+        ran, state = WORKER.shared.running or self.id, None
         try:
-            runtime.current().ledger.commit_active(lease.token(), ending)
+            state = runtime.current().ledger.commit_active(lease, Ending(failure=failure))
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
-            logger.warning("the hard limit of %s could not be recorded: %s", self.id, error)
+            logger.warning("the hard limit of %s could not be recorded: %s", ran, error)
+        shown = {"dispatch_id": ran, "agent": lease.agent, "session": WORKER.shared.session}
+        shown["state"] = str(state or State.ACTIVE)
+        self._killed = f"{failure.stage}: {failure.reason}", shown
 
 
 class IntakeRequest(Request):

@@ -13,15 +13,17 @@ from fleet.system.clock import boottime
 if TYPE_CHECKING:
     from fleet.worker.lease import Lease
 
-#: The end of the lease's validity, the id of the running dispatch, the wish to retire the child.
-_LAYOUT = struct.Struct("d64s?")
+#: The end of the lease's validity, the id of the running dispatch, the wish to retire the child,
+#: and the session of that dispatch.
+_LAYOUT = struct.Struct("d64s?1024s")
 
 
 class SharedLeaseState:
     """A few bytes that a worker shares with the children it forks later.
 
     They hold the end of the lease's validity, by a clock that all processes share and nobody sets;
-    the dispatch that the child runs; and whether the child must be replaced before its next turn.
+    the dispatch that the child runs, with its session; and whether the child must be replaced
+    before its next turn.
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,16 @@ class SharedLeaseState:
     @running.setter
     def running(self, dispatch_id: str) -> None:
         struct.pack_into("64s", self._memory, 8, dispatch_id.encode())
+
+    @property
+    def session(self) -> str:
+        """The session of that dispatch, or an empty string."""
+        text: bytes = _LAYOUT.unpack_from(self._memory)[3]
+        return text.rstrip(b"\0").decode(errors="replace")
+
+    @session.setter
+    def session(self, session: str) -> None:
+        struct.pack_into("1024s", self._memory, 73, session.encode(errors="replace"))
 
     @property
     def retire_child(self) -> bool:
@@ -92,8 +104,9 @@ class WorkerState:
         self.shared, self._given = shared, True
 
     @contextmanager
-    def running(self, dispatch_id: str) -> Iterator[None]:
+    def running(self, dispatch_id: str, session: str) -> Iterator[None]:
         """Within this block the worker knows the dispatch that its child runs."""
+        self.shared.session = session  # first: the worker looks for the id
         self.shared.running = dispatch_id
         try:
             yield

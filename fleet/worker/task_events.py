@@ -2,22 +2,35 @@
 
 Celery publishes each event as soon as its loop turns: before the child gets its task, and at more
 than half of the worker's CPU (0.3 ms each). People read these events, so they may come later.
+
+A wake-up's own events name the dispatch that it was pushed for, and the ledger may have chosen
+another. So a turn that lasts is told of by a further event, with agent and session.
 """
 
 from typing import Any
 
 from celery import bootsteps
 
+from fleet.store.wakeup import DISPATCH_TASK
+from fleet.worker.state import WORKER
+
 #: How much later Flower sees a task move.
 DELAY_S = 0.25
 #: A full buffer is sent at once; three events a task, about 300 bytes each.
 BUFFER_MAX = 300
+#: Between looks at which dispatch the child runs.
+LOOK_INTERVAL_S = 0.5
 
 
 class BatchedEvents(bootsteps.StartStopStep):
     """Consumer bootstep: sends buffered task events at most every `DELAY_S`."""
 
     requires = ("celery.worker.consumer.events:Events",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._told = ""  #: the running dispatch that was told of
+        self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
         """Batch a new dispatcher's events; called by Celery after each connect."""
@@ -39,6 +52,23 @@ class BatchedEvents(bootsteps.StartStopStep):
 
         dispatcher.buffer_limit = BUFFER_MAX
         dispatcher.on_send_buffered = on_buffered
+        self._timer = consumer.timer.call_repeatedly(
+            LOOK_INTERVAL_S, self._tell_running, (dispatcher,)
+        )
+
+    def stop(self, consumer: Any) -> None:
+        """Look no more; called by Celery before each connect."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tell_running(self, dispatcher: Any) -> None:
+        shared, lease = WORKER.shared, WORKER.lease
+        running = shared.running
+        if running and running != self._told and lease is not None and dispatcher.enabled:
+            shown = {"dispatch_id": running, "agent": lease.agent, "session": shared.session}
+            dispatcher.send("task-started", uuid=running, name=DISPATCH_TASK, kwargs=repr(shown))
+        self._told = running
 
     def shutdown(self, consumer: Any) -> None:
         """Send the last events before the connection is closed."""

@@ -1,6 +1,6 @@
 """Running turns: in a worker, offline, and the imports before the fork."""
 
-import sys
+from fleet.system.python import PYTHON
 
 #: Runs spooled events; see `tasks.execution.offline`.
-OFFLINE_COMMAND = (sys.executable, "-m", "tasks.execution.offline")
+OFFLINE_COMMAND = (*PYTHON, "-m", "tasks.execution.offline")

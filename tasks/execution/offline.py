@@ -25,8 +25,10 @@ from fleet import runtime
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable, Fenced, FleetError
 from fleet.ledger import Ending, Failure
+from fleet.quiet_log import keep_content_out
 from fleet.runtime import Runtime
 from fleet.system.agent_lock import TurnLock
+from fleet.system.environments import take_secrets
 from fleet.system.output_guard import guard_output
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_child
@@ -121,7 +123,9 @@ class OfflineRunner:
 def main() -> int:
     """Run the spool of this process's configuration; returns the exit code."""
     guard_output()
+    keep_content_out()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    take_secrets()
     lock = int(sys.argv[1])
     os.set_inheritable(lock, False)
     opened = Runtime(load())

@@ -42,6 +42,7 @@ FACTS: Mapping[str, Callable[[Any], bool]] = {
     ),
     "tier": lambda value: type(value) is int and 0 <= value <= TIER_MAX,
     "injected": lambda value: value in ("echo", "timeout_fallback"),
+    "cut": lambda value: value in ("length", "unknown"),
 }
 
 #: The lease under which this process has made sure that no earlier turn still runs.
@@ -70,8 +71,12 @@ def ensure_alone(agent: str, epoch: str = "", fence: int = 0) -> bool:
     return not passed()
 
 
-def execute(claim: Claim, ledger: Runs, *, alarm: bool = False) -> State | None:
-    """Run a claimed attempt, record its end, and return the dispatch's state; None when refused.
+def execute(
+    claim: Claim, ledger: Runs, *, alarm: bool = False
+) -> tuple[State | None, Failure | None]:
+    """Run a claimed attempt and record its end.
+
+    Returns the dispatch's state, None when refused, and why the attempt failed, if it did.
 
     `alarm`: keep the soft limit here, because no worker does. Raises Fenced when a newer holder has
     the agent, and BrokerUnavailable when a step or the end cannot be recorded for a minute.
@@ -81,7 +86,7 @@ def execute(claim: Claim, ledger: Runs, *, alarm: bool = False) -> State | None:
         ending = run(turn, alarm=alarm)
         state = commit(turn, ending)
         span.set(state=state or "refused")
-    return state
+    return state, ending.failure
 
 
 def prepare(claim: Claim, ledger: Runs) -> Turn:
@@ -105,7 +110,7 @@ def run(turn: Turn, *, alarm: bool = False) -> Ending:
     limit = soft_limit(_limit_s(claim) if alarm else stage_s)
     live_text = closing(turn.live_text) if turn.live_text else nullcontext()
     try:
-        with WORKER.running(claim.dispatch_id), limit, live_text:
+        with WORKER.running(claim.dispatch_id, claim.event.session or ""), limit, live_text:
             ending = Ending(answer=runner_for(turn.agent.runner).run(turn))
         _check_facts(turn.facts)
         if changed := turn.journal.changed:

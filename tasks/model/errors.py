@@ -7,13 +7,12 @@ the prompt or the key.
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fleet.formats import retry_after
 from tasks.model import echo
 from tasks.model.litellm import load
-from tasks.model.reply import AttemptVerdict
+from tasks.model.reply import AttemptVerdict, CallFailure
 
 #: The provider refuses the request itself. Other 4xx mean "not here", except these: "not now".
 _OUR_FAULT_STATUS = frozenset({400, 413, 422})
@@ -32,17 +31,6 @@ RETRY_AFTER_MAX_S = 3600.0
 
 #: An exception's chain of causes is followed no further.
 _CAUSES_MAX = 20
-
-
-@dataclass(frozen=True, slots=True)
-class CallFailure:
-    """One request that gave no answer."""
-
-    kind: str
-    verdict: AttemptVerdict
-    sentence: str
-    retry_after_s: float | None = None
-    status: int | None = None
 
 
 def classify(exc: Exception) -> AttemptVerdict:

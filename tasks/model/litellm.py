@@ -9,7 +9,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
+from fleet.system.outgoing import unusable_hidden
 from tasks.model import echo
 
 
@@ -50,7 +52,7 @@ def adapter(model: str) -> ModuleType:
 
 
 @functools.cache
-def load() -> ModuleType:
+def load() -> Any:
     """LiteLLM, imported once, silenced, and without a look-up on the network.
 
     Takes seconds of CPU. Call it before the fork and never inside a time limit: an import cut
@@ -59,21 +61,31 @@ def load() -> ModuleType:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     # Otherwise LiteLLM reads any .env file from here up to the root into the environment.
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-    with _models_built_when_used():
-        import litellm
-        from litellm.llms.custom_httpx.http_handler import HTTPHandler
-
+    with unusable_hidden():
+        litellm = _imported()
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
     # Otherwise each piece of a stream starts an event loop in a thread, for callbacks never set.
     litellm.disable_streaming_logging = True
     litellm.disable_hf_tokenizer_download = True
-    # One client for all calls: LiteLLM's cache makes a client and a connection for each timeout.
-    litellm.client_session = HTTPHandler().client
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         # It logs whole tracebacks, with the provider's text, of errors that are reported here.
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     for name in ("openai", "httpx", "httpcore"):
         # Below WARNING they log prompts and URLs, and a URL may hold a key.
         logging.getLogger(name).setLevel(logging.WARNING)
+    return litellm
+
+
+def _imported() -> Any:
+    with _models_built_when_used():
+        import litellm
+        from litellm.llms.custom_httpx.http_handler import HTTPHandler, get_ssl_configuration
+
+    from tasks.model.transport import EnvironmentTransport
+
+    # For every client that LiteLLM makes.
+    litellm.sync_transport = EnvironmentTransport(get_ssl_configuration)
+    # One client for all calls: LiteLLM's cache makes a client and a connection for each timeout.
+    litellm.client_session = HTTPHandler().client
     return litellm

@@ -1,4 +1,4 @@
-"""The end of a model's call: a whole reply, or an error with a verdict on the next call."""
+"""The end of a model's call: a reply, or an error with a verdict on the next call."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,12 +47,32 @@ class Attempt:
     error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class CallFailure:
+    """One request that gave no answer."""
+
+    kind: str
+    verdict: AttemptVerdict
+    sentence: str
+    retry_after_s: float | None = None
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """Demands on an answer beyond those of the protocol."""
+
+    #: One that was cut is none.
+    whole: bool = False
+    #: An empty one is an answer.
+    allow_empty: bool = False
+    #: A stream that ends with `[DONE]` and without a finish reason may be one; a tier can differ.
+    trust_done: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole answer; a cut one is never a Reply.
-
-    `finish_reason` may be `length`: what to do then is the caller's decision.
-    """
+    """A response that is paid for; an answer unless `failure` is set."""
 
     text: str
     tool_calls: tuple[dict[str, Any], ...]
@@ -66,8 +86,13 @@ class Reply:
     tokens_out: int
     #: By LiteLLM's bundled price list; None for a model that is not in it.
     usd: float | None
+    #: As the provider sent it; empty where it gave none.
     finish_reason: str
     attempts: tuple[Attempt, ...]
+    #: `length` or `unknown`, where the text may lack its end.
+    cut: str = ""
+    #: The reason where it holds none.
+    failure: CallFailure | None = None
 
 
 class ModelError(Exception):

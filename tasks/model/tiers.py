@@ -59,6 +59,7 @@ class Tier:
 
     model: str
     params: Mapping[str, Any]
+    trust_done: bool = False  #: see `fleet.config.agents.AgentConfig`
 
     @property
     def breaker(self) -> str:
@@ -96,22 +97,26 @@ class Tier:
 
 
 def tiers_of(
-    model: str, fallbacks: Sequence[ModelTier | str], params: Mapping[str, Any]
+    model: str,
+    fallbacks: Sequence[ModelTier | str],
+    params: Mapping[str, Any],
+    trust_done: bool = False,
 ) -> tuple[Tier, ...]:
     """`model` with `params`, then the fallbacks with what they may get of these and their own."""
-    first = Tier(model, params)
+    first = Tier(model, params, trust_done)
     return (first, *(_fallback(first, fallback) for fallback in fallbacks))
 
 
 def _fallback(first: Tier, fallback: ModelTier | str) -> Tier:
     own = {} if isinstance(fallback, str) else fallback.params
+    trust = None if isinstance(fallback, str) else fallback.trust_done
     name = fallback if isinstance(fallback, str) else fallback.model
     given = first.params
     provider = own.get("custom_llm_provider") or provider_of(name)
     other = provider not in (None, _provider(first.model, given))
     if other or _address(own) not in ("", _address(given)):
         given = {key: value for key, value in given.items() if key in _PORTABLE}
-    return Tier(name, {**given, **own})
+    return Tier(name, {**given, **own}, first.trust_done if trust is None else trust)
 
 
 def _provider(model: str, params: Mapping[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ import httpx
 
 from fleet.formats import retry_after, webhook_signature
 from fleet.ledger import Failure, FailureStage
+from fleet.system.outgoing import UnusableVariable, client_options
 from fleet.turn.turn import Turn, TurnFailed
 from tasks.runners import callback
 from tasks.runners.response_body import answer_of
@@ -70,10 +71,12 @@ def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
     )
     try:
         with (
-            httpx.Client(timeout=timeout, follow_redirects=False) as client,
+            httpx.Client(timeout=timeout, **client_options(str(agent.url))) as client,
             client.stream("POST", str(agent.url), content=body, headers=headers) as answer,
         ):
             reply_body = _read(answer, agent.max_output_bytes, turn.deadline)
+    except UnusableVariable as error:
+        raise _failed(f"the service cannot be reached: {error}", True) from error
     except httpx.HTTPError as error:
         # Its text may hold the address with a password.
         raise _failed(f"the service cannot be reached ({type(error).__name__})", True) from error

@@ -8,7 +8,7 @@ are the answer.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any
 
@@ -32,14 +32,27 @@ class PythonRunner:
     def run(self, turn: Turn) -> str:
         """The callable's answer: text as it is, None as an empty one, anything else as JSON.
 
-        Raises TurnFailed when the callable cannot be imported or its value is not an answer. An
-        exception of the callable passes.
+        Raises TurnFailed when the callable cannot be imported, or called with a turn, or when its
+        value is not an answer. An exception of the callable passes.
         """
-        value = imported(str(turn.agent.python))(turn)
+        value = _agent(turn)(turn)
         if inspect.isawaitable(value) or isinstance(value, AsyncIterable):
             self._loop = self._loop or TurnLoop()
             value = self._loop.run(_awaited(turn, value))
         return _answer(turn, value)
+
+
+def _agent(turn: Turn) -> Callable[[Turn], Any]:
+    target: Callable[[Turn], Any] = imported(str(turn.agent.python))
+    if not callable(target):
+        raise _refused(turn, f"is {type(target).__name__}, which cannot be called")
+    try:
+        inspect.signature(target).bind(turn)
+    except ValueError:  # it does not tell what it takes
+        return target
+    except TypeError as error:
+        raise _refused(turn, f"cannot be called with a turn alone: {error}") from error
+    return target
 
 
 async def _awaited(turn: Turn, value: Any) -> Any:

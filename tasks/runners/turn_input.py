@@ -3,22 +3,29 @@
 import os
 
 from fleet.formats import hop_count
+from fleet.ledger import Failure, FailureStage
+from fleet.system.environments import of_program
 from fleet.system.process_tags import ProcessTag
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 
 
 def agent_environment(turn: Turn) -> dict[str, str]:
-    """The worker's own, without the fleet's variables (a broker's password); and the agent."""
-    # The variables that tag a process find the program when its worker has died; none is secret.
-    tags = tuple(ProcessTag)
-    mine = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("FLEET_") or name in tags
-    }
+    """The variables that every program needs, those of the agent's `env`, and the agent.
+
+    Raises TurnFailed, not retryable, where `env` names a variable that the worker does not have.
+    """
+    try:
+        own = of_program(turn.agent.env)
+    except KeyError as error:
+        reason = f"agents.{turn.claim.agent}.env: the worker has no variable {error.args[0]}"
+        failure = Failure(
+            stage=FailureStage.TOOL, reason=reason, retryable=False, kind="NoVariable"
+        )
+        raise TurnFailed(failure) from error
     return {
-        **mine,
-        **turn.agent.env,
+        **own,
+        # They find the program when its worker has died.
+        **{tag: os.environ[tag] for tag in ProcessTag if tag in os.environ},
         "TURN_AGENT": turn.claim.agent,
         "TURN_INSTRUCTIONS": turn.agent.instructions,
     }

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from fleet.config.tools import ToolsConfig as Terms
 from fleet.formats.terminal_text import sanitize, sanitize_value
 from fleet.ledger import Failure, FailureStage
+from fleet.locks import OperationClassifier
 from fleet.tools.functions import Spec, ToolError
 from fleet.tools.mcp.errors import ToolServerError
-from fleet.tools.mcp.names import provider_names
+from fleet.tools.mcp.names import LEFT_OUT, provider_names
 from fleet.turn.turn import Deadline, Turn, TurnFailed
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ class ServerToolbox:
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
         """The server's answer. Raises ToolError with the server's words for an error."""
         timeout_s = max(0.1, min(self._terms.timeout_s, self._turn.remaining_s))
+        reads = OperationClassifier(self._terms.classes).classify(name) == "read"
         result_of = _servers(os.getpid()).start(
-            _called(self._name, self._terms, name, dict(arguments), timeout_s)
+            _called(self._name, self._terms, name, dict(arguments), timeout_s, reads=reads)
         )
         try:
             result = _wait(result_of, time.monotonic() + timeout_s + CALL_MARGIN_S)
@@ -116,9 +118,10 @@ async def _listed(name: str, terms: Terms) -> Any:
 
 
 async def _called(
-    name: str, terms: Terms, tool: str, arguments: dict[str, Any], timeout_s: float
+    name: str, terms: Terms, tool: str, arguments: dict[str, Any], timeout_s: float, *, reads: bool
 ) -> Any:
-    return await _server(name, terms).call_tool(tool, arguments, timeout_s=timeout_s)
+    server = _server(name, terms)
+    return await server.call_tool(tool, arguments, timeout_s=timeout_s, reads=reads)
 
 
 def _wait(call: "Future[Any]", until: float) -> Any:
@@ -149,9 +152,8 @@ def _result_text(result: Any) -> str:
     Structured content becomes JSON; beside text it repeats the text, and is left out.
     """
     texts = list(_texts(result.content))
-    if result.structured_content is not None and not any(
-        block.type == "text" for block in result.content
-    ):
+    said = (block for block in result.content if block.type == "text")
+    if result.structured_content is not None and all(LEFT_OUT in (one.meta or {}) for one in said):
         structured = sanitize_value(result.structured_content)
         texts.append(json.dumps(structured, ensure_ascii=False))
     return "\n".join(texts)

@@ -88,4 +88,5 @@ def test_the_cut_off_one_stops_before_the_other_begins(divided: Divided, lost: s
     holder.heal()
     assert divided.violations() == []
     divided.workers[other.name].kill()
-    wait_until(lambda: not divided.fleet.books.store.client.exists(keys.lease("one")))
+    wait_until(lambda: divided.fleet.books.reclaim()["offline"] == 1)
+    assert not divided.fleet.books.store.client.exists(keys.lease("one"))

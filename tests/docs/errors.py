@@ -16,10 +16,9 @@ from tests.docs.markdown import code, document, table
 #: Problem code -> its meaning; the codes and their statuses are found in the API's source.
 PROBLEMS = {
     "bad-parameter": "A parameter or a header has a value that it cannot have.",
-    "bad-signature": "The signature of a callback is missing or wrong.",
     "failed": "The fleet failed; the sentence says why.",
     "fault": "The API has a defect; its log has the traceback.",
-    "foreign-host": "The `Host` header is a public name, and no token protects the API.",
+    "foreign-host": "The `Host` is none of `api.allowed_hosts`, and no token protects the API.",
     "foreign-origin": "A page of another site sent the request.",
     "idempotency-conflict": "The sender has used this id for an event with other content.",
     "invalid-by": "`by` is not a name.",
@@ -30,6 +29,7 @@ PROBLEMS = {
     "no-route": "There is nothing at this path; with 405, the path does not take this method.",
     "not-found": "No such event, dispatch or agent is known.",
     "no-answer": "A callback has neither a `text` nor an `error`; its turn waits on.",
+    "not-acceptable": "The client takes no JSON, the form of the answer.",
     "not-json": "The body is not JSON.",
     "not-possible": "The state of the dispatch does not allow this.",
     "not-ready": "An event sent now would not be accepted.",

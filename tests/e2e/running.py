@@ -57,6 +57,7 @@ class Place:
     def __init__(self, folder: Path, config: str | None, env: Mapping[str, str] | None = None):
         self.folder = folder
         self.mark = uuid.uuid4().hex
+        self.python: str | Path = sys.executable
         self._up: subprocess.Popen[str] | None = None
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("FLEET_")}
         self.env |= {MARK: self.mark, **(env or {})}
@@ -96,7 +97,7 @@ class Place:
 
     def argv(self, *args: str, options: Sequence[str] = ()) -> list[str]:
         """The command line of `fleet`; `options` are Python's."""
-        return [sys.executable, *options, "-m", "fleet", *args]
+        return [str(self.python), *options, "-m", "fleet", *args]
 
     def up(self) -> None:
         """Start `fleet up` and return when it says that it is up."""

@@ -1,7 +1,9 @@
 """Nobody reads what the fleet prints: it works on, and stops in order."""
 
 import os
+import pty
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -79,8 +81,17 @@ def full() -> Iterator[int]:
     os.close(writer)
 
 
+@contextmanager
+def hung_up() -> Iterator[int]:
+    """A terminal whose other side is closed."""
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    yield theirs
+    os.close(theirs)
+
+
 Sink = Callable[[], AbstractContextManager[int]]
-SINKS = pytest.mark.parametrize("sink", [gone, stuck, full])
+SINKS = pytest.mark.parametrize("sink", [gone, stuck, full, hung_up])
 
 
 def answers(here: Place) -> bool:
@@ -119,6 +130,25 @@ def test_a_fleet_of_which_one_line_is_read(here: Place) -> None:
     works(here)
     process.send_signal(signal.SIGINT)
     assert process.wait(COMMAND_S) == 0
+
+
+@pytest.mark.parametrize("full", ["a disk", "a file in the folder's place"])
+def test_a_fleet_whose_logs_cannot_be_written(here: Place, full: str) -> None:
+    folder = here.folder / ".fleet/log"
+    if full == "a disk":
+        folder.mkdir(parents=True)
+        try:
+            for name in ("agents", "shared", "beat", "api"):
+                os.mknod(folder / f"{name}.log", stat.S_IFCHR | 0o600, os.stat("/dev/full").st_rdev)
+        except PermissionError:
+            pytest.skip("only the superuser makes a device")
+    else:
+        folder.parent.mkdir()
+        folder.write_text("")
+    here.up()
+    works(here)
+    assert here.said.count("api: its log cannot be written") == 1
+    assert here.stop() == 0
 
 
 @SINKS

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from tests.fakes import odd_answers
+
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 TEXT = " ".join(WORDS)
 USAGE = {"prompt_tokens": 11, "completion_tokens": 8, "total_tokens": 19}
@@ -72,13 +74,17 @@ def _base(body: dict[str, Any], kind: str) -> dict[str, Any]:
 def document(kind: str, body: dict[str, Any]) -> dict[str, Any]:
     """A whole answer."""
     message: dict[str, Any] = {"role": "assistant", "content": TEXT}
-    reason = "stop"
-    if tool_calls := _tool_calls(kind, body):
+    reason: str | None = "stop"
+    if kind in odd_answers.KINDS:
+        message, reason = odd_answers.message(kind, body)
+    elif tool_calls := _tool_calls(kind, body):
         message, reason = message | {"content": None, "tool_calls": tool_calls}, "tool_calls"
     reason = "content_filter" if kind == "withheld" else reason
     choice = {"index": 0, "message": message, "finish_reason": reason}
     choices = [] if kind == "empty" else [choice]
-    return _base(body, "chat.completion") | {"choices": choices, "usage": USAGE}
+    # LiteLLM needs the service tier of Groq, which sends one.
+    about = {"choices": choices, "usage": USAGE, "service_tier": "on_demand"}
+    return _base(body, "chat.completion") | about
 
 
 def events(kind: str, body: dict[str, Any]) -> Iterator[bytes]:
@@ -91,6 +97,13 @@ def events(kind: str, body: dict[str, Any]) -> Iterator[bytes]:
     def choice(delta: dict[str, Any], reason: str | None = None) -> list[Any]:
         return [{"index": 0, "delta": delta, "finish_reason": reason}]
 
+    if kind in odd_answers.KINDS:
+        for delta, reason in odd_answers.deltas(kind, body):
+            yield event(choice(delta, reason))
+        if kind != "nodone":
+            yield event([], usage=USAGE)
+            yield b"data: [DONE]\n\n"
+        return
     tool_calls = _tool_calls(kind, body)
     for place, tool_call in enumerate(tool_calls):
         first = tool_call | {"index": place, "function": tool_call["function"] | {"arguments": ""}}

@@ -20,6 +20,8 @@ The model's name says what happens:
                   rounds, each a list of [name, arguments], arguments an object or any string
     loop          dispatches what it is told, a JSON list of agents, to each of them
 
+Further names, of odd answers, are in `tests.fakes.odd_answers` and `anthropic_answers`.
+
 Errors quote the prompt and the key, as real providers do. `python -m tests.fakes.provider PORT LOG`
 runs it as a process of its own, which prints its address; port 0 takes a free one.
 
@@ -45,7 +47,8 @@ from socketserver import ThreadingMixIn
 from threading import Event, Lock, Thread
 from typing import Any, Self
 
-from tests.fakes.answers import ERRORS, WORDS, document, error, events
+from tests.fakes import answers, anthropic_answers
+from tests.fakes.answers import ERRORS, WORDS, error
 
 #: A request may name itself by this header, or by `metadata.id`; else by its last user message.
 ID_HEADER = "x-fleet-request"
@@ -230,11 +233,12 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "nochoices":
             self._json(200, {"hello": "world"})
             return True
+        make = anthropic_answers if self.path.endswith("/messages") else answers
         if body.get("stream"):
-            pieces = list(events(kind, body))
+            pieces = list(make.events(kind, body))
             self._head(200, "text/event-stream", None)
         else:
-            whole = json.dumps(document(kind, body)).encode()
+            whole = json.dumps(make.document(kind, body)).encode()
             size = len(whole) // len(WORDS) + 1
             pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
             self._head(200, "application/json", len(whole))

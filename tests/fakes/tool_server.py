@@ -1,6 +1,6 @@
 """A Model Context Protocol server that misbehaves as told, by its arguments and by its tools.
 
-    python tool_server.py [never | garbage | stubborn | broken | empty | newer] ...
+    python tool_server.py [never | garbage | stubborn | broken | empty | newer | schemas] ...
 
 Speaks on its standard input and output, and uses the standard library only: it is up in no time.
 What it does is written down in `served.jsonl`, in the folder that it runs in.
@@ -30,6 +30,9 @@ TOOLS = {
     "read_wrong": "Say that it failed.",
     "read_refused": "Answer with an error of the protocol.",
     "read_nonsense": "Answer with what is no result.",
+    "read_half": "Answer with half an emoji.",
+    "read_bytes": "Answer with bytes that are not UTF-8.",
+    "read_shape": "Answer with a result of that shape.",
     "read_noise": "Print text that is not a message, and answer.",
     "write_note": "Write it down.",
     "write_gate": "Write it down, and wait for a file of that name.",
@@ -39,6 +42,34 @@ TOOLS = {
     "odd.name of a tool": "Has a name that no provider takes.",
 }
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
+
+#: Results that the protocol does not foresee.
+SHAPES: dict[str, Any] = {
+    "none": None,
+    "bare": {},
+    "fields": {"answer": 42},
+    "string": {"content": "plain"},
+    "unknown": {"content": [{"type": "hologram", "data": 1}, {"type": "text", "text": "rest"}]},
+    "torn": {"content": [{"type": "image"}, 7, None], "structuredContent": {"kept": True}},
+    "list": {"content": [], "structuredContent": [1, 2]},
+    "flag": {"content": [{"type": "text", "text": "no"}], "isError": "true"},
+}
+#: Tools that one or another server was seen to offer: `use_` can be used, `bad_` cannot.
+ODD_TOOLS: list[Any] = [
+    {"name": "use_empty", "inputSchema": {}},
+    {"name": "use_none"},
+    {"name": "use_required", "inputSchema": {**SCHEMA, "required": None}},
+    {"name": "use_nulls", "inputSchema": {"type": "object", "properties": None, "title": None}},
+    {"name": "use_hints", "inputSchema": SCHEMA, "annotations": {"readOnlyHint": "yes", "x": 1}},
+    {"name": "use_odd", "inputSchema": SCHEMA, "annotations": [], "title": 5, "icons": "none"},
+    {"name": "use_words", "inputSchema": SCHEMA, "description": {"en": "hi"}, "outputSchema": 1},
+    {"name": "bad_list", "inputSchema": [1]},
+    {"name": "bad_type", "inputSchema": {"type": "string"}},
+    {"name": "bad_part", "inputSchema": {"properties": {"a": {"type": "strin"}}}},
+    {"name": "bad_required", "inputSchema": {"required": "a"}},
+    {"inputSchema": SCHEMA},
+    "no tool",
+]
 
 modes = sys.argv[1:]
 tools = dict(TOOLS)
@@ -55,6 +86,15 @@ def say(**message: Any) -> None:
     with speaking:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+
+
+def say_raw(number: Any, words: bytes) -> None:
+    """Answer with text that no careful server would write."""
+    content = b'{"type": "text", "text": "' + words + b'"}'
+    answer = b'{"jsonrpc": "2.0", "id": %d, "result": {"content": [%s]}}' % (number, content)
+    with speaking:
+        sys.stdout.buffer.write(answer + b"\n")
+        sys.stdout.buffer.flush()
 
 
 def text(words: str) -> dict[str, Any]:
@@ -136,6 +176,12 @@ def call(number: Any, params: dict[str, Any]) -> None:
     if name == "read_refused":
         fault = {"code": -32042, "message": "no such thing", "data": {"known": ["this", "that"]}}
         say(id=number, error=fault)
+    elif name == "read_half":
+        say_raw(number, b"a \\ud83d b \\ud83d\\ude00")
+    elif name == "read_bytes":
+        say_raw(number, b"a \xf0\x9f b")
+    elif name == "read_shape":
+        say(id=number, result=SHAPES[given["text"]])
     else:
         say(id=number, result={"resultType": "complete", **answer(name, given)})
 
@@ -158,7 +204,10 @@ def serve(message: dict[str, Any]) -> None:
             names = [] if "empty" in modes else list(tools)
             first = params.get("cursor") is None
             half = names[: len(names) // 2] if first else names[len(names) // 2 :]
-            told = [{"name": n, "description": tools[n], "inputSchema": SCHEMA} for n in half]
+            told: list[Any] = [
+                {"name": n, "description": tools[n], "inputSchema": SCHEMA} for n in half
+            ]
+            told += ODD_TOOLS if "schemas" in modes and not first else []
             more = {"nextCursor": "2"} if first and names else {}
             say(id=number, result=complete({"tools": told, **more}))
         case "tools/call" if params["name"] == "read_stuck":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.config.agents import AgentConfig
-from fleet.turn.turn import Turn
+from fleet.turn.turn import Turn, TurnFailed
 from tasks.runners.command import CommandRunner
 from tasks.runners.http import HttpRunner
 from tasks.runners.llm import LlmRunner
@@ -68,6 +68,18 @@ def test_a_model_is_told_with_the_text(books: MakeBooks, fleet_here: None) -> No
         LlmRunner().run(turn_of(books, model="openai/ok", params=params))
         (request,) = provider.requests
     assert request.body["messages"] == [{"role": "user", "content": TOLD}]
+
+
+@pytest.mark.parametrize("kind", ["limited", "strange", "refused", "silent"])
+def test_a_stage_is_not_approved_by_half_an_answer(
+    books: MakeBooks, fleet_here: None, kind: str
+) -> None:
+    with Provider() as provider:
+        params = {"api_base": provider.url, "api_key": "sk-x"}
+        turn = turn_of(books, model=f"openai/{kind}", params=params)
+        with pytest.raises(TurnFailed) as caught:
+            LlmRunner().run(turn)
+    assert caught.value.failure.stage == "llm"
 
 
 def test_a_program_is_told_with_the_text(books: MakeBooks) -> None:

@@ -12,9 +12,8 @@ import pytest
 from fleet.config.settings import parse
 from fleet.errors import Refused
 from fleet.ledger.maintenance import periodic_lock
-from fleet.store import Store, keys
-from fleet.worker.lease import Lease
-from tests.fixtures.ledger import Books, settings_for
+from fleet.store import Store
+from tests.fixtures.ledger import Books
 
 TWO_HOURS_MS = 7_200_000
 
@@ -24,16 +23,6 @@ def gain(store: Store, key: str) -> None:
     left: int = store.client.pttl(key)
     assert left > 0
     store.client.pexpire(key, left + TWO_HOURS_MS)
-
-
-def test_the_lease_of_a_dead_holder_is_over_in_time(store: Store) -> None:
-    books = Books(store, settings_for("a"))
-    first = books.held()
-    gain(store, keys.lease("a"))
-    second: Lease = books.lease("a")
-    assert not second.acquire(), "the holder lives on this machine"
-    assert store.client.pttl(keys.lease("a")) <= 60_000
-    assert first.renew()
 
 
 def test_a_periodic_job_goes_on(store: Store) -> None:

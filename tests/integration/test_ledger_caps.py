@@ -8,12 +8,15 @@ from redis.exceptions import ResponseError
 
 from fleet.config.settings import Settings, parse
 from fleet.errors import Refused
+from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender
+from fleet.ledger import Accepted
 from fleet.locks import SessionLock
 from fleet.ops.alerts.reading import conditions
 from fleet.store import Store
 from tests.fixtures.ledger import Books, settings_for
 from tests.fixtures.processes import wait_until
 
+ONE = Sender(sent_by="token:1")
 AGENT = {"runner": "python", "python": "nobody:nothing"}
 
 
@@ -116,14 +119,26 @@ def test_the_fleet_has_a_ceiling(store: Store) -> None:
     assert books.complete(claim) == "completed"
 
 
-def test_a_source_sends_so_much_in_a_minute(store: Store) -> None:
+@pytest.mark.parametrize("sender", [LOCAL, ONE, UPSTREAM])
+def test_a_sender_sends_so_much_in_a_minute(sender: Sender, store: Store) -> None:
+    """By whatever names: it chooses its source itself."""
     books = Books(store, capped(sender_per_minute=2))
-    for _ in range(2):
-        books.accept("a", source="chatty")
+
+    def send(source: str, sender: Sender) -> Accepted:
+        return books.intake.accept({"to": "a", "text": "hello", "source": source}, sender)
+
+    for source in ("s", "t"):
+        send(source, sender)
     with pytest.raises(Refused, match=r"caps\.sender_per_minute") as refusal:
-        books.accept("a", source="chatty")
+        send("u", sender)
     assert 0 < refusal.value.retry_after_s <= 60
-    assert books.accept("a", source="quiet")
+    send("s", Sender(sent_by="token:2"))
+    # Each of the fleet's agents is a sender of its own.
+    for source in ("agent:a", "agent:b"):
+        for _ in range(2):
+            send(source, FLEET)
+        with pytest.raises(Refused, match=r"caps\.sender_per_minute"):
+            send(source, FLEET)
 
 
 def test_a_store_that_is_nearly_full_takes_no_event_and_ends_what_it_has(store: Store) -> None:

@@ -172,6 +172,12 @@ class TestRevisions:
         assert run.ended is not None
         assert run.ended[0] == "rejected"
 
+    @pytest.mark.parametrize("answer", ["", " \n"])
+    def test_an_empty_answer_never_approves(self, books: MakeBooks, answer: str) -> None:
+        run = Run(books("archie", "gem", on_silence="approve"))
+        run.answer("archie", answer)
+        assert run.ended == ("rejected", "stage 1 (archie) rejects")
+
     def test_silence_may_reject(self, books: MakeBooks) -> None:
         run = Run(books("archie", on_silence="reject"))
         run.answer("archie", "hm")

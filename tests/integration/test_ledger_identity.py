@@ -6,20 +6,23 @@ from typing import Any
 
 import pytest
 
+from fleet.auth.tokens import Rights
 from fleet.config.settings import parse
 from fleet.delivery.delivery_worker import DeliveryWorker
-from fleet.errors import IdempotencyConflict
+from fleet.errors import Forbidden, IdempotencyConflict
 from fleet.intake.intake import FLEET, LOCAL, UPSTREAM, Sender, Submission
 from fleet.intake.spool.drainer import Drainer
 from fleet.intake.spool.spool import report
-from fleet.ledger import Ending, ImportedEvent, State, views
+from fleet.ledger import Accepted, Ending, ImportedEvent, State, bus, views
 from fleet.ledger.answers import read_payload
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
+from fleet.tools.fleet_tools import FleetTools, ToolCaller
 from routing import Event, InvalidEvent, decide
 from routing.event import event_key
 from tests.fixtures.ledger import Books, settings_for
 from tests.fixtures.outcomes import end, make
+from tests.fixtures.valkey import Valkey
 
 ONE, OTHER = Sender(sent_by="token:1"), Sender(sent_by="token:2")
 SENDERS = (LOCAL, ONE, OTHER, UPSTREAM, FLEET)
@@ -119,6 +122,37 @@ def test_an_outcome_is_told_although_its_name_was_taken(store: Store) -> None:
     assert texts == ["forged", "the answer"]
 
 
+def test_what_an_agent_sent_is_known_by_its_sender_and_not_by_its_source(
+    store: Store, valkey: Valkey, tmp_path: Path
+) -> None:
+    """An upstream host may be called `agent`, and older events had any source."""
+    at = {"data_dir": str(tmp_path), "broker_url": valkey.url}
+    settings = parse({"fleet": at, "agents": {"a": AGENT, "b": AGENT}})
+    runtime = Runtime(settings)
+    caller = ToolCaller(
+        name="a",
+        source="agent:a",
+        sent_by=FLEET.sent_by,
+        counted_as="a",
+        per_minute=10,
+        may_send=lambda _: None,
+        rights=Rights(frozenset({"read:*"})),
+        foreign_answers=False,
+    )
+    tools, found = FleetTools(runtime, caller), {}
+    for sender in (LOCAL, ONE, UPSTREAM, FLEET):
+        one = kept(Books(store, settings), event(source="agent:a", to="b"), sender)
+        (found[sender.sent_by],) = runtime.ledger.accept_many([(one.event, one.plan)])
+    for sent_by, answer in found.items():
+        assert isinstance(answer, Accepted)
+        (dispatch_id, _) = answer.dispatches[0]
+        if sent_by == FLEET.sent_by:
+            assert tools.queue_cancel(dispatch_id)["state"] == State.CANCELLED
+        else:
+            with pytest.raises(Forbidden, match="not dispatched by you"):
+                tools.queue_cancel(dispatch_id)
+
+
 def kept(books: Books, raw: dict[str, Any], sender: Sender) -> ImportedEvent:
     found = Event.parse(raw, new_id="", now=NOW, sent_by=sender.sent_by)
     return ImportedEvent(event=found, plan=decide(found, books.settings.rules()), age_s=1.0)
@@ -164,6 +198,11 @@ def test_an_offline_run_under_a_key_of_the_ledger_is_quarantined_and_changes_not
     ((_, state),) = runtime.spool.quarantined()
     (entry,) = state.ordered()
     assert "other content" in entry.reason
+    # Its sender was told that it is accepted.
+    (told,) = [entry.fields for entry in bus.tail(store, 100) if entry.type == "delivery_dropped"]
+    assert (told["name"], told["sender"], told["agent"]) == ("spool", "fleet", "a")
+    assert told["reason"].startswith("1: ")
+    assert "other content" in told["reason"]
     # With what ran of it.
     (run,) = state.runs.values()
     assert report(run).ending == Ending(answer="to the other")

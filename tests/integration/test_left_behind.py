@@ -147,7 +147,8 @@ def test_a_worker_that_is_started_after_the_death(fleet: Fleet) -> None:
     (worker,) = fleet.ready("daemon")
     dispatch_id = begin(fleet, "daemon")
     worker.kill()
-    wait_until(lambda: not fleet.books.store.client.exists(keys.lease("daemon")))
+    wait_until(lambda: fleet.books.reclaim()["offline"] == 1)
+    assert not fleet.books.store.client.exists(keys.lease("daemon"))
     fleet.ready("daemon")
     assert_one_at_a_time(fleet, dispatch_id)
 

@@ -180,9 +180,18 @@ def test_what_is_refused_changes_nothing(fleet: Fleet, service: Service) -> None
         call(fleet, queued),
     ]
     neither = [422] * (len(NO_ANSWERS) + 1)
-    expected = [401, 401, 401, 401, 400, 400, 400, 400, *neither, 413, 404, 404, 409]
+    expected = [404, 404, 404, 404, 400, 400, 400, 400, *neither, 413, 404, 404, 409]
     assert [answer.status_code for answer in answers] == expected
     assert all(answer.headers["content-type"] == "application/problem+json" for answer in answers)
+    # Who has no secret does not learn which dispatches there are, whatever it sends.
+    wrong = "another secret, long enough"
+    for body, status in (('{"text": "x"}', 404), ("{half", 404), ("x" * 1001, 413)):
+        told = {
+            (answer.status_code, answer.text)
+            for id_ in (dispatch_id, plain, "00000000-0000-5000-8000-000000000000")
+            for answer in (call(fleet, id_, body, secret=wrong),)
+        }
+        assert [code for code, _ in told] == [status]
     assert fleet.books.state(dispatch_id) == "active"
     assert call(fleet, dispatch_id).status_code == 202
     assert outcome(fleet, dispatch_id) == "later"

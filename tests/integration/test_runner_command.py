@@ -10,7 +10,7 @@ import pytest
 
 from fleet.ledger import operations
 from fleet.store import keys
-from tests.fixtures.fleet import Fleet, fleet_of
+from tests.fixtures.fleet import READY, Fleet, fleet_of
 from tests.fixtures.processes import gone, wait_until
 
 #: What the text on its standard input tells it to do.
@@ -87,13 +87,17 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         "command": [sys.executable, str(program)],
         "max_output_bytes": 100_000,
     }
+    env = {"GIVEN": "a gift", "OURS": "$SOME_TOKEN"}
     agents = {
-        "tool": {**common, "timeout_s": 30},
+        "tool": {**common, "timeout_s": 30, "env": env},
+        "without": {**common, "env": {"TOKEN": "$NOT_SET"}},
         "quick": {**common, "timeout_s": 1.5},
         "nowhere": {**common, "command": ["no-such-program"]},
     }
     with fleet_of(folder, agents, hard_limit_margin_s=20) as fleet:
-        fleet.ready("tool", "quick")
+        secrets = {"SOME_API_KEY": "mine", "DATABASE_URL": "mine", "SOME_TOKEN": "ours"}
+        for worker in [fleet.worker(name, **secrets) for name in ("tool", "quick", "without")]:
+            worker.wait_said(READY)
         yield fleet
 
 
@@ -124,6 +128,23 @@ def test_it_learns_who_it_is_and_no_secret_of_the_fleet(fleet: Fleet) -> None:
     assert answer(fleet, "env TURN_AGENT") == "tool"
     assert answer(fleet, "env TURN_HOPS") == "0"
     assert answer(fleet, "env FLEET_CONFIG") == "unset"
+
+
+def test_of_the_workers_environment_it_gets_what_its_table_names(fleet: Fleet) -> None:
+    names = ("SOME_API_KEY", "DATABASE_URL", "SOME_TOKEN", "GIVEN", "OURS")
+    assert [answer(fleet, f"env {name}") for name in names] == [
+        *["unset"] * 3,
+        "a gift",
+        "ours",
+    ]
+    assert answer(fleet, "env PATH") == os.environ["PATH"]
+
+
+def test_a_variable_that_the_worker_does_not_have_fails_the_turn(fleet: Fleet) -> None:
+    assert failure(fleet, "without", "say it") == (
+        "tool",
+        "agents.without.env: the worker has no variable NOT_SET",
+    )
 
 
 def test_a_failing_program_says_how_it_ended(fleet: Fleet) -> None:

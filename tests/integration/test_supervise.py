@@ -205,19 +205,25 @@ def test_lines_are_cut_kept_in_a_log_and_the_log_is_turned_over(
     assert all(0 < size <= 100 + 40 for size in kept)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, tmp_path: Path
 ) -> None:
-    def full(_log: output.LogFile, _line: str) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(output.LogFile, "write", full)
+    log = tmp_path / "log" / "one.log"
+    log.parent.mkdir()
+    log.symlink_to("/dev/full")
 
     async def act(scene: Scene) -> None:
         await scene.until_said("one", "here")
+        log.unlink()
+        os.kill(scene.supervisor.pids["one"], signal.SIGKILL)
+        await scene.until_said("one", "here", times=2)
 
     assert scene.play([spec("one", LIVE)], act) == 0
-    assert scene.said("one", "its log cannot be written: No space left on device") == 1
+    assert scene.said("one", r"its log cannot be written \(No space left on device\)") == 1
+    notice, *rest = log.read_text().splitlines()
+    assert notice == "(2 lines were dropped: they could not be written)", "its start, its word"
+    assert rest[0] == "ended with SIGKILL, starts again in 0.1 s"
 
 
 def test_processes_cost_the_supervisor_no_open_files(

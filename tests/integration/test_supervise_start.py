@@ -70,10 +70,16 @@ def test_a_stop_while_starting_is_no_failure(scene: Scene) -> None:
     assert not scene.supervisor.ready.is_set()
 
 
-def test_a_log_folder_that_cannot_be_made_is_named(scene: Scene, tmp_path: Path) -> None:
+def test_a_log_folder_that_cannot_be_made_is_told_and_stops_nothing(
+    scene: Scene, tmp_path: Path
+) -> None:
     (tmp_path / "log").write_text("")
-    with pytest.raises(FleetError, match=r"log.* cannot be written"):
-        scene.play([spec("one", LIVE)])
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "here")
+
+    assert scene.play([spec("one", LIVE)], act) == 0
+    assert scene.said("one", r"its log cannot be written \(File exists\)") == 1
 
 
 def test_a_hook_runs_beside_the_processes_and_ends_after_them(scene: Scene) -> None:

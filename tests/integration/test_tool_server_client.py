@@ -190,18 +190,26 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_program_gets_no_secret_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = ("FLEET_BROKER_URL", "SOME_API_KEY", "GITHUB_TOKEN")
-    for name in (*secrets, "HARMLESS"):
+    names = ("FLEET_BROKER_URL", "SOME_API_KEY", "DATABASE_URL", "GITHUB_TOKEN", "OURS", "LANG")
+    for name in names:
         monkeypatch.setenv(name, "mine")
 
     async def use(server: ToolServer) -> None:
-        found = [await said(server, "read_env", name) for name in (*secrets, "HARMLESS")]
-        assert found == ["not there", "not there", "given", "mine"]
+        found = [await said(server, "read_env", name) for name in names]
+        assert found == [*["not there"] * 3, "given", "mine", "mine"]
 
-    given: Any = {"GITHUB_TOKEN": "given"}
+    given: Any = {"GITHUB_TOKEN": "given", "OURS": "$OURS"}
     section = fake(tmp_path, env=given)
     assert "given" not in repr(section)
     using(section, use)
+
+
+def test_a_variable_of_ours_that_is_not_there(tmp_path: Path) -> None:
+    async def use(server: ToolServer) -> None:
+        assert "there is no variable NOT_SET here" in await refused(server)
+
+    given: Any = {"TOKEN": "$NOT_SET"}
+    using(fake(tmp_path, env=given), use)
 
 
 def answers(port: int) -> bool:

@@ -73,7 +73,11 @@ def of_another_project(url: str) -> dict[str, str]:
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     folder = tmp_path / "fleet"
     folder.mkdir()
-    asks: dict[str, Any] = {"runner": "command", "command": ["printenv", "CELERY_BROKER_URL"]}
+    asks: dict[str, Any] = {
+        "runner": "command",
+        "command": ["printenv", "CELERY_BROKER_URL"],
+        "env": {"CELERY_BROKER_URL": "$CELERY_BROKER_URL"},
+    }
     with fleet_of(folder, {"a": {}, "told": asks}) as fleet:
         yield fleet
 

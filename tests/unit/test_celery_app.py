@@ -21,6 +21,8 @@ def _of_another_project(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, THEIRS)
     monkeypatch.setenv("CELERY_CONFIG_MODULE", "not_there")
     monkeypatch.setenv("CELERY_LOADER", "not_there:Loader")
+    # Celery warns, or runs what this names, and a warning fails a test.
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "not_there")
 
 
 def test_every_connection_is_to_the_fleets_broker() -> None:
@@ -45,6 +47,7 @@ def test_another_app_of_the_process_goes_by_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CELERY_LOADER")
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
     monkeypatch.delenv("CELERY_CONFIG_MODULE")
     celery_app("x", broker=OURS)
     assert Celery(broker=OURS, set_as_current=False).conf.broker_url == THEIRS

@@ -20,3 +20,20 @@ def test_what_completed_unverified_is_named(capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr()
     assert said.out == "hi\n"
     assert said.err == "fleet: a: completed, but unverified (log: no answer)\n"
+
+
+@pytest.mark.parametrize(
+    ("cut", "why"),
+    [
+        ("length", "the model reached its limit of tokens"),
+        ("unknown", "the model ended it for an unknown reason"),
+    ],
+)
+def test_an_answer_that_was_cut_is_told(
+    cut: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"agent": "a", "state": "completed", "answer": "hal", "cut": cut}
+    accepted = Accepted(event_id="e", dispatches=(("d", "a"),), duplicate=False)
+    with click.Context(click.Command("send")):
+        assert _show_outcomes(accepted, [Watched("d", "a", record=record)]) == 0
+    assert capsys.readouterr().err == f"fleet: a: the answer may be cut: {why}\n"

@@ -39,15 +39,23 @@ def test_the_address_is_one_that_can_be_opened(host: str, url: str) -> None:
     assert Addresses(host, 80, None).api == url
 
 
-@pytest.mark.parametrize("key", ["api", "flower"])
-def test_a_taken_port_is_named_with_its_setting(key: str) -> None:
+def test_a_taken_port_is_named_with_its_setting() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        tables = {"api": {"port": 0}, "flower": {"port": 0}, key: {"port": port}}
-        with pytest.raises(FleetError, match=rf"^{key}\.port: cannot listen on 127.0.0.1:{port}"):
+        tables = {"api": {"port": port}, "flower": {"port": 0}}
+        with pytest.raises(FleetError, match=rf"^api\.port: cannot listen on 127.0.0.1:{port}"):
             Addresses.choose(parse({**AGENTS, **tables}))
+
+
+def test_a_taken_port_of_a_viewer_refuses_nothing() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        tables = {"api": {"port": 0}, "flower": {"port": port}}
+        assert Addresses.choose(parse({**AGENTS, **tables})).flower_port == port
 
 
 def test_an_address_of_another_machine_is_named() -> None:

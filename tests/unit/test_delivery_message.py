@@ -1,6 +1,7 @@
 """The message about an outcome, in fields and as text."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -112,3 +113,9 @@ def test_the_end_of_a_chain() -> None:
     sentence = "Chain release did not complete event e1: it is dead (stage 2 (gem) failed)."
     assert as_text(ended) == sentence
     assert as_text(told("completed", chain="release", why="through")) == "y"
+
+
+def test_a_cut_answer_says_so() -> None:
+    pending = told("completed", "Half an ans")
+    pending = replace(pending, record={**RECORD, "cut": "length"})
+    assert message(pending)["data"]["cut"] == "length"

@@ -72,7 +72,6 @@ def test_tool_calls_come_whole(provider: Provider) -> None:
         ("stall", "MidStreamFallbackError"),
         ("slow", "Timeout"),
         ("trickle", "Timeout"),
-        ("withheld", "ContentPolicyViolationError"),
         ("hang", "Timeout"),
         ("e503", "ServiceUnavailableError"),
         ("empty", "MidStreamFallbackError"),

@@ -39,7 +39,6 @@ NEVER_HERE = {
     "nomodel": "NotFoundError",
     "ctx": "ContextWindowExceededError",
     "policy": "ContentPolicyViolationError",
-    "withheld": "ContentPolicyViolationError",
 }
 
 

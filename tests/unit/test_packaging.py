@@ -3,6 +3,7 @@
 import re
 import sysconfig
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PTH_ALLOWED = {
     "_editable_impl_agent_fleet.pth",  # this project, editable
     "_virtualenv.pth",  # uv's and virtualenv's environments
-    "distutils-precedence.pth",  # setuptools, in environments of Python 3.11
+    "distutils-precedence.pth",  # setuptools
 }
 
 
@@ -64,6 +65,12 @@ def test_a_lock_says_nothing_of_where_packages_came_from(lock: str) -> None:
         block for block in re.split(r"\n(?=\S)", text.strip()) if "--hash=sha256:" not in block
     ]
     assert not unhashed
+
+
+@pytest.mark.parametrize("installer", ["pip", "setuptools"])
+def test_what_installs_packages_is_of_the_lock_itself(installer: str) -> None:
+    lock = (ROOT / "compose" / "requirements.lock").read_text()
+    assert re.findall(rf"^{installer}==(\S+)", lock, re.MULTILINE) == [version(installer)]
 
 
 def test_no_package_runs_code_at_every_start_of_python() -> None:

@@ -223,6 +223,17 @@ def test_what_a_door_or_a_repeated_call_changes_is_no_content(change: dict[str, 
     assert parse({**SAID, **change}).content == parse(SAID).content
 
 
+@pytest.mark.parametrize(
+    "time", ["2026-11-21t10:00:00z", "2026-11-21T10:00:00z", "2026-11-21t10:00:00.5+01:00"]
+)
+def test_a_time_may_be_written_in_small_letters(time: str) -> None:
+    assert parse({**SAID, "time": time}).time == time.upper()
+
+
+def test_an_empty_subject_is_none() -> None:
+    assert parse({**SAID, "subject": ""}) == parse({**SAID, "subject": None})
+
+
 def test_the_order_of_data_that_is_the_text_does_not_matter_either() -> None:
     one, other = (
         {"specversion": "1.0", "data": data} for data in ({"x": 1, "y": 2}, {"y": 2, "x": 1})
@@ -243,7 +254,21 @@ def test_the_sender_is_part_of_the_key_and_in_no_wire_form() -> None:
     assert Event.parse(raw, new_id="", now=NOW, sent_by=SENT_BY_FLEET).content == ""
 
 
-@pytest.mark.parametrize("source", ["agent:a", "AGENT:a", " chain:x", "mcp :x", "ｕpstream：x"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "agent:a",
+            "AGENT:a",
+            " chain:x",
+            "mcp :x",
+            "ｕpstream：x",
+            "Upstream\N{NO-BREAK SPACE}:x",
+        ),
+        *("a\N{COMBINING GRAPHEME JOINER}gent:a", "agent\N{VARIATION SELECTOR-16}:a"),
+        *("\N{HANGUL FILLER}chain:x", "\N{HALFWIDTH HANGUL FILLER}mcp:x"),
+    ],
+)
 def test_a_source_of_the_fleets_own_is_reserved_in_any_letters(source: str) -> None:
     assert is_reserved(source)
 

@@ -144,6 +144,22 @@ def test_what_is_no_answer_is_refused_in_one_sentence(ask: Any, kind: str) -> No
     assert "agents.a.python" in str(refused.value)
 
 
+UNFIT = {
+    "a number": (3, "is int, which cannot be called"),
+    "one that takes nothing": (lambda: "", "cannot be called with a turn alone"),
+    "one that wants more": (lambda _turn, more: more, "cannot be called with a turn alone"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_what_cannot_be_an_agent_is_refused_in_one_sentence(ask: Any, kind: str) -> None:
+    target, words = UNFIT[kind]
+    with pytest.raises(TurnFailed, match=words) as refused:
+        ask(target)
+    assert not refused.value.failure.retryable
+    assert "agents.a.python" in str(refused.value)
+
+
 def test_an_async_generator_that_yields_no_text_is_refused_and_closed(ask: Any) -> None:
     closed = []
 

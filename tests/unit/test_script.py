@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.locks import calls as lock_calls
-from fleet.store import calls, lease_calls, life_calls
+from fleet.store import calls, lease_calls, ledger_clock, life_calls
 from fleet.store.script import Record, ScriptCall, listed, script_source
 
 SCRIPTS = resources.files("fleet.store") / "scripts"
@@ -16,7 +16,10 @@ NAMES = sorted(file.name.removesuffix(".lua") for file in SCRIPTS.iterdir())
 DECLARED: dict[str, type[ScriptCall[Any]]] = {
     kind.script: kind
     for kind in chain(
-        *(vars(module).values() for module in (calls, lease_calls, life_calls, lock_calls))
+        *(
+            vars(module).values()
+            for module in (calls, lease_calls, ledger_clock, life_calls, lock_calls)
+        )
     )
     if isinstance(kind, type) and issubclass(kind, ScriptCall) and kind is not ScriptCall
 }

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from fleet.config.foreign_environment import of_services
-from fleet.config.settings import parse
+from fleet.config.foreign_environment import not_settings
+from fleet.config.settings import Settings, parse
 from fleet.errors import ConfigError
 
 ONE = {"agents": {"a": {"runner": "python", "python": "m:f"}}}
@@ -24,7 +24,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         ("FLEET_BROKERURL", "FLEET_BROKER_URL"),
         ("FLEET_API_PORT", "FLEET_API__PORT"),
         ("FLEET_BUS_MAX_LENGTH", "FLEET_BUS__MAX_LENGTH"),
-        ("FLEET_AGENT__A__MODEL", "FLEET_AGENTS"),
+        ("FLEET_AGENT__A__MODEL", "FLEET_AGENTS__A__MODEL"),
+        ("FLEET_DRAIN", "FLEET_DRAIN_S"),
     ],
 )
 def test_a_variable_that_is_nearly_ours_is_told_the_name(
@@ -33,7 +34,7 @@ def test_a_variable_that_is_nearly_ours_is_told_the_name(
     monkeypatch.setenv(variable, "8700")
     with pytest.raises(ConfigError) as refusal:
         parse(ONE)
-    assert f"no setting has this name; correct it to {meant}, or unset it." in str(refusal.value)
+    assert f"{variable}: no setting has this name; did you mean {meant}?" in str(refusal.value)
 
 
 #: What Kubernetes sets beside Services named `fleet`, `fleet-api` and `fleet-broker`.
@@ -62,16 +63,29 @@ def test_what_describes_a_service_is_passed_over(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     assert parse(ONE) == before
     assert parse(ONE).api.port == 8700
-    assert of_services() == sorted(OF_SERVICES)
+    assert not_settings(Settings.model_fields) == sorted(OF_SERVICES)
+
+
+def test_what_other_products_of_this_name_set_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = parse(ONE)
+    theirs = [
+        *("FLEET_MYSQL_ADDRESS", "FLEET_SERVER_CERT", "FLEET_SESSION_DURATION"),
+        *("FLEET_SESSION_KEY_SIZE", "FLEET_URL", "FLEET_ENROLLMENT_TOKEN"),
+        *("FLEET_SERVER_PORT", "FLEET_CA", "FLEET_AGENT_ID", "FLEET_ENV", "FLEET_VERSION"),
+        *("FLEET_PORT", "FLEET_SERVICE", "FLEET_PORT_80", "FLEET__SECTION__KEY"),
+    ]
+    for name in theirs:
+        monkeypatch.setenv(name, "8700")
+    assert parse(ONE) == before
+    assert not_settings(Settings.model_fields) == sorted(theirs)
 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("FLEET_PORT", "8700"),
         ("FLEET_API_PORT", "http://10.0.0.2:8700"),
-        ("FLEET_SERVICE", "10.0.0.1"),
-        ("FLEET_PORT_80", "tcp://10.0.0.1:80"),
         ("FLEET_BROKER_URL", "tcp://10.0.0.1:80"),
         ("FLEET_API__PORT", "tcp://10.0.0.1:80"),
     ],

@@ -36,7 +36,7 @@ def test_a_wrong_value_is_refused_by_its_key(key: str, values: list[Any]) -> Non
 
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"^sessions\.history: unknown key; correct or remove it\.$"
+        ConfigError, match=r"^sessions\.history: unknown key; did you mean history_ttl_s\?$"
     ):
         settings(sessions={"history": 3})
 

@@ -38,6 +38,7 @@ PACKAGES = {
     "fleet.config": Package(1, "Everything an operator can set: read, checked whole, frozen."),
     "fleet.system": Package(1, "The operating system: processes, whole-file writes, file locks."),
     "fleet.broker": Package(2, "The embedded Valkey, the audit of any server, the breaker."),
+    "fleet.quiet_log": Package(2, "What logs show: types and places, no content."),
     "fleet.store": Package(3, "The only door to Valkey: connection, keys, scripts, wake-ups."),
     "fleet.ledger": Package(4, "The durable truth: states, moves, queries, bus, upkeep."),
     "fleet.locks": Package(4, "Locks on the store."),
@@ -63,7 +64,10 @@ PACKAGES = {
 #: What speaks the Model Context Protocol: its server, and the client of tool servers.
 MCP = (
     *(f"fleet.api.mcp.{one}" for one in ("proxied_tools", "server")),
-    *(f"fleet.tools.mcp.{one}" for one in ("connection", "program", "server", "web")),
+    *(
+        f"fleet.tools.mcp.{one}"
+        for one in ("connection", "mending", "program", "readable", "server", "web")
+    ),
 )
 
 #: Packages that only these modules, and those below them, may import: a slow or a risky import
@@ -76,6 +80,8 @@ ONLY_IN = {
     "mcp": MCP,
     "httpx2": ("fleet.tools.mcp.web",),
     "anyio": ("fleet.tools.mcp",),
+    "flower": ("fleet.supervisor.flower",),
+    "tornado": ("fleet.supervisor.flower",),
     "click": ("fleet.bench", "fleet.cli", "fleet.store.celery_app"),
     "opentelemetry": ("fleet.tracing",),
     "prometheus_client": ("fleet.ops.metrics",),

@@ -11,6 +11,7 @@ reader updates the table too, before any later entry (`fleet.api.bus.reader`).
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -37,6 +38,8 @@ QUERY_TIMEOUT_S = 2.0
 OPEN_QUERY_TIMEOUT_S = 0.5
 #: The key of the caller in an ASGI scope.
 CALLER = "fleet.caller"
+#: What a browser opens without a header, and a ticket opens; anything else takes the token itself.
+_STREAMS = re.compile(r"/bus|/ws|/dispatches/[^/]+/stream")
 #: Query parameters that look like a token. A token in a URL leaks into logs and browsers.
 _IN_URL = frozenset({"token", "access_token", "api_key", "authorization"})
 
@@ -118,6 +121,11 @@ class Access:
             await self._require_fresh(monotonic())
             caller = self._caller(tokens.match(text, self._tokens))
         elif ticket is not None:
+            if not _STREAMS.fullmatch(scope["path"]):
+                raise _unauthorized(
+                    "A ticket opens /bus, /ws and the stream of a dispatch only: send the token "
+                    "itself as `Authorization: Bearer`."
+                )
             caller = await self._redeem(ticket)
         else:
             await self._require_fresh(
@@ -159,7 +167,7 @@ class Access:
         return self._buckets[token.id]
 
     async def issue_ticket(self, request: Request) -> Response:
-        """`POST /tickets`: a ticket for the caller, valid for one request within half a minute.
+        """`POST /tickets`: a ticket for the caller, valid for one stream within half a minute.
 
         A browser puts it into the URL of a WebSocket or an EventSource, which cannot send a header.
         URLs are logged on their way; a used ticket is worthless.
@@ -170,7 +178,6 @@ class Access:
         return JSONResponse(
             {"ticket": ticket, "expires_in_s": tokens.TICKET_S},
             int(HTTPStatus.CREATED),
-            {"Cache-Control": "no-store"},
         )
 
     def replace(self, newest: str, table: Mapping[str, Token]) -> None:
@@ -182,12 +189,9 @@ class Access:
 
     def _caller(self, token: Token | None) -> ApiCaller:
         if token is None:
-            raise Problem(
-                HTTPStatus.UNAUTHORIZED,
-                "unauthorized",
+            raise _unauthorized(
                 "A valid token is needed: send it as `Authorization: Bearer`; "
-                "`fleet token create` makes one.",
-                headers={"WWW-Authenticate": 'Bearer realm="fleet"'},
+                "`fleet token create` makes one."
             )
         return ApiCaller(token, Rights(frozenset(token.scopes)))
 
@@ -233,6 +237,11 @@ class Access:
         store = self._store()
         newest = tokens.last_change(store)
         return newest, None if newest == self._newest else tokens.read_all(store)
+
+
+def _unauthorized(detail: str) -> Problem:
+    headers = {"WWW-Authenticate": 'Bearer realm="fleet"'}
+    return Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, headers=headers)
 
 
 def _bearer(headers: Headers) -> str | None:

@@ -2,14 +2,14 @@
 
 A browser sends the requests of any page, also from inside the network. A request that changes
 something is therefore rejected when it comes from a page of another origin. While no token is
-needed, only addresses and local names are served: a public DNS name may have been pointed at this
-machine (DNS rebinding). Once tokens are needed, this check is off: a foreign page has no token.
+needed, only addresses, `localhost` and configured names are served: any other name may have been
+pointed at this machine (DNS rebinding). Once tokens are needed, this check is off: a foreign page
+has no token.
 """
 
-import ipaddress
 import re
+from collections.abc import Collection
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fleet.api.auth.access import Access
 from fleet.api.request.problems import Problem, as_problem
 from fleet.errors import FleetError
+from fleet.formats.host_names import is_allowed, is_foreign_origin
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Paths without authentication: probes, the OpenAPI document, and the page that requests a token.
@@ -28,18 +29,18 @@ _TENTATIVE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 #: Paths that need any token, or check scopes themselves. All others need the scope `admin`, so a
 #: forgotten path is closed.
 _ANY_TOKEN = re.compile(
-    r"/health|/metrics|/mcp|/tickets|/events(/.+)?|/bus|/ws"
+    r"/health|/metrics|/mcp/?|/tickets|/events(/.+)?|/bus|/ws"
     r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
     r"|/agents(/[^/]+(/(pause|resume|drain))?)?"
 )
 
 
 class AccessMiddleware:
-    """An ASGI middleware. `host` is the configured name, which is always served."""
+    """An ASGI middleware. `names` are the configured names, which are always served."""
 
-    def __init__(self, app: ASGIApp, host: str, access: Access) -> None:
+    def __init__(self, app: ASGIApp, names: Collection[str], access: Access) -> None:
         self._app = app
-        self._host = host.lower()
+        self._names = frozenset(name.lower() for name in names)
         self._access = access
         self._known: set[str] = set()
 
@@ -66,26 +67,15 @@ class AccessMiddleware:
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
         if host and host not in self._known and not self._access.closed:
-            if not self._is_local(host):
-                detail = "`Host` is a public name: use the address, or a name of the local network."
+            if not is_allowed(host, self._names):
+                detail = (
+                    "`Host` is an unknown name: use the address, or add it to api.allowed_hosts."
+                )
                 raise Problem(HTTPStatus.FORBIDDEN, "foreign-host", detail)
             if len(self._known) < 16:  # a cache: few names are in use
                 self._known.add(host)
         origin = headers.get("origin")
         changes = scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS
-        if origin is not None and changes and urlsplit(origin.lower()).netloc != host:
+        if changes and is_foreign_origin(origin, host):
             detail = "`Origin` is another site: its pages must not use this API."
             raise Problem(HTTPStatus.FORBIDDEN, "foreign-origin", detail)
-
-    def _is_local(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name == self._host or "." not in name.rstrip(".") or name.endswith(".localhost"):
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True

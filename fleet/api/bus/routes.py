@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from fleet.api.auth.access import caller_of, rights_of
 from fleet.api.bus.follower import BusFilter, Follower
 from fleet.api.bus.hub import Hub
-from fleet.api.request.parameters import check_names, choices, texts
+from fleet.api.request.parameters import check_names, choices, readable_choices, texts
 from fleet.api.request.problems import Problem, as_problem
 from fleet.config.settings import Settings
 from fleet.errors import Forbidden
@@ -26,7 +26,6 @@ RETRY_MS = (500, 3000)
 
 SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would buffer events
 ]
 #: WebSocket close codes (RFC 6455 and its registry).
@@ -140,9 +139,7 @@ class BusRoutes:
         """The client's filter within its rights, for replayed and live entries alike."""
         check_names(query, "agent", "type", "session", "last-event-id")
         rights = rights_of(scope)
-        agents = choices(query, "agent", self._agents)
-        for agent in agents:
-            rights.need_read(agent)
+        agents = readable_choices(query, "agent", self._agents, rights)
         if not rights.reads_all and not agents:
             agents = rights.readable(self._agents)
             if not agents:

@@ -19,11 +19,9 @@ from fleet.api.bus.routes import HEARTBEAT_S, SSE_HEADERS
 from fleet.api.live.hub import Channel, LiveTextHub, event, outcome_of
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names
+from fleet.api.request.visible import find_readable
 from fleet.ledger import State
-from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime
-from fleet.store import keys
-from fleet.store.connection import reachable
 from fleet.turn.live_text import BEGINNING, Chunk, parse_position
 
 #: A client that reads nothing for this long is cut off; it can resume with its last event id.
@@ -94,9 +92,8 @@ class LiveTextRoute:
         """Stream a dispatch until it has ended. Raises Unknown, BrokerUnavailable, ThreadsBusy."""
         check_names(QueryParams(scope["query_string"]), "last-event-id")
         dispatch_id = str(scope["path_params"]["dispatch_id"])
-        agent, state = await self._reads.run(lambda: self._find(dispatch_id))
-        caller = caller_of(scope)
-        caller.rights.need_read(agent)
+        caller, store = caller_of(scope), self._runtime.store
+        _, state = await self._reads.run(lambda: find_readable(store, caller, dispatch_id))
         start = {"type": "http.response.start", "status": HTTPStatus.OK, "headers": SSE_HEADERS}
         if scope["method"] == "HEAD":
             await send(start)
@@ -127,15 +124,6 @@ class LiveTextRoute:
         finally:
             self._hub.leave(channel, wake)
             watcher.cancel()
-
-    def _find(self, dispatch_id: str) -> tuple[str, str]:
-        """The agent and the state of a dispatch. Raises Unknown, BrokerUnavailable."""
-        with reachable():
-            client = self._runtime.store.client
-            agent, state = client.hmget(keys.dispatch(dispatch_id), "agent", "state")
-        if not (agent and state):
-            raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")
-        return str(agent), str(state)
 
 
 async def _relay(

@@ -94,7 +94,10 @@ class ProxiedTools:
             server_name = await self._server_name(tools, name)
             async with self._locks(tools, server_name, scope, meta):
                 result = await self._servers[tools].call_tool(
-                    server_name, dict(arguments), timeout_s=self._configs[tools].timeout_s
+                    server_name,
+                    dict(arguments),
+                    timeout_s=self._configs[tools].timeout_s,
+                    reads=self._classifiers[tools].classify(server_name) == "read",
                 )
         except LockLost as lost:
             if result is None:

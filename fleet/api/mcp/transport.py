@@ -5,12 +5,14 @@ several API processes can answer.
 """
 
 import asyncio
+import codecs
 from collections.abc import Coroutine
 from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 #: An event of the greatest size fits into a call.
 BODY_BYTES_MAX = EVENT_BYTES_MAX + 64 * 1024
 MEDIA_TYPE = "application/json"
+_JSON_RANGES = frozenset({MEDIA_TYPE, "application/*", "*/*"})
 
 #: How long running calls may continue once the API stops; the API itself waits for a second.
 SHUTDOWN_GRACE_S = 0.6
@@ -55,9 +58,11 @@ class McpRoute:
         if check_media_type(scope) != MEDIA_TYPE:
             detail = "`Content-Type` must be application/json."
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media-type", detail)
+        scope = _accepting(scope)
         limit = min(BODY_BYTES_MAX, caller_of(scope).body_bytes or BODY_BYTES_MAX)
         try:
-            body = await read_body(scope, receive, limit)
+            # The SDK reads the body again, and knows no byte order mark.
+            body = (await read_body(scope, receive, limit)).removeprefix(codecs.BOM_UTF8)
         except ClientGone:
             return
         message = _message(body)
@@ -112,6 +117,21 @@ class McpRoute:
     def _forget_failure(self, start: "asyncio.Task[McpServer]") -> None:
         if start.cancelled() or start.exception() is not None:
             self._starting = None
+
+
+def _accepting(scope: Scope) -> Scope:
+    """The request with an `Accept` that the SDK knows; without one a client takes any answer.
+
+    Raises Problem 406 for a client that takes no JSON.
+    """
+    accept = Headers(scope=scope).get("accept", "").strip()
+    if not accept:
+        kept = [(name, value) for name, value in scope["headers"] if name != b"accept"]
+        return {**scope, "headers": [*kept, (b"accept", b"application/json")]}
+    if not {one.partition(";")[0].strip().lower() for one in accept.split(",")} & _JSON_RANGES:
+        detail = "`Accept` must allow application/json, the form of the answers here."
+        raise Problem(HTTPStatus.NOT_ACCEPTABLE, "not-acceptable", detail)
+    return scope
 
 
 def _replay(body: bytes) -> Receive:

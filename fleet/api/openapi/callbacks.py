@@ -36,7 +36,7 @@ def _call_back() -> Json:
         },
         "responses": {
             "202": json_answer("Kept for the turn that waits, or was before.", ref("CalledBack")),
-            **problems(400, 401, 404, 408, 409, 413, 415, 422, 503),
+            **problems(400, 404, 408, 409, 413, 415, 422, 503),
         },
         "security": [],
     }

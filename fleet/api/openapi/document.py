@@ -93,7 +93,8 @@ def _send() -> Json:
         "summary": "Send an event, or a batch of which each is accepted or refused by itself.",
         "description": (
             "The same `source` and `id` twice, by one token, is one event: it gets the first "
-            "answer. With other content it is refused (409)."
+            "answer. With other content it is refused (409). A CloudEvent in binary mode, with "
+            "`ce-` headers and its data as JSON or text/plain, is the same event, too."
         ),
         "parameters": [
             _parameter(
@@ -218,9 +219,9 @@ def _ticket() -> Json:
     }
     return {
         "operationId": "issue_ticket",
-        "summary": "A ticket: stands for the caller's token once, in the URL of a request.",
+        "summary": "A ticket: stands for the caller's token once, in the URL of a stream.",
         "description": "For a browser's WebSocket and EventSource, which can send no header.",
-        "responses": {"201": _json("Good for one request.", ticket), **_problems(*_CALLER, 503)},
+        "responses": {"201": _json("Good for one stream.", ticket), **_problems(*_CALLER, 503)},
     }
 
 

@@ -35,7 +35,7 @@ _ANSWER: Json = {
 
 
 def _call() -> Json:
-    refused = problems(400, 401, 403, 408, 413, 415, 429, 503)
+    refused = problems(400, 401, 403, 406, 408, 413, 415, 429, 503)
     answer = {"application/json": {"schema": _ANSWER}}
     refused["400"]["content"] |= answer
     return {
@@ -58,7 +58,6 @@ def _call() -> Json:
             "200": json_answer("The answer to a request.", _ANSWER),
             "202": {"description": "A notification or an answer was taken."},
             "404": json_answer("There is no such method.", _ANSWER),
-            "406": {"description": "`Accept` must allow application/json."},
             **refused,
         },
     }

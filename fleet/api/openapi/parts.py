@@ -14,6 +14,7 @@ _PROBLEMS = {
     403: "Another site's page, a public host name, or a scope that the token does not have.",
     404: "Not known here.",
     405: "Not for this method.",
+    406: "The client takes no JSON.",
     408: "The body did not arrive in time.",
     409: "The dispatch is in a state that does not allow it, or the session is busy.",
     413: f"Larger than {EVENT_BYTES_MAX} bytes or an agent's answer, or over {BATCH_MAX} events.",

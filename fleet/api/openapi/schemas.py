@@ -202,6 +202,11 @@ SCHEMAS: Json = {
         announced_at=_TIME,
         verification=_VERIFICATION,
         injected=_VERIFICATION,
+        cut={
+            "description": "Why the answer may lack its end: the model's limit of tokens, or an "
+            "unknown reason. Absent for a whole one.",
+            **_enum(("length", "unknown")),
+        },
         deliveries=_list(
             _object(
                 "name verification tries reason",
@@ -269,7 +274,7 @@ SCHEMAS: Json = {
     ),
     # While the store is down, what only it knows is null.
     "Health": _object(
-        "status version reason epoch links g1 g2 g3 g4 beat bus saturation",
+        "status version reason epoch links g1 g2 g3 g4 failing beat bus saturation",
         status=_enum(("ok", "degraded", "down")),
         version=_TEXT,
         reason={"description": "Why it is down.", **_or_null(_TEXT)},
@@ -292,6 +297,12 @@ SCHEMAS: Json = {
             intake=_or_null(_TEXT),
             direct=_object("running ended", running=_COUNT, ended=_COUNT),
         ),
+        failing={
+            "description": "Processes that keep ending, as their supervisors tell.",
+            **_or_null(
+                _list(_object("host process reason", host=_TEXT, process=_TEXT, reason=_TEXT))
+            ),
+        },
         beat=_object("last_tick_s"),
         bus=_object(
             "clients max_lag oldest_id retention_s retention_entries",

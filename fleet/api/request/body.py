@@ -33,7 +33,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         # A client with `Expect: 100-continue` waits for this answer before it sends the body.
         if "expect" not in headers:
             await _discard(receive)
-        raise _too_large(limit)
+        raise too_large(limit)
     chunks: list[bytes] = []
     size, more = 0, True
     try:
@@ -56,7 +56,13 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     chunks.clear()
     if more:
         await _discard(receive)
-    raise _too_large(limit)
+    raise too_large(limit)
+
+
+def too_large(limit: int) -> Problem:
+    """The refusal of a body of more than `limit` bytes."""
+    detail = f"The body is larger than {limit} bytes."
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail, headers=_CLOSE)
 
 
 def check_media_type(scope: Scope) -> str:
@@ -116,8 +122,3 @@ async def _discard(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
-
-
-def _too_large(limit: int) -> Problem:
-    detail = f"The body is larger than {limit} bytes."
-    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail, headers=_CLOSE)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from starlette.datastructures import QueryParams
 
 from fleet.api.request.problems import bad_parameter
+from fleet.auth.tokens import Rights
 
 #: Of a parameter's name in a sentence.
 _SHOWN_CHARS_MAX = 60
@@ -13,7 +14,7 @@ _SHOWN_CHARS_MAX = 60
 def check_names(query: QueryParams, *known: str) -> None:
     """Refuse a parameter that the route does not have: a misspelt filter would select all."""
     for name in query:
-        # A ticket, which any route takes, has been redeemed.
+        # A ticket, which any stream takes, has been redeemed.
         if name not in (*known, "ticket"):
             shown = name.encode("unicode_escape").decode()[:_SHOWN_CHARS_MAX]
             raise bad_parameter(shown, f"is not a parameter here; known: {', '.join(known)}")
@@ -27,6 +28,18 @@ def choices(query: QueryParams, name: str, known: Iterable[str]) -> frozenset[st
         some = ", ".join(sorted(allowed)[:20])
         raise bad_parameter(name, f"must be one of {some}" + (" ..." if len(allowed) > 20 else ""))
     return chosen
+
+
+def readable_choices(
+    query: QueryParams, name: str, known: Iterable[str], rights: Rights
+) -> frozenset[str]:
+    """The values of such a parameter, each of which the caller may read.
+
+    Raises Forbidden for any other, also for one that is not there: nobody learns what there is.
+    """
+    for value in texts(query, name):
+        rights.need_read(value)
+    return choices(query, name, rights.readable(known))
 
 
 def texts(query: QueryParams, name: str) -> frozenset[str]:

@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import rights_of
 from fleet.api.request.bounded_threads import BoundedThreads
-from fleet.api.request.parameters import check_names, choices
+from fleet.api.request.parameters import check_names, readable_choices
+from fleet.auth.tokens import EVERYONE
 from fleet.ledger import operations, views
 from fleet.ops import agents
 from fleet.runtime import Runtime
@@ -26,10 +27,8 @@ class Agents:
         """All agents that the caller may see, or those named by `agent`, as configured."""
         configured = self._runtime.settings.agents
         check_names(request.query_params, "agent")
-        chosen = choices(request.query_params, "agent", configured)
         rights = rights_of(request.scope)
-        for name in chosen:
-            rights.need_read(name)
+        chosen = readable_choices(request.query_params, "agent", configured, rights)
         names = [
             name for name in configured if name in chosen or (not chosen and rights.reads(name))
         ]
@@ -71,8 +70,9 @@ class Agents:
         return await self._reads.run(lambda: agents.rows(runtime.store, runtime.settings, names))
 
     async def _switch(self, request: Request, *, paused: bool) -> list[dict[str, Any]]:
-        rights_of(request.scope).need_operate()
-        name = request.path_params["agent"]
+        rights, name = rights_of(request.scope), request.path_params["agent"]
+        rights.need_operate()
+        rights.need_read(EVERYONE if name == ALL_HANDS else name)
         settings = self._runtime.settings
         names = operations.known_agents(settings, None if name == ALL_HANDS else name)
         switch = operations.pause if paused else operations.resume

@@ -3,20 +3,34 @@
 The agent's secret authenticates the service, so no token is needed.
 """
 
+import logging
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fleet.api.request.body import ClientGone, check_encoding, is_json, parse_json, read_body
+from fleet.api.request.body import (
+    ClientGone,
+    check_encoding,
+    is_json,
+    parse_json,
+    read_body,
+    too_large,
+)
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import Problem
-from fleet.config.agents import AgentConfig
 from fleet.formats.webhook_signature import BadSignature
 from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime
 from fleet.turn import callbacks
+
+_NOT_THERE = (
+    "There is no dispatch of this id that takes a callback of this signature: check the id, the "
+    "agent's secret and the clock."
+)
+
+_log = logging.getLogger(__name__)
 
 
 class Callbacks:
@@ -24,45 +38,49 @@ class Callbacks:
 
     def __init__(self, runtime: Runtime, reads: BoundedThreads) -> None:
         self._runtime, self._reads = runtime, reads
+        agents = runtime.settings.agents.values()
+        #: One for all: whoever knows no secret learns no agent's own limit. 0: none takes any.
+        self._limit = max((one.max_output_bytes for one in agents if one.callback), default=0)
 
     async def accept(self, request: Request) -> Response:
-        """Store the answer for its turn, once; a repeated answer is 202 too."""
+        """Store the answer for its turn, once; a repeated answer is 202 too.
+
+        Without the signature of the dispatch's agent, the answer is the same as for an unknown id.
+        """
         dispatch_id = str(request.path_params["dispatch_id"])
-        agent = await self._agent(dispatch_id)
         headers = request.headers
         check_encoding(headers)
+        if not self._limit:
+            raise Unknown(_NOT_THERE)
         try:
-            body = await read_body(request.scope, request.receive, agent.max_output_bytes)
+            body = await read_body(request.scope, request.receive, self._limit)
         except ClientGone:
             return Response(status_code=int(HTTPStatus.BAD_REQUEST))
 
         def store_answer() -> bool:
-            assert agent.secret is not None  # noqa: S101 - the configuration was checked
-            callbacks.check(agent.secret.get_secret_value(), dispatch_id, headers, body)
+            self._check(dispatch_id, headers, body)
             kind, text = _checked(headers, body)
             return callbacks.store(self._runtime.store, dispatch_id, kind, text)
 
-        try:
-            stored = await self._reads.run(store_answer)
-        except BadSignature as error:
-            raise Problem(
-                HTTPStatus.UNAUTHORIZED,
-                "bad-signature",
-                str(error),
-                headers={"WWW-Authenticate": "webhook-signature"},
-            ) from error
+        stored = await self._reads.run(store_answer)
         return JSONResponse(
             {"dispatch_id": dispatch_id, "duplicate": not stored}, int(HTTPStatus.ACCEPTED)
         )
 
-    async def _agent(self, dispatch_id: str) -> AgentConfig:
-        """The agent of the dispatch. Raises Unknown where the agent takes no callbacks."""
+    def _check(self, dispatch_id: str, headers: Headers, body: bytes) -> None:
+        """Raises Unknown without the signature of an agent that takes callbacks; Problem 413."""
         runtime = self._runtime
-        name = await self._reads.run(lambda: callbacks.agent_of(runtime.store, dispatch_id))
-        agent = runtime.settings.agents.get(name or "")
-        if agent is None or not agent.callback:
-            raise Unknown("There is no dispatch of this id whose agent takes callbacks.")
-        return agent
+        name = callbacks.agent_of(runtime.store, dispatch_id) or ""
+        agent = runtime.settings.agents.get(name)
+        if agent is None or agent.secret is None or not agent.callback:
+            raise Unknown(_NOT_THERE)
+        try:
+            callbacks.check(agent.secret.get_secret_value(), dispatch_id, headers, body)
+        except BadSignature as error:
+            _log.warning("A callback to %s for %s is refused: %s", name, dispatch_id, error)
+            raise Unknown(_NOT_THERE) from error
+        if len(body) > agent.max_output_bytes:
+            raise too_large(agent.max_output_bytes)
 
 
 def _checked(headers: Headers, body: bytes) -> tuple[str, str]:

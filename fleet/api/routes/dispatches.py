@@ -1,5 +1,6 @@
 """Dispatches over HTTP: find, get, cancel, retry, approve and reject."""
 
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
@@ -10,12 +11,13 @@ from starlette.responses import JSONResponse, Response
 from fleet.api.auth.access import caller_of, rights_of
 from fleet.api.request.body import check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads
-from fleet.api.request.parameters import check_names, choices, flag, number
+from fleet.api.request.parameters import check_names, choices, flag, number, readable_choices
 from fleet.api.request.problems import Problem, bad_parameter
+from fleet.api.request.visible import check_operable, not_there
+from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.query import query
-from fleet.ledger import State, operations, views
-from fleet.ledger.operations import Unknown
+from fleet.ledger import State, ValkeyLedger, operations, views
 from fleet.runtime import Runtime
 from routing import Verdict
 
@@ -38,7 +40,8 @@ class Dispatches:
         """A page of dispatches, newest first."""
         query = request.query_params
         check_names(query, "agent", "state", "limit", "cursor")
-        agents = choices(query, "agent", self._names)
+        rights = rights_of(request.scope)
+        agents = readable_choices(query, "agent", self._names, rights)
         if len(agents) > 1:
             raise bad_parameter("agent", "must be given once")
         cursor = query.get("cursor")
@@ -46,9 +49,6 @@ class Dispatches:
             cursor.isascii() and cursor.isdecimal() and len(cursor) < 17
         ):
             raise bad_parameter("cursor", "must be the `cursor` of the page before")
-        rights = rights_of(request.scope)
-        for agent in agents:
-            rights.need_read(agent)
         search = partial(
             views.find,
             agent=next(iter(agents), None),
@@ -66,10 +66,9 @@ class Dispatches:
         check_names(request.query_params, "content")
         content = flag(request.query_params, "content")
         record = await self._reads.run(lambda: self._query(_id(request), content))
-        if record is None:
-            raise Unknown("There is no dispatch of this id; `GET /dispatches` lists them.")
         rights = rights_of(request.scope)
-        rights.need_read(record["agent"])
+        if record is None or not rights.reads(record["agent"]):
+            raise not_there()
         if "earlier" in record:
             record["earlier"] = [row for row in record["earlier"] if rights.reads(row["agent"])]
         return JSONResponse(record)
@@ -82,21 +81,14 @@ class Dispatches:
         rights_of(request.scope).need_operate()
         check_names(request.query_params, "now")
         reason, now = await _reason(request), flag(request.query_params, "now")
-        runtime = self._runtime
-        state = await self._reads.run(
-            lambda: operations.cancel(
-                runtime.ledger, runtime.settings, _id(request), reason, now=now
-            )
-        )
+        state = await self._operate(request, partial(operations.cancel, reason=reason, now=now))
         done = state is State.CANCELLED
         return _moved(request, state, HTTPStatus.OK if done else HTTPStatus.ACCEPTED)
 
     async def retry(self, request: Request) -> Response:
         """Queue a dead dispatch again."""
         rights_of(request.scope).need_operate()
-        state = await self._reads.run(
-            lambda: operations.replay(self._runtime.ledger, self._runtime.settings, _id(request))
-        )
+        state = await self._operate(request, operations.replay)
         return _moved(request, state, HTTPStatus.OK)
 
     async def approve(self, request: Request) -> Response:
@@ -125,13 +117,20 @@ class Dispatches:
                 f"`by` must be one printable line of 1 to {operations.BY_CHARS_MAX} characters."
             )
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
-        runtime = self._runtime
-        state = await self._reads.run(
-            lambda: operations.decide(
-                runtime.ledger, runtime.settings, _id(request), verdict, by=by, reason=reason
-            )
-        )
-        return _moved(request, state, HTTPStatus.OK)
+        decide = partial(operations.decide, verdict=verdict, by=by, reason=reason)
+        return _moved(request, await self._operate(request, decide), HTTPStatus.OK)
+
+    async def _operate(
+        self, request: Request, call: Callable[[ValkeyLedger, Settings, str], State]
+    ) -> State:
+        """Call an operation on a dispatch that the caller may see. Raises Unknown."""
+        runtime, caller = self._runtime, caller_of(request.scope)
+
+        def operate() -> State:
+            check_operable(runtime.store, caller, _id(request))
+            return call(runtime.ledger, runtime.settings, _id(request))
+
+        return await self._reads.run(operate)
 
     def _query(self, dispatch_id: str, content: bool) -> dict[str, Any] | None:
         try:

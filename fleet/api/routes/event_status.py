@@ -31,10 +31,11 @@ class EventStatus:
         caller = caller_of(request.scope)
 
         def get() -> dict[str, Any] | None:
-            store, sender = self._runtime.store, sent_by
-            if sender is None:
-                senders = tokens.senders(store)
-                sender = parents.find(store, event_id, source, senders, caller.sent_by)
+            store, reads = self._runtime.store, caller.rights.reads
+            senders, mine = tokens.senders(store), caller.sent_by
+            if sent_by is not None:
+                senders, mine = (sent_by,), sent_by
+            sender = parents.find(store, event_id, source, senders, mine, reads=reads)
             if sender is None:
                 return None
             return parents.get(store, event_id, source, sender, content=content)
@@ -42,9 +43,7 @@ class EventStatus:
         record = await self._reads.run(get)
         if record is None:
             raise Unknown(
-                "There is no event of this id, `source` and `sent_by`; one whose sender named no "
-                f"source is of {SOURCE_DEFAULT!r}."
+                "There is no event of this id, `source` and `sent_by` that you may see; one whose "
+                f"sender named no source is of {SOURCE_DEFAULT!r}."
             )
-        for member in record["members"]:
-            caller.rights.need_read(member["agent"])
         return JSONResponse(record)

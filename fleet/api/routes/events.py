@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from fleet.api.auth.access import Access, ApiCaller, caller_of
+from fleet.api.request.binary_mode import check_binary, is_binary, read_binary
 from fleet.api.request.body import ClientGone, check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads, ThreadsBusy
 from fleet.api.request.problems import Problem, as_problem
@@ -97,14 +98,16 @@ class EventsRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises the errors that `as_problem` knows."""
-        media_type = check_media_type(scope)
-        caller = caller_of(scope)
+        headers, caller = Headers(scope=scope), caller_of(scope)
+        binary = is_binary(headers)
+        media_type = check_binary(headers) if binary else check_media_type(scope)
         limit = min(EVENT_BYTES_MAX, caller.body_bytes or EVENT_BYTES_MAX)
         try:
             body = await read_body(scope, receive, limit)
         except ClientGone:
             return
-        value, new = parse_json(body), _template(scope, caller)
+        value = read_binary(headers, body) if binary else parse_json(body)
+        new = _template(scope, caller)
         if media_type == BATCH_MEDIA_TYPE or (isinstance(value, list) and media_type != MEDIA_TYPE):
             events = _batch(value, new)
             self._access.charge_batch(caller, len(events))
@@ -113,10 +116,8 @@ class EventsRoute:
         else:
             answer = (await self._grouped.accept(replace(new, raw=value))).to_wire()
         text = json.dumps(answer).encode()
-        headers = [*_JSON, (b"content-length", str(len(text)).encode())]
-        await send(
-            {"type": "http.response.start", "status": HTTPStatus.ACCEPTED, "headers": headers}
-        )
+        shape = [*_JSON, (b"content-length", str(len(text)).encode())]
+        await send({"type": "http.response.start", "status": HTTPStatus.ACCEPTED, "headers": shape})
         await send({"type": "http.response.body", "body": text})
 
 

@@ -16,6 +16,7 @@ from fleet.api.request.problems import RETRY_AFTER_S, Problem
 from fleet.errors import FleetError, StoreLost
 from fleet.ledger import store_life
 from fleet.ops import health, metrics
+from fleet.ops.health import HealthScope
 from fleet.ops.metrics import Clients
 from fleet.runtime import Runtime
 from fleet.store import keys
@@ -41,26 +42,32 @@ class Status:
         self._spool_threads = BoundedThreads("spool-probes", threads=1, backlog=64)
 
     async def health(self, request: Request) -> Response:
-        """The health document; 503 when the fleet is down."""
+        """The health document of what the caller may see; 503 when the fleet is down."""
         followers = self._hub.state()  # in the event loop, where it does not change
+        scope = self._scope(request)
         try:
             async with asyncio.timeout(PROBE_S):
                 document = await self._threads.run(
-                    lambda: health.document(self._runtime, followers=followers)
+                    lambda: health.document(self._runtime, scope, followers=followers)
                 )
         except (TimeoutError, FleetError) as error:
             reason = str(error) or "The broker does not answer in time."
             document = await self._spool_threads.run(
-                lambda: health.down(reason, self._runtime, followers=followers)
+                lambda: health.down(reason, self._runtime, scope, followers=followers)
             )
-        document["links"] = {"flower": self._flower}
+        document["links"] = {"flower": self._flower if scope.whole else None}
         down = document["status"] == "down"
         status = HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK
-        return JSONResponse(document, int(status), {"Cache-Control": "no-store"})
+        return JSONResponse(document, int(status))
+
+    def _scope(self, request: Request) -> HealthScope:
+        """The part of the fleet that the caller may see."""
+        rights, agents = rights_of(request.scope), self._runtime.settings.agents
+        return HealthScope(tuple(filter(rights.reads, agents)), whole=rights.reads_all)
 
     async def livez(self, request: Request) -> Response:
         """200 while this process serves requests; nothing else is checked."""
-        return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
+        return JSONResponse({"status": "alive"})
 
     async def readyz(self, request: Request) -> Response:
         """200 only when the store or the spool would accept an event now."""
@@ -74,7 +81,7 @@ class Status:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", reason, retry_after_s=RETRY_AFTER_S
             )
-        return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+        return JSONResponse({"status": "ready"})
 
     async def _fault(
         self, threads: BoundedThreads, call: Callable[[], None]
@@ -90,9 +97,10 @@ class Status:
     async def metrics(self, request: Request) -> Response:
         """Metrics for Prometheus, of the agents that the caller may see.
 
-        While the store is down only those of this process, and `fleet_up` is 0.
+        Figures of no agent are for those who may see all. While the store is down there are only
+        those of this process, and `fleet_up` is 0.
         """
-        agents = sorted(rights_of(request.scope).readable(self._runtime.settings.agents))
+        scope = self._scope(request)
         followers = self._hub.state()
         spool_status = await self._spool_threads.run(lambda: health.spool_status(self._runtime))
         clients = Clients(
@@ -108,10 +116,12 @@ class Status:
         reading = None
         with suppress(TimeoutError, FleetError):  # `fleet_up` reports it
             async with asyncio.timeout(PROBE_S):
-                reading = await self._threads.run(lambda: metrics.read(self._runtime.store, agents))
+                reading = await self._threads.run(
+                    lambda: metrics.read(self._runtime.store, scope.agents)
+                )
         accept = request.headers.get("accept", "")
-        body, media_type = metrics.render(reading, clients, accept)
-        return Response(body, headers={"Cache-Control": "no-store", "Content-Type": media_type})
+        body, media_type = metrics.render(reading, clients, accept, whole=scope.whole)
+        return Response(body, headers={"Content-Type": media_type})
 
     def _write(self) -> None:
         """Write a key: a store with a full disk or memory, or a replica, answers but rejects it."""

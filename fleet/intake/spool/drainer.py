@@ -28,6 +28,8 @@ RETRY_DELAY_S = 1.0
 CLOSE_S = 8.0
 #: Events in one round trip.
 BATCH = 100
+#: The way of events that are refused here, as the bus names it.
+CARRIER = "spool"
 
 
 class Drainer:
@@ -153,9 +155,10 @@ class Drainer:
                 # One that the configuration has no place for any more, or whose id the ledger has
                 # for another, must not stop the rest.
                 for digest, one in batch.items():
-                    if reason := _import_batch(ledger, [one]):
-                        self._spool.quarantine(digest, reason)
-                        logger.error("an event is quarantined until the next start: %s", reason)
+                    if error := _import_batch(ledger, [one]):
+                        _tell(ledger, one, error)
+                        self._spool.quarantine(digest, str(error))
+                        logger.error("an event is quarantined until the next start: %s", error)
                         done -= 1
             if self._spool.mark_imported(last):
                 break
@@ -205,17 +208,30 @@ class Drainer:
         self._logged = sentence
 
 
-def _import_batch(ledger: ValkeyLedger, batch: Iterable[ImportedEvent]) -> str:
-    """Import events, which are in the spool; why one of them cannot be, otherwise nothing."""
+def _import_batch(
+    ledger: ValkeyLedger, batch: Iterable[ImportedEvent]
+) -> ConfigError | IdempotencyConflict | None:
+    """Import events, which are in the spool; the error of one that cannot be, otherwise None."""
     try:
         late = ledger.import_spooled(list(batch))
     except (ConfigError, IdempotencyConflict) as error:
-        return str(error)
+        return error
     if late:
         reason = f"{late} dispatches that ran while the broker was away had run before, too"
         logger.error(reason)
         bus.alert(ledger.store, "ran_twice", reason)
-    return ""
+    return None
+
+
+def _tell(ledger: ValkeyLedger, one: ImportedEvent, error: FleetError) -> None:
+    """Put on the bus that an accepted event's id stands for another: its sender was told 202.
+
+    Before the event leaves the spool: a crash in between tells it twice.
+    """
+    if isinstance(error, IdempotencyConflict):
+        event, agents = one.event, one.plan.agents
+        agent = agents[0] if len(agents) == 1 else ""
+        bus.refused(ledger.store, CARRIER, f"{event.id}: {error}", event.source, agent)
 
 
 def has_drainer(spool: Spool) -> bool:

@@ -19,6 +19,7 @@ from fleet.config.settings import Settings
 from fleet.intake.spool.folder import usable
 from fleet.intake.spool.runs import SpoolLedger
 from fleet.system import file_lock
+from fleet.system.environments import secrets_fd
 from fleet.system.process_group import kill_session
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class OfflineProcess:
             self._process = subprocess.Popen(
                 [*self._command, str(lock)],
                 stdin=subprocess.PIPE,
-                pass_fds=[lock],
+                pass_fds=[lock, *secrets_fd()],
                 start_new_session=True,
             )
         finally:

@@ -22,14 +22,14 @@ def conditions(
         pipe.hgetall(keys.BEAT)
         pipe.info("memory")
         pipe.hget(keys.LOST, "reason")
-        pipe.time()
-        ticks, memory, lost, (seconds, micros) = pipe.execute()
+        ticks, memory, lost = pipe.execute()
+        now_s = store.clock.now_ms() / 1000
     most = int(memory.get("maxmemory", 0)) * settings.caps.store_memory
     newest = max((float(tick) for tick in ticks.values()), default=None)
     return current(
         views.counts(store, names),
         views.agents(store, names),
-        None if newest is None else seconds + micros / 1e6 - newest,
+        None if newest is None else now_s - newest,
         dead_letter_reasons,
         lost=str(lost or ""),
         memory_full=0 < most < int(memory["used_memory"]),

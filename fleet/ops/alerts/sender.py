@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from fleet.formats import retry_after
 from fleet.ops.alerts.message import AlertMessage, body
 from fleet.system.backoff import Backoff
+from fleet.system.outgoing import UnusableVariable, client_options
 
 if TYPE_CHECKING:
     import httpx
@@ -53,12 +54,16 @@ class AlertSender:
         import httpx  # slow to load, and many fleets have no receiver
 
         self._sent.append(time.monotonic())
-        self._client = self._client or httpx.Client(timeout=SEND_TIMEOUT_S, follow_redirects=False)
         try:
+            self._client = self._client or httpx.Client(
+                timeout=SEND_TIMEOUT_S, **client_options(self._url)
+            )
             # The body is not read: it might never end.
             with self._client.stream("POST", self._url, json=body(self._url, message)) as answer:
                 status = answer.status_code
                 requested_s = retry_after.seconds(answer.headers)
+        except UnusableVariable as error:
+            return self._failed(str(error))
         except httpx.HTTPError as error:
             return self._failed(type(error).__name__)
         if 200 <= status < 300:

@@ -18,20 +18,24 @@ from urllib.parse import urlsplit
 import redis
 
 from fleet.broker.audit import Finding, audit
+from fleet.broker.room import lack_of_room
 from fleet.broker.tls import refusal_of
-from fleet.config.foreign_environment import of_celery, of_services
+from fleet.config.foreign_environment import not_settings, of_celery, of_flower
+from fleet.config.hidden_modules import hidden_modules
 from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings
 from fleet.config.tls import SECURE, tls_options
 from fleet.errors import BrokerRefusal, BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.spool import Spool
+from fleet.ledger import processes
 from fleet.ops.alerts.machine import spool_conditions
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.doctor import endpoints
 from fleet.ops.doctor.permissions import secret_files
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
+from fleet.system.outgoing import unusable_variables
 from fleet.version import VERSION
 from fleet.worker import shutdown_grace
 
@@ -99,6 +103,8 @@ def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Findi
         store.client.ping()
         rtt_s = time.monotonic() - before - first_s
         yield from audit(store.client)
+        if lack := lack_of_room(store.client, len(settings.agents)):
+            yield Finding("warning", *lack)
         yield from _conditions(store, settings)
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
         refusal = refusal_of(error) or (str(error) if isinstance(error, BrokerRefusal) else "")
@@ -146,6 +152,9 @@ def _conditions(store: Store, settings: Settings) -> Iterator[Finding]:
         if condition.name != "agent_offline":
             prefix = f"{condition.agent}: " if condition.agent else ""
             yield Finding("warning", f"{prefix}{condition.reason}", condition.remedy)
+    for row in processes.failing(store):
+        fault = f"{row['process']} of {row['host']} keeps ending: it {row['reason']}"
+        yield Finding("warning", fault, f"see log/{row['process']}.log in its data folder")
     if offline:
         more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
         fault = f"nobody works for {', '.join(offline[:5])}{more}"
@@ -263,6 +272,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _programs(settings: Settings) -> Iterator[Finding]:
+    for fault, remedy in hidden_modules(settings, Path.cwd()):
+        yield Finding("error", fault, remedy)
     for name, agent in settings.agents.items():
         if agent.runner == "python" and not _is_installed(str(agent.python)):
             fault = f"agents.{name}.python: there is no module {agent.python!r}"
@@ -298,15 +309,21 @@ def _tools(settings: Settings) -> Iterator[Finding]:
             yield Finding("warning", fault, "install it, or start the fleet in its folder")
 
 
-def _foreign(_: Settings) -> Iterator[Finding]:
+def _foreign(settings: Settings) -> Iterator[Finding]:
     """Variables of the environment that the fleet ignores."""
     if names := of_celery():
         fault = f"{', '.join(names)}: set, and without effect on the fleet"
         yield Finding(
             "info", fault, "set fleet.broker_url where the fleet is to use another broker"
         )
-    if names := of_services():
-        fault = f"{', '.join(names)}: these describe a Service, and set nothing of the fleet"
+    for sentence in unusable_variables():
+        fault, _, remedy = sentence.rpartition("; ")
+        yield Finding("warning", f"{fault}; calls that need it fail", remedy)
+    if names := of_flower():
+        fault = f"{', '.join(names)}: set, and without effect on the fleet's Flower"
+        yield Finding("info", fault, "use [flower] in fleet.toml")
+    if names := not_settings(type(settings).model_fields):
+        fault = f"{', '.join(names)}: of something else called fleet; these set nothing here"
         yield Finding("info", fault)
 
 

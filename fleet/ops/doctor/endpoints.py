@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from fleet.broker.audit import Finding
 from fleet.broker.tls import context_of, fault_of
 from fleet.config.settings import Settings
 from fleet.config.tls import tls_options
+from fleet.system.outgoing import UnusableVariable, proxy_for
 
 CONNECT_TIMEOUT_S = 3.0
 CERTIFICATE_DAYS_MIN = 14
@@ -76,8 +76,10 @@ def _end(key: str, url: str | None, *, secure_only: bool = False) -> Iterator[En
     if not place.hostname or not (secure or (place.scheme in _PLAIN and not secure_only)):
         return
     # Behind a proxy a direct connection proves nothing.
-    kind = {"wss": "https", "ws": "http"}.get(place.scheme, place.scheme)
-    if kind in urllib.request.getproxies() and not urllib.request.proxy_bypass(place.hostname):
+    try:
+        if proxy_for(url or ""):
+            return
+    except UnusableVariable:  # has its own finding
         return
     port = place.port or (_SECURE | _PLAIN)[place.scheme]
     yield End(key, place.hostname, port, secure, tls_options(url or ""))

@@ -17,24 +17,34 @@ SHOWN = 10
 def examine(settings: Settings) -> Iterator[Finding]:
     """The findings about all servers and their agents; all servers are queried at once."""
     servers = {name: tool for name, tool in settings.tools.items() if tool.is_server}
-    found = asyncio.run(_listed(servers))
+    left_out: dict[str, dict[str, str]] = {}
+    found = asyncio.run(_listed(servers, left_out))
     for name, listed in found.items():
         yield from _findings(name, servers[name], listed)
+        for tool, reason in list(left_out.get(name, {}).items())[:SHOWN]:
+            fault = f"tools.{name}: the tool {tool!a} is left out: {reason}"
+            yield Finding("warning", fault, "tell its makers; the other tools work")
     for agent, config in settings.agents.items():
         yield from _duplicates(
             agent, {tool_set: found[tool_set] for tool_set in config.tools if tool_set in found}
         )
 
 
-async def _listed(servers: Mapping[str, ToolsConfig]) -> dict[str, list[str] | ToolServerError]:
-    found = await asyncio.gather(*(_names(name, tool) for name, tool in servers.items()))
+async def _listed(
+    servers: Mapping[str, ToolsConfig], left_out: dict[str, dict[str, str]]
+) -> dict[str, list[str] | ToolServerError]:
+    found = await asyncio.gather(*(_names(name, tool, left_out) for name, tool in servers.items()))
     return dict(zip(servers, found, strict=True))
 
 
-async def _names(name: str, tool: ToolsConfig) -> list[str] | ToolServerError:
+async def _names(
+    name: str, tool: ToolsConfig, left_out: dict[str, dict[str, str]]
+) -> list[str] | ToolServerError:
     server = ToolServer(name, tool)
     try:
-        return sorted(tool_set.name for tool_set in await server.list_tools())
+        listed = await server.list_tools()
+        left_out[name] = server.left_out
+        return sorted(tool_set.name for tool_set in listed)
     except ToolServerError as error:
         return error
     finally:

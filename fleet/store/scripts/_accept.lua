@@ -16,7 +16,7 @@
 --   plan               the plan of a chain (JSON), or ''
 --   store_memory       share of the store's memory above which none is accepted
 --   max_waiting        most dispatches that may wait in the fleet
---   sender_per_minute  most events a minute of one source, or ''
+--   sender_per_minute  most events a minute of one sender, or ''
 --   dispatches...      DispatchArgs; with a plan they are of its first stage, and only checked for room
 -- DispatchArgs
 --   id
@@ -110,7 +110,9 @@ local function accept(event, dispatches)
   local known = known_as(event.digest, event.old_digest, event.content)
   if known then return known end
 
-  local no = refusal(event.source, event.store_memory, event.max_waiting, event.sender_per_minute)
+  -- A sender chooses its source; only the fleet's own says who sent it, an agent or a chain.
+  local counted = event.sent_by == 'fleet' and event.source or event.sent_by
+  local no = refusal(counted, event.store_memory, event.max_waiting, event.sender_per_minute)
   if no then return no end
   local full = {}
   for _, one in ipairs(dispatches) do

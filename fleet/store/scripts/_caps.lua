@@ -21,15 +21,15 @@ local function is_full(share)
 end
 
 -- Why no event is accepted now, from anybody or from this sender, or nil. `most_waiting` counts over
--- all agents; `a_minute` is of one source, '' for no limit.
-local function refusal(source, memory, most_waiting, a_minute)
+-- all agents; `a_minute` is of one sender, '' for no limit.
+local function refusal(sender, memory, most_waiting, a_minute)
   local lost = redis.call('HGET', 'fleet:lost', 'reason')
   if lost then return {'lost', lost} end
   if is_full(memory) then return {'memory'} end
   local waiting = redis.call('ZCARD', 'fleet:deadlines')
   if waiting >= tonumber(most_waiting) then return {'crowded', waiting} end
   if a_minute ~= '' then
-    local key = 'fleet:sender:' .. redis.sha1hex(source)
+    local key = 'fleet:sender:' .. redis.sha1hex(sender)
     if count_in_minute(key) > tonumber(a_minute) then return {'sender', redis.call('PTTL', key)} end
   end
   return nil

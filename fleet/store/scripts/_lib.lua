@@ -4,11 +4,8 @@
 -- length at which the bus is trimmed, and the wake-up as text with places to fill, or '' where the
 -- broker is not this store.
 -- Keys are built from ids here, so one keyspace is needed, as kombu's own Redis transport needs one.
--- Time is the server's, in milliseconds; no client's clock decides anything.
 
 local BUS_MAX, TEMPLATE = table.remove(ARGV, 1), table.remove(ARGV, 1)
-local clock = redis.call('TIME')
-local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- How much longer than its content a record stays for a sweep to count it out: 30 days, for a fleet
 -- that was switched off in between.
@@ -33,6 +30,13 @@ local function read_hash(key)
   local out = {}
   for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
   return out
+end
+
+-- The name of the agent's lease; nil when it has none, or one that is over.
+local function lease_name(agent)
+  local name, until_ms = unpack(redis.call('HMGET', lease_key(agent), 'lease', 'until_ms'))
+  -- That of an earlier version ended as a key.
+  return name and tonumber(until_ms or NOW + 1) > NOW and name or nil
 end
 
 local known_epoch
@@ -68,11 +72,6 @@ local function emit(kind, fields)
     'type', kind, 'epoch', epoch(), unpack(fields))
 end
 
--- Keep a key no longer than `ms` from now: it has more time left only where the clock went back.
-local function clamp(key, ms)
-  if redis.call('PTTL', key) > tonumber(ms) then redis.call('PEXPIRE', key, ms) end
-end
-
 -- The calls for a key within a minute of its first, this one included.
 local function count_in_minute(key)
   clamp(key, 60000)
@@ -83,7 +82,7 @@ end
 
 -- An alert, at most once a minute for the same name and agent.
 local function alert_once(name, agent, reason)
-  if not redis.call('SET', 'fleet:alerted:' .. name .. ':' .. agent, NOW, 'NX', 'PX', 60000) then return end
+  if not once('fleet:alerted:' .. name .. ':' .. agent, 60000) then return end
   local fields = {'name', name, 'reason', reason}
   if agent ~= '' then fields[#fields + 1] = 'agent'; fields[#fields + 1] = agent end
   emit('alert', fields)

@@ -2,12 +2,8 @@
 -- to nothing; making its functions anew in every call costs as much as a whole lock script does.
 --
 -- Keys     fleet:lock:holds:, fleet:lock:line:, fleet:lock:ticket:, fleet:lock:wake:, fleet:lock:token
--- Time is the server's, in milliseconds; no client's clock decides anything.
 -- A lock has holds, each with an end of its own, and a line of those who wait. A waiter has a ticket
 -- that says it was heard of lately, and a list on which it blocks until it is woken.
-
-local clock = redis.call('TIME')
-local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- A waiter that is called asks at once: the question already waits in its connection's buffer. This
 -- is the time for one that is just between two questions, and how long a dead one stops the line.
@@ -54,5 +50,8 @@ local function wake(id)
     redis.call('RPUSH', list, 1)
     redis.call('PEXPIRE', list, 1000)
     redis.call('PEXPIRE', 'fleet:lock:ticket:' .. id, CALL_MS)
+  else
+    clamp(list, 1000)
+    clamp('fleet:lock:ticket:' .. id, 1000)
   end
 end

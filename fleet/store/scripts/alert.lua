@@ -11,8 +11,8 @@
 --   A reason holds no prompt text and no secret.
 
 local name, reason, state, once_ms = ARG.name, ARG.reason, ARG.state, ARG.once_ms
-local once = 'fleet:alerted:' .. name .. ':' .. redis.sha1hex(reason)
-if tonumber(once_ms) > 0 and not redis.call('SET', once, NOW, 'NX', 'PX', once_ms) then
+local key = 'fleet:alerted:' .. name .. ':' .. redis.sha1hex(reason)
+if tonumber(once_ms) > 0 and not once(key, once_ms) then
   return false
 end
 local fields = {'name', name, 'reason', reason}

@@ -75,8 +75,8 @@ for key, text in pairs(read_hash('fleet:alerts')) do
 end
 
 for _, item in ipairs(news) do
-  local once = 'fleet:alerted:' .. item.name .. ':news:' .. item.agent .. item.dispatch_id
-  if redis.call('SET', once, NOW, 'NX', 'PX', 60000) then send(item, '') end
+  local key = 'fleet:alerted:' .. item.name .. ':news:' .. item.agent .. item.dispatch_id
+  if once(key, 60000) then send(item, '') end
 end
 redis.call('SET', 'fleet:alerts:cursor', ARG.cursor)
 -- The memory of a fleet that was taken down is not kept for ever.

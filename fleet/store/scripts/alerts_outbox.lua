@@ -21,7 +21,7 @@ if ARG.verb == 'take' then
     redis.call('PEXPIRE', 'fleet:alerts:suppressed', 86400000)
     head = redis.call('LINDEX', 'fleet:alerts:outbox', 0)
   end
-  if not head or not redis.call('SET', 'fleet:alerts:sending', NOW, 'NX', 'PX', ARG.sending_ms) then
+  if not head or not once('fleet:alerts:sending', ARG.sending_ms) then
     return ''
   end
   return head

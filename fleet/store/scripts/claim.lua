@@ -35,7 +35,7 @@
 local agent, fence, holder, call = ARG.agent, ARG.fence, ARG.holder, ARG.call
 local losses_max, history_max = tonumber(ARG.losses_max), tonumber(ARG.history_max)
 
-if redis.call('HGET', lease_key(agent), 'lease') ~= ARG.lease or not newest(agent, fence, ARG.lease) then
+if lease_name(agent) ~= ARG.lease or not newest(agent, fence, ARG.lease) then
   return {'fenced'}
 end
 
@@ -82,10 +82,11 @@ local function start(record)
   return claimed(record)
 end
 
--- The server counts whole seconds: a start less than two seconds after the attempt is not noticed.
+-- The server counts whole seconds: a start less than two seconds after the attempt is not noticed. It
+-- counts a step of its clock, too: a start that may be no start is none.
 local function store_began_after(record)
-  local up_s = string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)')
-  return NOW - 1000 * (tonumber(up_s) + 1) > tonumber(record.started_ms)
+  local up_s = string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(-?%d+)')
+  return math.min(NOW, RAW) - 1000 * (tonumber(up_s) + 1) > tonumber(record.started_ms)
 end
 
 if interrupted.state == 'active' then

@@ -13,7 +13,7 @@
 -- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:bus
 -- Returns  {1, fence, notified, epoch} | {0, fence, holder, client id, run id, process, ms left}
 -- Invariants
---   A lease whose holder is dead is over after `ttl_ms`, also after a step back of the clock.
+--   A lease whose holder is dead is over after `ttl_ms` of the ledger's time.
 --   One holder at a time; the fencing token only grows. A repeated call of the same name (its reply
 --   was lost) answers the same token.
 --   A server that was promoted, restarted or restored may have lost tokens that it gave: it goes on far
@@ -26,16 +26,15 @@ local TOKENS_LOST_MAX = 1000
 local agent, ttl, holder, client, run = ARG.agent, ARG.ttl_ms, ARG.holder, ARG.client, ARG.run
 local key = lease_key(agent)
 
-local held = read_hash(key)
+local held = lease_name(agent) and read_hash(key) or {}
 if held.lease == ARG.lease then
-  redis.call('HSET', key, 'client', client, 'run', run)
-  redis.call('PEXPIRE', key, ttl)
+  redis.call('HSET', key, 'client', client, 'run', run, 'until_ms', NOW + ttl)
+  redis.call('PEXPIRE', key, ttl + KEY_GRACE_MS)
   return {1, tonumber(held.fence), 0, epoch()}
 end
 if held.fence and held.fence ~= ARG.stolen then
-  clamp(key, ttl)
   return {0, held.fence, held.holder, held.client, held.run, held.process or '',
-    redis.call('PTTL', key)}
+    tonumber(held.until_ms or NOW) - NOW}
 end
 
 -- Another one whenever the server begins a history of writes of its own.
@@ -44,8 +43,8 @@ local before = redis.call('HGET', agent_key(agent), 'history') or history
 local fence = redis.call('HINCRBY', 'fleet:fences', agent, before == history and 1 or TOKENS_LOST_MAX)
 redis.call('DEL', key)
 redis.call('HSET', key, 'fence', fence, 'lease', ARG.lease, 'holder', holder, 'client', client,
-  'run', run, 'process', ARG.process, 'since_ms', NOW)
-redis.call('PEXPIRE', key, ttl)
+  'run', run, 'process', ARG.process, 'since_ms', NOW, 'until_ms', NOW + ttl)
+redis.call('PEXPIRE', key, ttl + KEY_GRACE_MS)
 redis.call('HSET', agent_key(agent), 'holder', holder, 'lease', ARG.lease, 'history', history)
 tally(agent, 'holders')
 emit('agent_online', {'agent', agent, 'holder', holder, 'fence', fence})

@@ -36,7 +36,7 @@ local turn = not head or head == id
 if holds[id] or (shares and manner == 'joins') or ((free or shares) and turn) then
   if free then token = next_number() end
   redis.call('HSET', key, id, NOW + ttl, 'group', group, 'token', token)
-  redis.call('PEXPIREAT', key, math.max(last, NOW + ttl))
+  redis.call('PEXPIRE', key, math.max(last - NOW, ttl) + KEY_GRACE_MS)
   if head then
     redis.call('ZREM', line, id)
     redis.call('DEL', ticket, 'fleet:lock:wake:' .. id)

@@ -13,5 +13,6 @@ local key, id, ttl = 'fleet:lock:holds:' .. ARG.lock, ARG.id, tonumber(ARG.ttl_m
 local till = redis.call('HGET', key, id)
 if not till or tonumber(till) <= NOW then return 0 end
 redis.call('HSET', key, id, NOW + ttl)
+ttl = ttl + KEY_GRACE_MS
 if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 return 1

@@ -29,7 +29,7 @@ for i = ARG.agents + 1, ARG.agents + ARGV[ARG.agents] do
   local agent = ARGV[i]
   local active, paused, claimed = unpack(redis.call('HMGET', agent_key(agent),
     'active', 'paused', 'claimed_ms'))
-  agents[#agents + 1] = {redis.call('EXISTS', lease_key(agent)), paused and 1 or 0,
+  agents[#agents + 1] = {lease_name(agent) and 1 or 0, paused and 1 or 0,
     active and tonumber(claimed or 0) or 0, oldest(agent)}
 end
 return cjson.encode({

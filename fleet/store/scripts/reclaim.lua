@@ -58,9 +58,12 @@ if agent == '' then
   return {retried, expired}
 end
 
-local live = redis.call('EXISTS', lease_key(agent)) == 1
+local live = lease_name(agent) ~= nil
 local offline = 0
-if not live then end_stopped(agent) end
+if not live then
+  redis.call('DEL', lease_key(agent))
+  end_stopped(agent)
+end
 if not live and redis.call('HGET', agent_key(agent), 'holder') then
   redis.call('HDEL', agent_key(agent), 'holder')
   emit('agent_offline', {'agent', agent, 'reason', 'its lease ran out'})
@@ -86,7 +89,7 @@ end
 
 local ask = ''
 if TEMPLATE == '' and not rests and not (live and state[1]) and (state[1] or first)
-  and redis.call('SET', 'fleet:rang:' .. agent, NOW, 'NX', 'PX', 2000) then
+  and once('fleet:rang:' .. agent, 2000) then
   ask = state[1] or first
 end
 return {notified, offline, ask}

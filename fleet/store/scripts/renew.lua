@@ -41,9 +41,9 @@ if not newest(agent, fence, ARG.lease) then
   go_above(tonumber(redis.call('HGET', 'fleet:fences', agent) or 0))
   return {0, ''}
 end
-local held = redis.call('HMGET', key, 'fence', 'lease')
-if held[2] ~= ARG.lease then
-  if held[1] then return {0, ''} end
+local held = lease_name(agent)
+if held ~= ARG.lease then
+  if held then return {0, ''} end
   redis.call('HSET', key, 'fence', fence, 'lease', ARG.lease, 'holder', ARG.holder,
     'process', ARG.process, 'since_ms', NOW)
   if redis.call('HSET', agent_key(agent), 'holder', ARG.holder) == 1 then
@@ -51,8 +51,8 @@ if held[2] ~= ARG.lease then
   end
 end
 redis.call('HSET', key, 'client', ARG.client, 'run', ARG.run, 'consuming', ARG.consuming,
-  'reported_ms', NOW)
-redis.call('PEXPIRE', key, ARG.ttl_ms)
+  'reported_ms', NOW, 'until_ms', NOW + ARG.ttl_ms)
+redis.call('PEXPIRE', key, ARG.ttl_ms + KEY_GRACE_MS)
 
 -- Beat leaves a sign of life in the store. A holder that sees none gives an alert.
 local since = math.max(tonumber(redis.call('HGET', key, 'since_ms')),

@@ -10,8 +10,7 @@
 --   One of several beats does the work of a period, also after a step back of the clock.
 
 if ARG.verb == 'begin' then
-  clamp('fleet:turn:' .. ARG.job, ARG.period_ms)
-  return redis.call('SET', 'fleet:turn:' .. ARG.job, '1', 'NX', 'PX', ARG.period_ms) and 1 or 0
+  return once('fleet:turn:' .. ARG.job, ARG.period_ms) and 1 or 0
 end
 redis.call('HSET', 'fleet:beat', ARG.job, string.format('%.3f', NOW / 1000))
 return 1

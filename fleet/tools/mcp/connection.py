@@ -7,6 +7,7 @@ task. When the task ends, nothing of the connection is left: no program, no sock
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -18,9 +19,12 @@ from pydantic import BaseModel, ValidationError
 
 from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp.errors import ToolServerError
+from fleet.tools.mcp.mending import Pending, Received, Sent
 from fleet.tools.mcp.program import ServerProgram
 from fleet.tools.mcp.web import HttpTransport
 from fleet.version import VERSION
+
+logger = logging.getLogger(__name__)
 
 #: Time limit of the greeting; a server that `uvx` must fetch first takes longest.
 START_S = 20.0
@@ -36,8 +40,16 @@ Answer = TypeVar("Answer", bound=BaseModel)
 Value = TypeVar("Value")
 
 
+#: Refusals by which a server says that it did not handle a request.
+UNHANDLED = frozenset({400, 401, 404})
+
+
 class SessionForgotten(ToolServerError):
-    """The server has forgotten the session and done nothing: repeat the request in a new one."""
+    """The server has forgotten the session: `handled` is False where it has done nothing."""
+
+    def __init__(self, sentence: str, *, handled: bool = False) -> None:
+        super().__init__(sentence)
+        self.handled = handled
 
 
 class Connection:
@@ -53,6 +65,8 @@ class Connection:
         self._reason, self._greeting = "", anyio.CancelScope()
         self._tools: list[mcp_types.Tool] | None = None
         self._changes, self._listing = 0, asyncio.Lock()
+        #: Tools that cannot be used, with the reasons.
+        self.left_out: dict[str, str] = {}
         self._task = asyncio.create_task(self._run(), name=f"tools.{name}")
 
     @property
@@ -87,6 +101,11 @@ class Connection:
                 self._tools = found
             return found
 
+    def is_repeatable(self, name: str) -> bool:
+        """True where the server said in its list that to call the tool twice changes no more."""
+        hints = (tool.annotations for tool in self._tools or () if tool.name == name)
+        return any(one and (one.read_only_hint or one.idempotent_hint) for one in hints)
+
     async def call(
         self, name: str, arguments: dict[str, Any], timeout_s: float
     ) -> mcp_types.CallToolResult:
@@ -98,11 +117,13 @@ class Connection:
         return await self._with_timeout(timeout_s, name, response)
 
     async def _run(self) -> None:
+        pending = Pending(self._leave_out)
         try:
             async with (
                 self._transport.streams() as streams,
                 ClientSession(
-                    *streams,
+                    Received(streams[0], pending),
+                    Sent(streams[1], pending),
                     message_handler=self._on_message,
                     client_info=mcp_types.Implementation(name="fleet", version=VERSION),
                 ) as session,
@@ -140,6 +161,11 @@ class Connection:
             "was ended" if closed else f"did not answer `initialize` within {self._start_s:g} s"
         )
         raise ConnectionError
+
+    def _leave_out(self, tool: str, reason: str) -> None:
+        if tool not in self.left_out:
+            logger.warning("tools.%s: the tool %a is left out: %s", self._name, tool, reason)
+        self.left_out[tool] = reason
 
     async def _on_message(self, message: IncomingMessage) -> None:
         if isinstance(message, mcp_types.ToolListChangedNotification):
@@ -194,6 +220,8 @@ class Connection:
             if error.code == mcp_types.CONNECTION_CLOSED:
                 raise await self._lost() from error
             if fault := self._transport.failure:
+                if refused_with := self._transport.refused_with:
+                    await self._check_session(request, fault, refused_with)
                 raise self._error(fault, code=error.code) from error
             fault = f"answered: {error.message} ({error.code})"
             raise self._error(fault, code=error.code, answered=True, data=error.data) from error
@@ -201,13 +229,28 @@ class Connection:
             # The error's own text would repeat the content.
             raise self._error("answered with what the protocol does not allow") from error
 
-    async def _responds(self) -> bool:
-        """Ping the server; if it does not answer, stop the connection and return False."""
+    async def _check_session(
+        self, request: mcp_types.ClientRequest, fault: str, refused_with: int
+    ) -> None:
+        """Raises SessionForgotten where the server refuses a ping of this session, too."""
+        if isinstance(request, mcp_types.PingRequest) or await self._responds(in_session=True):
+            return
+        sentence = f"{fault}, and has lost this session"
+        raise SessionForgotten(str(self._error(sentence)), handled=refused_with not in UNHANDLED)
+
+    async def _responds(self, *, in_session: bool = False) -> bool:
+        """Ping the server; if it does not answer, stop the connection and return False.
+
+        With `in_session` a refusal by HTTP is no answer.
+        """
         ping = self._request(mcp_types.PingRequest(), mcp_types.EmptyResult, PING_TIMEOUT_S)
         task = asyncio.create_task(ping)
         if await _finishes(task, PING_TIMEOUT_S):
             error = task.exception()
-            if error is None or (isinstance(error, ToolServerError) and error.code is not None):
+            told = isinstance(error, ToolServerError) and (
+                error.answered or (error.code is not None and not in_session)
+            )
+            if error is None or told:
                 return True
         self._transport.skip_grace()
         self._transport.ended.set()

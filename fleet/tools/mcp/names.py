@@ -7,6 +7,8 @@ from collections.abc import Iterable
 #: A function name that every provider accepts.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _LENGTH_MAX = 64
+#: A key of a part's `_meta`: its text says what was left out, and the server did not say it.
+LEFT_OUT = "fleet/left_out"
 #: Characters of a long name that stay; the rest becomes a hash of the whole name.
 _PREFIX_CHARS = 55
 

@@ -19,12 +19,13 @@ from typing import Any
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mcp.shared.message import SessionMessage
-from mcp.types import JSONRPCMessage, jsonrpc_message_adapter
+from mcp.types import JSONRPCMessage
 
 from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp import keeper
 from fleet.tools.mcp.environment import environment
 from fleet.tools.mcp.errors import ToolServerError
+from fleet.tools.mcp.readable import message_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ class ServerProgram:
         self.ended = asyncio.Event()
         #: The reason of an exit by itself; continues a sentence from "the server".
         self.failure = ""
-        #: Always False: a request to a program is never repeated.
-        self.session_forgotten = False
+        #: Always False and 0: a request to a program is never repeated.
+        self.session_forgotten, self.refused_with = False, 0
         #: A further fault, appended to the reason.
         self.hint = ""
         self._stopping = self._skip_grace = False
@@ -78,6 +79,16 @@ class ServerProgram:
         """Stop the program without waiting for its own exit, because it hangs."""
         self._skip_grace = True
 
+    def _environment(self) -> dict[str, str]:
+        """The program's environment. Raises ToolServerError where a variable of ours is missing."""
+        try:
+            return environment(self._config.env)
+        except KeyError as error:
+            raise ToolServerError(
+                f"tools.{self._name}.env: there is no variable {error.args[0]} here; set it where "
+                "the fleet is started."
+            ) from error
+
     def _command(self, folder: Path, env: dict[str, str]) -> tuple[str, ...]:
         """The command line. Raises ToolServerError where the program does not exist."""
         program, *arguments = self._config.command
@@ -94,7 +105,7 @@ class ServerProgram:
         return (str(Path(found).absolute()), *arguments)
 
     async def _start(self) -> None:
-        env, folder = environment(self._config.env), Path(self._config.cwd or ".")
+        env, folder = self._environment(), Path(self._config.cwd or ".")
         command = self._command(folder, env)
         reading, self._lifeline = os.pipe()
         try:
@@ -150,13 +161,11 @@ class ServerProgram:
                 pass
 
     def _message(self, line: bytes) -> JSONRPCMessage | None:
-        try:
-            return jsonrpc_message_adapter.validate_json(line, by_name=False)
-        except ValueError:
-            if line.strip() and not self.hint:
-                self.hint = ", and it prints text that is not a message of the protocol"
-                logger.warning("tools.%s: the server prints text that is not a message", self._name)
-            return None
+        message = message_of(line)
+        if message is None and line.strip() and not self.hint:
+            self.hint = ", and it prints text that is not a message of the protocol"
+            logger.warning("tools.%s: the server prints text that is not a message", self._name)
+        return message
 
     async def _write(self, outgoing: ObjectReceiveStream[SessionMessage]) -> None:
         stdin = self._process.stdin

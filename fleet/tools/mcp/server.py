@@ -38,17 +38,32 @@ class ToolServer:
         except SessionForgotten:
             return await (await self._connected()).tools()
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The tools of the newest list that cannot be used, with the reasons."""
+        return self._connection.left_out if self._connection is not None else {}
+
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], *, timeout_s: float
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float,
+        reads: bool = False,
     ) -> mcp_types.CallToolResult:
         """Call a tool; a result may report an error of the tool (`is_error`).
 
-        A call is never repeated, unless the server reports that it ignored it. After `timeout_s`
-        the call is cancelled, and a server that hangs is stopped.
+        Where the server has lost the session, the call is repeated once in a new one: if the server
+        says that it ignored it, or if the tool only `reads`, by this argument or by its own hints.
+        No other call is repeated. After `timeout_s` the call is cancelled, and a server that hangs
+        is stopped.
         """
+        connection = await self._connected()
         try:
-            return await (await self._connected()).call(name, arguments, timeout_s)
-        except SessionForgotten:
+            return await connection.call(name, arguments, timeout_s)
+        except SessionForgotten as lost:
+            if lost.handled and not (reads or connection.is_repeatable(name)):
+                raise
             return await (await self._connected()).call(name, arguments, timeout_s)
 
     async def close(self) -> None:

@@ -109,7 +109,7 @@ def test_a_chain_needs_the_scope_of_each_agent_in_it(api: Api, store: Store) -> 
     some = bearer(tokens.create(store, "some", ["send:archie"])[1])
     refused = ask(api, some)
     assert refused.status_code == 403
-    assert "send:gem" in refused.json()["detail"]
+    assert "send:gem" not in refused.text, "it is not told who is in the chain"
     both = bearer(tokens.create(store, "both", ["send:archie", "send:gem"])[1])
     assert ask(api, both).status_code == 202
 

@@ -107,6 +107,6 @@ def test_scanners_do_not_flood_the_log(few: Api) -> None:
     for _ in range(200):
         with closing(socket.create_connection(address_of(few), 10)) as client:
             client.sendall(b"\x16\x03\x01\x00nonsense\r\n\r\n")
-            client.recv(1000)
+            assert b"nosniff" in client.recv(1000)
     _, said = few.end()
     assert said.count("Invalid HTTP request") == 1

@@ -91,7 +91,7 @@ def test_a_client_gives_work_and_reads_the_answer(url: str, make: Any, mode: str
 
 def test_what_each_scope_allows(url: str, make: Any) -> None:
     mine, other = make("send:archie", "send:gem", "read:archie", name="ci"), make("admin")
-    operator, mute = make("operate"), make("read:gem")
+    operator, mute = make("operate", "read:gem"), make("read:gem")
     foreign = only(call(url, "queue_dispatch", other, to="gem", text="say it"))
     call(url, "queue_dispatch", mine, to="archie", text="say it")
     assert call(url, "queue_dispatch", mine, to="@nobody", text="x").refused
@@ -101,13 +101,19 @@ def test_what_each_scope_allows(url: str, make: Any) -> None:
         "Your token does not have the scope send:shy; use one that has it.",
     )
     foreign_status = call(url, "queue_status", mine, dispatch_id=foreign).text
-    assert "does not have the scope read:gem;" in foreign_status
+    assert "There is no dispatch" in foreign_status
     assert call(url, "queue_list", mine, agent="gem").refused
     assert {one["agent"] for one in call(url, "queue_list", mine).value} == {"archie"}
     assert call(url, "queue_activity", mine).value.keys() == {"archie"}
-    assert "not dispatched by you" in call(url, "queue_cancel", mine, dispatch_id=foreign).text
+    for verb in ("queue_status", "queue_cancel"):
+        unknown = call(url, verb, mine, dispatch_id="0" * len(foreign)).text
+        told = call(url, verb, mine, dispatch_id=foreign).text
+        assert told == unknown.replace("0" * len(foreign), foreign)
+        assert call(url, verb, make("operate"), dispatch_id=foreign).text == told
+    assert "not dispatched by you" in call(url, "queue_cancel", mute, dispatch_id=foreign).text
     assert call(url, "queue_cancel", operator, dispatch_id=foreign).value["state"] == "cancelled"
     own = only(call(url, "queue_dispatch", mine, to="gem", text="say it"))
+    assert "the scope read:gem;" in call(url, "queue_status", mine, dispatch_id=own).text
     seen = call(url, "queue_status", mute, dispatch_id=own).value
     assert seen["state"] == "queued"
     assert call(url, "queue_cancel", mine, dispatch_id=own, reason="no need").value == {
@@ -146,6 +152,29 @@ def test_what_is_no_message_is_refused(url: str, make: Any) -> None:
     for method in ("GET", "DELETE"):
         refused = httpx.request(method, f"{url}/mcp", headers=me, trust_env=False)
         assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+
+
+def test_a_client_that_is_not_exact_is_understood(url: str, make: Any) -> None:
+    me = {"content-type": "application/json", "authorization": f"Bearer {make('read:archie')}"}
+    pong = {"jsonrpc": "2.0", "id": 7, "result": {}}
+    listing = PING.replace("ping", "tools/list")
+    with httpx.Client(base_url=url, headers=me, trust_env=False) as http:
+        assert http.post("/mcp/", content=PING).json() == pong
+        assert http.post("/mcp", content=b"\xef\xbb\xbf" + PING.encode()).json() == pong
+        del http.headers["accept"]  # httpx sends one by itself
+        for path in ("/mcp", "/mcp/"):
+            assert "accept" not in http.build_request("POST", path).headers
+            assert http.post(path, content=PING).json() == pong
+            assert http.post(path, content=listing).json()["result"]["tools"]
+        assert (
+            http.post("/mcp", content=PING, headers={"accept": "application/json"}).json() == pong
+        )
+        refused = http.post("/mcp", content=PING, headers={"accept": "text/html"})
+        assert (refused.status_code, "`Accept` must allow" in refused.json()["detail"]) == (
+            406,
+            True,
+        )
+        assert http.get("/mcp/").status_code == 405
 
 
 def test_what_a_tool_cannot_do_is_said(url: str, make: Any) -> None:

@@ -76,12 +76,12 @@ def test_a_token_in_a_url_is_refused(api: Api, make: Any) -> None:
 def test_who_may_send_to_whom(api: Api, make: Any) -> None:
     one, all_ = bearer(make("send:archie")), bearer(make("send:*"))
     assert sent(api, one, to="archie").status_code == 202
-    for to in ("gem", "@reviewers"):
-        answer = sent(api, one, to=to)
-        assert (answer.status_code, answer.json()["detail"]) == (
-            403,
-            "Your token does not have the scope send:gem; use one that has it.",
-        )
+    answer = sent(api, one, to="gem")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        403,
+        "Your token does not have the scope send:gem; use one that has it.",
+    )
+    assert sent(api, one, to="@reviewers").status_code == 403
     assert sent(api, one, to="nobody").status_code == 404
     assert sent(api, all_, to="@reviewers").status_code == 202
     assert sent(api, bearer(make("read:*", "operate")), to="archie").status_code == 403
@@ -95,26 +95,24 @@ def test_who_sees_and_operates_which_dispatches(api: Api, make: Any, root: Any) 
     mine, other = (
         sent(api, root, to=to).json()["dispatches"][0]["dispatch_id"] for to in ("archie", "gem")
     )
-    reader, operator = bearer(make("read:archie")), bearer(make("operate"))
+    reader, operator = bearer(make("read:archie")), bearer(make("operate", "read:gem"))
     assert api.http.get(f"/dispatches/{mine}", headers=reader).status_code == 200
-    answer = api.http.get(f"/dispatches/{other}", headers=reader)
-    assert answer.status_code == 403
-    assert "the scope read:gem;" in answer.json()["detail"]
+    assert api.http.get(f"/dispatches/{other}", headers=reader).status_code == 404
     listed = api.http.get("/dispatches", params={"limit": 1000}, headers=reader).json()
     assert {row["agent"] for row in listed["dispatches"]} == {"archie"}
     both = sent(api, root, to="@reviewers").json()["event_id"]
-    for caller, status in ((reader, 403), (bearer(make("read:gem", "read:archie")), 200)):
+    for caller, status in ((reader, 404), (bearer(make("read:gem", "read:archie")), 200)):
         assert api.http.get(f"/events/{both}", headers=caller).status_code == status
     refused = api.http.get("/dispatches", params={"agent": "gem"}, headers=reader)
     assert refused.status_code == 403
     for verb in ("cancel", "retry", "approve", "reject"):
         assert api.http.post(f"/dispatches/{mine}/{verb}", headers=reader).status_code == 403
     assert api.http.post(f"/dispatches/{other}/cancel", headers=operator).status_code == 200
-    assert api.http.get(f"/dispatches/{mine}", headers=operator).status_code == 403
+    assert api.http.get(f"/dispatches/{mine}", headers=operator).status_code == 404
 
 
 def test_who_sees_and_switches_which_agents(api: Api, make: Any, root: Any) -> None:
-    reader, operator = bearer(make("read:archie")), bearer(make("operate"))
+    reader, operator = bearer(make("read:archie")), bearer(make("operate", "read:archie"))
     seen = api.http.get("/agents", headers=reader).json()["agents"]
     assert [row["agent"] for row in seen] == ["archie"]
     assert api.http.get("/agents/gem", headers=reader).status_code == 403

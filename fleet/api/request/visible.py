@@ -1,0 +1,31 @@
+"""The dispatches that a caller may see: any other answers like one that is not there."""
+
+from fleet.api.auth.access import ApiCaller
+from fleet.ledger.operations import Unknown
+from fleet.store import Store, keys
+from fleet.store.connection import reachable
+
+
+def not_there() -> Unknown:
+    """The one answer for an id that is unknown, or not for this caller."""
+    return Unknown(
+        "There is no dispatch of this id that you may see; `GET /dispatches` lists those."
+    )
+
+
+def find_readable(store: Store, caller: ApiCaller, dispatch_id: str) -> tuple[str, str]:
+    """The agent and the state of a dispatch. Raises Unknown, BrokerUnavailable."""
+    with reachable():
+        agent, state = store.client.hmget(keys.dispatch(dispatch_id), "agent", "state")
+    if not (agent and state and caller.rights.reads(str(agent))):
+        raise not_there()
+    return str(agent), str(state)
+
+
+def check_operable(store: Store, caller: ApiCaller, dispatch_id: str) -> None:
+    """Raise Unknown unless the caller may read this dispatch, or sent its event."""
+    with reachable():
+        agent, sent_by = store.client.hmget(keys.dispatch(dispatch_id), "agent", "sent_by")
+    own = caller.token is not None and sent_by == caller.sent_by
+    if not agent or not (own or caller.rights.reads(str(agent))):
+        raise not_there()
