@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.exceptions import AuthenticationError, AuthorizationError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
 
 from fleet.errors import ConfigError
 
@@ -53,6 +53,8 @@ def refusal_of(error: Exception) -> str:
         return error.sentence
     if isinstance(error, AuthenticationError | AuthorizationError):
         return "The broker refuses the password: put the right one into fleet.broker_url."
+    if isinstance(error, NoPermissionError):
+        return f"The broker's user lacks a right ({error}): give it the right by ACL SETUSER."
     return ""
 
 
