@@ -177,6 +177,19 @@ def test_a_certificate_that_does_not_fit_is_one_sentence_and_nothing_is_spooled(
             assert _spooled(here) == 0
 
 
+def test_a_worker_that_waits_says_which_certificate_is_at_fault(
+    no_leftovers: str, papers: Papers, tmp_path: Path
+) -> None:
+    words = papers.query(authority=papers.other.file)
+    with TlsValkey(tmp_path, papers.server, words).running() as server:
+        (tmp_path / "fleet").mkdir()
+        fleet = Fleet(tmp_path / "fleet", server, {"a": {}})
+        try:
+            fleet.worker("a").wait_said("name the file of its authority by ssl_ca_certs")
+        finally:
+            fleet.close()
+
+
 def _spooled(here: Place) -> int:
     spool = here.folder / ".fleet" / "spool"
     return sum(path.stat().st_size for path in spool.rglob("*.log")) if spool.exists() else 0
