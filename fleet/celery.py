@@ -13,7 +13,7 @@ from fleet.config.tls import tls_options
 from fleet.errors import FleetError
 from fleet.ledger.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
 from fleet.quiet_log import keep_content_out
-from fleet.store.address import broker_url, results_url, wakeups_in_store
+from fleet.store.address import broker_url, results_url, sentinel_options, wakeups_in_store
 from fleet.store.celery_app import celery_app, keep_command_line_out
 from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
 from fleet.store.wakeup import DELIVER_TASK, INTAKE_TASK
@@ -24,7 +24,10 @@ from fleet.system.output_guard import guard_output
 HUNG_S, CONNECT_S = 10.0, 5.0
 #: A tick is stale after this, and at least two of its periods.
 STALE_S = 30.0
-_ANSWERS = "fleet.worker.celery_results:AnswerBackend"
+_ANSWERS = {
+    "redis": "fleet.worker.celery_results:AnswerBackend",
+    "senti": "fleet.worker.celery_results:SentinelAnswerBackend",
+}
 
 
 @signals.celeryd_init.connect
@@ -49,6 +52,7 @@ def create_app(settings: Settings) -> Celery:
         "fleet", broker=broker_url(settings), log=GuardedLogging, **_configuration(settings)
     )
     app.steps["worker"].add("fleet.worker.bootsteps:StartChecks")
+    app.steps["worker"].add("fleet.worker.no_delayed_delivery:NoDelayedDelivery")
     app.steps["worker"].add("fleet.worker.reaper:PoolReaper")
     app.steps["worker"].add("fleet.worker.reconnect:FirstConnect")
     app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
@@ -61,7 +65,6 @@ def create_app(settings: Settings) -> Celery:
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
-    backend = results_url(settings)
     return {
         # By name: `fleet` never imports `tasks`.
         "imports": ["tasks.deliver", "tasks.dispatch", "tasks.intake", "tasks.maintenance"],
@@ -85,16 +88,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # Outcomes are in the ledger. Only intake answers a Celery producer, for an hour.
         "task_ignore_result": True,
-        # A socket is `redis+socket://` to Celery, and `socket://` to its backend.
-        "result_backend": f"{_ANSWERS}+{backend.removeprefix('redis+')}"
-        if backend.startswith("redis")
-        else None,
-        # As in `_transport`: Celery would wait for 120 s.
-        "redis_socket_timeout": HUNG_S,
-        "redis_socket_connect_timeout": CONNECT_S,
-        # Then the message comes again; Celery would try 20 times.
-        "result_backend_transport_options": {"retry_policy": {"max_retries": 3}},
-        "result_expires": 3600,
+        **_results(settings),
         **_connections(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -122,14 +116,35 @@ def _connections(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _results(settings: Settings) -> dict[str, Any]:
+    backend = results_url(settings)
+    return {
+        # A socket is `redis+socket://` to Celery, and `socket://` to its backend.
+        "result_backend": f"{_ANSWERS[backend[:5]]}+{backend.removeprefix('redis+')}"
+        if backend[:5] in _ANSWERS
+        else None,
+        # As in `_transport`: Celery would wait for 120 s.
+        "redis_socket_timeout": HUNG_S,
+        "redis_socket_connect_timeout": CONNECT_S,
+        # Then the message comes again; Celery would try 20 times.
+        "result_backend_transport_options": {
+            "retry_policy": {"max_retries": 3},
+            **sentinel_options(settings.store_url or settings.broker_url),
+        },
+        "result_expires": 3600,
+    }
+
+
 def _transport(settings: Settings) -> dict[str, Any]:
     if not wakeups_in_store(settings):
-        return {"confirm_publish": True}
+        # Each wait for an answer, in publishing too. A consumer that waits for work only polls.
+        return {"confirm_publish": True, "read_timeout": HUNG_S, "write_timeout": HUNG_S}
     return {
         "visibility_timeout": settings.visibility_timeout_s,
         "socket_timeout": HUNG_S,
         "socket_connect_timeout": CONNECT_S,
         "socket_keepalive": True,
+        **sentinel_options(settings.broker_url),
     }
 
 

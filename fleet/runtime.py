@@ -6,6 +6,7 @@ of their own, which spools.
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from fleet.broker.breaker import Breaker
 from fleet.config.settings import Settings, load
@@ -25,8 +26,10 @@ from fleet.ledger.protocol import Acceptor
 from fleet.store import Store, open_store
 from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.connection import SOCKET_TIMEOUT_S, CallGuard
-from fleet.store.wakeup import WakeupPublisher
 from fleet.system.data_dir import private
+
+if TYPE_CHECKING:
+    from fleet.store.wakeup_publisher import CeleryWakeupPublisher
 
 #: Longer than any healthy accept takes. A slower one goes into the spool.
 INTAKE_TIMEOUT_S = 2.0
@@ -88,13 +91,18 @@ class Runtime:
         return wakeups_in_store(self.settings)
 
     @cached_property
-    def wakeup_publisher(self) -> WakeupPublisher | None:
+    def wakeup_publisher(self) -> "CeleryWakeupPublisher | None":
         """The publisher of wake-ups where the broker is not the store; otherwise scripts do it."""
         if self.wakes:
             return None
         from fleet.store.wakeup_publisher import CeleryWakeupPublisher
 
         return CeleryWakeupPublisher(self.settings)
+
+    @property
+    def wakeup_fault(self) -> str:
+        """Why the broker takes no wake-ups; empty where it does, and where the store is it."""
+        return self.wakeup_publisher.fault() if self.wakeup_publisher else ""
 
     @cached_property
     def ledger(self) -> ValkeyLedger:

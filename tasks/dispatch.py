@@ -18,6 +18,7 @@ from fleet.worker.state import WORKER
 from tasks.deliver import request_delivery
 from tasks.execution import preload, turns
 from tasks.limits import THREAD_CALLS
+from tasks.model import prices
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ class DispatchTask(Task[Any, Any]):
     def preload(agent: AgentConfig) -> None:
         """Import what a turn needs in the worker's parent, for all the children that it forks."""
         preload.preload([agent])
+
+    @staticmethod
+    def unpriced(name: str, agent: AgentConfig) -> list[str]:
+        """A sentence for each of its models that a budget in dollars cannot count."""
+        return [prices.fault(name, model) for model in prices.unpriced(agent)]
 
 
 class DispatchFailed(Exception):

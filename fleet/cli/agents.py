@@ -10,6 +10,7 @@ from fleet.cli.base import Group, wants_json
 from fleet.cli.output import duration, print_json, print_line, print_pairs, print_table
 from fleet.config.settings import load
 from fleet.errors import FleetError
+from fleet.formats.money import money
 from fleet.ledger import operations, views
 from fleet.ops import agents as agents_table
 
@@ -112,10 +113,13 @@ def _switch(name: str | None, everyone: bool, done: str) -> None:
 
 
 def _show_all() -> None:
-    rows = agents_table.rows(runtime.current().store, load(), list(load().agents))
+    store = runtime.current().store
+    names = operations.agents_with_work(store, load(), None)
+    rows = agents_table.rows(store, load(), names)
     if wants_json():
         print_json(rows)
         return
+    stopped = any(row["hold_reason"] for row in rows)
     print_table(
         [
             "agent",
@@ -126,7 +130,8 @@ def _show_all() -> None:
             "active",
             "holder",
             "held",
-            "usd today",
+            "spent today",
+            *(["stopped by"] if stopped else []),
         ],
         [
             (
@@ -138,7 +143,8 @@ def _show_all() -> None:
                 row["active"],
                 row["holder"],
                 duration(row["held_s"]) if row["holder"] else None,
-                f"{row['spend']['usd']:.4f}",
+                money(row["spend"]["usd"]),
+                *([row["hold_reason"]] if stopped else []),
             )
             for row in rows
         ],

@@ -43,6 +43,7 @@ def _show(document: dict[str, Any]) -> None:
             ("spooled", _spooled(document["g4"]["spooled"])),
             ("retrying", counts["retrying"]),
             ("dead", counts["dead"]),
+            *((f"{name}, removed", _words(row)) for name, row in document["g2"]["removed"].items()),
             ("beat", "no tick yet" if tick is None else f"{duration(tick)} ago"),
             *(
                 ("failing", f"{row['process']} of {row['host']} {row['reason']}")
@@ -66,6 +67,10 @@ def _show(document: dict[str, Any]) -> None:
             for name, row in document["g2"]["agents"].items()
         ],
     )
+
+
+def _words(work: dict[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in work.items())
 
 
 def _spooled(count: int | None) -> str:

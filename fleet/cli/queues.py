@@ -19,15 +19,16 @@ _IN_STATS = ("queued", "active", "retrying", "completed", "dead")
 
 @click.group(cls=Group)
 def queue() -> None:
-    """Look at dispatches; cancel, retry and drain them."""
+    """Look at dispatches; cancel, retry, move and drain them."""
 
 
 @queue.command()
 @click.option("--agent", "-a", metavar="NAME", help="Only this agent's.")
 def stats(agent: str | None) -> None:
     """Count dispatches per agent and state, with the age of the oldest that waits."""
-    names = operations.known_agents(load(), agent)
-    found = views.counts(runtime.current().store, names)
+    store = runtime.current().store
+    names = operations.agents_with_work(store, load(), agent)
+    found = views.counts(store, names)
     rows = [{"agent": name, **row} for name, row in found.items()]
     if wants_json():
         print_json(rows)
@@ -68,9 +69,9 @@ def stats(agent: str | None) -> None:
 )
 def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
     """List dispatches over all agents, newest first."""
-    if agent not in load().people():
-        operations.known_agents(load(), agent)
-    page = views.find(runtime.current().store, agent=agent, states=state, limit=limit)
+    store = runtime.current().store
+    operations.agents_with_work(store, load(), agent)
+    page = views.find(store, agent=agent, states=state, limit=limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
     else:
@@ -208,7 +209,7 @@ def retry(dispatch_id: str) -> None:
 @click.option("--reason", default="drained by a person", show_default=True, help="Why.")
 def drain(agent: str, confirm: bool, reason: str) -> None:
     """Cancel everything that waits for an agent; a running turn goes on."""
-    operations.known_agents(load(), agent)
+    operations.agents_with_work(runtime.current().store, load(), agent)
     if not confirm:
         raise click.UsageError(f"This cancels everything that waits for {agent}: add --confirm.")
     cancelled = operations.drain(runtime.current().ledger, load(), agent, reason)
@@ -216,3 +217,20 @@ def drain(agent: str, confirm: bool, reason: str) -> None:
         print_json({"agent": agent, "cancelled": cancelled})
     else:
         print_line(f"{agent}: {cancelled} cancelled")
+
+
+@queue.command()
+@click.argument("old")
+@click.argument("new")
+def move(old: str, new: str) -> None:
+    """Give what waits for the agent OLD to the agent NEW, each in its old place.
+
+    For an agent that was renamed or removed: its dead letters move too. A running turn stays.
+    """
+    moved = operations.reassign(runtime.current().ledger, load(), old, new)
+    dead = moved.pop(State.DEAD, 0)
+    if wants_json():
+        print_json({"from": old, "to": new, "moved": moved.total(), "dead_letters": dead})
+        return
+    letters = f", and {dead} dead letters: `fleet dlq retry` runs them" if dead else ""
+    print_line(f"{new}: {moved.total()} moved from {old}{letters}")

@@ -1,6 +1,7 @@
 """The services of a fleet, each in the foreground: for the Procfile and for containers."""
 
 import asyncio
+import os
 import signal
 import time
 from contextlib import suppress
@@ -12,16 +13,20 @@ from fleet.cli.output import note, print_line
 from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
+from fleet.ledger import removed
 from fleet.quiet_log import keep_content_out
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
 from fleet.store.connection import reachable, retry_while_away
+from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.output_guard import guard_output
 from tasks.execution import OFFLINE_COMMAND
 
 #: A Procfile's runner stops all processes at once, and workers release their turns through the
 #: broker. honcho kills after five seconds.
 LINGER_S = 3.0
+#: A host starts without an answer of the store.
+TELL_S = 1.0
 
 
 @click.command(cls=Command)
@@ -42,7 +47,20 @@ def host(agents: str) -> int:
 
     guard_output()
     keep_content_out()
+    if LIFELINE_FD not in os.environ:  # `fleet up` says so itself
+        _tell_removed(load())
     return serve([name.strip() for name in agents.split(",") if name.strip()])
+
+
+def _tell_removed(settings: Settings) -> None:
+    # Over a connection of its own that no worker inherits.
+    with suppress(BrokerUnavailable):
+        store = open_store(store_url(settings), socket_timeout_s=TELL_S, connect_timeout_s=TELL_S)
+        try:
+            for line in removed.lines(store, settings.agents):
+                note(f"fleet: {line}")
+        finally:
+            store.close()
 
 
 @click.command(cls=Command)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fleet.config.agents import OWN_TOOLS
 from fleet.config.deliveries import UPSTREAM
+from fleet.config.sentinel_address import SCHEME, SentinelAddress
 from fleet.config.tls import check_tls
 from fleet.errors import ConfigError
 from routing import InvalidRoute
@@ -36,6 +37,8 @@ def check(settings: "Settings") -> None:
     for key, url in (("broker_url", settings.broker_url), ("store_url", settings.store_url)):
         if url is not None and url.partition("://")[0] not in _SCHEMES:
             raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
+        if url is not None and url.startswith(SCHEME):
+            SentinelAddress.read(url, f"fleet.{key}")
         check_tls(f"fleet.{key}", url or "")
     _check_deliveries(settings)
     _check_callbacks(settings)

@@ -4,7 +4,7 @@ import math
 import time
 
 from fleet.config.settings import Settings
-from fleet.ledger import ValkeyLedger
+from fleet.ledger import ValkeyLedger, removed
 from fleet.store import Store, keys
 from fleet.store.calls import ReclaimCall, SweepCall, TickCall
 from fleet.store.connection import reachable
@@ -16,6 +16,8 @@ SWEEP_PERIOD_S = 10.0
 SWEEP_S = 3.0
 #: Longer than any worker takes to come back or to pop a wake-up.
 UNTOUCHED_MS = 15_000
+#: A removed agent's last worker may be replaced, by a host that has an older configuration.
+REMOVED_MS = 60_000
 #: Most dispatches moved in one call, so that a script never holds the server for long.
 BATCH = 500
 
@@ -49,7 +51,23 @@ def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
 
 
 def sweep_all(store: Store, settings: Settings) -> dict[str, int]:
-    """Forget what retention allows to forget, in bounded steps. Raises BrokerUnavailable."""
+    """Forget what retention allows to forget, in bounded steps. Raises BrokerUnavailable.
+
+    The turns of removed agents end here too: rarely, since finding these agents reads all counts.
+    """
+    calls = [
+        ReclaimCall(
+            agent=agent,
+            keep_ended_ms=int(settings.retention.completed_s * 1000),
+            limit=BATCH,
+            untouched_ms=UNTOUCHED_MS,
+            removed_ms=REMOVED_MS,
+            keep_dead_ms=int(settings.retention.dead_s * 1000),
+        )
+        for agent in removed.work(store, settings.agents)
+    ]
+    if calls:
+        store.run_many(ReclaimCall, calls)
     ended, dead, trimmed = sweep(store, sweep_call(settings), SWEEP_S)
     return {"ended": ended, "dead": dead, "trimmed": trimmed}
 

@@ -4,16 +4,17 @@ Each is one script or a bounded row of them; repeating one is harmless.
 """
 
 import uuid
+from collections import Counter
 from typing import Literal
 
 from fleet.config.settings import Settings
 from fleet.errors import FleetError
-from fleet.ledger import views
+from fleet.ledger import removed, views
 from fleet.ledger.maintenance import sweep, sweep_call
 from fleet.ledger.states import WAITING, State
 from fleet.ledger.valkey import ValkeyLedger
-from fleet.store import keys
-from fleet.store.calls import AgentCall, CancelCall, DecideCall, ReplayCall
+from fleet.store import Store, keys
+from fleet.store.calls import AgentCall, CancelCall, DecideCall, ReassignCall, ReplayCall
 from fleet.store.connection import reachable
 from fleet.system.agent_lock import record_paused
 from routing import Verdict
@@ -42,6 +43,18 @@ def known_agents(settings: Settings, name: str | None) -> list[str]:
     if name not in settings.agents:
         raise Unknown(f"There is no agent {name[:64]!r} in this fleet.")
     return [name]
+
+
+def agents_with_work(store: Store, settings: Settings, name: str | None) -> list[str]:
+    """The named agent, or all of them; removed ones too. Raises Unknown.
+
+    Of all, those removed ones that have work; by name, any that ever had a dispatch.
+    """
+    if name is None:
+        return [*settings.agents, *removed.work(store, settings.agents)]
+    if name in settings.agents or name in settings.people() or name in removed.names(store):
+        return [name]
+    return known_agents(settings, name)
 
 
 def cancel(
@@ -74,7 +87,8 @@ def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
         )
     if state_now == State.DEAD and agent not in settings.agents:
         raise NotPossible(
-            f"{dispatch_id} was for {agent}, which is not an agent of this fleet now."
+            f"{dispatch_id} was for {agent}, which is not an agent of this fleet now: "
+            f"`fleet queue move {agent} NEW` gives what it had to another."
         )
     deadline_s = settings.agents[agent].retry.deadline_s if agent in settings.agents else 0.0
     call = ReplayCall(dispatch_id=dispatch_id, deadline_ms=int(deadline_s * 1000))
@@ -156,6 +170,33 @@ def drain(ledger: ValkeyLedger, settings: Settings, agent: str, reason: str) -> 
         cursor = page.cursor
         if cursor is None:
             return cancelled
+
+
+def reassign(ledger: ValkeyLedger, settings: Settings, old: str, new: str) -> Counter[str]:
+    """Give what waits for `old` to the agent `new`, in its old place; how many in each state.
+
+    Of an agent that was removed from the configuration the dead letters too. Raises Unknown.
+    """
+    agents_with_work(ledger.store, settings, old)
+    known_agents(settings, new)
+    if old == new:
+        return Counter()
+    states = [State.QUEUED, State.RETRYING, *([] if old in settings.agents else [State.DEAD])]
+    moved: Counter[str] = Counter()
+    cursor = None
+    while True:
+        page = views.find(
+            ledger.store, agent=old, states=states, limit=views.LIST_MAX, cursor=cursor
+        )
+        calls = [
+            ReassignCall(dispatch_id=row["dispatch_id"], agent=old, to=new)
+            for row in page.dispatches
+        ]
+        moved.update(ledger.store.run_many(ReassignCall, calls) if calls else [])
+        cursor = page.cursor
+        if cursor is None:
+            del moved[""]
+            return moved
 
 
 def purge(ledger: ValkeyLedger, settings: Settings) -> int:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger.answers import read_trail
@@ -77,7 +77,7 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
             return None
         pipe = store.client.pipeline(transaction=False)
         pipe.hgetall(keys.journal(dispatch_id))
-        pipe.hmget(keys.agent(raw["agent"]), "active", "paused", "holder", "hold_ms")
+        pipe.hmget(keys.agent(raw["agent"]), "active", "paused", "holder", "hold_ms", "hold_reason")
         pipe.hgetall(keys.delivery(dispatch_id))
         pipe.zrank(keys.due(raw["agent"]), dispatch_id)
         pipe.get(keys.outcome(dispatch_id))
@@ -87,8 +87,8 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
         pipe.hvals(keys.trail(raw.get("chain_id", "")))
         journal, now, delivery, rank, answer, payload, quiet, *chained = pipe.execute()
         now_ms = store.clock.now_ms()
-    active, paused, holder, hold_ms = now
-    held = float(hold_ms or 0) > now_ms
+    active, paused, holder, hold_ms, reason = now
+    held = float(hold_ms or 0) > now_ms and (reason or "its models are left alone")
     record = _record(raw)
     record["waiting_for"] = _waiting_for(record, active, paused, holder, rank, quiet, held)
     if "chain" in record:
@@ -233,6 +233,8 @@ def spend(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
 def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Per agent: who holds it and since when, what runs, how much waits, whether it is paused.
 
+    `queued` counts what waits for its session as well, like every other count of that state.
+
     `consuming` is what its worker has said `reported_s` ago: that it takes work from its queue.
     """
     with reachable():
@@ -240,7 +242,7 @@ def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         for name in names:
             pipe.hgetall(keys.agent(name))
             pipe.hgetall(keys.lease(name))
-            pipe.zcard(keys.due(name))
+            pipe.hget(keys.COUNTS, f"{name}|{State.QUEUED}")
         rows = pipe.execute() if names else []
         now_ms = store.clock.now_ms()
     found: dict[str, dict[str, Any]] = {}
@@ -257,13 +259,23 @@ def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
             "holder": lease.get("holder"),
             "held_s": round(max(0.0, held), 3),
             "fence": int(lease.get("fence", 0)),
-            "queued": int(queued),
+            "queued": int(queued or 0),
             "active": state.get("active"),
             "paused": "paused" in state,
             "tier": int(state.get("tier", 1)),
-            "hold_s": round(max(0.0, (float(state.get("hold_ms", 0)) - now_ms) / 1000), 3),
+            **_hold(state, now_ms),
         }
     return found
+
+
+def _hold(state: Mapping[str, str], now_ms: float) -> dict[str, Any]:
+    """How long the agent takes no work, and what has stopped it: stage and reason."""
+    left_s = round(max(0.0, (float(state.get("hold_ms", 0)) - now_ms) / 1000), 3)
+    return {
+        "hold_s": left_s,
+        "hold_stage": state.get("hold_stage") if left_s else None,
+        "hold_reason": state.get("hold_reason") if left_s else None,
+    }
 
 
 def _record(raw: dict[str, str]) -> dict[str, Any]:
@@ -301,7 +313,7 @@ def _waiting_for(
     holder: str | None,
     rank: int | None,
     quiet: float | None,
-    held: bool,
+    held: str | Literal[False],
 ) -> str | None:
     state = record["state"]
     if state == State.RETRYING:
@@ -319,7 +331,7 @@ def _waiting_for(
     if paused:
         return "the agent is paused"
     if held:
-        return "the agent's models to be tried again: their providers failed"
+        return f"its agent to go on: {held}"
     if rank is None and record.get("session"):
         return "an earlier event of its session"
     if not holder:

@@ -134,6 +134,7 @@ class LockCalls:
             # Not the pool's: it counts what it has made, and refuses at a hundred.
             connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
+            connection.connect()  # does nothing where it is connected
             connection.send_packed_command([before + script.packed(args)])
             if before:
                 connection.read_response()

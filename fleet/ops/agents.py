@@ -4,21 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleet.config.settings import Settings
-from fleet.ledger import views
+from fleet.ledger import FailureStage, views
 from fleet.store import Store
 
 
 def rows(store: Store, settings: Settings, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One row for each of `names`, which must be agents. Raises BrokerUnavailable."""
+    """One row for each of `names`; of one that is not configured the status is `removed`.
+
+    Raises BrokerUnavailable.
+    """
     found = views.agents(store, names)
     counts = views.counts(store, names)
     spent = views.spend(store, names)
     return [
         {
             "agent": name,
-            "status": status(found[name]),
-            "runner": settings.agents[name].runner,
-            "model": settings.agents[name].model,
+            "status": status(found[name]) if name in settings.agents else "removed",
+            "runner": _configured(settings, name, "runner"),
+            "model": _configured(settings, name, "model"),
             **found[name],
             **counts[name],
             "spend": spent[name],
@@ -27,10 +30,21 @@ def rows(store: Store, settings: Settings, names: Sequence[str]) -> list[dict[st
     ]
 
 
+def _configured(settings: Settings, name: str, option: str) -> str | None:
+    return getattr(settings.agents.get(name), option, None)
+
+
 def status(row: dict[str, Any]) -> str:
-    """The status in one word: `paused`, `offline`, `busy` or `idle`."""
+    """The status in one word: `paused`, `offline`, `busy` or `idle`.
+
+    `budget` and `held`: its budget is used up, or all its models are left alone for a while.
+    """
     if row["paused"]:
         return "paused"
     if not row["online"]:
         return "offline"
-    return "busy" if row["active"] else "idle"
+    if row["active"]:
+        return "busy"
+    if row["hold_s"]:
+        return "budget" if row["hold_stage"] == FailureStage.BUDGET else "held"
+    return "idle"

@@ -10,7 +10,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.folder import SpoolFull
-from fleet.ledger import State, bus, processes, views
+from fleet.ledger import State, bus, processes, removed, views
 from fleet.ledger.states import WAITING
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -91,7 +91,7 @@ class _Vitals:
     length: int | None = None
     beat_s: float | None = None  #: since the last tick of any periodic job
     oldest_id: str | None = None
-    lost: bool = False  #: the store went back, and the fleet stands still
+    lost: str = ""  #: why the fleet stands still: the store went back
     #: The way of the upstream's events; `http` without an upstream.
     intake: str | None = None
 
@@ -104,8 +104,10 @@ class _Reading:
     counts: Mapping[str, Mapping[str, Any]] | None = None
     agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     providers: Mapping[str, Any] = field(default_factory=dict)
+    removed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     last_id: str | None = None
     failing: Sequence[Mapping[str, Any]] | None = None
+    wakeup_fault: str = ""
 
 
 def _read(runtime: Runtime, scope: HealthScope) -> _Reading:
@@ -115,8 +117,10 @@ def _read(runtime: Runtime, scope: HealthScope) -> _Reading:
         counts=views.counts(store, names),
         agents=views.agents(store, names),
         providers=providers.states(store) if scope.whole else {},
+        removed=removed.work(store, names) if scope.whole else {},
         last_id=bus.last_id(store),
         failing=processes.failing(store),
+        wakeup_fault=runtime.wakeup_fault,
     )
 
 
@@ -132,10 +136,11 @@ def _document(
     consuming = all(row["consuming"] for row in agents.values())
     spooling = spool["breaker"] != "closed" or spool["spooled"] != 0
     troubles = spooling or vitals.lost or beat_is_late(vitals.beat_s) or not consuming
+    troubles = troubles or reading.removed or reading.wakeup_fault
     return {
         "status": "down" if reason else "degraded" if troubles else "ok",
         "version": VERSION,
-        "reason": reason,
+        "reason": reason or vitals.lost or None,
         "epoch": vitals.epoch,
         "g1": {
             "enabled": True,
@@ -144,8 +149,9 @@ def _document(
             "pending": work["pending"],
             "last_id": reading.last_id,
             "oldest_pending_s": work["oldest_s"],
+            "wakeups": reading.wakeup_fault or None,
         },
-        "g2": _isolation(settings, scope, agents),
+        "g2": _isolation(settings, scope, agents) | {"removed": reading.removed},
         "g3": {name: work[name] for name in ("failed", "retrying", "dead", "unverified")},
         "g4": {
             "intake": vitals.intake,
@@ -225,7 +231,7 @@ def _vitals(store: Store) -> _Vitals:
         pipe.hgetall(keys.BEAT)
         pipe.xrange(keys.BUS, count=1)
         pipe.get(keys.UPSTREAM_MODE)
-        pipe.exists(keys.LOST)
+        pipe.hget(keys.LOST, "reason")
         epoch, length, beat, first, mode, lost = pipe.execute()
         now = store.clock.now_ms() / 1000
     ticks = [float(value) for value in beat.values()]
@@ -234,7 +240,7 @@ def _vitals(store: Store) -> _Vitals:
         length=length,
         beat_s=round(now - max(ticks), 3) if ticks else None,
         oldest_id=first[0][0] if first else None,
-        lost=bool(lost),
+        lost=lost or "",
         intake=mode or "http",
     )
 
@@ -248,4 +254,5 @@ def _agent(row: Mapping[str, Any]) -> dict[str, Any]:
         "queued": row["queued"],
         "consuming": row["consuming"] and not row["paused"],
         "reported_s": row["reported_s"],
+        "stopped_by": row["hold_reason"],
     }

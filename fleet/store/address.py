@@ -9,6 +9,7 @@ import redis
 from fleet.broker.embedded import read_endpoint
 from fleet.broker.endpoint import BrokerFolder
 from fleet.broker.tls import check_files
+from fleet.config.sentinel_address import SCHEME, SentinelAddress
 from fleet.config.settings import Settings, load
 from fleet.config.tls import tls_options, with_tls_words, without_tls_words
 from fleet.errors import BrokerUnavailable, ConfigError
@@ -16,7 +17,7 @@ from fleet.formats.redaction import mask_url
 
 #: kombu has no `valkey://` (celery/kombu#2245); the protocol is Redis's.
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}
-_STORE_SCHEMES = ("redis", "rediss", "unix")
+_STORE_SCHEMES = ("redis", "rediss", "unix", "sentinel")
 
 
 class KeptPassword(redis.CredentialProvider):
@@ -68,6 +69,9 @@ def store_url(settings: Settings) -> str:
 
     Raises ConfigError when neither setting names a Redis or Valkey, BrokerUnavailable as above.
     """
+    given = settings.store_url or settings.broker_url
+    if given and given.startswith(SCHEME):
+        return given
     if settings.store_url:
         check_files("fleet.store_url", tls_options(settings.store_url))
     url = kombu_url(settings.store_url) if settings.store_url else broker_url(settings)
@@ -98,6 +102,13 @@ def results_url(settings: Settings) -> str:
     return without_tls_words(kombu_url(store_url(settings)))
 
 
+def sentinel_options(url: str | None) -> dict[str, str]:
+    """Transport options of kombu and Celery for the address of a server behind Sentinel."""
+    if not url or not url.startswith(SCHEME):
+        return {}
+    return {"master_name": SentinelAddress.read(url).master_name}
+
+
 def wakeups_in_store(settings: Settings) -> bool:
     """True when the broker is the store, so that a script can push the wake-up itself."""
     return settings.store_url is None or kombu_url(settings.store_url) == (
@@ -107,6 +118,8 @@ def wakeups_in_store(settings: Settings) -> bool:
 
 def kombu_url(url: str) -> str:
     """A URL in the words of kombu and Celery; kombu trusts every certificate unless told."""
+    if url.startswith(SCHEME):
+        return SentinelAddress.read(url).kombu_url
     scheme, mark, rest = url.partition("://")
     if scheme == "unix":
         return "redis+socket://" + rest.replace("db=", "virtual_host=")

@@ -174,7 +174,7 @@ class AgentCall(ScriptCall[int]):
     """Pause or resume an agent."""
 
     agent: str
-    verb: Literal["pause", "resume"]
+    verb: Literal["pause", "resume", "fund"]
 
 
 class CancelCall(ScriptCall[str]):
@@ -191,6 +191,14 @@ class ReplayCall(ScriptCall[str]):
 
     dispatch_id: str
     deadline_ms: int
+
+
+class ReassignCall(ScriptCall[str]):
+    """Give a dispatch to another agent."""
+
+    dispatch_id: str
+    agent: str
+    to: str
 
 
 class DecideCall(ScriptCall[list[str]]):
@@ -284,6 +292,8 @@ class ReclaimCall(ScriptCall[list[Any]]):
     keep_ended_ms: int
     limit: int
     untouched_ms: int
+    removed_ms: int | Literal[""] = ""
+    keep_dead_ms: int = 0
 
 
 class TickCall(ScriptCall[int]):

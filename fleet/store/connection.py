@@ -19,9 +19,11 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from fleet.broker.tls import TlsConnection, refusal_of
+from fleet.config.sentinel_address import SCHEME
 from fleet.errors import BrokerRefusal, BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.store.script import Arg, Batch, R, ScriptCall, script_source
+from fleet.store.sentinel import REPLICA_WAIT_S, Replicas, sentinel_pool
 from fleet.store.wakeup import wakeup_template
 from fleet.store.wire import TIMEOUT_S, Script, Wire
 
@@ -120,11 +122,12 @@ class Store:
         *,
         wakes: bool,
         guard: CallGuard | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self.client = client
         self._guard = guard
         self._always: tuple[Arg, Arg] = (bus_max_length, wakeup_template() if wakes else "")
-        self._wire = Wire(client, again_after=_again_after(guard))
+        self._wire = Wire(client, again_after=_again_after(guard), replicas=replicas)
         self.clock = self._wire.clock
         self._scripts: dict[type[ScriptCall[Any]], Script] = {}
 
@@ -135,7 +138,7 @@ class Store:
     def run_many(self, kind: type[ScriptCall[R]], batch: Batch[ScriptCall[R]]) -> list[R]:
         """Call one script several times in one round trip; each call is atomic."""
         if kind not in self._scripts:
-            self._scripts[kind] = Script(script_source(kind), *self._always)
+            self._scripts[kind] = Script(script_source(kind), *self._always, writes=kind.writes)
         with reachable():
             if self._guard is None:
                 return self._wire.call(self._scripts[kind], _Args(batch))
@@ -170,10 +173,8 @@ def open_store(
     # A Unix socket has no keep-alive, and redis-py refuses the word there.
     keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
     # redis-py's other pool, its default, raises when one call more than its limit comes.
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
+    options: dict[str, Any] = dict(
         max_connections=READ_CONNECTIONS_MAX,
-        timeout=TIMEOUT_S,
         decode_responses=True,
         socket_timeout=socket_timeout_s,
         socket_connect_timeout=connect_timeout_s,
@@ -185,11 +186,18 @@ def open_store(
         retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.1), 1, _again_after(guard)),
         **keepalive,
     )
-    _follow_password(pool.connection_kwargs)
-    if issubclass(pool.connection_class, redis.SSLConnection):
-        pool.connection_class = TlsConnection
+    replicas = None
+    pool: redis.ConnectionPool
+    if url.startswith(SCHEME):
+        pool = behind = sentinel_pool(url, timeout_s=TIMEOUT_S, **options)
+        replicas = Replicas(behind, min(REPLICA_WAIT_S, (socket_timeout_s or TIMEOUT_S) / 2))
+    else:
+        pool = redis.BlockingConnectionPool.from_url(url, timeout=TIMEOUT_S, **options)
+        _follow_password(pool.connection_kwargs)
+        if issubclass(pool.connection_class, redis.SSLConnection):
+            pool.connection_class = TlsConnection
     client = GuardedClient.behind(guard, pool) if guard else redis.Redis.from_pool(pool)
-    return Store(client, bus_max_length, wakes=wakes, guard=guard)
+    return Store(client, bus_max_length, wakes=wakes, guard=guard, replicas=replicas)
 
 
 def _follow_password(options: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@
 | fleet:session:<hash>    | zset   | live dispatches of a session, in order  | while live         |
 | fleet:sessions          | hash   | session -> dispatch whose turn runs     | while live         |
 | fleet:history:<hash>    | list   | messages of a session (content)         | history_ttl_s      |
-| fleet:agent:<agent>     | hash   | active dispatch, paused                 | permanent          |
+| fleet:agent:<agent>     | hash   | active dispatch, paused, what stops it  | permanent          |
 | fleet:lease:<agent>     | hash   | holder, fence, since, until             | a day after it     |
 | fleet:orders:<agent>    | list   | commands to the worker that holds it    | 10 s               |
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |

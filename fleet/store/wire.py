@@ -21,6 +21,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from fleet.store.ledger_clock import LedgerClock, is_stale
 from fleet.store.script import Arg, Batch
+from fleet.store.sentinel import Replicas
 
 #: The arguments of several calls.
 Calls = Batch[Sequence[Arg]]
@@ -46,9 +47,10 @@ class PoolExhausted(redis.RedisError):
 class Script:
     """A script's text, and the beginning of every call of it."""
 
-    def __init__(self, text: str, *first: Arg) -> None:
+    def __init__(self, text: str, *first: Arg, writes: bool = True) -> None:
         """`first` are the arguments that never change."""
         self.text = text
+        self.writes = writes
         sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - the protocol's own name for it
         self._fixed = 3 + len(first)
         self._head = b"".join(map(_bulk, ("EVALSHA", sha, 0, *first)))
@@ -79,9 +81,11 @@ class Wire:
         connections_max: int = CONNECTIONS_MAX,
         patience_s: float = TIMEOUT_S,
         again_after: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError),
+        replicas: Replicas | None = None,
     ) -> None:
         self._client = client
         self.clock = LedgerClock(client)
+        self._replicas = replicas
         self._again_after = again_after
         self._connections_max = connections_max
         self._patience_s = patience_s
@@ -135,9 +139,14 @@ class Wire:
     def _try(self, script: Script, calls: Calls) -> list[Any]:
         connection = self._take()
         try:
+            # By itself it would not ask the sentinels where to. Connected already, it does nothing.
+            connection.connect()
             # Lazily, so that the server works on one part while the next is made.
             connection.send_packed_command(_parts(script, calls))
-            return [_answer(connection) for _ in range(len(calls))]
+            answers = [_answer(connection) for _ in range(len(calls))]
+            if self._replicas and script.writes:
+                self._replicas.confirm(connection)
+            return answers
         except BaseException:
             # A time limit may strike between a call and its answer, which nobody else may read.
             connection.disconnect()

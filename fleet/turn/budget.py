@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.config.agents import BudgetConfig
+from fleet.formats.money import money
 from fleet.ledger import views
 from fleet.store import Store
 from fleet.store.connection import reachable
@@ -35,10 +36,10 @@ def current_budget(budget: BudgetConfig, usd: float, tokens: int) -> BudgetState
     """The budget of an agent that spent so much today; None when it has none."""
     parts = []
     if budget.usd_per_day is not None:
-        words = f"{usd:.4f} of {budget.usd_per_day:g} dollars a day"
+        words = f"{money(usd)} of {money(budget.usd_per_day)} a day"
         parts.append(BudgetState(usd / budget.usd_per_day, words))
     if budget.tokens_per_day is not None:
-        words = f"{tokens} of {budget.tokens_per_day} tokens a day"
+        words = f"{tokens:,} of {budget.tokens_per_day:,} tokens a day"
         parts.append(BudgetState(tokens / budget.tokens_per_day, words))
     return max(parts, key=lambda found: found.part, default=None)
 

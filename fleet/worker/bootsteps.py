@@ -26,6 +26,7 @@ from fleet.formats.terminal_text import sanitize
 from fleet.ledger import bus, store_life
 from fleet.store import keys, open_store
 from fleet.store.address import store_url, wakeups_in_store
+from fleet.store.calls import AgentCall
 from fleet.store.connection import reachable
 from fleet.store.probe import probe
 from fleet.store.wakeup import DISPATCH_TASK
@@ -35,6 +36,7 @@ from fleet.system.lifeline import watch_lifeline
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_child
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
+from fleet.turn.budget import DAY_S, used_up
 from fleet.worker import shutdown_grace
 from fleet.worker.child_processes import allow_processes
 from fleet.worker.commands import follow_commands
@@ -132,6 +134,7 @@ class LeaseStep(bootsteps.StartStopStep):
         _start_thread(_die_with_lease, lease.shared)
         _start_thread(_obey_commands, lease)
         _notify_breaker(lease)
+        _check_budget(lease, consumer.app.tasks[DISPATCH_TASK])
 
     def shutdown(self, consumer: Any) -> None:
         """Release the lease, and an unfinished turn with it; called after the pool has ended."""
@@ -139,6 +142,19 @@ class LeaseStep(bootsteps.StartStopStep):
             _kill_leftovers()
         if WORKER.lease is not None:
             _release(WORKER.lease)
+
+
+def _check_budget(lease: Lease, task: Any) -> None:
+    """Let go on what the agent's budget stopped, where it is a larger one now; warn of its gaps."""
+    agent = runtime.current().settings.agents[lease.agent]
+    try:
+        if used_up(lease.store, lease.agent, agent.budget) is None:
+            lease.store.run(AgentCall(agent=lease.agent, verb="fund"))
+        for fault in task.unpriced(lease.agent, agent):
+            logger.warning(fault)
+            bus.alert(lease.store, "unpriced_model", fault, once_in_s=DAY_S)
+    except BrokerUnavailable as error:
+        logger.warning("the budget of %s is looked up at its next call: %s", lease.agent, error)
 
 
 def _await_lease(agent: str) -> Lease:

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from celery import current_task
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import Reject
 from redis import RedisError
 
@@ -28,3 +28,7 @@ class AnswerBackend(RedisBackend):
                 "the answer to %s cannot be stored, and is given again: %s", task_id, error
             )
             raise Reject(str(error), requeue=True) from error
+
+
+class SentinelAnswerBackend(AnswerBackend, SentinelBackend):
+    """The same behind Sentinel."""

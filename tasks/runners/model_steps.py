@@ -19,7 +19,7 @@ from fleet.ledger import Failure, FailureStage, bus
 from fleet.turn.budget import DAY_S, used_up
 from fleet.turn.providers import Providers
 from fleet.turn.turn import Turn, TurnFailed
-from tasks.model import completion
+from tasks.model import completion, prices
 from tasks.model.completion import AttemptVerdict, CallFailure, Demands, ModelError
 
 logger = logging.getLogger(__name__)
@@ -100,10 +100,10 @@ def _check_budget(turn: Turn) -> None:
         raise _over_budget("the budget cannot be read", BUDGET_RETRY_DELAY_S) from error
     if found is not None:
         standing, wait_s = found
-        raise _over_budget(f"the budget is used up: {standing.of}", wait_s)
+        raise _over_budget(f"the budget is used up: {standing.of}", wait_s, defer=True)
 
 
-def _over_budget(reason: str, wait_s: float) -> TurnFailed:
+def _over_budget(reason: str, wait_s: float, *, defer: bool = False) -> TurnFailed:
     return TurnFailed(
         Failure(
             stage=FailureStage.BUDGET,
@@ -111,6 +111,7 @@ def _over_budget(reason: str, wait_s: float) -> TurnFailed:
             retryable=True,
             retry_after_s=wait_s,
             kind="BudgetUsedUp",
+            defer=defer,
         )
     )
 
@@ -143,7 +144,7 @@ def _call_model(
         earlier=earlier,
     )
     if reply.usd is None and turn.agent.budget.usd_per_day is not None:
-        _alert_unpriced(reply.model)
+        _alert_unpriced(turn.claim.agent, reply.model)
     return {
         **_told(turn, reply),
         "text": reply.text,
@@ -171,9 +172,9 @@ def _told(turn: Turn, reply: completion.Reply) -> dict[str, Any]:
 
 
 @cache
-def _alert_unpriced(name: str) -> None:
+def _alert_unpriced(agent: str, model: str) -> None:
     """Alert once that a model's calls do not count against a budget in dollars."""
-    reason = f"{name} has no price: its dollars are not counted, only its tokens are"
+    reason = prices.fault(agent, model)
     logger.warning(reason)
     # The answer is paid for, and must reach the journal even without the alert.
     with suppress(BrokerUnavailable):

@@ -229,3 +229,22 @@ def test_with_a_broker_url_there_is_no_broker_to_run(here: Place) -> None:
         assert "nothing to run here" in broker.stderr.readline()
         broker.send_signal(signal.SIGINT)
         assert broker.wait(20) == 0
+
+
+def test_a_renamed_agent_leaves_no_work_behind(here: Place) -> None:
+    """What waited for the old name is told at the start, and goes on under the new one."""
+    here.up()
+    assert here.fleet("agents", "pause", "slow").code == 0
+    waiting = here.send("here", "--to", "slow")
+    assert here.stop() == 0
+    (here.folder / "fleet.toml").write_text(HEAD + AGENTS.replace("agents.slow", "agents.new"))
+    (here.folder / "here").touch()
+    here.up()
+    assert "slow is not in the configuration any more and still has work: 1 queued" in here.said
+    listed = here.fleet("queue", "list", "--agent", "slow", "--json").json["dispatches"]
+    assert [row["dispatch_id"] for row in listed] == [waiting]
+    assert "fleet queue move slow NEW" in here.fleet("doctor").out.replace("\n", " ")
+    assert here.fleet("queue", "move", "slow", "new", "--json").json["moved"] == 1
+    wait_until(lambda: here.state(waiting) == "completed")
+    assert here.fleet("health", "--json").json["g2"]["removed"] == {}
+    assert here.stop() == 0

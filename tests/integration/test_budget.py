@@ -7,12 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleet.config.agents import BudgetConfig
-from fleet.ledger import Cost, views
+from fleet.config.agents import AgentConfig, BudgetConfig
+from fleet.formats.money import money
+from fleet.ledger import Cost, Failure, FailureStage, operations, views
+from fleet.ops import agents
 from fleet.ops.alerts.conditions import current
 from fleet.ops.alerts.watch import Alerter
 from fleet.store import Store, keys
+from fleet.store.calls import AgentCall
 from fleet.turn.budget import current_budget, used_up
+from fleet.worker.lease import Lease
+from tasks.model import prices
 from tests.fakes.provider import Provider
 from tests.fixtures.fleet import Fleet, Tables, fleet_of
 from tests.fixtures.ledger import Books, settings_for
@@ -22,6 +27,72 @@ from tests.fixtures.processes import wait_until
 DAY_S = 86400
 #: What the fake provider says that a call has cost.
 CALL_TOKENS = 19
+
+
+OVER = Failure(
+    stage=FailureStage.BUDGET,
+    reason="the budget is used up: $5.00 of $5.00 a day",
+    retryable=True,
+    retry_after_s=3600,
+    defer=True,
+)
+
+
+def stopped(store: Store, **retry: float) -> tuple[Books, Lease, str]:
+    """An agent that its budget has stopped in the turn of a dispatch."""
+    books = Books(store, settings_for("a", retry=retry))
+    lease = books.held()
+    (dispatch_id,) = books.accept()
+    books.fail(books.claimed(lease), OVER)
+    assert books.claim(lease) is None
+    return books, lease, dispatch_id
+
+
+def test_resume_lets_it_go_on_at_once(store: Store) -> None:
+    books, lease, dispatch_id = stopped(store)
+    assert operations.resume(books.ledger, "a")
+    assert books.claimed(lease).dispatch_id == dispatch_id
+
+
+def test_a_larger_budget_lets_it_go_on_at_once_and_nothing_else(store: Store) -> None:
+    books, lease, dispatch_id = stopped(store)
+    operations.pause(books.ledger, "a")
+    store.run(AgentCall(agent="a", verb="fund"))
+    assert books.claim(lease) is None  # a person has paused it
+    operations.resume(books.ledger, "a")
+    assert books.claimed(lease).dispatch_id == dispatch_id
+
+
+def test_a_deadline_before_midnight_ends_with_the_budget_as_its_reason(store: Store) -> None:
+    books, _, first = stopped(store, deadline_s=60)
+    (second,) = books.accept()
+    why = views.get(store, second)
+    assert why is not None
+    assert why["waiting_for"] == f"its agent to go on: {OVER.reason}"
+    for one in (first, second):
+        store.client.zadd("fleet:deadlines", {one: 1})
+    books.reclaim()
+    for one in (first, second):
+        assert books.ends(one) == ["dispatch_expired"]
+        assert OVER.reason in books.record(one)["error"]
+    assert all(OVER.reason in end.fields["reason"] for end in books.bus("dispatch_expired"))
+
+
+@pytest.mark.parametrize(
+    ("usd", "words"), [(0.0, "$0.00"), (1.2, "$1.20"), (0.0042, "$0.0042"), (1234.5, "$1,234.50")]
+)
+def test_amounts_are_words_that_people_read(usd: float, words: str) -> None:
+    assert money(usd) == words
+
+
+def test_a_model_without_a_price_is_told_by_its_agent() -> None:
+    budget = BudgetConfig(usd_per_day=5.0)
+    agent = AgentConfig(model="openai/script", fallbacks=["openai/gpt-4o", "echo/brief"])
+    assert prices.unpriced(agent) == []
+    limited = agent.model_copy(update={"budget": budget})
+    assert prices.unpriced(limited) == ["openai/script"]
+    own = limited.model_copy(update={"params": {"input_cost_per_token": 1e-6}})
+    assert prices.unpriced(own) == []
 
 
 def spent(store: Store, agent: str, usd: float, tokens: int, days_ago: int = 0) -> None:
@@ -61,7 +132,7 @@ def test_what_the_running_turn_has_cost_is_part_of_it(store: Store) -> None:
         books.ledger.step(claim, "2", '{"more": 1}', Cost(tokens_in=30, tokens_out=20))
     found = used_up(store, "a", budget)
     assert found is not None
-    assert found[0].of == "1000 of 1000 tokens a day"
+    assert found[0].of == "1,000 of 1,000 tokens a day"
     assert 0 < found[1] <= DAY_S
 
 
@@ -110,8 +181,7 @@ def next_day(fleet: Fleet) -> None:
     today = int(seconds) // DAY_S
     if client.exists(keys.spend(today)):
         client.rename(keys.spend(today), keys.spend(today - 1))
-    for dispatch_id in client.zrange("fleet:retry", 0, -1):
-        client.zadd("fleet:retry", {str(dispatch_id): 0})
+    client.hset(keys.agent("archie"), "hold_ms", 1)
     fleet.books.reclaim()
 
 
@@ -129,18 +199,18 @@ class TestFleet:
         """Four rounds and an answer are five calls; a day has two."""
         script = [[["read_note", {"name": str(number)}]] for number in range(4)]
         dispatch_id = fleet.send("archie", json.dumps(script))
-        record = fleet.wait_state(dispatch_id, "retrying")
-        assert record["stage"] == "budget"
+        wait_until(lambda: fleet.books.record(dispatch_id).get("stage") == "budget")
+        record = fleet.wait_state(dispatch_id, "queued")
         assert f"{2 * CALL_TOKENS} tokens a day" in record["error"]
         assert len(provider.requests) == 2
-        (failed,) = fleet.books.bus("dispatch_failed")
+        (row,) = agents.rows(fleet.books.store, fleet.settings, ["archie"])
+        assert (row["status"], row["hold_reason"]) == ("budget", record["error"])
         seconds, _ = fleet.books.store.client.time()
-        midnight = (int(seconds) // DAY_S + 1) * DAY_S
-        assert failed.fields["retry_at"] == pytest.approx(midnight, abs=60)
+        assert row["hold_s"] == pytest.approx(DAY_S - int(seconds) % DAY_S, abs=60)
         for day in (2, 3):
             next_day(fleet)
             wait_until(lambda day=day: len(provider.requests) == min(2 * day, 5))  # type: ignore[misc]
-            fleet.wait_state(dispatch_id, "retrying" if day == 2 else "completed")
+            fleet.wait_state(dispatch_id, "queued" if day == 2 else "completed")
         # Each call was made once, and counted on the day that it was made.
         assert [len(request.body["messages"]) for request in provider.requests] == [1, 3, 5, 7, 9]
         assert tokens(fleet) == CALL_TOKENS
@@ -168,5 +238,18 @@ class TestFleet:
         alerter.check()
         (alert,) = [e for e in fleet.books.bus("alert") if e.fields["name"] == "budget"]
         assert (alert.fields["agent"], alert.fields["reason"]) == (
-            *("archie", "90% of its budget is used up: 4.5000 of 5 dollars a day"),
+            *("archie", "90% of its budget is used up: $4.50 of $5.00 a day"),
         )
+
+    def test_a_worker_with_a_larger_budget_goes_on_at_once(self, fleet: Fleet) -> None:
+        next_day(fleet)
+        spent(fleet.books.store, "archie", 0.0, 2 * CALL_TOKENS)
+        dispatch_id = fleet.send("archie", json.dumps([]))
+        wait_until(lambda: fleet.books.record(dispatch_id).get("stage") == "budget")
+        fleet.processes[-1].signal(signal.SIGTERM)
+        assert fleet.processes[-1].wait() == 0
+        path = fleet.folder / "fleet.toml"
+        larger = path.read_text().replace(f"= {2 * CALL_TOKENS}", f"= {9 * CALL_TOKENS}")
+        path.write_text(larger)
+        fleet.ready("archie")
+        fleet.wait_state(dispatch_id, "completed")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.ledger import operations
+from fleet.ledger import operations, views
 from fleet.store import Store
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, settings_for
 
@@ -116,3 +116,12 @@ def test_a_session_leaves_nothing_behind(books: Books) -> None:
     books.complete(books.claimed(lease))
     books.complete(books.claimed(books.held("b")))
     assert not list(books.store.client.scan_iter("fleet:session*"))
+
+
+def test_what_waits_for_its_session_is_counted_everywhere_alike(books: Books) -> None:
+    books.accept("a", session="s")
+    for _ in range(2):
+        books.accept("b", session="s")
+    assert views.counts(books.store, ["b"])["b"]["states"] == {"queued": 2}
+    assert views.agents(books.store, ["a", "b", "new"])["b"]["queued"] == 2
+    assert views.agents(books.store, ["new"])["new"]["queued"] == 0

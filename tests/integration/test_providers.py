@@ -171,7 +171,7 @@ class TestHold:
 
     HELD = Failure(
         stage=FailureStage.LLM,
-        reason="left alone",
+        reason="providers failed",
         retryable=True,
         retry_after_s=30.0,
         kind="X",

@@ -9,9 +9,10 @@ import redis
 
 from fleet.config.settings import Settings, parse
 from fleet.errors import StoreLost
-from fleet.ledger import store_life
+from fleet.ledger import store_life, views
 from fleet.ops.alerts.reading import conditions
 from fleet.store import Store
+from tests.fixtures import deliveries
 from tests.fixtures.ledger import Books
 from tests.fixtures.valkey import Valkey
 
@@ -81,6 +82,31 @@ def test_a_store_that_went_back_takes_and_starts_nothing(
     assert trouble(store, one) == []
     assert books.accept("a")
     assert books.claim(lease) is not None
+
+
+def test_a_store_that_went_back_delivers_nothing(
+    store: Store, valkey: Valkey, machine: Machine
+) -> None:
+    """Receivers are spared what they got since the backup; what is past its deadline waits, too."""
+    books = deliveries.make(store)
+    one = machine("one")
+    store_life.look(store, one)
+    dispatch_id = deliveries.announced(books)
+    restore = backup(store, valkey, age_s=3600)
+    call = deliveries.claim(books, dispatch_id)
+    deliveries.report(books, dispatch_id, call, "ack")
+    store_life.look(store, one)
+    restore()
+    store_life.look(store, one)
+    assert not deliveries.claim(books, dispatch_id)
+    deliveries.past_due(books, dispatch_id)
+    assert deliveries.due(books) == [0]
+    shown = views.get(store, dispatch_id, content=False)
+    assert shown
+    assert shown["state"] == "announcing"
+
+    store_life.recover(store)
+    assert deliveries.claim(books, dispatch_id)
 
 
 def test_numbers_that_were_given_are_given_to_nobody_else(

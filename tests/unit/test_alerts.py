@@ -12,7 +12,14 @@ from fleet.ops.alerts.message import TEXT_MAX, AlertMessage, body
 
 
 def agent(**changes: Any) -> dict[str, Any]:
-    return {"online": True, "paused": False, "active": None, "hold_s": 0.0, **changes}
+    return {
+        "online": True,
+        "paused": False,
+        "active": None,
+        "hold_s": 0.0,
+        "hold_reason": None,
+        **changes,
+    }
 
 
 def row(oldest_s: float = 0.0, **states: int) -> dict[str, Any]:

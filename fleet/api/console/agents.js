@@ -12,7 +12,7 @@ const ORDERS = {
   "waits, longest first": (a, b) => b.oldest_s - a.oldest_s,
   "status": (a, b) => RANK.indexOf(a.status) - RANK.indexOf(b.status),
 };
-const RANK = ["offline", "paused", "busy", "idle"];
+const RANK = ["removed", "offline", "budget", "held", "paused", "busy", "idle"];
 
 /** How many dispatches wait for an agent. */
 export function depth(row) {

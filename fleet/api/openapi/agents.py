@@ -17,7 +17,9 @@ def _find() -> Json:
         "summary": "Who there is, who holds them, what runs, waits and was spent today (UTC).",
         "parameters": [parameter("agent", some, "Only these.")],
         "responses": {
-            "200": json_answer("The agents, as configured.", ref("Agents")),
+            "200": json_answer(
+                "The agents, as configured; then removed ones that still have work.", ref("Agents")
+            ),
             **problems(400, 401, 403, 429, 503),
         },
     }

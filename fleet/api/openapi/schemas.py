@@ -110,6 +110,7 @@ _SEMAPHORE = _object(
     held_s=_NUMBER,
     fence=_COUNT,
     queued=_COUNT,
+    stopped_by={"description": "Why it takes no work for a while.", **_or_null(_TEXT)},
     **_CONSUMING,
 )
 
@@ -227,8 +228,8 @@ SCHEMAS: Json = {
         "agent status online consuming reported_s holder held_s fence queued active paused tier "
         "states unverified oldest_s spend",
         agent=_TEXT,
-        status=_enum(("paused", "offline", "busy", "idle")),
-        runner=_TEXT,
+        status=_enum(("paused", "offline", "busy", "budget", "held", "idle", "removed")),
+        runner=_or_null(_TEXT),
         model=_or_null(_TEXT),
         online=_FLAG,
         **_CONSUMING,
@@ -239,6 +240,9 @@ SCHEMAS: Json = {
         active=_or_null(_TEXT),
         paused=_FLAG,
         tier=_COUNT,
+        hold_s={"description": "How long it takes no work, after `hold_reason`.", **_NUMBER},
+        hold_stage=_or_null(_STAGE),
+        hold_reason=_or_null(_TEXT),
         states=_COUNTS,
         unverified=_COUNT,
         oldest_s=_NUMBER,
@@ -280,10 +284,21 @@ SCHEMAS: Json = {
         reason={"description": "Why it is down.", **_or_null(_TEXT)},
         epoch=_or_null(_TEXT),
         links=_object("flower", flower=_or_null(_TEXT)),
-        g1=_object("enabled redis_url length pending last_id oldest_pending_s"),
+        g1=_object(
+            "enabled redis_url length pending last_id oldest_pending_s",
+            wakeups={
+                "description": "Why the broker takes no wake-ups, where it is not the store.",
+                **_or_null(_TEXT),
+            },
+        ),
         g2=_object(
             "dispatch_timeout_s semaphores agents",
             agents={"type": "object", "additionalProperties": _SEMAPHORE},
+            removed={
+                "description": "Agents that are not configured any more: their unfinished work.",
+                "type": "object",
+                "additionalProperties": _COUNTS,
+            },
         ),
         g3=_object(
             "failed retrying dead unverified",

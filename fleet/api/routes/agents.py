@@ -24,14 +24,15 @@ class Agents:
         self._runtime, self._reads = runtime, reads
 
     async def find(self, request: Request) -> Response:
-        """All agents that the caller may see, or those named by `agent`, as configured."""
-        configured = self._runtime.settings.agents
+        """All agents that the caller may see, or those named by `agent`, as configured.
+
+        After these the removed ones that still have work.
+        """
         check_names(request.query_params, "agent")
         rights = rights_of(request.scope)
-        chosen = readable_choices(request.query_params, "agent", configured, rights)
-        names = [
-            name for name in configured if name in chosen or (not chosen and rights.reads(name))
-        ]
+        there = await self._there(None)
+        chosen = readable_choices(request.query_params, "agent", there, rights)
+        names = [name for name in there if name in chosen or (not chosen and rights.reads(name))]
         rows = await self._rows(names)
         if rights.reads_all:
             totals = await self._reads.run(lambda: views.totals(self._runtime.store))
@@ -43,7 +44,7 @@ class Agents:
         """One agent."""
         name = request.path_params["agent"]
         rights_of(request.scope).need_read(name)
-        names = operations.known_agents(self._runtime.settings, name)
+        names = await self._there(name)
         return JSONResponse((await self._rows(names))[0])
 
     async def pause(self, request: Request) -> Response:
@@ -63,6 +64,14 @@ class Agents:
         running = any(row["active"] for row in report)
         return JSONResponse(
             {"agents": report}, int(HTTPStatus.ACCEPTED if running else HTTPStatus.OK)
+        )
+
+    async def _there(self, name: str | None) -> list[str]:
+        runtime = self._runtime
+        if name in runtime.settings.agents:
+            return [str(name)]
+        return await self._reads.run(
+            lambda: operations.agents_with_work(runtime.store, runtime.settings, name)
         )
 
     async def _rows(self, names: list[str]) -> list[dict[str, Any]]:

@@ -5,19 +5,20 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import caller_of, rights_of
 from fleet.api.request.body import check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads
-from fleet.api.request.parameters import check_names, choices, flag, number, readable_choices
+from fleet.api.request.parameters import check_names, choices, flag, number, readable_choices, texts
 from fleet.api.request.problems import Problem, bad_parameter
 from fleet.api.request.visible import check_operable, not_there
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.query import query
-from fleet.ledger import State, ValkeyLedger, operations, views
+from fleet.ledger import State, ValkeyLedger, operations, removed, views
 from fleet.runtime import Runtime
 from routing import Verdict
 
@@ -34,14 +35,13 @@ class Dispatches:
 
     def __init__(self, runtime: Runtime, reads: BoundedThreads) -> None:
         self._runtime, self._reads = runtime, reads
-        self._names = (*runtime.settings.agents, *runtime.settings.people())
 
     async def find(self, request: Request) -> Response:
         """A page of dispatches, newest first."""
         query = request.query_params
         check_names(query, "agent", "state", "limit", "cursor")
         rights = rights_of(request.scope)
-        agents = readable_choices(query, "agent", self._names, rights)
+        agents = readable_choices(query, "agent", await self._names(query), rights)
         if len(agents) > 1:
             raise bad_parameter("agent", "must be given once")
         cursor = query.get("cursor")
@@ -60,6 +60,14 @@ class Dispatches:
         # A page may be shorter than requested; its cursor is valid all the same.
         seen = [row for row in page.dispatches if rights.reads(row["agent"])]
         return JSONResponse({"dispatches": seen, "cursor": page.cursor})
+
+    async def _names(self, query: QueryParams) -> frozenset[str]:
+        """The configured agents and people, and with another name asked for, removed ones."""
+        settings = self._runtime.settings
+        known = frozenset((*settings.agents, *settings.people()))
+        if texts(query, "agent") <= known:
+            return known
+        return known | await self._reads.run(lambda: removed.names(self._runtime.store))
 
     async def get(self, request: Request) -> Response:
         """One dispatch; its content only with `?content=1`."""

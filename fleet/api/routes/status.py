@@ -70,7 +70,10 @@ class Status:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, request: Request) -> Response:
-        """200 only when the store or the spool would accept an event now."""
+        """200 only when the store or the spool would accept an event now.
+
+        `wakeups` says why an accepted one would wait: its broker, which is not the store, is away.
+        """
         fault = await self._fault(self._threads, self._write)
         spool = self._runtime.spool
         # The spool does not take what a store that has lost its data refuses.
@@ -81,7 +84,14 @@ class Status:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", reason, retry_after_s=RETRY_AFTER_S
             )
-        return JSONResponse({"status": "ready"})
+        waits = await self._wakeup_fault()
+        return JSONResponse({"status": "ready", **({"wakeups": waits} if waits else {})})
+
+    async def _wakeup_fault(self) -> str:
+        with suppress(TimeoutError, FleetError):  # they say nothing of the broker
+            async with asyncio.timeout(PROBE_S):
+                return await self._threads.run(lambda: self._runtime.wakeup_fault)
+        return ""
 
     async def _fault(
         self, threads: BoundedThreads, call: Callable[[], None]

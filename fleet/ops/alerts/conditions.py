@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from fleet.ledger import removed
 from fleet.ledger.bus import BusEvent
 from fleet.ops.health import BEAT_LATE_S, beat_is_late
 from fleet.turn.budget import WARN_AT, BudgetState
@@ -65,6 +66,7 @@ def current(
     memory_full: bool = False,
     budgets: Mapping[str, BudgetState] = MappingProxyType({}),
     providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    removed_agents: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> list[Condition]:
     """The present conditions.
 
@@ -72,7 +74,8 @@ def current(
     tick, None before the first. `dead_letter_reasons` holds the reason of each agent's newest dead
     letter. `lost` is what a store that went back misses. `memory_full`
     is true when the store's memory is nearly full. `budgets` are today's
-    budgets, and `providers` the open breakers of `fleet.turn.providers`.
+    budgets, and `providers` the open breakers of `fleet.turn.providers`. `removed_agents` comes
+    from `fleet.ledger.removed`.
     """
     found = [
         Condition(
@@ -95,10 +98,23 @@ def current(
                 for_s=BEAT_LATE_S,
             )
         )
+    found += _removed(removed_agents)
     found += [_provider_open(name, breaker) for name, breaker in providers.items()]
     for name, agent in agents.items():
         found += _of_agent(name, agent, counts[name], dead_letter_reasons.get(name, ""))
     return found
+
+
+def _removed(agents: Mapping[str, Mapping[str, int]]) -> Iterator[Condition]:
+    for name, work in agents.items():
+        yield Condition(
+            name="agent_removed",
+            agent=name,
+            reason=removed.sentence(name, work),
+            remedy=removed.remedy(name),
+            for_s=OFFLINE_AFTER_S,
+            count=sum(work.values()),
+        )
 
 
 def _of_store(lost: str, memory_full: bool) -> Iterator[Condition]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fleet.config.settings import Settings
-from fleet.ledger import views
+from fleet.ledger import removed, views
 from fleet.ops.alerts.conditions import Condition, current
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -35,6 +35,7 @@ def conditions(
         memory_full=0 < most < int(memory["used_memory"]),
         budgets=_budgets(store, settings),
         providers=providers.states(store),
+        removed_agents=removed.work(store, settings.agents),
     )
 
 

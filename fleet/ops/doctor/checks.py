@@ -83,6 +83,7 @@ def examine(settings: Settings, get_store: Callable[[], Store]) -> list[Finding]
         _exposure,
         _callbacks,
         _models,
+        _prices,
         _programs,
         _tools,
         _foreign,
@@ -269,6 +270,17 @@ def _models(settings: Settings) -> Iterator[Finding]:
             if known[key]:
                 fault = f"{name} cannot call {tier.model}: {known[key]}"
                 yield Finding("warning", fault, "correct the model, its key or its address")
+
+
+def _prices(settings: Settings) -> Iterator[Finding]:
+    limited = {n: agent for n, agent in settings.agents.items() if agent.budget.usd_per_day}
+    if not limited:
+        return
+    # By name, because `fleet` never imports `tasks`.
+    prices = import_module("tasks.model.prices")
+    for name, agent in limited.items():
+        for model in prices.unpriced(agent):
+            yield Finding("warning", prices.fault(name, model), "set budget.tokens_per_day for it")
 
 
 def _programs(settings: Settings) -> Iterator[Finding]:

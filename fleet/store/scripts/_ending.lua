@@ -88,7 +88,8 @@ local function end_attempt(record, fence, elapsed, ending)
   if verdict == 'held' and not record.cancel and NOW < tonumber(record.deadline_ms) then
     move(record, 'queued', set)
     redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1)
-    redis.call('HSET', agent_key(agent), 'hold_ms', string.format('%.0f', NOW + tonumber(ending.retry_after_ms)))
+    redis.call('HSET', agent_key(agent), 'hold_ms', string.format('%.0f', NOW + tonumber(ending.retry_after_ms)),
+      'hold_stage', stage, 'hold_reason', reason)
     leave_agent(record)
     redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
     offer(record, tonumber(record.order) - 2 ^ 50)
@@ -103,7 +104,7 @@ local function end_attempt(record, fence, elapsed, ending)
   local wait = math.floor(math.max(ceiling * tonumber(ending.jitter), tonumber(ending.retry_after_ms)))
   local young = NOW - tonumber(record.accepted_ms) < tonumber(ending.min_age_ms)
   local in_time = NOW + wait < tonumber(record.deadline_ms)
-  -- To wait for money, or for as long as a model's provider asks, is no fault of the event's, and uses
+  -- To wait until the budget can be read, or for as long as a model's provider asks, is no fault of the event's, and uses
   -- up none of its attempts.
   local waits = stage == 'budget' or stage == 'llm' and tonumber(ending.retry_after_ms) > 0
   local left = failures < tonumber(ending.attempts_max) or young or waits

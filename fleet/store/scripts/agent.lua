@@ -1,8 +1,9 @@
--- Pause or resume an agent: a paused one finishes its running turn and starts no other.
+-- Pause or resume an agent: a paused one finishes its running turn and starts no other. `fund` lets go
+-- on what its budget stopped, and nothing else.
 --
 -- ARGV
 --   agent
---   verb   'pause' | 'resume'
+--   verb   'pause' | 'resume' | 'fund'
 -- Keys     fleet:agent:, fleet:due:, fleet:providers, fleet:bus, agent.<agent>
 -- Returns  1 when it changed, else 0
 -- Invariants
@@ -11,8 +12,12 @@
 
 local agent = ARG.agent
 if ARG.verb == 'pause' then return redis.call('HSETNX', agent_key(agent), 'paused', NOW) end
-local changed = redis.call('HDEL', agent_key(agent), 'paused', 'hold_ms') > 0 and 1 or 0
-local breakers = redis.call('HGETALL', 'fleet:providers')
+local fund = ARG.verb == 'fund'
+if fund and redis.call('HGET', agent_key(agent), 'hold_stage') ~= 'budget' then return 0 end
+local changed = 0
+if not fund then changed = redis.call('HDEL', agent_key(agent), 'paused') end
+if redis.call('HDEL', agent_key(agent), 'hold_ms', 'hold_stage', 'hold_reason') > 0 then changed = 1 end
+local breakers = fund and {} or redis.call('HGETALL', 'fleet:providers')
 for at = 1, #breakers, 2 do
   if (cjson.decode(breakers[at + 1]).agents or {})[agent] then
     redis.call('HDEL', 'fleet:providers', breakers[at])

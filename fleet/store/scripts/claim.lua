@@ -11,7 +11,7 @@
 --   call           a name of this call
 --   history_max    most messages of the session's history in the answer
 --   ageing_ms      see `_lanes.lua`
--- With     _holder, _history, _announce, _chain, _lanes
+-- With     _holder, _history, _announce, _chain, _expire, _lanes
 -- Keys     fleet:lost, fleet:lease:, fleet:fences, fleet:turn_fence, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
 --          fleet:dead, fleet:event:, fleet:history:, fleet:totals, fleet:bus
@@ -121,8 +121,7 @@ for _ = 1, 1000 do
       if aged then redis.call('HSET', agent_key(agent), 'aged_ms', NOW) end
       return start(record)
     end
-    finish(record, 'expired', {'stage', 'expired'},
-      {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, ARG.keep_ended_ms)
+    expire(record, ARG.keep_ended_ms)
   end
 end
 return {'idle'}

@@ -7,7 +7,7 @@
 --   lease_ms       time for which the sender has the target
 --   keep_ended_ms
 -- With     _announce, _chain, _delivery
--- Keys     fleet:deliveries, fleet:receivers, fleet:delivery:, fleet:target:, fleet:beat, fleet:back,
+-- Keys     fleet:lost, fleet:deliveries, fleet:receivers, fleet:delivery:, fleet:target:, fleet:beat, fleet:back,
 --          fleet:dispatch:, fleet:outcome:, fleet:trail:
 -- Returns  {'claimed', the record (flat), answer, the delivery (flat), of a chain's end what each of
 --          its stages ended with (JSON), ...} | {'wait'} | {'ended'}
@@ -25,7 +25,8 @@ local found = read_hash(delivery_key(name))
 local function of(field) return found[target .. '|' .. field] end
 
 if of('state') ~= 'open' or not record.id then return {'ended'} end
-if of('placed') then return {'wait'} end
+-- A store that went back does not know what was sent since.
+if of('placed') or redis.call('EXISTS', 'fleet:lost') == 1 then return {'wait'} end
 local function claimed()
   local ended_well = found['|outcome'] == 'completed' and not found['|chain']
   local flat = redis.call('HGETALL', dispatch_key(record.id))

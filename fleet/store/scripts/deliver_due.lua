@@ -7,7 +7,7 @@
 --   keep_ended_ms
 --   target         one receiver, or '' for the deadlines and for every receiver that is due
 -- With     _announce, _chain, _delivery
--- Keys     fleet:deliveries, fleet:receivers, fleet:delivery:, fleet:target:, fleet:beat, fleet:back,
+-- Keys     fleet:lost, fleet:deliveries, fleet:receivers, fleet:delivery:, fleet:target:, fleet:beat, fleet:back,
 --          fleet:dispatch:, fleet:outcome:, fleet:counts, fleet:totals, fleet:ended, fleet:event:,
 --          fleet:bus, delivery
 -- Returns  {given up, `name target` of a delivery to publish for, ...}
@@ -19,6 +19,9 @@
 
 local limit, again_ms, keep_ms = tonumber(ARG.limit), tonumber(ARG.again_ms), ARG.keep_ended_ms
 local given_up, found_due = 0, {}
+
+-- A store that went back does not know what was sent since.
+if redis.call('EXISTS', 'fleet:lost') == 1 then return {0} end
 
 local function check_deadline(place)
   local name, target = string.match(place, '(%S+) (%S+)')

@@ -5,10 +5,13 @@
 --   keep_ended_ms
 --   limit          most dispatches to move in this call
 --   untouched_ms   time without progress before an alert
--- With     _announce, _chain
+--   removed_ms     time without a holder after which the turn of an agent that is not configured any
+--                  more is dead, or '' for one that is
+--   keep_dead_ms
+-- With     _announce, _chain, _expire
 -- Keys     fleet:lost, fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
---          fleet:counts, fleet:ended, fleet:event:, agent.<agent>, fleet:alerted:,
---          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:bus
+--          fleet:counts, fleet:ended, fleet:dead, fleet:event:, agent.<agent>, fleet:alerted:,
+--          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:totals, fleet:bus
 -- Returns  fleet-wide: {retried, expired}; for an agent: {notified, offline, id to publish for or ''}
 -- Invariants
 --   Bounded per call. A dispatch that waits its turn or runs long under a live lease is not touched.
@@ -16,9 +19,23 @@
 --   does none, at most every 2 s.
 --   After a silence, in which the whole fleet or its store was away, no deadline passes and no queue is
 --   called stuck until agents had time to come back; nor while a store that went back stands still.
---   A wake-up is pushed only where the queue has fewer than there are runnable dispatches.
+--   A wake-up is pushed only where the queue has fewer than there are runnable dispatches, and none for
+--   an agent that is not configured any more: what waits for it waits for an operator.
 
 local agent, limit = ARG.agent, tonumber(ARG.limit)
+
+-- Nobody will take up the turn that the last holder of the agent left: it ends, and its session goes on.
+local function end_removed()
+  local id, left_ms = unpack(redis.call('HMGET', agent_key(agent), 'active', 'left_ms'))
+  local record = read_hash(dispatch_key(id or ''))
+  if record.state ~= 'active' or NOW - tonumber(left_ms or 0) < tonumber(ARG.removed_ms) then return end
+  local reason = 'its worker is gone, and the agent was removed from the configuration'
+  tally(agent, 'failed.worker_lost')
+  emit('dispatch_failed', plus(who(record), {'stage', 'worker_lost', 'reason', reason,
+    'elapsed_s', (NOW - tonumber(record.started_ms)) / 1000, 'will_retry', 'false'}))
+  finish(record, 'dead', {'stage', 'worker_lost', 'error', reason},
+    {'stage', 'worker_lost', 'reason', reason}, ARG.keep_dead_ms)
+end
 
 if agent == '' then
   local retried, expired = 0, 0
@@ -50,8 +67,7 @@ if agent == '' then
       -- Its turn goes on, and so will its end come.
       redis.call('ZADD', 'fleet:deadlines', NOW + 60000, id)
     elseif record.state == 'queued' or record.state == 'retrying' or record.state == 'parked' then
-      finish(record, 'expired', {'stage', 'expired'},
-        {'stage', 'expired', 'reason', 'its deadline passed while it waited'}, ARG.keep_ended_ms)
+      expire(record, ARG.keep_ended_ms)
       expired = expired + 1
     end
   end
@@ -66,9 +82,15 @@ if not live then
 end
 if not live and redis.call('HGET', agent_key(agent), 'holder') then
   redis.call('HDEL', agent_key(agent), 'holder')
+  redis.call('HSET', agent_key(agent), 'left_ms', NOW)
   emit('agent_offline', {'agent', agent, 'reason', 'its lease ran out'})
   offline = 1
 end
+if ARG.removed_ms ~= '' then
+  if not live and not is_coming_back() and redis.call('EXISTS', 'fleet:lost') == 0 then end_removed() end
+  return {0, offline, ''}
+end
+
 local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'claimed_ms', 'hold_ms')
 local hold = tonumber(state[4] or 0)
 local rests = state[2] or hold > NOW or redis.call('EXISTS', 'fleet:lost') == 1

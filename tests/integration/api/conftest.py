@@ -93,7 +93,7 @@ class Api:
     def end(self) -> tuple[int, str]:
         """SIGTERM; the exit code, and what it said."""
         self.process.terminate()
-        _, said = self.process.communicate(timeout=10)
+        _, said = self.process.communicate(timeout=30)
         return self.process.returncode, said
 
     def close(self) -> None:

@@ -74,3 +74,17 @@ def test_who_is_not_there_is_a_problem(api: Api) -> None:
     ):
         assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
         assert answer.json()["status"] == status
+
+
+def test_a_removed_agent_is_seen_as_long_as_it_has_work(api: Api, store: Store) -> None:
+    ledger = books(store, "old")
+    assert api.http.get("/dispatches", params={"agent": "old"}).status_code == 400
+    (dispatch_id,) = ledger.accept("old")
+    (found,) = api.http.get("/dispatches", params={"agent": "old"}).json()["dispatches"]
+    assert found["dispatch_id"] == dispatch_id
+    row = api.http.get("/agents").json()["agents"][-1]
+    assert (row["agent"], row["status"], row["states"]) == ("old", "removed", {"queued": 1})
+    health = api.http.get("/health").json()
+    assert (health["status"], health["g2"]["removed"]) == ("degraded", {"old": {"queued": 1}})
+    assert api.http.post(f"/dispatches/{dispatch_id}/cancel").json()["state"] == "cancelled"
+    assert api.http.get("/health").json()["g2"]["removed"] == {}

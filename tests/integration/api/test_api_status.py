@@ -172,7 +172,7 @@ def refused_start(config: Path, valkey: Valkey, code: str) -> subprocess.Complet
         env={"FLEET_CONFIG": str(config), "PYTHONPATH": ":".join(filter(None, sys.path))},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
 
