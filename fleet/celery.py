@@ -9,6 +9,7 @@ from celery.app.log import Logging
 from celery.schedules import schedule
 
 from fleet.config.settings import Settings, load
+from fleet.config.tls import tls_options
 from fleet.errors import FleetError
 from fleet.ledger.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PERIOD_S
 from fleet.quiet_log import guard_log
@@ -85,7 +86,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # Outcomes are in the ledger. Only intake answers a Celery producer, for an hour.
         "task_ignore_result": True,
         **_results(settings),
-        "broker_transport_options": _transport(settings),
+        **_connections(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # Otherwise a full or read-only broker stops the worker for good (celery/celery#7946).
@@ -99,6 +100,16 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # In memory: each job is due by its period alone, and a full disk cannot stop beat.
         "beat_scheduler": "celery.beat:Scheduler",
         "beat_max_loop_interval": 1,
+    }
+
+
+def _connections(settings: Settings) -> dict[str, Any]:
+    # Flower does not read the URL's words, and Celery's backend misreads some.
+    broker, store = settings.broker_url or "", settings.store_url or settings.broker_url or ""
+    return {
+        "broker_transport_options": _transport(settings),
+        "broker_use_ssl": tls_options(broker) or False,
+        "redis_backend_use_ssl": tls_options(store),
     }
 
 

@@ -3,6 +3,7 @@
 FleetError                 one sentence for a person; exit code 1
  |- ConfigError            the configuration is wrong; the sentence names the key; exit code 2
  |- BrokerUnavailable      no broker answers: nothing was accepted, try again (HTTP 503)
+ |   `- BrokerRefusal      its password or a certificate is wrong: waiting does not help (HTTP 503)
  |- Forbidden              the caller's token does not allow it (HTTP 403)
  |- IdempotencyConflict    a key stands for another event of its sender (HTTP 409)
  |- Refused                a limit refuses the event, and its sender keeps it (HTTP 429)
@@ -26,6 +27,10 @@ class ConfigError(FleetError):
 
 class BrokerUnavailable(FleetError):
     """The broker refused, timed out or is not running; the caller may try again."""
+
+
+class BrokerRefusal(BrokerUnavailable):
+    """Broker and process do not accept each other, because of a password or a certificate."""
 
 
 class Forbidden(FleetError):

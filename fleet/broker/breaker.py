@@ -38,6 +38,7 @@ from redis.exceptions import (
 )
 
 from fleet.broker.circuit import Circuit, begin_probe, end_probe, record_failure
+from fleet.broker.tls import refusal_of
 from fleet.config.sections import BreakerConfig
 from fleet.config.settings import Settings
 from fleet.system import files
@@ -127,13 +128,13 @@ class Breaker:
             return
         if isinstance(error, ResponseError) and not _takes_nothing(error):
             return
-        self.record_failure(type(error).__name__, password=isinstance(error, AuthenticationError))
+        self.record_failure(type(error).__name__, refusal=refusal_of(error))
 
-    def record_failure(self, cause: str, *, password: bool = False) -> None:
-        """Count a call that failed for `cause`, a kind of error."""
+    def record_failure(self, cause: str, *, refusal: str = "") -> None:
+        """Count a call that failed for `cause`, a kind of error; a `refusal` opens it at once."""
 
         def change(state: Circuit, now: float) -> Circuit:
-            return record_failure(state, now, self._limits, cause, password=password)
+            return record_failure(state, now, self._limits, cause, refusal=refusal)
 
         before, after = self._change(change)
         if after.open and not before.open:

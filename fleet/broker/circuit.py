@@ -1,6 +1,6 @@
 """The circuit breaker's rule, without clock, file or broker: a state and what can happen to it.
 
-    closed --- 5 failures in 60 s, or a refused password ---> open
+    closed --- 5 failures in 60 s, or a refused password or certificate ---> open
     open   --- its wait has passed, or a write got through ---> half_open: one probe, no other call
     half_open --- the probe succeeded ---> closed
     half_open --- it failed, or is silent ---> open, for twice as long, 300 s at most
@@ -30,7 +30,7 @@ class Circuit:
     open: bool = False  #: also while half open
     since: float = 0.0  #: when it opened
     cause: str = ""  #: the kind of error that opened it; no content
-    password: bool = False  #: the broker refused the password
+    refusal: str = ""  #: a sentence, where a password or a certificate was refused
     wait_s: float = 0.0  #: between the last failure and the next probe
     probe_at: float = 0.0  #: when the next probe may begin
     probing_until: float = 0.0  #: when the running probe counts as dead
@@ -43,20 +43,20 @@ class Circuit:
 
 
 def record_failure(
-    state: Circuit, now: float, limits: BreakerConfig, cause: str, *, password: bool = False
+    state: Circuit, now: float, limits: BreakerConfig, cause: str, *, refusal: str = ""
 ) -> Circuit:
     """The state after a timeout, a lost connection or a server that rejects all writes."""
     if state.open:
         return state
     recent = tuple(at for at in state.failures if 0 <= now - at < WINDOW_S)
     recent = (*recent, now)[-limits.failure_threshold :]
-    if len(recent) < limits.failure_threshold and not password:
+    if len(recent) < limits.failure_threshold and not refusal:
         return replace(state, failures=recent)
     return Circuit(
         open=True,
         since=now,
         cause=cause,
-        password=password,
+        refusal=refusal,
         wait_s=limits.reset_timeout_s,
         probe_at=now + limits.reset_timeout_s,
     )
@@ -66,11 +66,11 @@ def begin_probe(state: Circuit, now: float, *, writable: bool = False) -> Circui
     """The state in which the caller alone probes the broker; None when it must not.
 
     `writable`: the broker has just taken a write of a caller without a breaker. Then the probe need
-    not wait, unless the password was refused: an old connection needs none.
+    not wait, unless there was a refusal: an old connection needs none.
     """
     if not state.open or now < state.probing_until:
         return None
-    if now < state.probe_at and not (writable and not state.password):
+    if now < state.probe_at and not (writable and not state.refusal):
         return None
     return replace(state, probing_until=now + PROBE_S)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fleet.config.agents import OWN_TOOLS
 from fleet.config.deliveries import UPSTREAM
 from fleet.config.sentinel_address import SCHEME, SentinelAddress
+from fleet.config.tls import check_tls
 from fleet.errors import ConfigError
 from routing import InvalidRoute
 from routing.rules import ALL_HANDS
@@ -38,6 +39,7 @@ def check(settings: "Settings") -> None:
             raise ConfigError(f"fleet.{key}: the scheme must be one of {', '.join(_SCHEMES)}.")
         if url is not None and url.startswith(SCHEME):
             SentinelAddress.read(url, f"fleet.{key}")
+        check_tls(f"fleet.{key}", url or "")
     _check_deliveries(settings)
     _check_callbacks(settings)
     for name in settings.lanes:

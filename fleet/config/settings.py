@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(
         default=None,
         description="URL of a broker of your own: `redis://`, `valkey://`, `unix://`, `amqp://`, "
-        "`sentinel://H:P;sentinel://H:P/0?master_name=NAME` ...; without it, an embedded Valkey.",
+        "`sentinel://H:P;sentinel://H:P/0?master_name=NAME` ...; without it, an embedded Valkey. "
+        "TLS: `rediss://HOST/0?ssl_ca_certs=FILE`.",
     )
     store_url: str | None = Field(
         default=None,

@@ -8,8 +8,10 @@ import redis
 
 from fleet.broker.embedded import read_endpoint
 from fleet.broker.endpoint import BrokerFolder
+from fleet.broker.tls import check_files
 from fleet.config.sentinel_address import SCHEME, SentinelAddress
 from fleet.config.settings import Settings, load
+from fleet.config.tls import tls_options, with_tls_words, without_tls_words
 from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
 
@@ -51,6 +53,7 @@ def plain_url(settings: Settings) -> str:
     Raises BrokerUnavailable as above.
     """
     if settings.broker_url is not None:
+        check_files("fleet.broker_url", tls_options(settings.broker_url))
         return kombu_url(settings.broker_url)
     endpoint = read_endpoint(settings.data_dir)
     if endpoint is None:
@@ -69,6 +72,8 @@ def store_url(settings: Settings) -> str:
     given = settings.store_url or settings.broker_url
     if given and given.startswith(SCHEME):
         return given
+    if settings.store_url:
+        check_files("fleet.store_url", tls_options(settings.store_url))
     url = kombu_url(settings.store_url) if settings.store_url else broker_url(settings)
     if url.startswith("redis+socket://"):
         url = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
@@ -84,12 +89,17 @@ def broker_identity(settings: Settings) -> str:
     if settings.broker_url is None:
         return "embedded"
     urls = [settings.broker_url, settings.store_url or ""]
-    return " ".join(mask_url(one) for url in urls for one in url.split(";") if one)
+    return " ".join(
+        mask_url(without_tls_words(one)) for url in urls for one in url.split(";") if one
+    )
 
 
 def results_url(settings: Settings) -> str:
-    """The URL of the store as Celery's result backend reads it. Raises as `store_url`."""
-    return kombu_url(store_url(settings))
+    """The URL of the store as Celery's result backend reads it; `tls_options` go beside it.
+
+    Raises as `store_url`.
+    """
+    return without_tls_words(kombu_url(store_url(settings)))
 
 
 def sentinel_options(url: str | None) -> dict[str, str]:
@@ -107,10 +117,10 @@ def wakeups_in_store(settings: Settings) -> bool:
 
 
 def kombu_url(url: str) -> str:
-    """A URL in the words of kombu and Celery."""
+    """A URL in the words of kombu and Celery; kombu trusts every certificate unless told."""
     if url.startswith(SCHEME):
         return SentinelAddress.read(url).kombu_url
     scheme, mark, rest = url.partition("://")
     if scheme == "unix":
         return "redis+socket://" + rest.replace("db=", "virtual_host=")
-    return _ALIASES.get(scheme, scheme) + mark + rest
+    return with_tls_words(_ALIASES.get(scheme, scheme) + mark + rest)

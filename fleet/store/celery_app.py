@@ -5,6 +5,7 @@ every worker to that project's broker. They are not taken out of the environment
 turn runs may belong to that project.
 """
 
+from importlib import import_module
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from celery.app.utils import Settings as CelerySettings
 from celery.loaders.app import AppLoader
 from click.core import ParameterSource
 
+from fleet.broker.tls import TlsConnection
 from fleet.errors import ConfigError
 
 #: Options of `celery` by which it would go elsewhere, and what to set instead.
@@ -55,6 +57,8 @@ def celery_app(name: str, *, broker: str, log: type[Logging] = Logging, **settin
     # Celery makes them itself, and takes a plain assignment for a setting of that name.
     object.__setattr__(app.conf, "__class__", OwnSettings)
     app.conf.update(settings)
+    if broker.startswith("rediss://"):
+        import_module("kombu.transport.redis").Channel.connection_class_ssl = TlsConnection
     return app
 
 

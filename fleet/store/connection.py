@@ -15,11 +15,12 @@ from typing import Any, Protocol, TypeVar, cast
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.client import Pipeline
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from fleet.broker.tls import TlsConnection, refusal_of
 from fleet.config.sentinel_address import SCHEME
-from fleet.errors import BrokerUnavailable
+from fleet.errors import BrokerRefusal, BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.store.script import Arg, Batch, R, ScriptCall, script_source
 from fleet.store.sentinel import REPLICA_WAIT_S, Replicas, sentinel_pool
@@ -193,6 +194,8 @@ def open_store(
     else:
         pool = redis.BlockingConnectionPool.from_url(url, timeout=TIMEOUT_S, **options)
         _follow_password(pool.connection_kwargs)
+        if issubclass(pool.connection_class, redis.SSLConnection):
+            pool.connection_class = TlsConnection
     client = GuardedClient.behind(guard, pool) if guard else redis.Redis.from_pool(pool)
     return Store(client, bus_max_length, wakes=wakes, guard=guard, replicas=replicas)
 
@@ -215,17 +218,14 @@ def _again_after(guard: CallGuard | None) -> tuple[type[Exception], ...]:
     return (redis.ConnectionError,)
 
 
-REFUSAL = "The broker refuses the password: put the right one into fleet.broker_url."
-
-
 @contextmanager
 def reachable() -> Iterator[None]:
     """Turn what redis-py raises into one sentence that shows no password."""
     try:
         yield
-    except (AuthenticationError, AuthorizationError) as error:
-        raise BrokerUnavailable(REFUSAL) from error
     except (RedisError, OSError) as error:
+        if refusal := refusal_of(error):
+            raise BrokerRefusal(refusal) from error
         # A pipeline's error repeats the command, and with it what a sender wrote.
         reason = str(error).rpartition("of pipeline caused error: ")[2]
         raise BrokerUnavailable(f"The broker does not answer: {mask_url(reason)}") from error

@@ -21,6 +21,7 @@ from fleet.system.lifeline import watch_lifeline
 
 #: What Flower keeps, in memory and on disk; about 5 KB each.
 TASKS_MAX = 10_000
+NEVER_S = 10**9
 SAVE_INTERVAL_MS = 30_000
 
 
@@ -52,6 +53,10 @@ def serve(address: str) -> NoReturn:
     settings = load()
     from fleet.celery import app
 
+    # It looks for lost messages as workers do, but is none: it may not put one back.
+    options = app.conf.broker_transport_options
+    if "visibility_timeout" in options:
+        app.conf.broker_transport_options = {**options, "visibility_timeout": NEVER_S}
     LocalFlower.allowed_hosts = settings.api.names
     command.Flower = LocalFlower
     for variable in of_flower():

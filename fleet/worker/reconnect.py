@@ -11,6 +11,8 @@ from typing import Any
 from celery import bootsteps
 from celery.worker.state import maybe_shutdown
 
+from fleet.broker.tls import refusal_of
+
 logger = logging.getLogger(__name__)
 
 #: Between attempts, growing by the first up to the second; an attempt costs a millisecond.
@@ -52,7 +54,8 @@ def _await_broker(app: Any) -> None:
 
     def tell(error: Exception, _: float) -> None:
         if not told:
-            logger.warning("the broker is away: this worker waits for it (%s)", error)
+            reason = refusal_of(error) or error
+            logger.warning("the broker is away: this worker waits for it (%s)", reason)
         told.append(str(error))
 
     with app.connection_for_read() as connection:

@@ -204,7 +204,7 @@ class Spooled:
         self.away()
 
     def away(self) -> None:
-        self.runtime.breaker.record_failure("test", password=True)
+        self.runtime.breaker.record_failure("test", refusal="The password is wrong.")
 
     def back(self) -> None:
         self.runtime.breaker.begin_probe(writable=True)
@@ -305,7 +305,7 @@ def test_outcomes_are_imported_although_offline_execution_is_off_now(
     tables = {"fleet": {"data_dir": str(tmp_path)}, "agents": agents}
     before, now = parse(tables), parse({**tables, "spool": {"direct": False}})
     runtime, one = Runtime(before), kept(Books(store, before), 1)
-    runtime.breaker.record_failure("test", password=True)
+    runtime.breaker.record_failure("test", refusal="The password is wrong.")
     runtime.spool.store([(one.event, one.plan)])
     claim = runtime.spool_ledger.claim("a", 1, "host:1")
     assert claim is not None

@@ -33,7 +33,7 @@ def on_valkey(store: Store, texts: list[str]) -> tuple[Runs, Take]:
 def in_spool(folder: Path, texts: list[str]) -> tuple[Runs, Take]:
     settings = parse({"fleet": {"data_dir": str(folder)}, "agents": AGENTS})
     runtime = Runtime(settings)
-    runtime.breaker.record_failure("test", password=True)
+    runtime.breaker.record_failure("test", refusal="The password is wrong.")
     for number, text in enumerate(texts):
         event = Event.parse(
             {"to": "a", "text": text}, new_id=f"e{number}", now="2026-01-01T00:00:00Z"

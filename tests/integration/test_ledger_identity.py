@@ -177,7 +177,7 @@ def test_an_offline_run_under_a_key_of_the_ledger_is_quarantined_and_changes_not
     settings = parse({"fleet": {"data_dir": str(tmp_path)}, "agents": {"a": AGENT}})
     books, runtime = Books(store, settings), Runtime(settings)
     (first,) = books.accept(text="x", id="1")
-    runtime.breaker.record_failure("test", password=True)
+    runtime.breaker.record_failure("test", refusal="The password is wrong.")
     one = kept(books, event("other"), LOCAL)
     runtime.spool.store([(one.event, one.plan)])
     claim = runtime.spool_ledger.claim("a", 1, "host:1")

@@ -12,10 +12,10 @@ from fleet.config.sections import BreakerConfig
 LIMITS = BreakerConfig(failure_threshold=3, reset_timeout_s=30)
 
 
-def opened(now: float = 0.0, *, password: bool = False) -> Circuit:
+def opened(now: float = 0.0, *, refusal: str = "") -> Circuit:
     state = Circuit()
     for _ in range(LIMITS.failure_threshold):
-        state = record_failure(state, now, LIMITS, "TimeoutError", password=password)
+        state = record_failure(state, now, LIMITS, "TimeoutError", refusal=refusal)
     return state
 
 
@@ -34,7 +34,9 @@ def test_it_opens_at_the_first_failure_that_makes_enough_within_a_minute(gaps: l
 
 
 def test_a_refused_password_opens_it_at_once() -> None:
-    state = record_failure(Circuit(), 5.0, LIMITS, "AuthenticationError", password=True)
+    state = record_failure(
+        Circuit(), 5.0, LIMITS, "AuthenticationError", refusal="The password is wrong."
+    )
     assert state.open
     assert state.cause == "AuthenticationError"
 
@@ -63,7 +65,7 @@ def test_a_wait_beyond_the_limit_is_the_operators_and_stays() -> None:
 def test_a_broker_that_was_heard_is_asked_at_once_unless_the_password_is_in_question() -> None:
     assert begin_probe(opened(), 1.0) is None
     assert begin_probe(opened(), 1.0, writable=True) is not None
-    assert begin_probe(opened(password=True), 1.0, writable=True) is None
+    assert begin_probe(opened(refusal="No."), 1.0, writable=True) is None
 
 
 def test_a_prober_that_died_is_not_waited_for_for_ever() -> None:
@@ -86,10 +88,10 @@ class Crowd(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(password=st.booleans())
-    def a_call_fails(self, password: bool) -> None:
+    @rule(refusal=st.sampled_from(("", "No.")))
+    def a_call_fails(self, refusal: str) -> None:
         before = self.state
-        self.state = record_failure(before, self.now, LIMITS, "TimeoutError", password=password)
+        self.state = record_failure(before, self.now, LIMITS, "TimeoutError", refusal=refusal)
         if before.open:
             assert self.state == before, "a late failure changes nothing"
 

@@ -16,10 +16,9 @@ from redis.retry import Retry
 
 from fleet.config.demo import DEMO_TABLES
 from fleet.config.settings import Settings, parse
+from tests.fixtures.composed import COMPOSE, ROOT, SERVICES, VARIABLE, Secrets
 
-ROOT = Path(__file__).resolve().parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose" / "compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+METRICS: dict[str, Any] = yaml.safe_load((ROOT / "compose" / "metrics.yaml").read_text())
 DOCKERFILE = (ROOT / "compose" / "Dockerfile").read_text()
 PROCFILE = dict(
     line.split(": ", 1)
@@ -80,9 +79,12 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 @pytest.mark.parametrize("service", sorted(set(SERVICES) - {"valkey"}))
 def test_the_environment_is_made_of_settings(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SERVICES[service]["environment"].items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, VARIABLE.sub("secret", value))
     settings = parse({}, demo=True)
-    assert settings.broker_url == "redis://valkey:6379/0"
+    user = {"api": "api", "upstream": "api", "beat": "beat", "flower": "flower"}
+    url = f"redis://{user.get(service, 'worker')}:secret@valkey:6379/0"
+    assert settings.broker_url == url
+    assert not settings.api.trusted_network
     assert str(settings.data_dir) in "".join(SERVICES[service]["tmpfs"])
 
 
@@ -93,8 +95,67 @@ def test_a_worker_can_end_its_turn_before_it_is_killed() -> None:
 
 
 def test_no_image_floats() -> None:
-    images = [*re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE), SERVICES["valkey"]["image"]]
-    assert all(re.search(r":[0-9.]+", image) for image in images)
+    images = [*re.findall(r"^ARG \w+_IMAGE=(\S+)", DOCKERFILE, re.MULTILINE)]
+    others = {**SERVICES, **METRICS["services"]}.values()
+    images += [str(service["image"]) for service in others if "build" not in service]
+    assert len(images) == 4
+    # The version for people, the digest for the engine.
+    assert all(re.search(r":v?[0-9]+\.[0-9.]+\S*@sha256:[0-9a-f]{64}$", one) for one in images)
+    assert all("_IMAGE" in image for image in re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+
+
+def test_it_does_not_start_without_its_passwords_and_says_what_to_run() -> None:
+    text = (ROOT / "compose" / "compose.yaml").read_text()
+    found = {name: (mark, said) for name, mark, said in VARIABLE.findall(text)}
+    passwords = {name for name in found if name.endswith("PASSWORD")}
+    assert {found[name] for name in passwords} == {("?", "run `sh compose/secrets.sh` first")}
+    in_urls = re.findall(r"redis://\w+:(.*)@valkey", text)
+    assert all(VARIABLE.fullmatch(password) for password in in_urls)
+
+
+def test_the_script_makes_every_password_that_is_asked_for(tmp_path: Path) -> None:
+    secrets = Secrets.made_in(tmp_path)
+    text = (ROOT / "compose" / "compose.yaml").read_text()
+    asked = {name for name, _, _ in VARIABLE.findall(text) if name.endswith("PASSWORD")}
+    assert asked | {"VALKEY_ADMIN_PASSWORD"} == set(secrets.variables)
+    assert all(len(word) == 64 for word in secrets.variables.values())
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {".env", "compose/secrets/", "compose/keys.env"} <= set(ignored)
+
+
+def test_agents_do_not_get_the_passwords_of_others() -> None:
+    for name in AGENTS:
+        assert [file["path"] for file in SERVICES[name]["env_file"]] == ["keys.env"]
+
+
+def test_valkey_is_in_a_network_of_its_own_that_leads_nowhere() -> None:
+    assert SERVICES["valkey"]["networks"] == ["store"]
+    assert COMPOSE["networks"]["store"] == {"internal": True}
+    assert "ports" not in SERVICES["valkey"]
+    assert not [name for name, one in SERVICES.items() if "store" not in one["networks"]]
+    assert not [one for one in METRICS["services"].values() if "networks" in one]
+
+
+def test_prometheus_asks_with_a_token() -> None:
+    (job,) = yaml.safe_load((ROOT / "compose/prometheus/prometheus.yml").read_text())[
+        "scrape_configs"
+    ]
+    assert METRICS["services"]["prometheus"]["secrets"] == ["fleet_token"]
+    assert job["authorization"] == {"credentials_file": "/run/secrets/fleet_token"}
+    assert METRICS["secrets"]["fleet_token"]["file"].startswith("./secrets/")
+
+
+COMMANDS = re.compile(r"redis\.p?call\('([A-Z]+)'")
+
+
+@pytest.mark.parametrize("user", ["api", "worker"])
+def test_whoever_runs_the_scripts_may_run_their_commands(user: str) -> None:
+    """A new command in a script would fail in containers only."""
+    scripts = "".join(path.read_text() for path in (ROOT / "fleet/store/scripts").glob("*.lua"))
+    rules = (ROOT / "compose" / "users.acl").read_text().split(f"user {user} ")[1].split("\n\n")[0]
+    assert {name.lower() for name in COMMANDS.findall(scripts)} <= {
+        word[1:] for word in rules.split() if word.startswith("+")
+    }
 
 
 def test_the_image_is_built_from_the_lock_and_runs_one_agent_without_rights() -> None:

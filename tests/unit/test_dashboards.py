@@ -117,7 +117,7 @@ def test_the_services_find_their_files_and_stay_on_this_machine() -> None:
     base = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
     assert not set(overlay["services"]) & set(base["services"])
     for service in overlay["services"].values():
-        assert re.search(r":v?[0-9.]+$", service["image"])
+        assert re.search(r":v?[0-9.]+@sha256:[0-9a-f]{64}$", service["image"])
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
         sources = [volume.split(":")[0] for volume in service["volumes"]]
         assert all((COMPOSE / source).is_dir() for source in sources if source.startswith("."))

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fleet.broker.breaker import Breaker
-from fleet.errors import BrokerUnavailable
+from fleet.errors import BrokerRefusal, BrokerUnavailable
 from fleet.intake.spool.folder import SpoolFull
 from fleet.intake.spool.spool import Spool
 from fleet.ledger.protocol import Acceptor, Answer
-from fleet.store.connection import REFUSAL
 from routing import Event, Plan
 
 logger = logging.getLogger(__name__)
@@ -38,8 +37,8 @@ class SpoolingAcceptor(Acceptor):
     ) -> None:
         """`ledger` may raise BrokerUnavailable; `wake` is called when the spool has grown.
 
-        Without `got_in` the password of this process may be wrong: where the broker refuses it,
-        BrokerUnavailable is raised, and nothing is spooled.
+        Without `got_in` the password or certificates of this process may be wrong: where broker
+        or process refuse them, BrokerRefusal is raised, and nothing is spooled.
         """
         self._got_in = got_in
         self._ledger = ledger
@@ -51,8 +50,8 @@ class SpoolingAcceptor(Acceptor):
         """Accept each in turn; see `Acceptor`."""
         if not self._spool.enabled:
             return self._ledger().accept_many(batch)
-        if not self._got_in and self._breaker.read_state()[0].password:
-            raise BrokerUnavailable(REFUSAL)
+        if not self._got_in and (refusal := self._breaker.read_state()[0].refusal):
+            raise BrokerRefusal(refusal)
         if self._breaker.closed and not self._spool.holds:
             # First record, then look again: whoever lets an event run does it the other way round.
             self._spool.record_submissions(event for event, _ in batch)
@@ -60,7 +59,7 @@ class SpoolingAcceptor(Acceptor):
                 try:
                     return self._ledger().accept_many(batch)
                 except BrokerUnavailable as error:
-                    if not self._got_in and str(error) == REFUSAL:
+                    if not self._got_in and isinstance(error, BrokerRefusal):
                         raise
                     logger.debug("%d events go into the spool: %s", len(batch), error)
         return self._store(batch)

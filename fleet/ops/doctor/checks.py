@@ -19,11 +19,13 @@ import redis
 
 from fleet.broker.audit import Finding, audit
 from fleet.broker.room import lack_of_room
+from fleet.broker.tls import refusal_of
 from fleet.config.foreign_environment import not_settings, of_celery, of_flower
 from fleet.config.hidden_modules import hidden_modules
 from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings
-from fleet.errors import BrokerUnavailable, ConfigError
+from fleet.config.tls import SECURE, tls_options
+from fleet.errors import BrokerRefusal, BrokerUnavailable, ConfigError
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.spool import Spool
 from fleet.ledger import processes
@@ -106,7 +108,13 @@ def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Findi
             yield Finding("warning", *lack)
         yield from _conditions(store, settings)
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
-        yield Finding("error", mask_url(str(error)), "start the broker, or correct its URL")
+        refusal = refusal_of(error) or (str(error) if isinstance(error, BrokerRefusal) else "")
+        fault, _, remedy = refusal.rstrip(".").rpartition(": ")
+        fault, remedy = (
+            fault or mask_url(str(error)),
+            remedy or "start the broker, or correct its URL",
+        )
+        yield Finding("error", fault, remedy)
         return
     if skew_s > SKEW_MAX_S + first_s:
         fault = f"this machine's clock and the store's differ by {skew_s:.1f} s"
@@ -115,12 +123,16 @@ def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Findi
 
 
 def _encryption(settings: Settings) -> Iterator[Finding]:
-    url = urlsplit(settings.broker_url or "")
-    if url.scheme in ("rediss", "valkeys", "amqps", "unix"):
-        return
-    if url.scheme and url.hostname not in (None, "localhost", "127.0.0.1", "::1"):
-        fault = f"the connection to {url.hostname} is not encrypted"
-        yield Finding("warning", fault, "use rediss:// unless the network is private")
+    for key in ("broker_url", "store_url"):
+        text = getattr(settings, key) or ""
+        url = urlsplit(text)
+        plain = url.scheme not in ("", *SECURE, "amqps", "unix")
+        if plain and url.hostname not in (None, "localhost", "127.0.0.1", "::1"):
+            fault = f"the connection to {url.hostname} is not encrypted"
+            yield Finding("warning", fault, "use rediss:// unless the network is private")
+        if tls_options(text).get("ssl_cert_reqs", "required") != "required":
+            fault = f"fleet.{key} accepts the certificate of anybody"
+            yield Finding("warning", fault, "take ssl_cert_reqs out, and name ssl_ca_certs")
 
 
 def _link(settings: Settings, rtt_s: float) -> Iterator[Finding]:

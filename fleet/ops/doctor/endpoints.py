@@ -2,16 +2,18 @@
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from fleet.broker.audit import Finding
+from fleet.broker.tls import context_of, fault_of
 from fleet.config.settings import Settings
+from fleet.config.tls import tls_options
 from fleet.system.outgoing import UnusableVariable, proxy_for
 
 CONNECT_TIMEOUT_S = 3.0
@@ -31,7 +33,7 @@ class End:
     host: str
     port: int
     secure: bool
-    authorities: str = ""  #: a file with further authorities for its certificate
+    options: Mapping[str, Any] = field(default_factory=dict)  #: of TLS, from a broker's URL
 
 
 def check_endpoints(settings: Settings) -> Iterator[Finding]:
@@ -81,8 +83,7 @@ def _end(key: str, url: str | None, *, secure_only: bool = False) -> Iterator[En
     except UnusableVariable:  # has its own finding
         return
     port = place.port or (_SECURE | _PLAIN)[place.scheme]
-    authorities = parse_qs(place.query).get("ssl_ca_certs", [""])[0]
-    yield End(key, place.hostname, port, secure, authorities)
+    yield End(key, place.hostname, port, secure, tls_options(url or ""))
 
 
 def _examine(end: End) -> list[Finding]:
@@ -90,6 +91,9 @@ def _examine(end: End) -> list[Finding]:
         with socket.create_connection((end.host, end.port), CONNECT_TIMEOUT_S) as raw:
             return _certificate(end, raw) if end.secure else []
     except ssl.SSLError as error:
+        if end.options and (found := fault_of(error, end.options.get("ssl_certfile"))):
+            what = f"{end.key}: {end.host}:{end.port} {found.what}"
+            return [Finding("warning", what, found.remedy)]
         reason = getattr(error, "verify_message", "") or error.reason or "TLS fails"
         fault = f"{end.key}: the certificate of {end.host} is not accepted ({reason})"
         remedy = "renew it, or make its authority known to this machine (SSL_CERT_FILE)"
@@ -100,11 +104,10 @@ def _examine(end: End) -> list[Finding]:
 
 
 def _certificate(end: End, raw: socket.socket) -> list[Finding]:
-    context = ssl.create_default_context()
-    if end.authorities:
-        context.load_verify_locations(end.authorities)
-    with context.wrap_socket(raw, server_hostname=end.host) as secured:
+    with context_of(end.options).wrap_socket(raw, server_hostname=end.host) as secured:
         certificate: dict[str, Any] = secured.getpeercert() or {}
+    if not certificate:  # asked for by nobody
+        return []
     ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     days = (ends - datetime.now(UTC).timestamp()) / 86400
     if days >= CERTIFICATE_DAYS_MIN:

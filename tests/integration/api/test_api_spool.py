@@ -13,6 +13,7 @@ import pytest
 
 from fleet.store import Store, keys, open_store
 from tests.fixtures.processes import wait_until
+from tests.fixtures.tls import Authority, TlsValkey
 from tests.fixtures.valkey import Valkey
 from tests.integration.api.conftest import Api, MakeApi
 
@@ -173,6 +174,25 @@ def test_a_wrong_password_or_address_of_one_caller_is_its_own_fault(
     assert fleet_send(api, 2, **data).returncode == 0
     ledger.client.execute_command("AUTH", "right")
     assert order_of(ledger) == ["e0", "e2"]
+
+
+def test_a_wrong_certificate_of_one_caller_is_its_own_fault(
+    make_api: MakeApi, tmp_path: Path
+) -> None:
+    """As a wrong password: its event is not left in the spool of a fleet that is well."""
+    ours, another = Authority(tmp_path), Authority(tmp_path, "another")
+    words = f"?ssl_ca_certs={ours.file}"
+    data = {"FLEET_DATA_DIR": str(tmp_path / "shared"), "FLEET_SPOOL__DIRECT": "true"}
+    with TlsValkey(tmp_path, ours.issue("server"), words).running() as server:
+        api = make_api(server.url, **data)
+        assert api.send(id="e0").status_code == 202
+        wrong = server.url.replace(str(ours.file), str(another.file))
+        for _ in range(2):
+            done = fleet_send(api, 1, **data, FLEET_BROKER_URL=wrong)
+            assert done.returncode == 1, done.stdout
+            assert "ssl_ca_certs" in done.stderr
+        assert (gate(api)["breaker"], gate(api)["spooled"]) == ("closed", 0)
+        assert fleet_send(api, 2, **data).returncode == 0
 
 
 def test_after_a_kill_in_mid_spooling_the_next_api_imports(
