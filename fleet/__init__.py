@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fleet.config.settings import Settings
     from fleet.config.settings import load as load_settings
     from fleet.errors import (
+        BrokerRefusal,
         BrokerUnavailable,
         ConfigError,
         Fenced,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fleet.turn.turn import Cancelled, Deadline, Runner, Turn, TurnFailed, TurnStopped
 
 __all__ = [
+    "BrokerRefusal",
     "BrokerUnavailable",
     "Cancelled",
     "ConfigError",
@@ -48,6 +50,7 @@ __all__ = [
 
 #: Public name -> where it is defined.
 _HOMES = {
+    "BrokerRefusal": "fleet.errors.BrokerRefusal",
     "BrokerUnavailable": "fleet.errors.BrokerUnavailable",
     "Cancelled": "fleet.turn.turn.Cancelled",
     "ConfigError": "fleet.errors.ConfigError",

@@ -16,6 +16,7 @@ from fleet import FleetError, errors
 ROOT = Path(__file__).resolve().parents[2]
 #: A name that is added here is promised to users; a name that is removed breaks their code.
 PUBLIC = [
+    "BrokerRefusal",
     "BrokerUnavailable",
     "Cancelled",
     "ConfigError",
