@@ -4,13 +4,14 @@ A prompt gets into a log by what others write: the message of an exception, a li
 Celery's dump of a message that it refuses. Records are therefore cut down where they are made,
 whichever handler writes them:
 
-- An exception is its type and its place: files, lines and functions. Its message is left out.
+- An exception is its place (files, lines and functions) and its type. Its message is left out.
 - A library's record keeps its words, and of what it fills in only numbers, ids and names of tasks.
   Words that it has filled in before are left out.
 - Records of the fleet, of Celery's and uvicorn's own working, and of the user's code stay.
 """
 
 import logging
+import os
 import re
 import sys
 import sysconfig
@@ -162,7 +163,6 @@ def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:
     if cause is not None and id(cause) not in seen and len(seen) < _DEEPEST:
         yield from _lines(cause, seen)
         yield "which led to:"
-    yield f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     frame = error.__traceback__
     for _ in range(_DEEPEST):
         if frame is None:
@@ -170,6 +170,11 @@ def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:
         code = frame.tb_frame.f_code
         yield f'  File "{code.co_filename}", line {frame.tb_lineno}, in {code.co_name}'
         frame = frame.tb_next
+    # Last, where a supervisor and a reader of tracebacks look for it.
+    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    if isinstance(error, OSError) and error.errno is not None:
+        kind += f": {os.strerror(error.errno)}"
+    yield kind
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
             if id(member) not in seen and len(seen) < _DEEPEST:
@@ -192,18 +197,18 @@ def _on_exception(
     if isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
     else:
-        _print(f"ended by {described(error)}")
+        _print(f"ended by:\n{described(error)}")
 
 
 def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
         name = args.thread.name if args.thread else "a thread"
-        _print(f"{name} ended by {described(args.exc_value)}")
+        _print(f"{name} ended by:\n{described(args.exc_value)}")
 
 
 def _on_unraisable(args: "sys.UnraisableHookArgs") -> None:
     if args.exc_value is not None:
-        _print(f"passed over: {described(args.exc_value)}")
+        _print(f"passed over:\n{described(args.exc_value)}")
 
 
 def _print(text: str) -> None:
