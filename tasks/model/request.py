@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.limits import CallTimeout, call_limit
@@ -64,12 +64,15 @@ class ModelAnswer:
 
 def ask(call: Mapping[str, Any], wanted: Wanted) -> ModelAnswer | CallFailure:
     """The answer to a request, or the failure of it."""
-    with wire.noted() as facts:
+    with wire.noted(streamed=wanted.on_token is not None) as facts:
         if wanted.on_token is None:
             response = _whole(call)
         else:
             response = _streamed(call, wanted.on_token, facts, wanted.trust_done)
     if isinstance(response, CallFailure):
+        if facts.answered and response.verdict is AttemptVerdict.FAIL:
+            # The provider took the request. LiteLLM calls an answer that it cannot read HTTP 400.
+            return replace(response, verdict=AttemptVerdict.RETRY)
         return response
     if not getattr(response, "choices", None):
         kind, sentence = "APIResponseValidationError", f"{call['model']}: an answer without choices"
@@ -113,7 +116,13 @@ def _streamed(
     if isinstance(chunks, CallFailure):
         return chunks
     finish_reason = facts.finish_reason if facts.is_chat else stream.received_finish_reason
-    response = model.stream_chunk_builder(chunks, messages=call["messages"])
+    response = _guarded(
+        call,
+        ends_at - time.monotonic(),
+        lambda: model.stream_chunk_builder(chunks, messages=call["messages"]),
+    )
+    if isinstance(response, CallFailure):
+        return response
     if finish_reason or (trust_done and facts.done and _is_whole(call, response)):
         return response
     # LiteLLM reports a cut connection as a normal end.
@@ -159,7 +168,7 @@ def _format_of(call: Mapping[str, Any]) -> Any:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
