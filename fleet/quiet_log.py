@@ -16,6 +16,7 @@ import re
 import sys
 import sysconfig
 import threading
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -63,6 +64,8 @@ def guard_log() -> None:
     sys.excepthook = _on_exception
     sys.unraisablehook = _on_unraisable
     threading.excepthook = _on_thread_exception
+    # The end of a process that `multiprocessing` forked, and code that prints what it caught.
+    traceback.print_exc = _print_caught
 
 
 def described(error: BaseException) -> str:
@@ -209,6 +212,14 @@ def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
 def _on_unraisable(args: "sys.UnraisableHookArgs") -> None:
     if args.exc_value is not None:
         _print(f"passed over:\n{described(args.exc_value)}")
+
+
+def _print_caught(limit: int | None = None, file: Any = None, chain: bool = True) -> None:
+    error = sys.exception()
+    if file not in (None, sys.stdout, sys.stderr):
+        traceback.print_exception(error, limit=limit, file=file, chain=chain)
+    elif error is not None:
+        _print(described(error))
 
 
 def _print(text: str) -> None:

@@ -30,4 +30,9 @@ def is_allowed(host: str, allowed: Collection[str]) -> bool:
 
 def is_foreign_origin(origin: str | None, host: str) -> bool:
     """True where the `Origin` of a request is another one than its `Host`."""
-    return origin is not None and urlsplit(origin.lower()).netloc != host.lower()
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin.lower()).netloc != host.lower()
+    except ValueError:
+        return True

@@ -8,9 +8,10 @@ names the sender in a `Sender`; no field of an event can.
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 
 from fleet import tracing
 from fleet.errors import Forbidden, IdempotencyConflict, Refused
@@ -24,6 +25,7 @@ from routing.event import (
     check_size,
     is_reserved,
 )
+from routing.rules import CHAIN_MARK, GROUP_MARK
 
 #: Called with each agent that an event is for; raises Forbidden when its sender may not reach it.
 MaySend = Callable[[str], None]
@@ -102,8 +104,13 @@ class Intake:
         sender = submission.sender
         try:
             event = self._parse(submission)
-            event, plan = self._route(event)
-            self._authorize(event, plan, sender)
+            try:
+                event, plan = self._route(event)
+            except RoutingError:
+                # Who may not send to a target learns nothing of it, not even whether there is one.
+                self._authorize(event, chain.from_iterable(map(self._reach, event.to)), sender)
+                raise
+            self._authorize(event, self._agents(plan), sender)
         except (RoutingError, Forbidden) as error:
             return error
         return event, replace(plan, upstream=sender.upstream)
@@ -134,18 +141,28 @@ class Intake:
             event = replace(event, traceparent=span.traceparent)
         return event, plan
 
-    def _authorize(self, event: Event, plan: Plan, sender: Sender) -> None:
-        """Raise Forbidden unless the sender may reach every agent, in whatever stage.
+    def _agents(self, plan: Plan) -> Iterable[str]:
+        """All agents that a plan may reach, in whatever stage."""
+        return plan.agents if plan.chain is None else self._chains[plan.chain].agents
+
+    def _reach(self, target: str) -> Iterable[str]:
+        """The agents of a target; an unknown one counts as an agent that nobody may reach."""
+        chain_name = target.removeprefix(CHAIN_MARK)
+        if target.startswith(CHAIN_MARK) and chain_name in self._chains:
+            return self._chains[chain_name].agents
+        return self._rules.targets.members(target) or (target,)
+
+    def _authorize(self, event: Event, agents: Iterable[str], sender: Sender) -> None:
+        """Raise Forbidden unless the sender may reach every agent.
 
         The sentence names an agent only if the sender named it.
         """
         if sender.may is None:
             return
-        agents = plan.agents if plan.chain is None else self._chains[plan.chain].agents
         for agent in agents:
             try:
                 sender.may(agent)
             except Forbidden:
-                if agent in event.to:
+                if agent in event.to and not agent.startswith((GROUP_MARK, CHAIN_MARK)):
                     raise
                 raise Forbidden(_TOO_WIDE) from None

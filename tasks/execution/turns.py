@@ -18,6 +18,7 @@ from fleet.store.connection import retry_while_away
 from fleet.system.process_tags import Owner, take_over
 from fleet.turn.live_text import LiveText
 from fleet.turn.turn import PROGRAMMING_ERRORS, Cancelled, Deadline, Turn, TurnFailed
+from fleet.worker.child_processes import end_forks
 from fleet.worker.state import WORKER
 from tasks.limits import noted_limit, sigterm_ignored, soft_limit
 from tasks.runners import runner_for
@@ -110,7 +111,8 @@ def run(turn: Turn, *, alarm: bool = False) -> Ending:
     limit = soft_limit(_limit_s(claim) if alarm else stage_s)
     live_text = closing(turn.live_text) if turn.live_text else nullcontext()
     try:
-        with WORKER.running(claim.dispatch_id, claim.event.session or ""), limit, live_text:
+        running = WORKER.running(claim.dispatch_id, claim.event.session or "")
+        with running, limit, live_text, end_forks():
             ending = Ending(answer=runner_for(turn.agent.runner).run(turn))
         _check_facts(turn.facts)
         if changed := turn.journal.changed:

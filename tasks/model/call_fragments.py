@@ -25,8 +25,13 @@ class _Call:
     def is_whole(self) -> bool:
         try:
             return isinstance(json.loads(self.arguments), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
+
+
+def new_id() -> str:
+    """An id for a call that came without one."""
+    return f"call_{uuid.uuid4().hex[:12]}"
 
 
 class CallFragments:
@@ -59,7 +64,7 @@ class CallFragments:
             call.id = call_id
         if is_new:
             # LiteLLM drops a call without an id.
-            mended["id"] = call.id or f"call_{uuid.uuid4().hex[:12]}"
+            mended["id"] = call.id or new_id()
         return mended
 
     def _call_of(self, index: Any, call_id: str, name: str) -> _Call | None:

@@ -58,6 +58,11 @@ def reason_of(sent: str, choice: Any) -> str:
     return str(native.get("native_finish_reason") or choice.finish_reason or "")
 
 
+def is_end(reason: str) -> bool:
+    """True for a reason after which an answer is whole, and for none."""
+    return reason.lower() in _ENDED
+
+
 def cut_by(reason: str) -> str:
     """`length` or `unknown` for a reason after which text may lack its end, otherwise empty."""
     name = reason.lower()

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.limits import CallTimeout, call_limit
@@ -57,9 +57,12 @@ def ask(
     call: Mapping[str, Any], demands: Demands, on_token: Callable[[str], None] | None
 ) -> ModelAnswer | CallFailure:
     """The answer to a request, or the failure of it; streamed where `on_token` gets its text."""
-    with wire.recorded() as facts:
+    with wire.recorded(streamed=on_token is not None) as facts:
         response = _streamed(call, demands, on_token, facts) if on_token else _whole(call)
     if isinstance(response, CallFailure):
+        if facts.answered and response.verdict is AttemptVerdict.FAIL:
+            # The provider took the request. LiteLLM calls an answer that it cannot read HTTP 400.
+            return replace(response, verdict=AttemptVerdict.RETRY)
         return response
     if not getattr(response, "choices", None):
         kind, sentence = "APIResponseValidationError", f"{call['model']}: an answer without choices"
@@ -106,7 +109,13 @@ def _streamed(
     if isinstance(chunks, CallFailure):
         return chunks
     finish_reason = facts.finish_reason if facts.is_chat else stream.received_finish_reason
-    response = model.stream_chunk_builder(chunks, messages=call["messages"])
+    response = _guarded(
+        call,
+        ends_at - time.monotonic(),
+        lambda: model.stream_chunk_builder(chunks, messages=call["messages"]),
+    )
+    if isinstance(response, CallFailure):
+        return response
     if finish_reason or (demands.trust_done and facts.done and _is_whole(call, response)):
         return response
     # LiteLLM reports a cut connection as a normal end.
@@ -152,7 +161,7 @@ def _format_of(call: Mapping[str, Any]) -> Any:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

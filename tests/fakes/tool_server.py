@@ -33,6 +33,7 @@ TOOLS = {
     "read_half": "Answer with half an emoji.",
     "read_bytes": "Answer with bytes that are not UTF-8.",
     "read_shape": "Answer with a result of that shape.",
+    "read_line": "Print that line, with the request's id for `ID`.",
     "read_noise": "Print text that is not a message, and answer.",
     "write_note": "Write it down.",
     "write_gate": "Write it down, and wait for a file of that name.",
@@ -180,6 +181,9 @@ def call(number: Any, params: dict[str, Any]) -> None:
         say_raw(number, b"a \\ud83d b \\ud83d\\ude00")
     elif name == "read_bytes":
         say_raw(number, b"a \xf0\x9f b")
+    elif name == "read_line":
+        with speaking:
+            print(given["text"].replace("ID", json.dumps(number)), flush=True)  # noqa: T201
     elif name == "read_shape":
         say(id=number, result=SHAPES[given["text"]])
     else:

@@ -71,6 +71,39 @@ def test_an_error_may_be_told_as_text(tmp_path: Path) -> None:
     using(fake(tmp_path), use)
 
 
+RESULT = '"result": {"content": [{"type": "text", "text": "done"}]}'
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        pytest.param(f'[{{"jsonrpc": "2.0", "id": ID, {RESULT}}}]', "done", id="batch"),
+        pytest.param(f'{{"jsonrpc": "2.0", "id": ID.0, {RESULT}}}', "done", id="float"),
+        pytest.param(
+            f'{{"jsonrpc": "2.0", "id": ID, "big": {"9" * 5000}, {RESULT}}}', "done", id="big"
+        ),
+        pytest.param('{"jsonrpc": "2.0", "id": ID}', "does not allow", id="nothing"),
+        *(
+            pytest.param(
+                f'{{"jsonrpc": "2.0", "id": ID, "error": {{"code": {code}, "message": "full"}}}}',
+                f"answered: full (its code: {code})",
+                id=str(code),
+            )
+            for code in (-32000, -32001)
+        ),
+    ],
+)
+def test_an_odd_answer_is_the_answer(tmp_path: Path, line: str, words: str) -> None:
+    async def use(server: ToolServer) -> None:
+        started = time.monotonic()
+        assert words in await said(server, "read_line", line, timeout_s=60)
+        assert time.monotonic() - started < 50
+        pids = [await said(server, "read_pid") for _ in range(2)]
+        assert len(set(pids)) == 1
+
+    using(fake(tmp_path), use)
+
+
 def test_no_result_at_all_is_an_error_at_once(tmp_path: Path) -> None:
     async def use(server: ToolServer) -> None:
         started = time.monotonic()

@@ -11,6 +11,9 @@ from tests.fixtures.processes import wait_until
 
 ANSWERS = {
     "fork": "3",
+    "leaving returns": "parent 0",
+    "leaving exits": "parent 7",
+    "leaving raises": "parent 1",
     "print": "utf-8 False",
     "buffer": "6",
     "fileno": "10",

@@ -44,5 +44,5 @@ def test_a_name_that_would_never_match_is_refused(name: str) -> None:
 def test_an_origin_is_compared_with_its_host() -> None:
     assert not is_foreign_origin(None, "fleet:80")
     assert not is_foreign_origin("http://Fleet:80", "fleet:80")
-    for origin in ("null", "http://fleet", "https://elsewhere.example"):
+    for origin in ("null", "http://fleet", "https://elsewhere.example", "http://[x", "http://[::1"):
         assert is_foreign_origin(origin, "fleet:80")

@@ -37,6 +37,8 @@ TOLD = {
     "warns": "UserWarning",
     "serializes": "UserWarning",
     "thread": "ValueError",
+    "process": "ValueError",
+    "prints": "ValueError",
     "deletes": "ValueError",
     "logs": "mine: ValueError",
     "mislogs": "arguments do not fit",

@@ -21,6 +21,8 @@ from fleet.tools.mcp.schema import BadSchema, arguments_schema
 PENDING_MAX = 10_000
 NAME_CHARS_MAX = 128
 
+#: A lost connection, and a request that took too long. Many servers use the first for any error.
+_OF_SDK = frozenset({mcp_types.CONNECTION_CLOSED, mcp_types.REQUEST_TIMEOUT})
 _HINTS = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
 #: Fields of a result that are no content.
 _ABOUT = frozenset({"_meta", "content", "structuredContent", "isError", "resultType", "ttlMs"}) | {
@@ -50,6 +52,7 @@ class Pending:
         """The message, with its result as the protocol wants it."""
         if isinstance(message, mcp_types.JSONRPCError):
             self._methods.pop(message.id, None)
+            return _told_apart(message)
         if not isinstance(message, mcp_types.JSONRPCResponse):
             return message
         match self._methods.pop(message.id, ""):
@@ -60,6 +63,16 @@ class Pending:
             case _:
                 return message
         return message.model_copy(update={"result": result})
+
+
+def _told_apart(message: mcp_types.JSONRPCError) -> mcp_types.JSONRPCError:
+    """A server's error without the codes by which the SDK tells its own."""
+    error = message.error
+    if error.code not in _OF_SDK:
+        return message
+    words = f"{error.message} (its code: {error.code})"
+    told = error.model_copy(update={"code": mcp_types.INTERNAL_ERROR, "message": words})
+    return message.model_copy(update={"error": told})
 
 
 class Sent(ObjectSendStream[SessionMessage]):

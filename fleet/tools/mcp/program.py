@@ -25,7 +25,7 @@ from fleet.config.tools import ToolsConfig
 from fleet.tools.mcp import keeper
 from fleet.tools.mcp.environment import environment
 from fleet.tools.mcp.errors import ToolServerError
-from fleet.tools.mcp.readable import message_of
+from fleet.tools.mcp.readable import messages_of
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +142,9 @@ class ServerProgram:
         async with incoming:
             try:
                 while True:
-                    message = self._message(await stdout.readuntil(b"\n"))
-                    if message is not None:
+                    for message in self._messages(await stdout.readuntil(b"\n")):
                         await incoming.send(SessionMessage(message))
-                    del message  # free a large message while waiting for the next one
+                        del message  # free a large message while waiting for the next one
             except asyncio.IncompleteReadError:
                 self.failure = "" if self._stopping else await self._exit_reason()
             except asyncio.LimitOverrunError:
@@ -160,12 +159,12 @@ class ServerProgram:
             while await stdout.read(1 << 16):
                 pass
 
-    def _message(self, line: bytes) -> JSONRPCMessage | None:
-        message = message_of(line)
-        if message is None and line.strip() and not self.hint:
+    def _messages(self, line: bytes) -> list[JSONRPCMessage]:
+        messages = messages_of(line)
+        if not messages and line.strip() and not self.hint:
             self.hint = ", and it prints text that is not a message of the protocol"
             logger.warning("tools.%s: the server prints text that is not a message", self._name)
-        return message
+        return messages
 
     async def _write(self, outgoing: ObjectReceiveStream[SessionMessage]) -> None:
         stdin = self._process.stdin

@@ -15,6 +15,9 @@ _HALF_ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
 _HALF = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
+#: Python reads no longer number.
+_DIGITS_MAX = 4300
+
 FORBIDDEN = "what the protocol does not allow"
 
 
@@ -33,30 +36,42 @@ def strict(raw: bytes) -> bytes:
     return _HALF.sub(_REPLACEMENT, text).encode()
 
 
-def message_of(raw: bytes) -> JSONRPCMessage | None:
-    """The message in a line; None for a line that holds none.
+def messages_of(raw: bytes) -> list[JSONRPCMessage]:
+    """The messages in a line: one, or those of a batch; none where it holds none.
 
     An answer that the protocol does not allow becomes an error, so that its request ends.
     """
     text = strict(raw)
     try:
-        return jsonrpc_message_adapter.validate_json(text, by_name=False)
+        return [jsonrpc_message_adapter.validate_json(text, by_name=False)]
     except ValueError:
-        return _refusal_of(text)
-
-
-def _refusal_of(text: bytes) -> JSONRPCMessage | None:
+        pass
     try:
-        found: Any = json.loads(text)
+        found: Any = json.loads(text, parse_int=_number)
     except (ValueError, RecursionError):
+        return []
+    mended = map(_mended, found if isinstance(found, list) else [found])
+    return [message for message in mended if message is not None]
+
+
+def _number(digits: str) -> int | str:
+    """A whole number; its digits where Python reads no number from so many."""
+    return int(digits) if len(digits) <= _DIGITS_MAX else digits
+
+
+def _mended(found: Any) -> JSONRPCMessage | None:
+    if not isinstance(found, dict):
         return None
-    if not isinstance(found, dict) or not {"result", "error"} & found.keys():
-        return None
-    fault = {"code": INTERNAL_ERROR, "message": FORBIDDEN}
-    for more in ({"jsonrpc": "2.0"}, {"jsonrpc": "2.0", "error": fault}):
-        kept = {k: v for k, v in found.items() if k != "result"} if "error" in more else found
+    number = found.get("id")
+    if isinstance(number, float) and number.is_integer():
+        found = {**found, "id": int(number)}
+    is_answer = "method" not in found and (number is not None or "error" in found)
+    refusal = {"jsonrpc": "2.0", "error": {"code": INTERNAL_ERROR, "message": FORBIDDEN}}
+    without_result = {key: value for key, value in found.items() if key != "result"}
+    tries = [found, {**found, "jsonrpc": "2.0"}, {**without_result, **refusal}]
+    for message in tries if is_answer else tries[:1]:
         try:
-            return jsonrpc_message_adapter.validate_python(kept | more, by_name=False)
+            return jsonrpc_message_adapter.validate_python(message, by_name=False)
         except ValueError:
             continue
     return None

@@ -162,6 +162,14 @@ def test_who_may_not_send_to_all_of_a_target_is_not_told_who_they_are(api: Api, 
     assert (answer.status_code, "archie" in answer.text) == (403, False)
 
 
+def test_a_target_that_one_may_not_use_is_told_from_none_by_nobody(api: Api, make: Any) -> None:
+    headers = make("send:archie")
+    for known, unknown in (("gem", "mag"), ("@reviewers", "@nobodies"), ("@gem", "@mag")):
+        one, other = (sent(api, headers, to=["archie", name]) for name in (known, unknown))
+        assert told(one) == (403, other.text.replace("mag", "gem"))
+    assert sent(api, make("send:*"), to="mag").status_code == 404
+
+
 def test_health_and_metrics_show_what_one_may_read(api: Api, make: Any, root: Headers) -> None:
     dispatch_of(api, root, "archie")
     dispatch_of(api, root, "gem")
