@@ -54,6 +54,7 @@ def create_app(settings: Settings) -> Celery:
     app.steps["worker"].add("fleet.worker.reconnect:FirstConnect")
     app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
     app.steps["consumer"].add("fleet.worker.bootsteps:LeaseStep")
+    app.steps["consumer"].add("fleet.worker.broken_messages:RefuseBroken")
     app.steps["consumer"].add("fleet.worker.task_events:BatchedEvents")
     app.steps["consumer"].add("fleet.worker.idle_connections:IdleConnections")
     app.steps["consumer"].add("fleet.worker.reconnect:Reconnect")

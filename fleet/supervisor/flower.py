@@ -6,6 +6,8 @@ an API without tokens: see `fleet.formats.host_names`.
 
 import os
 from collections.abc import Collection
+from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
+from pathlib import Path
 from typing import Any, NoReturn
 
 from flower import command
@@ -15,6 +17,7 @@ from tornado.web import ErrorHandler
 
 from fleet.config.foreign_environment import of_flower
 from fleet.config.settings import load
+from fleet.errors import FleetError
 from fleet.formats.host_names import SAFE_METHODS, is_allowed, is_foreign_origin
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.system.lifeline import watch_lifeline
@@ -23,6 +26,8 @@ from fleet.system.lifeline import watch_lifeline
 TASKS_MAX = 10_000
 NEVER_S = 10**9
 SAVE_INTERVAL_MS = 30_000
+
+_CANNOT_LISTEN = frozenset({EACCES, EADDRINUSE, EADDRNOTAVAIL})
 
 
 class LocalFlower(Flower):
@@ -63,20 +68,30 @@ def serve(address: str) -> NoReturn:
         del os.environ[variable]
     folder = settings.data_dir.absolute() / "flower"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    run_celery(
-        app,
-        [
-            "flower",
-            f"--address={address}",
-            f"--port={settings.flower.port}",
-            # Its API could otherwise shut workers down and send tasks.
-            "--read-only=True",
-            "--logging=error",
-            # Otherwise it runs a flowerconfig.py of the folder.
-            f"--conf={os.devnull}",
-            "--persistent=True",
-            f"--db={folder / 'history'}",
-            f"--save-state-interval={SAVE_INTERVAL_MS}",
-            f"--max-tasks={TASKS_MAX}",
-        ],
-    )
+    port = settings.flower.port
+    try:
+        run_celery(app, _arguments(address, port, folder / "history"))
+    except OSError as error:
+        if error.errno not in _CANNOT_LISTEN:
+            raise
+        raise FleetError(
+            f"Port {port} on {address} cannot be opened ({error.strerror}): end the program that "
+            "listens there, or set flower.port to another one."
+        ) from error
+
+
+def _arguments(address: str, port: int, history: Path) -> list[str]:
+    return [
+        "flower",
+        f"--address={address}",
+        f"--port={port}",
+        # Its API could otherwise shut workers down and send tasks.
+        "--read-only=True",
+        "--logging=error",
+        # Otherwise it runs a flowerconfig.py of the folder.
+        f"--conf={os.devnull}",
+        "--persistent=True",
+        f"--db={history}",
+        f"--save-state-interval={SAVE_INTERVAL_MS}",
+        f"--max-tasks={TASKS_MAX}",
+    ]

@@ -38,6 +38,8 @@ class DispatchRequest(Request):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._killed: tuple[str, dict[str, str]] | None = None  #: why, and what is shown of it
+        # The agent's own hold; a message's would cut off whichever dispatch is next.
+        self.time_limits = (None, None)
         lease = WORKER.lease
         if lease is not None:
             self.request_dict["lease"] = asdict(lease.token())

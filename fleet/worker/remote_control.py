@@ -85,17 +85,17 @@ class UndoRemoteControl(bootsteps.StartStopStep):
                 yield fault, partial(_set_limits, task, self._limits[task.name])
 
 
-def report(sentence: str, *, once_in_s: float = 0.0) -> None:
+def report(sentence: str, *, alert: str = "remote_control", once_in_s: float = 0.0) -> None:
     """Log a change, and put an alert on the bus from a thread: the main loop must not wait."""
     logger.warning(sentence)
 
-    def alert() -> None:
+    def put() -> None:
         try:
-            bus.alert(runtime.current().store, "remote_control", sentence, once_in_s=once_in_s)
+            bus.alert(runtime.current().store, alert, sentence, once_in_s=once_in_s)
         except BrokerUnavailable as error:
             logger.warning("this could not be put on the bus: %s", error)
 
-    threading.Thread(target=alert, daemon=True).start()
+    threading.Thread(target=put, daemon=True).start()
 
 
 def refuse_growth() -> None:
