@@ -1,7 +1,7 @@
 """A list of what the fleet is made of, and what is known against it: `make audit`.
 
-The list is CycloneDX, made of the lock of the image and of nothing else. Advisories are PyPI's, as
-pip-audit finds them; they are asked for the lock of everything. Where PyPI does not answer they are
+The list is CycloneDX, made of the lock of the image and of nothing else. Advisories are OSV's, as
+pip-audit finds them; they are asked for the lock of everything. Where OSV does not answer they are
 skipped, and that is said.
 """
 
@@ -12,7 +12,6 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from cyclonedx.model import HashAlgorithm, HashType
@@ -27,8 +26,8 @@ from fleet.version import VERSION
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 RUNTIME, EVERYTHING = (ROOT / "compose" / f"{name}.lock" for name in ("runtime", "requirements"))
-#: Where pip-audit finds the advisories of one package. A mirror may answer other requests only.
-SERVICE = f"https://pypi.org/pypi/pip/{metadata.version('pip')}/json"
+#: One advisory of the service that pip-audit asks.
+SERVICE = "https://api.osv.dev/v1/vulns/PYSEC-2018-28"
 TIMEOUT_S = 10.0
 
 
@@ -75,7 +74,7 @@ def unreachable(url: str) -> str | None:
     """The fault of a service that does not tell advisories; None when it does."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - a constant
-            told = "vulnerabilities" in json.load(answer)
+            told = "affected" in json.load(answer)
             return None if told else "it tells no advisories"
     except ValueError:
         return "it does not answer in JSON"
@@ -89,7 +88,8 @@ def advisories(lock: Path) -> int:
     """The exit code of pip-audit, which says what is known against the packages of a lock."""
     # The lock is whole, so nothing is resolved and nothing downloaded.
     options = ("--require-hashes", "--disable-pip", "--strict", "--progress-spinner=off")
-    argv = [sys.executable, "-m", "pip_audit", *options, "--requirement", str(lock)]
+    service = ("--vulnerability-service", "osv")
+    argv = [sys.executable, "-m", "pip_audit", *service, *options, "--requirement", str(lock)]
     return subprocess.run(argv, check=False).returncode
 
 
