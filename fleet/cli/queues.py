@@ -209,9 +209,9 @@ def retry(dispatch_id: str) -> None:
 @click.option("--reason", default="drained by a person", show_default=True, help="Why.")
 def drain(agent: str, confirm: bool, reason: str) -> None:
     """Cancel everything that waits for an agent; a running turn goes on."""
-    operations.agents_with_work(runtime.current().store, load(), agent)
     if not confirm:
         raise click.UsageError(f"This cancels everything that waits for {agent}: add --confirm.")
+    operations.agents_with_work(runtime.current().store, load(), agent)
     cancelled = operations.drain(runtime.current().ledger, load(), agent, reason)
     if wants_json():
         print_json({"agent": agent, "cancelled": cancelled})

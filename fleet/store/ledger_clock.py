@@ -14,13 +14,15 @@ with its renewals, so that their machines know the time before.
 
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import redis
 from redis.exceptions import RedisError, ResponseError
 
 from fleet.store import keys
-from fleet.store.script import ScriptCall, script_source
+from fleet.store.script import Arg, ScriptCall
 from fleet.system.clock import boot_id, boottime
 
 #: Looks until one is believed. A machine that knows nothing of the time before waits for another
@@ -54,14 +56,21 @@ def is_stale(answer: object) -> bool:
 class LedgerClock:
     """The clock of one store. Safe to share between threads. Raises what redis-py raises."""
 
-    def __init__(self, client: "redis.Redis") -> None:
+    def __init__(
+        self,
+        client: "redis.Redis",
+        ask_time: Callable[[], Sequence[Any]],
+        run: Callable[[Sequence[Arg]], bool],
+    ) -> None:
+        """`ask_time` asks the server for its time, `run` calls the script; `client` reads."""
         self._client = client
-        self._script = client.register_script(script_source(ClockCall))
+        self._ask_time = ask_time
+        self._run = run
 
     def look(self, *, insists: bool = False) -> bool:
         """Look at the clock once; False when nothing is sure. `insists`: believe the server."""
         before = boottime()
-        seconds, micros = self._client.time()
+        seconds, micros = map(int, self._ask_time())
         after = boottime()
         call = ClockCall(
             machine=_MACHINE,
@@ -70,7 +79,7 @@ class LedgerClock:
             server_ms=seconds * 1000 + micros // 1000,
             insists="1" if insists else "",
         )
-        return bool(self._script(args=call.args()))
+        return self._run(call.args())
 
     def settle(self) -> None:
         """Look at the clock until it is sure what time it is."""

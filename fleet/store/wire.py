@@ -14,13 +14,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from fleet.store.ledger_clock import LedgerClock, is_stale
-from fleet.store.script import Arg, Batch
+from fleet.store.ledger_clock import ClockCall, LedgerClock, is_stale
+from fleet.store.script import Arg, Batch, script_source
 from fleet.store.sentinel import Replicas
 
 #: The arguments of several calls.
@@ -61,12 +61,17 @@ class Script:
         return b"*%d\r\n%b%b" % (self._fixed + len(args), self._head, rest)
 
 
-class _Load(Script):
-    """The command that gives the server a script."""
+class Command(Script):
+    """A command of the server's own, in the place of a script's call."""
+
+    def __init__(self, *words: Arg) -> None:
+        """`words` are the whole of it."""
+        super().__init__("", writes=False)
+        self._packed = b"*%d\r\n%b" % (len(words), b"".join(map(_bulk, words)))
 
     def packed(self, args: Sequence[Arg]) -> bytes:
         """The command; it has no arguments."""
-        return b"*3\r\n%b" % b"".join(map(_bulk, ("SCRIPT", "LOAD", self.text)))
+        return self._packed
 
 
 class Wire:
@@ -84,7 +89,7 @@ class Wire:
         replicas: Replicas | None = None,
     ) -> None:
         self._client = client
-        self.clock = LedgerClock(client)
+        self.clock = LedgerClock(client, self._ask_time, self._look)
         self._replicas = replicas
         self._again_after = again_after
         self._connections_max = connections_max
@@ -121,9 +126,17 @@ class Wire:
 
     def _load(self, script: Script) -> None:
         # On the same connection: a client of a busy server counts.
-        (loaded,) = self._exchange(_Load(script.text), [()])
+        (loaded,) = self._exchange(Command("SCRIPT", "LOAD", script.text), [()])
         if isinstance(loaded, ResponseError):
             raise loaded
+
+    def _ask_time(self) -> Sequence[Any]:
+        # On the same connection, too.
+        (answer,) = self.call(_TIME, [()])
+        return cast("Sequence[Any]", answer)
+
+    def _look(self, args: Sequence[Arg]) -> bool:
+        return bool(self.call(_LOOK, [args])[0])
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -236,3 +249,7 @@ def _bulk(arg: Arg) -> bytes:
     # A model may answer with half a character; it becomes a question mark, not an error.
     data = arg if isinstance(arg, bytes) else str(arg).encode(errors="replace")
     return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+_TIME = Command("TIME")
+_LOOK = Script(script_source(ClockCall))
