@@ -78,19 +78,15 @@ def names(here: Place) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("key", ["api.port", "flower.port"])
-def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path, key: str) -> None:
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket(*LISTEN) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ports = {"api.port": 0, "flower.port": 0} | {key: taken.getsockname()[1]}
-        config = AGENTS + "".join(
-            f"[{name.partition('.')[0]}]\nport = {port}\n" for name, port in ports.items()
-        )
+        config = f"{AGENTS}[api]\nport = {taken.getsockname()[1]}\n[flower]\nport = 0\n"
         with place(tmp_path, config) as here:
             answer = here.fleet("up")
     assert answer.code == 1
-    assert key in answer.one_sentence()
+    assert "api.port" in answer.one_sentence()
     assert not (tmp_path / ".fleet/broker").exists()
 
 
