@@ -13,6 +13,7 @@ from tests.e2e.running import COMMAND_S, HEAD, place
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = f'{HEAD}[agents.a]\nrunner = "python"\npython = "mine:answer"\n'
+SHIPPED = {".css", ".html", ".js", ".lua", ".py", ".svg", ".typed"}
 #: The user's modules: their names are those of packages in the fleet's repository.
 MINE = {
     "tasks/__init__.py": "WORD = 'from my own tasks'\n",
@@ -54,7 +55,7 @@ def test_the_wheel_holds_one_name_and_every_file(wheel: Path) -> None:
     assert {name.parts[0] for name in names if ".dist-info" not in name.parts[0]} == {"fleet"}
     for package in ("fleet", "routing", "tasks"):
         for path in (ROOT / package).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and path.suffix in SHIPPED:
                 place_ = path.relative_to(ROOT)
                 assert (place_ if package == "fleet" else Path("fleet", place_)) in names
 
