@@ -65,7 +65,7 @@ def _ask_each(
     if tools:
         request["tools"] = tools
     first = 1
-    while first <= len(turn.agent.models):
+    while first <= _last_tier(turn):
         if first > 1:
             turn.say_again()
             request["tier"] = first
@@ -79,10 +79,15 @@ def _ask_each(
     raise completion.no_answer(list(map(_failure, failed)))
 
 
+def _last_tier(turn: Turn) -> int:
+    # Also of an agent whose runner only uses this one.
+    return 1 + len(turn.agent.fallbacks)
+
+
 def _is_over(turn: Turn, failed: Sequence[Mapping[str, Any]]) -> bool:
     """True where an earlier attempt ended with these failures, so that this one may ask again."""
     before = [reply for reply in failed if reply["failure"]["attempt"] != turn.claim.attempt]
-    last = len(turn.agent.models)
+    last = _last_tier(turn)
     return any(reply["failure"]["retryable"] or reply["tier"] == last for reply in before)
 
 
