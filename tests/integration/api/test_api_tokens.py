@@ -82,7 +82,8 @@ def test_who_may_send_to_whom(api: Api, make: Any) -> None:
         "Your token does not have the scope send:gem; use one that has it.",
     )
     assert sent(api, one, to="@reviewers").status_code == 403
-    assert sent(api, one, to="nobody").status_code == 404
+    assert sent(api, one, to="nobody").status_code == 403, "nobody learns what there is"
+    assert sent(api, all_, to="nobody").status_code == 404
     assert sent(api, all_, to="@reviewers").status_code == 202
     assert sent(api, bearer(make("read:*", "operate")), to="archie").status_code == 403
     batch = [{"to": "archie", "text": "a"}, {"to": "gem", "text": "b"}]
