@@ -61,7 +61,7 @@ class Script:
         return b"*%d\r\n%b%b" % (self._fixed + len(args), self._head, rest)
 
 
-class Command(Script):
+class ServerCommand(Script):
     """A command of the server's own, in the place of a script's call."""
 
     def __init__(self, *words: Arg) -> None:
@@ -126,7 +126,7 @@ class Wire:
 
     def _load(self, script: Script) -> None:
         # On the same connection: a client of a busy server counts.
-        (loaded,) = self._exchange(Command("SCRIPT", "LOAD", script.text), [()])
+        (loaded,) = self._exchange(ServerCommand("SCRIPT", "LOAD", script.text), [()])
         if isinstance(loaded, ResponseError):
             raise loaded
 
@@ -251,5 +251,5 @@ def _bulk(arg: Arg) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
-_TIME = Command("TIME")
+_TIME = ServerCommand("TIME")
 _LOOK = Script(script_source(ClockCall))
