@@ -28,8 +28,6 @@ SWEEP_INTERVAL_S = 1.0
 HEADERS_MAX = 32 * 1024
 #: Files of the process that are no connections of clients.
 FILES_RESERVED = 128
-#: Between two lines of the log about the same kind of trouble.
-LOG_INTERVAL_S = 60.0
 
 _CLOSE = b"x-content-type-options: nosniff\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n" + _CLOSE
@@ -184,24 +182,6 @@ class BoundedWebSocket(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type
         super().connection_lost(exc)
 
 
-class QuietLog(logging.Filter):
-    """Lets each warning about clients through once in LOG_INTERVAL_S."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._told: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """False for a warning that was logged lately."""
-        if record.levelno != logging.WARNING:
-            return True
-        now = time.monotonic()
-        if now - self._told.get(str(record.msg), float("-inf")) < LOG_INTERVAL_S:
-            return False
-        self._told[str(record.msg)] = now
-        return True
-
-
 def bounded(connections: Connections) -> dict[str, Any]:
     """The options of uvicorn that bound its connections."""
     return {
@@ -209,12 +189,3 @@ def bounded(connections: Connections) -> dict[str, Any]:
         "ws": partial(BoundedWebSocket, connections),
         "h11_max_incomplete_event_size": HEADERS_MAX,
     }
-
-
-def log_accept_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log that no connection can be accepted in one line; asyncio tries again after a second."""
-    error = context.get("exception")
-    if isinstance(error, OSError) and "accept" in str(context.get("message")):
-        logger.warning("no connection can be accepted: %s", error.strerror)
-    else:
-        loop.default_exception_handler(context)

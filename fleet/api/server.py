@@ -14,7 +14,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from fleet.api.app import create_api
-from fleet.api.connections import Connections, QuietLog, bounded, log_accept_error
+from fleet.api.client_warnings import RepeatLimit, log_accept_error
+from fleet.api.connections import Connections, bounded
 from fleet.auth import tokens
 from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings, load
@@ -111,8 +112,8 @@ class _Server(uvicorn.Server):
         """Start, and call back once requests are served."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_accept_error)
-        for name in ("uvicorn.error", Connections.__module__):
-            logging.getLogger(name).addFilter(QuietLog())
+        for name in ("uvicorn.error", Connections.__module__, RepeatLimit.__module__):
+            logging.getLogger(name).addFilter(RepeatLimit())
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)  # asyncio has made it ACCEPTS_MAX

@@ -30,6 +30,19 @@ port = 0
 enabled = false
 """
 
+#: An agent without a model, and its code, which stands in `my_agents.py`.
+ECHO = """
+[agents.echo]
+runner = "python"
+python = "my_agents:echo"
+[routes]
+default = ["echo"]
+"""
+ECHO_CODE = """
+def echo(turn):
+    return f"You said: {turn.text}"
+"""
+
 
 @dataclass(frozen=True)
 class Done:

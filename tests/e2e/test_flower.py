@@ -13,24 +13,11 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from fleet.system.api_address import read_address
-from tests.e2e.running import HEAD, UP_S, Place, place
+from tests.e2e.running import ECHO, ECHO_CODE, HEAD, UP_S, Place, place
 from tests.fixtures.containers import free_port
 from tests.fixtures.processes import wait_until
 
 pytestmark = pytest.mark.timeout(240)
-
-AGENTS = """
-[agents.echo]
-runner = "python"
-python = "my_agents:echo"
-[routes]
-default = ["echo"]
-"""
-
-CODE = """
-def echo(turn):
-    return f"You said: {turn.text}"
-"""
 
 
 @pytest.fixture
@@ -40,8 +27,8 @@ def port() -> int:
 
 @pytest.fixture
 def here(tmp_path: Path, port: int) -> Iterator[Place]:
-    (tmp_path / "my_agents.py").write_text(CODE)
-    config = HEAD.replace("enabled = false", f"port = {port}") + AGENTS
+    (tmp_path / "my_agents.py").write_text(ECHO_CODE)
+    config = HEAD.replace("enabled = false", f"port = {port}") + ECHO
     with place(tmp_path, config) as found:
         yield found
 

@@ -14,21 +14,12 @@ import httpx
 import pytest
 
 from fleet.system.api_address import read_address
-from tests.e2e.running import COMMAND_S, HEAD, UP_S, Place, place
+from tests.e2e.running import COMMAND_S, ECHO, HEAD, UP_S, Place, place
 from tests.fixtures.processes import wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
-CONFIG = (
-    HEAD
-    + """
-[agents.echo]
-runner = "python"
-python = "my_agents:echo"
-[routes]
-default = ["echo"]
-"""
-)
+CONFIG = HEAD + ECHO
 CODE = """
 import os, sys
 
