@@ -17,7 +17,6 @@ import gc
 import importlib
 import logging
 import os
-import platform
 import select
 import signal
 import sys
@@ -33,9 +32,12 @@ from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
+from fleet.supervisor.output import agent_output
 from fleet.system.backoff import Backoff
 from fleet.system.file_limit import check_file_limit
 from fleet.system.lifeline import LIFELINE_FD
+from fleet.system.output_guard import redirect_output
+from fleet.system.output_pipes import receive_outputs
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
@@ -120,11 +122,14 @@ class Host:
     _stopping: bool = False
     #: Its pidfd, and the file descriptor for messages to it.
     _guardian: tuple[int, int] = (-1, -1)
+    #: The writing end of each agent's output, by name; without a supervisor it is the host's own.
+    _outputs: dict[str, int] = field(default_factory=dict)
     #: One for each agent, made before any fork: the guardian sees what a worker writes.
     _pages: list[SharedLeaseState] = field(default_factory=list)
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the supervisor's end, then drain; returns the code."""
+        self._outputs = receive_outputs()
         _preload(self.agents)
         self._pages = [SharedLeaseState() for _ in self.agents]
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -240,8 +245,11 @@ class Host:
             os.setsid()
             tag_environment(ProcessTag.WORKER)
             set_parent_death_signal()
-            for fd in (*self._guardian, *self._workers):
+            own = self._outputs.pop(agent_output(worker.agent), None)
+            for fd in (*self._guardian, *self._workers, *self._outputs.values()):
                 os.close(fd)
+            if own is not None:
+                redirect_output(own)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
@@ -301,9 +309,7 @@ def _preload(agents: Sequence[str]) -> None:
     app = importlib.import_module("fleet.celery").app
     app.loader.import_default_modules()
     app.finalize()
-    # Both are in each worker's banner, and kept: one runs a program, the other reads the entry
-    # points of every package installed.
-    platform.platform()
+    # Reads the entry points of every package installed, and is kept.
     _ = app.backend
     # Makes the parser of C with which each pool's child sets this signal.
     with suppress(OSError):
