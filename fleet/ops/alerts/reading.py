@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fleet.config.settings import Settings
-from fleet.ledger import removed, views
+from fleet.ledger import refusals, removed, starting, views
 from fleet.ops.alerts.conditions import Condition, current
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -36,6 +36,8 @@ def conditions(
         budgets=_budgets(store, settings),
         providers=providers.states(store),
         removed_agents=removed.work(store, settings.agents),
+        refusals=refusals.present(store),
+        starting=starting.names(store),
     )
 
 

@@ -14,8 +14,9 @@ from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.alerts.sender import PER_MINUTE, AlertSender
+from fleet.ops.alerts.silences import silenced
 from fleet.store import Store, keys
-from fleet.store.calls import AlertsCall, AlertsOutboxCall
+from fleet.store.alert_calls import AlertsCall, AlertsOutboxCall
 from fleet.store.connection import reachable
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ PERIOD_S = 3.0
 #: A growing condition is reported again after this.
 RETRY_DELAY_MS = 300_000
 OUTBOX_MAX = 200
+#: Alerts that are kept after they are over.
+PAST_MAX = 200
 #: Conditions from before such a silence of all alerters count as new.
 SILENCE_MS = 15_000
 #: How long one alerter owns an alert while it sends; longer than a request takes.
@@ -85,6 +88,8 @@ class Alerter:
         """Report changed conditions of the fleet, and send alerts. Raises BrokerUnavailable."""
         store = self._get_store()
         store_life.look(store, self._settings)
+        # Known then while the store is away.
+        self._machine.silenced = silenced(store)
         if periodic_lock(store, "alerts", PERIOD_S):
             self._compare(store)
         if self._sender.enabled:
@@ -106,6 +111,7 @@ class Alerter:
             outbox_max=OUTBOX_MAX,
             sends=1 if self._sender.enabled else 0,
             silence_ms=SILENCE_MS,
+            past_max=PAST_MAX,
         )
         store.run(call)
 
