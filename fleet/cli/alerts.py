@@ -130,7 +130,7 @@ def _print(document: dict[str, Any]) -> None:
                     one["id"],
                     one["name"],
                     f"{_age(one['ended_at'] or one['since'])} ago",
-                    one["agent"],
+                    one["agent"] or one["host"],
                     one["reason"],
                 )
                 for one in document["past"]

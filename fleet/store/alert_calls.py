@@ -29,6 +29,13 @@ class AlertsOutboxCall(ScriptCall[str | int]):
     message_id: str = ""
 
 
+class AlertOverCall(ScriptCall[int]):
+    """Keep an alert of one machine that is over."""
+
+    record: str
+    past_max: int
+
+
 class AlertMarkCall(ScriptCall[str]):
     """Silence an alert, end a silence, or acknowledge an alert."""
 

@@ -167,6 +167,9 @@ def test_a_spool_is_on_the_bus_once_the_store_answers(
     machine.check(None, "no answer")
     machine.check(desk.books.store)
     machine.check(desk.books.store)
+    (over,) = desk.alerts(past=True)["past"]
+    assert (over["name"], over["state"], over["reason"]) == ("store_away", "resolved", "no answer")
+    assert over["host"]
     assert names(receiver) == [
         ("store_away", "open"),
         ("spool_holds", "open"),

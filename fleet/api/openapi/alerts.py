@@ -32,6 +32,7 @@ _KEPT: Json = {
     "agent": {**_TEXT_OR_NULL, "description": "Null where the alert is of no agent."},
     "reason": {**_TEXT, "description": "What is wrong, and the remedy."},
     "since": {**_TIME, "description": "When it opened."},
+    "host": {**_TEXT_OR_NULL, "description": "The machine, of an alert of one machine."},
 }
 
 ALERT_SCHEMAS: Json = {
@@ -51,7 +52,6 @@ ALERT_SCHEMAS: Json = {
         {
             **_KEPT,
             "state": {"type": "string", "enum": ["open"]},
-            "host": {**_TEXT_OR_NULL, "description": "The machine, of an alert of one machine."},
             "acknowledged": _ref_or_null("Acknowledgement"),
             "silenced": _ref_or_null("Silence"),
         }

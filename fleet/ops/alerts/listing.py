@@ -3,7 +3,6 @@
 Three small keys of the store and the memory of this machine are read, and no agent.
 """
 
-import hashlib
 import json
 import socket
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from fleet.config.settings import Settings
 from fleet.ledger.views import rfc3339
 from fleet.ops.alerts import silences
-from fleet.ops.alerts.machine import MEMORY, KnownAlert, read_memory
+from fleet.ops.alerts.machine import MEMORY, KnownAlert, machine_id, read_memory
 from fleet.ops.alerts.silences import AlertTarget
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -46,7 +45,7 @@ class Alerts:
             for one in rows
         }
         for key, known in self.machine.items():
-            alert_id = _machine_id(key, known)
+            alert_id = machine_id(key, known)
             found[alert_id] = AlertTarget(key=key, name=known.name, id=alert_id, of_machine=True)
         return found
 
@@ -80,7 +79,7 @@ class Alerts:
 
     def _of_machine(self, key: str, known: KnownAlert) -> dict[str, Any]:
         return {
-            "id": _machine_id(key, known),
+            "id": machine_id(key, known),
             "name": known.name,
             "agent": None,
             "host": socket.gethostname(),
@@ -121,15 +120,12 @@ def of_machine(data_dir: Path) -> dict[str, KnownAlert]:
     return {key: known for key, known in stored.items() if known.told_at}
 
 
-def _machine_id(key: str, known: KnownAlert) -> str:
-    return hashlib.sha256(f"{key}:{known.told_at}".encode()).hexdigest()[:12]
-
-
 def _over(one: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": one["id"],
         "name": one["name"],
         "agent": one["agent"] or None,
+        "host": one.get("host"),
         "state": one["state"],
         "reason": one["reason"],
         "since": rfc3339(one["opened"]),

@@ -5,6 +5,7 @@ alerts are needed. So one process of each machine has a memory of its own and se
 holds the lock on `alerts.lock` in the data folder, and this file is its memory.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from fleet.ops.alerts.conditions import Condition
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
 from fleet.store import Store
+from fleet.store.alert_calls import AlertOverCall
 from fleet.system import file_lock, files
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ OUTAGE_AFTER_S = 5.0
 SPOOLED_AFTER_S = 10.0
 #: A growing condition is reported again after this.
 RETRY_DELAY_S = 300.0
+#: Alerts that are kept after they are over.
+PAST_MAX = 200
 NEARLY_FULL = 0.8
 #: The file in the data folder: lock and memory.
 MEMORY = "alerts.lock"
@@ -130,6 +134,8 @@ class MachineAlerts:
                 known.on_bus = True
         for key in self._known.keys() - {condition.key for condition in found}:
             known = self._known[key]
+            if known.told_at and store is not None:
+                _keep(store, key, known, now)
             known.told_at = 0.0
             if known.on_bus and store is not None:
                 bus.alert(store, known.name, known.reason, "closed")
@@ -183,6 +189,28 @@ class MachineAlerts:
             if self._writable:
                 logger.warning("alerts: %s cannot be written (%s)", self._path, error.strerror)
             self._writable = False
+
+
+def machine_id(key: str, known: KnownAlert) -> str:
+    """The id of an opening on this machine."""
+    opening = f"{socket.gethostname()}:{key}:{known.told_at}"
+    return hashlib.sha256(opening.encode()).hexdigest()[:12]
+
+
+def _keep(store: Store, key: str, known: KnownAlert, now: float) -> None:
+    """Put an alert that is over beside those of the fleet."""
+    record = {
+        "id": machine_id(key, known),
+        "key": key,
+        "name": known.name,
+        "agent": "",
+        "host": socket.gethostname(),
+        "reason": known.reason,
+        "state": "resolved",
+        "opened": known.told_at * 1000,
+        "ended": now * 1000,
+    }
+    store.run(AlertOverCall(record=json.dumps(record), past_max=PAST_MAX))
 
 
 def spool_conditions(spool: Spool, limits: SpoolConfig) -> Iterator[Condition]:

@@ -10,7 +10,7 @@ from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus, store_life
 from fleet.ledger.maintenance import periodic_lock
 from fleet.ops.alerts.conditions import dead_letter_reasons, new_events
-from fleet.ops.alerts.machine import MachineAlerts
+from fleet.ops.alerts.machine import PAST_MAX, MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.alerts.sender import PER_MINUTE, AlertSender
@@ -25,8 +25,6 @@ PERIOD_S = 3.0
 #: A growing condition is reported again after this.
 RETRY_DELAY_MS = 300_000
 OUTBOX_MAX = 200
-#: Alerts that are kept after they are over.
-PAST_MAX = 200
 #: Conditions from before such a silence of all alerters count as new.
 SILENCE_MS = 15_000
 #: How long one alerter owns an alert while it sends; longer than a request takes.
