@@ -122,13 +122,14 @@ def _print(document: dict[str, Any]) -> None:
     for one in kinds:
         print_line(f"every {one['name']} is {_silenced(one)}")
     if document.get("past"):
-        print_line("\nover:")
+        print_line("\nearlier:")
         print_table(
-            ["id", "alert", "ended", "of", "why"],
+            ["id", "alert", "what", "when", "of", "why"],
             [
                 (
                     one["id"],
                     one["name"],
+                    one["state"],
                     f"{_age(one['ended_at'] or one['since'])} ago",
                     one["agent"] or one["host"],
                     one["reason"],

@@ -153,7 +153,8 @@ def _alert(store: Store, report: Report, name: str, code: int) -> None:
     sentence = f"{name} keeps ending with {code}; its log is in the data folder"
     report(sentence)
     try:
-        bus.alert(store, "crash_loop", sentence)
+        # Its end is told by the alerter, which knows it from `fleet.ledger.processes`.
+        bus.alert(store, "crash_loop", sentence, "open")
     except BrokerUnavailable as error:
         report(f"this could not be put on the bus: {error}")
 

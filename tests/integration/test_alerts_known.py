@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fleet.ledger import operations, refusals, starting
+from fleet.ledger import operations, processes, refusals, starting
 from fleet.ops.alerts import silences, watch
 from fleet.store import Store, keys
 from fleet.store.calls import AlertCall
@@ -51,6 +51,20 @@ def test_refusals_that_last_are_one_alert_without_what_was_refused(
     store.client.hincrby(keys.REFUSING, "last_ms", -60_000)
     desk.look()
     assert names(receiver)[-1] == ("intake_refused", "closed")
+
+
+def test_a_process_that_keeps_ending_is_open_until_it_stays(desk: Desk, receiver: Receiver) -> None:
+    store = desk.books.store
+    processes.record_failing(store, "here", {"api": "ended with 1, 4 times in a row"})
+    desk.look()
+    desk.age("crash_loop::here/api")
+    desk.look()
+    assert names(receiver) == [("crash_loop", "open")]
+    processes.record_failing(store, "here", {})
+    desk.look()
+    assert names(receiver)[1:] == [("crash_loop", "closed")]
+    # Its supervisor has put the beginning on the bus.
+    assert desk.said() == [("crash_loop", "closed")]
 
 
 def test_open_alerts_stand_apart_from_those_that_are_over(desk: Desk, receiver: Receiver) -> None:

@@ -41,7 +41,9 @@ def test_an_operators_round(capsys: pytest.CaptureFixture[str], store: Store) ->
     assert "every dead_letters is silenced until" in shown
     compare(store, [])
     assert fleet(capsys).startswith("no alert is open")
-    assert "over:" in fleet(capsys, "--all")
+    shown = fleet(capsys, "--all")
+    assert "earlier:" in shown
+    assert "resolved" in shown
     assert json.loads(fleet(capsys, "--all", "--json"))["open"] == []
     fleet(capsys, "unsilence", "dead_letters")
     assert json.loads(fleet(capsys, "--json"))["silences"] == []

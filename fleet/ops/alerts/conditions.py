@@ -16,6 +16,8 @@ from fleet.turn.budget import WARN_AT, BudgetState
 OFFLINE_AFTER_S = 30.0
 #: Longer than any worker takes to come back or to pop a wake-up message.
 STUCK_AFTER_S = 30.0
+#: A process that ended twice in a row may stay the third time.
+CRASH_LOOP_S = 5.0
 #: A series of refusals needs an operator when it has lasted this long.
 REFUSED_FOR_S = 20.0
 
@@ -36,6 +38,7 @@ class Condition:
     subject: str = ""  #: tells conditions of one kind apart
     for_s: float = 0.0  #: reported when it has lasted this long
     count: int = 0  #: reported again when it has grown
+    on_bus: bool = False  #: somebody else has put its beginning on the bus
 
     @property
     def key(self) -> str:
@@ -56,7 +59,7 @@ class Condition:
             "reason": self.message,
             "for_ms": int(self.for_s * 1000),
             "count": self.count,
-            "quiet": self.name in _ON_BUS_ALREADY,
+            "quiet": self.on_bus or self.name in _ON_BUS_ALREADY,
         }
 
 
@@ -72,6 +75,7 @@ def current(
     providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     removed_agents: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     refusals: Refusals | None = None,
+    failing: Sequence[Mapping[str, Any]] = (),
     starting: frozenset[str] = frozenset(),
 ) -> list[Condition]:
     """The present conditions.
@@ -81,8 +85,8 @@ def current(
     letter. `lost` is what a store that went back misses. `memory_full`
     is true when the store's memory is nearly full. `budgets` are today's
     budgets, and `providers` the open breakers of `fleet.turn.providers`. `removed_agents` comes
-    from `fleet.ledger.removed`. `refusals` are those of Celery's way in. `starting` are the agents
-    that are being started, of `fleet.ledger.starting`.
+    from `fleet.ledger.removed`. `refusals` are those of Celery's way in, and `failing` the
+    processes of `fleet.ledger.processes`. `starting` are the agents that are being started.
     """
     found = [
         Condition(
@@ -97,6 +101,7 @@ def current(
     found += _of_store(lost, memory_full)
     found += _of_beat(beat_s, starting=BEAT in starting)
     found += _refused(refusals)
+    found += [_crash_loop(row) for row in failing]
     found += _removed(removed_agents)
     found += [_provider_open(name, breaker) for name, breaker in providers.items()]
     for name, agent in agents.items():
@@ -105,6 +110,17 @@ def current(
         if not agent["paused"]:
             found += _of_worker(name, agent, counts[name], starting=name in starting)
     return found
+
+
+def _crash_loop(row: Mapping[str, Any]) -> Condition:
+    return Condition(
+        name="crash_loop",
+        subject=f"{row['host']}/{row['process']}",
+        reason=f"{row['process']} of {row['host']} keeps ending: it {row['reason']}",
+        remedy=f"see log/{row['process']}.log in its data folder",
+        for_s=CRASH_LOOP_S,
+        on_bus=True,
+    )
 
 
 def _of_beat(beat_s: float | None, *, starting: bool) -> Iterator[Condition]:

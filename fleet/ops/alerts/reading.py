@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fleet.config.settings import Settings
-from fleet.ledger import refusals, removed, starting, views
+from fleet.ledger import processes, refusals, removed, starting, views
 from fleet.ops.alerts.conditions import Condition, current
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -37,6 +37,7 @@ def conditions(
         providers=providers.states(store),
         removed_agents=removed.work(store, settings.agents),
         refusals=refusals.present(store),
+        failing=processes.failing(store),
         starting=starting.names(store),
     )
 
