@@ -168,6 +168,11 @@ def delivery(dispatch_id: str) -> str:
     return f"fleet:delivery:{dispatch_id}"
 
 
+def target(name: str) -> str:
+    """The state of one receiver."""
+    return f"fleet:target:{name}"
+
+
 def speech(dispatch_id: str) -> str:
     """The live text of one dispatch's turn."""
     return f"fleet:speech:{dispatch_id}"

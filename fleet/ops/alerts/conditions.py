@@ -21,8 +21,14 @@ CRASH_LOOP_S = 5.0
 #: A series of refusals needs an operator when it has lasted this long.
 REFUSED_FOR_S = 20.0
 
-#: Also reported on the bus by the scripts, without an alerter.
-_ON_BUS_ALREADY = frozenset({"beat_dead", "stuck_queue"})
+#: What scripts put on the bus of these, without an alerter: no news to forward.
+_ON_BUS_ALREADY = {
+    "beat_dead": ["open"],
+    "stuck_queue": ["open"],
+    # Its end is there as `delivery_back`.
+    "delivery_down": ["open", "closed"],
+    "delivery_back": [],
+}
 #: Types of bus entries that are forwarded as news: they neither open nor close a condition.
 NEWS = ("alert",)
 
@@ -59,7 +65,7 @@ class Condition:
             "reason": self.message,
             "for_ms": int(self.for_s * 1000),
             "count": self.count,
-            "quiet": self.on_bus or self.name in _ON_BUS_ALREADY,
+            "quiet": ["open"] if self.on_bus else _ON_BUS_ALREADY.get(self.name, []),
         }
 
 
@@ -76,6 +82,7 @@ def current(
     removed_agents: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     refusals: Refusals | None = None,
     failing: Sequence[Mapping[str, Any]] = (),
+    down: Mapping[str, str] = MappingProxyType({}),
     starting: frozenset[str] = frozenset(),
 ) -> list[Condition]:
     """The present conditions.
@@ -86,7 +93,8 @@ def current(
     is true when the store's memory is nearly full. `budgets` are today's
     budgets, and `providers` the open breakers of `fleet.turn.providers`. `removed_agents` comes
     from `fleet.ledger.removed`. `refusals` are those of Celery's way in, and `failing` the
-    processes of `fleet.ledger.processes`. `starting` are the agents that are being started.
+    processes of `fleet.ledger.processes`. `down` are receivers that take nothing, each with the
+    reason. `starting` are the agents that are being started.
     """
     found = [
         Condition(
@@ -102,6 +110,7 @@ def current(
     found += _of_beat(beat_s, starting=BEAT in starting)
     found += _refused(refusals)
     found += [_crash_loop(row) for row in failing]
+    found += [Condition(name="delivery_down", subject=n, reason=why) for n, why in down.items()]
     found += _removed(removed_agents)
     found += [_provider_open(name, breaker) for name, breaker in providers.items()]
     for name, agent in agents.items():

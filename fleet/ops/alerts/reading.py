@@ -38,8 +38,19 @@ def conditions(
         removed_agents=removed.work(store, settings.agents),
         refusals=refusals.present(store),
         failing=processes.failing(store),
+        down=_down(store, settings),
         starting=starting.names(store),
     )
+
+
+def _down(store: Store, settings: Settings) -> dict[str, str]:
+    """The receivers that take no outcome, and why."""
+    names = [*settings.deliveries, "upstream"]
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(keys.target(name), "down")
+        return {name: why for name, why in zip(names, pipe.execute(), strict=True) if why}
 
 
 def _budgets(store: Store, settings: Settings) -> dict[str, BudgetState]:

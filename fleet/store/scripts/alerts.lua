@@ -1,7 +1,8 @@
 -- Compare the conditions that hold with those that were reported, and report each difference once.
 --
 -- ARGV
---   conditions  the conditions that hold (JSON list of objects: key, name, agent, reason, for_ms, count, quiet)
+--   conditions  the conditions that hold (JSON list of objects: key, name, agent, reason, for_ms, count,
+--               quiet: [states that others put on the bus])
 --   news        single events to report (JSON list of objects: name, agent, reason, dispatch_id, entry, at_ms)
 --   cursor      the place on the bus up to which news were read
 --   again_ms    least time before a growing condition is reported again
@@ -55,7 +56,7 @@ local function send(what, state)
 end
 
 local function announce(what, state)
-  if what.quiet and state == 'open' then return end
+  for _, quiet in ipairs(what.quiet) do if quiet == state then return end end
   local fields = {'name', what.name, 'reason', what.reason, 'state', state}
   if what.agent ~= '' then plus(fields, {'agent', what.agent}) end
   emit('alert', fields)
@@ -100,6 +101,8 @@ end
 for key, text in pairs(read_hash('fleet:alerts')) do
   if not holding[key] then
     local known = cjson.decode(text)
+    -- An earlier version had a flag here.
+    if type(known.quiet) ~= 'table' then known.quiet = {} end
     if known.told > 0 then
       announce(known, 'closed')
       if (known.sent or known.told) > 0 then send(known, 'closed') end

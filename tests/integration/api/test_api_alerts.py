@@ -45,7 +45,7 @@ def _two_are_open(store: Store) -> None:
 
 
 def compare(store: Store, conditions: list[dict[str, Any]]) -> None:
-    more = {"for_ms": 0, "count": 0, "quiet": False}
+    more = {"for_ms": 0, "count": 0, "quiet": []}
     store.run(
         AlertsCall(
             conditions=json.dumps([{**one, **more} for one in conditions]),
