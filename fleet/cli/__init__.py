@@ -32,6 +32,10 @@ COMMANDS = {
         "fleet.cli.logs:logs",
         "Show what an agent has printed, or every process of the fleet.",
     ),
+    "alerts": (
+        "fleet.cli.alerts:alerts",
+        "Show what needs an operator; silence and acknowledge alerts.",
+    ),
     "token": ("fleet.cli.tokens:token", "Create, list and revoke API tokens."),
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
     "doctor": (

@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -30,6 +30,9 @@ from typing import NoReturn
 from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
+from fleet.ledger import bus, starting
+from fleet.store import Store, open_store
+from fleet.store.address import store_url
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.supervisor.output import agent_output
@@ -279,7 +282,9 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
     check_file_limit(len(agents or settings.agents))
     if (lifeline := os.environ.get(LIFELINE_FD)) is not None:
         await_broker(int(lifeline))
-    return Host(agents or list(settings.agents), settings.drain_s, log_level).run()
+    names = agents or list(settings.agents)
+    _write("the start of the workers", lambda store: starting.begin(store, names))
+    return Host(names, settings.drain_s, log_level).run()
 
 
 def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
@@ -327,16 +332,18 @@ def _preload(agents: Sequence[str]) -> None:
 
 
 def _alert(agent: str, code: int) -> None:
-    """Put the crash loop on the bus, over a connection of its own that no fork inherits."""
-    from fleet.ledger import bus
-    from fleet.store import open_store
-    from fleet.store.address import store_url
+    """Put the crash loop on the bus."""
+    sentence = f"the worker of {agent} keeps ending with {code}"
+    _write(f"the crash loop of {agent}", lambda store: bus.alert(store, "crash_loop", sentence))
 
+
+def _write(subject: str, write: Callable[[Store], None]) -> None:
+    """Write to the store, over a connection of its own that no fork inherits."""
     try:
         store = open_store(store_url(load()), bus_max_length=load().bus.max_length)
         try:
-            bus.alert(store, "crash_loop", f"the worker of {agent} keeps ending with {code}")
+            write(store)
         finally:
             store.close()
     except FleetError as error:
-        logger.warning("the crash loop of %s could not be put on the bus: %s", agent, error)
+        logger.warning("%s could not be put into the store: %s", subject, error)
