@@ -30,7 +30,8 @@ _TENTATIVE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 _ANY_TOKEN = re.compile(
     r"/health|/metrics|/mcp/?|/tickets|/events(/.+)?|/bus|/ws"
     r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
-    r"|/agents(/[^/]+(/(pause|resume|drain))?)?"
+    r"|/agents(/[^/]+(/(pause|resume|drain|cancel|move))?)?"
+    r"|/route|/chains/[^/]+|/bus/entries|/dead-letters/purge"
 )
 
 
