@@ -29,6 +29,10 @@ COMMANDS = {
     "reject": ("fleet.cli.decide:reject", "Reject a parked dispatch: its chain ends."),
     "events": ("fleet.cli.events:events", "Read the bus: every state change, oldest first."),
     "token": ("fleet.cli.tokens:token", "Create, list and revoke API tokens."),
+    "context": (
+        "fleet.cli.context:context",
+        "Keep fleets elsewhere by name; choose the one to work on.",
+    ),
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
     "doctor": (
         "fleet.cli.doctor:doctor",
@@ -62,7 +66,8 @@ def cli() -> None:
     """A durable fleet of language-model agents on Celery.
 
     Configuration: --config FILE, else $FLEET_CONFIG, else ./fleet.toml, else the built-in demo
-    fleet; FLEET_... in the environment overrides the file.
+    fleet; FLEET_... in the environment overrides the file. With --url, or a context, most commands
+    work on a fleet elsewhere.
     """
 
 
