@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -321,7 +321,7 @@ class Fleet:
 
     def events(
         self, after: str | None = None, *, timeout_s: float | None = None
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """The bus's entries after the cursor `after`, else the next ones, for ever.
 
         Reconnects where it was. Raises ApiUnreachable when the fleet is away for `timeout_s`.

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from fleet import Fleet, Unknown
+from fleet.cli.backend.remote_live_text import RemoteLiveTexts
+from fleet.cli.waiting import Watched
 from fleet.config.settings import parse
 from fleet.ledger import Ending, ValkeyLedger
 from fleet.store import Store
@@ -154,6 +157,41 @@ def test_a_send_waits_for_its_outcome(commands: Commands, api: Api, store: Store
         said = commands.run("send", "hello", "--to", "gem", "--wait", "--url", api.url)
     assert (said.code, said.out) == (0, "forty-two\n")
     assert "dispatch_completed" in said.err
+
+
+def test_what_a_turn_says_is_seen_while_it_speaks(api: Api, store: Store) -> None:
+    dispatch_id = api.send(to="gem").json()["dispatches"][0]["dispatch_id"]
+    settings = parse({"agents": {"gem": {"runner": "python", "python": "a:b"}}})
+    ledger, lease = ValkeyLedger(store, settings), take_lease(store, ttl_ms=60_000)
+    while (claim := ledger.claim(lease)) and claim.dispatch_id != dispatch_id:
+        ledger.commit(claim, Ending(answer="of an earlier test"))
+    assert claim is not None
+    watched = [Watched(dispatch_id, "gem")]
+    live = LiveText(store, claim)
+    with Fleet(api.url) as fleet, RemoteLiveTexts(fleet, watched) as heard:
+        live.publish(1, "It was night.")
+        wait_until(lambda: heard.tail(dispatch_id) == "It was night.")
+        live.reset(1)
+        live.publish(1, "It was day.")
+        wait_until(lambda: heard.tail(dispatch_id) == "It was day.")
+        live.close()
+        ledger.commit(claim, Ending(answer="It was day."))
+        assert fleet.wait(dispatch_id, timeout_s=20)["answer"] == "It was day."
+        watched[0].record = {}
+    release(store, lease)
+
+
+def test_a_client_asks_and_streams(api: Api, store: Store) -> None:
+    with Fleet(api.url) as fleet, worker(store, "forty-two"):
+        assert fleet.ask("hello", to="gem", timeout_s=30) == "forty-two"
+        sent = fleet.send("hello", to="gem", idempotency_key="twice")
+        assert fleet.send("hello", to="gem", idempotency_key="twice").duplicate
+        assert "".join(fleet.stream(sent.dispatches[0][0])) in ("forty-two", "")
+        entries = fleet.events(after="0-0", timeout_s=5)
+        assert next(entries)["type"] == "event_accepted"
+        entries.close()
+        with pytest.raises(Unknown):
+            fleet.dispatch("nothing")
 
 
 def test_a_chain_is_followed_through_its_stages(commands: Commands, api: Api, store: Store) -> None:
