@@ -1,6 +1,7 @@
 """The client over HTTP, at servers that are no fleet, or one in trouble."""
 
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from fleet.errors import ConfigError, Forbidden
 from fleet.ledger.states import TERMINAL
 from fleet.system.backoff import Backoff
 from routing.errors import InvalidEvent, UnknownTarget
+from tests.fixtures.tls import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 JSON = "application/json"
@@ -39,7 +41,7 @@ Told = tuple[int, str, Any] | None
 class Server:
     """Answers what it is told, one answer after the other, and keeps the requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.answers: list[Told] = []
         self.requests: list[tuple[str, Any]] = []
         outer = self
@@ -67,7 +69,10 @@ class Server:
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
         self._thread.start()
 
@@ -164,6 +169,25 @@ def test_a_server_without_tls_is_refused(server: Server) -> None:
         pytest.raises(BrokerRefusal, match=r"No TLS with https:"),
     ):
         fleet.health()
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused_unless_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    server = Server(context)
+    try:
+        with Fleet(server.url) as fleet, pytest.raises(BrokerRefusal, match="SSL_CERT_FILE"):
+            fleet.health()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        server.answers = [(200, JSON, {"status": "ok"})]
+        with Fleet(server.url) as fleet:
+            assert fleet.health() == {"status": "ok"}
+    finally:
+        server.close()
 
 
 def test_a_proxy_that_cannot_be_used_is_named(
