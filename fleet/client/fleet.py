@@ -23,6 +23,8 @@ TIMEOUT_S = 30.0
 _EVENT_TYPE = "application/cloudevents+json"
 _BACKOFF = Backoff(0.2, 3.0, (0.8, 1.2))
 _PAGE_MAX = 1000
+#: Pages of one call: a token may see few of the dispatches on each.
+_PAGES_MAX = 100
 #: The states that a dispatch ends in.
 ENDED = frozenset({"cancelled", "completed", "dead", "dropped", "expired"})
 
@@ -183,9 +185,12 @@ class Fleet:
         limit: int = 20,
         cursor: str | None = None,
     ) -> tuple[list[Record], str | None]:
-        """Up to `limit` dispatches, newest first, and the cursor of the next ones."""
+        """Up to `limit` dispatches, newest first, and the cursor of the next ones.
+
+        There may be fewer before the end, where the token may not read most of them.
+        """
         found: list[Record] = []
-        while True:
+        for _ in range(_PAGES_MAX):
             query = {
                 "agent": agent,
                 "state": list(states),
@@ -196,7 +201,8 @@ class Fleet:
             found += page["dispatches"]
             cursor = page["cursor"]
             if cursor is None or len(found) >= limit:
-                return found, cursor
+                break
+        return found, cursor
 
     def cancel(self, dispatch_id: str, reason: str = "", *, now: bool = False) -> str:
         """Cancel a dispatch; the state it is in now."""

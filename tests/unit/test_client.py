@@ -157,6 +157,17 @@ def test_it_gives_up_in_time(server: Server, fleet: Fleet, monkeypatch: pytest.M
         fleet.dispatch("d")
 
 
+def test_pages_that_a_token_sees_in_part_are_put_together(server: Server, fleet: Fleet) -> None:
+    server.answers = [
+        (200, JSON, {"dispatches": [{"dispatch_id": "a"}], "cursor": "9"}),
+        (200, JSON, {"dispatches": [], "cursor": "5"}),
+        (200, JSON, {"dispatches": [{"dispatch_id": "b"}], "cursor": "2"}),
+    ]
+    found, cursor = fleet.dispatches(limit=2, states=["dead"])
+    assert ([one["dispatch_id"] for one in found], cursor) == (["a", "b"], "2")
+    assert server.requests[2][0] == "GET /dispatches?state=dead&limit=1&cursor=5"
+
+
 def test_any_id_is_one_part_of_the_path(server: Server, fleet: Fleet) -> None:
     server.answers = [(200, JSON, {})]
     fleet.event("a/../b c?d#é")
