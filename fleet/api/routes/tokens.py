@@ -17,7 +17,8 @@ from fleet.api.request.problems import Problem
 from fleet.api.request.small_body import read_object
 from fleet.auth import tokens
 from fleet.auth.tokens import Token, TokenError
-from fleet.errors import Forbidden, Unknown
+from fleet.errors import Forbidden
+from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime
 from routing.event import EVENT_BYTES_MAX
 
