@@ -7,6 +7,7 @@ from fleet.api.openapi.agents import AGENT_PATHS
 from fleet.api.openapi.alerts import ALERT_PATHS, ALERT_SCHEMAS
 from fleet.api.openapi.callbacks import CALLBACK_PATHS
 from fleet.api.openapi.mcp import MCP_PATHS
+from fleet.api.openapi.operations import OPERATION_PATHS
 from fleet.api.openapi.parts import DISPATCH_ID, Json
 from fleet.api.openapi.parts import json_answer as _json
 from fleet.api.openapi.parts import parameter as _parameter
@@ -14,7 +15,8 @@ from fleet.api.openapi.parts import problems as _problems
 from fleet.api.openapi.parts import ref as _ref
 from fleet.api.openapi.schemas import SCHEMAS
 from fleet.api.openapi.tags import TAGS, tagged
-from fleet.api.routes.dispatches import REASON_CHARS_MAX
+from fleet.api.openapi.tokens import TOKEN_PATHS
+from fleet.api.request.small_body import REASON_CHARS_MAX
 from fleet.api.routes.events import BATCH_MAX, BATCH_MEDIA_TYPE
 from fleet.ledger import State, bus
 from fleet.ledger.operations import BY_CHARS_MAX
@@ -66,6 +68,8 @@ def _paths() -> Json:
         **ALERT_PATHS,
         **MCP_PATHS,
         **CALLBACK_PATHS,
+        **OPERATION_PATHS,
+        **TOKEN_PATHS,
         "/bus": {"get": _bus()},
         "/ws": {"get": _ws()},
         "/health": {"get": _health()},
