@@ -82,8 +82,8 @@ function frame(figure, title, legend) {
     "aria-hidden": "true",
   });
   figure.replaceChildren(
-    el("figcaption", {}, title, " ", now, words),
-    el("div", { className: "plot" }, plot, top),
+    el("figcaption", {}, el("span", {}, title, " ", now), words, top),
+    el("div", { className: "plot" }, plot),
     el(
       "div",
       { className: "legend" },
