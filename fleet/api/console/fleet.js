@@ -131,8 +131,9 @@ export class FleetView {
       "Parts",
       line("version", health.version),
       line("beat", health.beat?.last_tick_s === null ? "never ticked" : `ticked ${duration(health.beat.last_tick_s)} ago`),
-      line("bus", `${count(health.bus?.clients)} clients, keeps ${duration(health.bus?.retention_s)}`),
+      line("bus", `${count(health.bus?.clients)} ${health.bus?.clients === 1 ? "client" : "clients"}, keeps ${duration(health.bus?.retention_s)}`),
       line("intake", health.g4?.intake ?? "unknown"),
+      line("pages", ...pages(health)),
       ...failing.map((one) => line(`${one.process} on ${one.host}`, `keeps ending: ${one.reason}`)),
       ...(removed.length ? [line("removed agents with work", removed.join(", "))] : []),
     );
@@ -174,11 +175,11 @@ function alertLine(one, changed) {
     "div",
     { className: "line" },
     el("span", { className: "badge", data: { state: open ? "dead" : "" } }, open ? "! open" : "✓ over"),
-    el("b", {}, [one.name, one.agent].filter(Boolean).join(" ")),
-    el("span", { className: "grow" }, one.reason ?? ""),
+    el("b", { className: "grow" }, [one.name, one.agent].filter(Boolean).join(" · ")),
     open && !acknowledged && !one.host ? mark("Seen", "ack") : null,
     open && !silenced ? mark("Silence 1 h", "silence", { for_s: 3600 }) : null,
     open && silenced ? mark("Tell again", "unsilence") : null,
+    el("span", { className: "full" }, ...prose(one.reason ?? "")),
     el("span", { className: "soft full" }, facts.join(" · ")),
   );
 }
@@ -202,8 +203,15 @@ function card(id, title, ...children) {
   );
 }
 
-function line(name, value) {
-  return el("div", { className: "line" }, el("b", {}, name), el("span", { className: "grow" }, value));
+function line(name, ...values) {
+  return el("div", { className: "line" }, el("b", {}, name), el("span", { className: "grow" }, ...values));
+}
+
+/** Links that a small screen's header has no room for. */
+function pages(health) {
+  const link = (href, text) => el("a", { href, target: "_blank", rel: "noopener" }, text);
+  const flower = health.links?.flower;
+  return [link("openapi.json", "the API"), ...(flower ? [", ", link(flower, "Flower")] : [])];
 }
 
 function empty(text) {
