@@ -216,6 +216,13 @@ def last_change(store: Store) -> str:
     return str(newest[0][0]) if newest else ""
 
 
+def shown(token: Token) -> dict[str, Any]:
+    """A token as people see it: without the digest."""
+    stored = asdict(token)
+    del stored["digest"]
+    return {**stored, "scopes": list(token.scopes)}
+
+
 def match(text: str, tokens: Mapping[str, Token]) -> Token | None:
     """The token of this text; None when unknown or revoked. Constant time for each length."""
     found = _TEXT.fullmatch(text)

@@ -15,7 +15,6 @@ from tests.docs.markdown import code, document, table
 
 #: Problem code -> its meaning; the codes and their statuses are found in the API's source.
 PROBLEMS = {
-    "invalid-token": "A token cannot be made so: the problem names what is wrong.",
     "bad-parameter": "A parameter or a header has a value that it cannot have.",
     "failed": "The fleet failed; the sentence says why.",
     "fault": "The API has a defect; its log has the traceback.",
@@ -24,6 +23,7 @@ PROBLEMS = {
     "idempotency-conflict": "The sender has used this id for an event with other content.",
     "invalid-by": "`by` is not a name.",
     "invalid-event": "The event is malformed, or no route leads anywhere.",
+    "invalid-token": "A token cannot be made so: its name, a scope or a limit.",
     "invalid-reason": "`reason` is missing or too long.",
     "media-type": "The body has a media type or an encoding that the API does not read.",
     "missing-scope": "The token does not have the scope that the sentence names.",

@@ -3,7 +3,7 @@
 import { get, post, remove } from "./api.js";
 import { confirmed, done, failed } from "./dialogs.js";
 import { copy } from "./copy.js";
-import { action, el } from "./dom.js";
+import { action, el, prose } from "./dom.js";
 import { clock } from "./format.js";
 
 /** The section; empty for whoever may not see the tokens. */
@@ -18,7 +18,8 @@ export async function tokensSection(model) {
       "header",
       {},
       el("h2", { id: "tokens-title" }, "API tokens"),
-      action("New token", async () => create(model, draw), { className: "small" }),
+      // The first is made on the fleet's machine: nobody unknown may close it to the others.
+      found.tokens.length ? action("New token", async () => create(model, draw), { className: "small" }) : null,
     ),
     list,
   );
@@ -37,7 +38,11 @@ function fill(list, tokens, draw) {
     ...live.map((one) => row(one, draw)),
     live.length
       ? ""
-      : el("p", { className: "soft" }, "None: whoever reaches this address may do everything. The first token closes it."),
+      : el(
+          "p",
+          { className: "soft" },
+          ...prose("None: whoever reaches this address may do everything. `fleet token create NAME --scope admin` on the fleet's machine closes it."),
+        ),
     gone ? el("p", { className: "soft" }, `${gone} revoked.`) : "",
   );
 }
@@ -80,7 +85,6 @@ async function create(model, draw) {
     el("h2", { id: "token-title" }, "New token"),
     el("label", {}, "Name, for people", name),
     el("label", {}, "Scopes, with blanks between them", scopes, el("datalist", { id: "scope-names" }, ...known.map((value) => el("option", { value })))),
-    el("p", { className: "soft" }, "From the first token on, every request needs one: this page will ask for it."),
     problem,
     el("div", { className: "buttons" }, leave, make),
   );

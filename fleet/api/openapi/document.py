@@ -14,7 +14,8 @@ from fleet.api.openapi.parts import parameter as _parameter
 from fleet.api.openapi.parts import problems as _problems
 from fleet.api.openapi.parts import ref as _ref
 from fleet.api.openapi.schemas import SCHEMAS
-from fleet.api.routes.dispatches import REASON_CHARS_MAX
+from fleet.api.openapi.tokens import TOKEN_PATHS
+from fleet.api.request.small_body import REASON_CHARS_MAX
 from fleet.api.routes.events import BATCH_MAX, BATCH_MEDIA_TYPE
 from fleet.ledger import State, bus
 from fleet.ledger.operations import BY_CHARS_MAX
@@ -48,6 +49,7 @@ def document() -> Json:
             "/tickets": {"post": _ticket()},
             **AGENT_PATHS,
             **OVERVIEW_PATHS,
+            **TOKEN_PATHS,
             **MCP_PATHS,
             **CALLBACK_PATHS,
             "/bus": {"get": _bus()},

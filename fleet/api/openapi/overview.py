@@ -1,13 +1,11 @@
-"""The OpenAPI description of `/sessions`, `/targets`, `/history` and `/tokens`."""
+"""The OpenAPI description of `/sessions`, `/targets` and `/history`."""
 
 from fleet.api.openapi.parts import FLAG, Json, json_answer, parameter, problems, ref
 from fleet.api.openapi.parts import object_schema as _object
 from fleet.api.routes.overview import SPAN_DEFAULT
-from fleet.api.routes.tokens import RATE_MAX
-from fleet.auth.tokens import NAME_CHARS_MAX as TOKEN_NAME_CHARS_MAX
 from fleet.ledger.sessions import SESSIONS_MAX
 from fleet.ledger.sums import SPANS
-from routing.event import EVENT_BYTES_MAX, NAME_CHARS_MAX
+from routing.event import NAME_CHARS_MAX
 
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
@@ -19,16 +17,6 @@ _TEXTS: Json = {"type": "array", "items": _TEXT}
 def _or_null(schema: Json) -> Json:
     return {"oneOf": [schema, {"type": "null"}]}
 
-
-_TOKEN: Json = {
-    "id": _TEXT,
-    "name": _TEXT,
-    "scopes": _TEXTS,
-    "created_ms": _COUNT,
-    "revoked_ms": _or_null(_COUNT),
-    "rate_per_s": _or_null(_NUMBER),
-    "body_bytes": _or_null(_COUNT),
-}
 
 OVERVIEW_SCHEMAS: Json = {
     "Session": _object(
@@ -99,16 +87,6 @@ OVERVIEW_SCHEMAS: Json = {
             ),
         },
     ),
-    "Token": _object("id name scopes created_ms revoked_ms", **_TOKEN),
-    "NewToken": _object(
-        "id name scopes created_ms token",
-        **_TOKEN,
-        token={"description": "Its text, this once.", **_TEXT},
-    ),
-    "RevokedTokens": _object(
-        "revoked",
-        revoked={"type": "array", "items": _object("id name", id=_TEXT, name=_TEXT)},
-    ),
     "AgentOptions": _object(
         "agent options",
         agent=_TEXT,
@@ -143,41 +121,6 @@ def _sessions() -> Json:
     )
 
 
-def _create_token() -> Json:
-    rate: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": RATE_MAX}
-    limit: Json = {"type": "integer", "minimum": 1, "maximum": EVENT_BYTES_MAX}
-    body = _object(
-        "name scopes",
-        closed=True,
-        name={"type": "string", "minLength": 1, "maxLength": TOKEN_NAME_CHARS_MAX},
-        scopes={"type": "array", "minItems": 1, "items": _TEXT},
-        rate_per_s=_or_null(rate),
-        body_bytes=_or_null(limit),
-    )
-    return {
-        "operationId": "create_token",
-        "summary": "Create a token. From the first on, every request needs one. Scope: admin.",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {
-            "201": json_answer("The token with its text, this once.", ref("NewToken")),
-            **problems(400, 401, 403, 408, 413, 415, 429, 503),
-        },
-    }
-
-
-def _revoke_token() -> Json:
-    name = {"name": "which", "in": "path", "required": True}
-    return {
-        "operationId": "revoke_token",
-        "summary": "Revoke the token of this id, or all of this name. Scope: admin.",
-        "parameters": [{**name, "schema": {"type": "string", "minLength": 1}}],
-        "responses": {
-            "200": json_answer("Those revoked now.", ref("RevokedTokens")),
-            **problems(400, 401, 403, 404, 429, 503),
-        },
-    }
-
-
 _SPAN: Json = {"type": "string", "enum": list(SPANS), "default": SPAN_DEFAULT}
 
 OVERVIEW_PATHS: Json = {
@@ -193,13 +136,4 @@ OVERVIEW_PATHS: Json = {
             parameter("span", _SPAN, "How far back."),
         )
     },
-    "/tokens": {
-        "get": _get(
-            "find_tokens",
-            "Every token, newest first, without its secret. Scope: admin.",
-            _object("tokens", tokens={"type": "array", "items": ref("Token")}),
-        ),
-        "post": _create_token(),
-    },
-    "/tokens/{which}": {"delete": _revoke_token()},
 }
