@@ -19,7 +19,8 @@ AGENTS = {
     'tools = ["queue"]\nfallbacks = ["echo/slow-1"]\nbudget = { usd_per_day = 5.0 }\n',
     "gem": 'model = "echo/brief"\ndescription = "Reviews what others have written."\n'
     "budget = { usd_per_day = 2.0, tokens_per_day = 200000 }\n",
-    "mini": 'model = "echo/brief"\ndescription = "Answers short questions quickly."\n',
+    "mini": 'model = "echo/brief"\ndescription = "Answers short questions quickly."\n'
+    "retry = { backoff_s = 0 }\n",
     "scout": 'runner = "command"\ncommand = ["scout", "--api-key", "hunter2", "search"]\n'
     'description = "Looks things up."\nenv = { SCOUT_TOKEN = "hunter2" }\n',
 }

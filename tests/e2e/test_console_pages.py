@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.e2e.console import CHROMIUM, NEEDED, Backstage, chromium, watched
+from tests.e2e.console_scenes import model_step, turn_of
 from tests.e2e.pictures import pages, played
 
 pytestmark = [
@@ -184,6 +185,24 @@ def test_steps_show_what_was_asked_and_answered(
     expect(call.locator("summary")).to_contain_text("900 in, 180 out")
     page.keyboard.press("h")
     expect(detail(page)).not_to_contain_text("You are Archie")
+
+
+def test_a_step_from_the_journal_says_that_it_was_not_paid_for_again(
+    stage: Backstage, page: Page
+) -> None:
+    (dispatch_id,) = stage.books.accept("mini", "Try twice.")
+    first = stage.run("mini", dispatch_id)
+    model_step(turn_of(stage, first), "Once.")
+    stage.books.fail(first)
+    stage.books.reclaim()
+    second = stage.run("mini", dispatch_id)
+    model_step(turn_of(stage, second), "never asked for")
+    watched(page, f"{stage.url}#/dispatch/{dispatch_id}")
+    step = detail(page).locator(".calls > li")
+    expect(step).to_have_count(1)
+    expect(step).to_contain_text("kept from attempt 1: not paid for again")
+    stage.books.complete(second)
+    expect(detail(page).locator(".answer")).to_have_text("done")
 
 
 def test_a_session_is_a_conversation(stage: Backstage, page: Page) -> None:
