@@ -21,9 +21,10 @@ from fleet.api.openapi.document import document
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import HANDLERS
 from fleet.api.request.response_headers import ResponseHeaders
-from fleet.api.routes import console
 from fleet.api.routes.agents import Agents
+from fleet.api.routes.alerts import AlertRoutes
 from fleet.api.routes.callbacks import Callbacks
+from fleet.api.routes.console import CONSOLE, EXPLORER
 from fleet.api.routes.dispatches import Dispatches
 from fleet.api.routes.event_status import EventStatus
 from fleet.api.routes.events import EventsRoute
@@ -100,6 +101,7 @@ def _routes(
     runtime: Runtime, reads: BoundedThreads, hub: Hub, live_text: LiveTextHub, access: Access
 ) -> list[BaseRoute]:
     agents = Agents(runtime, reads)
+    alerts = AlertRoutes(runtime, reads)
     dispatches = Dispatches(runtime, reads)
     status = Status(runtime, hub, live_text)
     overview, tokens = Overview(runtime, reads), Tokens(runtime, reads)
@@ -128,6 +130,10 @@ def _routes(
         Route("/history", overview.history),
         Route("/tokens", tokens.all, methods=["GET", "POST"]),
         Route("/tokens/{which:path}", tokens.revoke, methods=["DELETE"]),
+        Route("/alerts", alerts.find),
+        Route("/alerts/{alert}/silence", alerts.silence, methods=["POST"]),
+        Route("/alerts/{alert}/unsilence", alerts.unsilence, methods=["POST"]),
+        Route("/alerts/{alert}/ack", alerts.ack, methods=["POST"]),
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),
@@ -135,8 +141,10 @@ def _routes(
         Route("/livez", status.livez),
         Route("/readyz", status.readyz),
         Route("/openapi.json", _openapi),
-        Route("/", console.index),
-        Route("/console/{file}", console.file),
+        Route("/docs", EXPLORER.index),
+        Route("/docs/{file}", EXPLORER.file),
+        Route("/", CONSOLE.index),
+        Route("/console/{file}", CONSOLE.file),
     ]
 
 

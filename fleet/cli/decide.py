@@ -37,7 +37,7 @@ def _decide(
     reason: str,
     by: str | None,
 ) -> None:
-    name = _name(by) if by is not None else _user()
+    name = checked_name(by)
     state = operations.decide(
         runtime.current().ledger, load(), dispatch_id, verdict, by=name, reason=reason.strip()
     )
@@ -47,7 +47,10 @@ def _decide(
         print_line(f"{dispatch_id}: {'approved' if verdict is Verdict.APPROVE else 'rejected'}")
 
 
-def _name(by: str) -> str:
+def checked_name(by: str | None) -> str:
+    """The person named by `--by`, else the user of this machine."""
+    if by is None:
+        return _user()
     name = by.strip()
     if not operations.is_name(name):
         raise click.UsageError(
@@ -61,4 +64,4 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         # A container's user may have no name.
-        raise click.UsageError("This user has no name here: say who decides with --by.") from None
+        raise click.UsageError("This user has no name here: say who it is with --by.") from None

@@ -124,12 +124,6 @@ local function count(agent, state, by)
   redis.call('HINCRBY', 'fleet:counts', agent .. '|' .. state, by)
 end
 
--- Running totals for dashboards, counted in the move itself; whole numbers, which add up exactly.
-local function tally(agent, measure, by)
-  redis.call('HINCRBY', 'fleet:totals', agent .. '|' .. measure, by or 1)
-  add_sum(measure, by or 1)
-end
-
 -- The only place where a record's state changes; `fields` are written along with it.
 local function move(record, to, fields)
   if record.state then count(record.agent, record.state, -1) end
@@ -362,8 +356,9 @@ local function finish(record, to, fields, extra, keep_ms, stops)
     -- Where its outcome was announced first, the session has gone on already.
     if not announced and not stops then next_in_session(record) end
   end
-  redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
-  redis.call('PEXPIRE', 'fleet:callback:' .. record.id, keep_ms)
+  for _, part in ipairs({'journal', 'callback', 'failures'}) do
+    redis.call('PEXPIRE', 'fleet:' .. part .. ':' .. record.id, keep_ms)
+  end
   redis.call('PEXPIRE', 'fleet:speech:' .. record.id, SPEECH_GRACE_MS)
   redis.call('PEXPIRE', dispatch_key(record.id), keep_ms + RECORD_GRACE_MS)
   -- Its event stays as long as any of its dispatches.
@@ -396,5 +391,5 @@ local function erase(record)
   redis.call('ZREM', 'fleet:dead', record.id)
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
     'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
-    'fleet:callback:' .. record.id)
+    'fleet:callback:' .. record.id, 'fleet:failures:' .. record.id)
 end
