@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fleet.api.auth.access import Access
 from fleet.api.auth.middleware import AccessMiddleware
+from fleet.api.bus.entries import BusEntries
 from fleet.api.bus.hub import Hub
 from fleet.api.bus.routes import BusRoutes
 from fleet.api.live.hub import LiveTextHub
@@ -23,9 +24,12 @@ from fleet.api.request.problems import HANDLERS
 from fleet.api.request.response_headers import ResponseHeaders
 from fleet.api.routes.agents import Agents
 from fleet.api.routes.alerts import AlertRoutes
+from fleet.api.routes.backlog import Backlog
 from fleet.api.routes.callbacks import Callbacks
+from fleet.api.routes.chains import Chains
 from fleet.api.routes.console import CONSOLE, EXPLORER
 from fleet.api.routes.dispatches import Dispatches
+from fleet.api.routes.dry_run import DryRun
 from fleet.api.routes.event_status import EventStatus
 from fleet.api.routes.events import EventsRoute
 from fleet.api.routes.overview import Overview
@@ -104,7 +108,7 @@ def _routes(
     alerts = AlertRoutes(runtime, reads)
     dispatches = Dispatches(runtime, reads)
     status = Status(runtime, hub, live_text)
-    overview, tokens = Overview(runtime, reads), Tokens(runtime, reads)
+    overview = Overview(runtime, reads)
     stream = BusRoutes(hub, runtime.settings)
     dispatch = "/dispatches/{dispatch_id}"
     return [
@@ -128,12 +132,11 @@ def _routes(
         Route("/sessions", overview.sessions),
         Route("/targets", overview.targets),
         Route("/history", overview.history),
-        Route("/tokens", tokens.all, methods=["GET", "POST"]),
-        Route("/tokens/{which:path}", tokens.revoke, methods=["DELETE"]),
         Route("/alerts", alerts.find),
         Route("/alerts/{alert}/silence", alerts.silence, methods=["POST"]),
         Route("/alerts/{alert}/unsilence", alerts.unsilence, methods=["POST"]),
         Route("/alerts/{alert}/ack", alerts.ack, methods=["POST"]),
+        *_operator_routes(runtime, reads),
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),
@@ -145,6 +148,21 @@ def _routes(
         Route("/docs/{file}", EXPLORER.file),
         Route("/", CONSOLE.index),
         Route("/console/{file}", CONSOLE.file),
+    ]
+
+
+def _operator_routes(runtime: Runtime, reads: BoundedThreads) -> list[BaseRoute]:
+    """The routes that a command line on another machine needs beside those of programs."""
+    backlog, tokens = Backlog(runtime, reads), Tokens(runtime, reads)
+    return [
+        Route("/route", DryRun(runtime).plan, methods=["POST"]),
+        Route("/chains/{chain_id}", Chains(runtime, reads).get, methods=["GET"]),
+        Route("/agents/{agent}/cancel", backlog.cancel, methods=["POST"]),
+        Route("/agents/{agent}/move", backlog.move, methods=["POST"]),
+        Route("/dead-letters/purge", backlog.purge, methods=["POST"]),
+        Route("/bus/entries", BusEntries(runtime, reads).find, methods=["GET"]),
+        Route("/tokens", tokens.all, methods=["GET", "POST"]),
+        Route("/tokens/{which:path}", tokens.revoke, methods=["DELETE"]),
     ]
 
 

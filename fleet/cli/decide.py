@@ -5,10 +5,9 @@ from typing import Literal
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import print_json, print_line
-from fleet.config.settings import load
 from fleet.ledger import operations
 from routing import Verdict
 
@@ -37,10 +36,7 @@ def _decide(
     reason: str,
     by: str | None,
 ) -> None:
-    name = checked_name(by)
-    state = operations.decide(
-        runtime.current().ledger, load(), dispatch_id, verdict, by=name, reason=reason.strip()
-    )
+    state, name = backend().decide(dispatch_id, verdict, checked_name(by), reason.strip())
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state, "verdict": verdict, "by": name})
     else:

@@ -40,6 +40,7 @@ PROBLEMS = {
     "session-busy": "The session has a turn, and the agent's `on_busy` is `reject`.",
     "slow-body": "The body did not arrive in time.",
     "store-lost": "The store went back, and `fleet recover` has not been run yet.",
+    "token-revoked": "The token was one of this fleet, and was revoked.",
     "token-in-url": "A token was sent in the URL, where logs would keep it.",
     "too-large": "The body, or an event of it, is too large.",
     "too-many-hops": "The event came through more turns of agents than `routes.max_hops`.",

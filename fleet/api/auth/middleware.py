@@ -30,7 +30,8 @@ _TENTATIVE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 _ANY_TOKEN = re.compile(
     r"/health|/metrics|/mcp/?|/tickets|/events(/.+)?|/bus|/ws|/sessions|/targets|/history"
     r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
-    r"|/agents(/[^/]+(/(pause|resume|drain))?)?|/alerts(/[^/]+/(silence|unsilence|ack))?"
+    r"|/agents(/[^/]+(/(pause|resume|drain|cancel|move))?)?|/alerts(/[^/]+/(silence|unsilence|ack))?"
+    r"|/route|/chains/[^/]+|/bus/entries|/dead-letters/purge"
 )
 
 

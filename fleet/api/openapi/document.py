@@ -7,6 +7,7 @@ from fleet.api.openapi.agents import AGENT_PATHS
 from fleet.api.openapi.alerts import ALERT_PATHS, ALERT_SCHEMAS
 from fleet.api.openapi.callbacks import CALLBACK_PATHS
 from fleet.api.openapi.mcp import MCP_PATHS
+from fleet.api.openapi.operations import OPERATION_PATHS
 from fleet.api.openapi.overview import OVERVIEW_PATHS
 from fleet.api.openapi.parts import DISPATCH_ID, Json
 from fleet.api.openapi.parts import FLAG as _FLAG
@@ -72,6 +73,7 @@ def _paths() -> Json:
         **ALERT_PATHS,
         **MCP_PATHS,
         **CALLBACK_PATHS,
+        **OPERATION_PATHS,
         "/bus": {"get": _bus()},
         "/ws": {"get": _ws()},
         "/health": {"get": _health()},

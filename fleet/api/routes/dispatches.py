@@ -128,7 +128,8 @@ class Dispatches:
             )
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
         decide = partial(operations.decide, verdict=verdict, by=by, reason=reason)
-        return _moved(request, await self._operate(request, decide), HTTPStatus.OK)
+        state = await self._operate(request, decide)
+        return JSONResponse({"dispatch_id": _id(request), "state": state, "by": by})
 
     async def _operate(
         self, request: Request, call: Callable[[ValkeyLedger, Settings, str], State]
