@@ -54,14 +54,6 @@ def _about(settings: Settings, name: str) -> dict[str, Any]:
     }
 
 
-def detail(store: Store, settings: Settings, name: str) -> dict[str, Any]:
-    """The row of one agent, with the limit of its turns. Raises BrokerUnavailable."""
-    row = rows(store, settings, [name])[0]
-    if name in settings.agents:
-        row["timeout_s"] = settings.timeout_s(name)
-    return row
-
-
 def _configured(settings: Settings, name: str, option: str) -> str | None:
     return getattr(settings.agents.get(name), option, None)
 

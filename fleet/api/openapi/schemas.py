@@ -278,7 +278,6 @@ SCHEMAS: Json = {
         hold_s={"description": "How long it takes no work, after `hold_reason`.", **_NUMBER},
         hold_stage=_or_null(_STAGE),
         hold_reason=_or_null(_TEXT),
-        timeout_s={"description": "The hard limit of a turn; of one agent only.", **_NUMBER},
         states=_COUNTS,
         unverified=_COUNT,
         oldest_s=_NUMBER,

@@ -44,10 +44,8 @@ class Agents:
         """One agent."""
         name = request.path_params["agent"]
         rights_of(request.scope).need_read(name)
-        (there,), runtime = await self._there(name), self._runtime
-        return JSONResponse(
-            await self._reads.run(lambda: agents.detail(runtime.store, runtime.settings, there))
-        )
+        (row,) = await self._rows(await self._there(name))
+        return JSONResponse(row)
 
     async def config(self, request: Request) -> Response:
         """The options of an agent that the configuration sets, with secrets masked; for `admin`."""
