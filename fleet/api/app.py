@@ -108,7 +108,7 @@ def _routes(
     alerts = AlertRoutes(runtime, reads)
     dispatches = Dispatches(runtime, reads)
     status = Status(runtime, hub, live_text)
-    overview, tokens = Overview(runtime, reads), Tokens(runtime, reads)
+    overview = Overview(runtime, reads)
     stream = BusRoutes(hub, runtime.settings)
     dispatch = "/dispatches/{dispatch_id}"
     return [
@@ -137,8 +137,6 @@ def _routes(
         Route("/sessions", overview.sessions),
         Route("/targets", overview.targets),
         Route("/history", overview.history),
-        Route("/tokens", tokens.all, methods=["GET", "POST"]),
-        Route("/tokens/{which:path}", tokens.revoke, methods=["DELETE"]),
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),

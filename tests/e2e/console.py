@@ -83,7 +83,10 @@ class Backstage:
     def lease(self, agent: str) -> Lease:
         """The agent's lease, which its worker would hold."""
         if agent not in self._leases:
-            self._leases[agent] = self.books.held(agent)
+            # Nobody renews it: it lasts for all tests of a file, however busy the machine is.
+            lease = self.books.lease(agent, ttl_s=3600)
+            assert lease.acquire()
+            self._leases[agent] = lease
         return self._leases[agent]
 
     def run_next(self, agent: str) -> Claim:

@@ -124,12 +124,6 @@ local function count(agent, state, by)
   redis.call('HINCRBY', 'fleet:counts', agent .. '|' .. state, by)
 end
 
--- Running totals for dashboards, counted in the move itself; whole numbers, which add up exactly.
-local function tally(agent, measure, by)
-  redis.call('HINCRBY', 'fleet:totals', agent .. '|' .. measure, by or 1)
-  add_sum(measure, by or 1)
-end
-
 -- The only place where a record's state changes; `fields` are written along with it.
 local function move(record, to, fields)
   if record.state then count(record.agent, record.state, -1) end

@@ -1,6 +1,6 @@
--- Sums of what happens, for charts of an hour, a day and a week. Put after `_clock.lua`, before `_lib.lua`.
+-- Running totals, and sums of an hour, a day and a week. Put after `_clock.lua`, before `_lib.lua`.
 --
--- Keys     fleet:sums:
+-- Keys     fleet:totals, fleet:sums:
 -- A sum is a field of two hashes: that of its minute, and that of its quarter of an hour. Each hash ends by
 -- itself, so there are never more than 125 and 772 of them. Sums are of the whole fleet.
 
@@ -20,4 +20,10 @@ local function add_sum(measure, by)
     -- One that is new may be the first of its hash.
     if value == tonumber(by) then redis.call('EXPIRE', sum_keys[place], size[2]) end
   end
+end
+
+-- Running totals for dashboards, counted in the move itself; whole numbers, which add up exactly.
+local function tally(agent, measure, by)
+  redis.call('HINCRBY', 'fleet:totals', agent .. '|' .. measure, by or 1)
+  add_sum(measure, by or 1)
 end
