@@ -6,7 +6,7 @@ import click
 
 from fleet import runtime
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import note, print_json, print_line, print_table
+from fleet.cli.output import ago, note, print_json, print_line, print_table, short_id
 from fleet.cli.queues import find_one, print_record
 from fleet.config.settings import load
 from fleet.ledger import State, operations, views
@@ -34,18 +34,17 @@ def list_(agent: str | None, limit: int) -> None:
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
         return
     print_table(
-        ["dispatch", "agent", "attempts", "accepted (UTC)", "ended (UTC)", "stage", "reason"],
+        ["dispatch", "agent", "attempts", "accepted", "ended", "stage", "reason"],
         [_row(row) for row in page.dispatches],
     )
 
 
 def _row(row: dict[str, Any]) -> list[object]:
-    times = [row[name][:19].replace("T", " ") for name in ("accepted_at", "ended_at")]
     return [
-        row["dispatch_id"],
+        short_id(row["dispatch_id"]),
         row["agent"],
         row["attempt"],
-        *times,
+        *(ago(row[name]) for name in ("accepted_at", "ended_at")),
         row.get("stage"),
         row.get("error"),
     ]

@@ -8,7 +8,16 @@ import click
 from fleet import runtime
 from fleet.auth import tokens
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import cell, duration, print_json, print_line, print_pairs, print_table
+from fleet.cli.output import (
+    ago,
+    cell,
+    duration,
+    print_json,
+    print_line,
+    print_pairs,
+    print_table,
+    short_id,
+)
 from fleet.config.settings import load
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import State, operations, parents, views
@@ -81,14 +90,14 @@ def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
 def print_dispatches(rows: list[dict[str, Any]]) -> None:
     """A table of dispatches."""
     print_table(
-        ["dispatch", "agent", "state", "attempt", "accepted (UTC)", "took", "why"],
+        ["dispatch", "agent", "state", "attempt", "accepted", "took", "why"],
         [
             (
-                row["dispatch_id"],
+                short_id(row["dispatch_id"]),
                 row["agent"],
                 row["state"],
                 row["attempt"],
-                row["accepted_at"][:19].replace("T", " "),
+                ago(row["accepted_at"]),
                 duration(row.get("elapsed_s")),
                 _why(row),
             )
@@ -145,7 +154,7 @@ def print_event(event: dict[str, Any]) -> None:
             (
                 one["agent"],
                 one["state"],
-                one["dispatch_id"],
+                short_id(one["dispatch_id"]),
                 ": ".join(one[name] for name in ("stage", "error") if name in one) or None,
             )
             for one in members

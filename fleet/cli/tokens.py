@@ -1,7 +1,6 @@
 """`fleet token`: who may use the HTTP API, and for what."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -10,8 +9,9 @@ from fleet import runtime
 from fleet.auth import tokens
 from fleet.auth.tokens import Token
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import note, print_json, print_line, print_table
+from fleet.cli.output import ago, note, print_json, print_line, print_table
 from fleet.config.settings import load
+from fleet.ledger.views import rfc3339
 from routing.event import EVENT_BYTES_MAX
 
 
@@ -68,7 +68,7 @@ def list_() -> None:
         print_json([_shown(one) for one in stored])
         return
     print_table(
-        ["id", "name", "scopes", "rate/s", "max body", "created (UTC)", "revoked (UTC)"],
+        ["id", "name", "scopes", "rate/s", "max body", "created", "revoked"],
         [
             (
                 one.id,
@@ -104,6 +104,4 @@ def _shown(one: Token) -> dict[str, Any]:
 
 
 def _when(millis: int | None) -> str | None:
-    if millis is None:
-        return None
-    return datetime.fromtimestamp(millis / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return None if millis is None else ago(rfc3339(millis))
