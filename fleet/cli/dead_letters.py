@@ -6,6 +6,7 @@ import click
 
 from fleet import runtime
 from fleet.cli.base import Group, wants_json
+from fleet.cli.ids import whole_id
 from fleet.cli.output import ago, note, print_json, print_line, print_table, short_id
 from fleet.cli.queues import find_one, print_record
 from fleet.config.settings import load
@@ -57,7 +58,7 @@ def show(dispatch_id: str, show_content: bool) -> None:
     """Show one dead letter."""
     record = find_one(dispatch_id, content=show_content)
     if record["state"] != State.DEAD:
-        raise operations.NotPossible(f"{dispatch_id} is {record['state']}, not dead.")
+        raise operations.NotPossible(f"{record['dispatch_id']} is {record['state']}, not dead.")
     if wants_json():
         print_json(record)
     else:
@@ -71,7 +72,7 @@ def replay(dispatch_id: str | None, everything: bool) -> int:
     """Queue dead letters again, each as a new generation in its old place."""
     if everything == (dispatch_id is not None):
         raise click.UsageError("Give one dispatch's id, or --all.")
-    report = [_replay(one) for one in ([dispatch_id] if dispatch_id else _all_dead())]
+    report = [_replay(one) for one in ([whole_id(dispatch_id)] if dispatch_id else _all_dead())]
     refused = [row["error"] for row in report if "error" in row]
     if wants_json():
         print_json(report)

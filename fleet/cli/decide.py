@@ -7,6 +7,7 @@ import click
 
 from fleet import runtime
 from fleet.cli.base import Command, wants_json
+from fleet.cli.ids import whole_id
 from fleet.cli.output import print_json, print_line
 from fleet.config.settings import load
 from fleet.ledger import operations
@@ -37,7 +38,7 @@ def _decide(
     reason: str,
     by: str | None,
 ) -> None:
-    name = _name(by) if by is not None else _user()
+    name, dispatch_id = _name(by) if by is not None else _user(), whole_id(dispatch_id)
     state = operations.decide(
         runtime.current().ledger, load(), dispatch_id, verdict, by=name, reason=reason.strip()
     )

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from fleet import runtime
-from fleet.auth import tokens
 from fleet.cli.base import Group, wants_json
+from fleet.cli.ids import find_record, whole_id
 from fleet.cli.output import (
     ago,
     cell,
@@ -20,8 +20,7 @@ from fleet.cli.output import (
 )
 from fleet.config.settings import load
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger import State, operations, parents, views
-from routing.event import SOURCE_DEFAULT
+from fleet.ledger import State, ids, operations, views
 
 _IN_STATS = ("queued", "active", "retrying", "completed", "dead")
 
@@ -117,25 +116,15 @@ def _why(row: dict[str, Any]) -> str | None:
 
 @queue.command()
 @click.argument("id_", metavar="ID")
-@click.option("--source", default=SOURCE_DEFAULT, show_default=True, help="Of an event's id.")
+@click.option("--source", help="Of an event's id.  [default: fleet, else any]")
 @click.option("--sent-by", metavar="SENDER", help="Of an event that several have sent.")
 @click.option("--show-content", is_flag=True, help="Show the event, the answer and step results.")
-def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> None:
+def inspect(id_: str, source: str | None, sent_by: str | None, show_content: bool) -> None:
     """Show one dispatch with its steps and why it waits, or one event with its dispatches.
 
     No content unless asked.
     """
-    store = runtime.current().store
-    record = views.get(store, id_, content=show_content)
-    event = None
-    if record is None:
-        who = sent_by or parents.find(store, id_, source, tokens.senders(store))
-        if who is not None:
-            event = parents.get(store, id_, source, who, content=show_content)
-    if record is None and event is None:
-        raise operations.Unknown(
-            f"{id_[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and --source."
-        )
+    record, event = find_record(id_, source, sent_by, content=show_content)
     if wants_json():
         print_json(record or event)
     elif record:
@@ -166,12 +155,10 @@ def print_event(event: dict[str, Any]) -> None:
 
 
 def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
-    """The record of a dispatch. Raises Unknown."""
-    record = views.get(runtime.current().store, dispatch_id, content=content)
+    """The record of a dispatch, by its id or the beginning of it. Raises Unknown."""
+    record = views.get(runtime.current().store, whole_id(dispatch_id), content=content)
     if record is None:
-        raise operations.Unknown(
-            f"There is no dispatch {dispatch_id[:64]!r}; see `fleet queue list`."
-        )
+        raise ids.unknown(dispatch_id)
     return record
 
 
@@ -192,6 +179,7 @@ def print_record(record: dict[str, Any]) -> None:
 @click.option("--now", is_flag=True, help="End a running turn at once, in the middle of a step.")
 def cancel(dispatch_id: str, reason: str, now: bool) -> None:
     """Cancel a dispatch: at once when it waits, at its next step when it runs."""
+    dispatch_id = whole_id(dispatch_id)
     state = operations.cancel(runtime.current().ledger, load(), dispatch_id, reason, now=now)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
@@ -205,6 +193,7 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
 @click.argument("dispatch_id", metavar="ID")
 def retry(dispatch_id: str) -> None:
     """Queue a dead dispatch again, in its old place."""
+    dispatch_id = whole_id(dispatch_id)
     state = operations.replay(runtime.current().ledger, load(), dispatch_id)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})

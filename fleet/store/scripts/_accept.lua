@@ -28,7 +28,7 @@
 --                 'coalesce <quiet window, ms> <longest wait, ms>'
 --   deliver       the receivers of the outcome, as `_announce.lua` has them, or ''
 -- Keys     those of `accept.lua`, of which here: fleet:event:, fleet:payload:, fleet:seq,
---          fleet:counts, fleet:deadlines, fleet:quiet
+--          fleet:counts, fleet:deadlines, fleet:quiet, fleet:event_ids
 
 -- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
 local function place(record, deadline, bytes, window_ms, most_ms)
@@ -147,6 +147,7 @@ local function accept(event, dispatches)
   redis.call('HSET', key, 'event_id', of.event_id, 'source', of.source, 'ids', ids, 'chain', name,
     'open', #made, 'kept', #made, 'route', event.route, 'accepted_ms', NOW,
     'content', event.content, unpack(sender(of)))
+  redis.call('ZADD', 'fleet:event_ids', 0, of.event_id .. '\n' .. event.digest)
   if event.cancel_keep_ms ~= '' then
     redis.call('HSET', key, 'cancel_keep_ms', event.cancel_keep_ms)
   end

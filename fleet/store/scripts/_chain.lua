@@ -1,7 +1,7 @@
 -- Chains, and how a dispatch is made. Put after `_announce.lua` in the scripts that make dispatches or end
 -- them, whose legend says `With`.
 --
--- Keys     fleet:seq, fleet:index, fleet:deadlines, fleet:event:, fleet:outcome:, fleet:chain:,
+-- Keys     fleet:seq, fleet:index, fleet:ids, fleet:deadlines, fleet:event:, fleet:outcome:, fleet:chain:,
 --          fleet:trail:
 -- A chain's stages are dispatches like any other, made one stage after the other. The script that
 -- ends a stage's last needed dispatch makes the next stage's in the same step, so there is no moment
@@ -55,6 +55,7 @@ local function create(of, id, agent, within_ms, more, seq)
     'generation', 1, 'accepted_ms', NOW, 'queued_ms', NOW,
     'deadline_ms', string.format('%.0f', deadline)}, plus(sender(of), more)))
   redis.call('ZADD', 'fleet:index', newest, id)
+  redis.call('ZADD', 'fleet:ids', 0, id)
   return record, deadline
 end
 

@@ -390,9 +390,9 @@ local function erase(record)
   if record.state == 'completed' and record.verification == 'timeout_fallback' then
     count(record.agent, 'unverified', -1)
   end
-  redis.call('ZREM', 'fleet:index', record.id)
-  redis.call('ZREM', 'fleet:ended', record.id)
-  redis.call('ZREM', 'fleet:dead', record.id)
+  for _, list in ipairs({'fleet:index', 'fleet:ids', 'fleet:ended', 'fleet:dead'}) do
+    redis.call('ZREM', list, record.id)
+  end
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
     'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
     'fleet:callback:' .. record.id)
