@@ -192,13 +192,15 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
 @queue.command()
 @click.argument("dispatch_id", metavar="ID")
 def retry(dispatch_id: str) -> None:
-    """Queue a dead dispatch again, in its old place."""
+    """Try a dispatch again, in its old place: a retrying one now, a dead one anew."""
     dispatch_id = whole_id(dispatch_id)
     state = operations.replay(runtime.current().ledger, load(), dispatch_id)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
-    else:
-        print_line(f"{dispatch_id}: {state}")
+        return
+    record = views.get(runtime.current().store, dispatch_id) or {}
+    why = record.get("waiting_for")
+    print_line(f"{dispatch_id}: {record.get('state', state)}{f' ({why})' if why else ''}")
 
 
 @queue.command()

@@ -187,7 +187,7 @@ class CancelCall(ScriptCall[str]):
 
 
 class ReplayCall(ScriptCall[str]):
-    """Replay a dead letter."""
+    """Try a retrying dispatch, or a dead letter, again."""
 
     dispatch_id: str
     deadline_ms: int

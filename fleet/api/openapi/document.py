@@ -75,7 +75,7 @@ _CALLER = (401, 403, 429)
 
 _VERBS = {
     "cancel": "Cancel: at once when it waits (200), at its next step when it runs (202).",
-    "retry": "Queue a dead dispatch again, as a new generation in its old place.",
+    "retry": "Try again, in its old place: a retrying one now, a dead one as a new generation.",
     "approve": "Approve a parked dispatch, once: its chain goes on.",
     "reject": "Reject a parked dispatch, once: its chain ends.",
 }
