@@ -24,9 +24,11 @@ from fleet.api.request.response_headers import ResponseHeaders
 from fleet.api.routes import console
 from fleet.api.routes.agents import Agents
 from fleet.api.routes.callbacks import Callbacks
+from fleet.api.routes.dead_letters import DeadLetters
 from fleet.api.routes.dispatches import Dispatches
 from fleet.api.routes.event_status import EventStatus
 from fleet.api.routes.events import EventsRoute
+from fleet.api.routes.resend import Resend
 from fleet.api.routes.status import Status
 from fleet.config.listen_address import others_can_reach
 from fleet.ops.alerts.watch import Alerter
@@ -110,6 +112,8 @@ def _routes(
         Route(dispatch, dispatches.get),
         Route(f"{dispatch}/cancel", dispatches.cancel, methods=["POST"]),
         Route(f"{dispatch}/retry", dispatches.retry, methods=["POST"]),
+        Route(f"{dispatch}/resend", Resend(runtime, reads).accept, methods=["POST"]),
+        Route("/dead-letters/replay", DeadLetters(runtime, reads).replay, methods=["POST"]),
         Route(f"{dispatch}/approve", dispatches.approve, methods=["POST"]),
         Route(f"{dispatch}/reject", dispatches.reject, methods=["POST"]),
         Route(f"{dispatch}/stream", LiveTextRoute(runtime, reads, live_text), methods=["GET"]),

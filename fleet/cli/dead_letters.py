@@ -10,7 +10,12 @@ from fleet.cli.ids import whole_id
 from fleet.cli.output import ago, note, print_json, print_line, print_table, short_id
 from fleet.cli.queues import find_one, print_record
 from fleet.config.settings import load
+from fleet.formats.since import parse_since
 from fleet.ledger import State, operations, views
+from fleet.ledger.dead_letters import Filter, Replayed, replay_some
+
+#: More dead letters than can be kept.
+_NO_LIMIT = 2**31
 
 
 @click.group(cls=Group)
@@ -68,42 +73,61 @@ def show(dispatch_id: str, show_content: bool) -> None:
 @dlq.command()
 @click.argument("dispatch_id", metavar="ID", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every dead letter.")
-def replay(dispatch_id: str | None, everything: bool) -> int:
-    """Queue dead letters again, each as a new generation in its old place."""
-    if everything == (dispatch_id is not None):
-        raise click.UsageError("Give one dispatch's id, or --all.")
-    report = [_replay(one) for one in ([whole_id(dispatch_id)] if dispatch_id else _all_dead())]
-    refused = [row["error"] for row in report if "error" in row]
+@click.option("--agent", "-a", metavar="NAME", help="Those of this agent.")
+@click.option("--since", metavar="WHEN", help="Those given up since: 90s, 15m, 2h, 3d, or a time.")
+@click.option("--reason", default="", metavar="TEXT", help="Those whose stage or reason has this.")
+@click.option(
+    "--limit", "-l", type=click.IntRange(1), metavar="N", help="Most of them, oldest first."
+)
+def replay(
+    dispatch_id: str | None,
+    everything: bool,
+    agent: str | None,
+    since: str | None,
+    reason: str,
+    limit: int | None,
+) -> int:
+    """Queue dead letters again, each as a new generation in its old place.
+
+    Of several filters each must hold.
+    """
+    filtered = bool(agent or since or reason or limit)
+    if (dispatch_id is not None) + (everything or filtered) != 1:
+        raise click.UsageError("Give one dispatch's id, or --all, or filters such as --agent.")
+    if dispatch_id is not None:
+        done = _replay_one(whole_id(dispatch_id))
+    else:
+        done = _replay_all(agent, since, reason, limit)
     if wants_json():
-        print_json(report)
-    elif everything or not refused:
-        print_line(f"{len(report) - len(refused)} queued again")
-    for sentence in refused:
-        note(f"fleet: {sentence}")
-    return int(bool(refused))
-
-
-def _replay(dispatch_id: str) -> dict[str, str]:
-    """One that cannot be replayed does not stop the others."""
-    try:
-        state = operations.replay(runtime.current().ledger, load(), dispatch_id)
-    except (operations.Unknown, operations.NotPossible) as error:
-        return {"dispatch_id": dispatch_id, "error": str(error)}
-    return {"dispatch_id": dispatch_id, "state": state}
-
-
-def _all_dead() -> list[str]:
-    """Every dead letter there is now, oldest first: so they are taken up in order."""
-    found: list[str] = []
-    cursor = None
-    while True:
-        page = views.find(
-            runtime.current().store, states=[State.DEAD], limit=views.LIST_MAX, cursor=cursor
+        print_json(
+            [{"dispatch_id": one, "state": State.QUEUED} for one in done.queued]
+            + [{"dispatch_id": one, "error": sentence} for one, sentence in done.refused]
         )
-        found += [row["dispatch_id"] for row in page.dispatches]
-        cursor = page.cursor
-        if cursor is None:
-            return found[::-1]
+    elif done.queued or not done.refused:
+        print_line(f"{len(done.queued)} queued again")
+    for _, sentence in done.refused:
+        note(f"fleet: {sentence}")
+    return int(bool(done.refused))
+
+
+def _replay_one(dispatch_id: str) -> Replayed:
+    try:
+        operations.replay(runtime.current().ledger, load(), dispatch_id)
+    except (operations.Unknown, operations.NotPossible) as error:
+        return Replayed([], [(dispatch_id, str(error))], more=False)
+    return Replayed([dispatch_id], [], more=False)
+
+
+def _replay_all(agent: str | None, since: str | None, reason: str, limit: int | None) -> Replayed:
+    """Replay the dead letters that there are now."""
+    ledger, settings = runtime.current().ledger, load()
+    operations.agents_with_work(ledger.store, settings, agent)
+    try:
+        since_ms = parse_since(since, ledger.store.clock.now_ms()) if since else 0.0
+    except ValueError as error:
+        raise click.UsageError(f"--since: {error}") from error
+    chosen = Filter(agent=agent, since_ms=since_ms, reason=reason)
+    return replay_some(ledger, settings, chosen, limit or _NO_LIMIT)
 
 
 @dlq.command()

@@ -18,6 +18,7 @@ from fleet.cli.output import (
     print_table,
     short_id,
 )
+from fleet.cli.resend import resend, send_again
 from fleet.config.settings import load
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger import State, ids, operations, views
@@ -27,7 +28,10 @@ _IN_STATS = ("queued", "active", "retrying", "completed", "dead")
 
 @click.group(cls=Group)
 def queue() -> None:
-    """Look at dispatches; cancel, retry, move and drain them."""
+    """Look at dispatches; cancel, retry, resend, move and drain them."""
+
+
+queue.add_command(resend)
 
 
 @queue.command()
@@ -191,8 +195,16 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
 
 @queue.command()
 @click.argument("dispatch_id", metavar="ID")
-def retry(dispatch_id: str) -> None:
-    """Try a dispatch again, in its old place: a retrying one now, a dead one anew."""
+@click.option("--text", metavar="TEXT", help="Resend it with this text instead.")
+@click.option("--edit", is_flag=True, help="Resend it instead, with its text edited in $EDITOR.")
+def retry(dispatch_id: str, text: str | None, edit: bool) -> None:
+    """Try a dispatch again, in its old place: a retrying one now, a dead one anew.
+
+    With --text or --edit it stays as it is, and a new event is sent: see `fleet queue resend`.
+    """
+    if edit or text is not None:
+        send_again(dispatch_id, {"text": text}, edit=edit)
+        return
     dispatch_id = whole_id(dispatch_id)
     state = operations.replay(runtime.current().ledger, load(), dispatch_id)
     if wants_json():

@@ -103,7 +103,8 @@ def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
         raise NotPossible(f"{dispatch_id} is {state}: it runs already, or its outcome is told now.")
     if state is not State.QUEUED:
         raise NotPossible(
-            f"{dispatch_id} is {state}: only a dead one, or a retrying one, can be tried again."
+            f"{dispatch_id} is {state}: only a dead one, or a retrying one, can be tried again; "
+            f"`fleet queue resend {dispatch_id}` sends its event again as a new one."
         )
     return state
 

@@ -40,6 +40,7 @@ class EventArgs(Record):
     store_memory: float
     max_waiting: int
     sender_per_minute: int | Literal[""]
+    resent_from: str
     dispatches: list[DispatchArgs]
 
 

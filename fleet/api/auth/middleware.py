@@ -29,7 +29,8 @@ _TENTATIVE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 #: forgotten path is closed.
 _ANY_TOKEN = re.compile(
     r"/health|/metrics|/mcp/?|/tickets|/events(/.+)?|/bus|/ws"
-    r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
+    r"|/dispatches(/[^/]+(/(cancel|retry|resend|approve|reject|stream))?)?"
+    r"|/dead-letters/replay"
     r"|/agents(/[^/]+(/(pause|resume|drain))?)?"
 )
 

@@ -3,6 +3,7 @@
 from functools import cache
 
 from fleet.api.bus.cursor import Resync
+from fleet.api.openapi.again import AGAIN_PATHS, AGAIN_SCHEMAS
 from fleet.api.openapi.agents import AGENT_PATHS
 from fleet.api.openapi.callbacks import CALLBACK_PATHS
 from fleet.api.openapi.mcp import MCP_PATHS
@@ -12,7 +13,7 @@ from fleet.api.openapi.parts import parameter as _parameter
 from fleet.api.openapi.parts import problems as _problems
 from fleet.api.openapi.parts import ref as _ref
 from fleet.api.openapi.schemas import SCHEMAS
-from fleet.api.routes.dispatches import REASON_CHARS_MAX
+from fleet.api.request.small_body import REASON_CHARS_MAX
 from fleet.api.routes.events import BATCH_MAX, BATCH_MEDIA_TYPE
 from fleet.ledger import State, bus
 from fleet.ledger.operations import BY_CHARS_MAX
@@ -43,6 +44,7 @@ def document() -> Json:
             },
             "/dispatches/{dispatch_id}/stream": {"get": _listen()},
             "/tickets": {"post": _ticket()},
+            **AGAIN_PATHS,
             **AGENT_PATHS,
             **MCP_PATHS,
             **CALLBACK_PATHS,
@@ -58,7 +60,7 @@ def document() -> Json:
         },
         "security": [{}, {"token": []}],
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": {**SCHEMAS, **AGAIN_SCHEMAS},
             "securitySchemes": {
                 "token": {
                     "type": "http",
