@@ -24,7 +24,8 @@ SHORT_ID_CHARS = 8
 _LONG_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Columns of ids, which a person copies: never wrapped and never cut.
 _OF_IDS = frozenset({"dispatch", "active", "id"})
-#: A column that is no wider is never folded, and a folded one has at least so many characters.
+#: A column that is no wider is never folded. A folded one has at least so many characters, and room
+#: for each word of its name.
 WHOLE_CHARS, FOLDED_CHARS_MIN = 8, 6
 #: Between two columns.
 _GAP = 2
@@ -117,7 +118,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     whole = [
         name in _OF_IDS or width <= WHOLE_CHARS for name, width in zip(columns, widths, strict=True)
     ]
-    least = [width if kept else FOLDED_CHARS_MIN for width, kept in zip(widths, whole, strict=True)]
+    least = [
+        width if kept else max(FOLDED_CHARS_MIN, *map(len, name.split()))
+        for name, width, kept in zip(columns, widths, whole, strict=True)
+    ]
     drawn = console()
     if sum(least) + _GAP * len(columns) > drawn.width:
         rows_apart = (_aligned(list(zip(columns, row, strict=True)), drawn.width) for row in cells)
