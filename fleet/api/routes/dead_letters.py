@@ -56,7 +56,7 @@ def _since(text: str, now_ms: float) -> float:
 
 
 def _text(body: dict[str, Any], name: str) -> str:
-    value = body.get(name) or ""
+    value = body.get(name, "")
     if not isinstance(value, str):
         raise _wrong(name, "must be a string.")
     return value

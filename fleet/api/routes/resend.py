@@ -11,6 +11,7 @@ from fleet.api.auth.access import caller_of
 from fleet.api.auth.visible import check_operable, find_id
 from fleet.api.request.body import too_large
 from fleet.api.request.bounded_threads import BoundedThreads
+from fleet.api.request.problems import bad_parameter
 from fleet.api.request.small_body import read_object
 from fleet.api.routes.events import template
 from fleet.intake.resend import CHANGEABLE, new_event, read_old
@@ -29,6 +30,9 @@ class Resend:
         caller, new = caller_of(request.scope), template(request.scope)
         limit = min(EVENT_BYTES_MAX, caller.body_bytes or EVENT_BYTES_MAX)
         changes = await read_object(request, *CHANGEABLE, limit=limit)
+        for name, value in changes.items():
+            if value is None and name != "session":
+                raise bad_parameter(name, "must not be null: leave it out to keep the old one")
         runtime = self._runtime
 
         def send() -> dict[str, Any]:
