@@ -4,18 +4,14 @@ from typing import Any
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
-from fleet.cli.ids import whole_id
 from fleet.cli.output import ago, note, print_json, print_line, print_table, short_id
 from fleet.cli.queues import find_one, print_record
-from fleet.config.settings import load
+from fleet.errors import NotPossible, Unknown
 from fleet.formats.since import parse_since
-from fleet.ledger import State, operations, views
-from fleet.ledger.dead_letters import Filter, Replayed, replay_some
-
-#: More dead letters than can be kept.
-_NO_LIMIT = 2**31
+from fleet.ledger import State, views
+from fleet.ledger.dead_letters import Replayed
 
 
 @click.group(cls=Group)
@@ -35,7 +31,7 @@ def dlq() -> None:
 )
 def list_(agent: str | None, limit: int) -> None:
     """List dead letters, newest first, with why, attempts and first and last time."""
-    page = views.find(runtime.current().store, agent=agent, states=[State.DEAD], limit=limit)
+    page = backend().dispatches(agent, [State.DEAD], limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
         return
@@ -63,7 +59,7 @@ def show(dispatch_id: str, show_content: bool) -> None:
     """Show one dead letter."""
     record = find_one(dispatch_id, content=show_content)
     if record["state"] != State.DEAD:
-        raise operations.NotPossible(f"{record['dispatch_id']} is {record['state']}, not dead.")
+        raise NotPossible(f"{record['dispatch_id']} is {record['state']}, not dead.")
     if wants_json():
         print_json(record)
     else:
@@ -95,7 +91,7 @@ def replay(
     if (dispatch_id is not None) + (everything or filtered) != 1:
         raise click.UsageError("Give one dispatch's id, or --all, or filters such as --agent.")
     if dispatch_id is not None:
-        done = _replay_one(whole_id(dispatch_id))
+        done = _replay_one(backend().whole_id(dispatch_id))
     else:
         done = _replay_all(agent, since, reason, limit)
     if wants_json():
@@ -112,22 +108,19 @@ def replay(
 
 def _replay_one(dispatch_id: str) -> Replayed:
     try:
-        operations.replay(runtime.current().ledger, load(), dispatch_id)
-    except (operations.Unknown, operations.NotPossible) as error:
+        backend().replay(dispatch_id)
+    except (Unknown, NotPossible) as error:
         return Replayed([], [(dispatch_id, str(error))], more=False)
     return Replayed([dispatch_id], [], more=False)
 
 
 def _replay_all(agent: str | None, since: str | None, reason: str, limit: int | None) -> Replayed:
     """Replay the dead letters that there are now."""
-    ledger, settings = runtime.current().ledger, load()
-    operations.agents_with_work(ledger.store, settings, agent)
     try:
-        since_ms = parse_since(since, ledger.store.clock.now_ms()) if since else 0.0
+        parse_since(since or "0s", 0.0)
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from error
-    chosen = Filter(agent=agent, since_ms=since_ms, reason=reason)
-    return replay_some(ledger, settings, chosen, limit or _NO_LIMIT)
+    return backend().replay_dead_letters(agent, since, reason, limit)
 
 
 @dlq.command()
@@ -136,7 +129,7 @@ def purge(confirm: bool) -> None:
     """Forget every dead letter, but those of which a receiver is still to be told."""
     if not confirm:
         raise click.UsageError("This forgets every dead letter: add --confirm.")
-    purged = operations.purge(runtime.current().ledger, load())
+    purged = backend().purge()
     if wants_json():
         print_json({"purged": purged})
     else:

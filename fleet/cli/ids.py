@@ -1,21 +1,11 @@
 """Ids as a person types them: whole, or the beginning of one."""
 
-from typing import Any
+from fleet.cli.backend import backend
+from fleet.cli.backend.protocol import Record
+from fleet.errors import NotPossible, Unknown
 
-from fleet import runtime
-from fleet.auth import tokens
-from fleet.ledger import ids, parents, views
-from fleet.ledger.operations import NotPossible, Unknown
-from routing.event import SOURCE_DEFAULT
-
-Record = dict[str, Any]
 #: Dispatches that a sentence names.
 _NAMED_MAX = 10
-
-
-def whole_id(given: str) -> str:
-    """The id of the dispatch that begins with `given`. Raises Unknown and Ambiguous."""
-    return ids.find_dispatch(runtime.current().store, given)
 
 
 def find_record(
@@ -25,39 +15,37 @@ def find_record(
 
     Raises Unknown and Ambiguous.
     """
-    store = runtime.current().store
-    if record := views.get(store, given, content=content):
+    record = backend().dispatch(given, content=content)
+    if record is not None and record["dispatch_id"] == given:
         return record, None
-    whole = source or SOURCE_DEFAULT
-    sender = sent_by
-    if sender is None:
-        sender = parents.find(store, given, whole, tokens.senders(store))
-    if sender is not None and (event := parents.get(store, given, whole, sender, content=content)):
-        return None, event
+    event = None
     try:
-        if record := views.get(store, whole_id(given), content=content):
-            return record, None
-    except Unknown:
-        pass
-    if found := ids.find_event(store, given, source=source, sent_by=sent_by):
-        parts = found.event_id, found.source, found.sent_by
-        return None, parents.get(store, *parts, content=content)
-    raise Unknown(
-        f"{given[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and --source."
-    )
+        event = backend().event(given, source, sent_by, content=content)
+    except NotPossible:
+        # Where a dispatch was found, none of several events that begin so is meant.
+        if record is None:
+            raise
+    if event is not None and (record is None or event["event_id"] == given):
+        return None, event
+    if record is None:
+        raise Unknown(
+            f"{given[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and "
+            "--source."
+        )
+    return record, None
 
 
-def dispatch_of(given: str) -> str:
-    """The id of a dispatch, given by it or by the id of an event that has this one only.
+def dispatch_of(given: str, *, content: bool = False) -> Record:
+    """The dispatch of this id, or the only one of the event of this id.
 
     Raises Unknown, Ambiguous, and NotPossible for an event that has several.
     """
-    record, event = find_record(given)
+    record, event = find_record(given, content=content)
     if record:
-        return str(record["dispatch_id"])
+        return record
     members = event["members"] if event else []
     if len(members) != 1:
         named = [f"{one['dispatch_id']} ({one['agent']})" for one in members[:_NAMED_MAX]]
         more = ", and more" if len(members) > _NAMED_MAX else ""
         raise NotPossible(f"{given} has several dispatches, name one: {', '.join(named)}{more}.")
-    return str(members[0]["dispatch_id"])
+    return dispatch_of(str(members[0]["dispatch_id"]), content=content)

@@ -1,13 +1,15 @@
 """`fleet queue`: the ledger in the terminal."""
 
+from collections import Counter
 from textwrap import indent
 from typing import Any
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
-from fleet.cli.ids import find_record, whole_id
+from fleet.cli.failures import print_failures
+from fleet.cli.ids import find_record
 from fleet.cli.output import (
     ago,
     cell,
@@ -19,9 +21,8 @@ from fleet.cli.output import (
     short_id,
 )
 from fleet.cli.resend import resend, send_again
-from fleet.config.settings import load
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger import State, ids, operations, views
+from fleet.ledger import State, ids, views
 
 _IN_STATS = ("queued", "active", "retrying", "completed", "dead")
 
@@ -38,9 +39,7 @@ queue.add_command(resend)
 @click.option("--agent", "-a", metavar="NAME", help="Only this agent's.")
 def stats(agent: str | None) -> None:
     """Count dispatches per agent and state, with the age of the oldest that waits."""
-    store = runtime.current().store
-    names = operations.agents_with_work(store, load(), agent)
-    found = views.counts(store, names)
+    found = backend().counts(agent)
     rows = [{"agent": name, **row} for name, row in found.items()]
     if wants_json():
         print_json(rows)
@@ -81,9 +80,7 @@ def stats(agent: str | None) -> None:
 )
 def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
     """List dispatches over all agents, newest first."""
-    store = runtime.current().store
-    operations.agents_with_work(store, load(), agent)
-    page = views.find(store, agent=agent, states=state, limit=limit)
+    page = backend().dispatches(agent, state, limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
     else:
@@ -160,19 +157,22 @@ def print_event(event: dict[str, Any]) -> None:
 
 def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
     """The record of a dispatch, by its id or the beginning of it. Raises Unknown."""
-    record = views.get(runtime.current().store, whole_id(dispatch_id), content=content)
+    record = backend().dispatch(dispatch_id, content=content)
     if record is None:
         raise ids.unknown(dispatch_id)
     return record
 
 
 def print_record(record: dict[str, Any]) -> None:
-    """Every field, then what was before and the steps, then the answer where there is one."""
+    """Every field, then what was before, the steps and the failures, then the answer."""
     tables = ("earlier", "steps")
-    print_pairs((name, value) for name, value in record.items() if name not in (*tables, "answer"))
+    below = (*tables, "failures", "answer")
+    print_pairs((name, value) for name, value in record.items() if name not in below)
     for rows in filter(None, map(record.get, tables)):
         columns = list(dict.fromkeys(name for row in rows for name in row))
         print_table(columns, [[row.get(name) for name in columns] for row in rows])
+    if failures := record.get("failures"):
+        print_failures(failures)
     if "answer" in record:
         print_line(f"answer\n{indent(cell(record['answer']), '  ')}")
 
@@ -183,11 +183,11 @@ def print_record(record: dict[str, Any]) -> None:
 @click.option("--now", is_flag=True, help="End a running turn at once, in the middle of a step.")
 def cancel(dispatch_id: str, reason: str, now: bool) -> None:
     """Cancel a dispatch: at once when it waits, at its next step when it runs."""
-    dispatch_id = whole_id(dispatch_id)
-    state = operations.cancel(runtime.current().ledger, load(), dispatch_id, reason, now=now)
+    dispatch_id = backend().whole_id(dispatch_id)
+    state = backend().cancel(dispatch_id, reason, now=now)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
-    elif state is State.CANCELLED:
+    elif state == State.CANCELLED:
         print_line(f"{dispatch_id}: cancelled")
     else:
         print_line(f"{dispatch_id}: {state}; it stops at its next step")
@@ -205,12 +205,12 @@ def retry(dispatch_id: str, text: str | None, edit: bool) -> None:
     if edit or text is not None:
         send_again(dispatch_id, {"text": text}, edit=edit)
         return
-    dispatch_id = whole_id(dispatch_id)
-    state = operations.replay(runtime.current().ledger, load(), dispatch_id)
+    dispatch_id = backend().whole_id(dispatch_id)
+    state = backend().replay(dispatch_id)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
         return
-    record = views.get(runtime.current().store, dispatch_id) or {}
+    record = backend().dispatch(dispatch_id, content=False) or {}
     why = record.get("waiting_for")
     print_line(f"{dispatch_id}: {record.get('state', state)}{f' ({why})' if why else ''}")
 
@@ -223,8 +223,7 @@ def drain(agent: str, confirm: bool, reason: str) -> None:
     """Cancel everything that waits for an agent; a running turn goes on."""
     if not confirm:
         raise click.UsageError(f"This cancels everything that waits for {agent}: add --confirm.")
-    operations.agents_with_work(runtime.current().store, load(), agent)
-    cancelled = operations.drain(runtime.current().ledger, load(), agent, reason)
+    cancelled = backend().cancel_waiting(agent, reason)
     if wants_json():
         print_json({"agent": agent, "cancelled": cancelled})
     else:
@@ -239,7 +238,7 @@ def move(old: str, new: str) -> None:
 
     For an agent that was renamed or removed: its dead letters move too. A running turn stays.
     """
-    moved = operations.reassign(runtime.current().ledger, load(), old, new)
+    moved = Counter(backend().move(old, new))
     dead = moved.pop(State.DEAD, 0)
     if wants_json():
         print_json({"from": old, "to": new, "moved": moved.total(), "dead_letters": dead})

@@ -4,14 +4,16 @@ from typing import Any
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
+from fleet.cli.backend.protocol import Record
 from fleet.cli.base import Command, wants_json
 from fleet.cli.ids import dispatch_of
 from fleet.cli.output import note, print_json
 from fleet.cli.send import show_accepted
-from fleet.errors import FleetError
+from fleet.errors import FleetError, NotPossible
 from fleet.formats import hop_count
-from fleet.intake.resend import OldEvent, new_event, read_old
+from fleet.formats.redaction import HIDDEN
+from fleet.ledger import State
 
 
 @click.command(cls=Command)
@@ -44,28 +46,30 @@ def send_again(
     """Send the event of a dispatch again, with the `changes` that are not None."""
     if edit and changes.get("text") is not None:
         raise click.UsageError("Give --text or --edit.")
-    dispatch_id = dispatch_of(given)
-    old = read_old(runtime.current().store, dispatch_id)
+    old = dispatch_of(given, content=edit)
+    dispatch_id, state = old["dispatch_id"], State(old["state"])
     if edit:
         changes = {**changes, "text": _edited(old)}
     changed = {name: value for name, value in changes.items() if value is not None}
-    raw = new_event(old, changed, hops=hop_count.of_next())
-    accepted = runtime.current().intake.accept(raw, new_id=new_id, resent_from=dispatch_id)
+    accepted = backend().resend(dispatch_id, changed, hop_count.of_next(), new_id)
     if wants_json():
         print_json({**accepted.to_wire(), "resent_from": dispatch_id})
         return
     show_accepted(accepted)
-    if not old.state.terminal:
+    if not state.terminal:
         note(
-            f"fleet: {dispatch_id} is {old.state} and goes on as well; "
+            f"fleet: {dispatch_id} is {state} and goes on as well; "
             f"`fleet queue cancel {dispatch_id}` ends it"
         )
 
 
-def _edited(old: OldEvent) -> str:
+def _edited(old: Record) -> str:
     """The text as its editor left it. Raises FleetError where nothing was saved."""
-    text = click.edit(old.event.text, require_save=True)
+    if old["event"] == HIDDEN:
+        raise NotPossible(f"The event of {old['dispatch_id']} is no longer kept.")
+    before = str(old["event"]["data"]["text"])
+    text = click.edit(before, require_save=True)
     if text is None:
         raise FleetError("Nothing was saved in the editor: nothing was sent.")
     # Editors end a file with a newline.
-    return text if old.event.text.endswith("\n") else text.removesuffix("\n")
+    return text if before.endswith("\n") else text.removesuffix("\n")

@@ -46,9 +46,7 @@ def read_old(store: Store, dispatch_id: str) -> OldEvent:
     return OldEvent(read_payload(str(payload)), target, State(state))
 
 
-def new_event(
-    old: OldEvent, changes: Mapping[str, Any], *, hops: int | str | None = None
-) -> dict[str, Any]:
+def new_event(old: OldEvent, changes: Mapping[str, Any], *, hops: object = None) -> dict[str, Any]:
     """The new event as its sender would write it, without an id and a time of its own.
 
     `changes` are of CHANGEABLE. `hops` are those of an event that a turn sends; the old event's
@@ -63,8 +61,8 @@ def new_event(
         del wire["source"]
     if "lane" in changes:
         del data["priority"]
-    if isinstance(hops, str):
-        wire["hops"] = hops  # no number: for the event's parser to refuse
-    elif hops is not None:
+    if isinstance(hops, int):
         wire["hops"] = max(hops, old.event.hops)
+    elif hops is not None:
+        wire["hops"] = hops  # no number: for the event's parser to refuse
     return {**wire, "data": {**data, **changes}}

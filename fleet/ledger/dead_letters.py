@@ -14,6 +14,8 @@ from fleet.store.connection import reachable
 #: The most dead letters that one request replays.
 BATCH_MAX = 1000
 BATCH_DEFAULT = 100
+#: More dead letters than can be kept.
+NO_LIMIT = 2**31
 #: Dead letters that are read in one round trip.
 _PAGE = 500
 

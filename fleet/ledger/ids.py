@@ -18,7 +18,8 @@ PREFIX_CHARS_MIN = 6
 FOUND_MAX = 200
 #: The most candidates that a sentence names.
 NAMED_MAX = 10
-_WHOLE = len(keys.dispatch_id("", ""))
+#: The length of a whole id of a dispatch.
+WHOLE_CHARS = len(keys.dispatch_id("", ""))
 
 #: Called with an agent and a sender (`Event.sent_by`): True where the caller may see their work.
 Sees = Callable[[str, str], bool]
@@ -47,7 +48,7 @@ def find_dispatch(store: Store, given: str, sees: Sees = everything) -> str:
 
     Raises Ambiguous, and Unknown where none does. A whole id is returned as it is, known or not.
     """
-    if len(given) >= _WHOLE:
+    if len(given) >= WHOLE_CHARS:
         return given
     ids = _starting(store, keys.IDS, given)
     with reachable():

@@ -8,7 +8,8 @@ from collections import Counter
 from typing import Literal
 
 from fleet.config.settings import Settings
-from fleet.errors import FleetError
+from fleet.errors import NotPossible as NotPossible
+from fleet.errors import Unknown as Unknown
 from fleet.ledger import removed, views
 from fleet.ledger.maintenance import sweep, sweep_call
 from fleet.ledger.states import WAITING, State
@@ -26,14 +27,6 @@ BY_CHARS_MAX = 64
 def is_name(by: str) -> bool:
     """True for a name of a person who decides: one short printable line."""
     return bool(by.strip()) and by.isprintable() and len(by) <= BY_CHARS_MAX
-
-
-class Unknown(FleetError):
-    """There is no such dispatch or agent (HTTP 404)."""
-
-
-class NotPossible(FleetError):
-    """The state of a dispatch, or what else is known, does not allow it (HTTP 409)."""
 
 
 def known_agents(settings: Settings, name: str | None) -> list[str]:

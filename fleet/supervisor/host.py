@@ -17,13 +17,12 @@ import gc
 import importlib
 import logging
 import os
-import platform
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -31,11 +30,17 @@ from typing import NoReturn
 from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import load
 from fleet.errors import ConfigError, FleetError
+from fleet.ledger import bus, starting
+from fleet.store import Store, open_store
+from fleet.store.address import store_url
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
+from fleet.supervisor.output import agent_output
 from fleet.system.backoff import Backoff
 from fleet.system.file_limit import check_file_limit
 from fleet.system.lifeline import LIFELINE_FD
+from fleet.system.output_guard import redirect_output
+from fleet.system.output_pipes import receive_outputs
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
@@ -120,11 +125,14 @@ class Host:
     _stopping: bool = False
     #: Its pidfd, and the file descriptor for messages to it.
     _guardian: tuple[int, int] = (-1, -1)
+    #: The writing end of each agent's output, by name; without a supervisor it is the host's own.
+    _outputs: dict[str, int] = field(default_factory=dict)
     #: One for each agent, made before any fork: the guardian sees what a worker writes.
     _pages: list[SharedLeaseState] = field(default_factory=list)
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the supervisor's end, then drain; returns the code."""
+        self._outputs = receive_outputs()
         _preload(self.agents)
         self._pages = [SharedLeaseState() for _ in self.agents]
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -240,8 +248,11 @@ class Host:
             os.setsid()
             tag_environment(ProcessTag.WORKER)
             set_parent_death_signal()
-            for fd in (*self._guardian, *self._workers):
+            own = self._outputs.pop(agent_output(worker.agent), None)
+            for fd in (*self._guardian, *self._workers, *self._outputs.values()):
                 os.close(fd)
+            if own is not None:
+                redirect_output(own)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
@@ -271,7 +282,9 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
     check_file_limit(len(agents or settings.agents))
     if (lifeline := os.environ.get(LIFELINE_FD)) is not None:
         await_broker(int(lifeline))
-    return Host(agents or list(settings.agents), settings.drain_s, log_level).run()
+    names = agents or list(settings.agents)
+    _write("the start of the workers", lambda store: starting.begin(store, names))
+    return Host(names, settings.drain_s, log_level).run()
 
 
 def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
@@ -301,9 +314,7 @@ def _preload(agents: Sequence[str]) -> None:
     app = importlib.import_module("fleet.celery").app
     app.loader.import_default_modules()
     app.finalize()
-    # Both are in each worker's banner, and kept: one runs a program, the other reads the entry
-    # points of every package installed.
-    platform.platform()
+    # Reads the entry points of every package installed, and is kept.
     _ = app.backend
     # Makes the parser of C with which each pool's child sets this signal.
     with suppress(OSError):
@@ -321,16 +332,18 @@ def _preload(agents: Sequence[str]) -> None:
 
 
 def _alert(agent: str, code: int) -> None:
-    """Put the crash loop on the bus, over a connection of its own that no fork inherits."""
-    from fleet.ledger import bus
-    from fleet.store import open_store
-    from fleet.store.address import store_url
+    """Put the crash loop on the bus."""
+    sentence = f"the worker of {agent} keeps ending with {code}"
+    _write(f"the crash loop of {agent}", lambda store: bus.alert(store, "crash_loop", sentence))
 
+
+def _write(subject: str, write: Callable[[Store], None]) -> None:
+    """Write to the store, over a connection of its own that no fork inherits."""
     try:
         store = open_store(store_url(load()), bus_max_length=load().bus.max_length)
         try:
-            bus.alert(store, "crash_loop", f"the worker of {agent} keeps ending with {code}")
+            write(store)
         finally:
             store.close()
     except FleetError as error:
-        logger.warning("the crash loop of %s could not be put on the bus: %s", agent, error)
+        logger.warning("%s could not be put into the store: %s", subject, error)

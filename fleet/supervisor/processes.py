@@ -14,6 +14,7 @@ from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
 from fleet.supervisor.host import QUIET, worker_argv
+from fleet.supervisor.output import agent_output
 from fleet.system.python import PYTHON
 
 #: Importing LiteLLM takes 2 s, on a cold disk and a busy machine ten times that.
@@ -85,11 +86,17 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
 
 def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
     grace_s = settings.drain_s + STOP_MARGIN_S
+    commands: dict[str, tuple[list[str], Ready]]
+    outputs: list[str] = []
     if hasattr(os, "pidfd_open"):  # a host needs it to notice a worker's death
         ready = _leased(store, list(settings.agents))
         commands = {"agents": (_fleet("host"), ready)}
+        outputs = [agent_output(agent) for agent in settings.agents]
     else:
-        commands = {a: (_celery(*worker_argv(a)[1:]), _leased(store, [a])) for a in settings.agents}
+        commands = {
+            agent_output(agent): (_celery(*worker_argv(agent)[1:]), _leased(store, [agent]))
+            for agent in settings.agents
+        }
     return [
         ProcessSpec(
             name,
@@ -99,6 +106,7 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
             ready=ready,
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
+            outputs=outputs,
         )
         for name, (argv, ready) in commands.items()
     ]

@@ -18,7 +18,7 @@ from fleet.broker.room import lack_of_room
 from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import Settings, find_file
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import bus, processes, removed
+from fleet.ledger import bus, processes, removed, starting
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 from fleet.store.connection import reachable
@@ -65,6 +65,7 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
                 _validate_broker(store, report)
             elif embedded.adopted:
                 report(f"broker: still running since the last time, pid {embedded.pid}")
+            starting.begin(store, settings.agents, beat=True)
             for line in removed.lines(store, settings.agents):
                 report(f"fleet: {line}")
             return asyncio.run(_supervise(settings, addresses, store, embedded, report, on_ready))
@@ -152,7 +153,8 @@ def _alert(store: Store, report: Report, name: str, code: int) -> None:
     sentence = f"{name} keeps ending with {code}; its log is in the data folder"
     report(sentence)
     try:
-        bus.alert(store, "crash_loop", sentence)
+        # Its end is told by the alerter, which knows it from `fleet.ledger.processes`.
+        bus.alert(store, "crash_loop", sentence, "open")
     except BrokerUnavailable as error:
         report(f"this could not be put on the bus: {error}")
 

@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 
 from fleet.supervisor.child import Child, ProcessSpec
-from fleet.supervisor.output import LogFile
+from fleet.supervisor.output import LogFile, Output, log_path
 
 __all__ = ["ProcessSpec", "Supervisor"]
 
@@ -33,7 +33,7 @@ KILLED_EXIT = 130
 
 
 class Supervisor:
-    """Runs `specs` once. Lines go to `sink` and to `log_dir/<name>.log`.
+    """Runs `specs` once. Lines go to `sink` and to `log_dir/<name>.log`, as do those of its parts.
 
     `on_crash_loop(name, exit code)` is called once for each crash loop, which goes on with longer
     pauses. A hook that raises stops the fleet as an operator would, and its error leaves `run`.
@@ -103,17 +103,21 @@ class Supervisor:
         stack.callback(os.close, held)
         stack.callback(os.close, lifeline)
         for spec in self._specs:
-            log = LogFile(self._log_dir / f"{spec.name}.log")
-            stack.callback(log.close)
+            output, *parts = (self._output(name, stack) for name in (spec.name, *spec.outputs))
             self._children.append(
                 Child(
                     spec,
                     lifeline=lifeline,
-                    log=log,
-                    sink=self._sink,
+                    output=output,
+                    parts=parts,
                     on_crash_loop=self._on_crash_loop,
                 )
             )
+
+    def _output(self, name: str, stack: ExitStack) -> Output:
+        log = LogFile(log_path(self._log_dir, name))
+        stack.callback(log.close)
+        return Output(name, log, self._sink)
 
     async def _start(self) -> None:
         for _, stage in groupby(self._children, key=lambda child: child.spec.stage):

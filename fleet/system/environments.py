@@ -16,6 +16,8 @@ from collections.abc import Mapping
 
 #: Names of variables that look like a secret: a provider's key, a password.
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+#: Of the command line, for a fleet elsewhere: named like a setting, and none.
+_OF_A_PERSON = "FLEET_TOKEN"
 #: Settings of the processes themselves.
 _SETTINGS = ("FLEET_", "FLOWER_", "OTEL_")
 #: What a program needs to run, to find its files and to speak with a person. A proxy's address may
@@ -29,6 +31,8 @@ _COMMON = frozenset(
     }
 )
 _COMMON_PREFIXES = ("LC_", "XDG_")
+#: A shorter value may be any word.
+_SECRET_CHARS_MIN = 8
 #: Names the file of secrets in a child's environment.
 SECRETS_FD = "FLEET_SECRETS_FD"
 
@@ -36,6 +40,14 @@ SECRETS_FD = "FLEET_SECRETS_FD"
 def without_secrets() -> dict[str, str]:
     """Our environment, for a process of the fleet that runs no turn."""
     return {name: value for name, value in os.environ.items() if not _is_secret(name)}
+
+
+def hide_secrets(text: str) -> str:
+    """`text` with every secret of our environment in it replaced by `***`."""
+    for name, value in os.environ.items():
+        if len(value) >= _SECRET_CHARS_MIN and _is_secret(name):
+            text = text.replace(value, "***")
+    return text
 
 
 def of_program(given: Mapping[str, str]) -> dict[str, str]:
@@ -80,7 +92,8 @@ def receive_secrets() -> None:
 
 
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET.search(name)) and not name.startswith(_SETTINGS)
+    is_setting = name.startswith(_SETTINGS) and name != _OF_A_PERSON
+    return bool(_SECRET.search(name)) and not is_setting
 
 
 def _filled(value: str) -> str:

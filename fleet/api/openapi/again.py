@@ -31,7 +31,7 @@ _RESEND: Json = {
         ),
         parameter("traceparent", _TEXT, "The trace of the event.", place="header"),
     ],
-    "requestBody": _body(**{name: _SHORTHAND[name] for name in CHANGEABLE}),
+    "requestBody": _body(**{name: _SHORTHAND[name] for name in (*CHANGEABLE, "id", "hops")}),
     "responses": {
         "202": json_answer("In the ledger: it will end.", ref("Resent")),
         **problems(400, 401, 403, 404, 408, 409, 413, 415, 429, 503),
@@ -55,7 +55,7 @@ _REPLAY: Json = {
     ),
     "responses": {
         "200": json_answer("What was done with each.", ref("Replayed")),
-        **problems(400, 401, 403, 408, 413, 415, 429, 503),
+        **problems(400, 401, 403, 404, 408, 413, 415, 429, 503),
     },
 }
 

@@ -196,6 +196,23 @@ SCHEMAS: Json = {
         joined_to=_TEXT,
         stage=_STAGE,
         error=_TEXT,
+        failures={
+            "description": "Why its last attempts failed, oldest first. What was said is hidden "
+            "without `content=1`.",
+            **_list(
+                _object(
+                    "attempt stage reason",
+                    attempt=_COUNT,
+                    at=_TIME,
+                    stage=_STAGE,
+                    reason=_TEXT,
+                    kind={"description": "The class of the error.", **_TEXT},
+                    place={"description": "File and line of the agent's code.", **_TEXT},
+                    message={"description": "What the error, program or service said.", **_TEXT},
+                    traceback=_TEXT,
+                )
+            ),
+        },
         steps={"oneOf": [_COUNT, _list(_object("step name attempt elapsed_s"))]},
         tokens_in=_COUNT,
         tokens_out=_COUNT,
@@ -232,7 +249,12 @@ SCHEMAS: Json = {
     "Page": _object(
         "dispatches cursor", dispatches=_list(_ref("Dispatch")), cursor=_or_null(_TEXT)
     ),
-    "Moved": _object("dispatch_id state", dispatch_id=_TEXT, state=_STATE),
+    "Moved": _object(
+        "dispatch_id state",
+        dispatch_id=_TEXT,
+        state=_STATE,
+        by={"description": "The name that a decision was made in.", **_TEXT},
+    ),
     "CalledBack": _object("dispatch_id duplicate", dispatch_id=_TEXT, duplicate=_FLAG),
     "Agent": _object(
         "agent status online consuming reported_s holder held_s fence queued active paused tier "
@@ -253,6 +275,8 @@ SCHEMAS: Json = {
         hold_s={"description": "How long it takes no work, after `hold_reason`.", **_NUMBER},
         hold_stage=_or_null(_STAGE),
         hold_reason=_or_null(_TEXT),
+        timeout_s={"description": "The hard limit of a turn; of one agent only.", **_NUMBER},
+        fallbacks={"description": "Further models; of one agent only.", **_list(_TEXT)},
         states=_COUNTS,
         unverified=_COUNT,
         oldest_s=_NUMBER,

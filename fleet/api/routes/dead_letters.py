@@ -11,7 +11,7 @@ from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import Problem
 from fleet.api.request.small_body import read_object
 from fleet.formats.since import parse_since
-from fleet.ledger import dead_letters
+from fleet.ledger import dead_letters, operations
 from fleet.ledger.dead_letters import BATCH_DEFAULT, BATCH_MAX, Filter
 from fleet.runtime import Runtime
 
@@ -36,6 +36,7 @@ class DeadLetters:
 
         def replay() -> dict[str, Any]:
             runtime = self._runtime
+            operations.agents_with_work(runtime.store, runtime.settings, agent or None)
             chosen = Filter(
                 agent=agent or None,
                 since_ms=_since(since, runtime.store.clock.now_ms()),

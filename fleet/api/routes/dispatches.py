@@ -123,7 +123,7 @@ class Dispatches:
             )
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
         decide = partial(operations.decide, verdict=verdict, by=by, reason=reason)
-        return JSONResponse(await self._operate(request, decide))
+        return JSONResponse({**await self._operate(request, decide), "by": by})
 
     async def _operate(
         self, request: Request, call: Callable[[ValkeyLedger, Settings, str], State]

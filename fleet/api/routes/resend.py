@@ -18,6 +18,9 @@ from fleet.intake.resend import CHANGEABLE, new_event, read_old
 from fleet.runtime import Runtime
 from routing.event import EVENT_BYTES_MAX
 
+#: Fields of the new event that it never has from the old one.
+_OWN = ("id", "hops")
+
 
 class Resend:
     """The endpoint."""
@@ -29,16 +32,18 @@ class Resend:
         """Send the event of a dispatch again, as `POST /events` sends a new one."""
         caller, new = caller_of(request.scope), template(request.scope)
         limit = min(EVENT_BYTES_MAX, caller.body_bytes or EVENT_BYTES_MAX)
-        changes = await read_object(request, *CHANGEABLE, limit=limit)
+        changes = await read_object(request, *CHANGEABLE, *_OWN, limit=limit)
         for name, value in changes.items():
             if value is None and name != "session":
                 raise bad_parameter(name, "must not be null: leave it out to keep the old one")
-        runtime = self._runtime
+        runtime, own = self._runtime, {name: changes.pop(name, None) for name in _OWN}
 
         def send() -> dict[str, Any]:
             dispatch_id = find_id(runtime.store, caller, str(request.path_params["dispatch_id"]))
             check_operable(runtime.store, caller, dispatch_id)
-            raw = new_event(read_old(runtime.store, dispatch_id), changes)
+            raw = new_event(read_old(runtime.store, dispatch_id), changes, hops=own["hops"])
+            if own["id"] is not None:
+                raw["id"] = own["id"]
             if len(json.dumps(raw, ensure_ascii=False).encode(errors="replace")) > limit:
                 raise too_large(limit)
             if new.traceparent:

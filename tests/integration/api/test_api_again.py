@@ -137,9 +137,9 @@ def test_scopes_and_limits_hold_as_at_the_door(api: Api, make: Any, root: Header
     assert (problem(refused), refused.json()) == ((413, "too-large"), door.json())
     stranger = make("read:archie", "send:*")
     assert problem(post(api, stranger, f"/dispatches/{old}/resend"))[0] == 404
-    for change in ({"id": "x"}, {"text": None}):
+    for change in ({"source": "x"}, {"text": None}, {"id": 7}):
         refused = post(api, sender, f"/dispatches/{old}/resend", **change)
-        assert problem(refused) == (400, "bad-parameter")
+        assert problem(refused)[0] == 400
 
 
 def test_an_ambiguous_beginning_names_what_the_caller_may_see(
