@@ -33,6 +33,7 @@ from fleet.api.routes.dispatches import Dispatches
 from fleet.api.routes.dry_run import DryRun
 from fleet.api.routes.event_status import EventStatus
 from fleet.api.routes.events import EventsRoute
+from fleet.api.routes.overview import Overview
 from fleet.api.routes.resend import Resend
 from fleet.api.routes.status import Status
 from fleet.api.routes.tokens import Tokens
@@ -109,6 +110,7 @@ def _routes(
     alerts = AlertRoutes(runtime, reads)
     dispatches = Dispatches(runtime, reads)
     status = Status(runtime, hub, live_text)
+    overview, tokens = Overview(runtime, reads), Tokens(runtime, reads)
     stream = BusRoutes(hub, runtime.settings)
     dispatch = "/dispatches/{dispatch_id}"
     return [
@@ -119,14 +121,13 @@ def _routes(
         Route(dispatch, dispatches.get),
         Route(f"{dispatch}/cancel", dispatches.cancel, methods=["POST"]),
         Route(f"{dispatch}/retry", dispatches.retry, methods=["POST"]),
-        Route(f"{dispatch}/resend", Resend(runtime, reads).accept, methods=["POST"]),
-        Route("/dead-letters/replay", DeadLetters(runtime, reads).replay, methods=["POST"]),
         Route(f"{dispatch}/approve", dispatches.approve, methods=["POST"]),
         Route(f"{dispatch}/reject", dispatches.reject, methods=["POST"]),
         Route(f"{dispatch}/stream", LiveTextRoute(runtime, reads, live_text), methods=["GET"]),
         Route("/callbacks/{dispatch_id}", Callbacks(runtime, reads).accept, methods=["POST"]),
         Route("/agents", agents.find),
         Route("/agents/{agent}", agents.get),
+        Route("/agents/{agent}/config", agents.config),
         Route("/agents/{agent}/pause", agents.pause, methods=["POST"]),
         Route("/agents/{agent}/resume", agents.resume, methods=["POST"]),
         Route("/agents/{agent}/drain", agents.drain, methods=["POST"]),
@@ -135,6 +136,11 @@ def _routes(
         Route("/alerts/{alert}/unsilence", alerts.unsilence, methods=["POST"]),
         Route("/alerts/{alert}/ack", alerts.ack, methods=["POST"]),
         *_operator_routes(runtime, reads),
+        Route("/sessions", overview.sessions),
+        Route("/targets", overview.targets),
+        Route("/history", overview.history),
+        Route("/tokens", tokens.all, methods=["GET", "POST"]),
+        Route("/tokens/{which:path}", tokens.revoke, methods=["DELETE"]),
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),
@@ -157,6 +163,8 @@ def _operator_routes(runtime: Runtime, reads: BoundedThreads) -> list[BaseRoute]
         Route("/chains/{chain_id}", Chains(runtime, reads).get, methods=["GET"]),
         Route("/agents/{agent}/cancel", backlog.cancel, methods=["POST"]),
         Route("/agents/{agent}/move", backlog.move, methods=["POST"]),
+        Route("/dispatches/{dispatch_id}/resend", Resend(runtime, reads).accept, methods=["POST"]),
+        Route("/dead-letters/replay", DeadLetters(runtime, reads).replay, methods=["POST"]),
         Route("/dead-letters/purge", backlog.purge, methods=["POST"]),
         Route("/bus/entries", BusEntries(runtime, reads).find, methods=["GET"]),
         Route("/tokens", tokens.all, methods=["GET", "POST"]),

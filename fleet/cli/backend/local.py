@@ -218,7 +218,7 @@ class LocalBackend:
     def agent(self, name: str) -> Record:
         """One configured agent."""
         operations.known_agents(load(), name)
-        return agents_table.detail(runtime.current().store, load(), name)
+        return agents_table.rows(runtime.current().store, load(), [name])[0]
 
     def switch(self, name: str | None, *, paused: bool) -> list[Record]:
         """Pause or resume an agent, or all."""

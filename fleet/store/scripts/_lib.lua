@@ -127,6 +127,7 @@ end
 -- Running totals for dashboards, counted in the move itself; whole numbers, which add up exactly.
 local function tally(agent, measure, by)
   redis.call('HINCRBY', 'fleet:totals', agent .. '|' .. measure, by or 1)
+  add_sum(measure, by or 1)
 end
 
 -- The only place where a record's state changes; `fields` are written along with it.
@@ -391,9 +392,8 @@ local function erase(record)
   if record.state == 'completed' and record.verification == 'timeout_fallback' then
     count(record.agent, 'unverified', -1)
   end
-  for _, list in ipairs({'fleet:index', 'fleet:ids', 'fleet:ended', 'fleet:dead'}) do
-    redis.call('ZREM', list, record.id)
-  end
+  local lists = {'fleet:index', 'fleet:ids', 'fleet:ended', 'fleet:dead'}
+  for _, list in ipairs(lists) do redis.call('ZREM', list, record.id) end
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
     'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
     'fleet:callback:' .. record.id, 'fleet:failures:' .. record.id)
