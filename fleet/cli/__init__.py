@@ -23,7 +23,10 @@ COMMANDS = {
     "send": ("fleet.cli.send:send", "Send an event to one or more agents."),
     "route": ("fleet.cli.route:route", "Say which agents an event would reach, and why."),
     "agents": ("fleet.cli.agents:agents", "Show the agents; pause, resume and drain them."),
-    "queue": ("fleet.cli.queues:queue", "Look at dispatches; cancel, retry, move and drain them."),
+    "queue": (
+        "fleet.cli.queues:queue",
+        "Look at dispatches; cancel, retry, resend, move and drain them.",
+    ),
     "dlq": ("fleet.cli.dead_letters:dlq", "Look at dead letters; replay and purge them."),
     "approve": ("fleet.cli.decide:approve", "Approve a parked dispatch: its chain goes on."),
     "reject": ("fleet.cli.decide:reject", "Reject a parked dispatch: its chain ends."),

@@ -56,7 +56,7 @@ def send(
     after = backend().newest() if wait else ""
     accepted = _accept(raw)
     if not wait:
-        _show_accepted(accepted)
+        show_accepted(accepted)
         return 0
     # In an outage it answers at once, and the spool is asked instead.
     connect = backend().connect
@@ -83,7 +83,8 @@ def _accept(raw: Any) -> Accepted:
         raise BrokerUnavailable(f"{error}{again}") from error
 
 
-def _show_accepted(accepted: Accepted) -> None:
+def show_accepted(accepted: Accepted) -> None:
+    """Print the ids that an accepted event has got."""
     if wants_json():
         print_json(accepted.to_wire())
         return

@@ -67,9 +67,10 @@ def cancel(
 
 
 def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
-    """Queue a dead dispatch again, as a new generation in its old place.
+    """Try a dispatch again, in its old place: a retrying one now, a dead one as a new generation.
 
-    Raises Unknown, and NotPossible when it is not dead or its event is no longer kept.
+    A queued one stays as it is. Raises Unknown, and NotPossible when it is in another state or its
+    event is no longer kept.
     """
     with reachable():
         found = ledger.store.client.hmget(keys.dispatch(dispatch_id), ["agent", "state"])
@@ -91,8 +92,13 @@ def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
     if answer == "passed":
         raise NotPossible(f"The chain of {dispatch_id} went on, or ended, without it.")
     state = _state(answer, dispatch_id)
+    if state is State.ACTIVE or state is State.ANNOUNCING:
+        raise NotPossible(f"{dispatch_id} is {state}: it runs already, or its outcome is told now.")
     if state is not State.QUEUED:
-        raise NotPossible(f"{dispatch_id} is {state}: only a dead one can be replayed.")
+        raise NotPossible(
+            f"{dispatch_id} is {state}: only a dead one, or a retrying one, can be tried again; "
+            f"`fleet queue resend {dispatch_id}` sends its event again as a new one."
+        )
     return state
 
 

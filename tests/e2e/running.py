@@ -73,6 +73,8 @@ class Place:
         self.python: str | Path = sys.executable
         self._up: subprocess.Popen[str] | None = None
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("FLEET_")}
+        # pytest's own terminal is not that of the commands.
+        self.env.pop("COLUMNS", None)
         self.env |= {MARK: self.mark, **(env or {})}
         if config is not None:
             (folder / "fleet.toml").write_text(config)
