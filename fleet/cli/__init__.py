@@ -85,10 +85,8 @@ def _run(args: Sequence[str] | None) -> int:
         return error.exit_code
     except click.ClickException as error:
         return _failed(_usage(error), error.exit_code)
-    except FleetError as error:
-        return _failed(str(error), error.exit_code)
-    except RoutingError as error:
-        return _failed(str(error), 1)
+    except (FleetError, RoutingError) as error:
+        return _failed(_sentence(error), getattr(error, "exit_code", 1))
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -112,6 +110,14 @@ def _failed(sentence: str, code: int) -> int:
 
     note(f"fleet: {sentence}")
     return code
+
+
+def _sentence(error: FleetError | RoutingError) -> str:
+    if not hasattr(error, "target"):
+        return str(error)
+    from fleet.cli.suggestions import sentence
+
+    return sentence(error)
 
 
 def _usage(error: click.ClickException) -> str:

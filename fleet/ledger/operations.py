@@ -32,6 +32,14 @@ class Unknown(FleetError):
     """There is no such dispatch or agent (HTTP 404)."""
 
 
+class UnknownAgent(Unknown):
+    """There is no such agent. The sentence guesses at no other name, as of `UnknownTarget`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no agent {name[:64]!r} in this fleet.")
+        self.target = name
+
+
 class NotPossible(FleetError):
     """The state of a dispatch, or what else is known, does not allow it (HTTP 409)."""
 
@@ -41,7 +49,7 @@ def known_agents(settings: Settings, name: str | None) -> list[str]:
     if name is None:
         return list(settings.agents)
     if name not in settings.agents:
-        raise Unknown(f"There is no agent {name[:64]!r} in this fleet.")
+        raise UnknownAgent(name)
     return [name]
 
 
