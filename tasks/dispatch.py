@@ -19,7 +19,7 @@ from fleet.worker.task_events import shown
 from tasks.deliver import request_delivery
 from tasks.execution import preload, turns
 from tasks.limits import THREAD_CALLS
-from tasks.model import prices
+from tasks.model import preflight, prices
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,11 @@ class DispatchTask(Task[Any, Any]):
     def unpriced(name: str, agent: AgentConfig) -> list[str]:
         """A sentence for each of its models that a budget in dollars cannot count."""
         return [prices.fault(name, model) for model in prices.unpriced(agent)]
+
+    @staticmethod
+    def uncallable(name: str, agent: AgentConfig) -> list[str]:
+        """A sentence for each of its models that cannot be called; nothing is sent for it."""
+        return list(preflight.obstacles({name: agent}, connect=False))
 
 
 class DispatchFailed(Exception):

@@ -32,7 +32,7 @@ COMMANDS = {
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
     "doctor": (
         "fleet.cli.doctor:doctor",
-        "Check broker, clock, limits, models, programs and files; exit 1 when data would be lost.",
+        "Check broker, limits, models, code and files; exit 1 when it cannot start or loses data.",
     ),
     "recover": (
         "fleet.cli.recover:recover",
