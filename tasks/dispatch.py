@@ -75,6 +75,8 @@ def dispatch(dispatch_id: str) -> dict[str, str]:
 
 def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:
     """The agent's next dispatch. Raises Reject where it cannot be claimed now."""
+    if WORKER.shared.leaving:
+        raise Reject("this worker ends, and its successor runs the dispatch", requeue=True)
     if not turns.ensure_alone(lease.agent, lease.epoch, lease.fence):
         raise Reject("something of an earlier turn may still run", requeue=True)
     try:

@@ -19,6 +19,10 @@ INTERRUPTED = 130
 #: Command -> its place, and its line in `fleet --help` (a test keeps it equal to its docstring).
 COMMANDS = {
     "up": ("fleet.cli.up:up", "Run the whole fleet on this machine until Ctrl-C."),
+    "reload": (
+        "fleet.cli.reload:reload",
+        "Take changes of the configuration into the running fleet; exit 1 when it refuses them.",
+    ),
     "demo": ("fleet.cli.demo:demo", "Run the built-in fleet once, end to end, and show outcomes."),
     "send": ("fleet.cli.send:send", "Send an event to one or more agents."),
     "route": ("fleet.cli.route:route", "Say which agents an event would reach, and why."),

@@ -42,6 +42,8 @@ class ProcessSpec:
     runs_turns: bool = False
     #: It starts a process that runs turns, and passes on the file that holds them.
     starts_turns: bool = False
+    #: Open files that it inherits, by their numbers.
+    files: Sequence[int] = ()
     #: On top of the supervisor's own environment.
     env: Mapping[str, str] = field(default_factory=dict)
     #: Polled while the process lives; None: ready once started.
@@ -50,6 +52,8 @@ class ProcessSpec:
     #: Sent to the process alone, not to its children.
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 10.0
+    #: It reads a changed configuration at this signal; another process starts anew for that.
+    reload_signal: signal.Signals | None = None
     restart: bool = True
     #: Nothing needs it: it is never waited for, and why it ended is told with its last line.
     viewer: bool = False
@@ -84,6 +88,8 @@ class Child:
         self._born = 0.0
         self._end = ""  #: of its last life
         self._over: str | None = None
+        #: Set to have the process end in order and start again, and when it has started.
+        self._renewing, self._renewed = asyncio.Event(), asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -109,6 +115,10 @@ class Child:
                 self._over = end
                 self._report(f"ended with {end}")
                 return
+            if self._renewing.is_set():
+                self.crashes = 0
+                self._report(f"ended with {end}, starts with the changed configuration")
+                continue
             if time.monotonic() - born > STEADY_S:
                 self.crashes = 0
             self.crashes += 1
@@ -118,8 +128,7 @@ class Child:
                 self._on_crash_loop(self.spec.name, code)
             pause_s = BACKOFF.after_s(self.crashes)
             self._report(f"ended with {self._end}, starts again in {pause_s:.1f} s")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), pause_s)
+            await _first(self.stopping, self._renewing, timeout_s=pause_s)
 
     async def wait_ready(self) -> None:
         """Return when the process is ready; FleetError when it ended, crashes or takes too long.
@@ -137,6 +146,21 @@ class Child:
             if time.monotonic() > until:
                 raise self._failure(f"was not ready within {self.spec.ready_timeout_s:g} s")
             await asyncio.sleep(READY_POLL_S)
+
+    async def renew(self, spec: ProcessSpec) -> None:
+        """Have the process read a changed configuration, and be as `spec` from now on.
+
+        Returns when it was sent its signal, or has started anew; `wait_ready` waits for the rest.
+        """
+        self.spec, self._grace_s = spec, spec.stop_grace_s
+        if spec.reload_signal is not None and self.pid is not None:
+            os.kill(self.pid, spec.reload_signal)
+            return
+        self._renewed.clear()
+        self._renewing.set()
+        await _first(
+            self._renewed, self.stopping, timeout_s=spec.stop_grace_s + spec.ready_timeout_s
+        )
 
     def kill(self) -> None:
         """Kill the process and its session, for good."""
@@ -167,10 +191,12 @@ class Child:
             self.last_line = f"{self.spec.argv[0]} cannot be started ({error.strerror or error})"
             return COMMAND_NOT_FOUND
         self._process, self._started = process, True
+        self._renewing.clear()
+        self._renewed.set()
         self._report(f"started, pid {process.pid}")
         reading = asyncio.create_task(self._read(output))
         ended = asyncio.create_task(process.wait())
-        stop_requested = asyncio.create_task(self.stopping.wait())
+        stop_requested = asyncio.create_task(_first(self.stopping, self._renewing))
         try:
             await asyncio.wait(
                 {ended, stop_requested, reading}, return_when=asyncio.FIRST_COMPLETED
@@ -209,7 +235,7 @@ class Child:
                 stdout=writing,
                 stderr=writing,
                 start_new_session=True,
-                pass_fds=[self._lifeline, *files],
+                pass_fds=[self._lifeline, *self.spec.files, *files],
             )
         except OSError:
             pipe.close()
@@ -253,6 +279,16 @@ class Child:
                 fault = f"its log cannot be written ({error.strerror or error})"
                 self._sink(self.spec.name, f"{fault}; how many lines are missing will be in it")
             self._log_fails = True
+
+
+async def _first(*events: asyncio.Event, timeout_s: float | None = None) -> None:
+    """Return when one of the events is set, or after `timeout_s`."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def ending(code: int) -> str:
