@@ -88,7 +88,10 @@ class Reloads:
             raise FleetError(f"nothing was changed: {error.filename} {error.strerror}") from error
         specs = fleet_processes(change.settings, self.addresses, self.store, self.listener)
         touched = {spec.name for spec in specs if any(_reads(spec.name, k) for k in change.keys)}
-        await self.supervisor.change(specs, touched)
+        try:
+            await self.supervisor.change(specs, touched)
+        except FleetError as error:
+            raise FleetError(f"the changes are taken, but {error}") from error
         busy = await self._await_successors(fences, change.settings) if HOST in touched else []
         return [
             *_agents(before, change.settings),

@@ -119,6 +119,8 @@ def test_a_model_that_could_not_be_called_is_named(
     keyless = found(agent("anthropic/claude-sonnet-4-5"), store)
     assert level(keyless, "ANTHROPIC_API_KEY is not in the environment") == "warning"
     assert level(found(agent("nosuch/model"), store), "no provider of that name") == "warning"
+    meant = "no provider of that name; did you mean anthropic/claude-sonnet-4-5?"
+    assert level(found(agent("antropic/claude-sonnet-4-5"), store), meant) == "warning"
     with socket.create_server(("127.0.0.1", 0)) as server:
         base = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         there = agent("openai/m", api_base=base, api_key="k")
