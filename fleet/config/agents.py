@@ -190,10 +190,10 @@ class AgentConfig(ConfigTable):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that a turn may call, in order; none where the runner is not `llm`."""
-        if self.runner != "llm":
+        """The models that a turn may call, in order; none of `python`, `command` and the like."""
+        if not self.model or (self.runner in RUNNERS and self.runner != "llm"):
             return ()
-        return (self.model or "", *(tier.model for tier in self.fallbacks))
+        return (self.model, *(tier.model for tier in self.fallbacks))
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -2,8 +2,8 @@
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -54,9 +54,12 @@ class ValkeyLedger(Ledger):
         self._keep_dead_ms = int(settings.retention.dead_s * 1000)
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
-        """Accept each in turn, in one round trip."""
-        calls = _Accepts(self._arguments, _parts(batch))
-        answers = self.store.run_many(AcceptCall, calls)
+        """Accept each in turn."""
+        calls = (
+            AcceptCall(events=[self._arguments.event(event, plan) for event, plan in part])
+            for part in _parts(batch)
+        )
+        answers = self.store.run_in_order(AcceptCall, calls)
         accepted = [
             read_answer(event, answer)
             for (event, _), answer in zip(batch, chain.from_iterable(answers), strict=True)
@@ -207,7 +210,7 @@ class ValkeyLedger(Ledger):
         ]
         late, conflict = 0, None
         for one, (answer, too_late, *made) in zip(
-            batch, self.store.run_many(BackfillCall, calls), strict=True
+            batch, self.store.run_in_order(BackfillCall, calls), strict=True
         ):
             accepted = read_answer(one.event, answer)
             if isinstance(accepted, Refused):
@@ -249,21 +252,6 @@ def _read_claim(
         joined=tuple(map(read_payload, joined)),
         chain_position=read_position(place),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Accepts:
-    """A batch as calls, each made when the ones before are already on their way to the server."""
-
-    arguments: Arguments
-    parts: Sequence[Sequence[tuple[Event, Plan]]]
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __iter__(self) -> Iterator[AcceptCall]:
-        for part in self.parts:
-            yield AcceptCall(events=[self.arguments.event(event, plan) for event, plan in part])
 
 
 def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]]:

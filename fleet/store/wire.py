@@ -100,14 +100,15 @@ class Wire:
         self._begin_count()
         weakref.finalize(self, _disconnect, self._idle)
 
-    def call(self, script: Script, calls: Calls) -> list[Any]:
+    def call(self, script: Script, calls: Calls, *, alone: bool = False) -> list[Any]:
         """The answers of `script` to each list of arguments, in one round trip.
 
-        A broken connection is tried again once, with all of the calls; a call that the server
-        refuses for want of the script, or of a look at the clock, by itself. Raises what redis-py
-        raises, and PoolExhausted.
+        `alone`: the server runs no other client's call in between. A broken connection is tried
+        again once, with all of the calls; a call that the server refuses for want of the script, or
+        of a look at the clock, by itself. So without `alone` a later call may run before it. Raises
+        what redis-py raises, and PoolExhausted.
         """
-        answers = self._exchange(script, calls)
+        answers = self._exchange(script, calls, alone)
         remedies: dict[Callable[[object], bool], Callable[[], None]] = {
             _is_missing: lambda: self._load(script),
             is_stale: self.clock.settle,
@@ -117,7 +118,8 @@ class Wire:
             if refused:
                 remedy()
                 rest = [args for n, args in enumerate(calls) if n in refused]
-                for n, answer in zip(sorted(refused), self._exchange(script, rest), strict=True):
+                again = self._exchange(script, rest, alone)
+                for n, answer in zip(sorted(refused), again, strict=True):
                     answers[n] = answer
         for answer in answers:
             if isinstance(answer, ResponseError):
@@ -142,21 +144,24 @@ class Wire:
         """Close the connections that are not in use."""
         _disconnect(self._idle)
 
-    def _exchange(self, script: Script, calls: Calls) -> list[Any]:
+    def _exchange(self, script: Script, calls: Calls, alone: bool = False) -> list[Any]:
+        alone = alone and len(calls) > 1
         try:
-            return self._try(script, calls)
+            return self._try(script, calls, alone)
         except self._again_after:
             time.sleep(random.uniform(0, RETRY_DELAY_S))  # noqa: S311 - spreads load, guards nothing
-            return self._try(script, calls)
+            return self._try(script, calls, alone)
 
-    def _try(self, script: Script, calls: Calls) -> list[Any]:
+    def _try(self, script: Script, calls: Calls, alone: bool) -> list[Any]:
         connection = self._take()
         try:
             # By itself it would not ask the sentinels where to. Connected already, it does nothing.
             connection.connect()
             # Lazily, so that the server works on one part while the next is made.
-            connection.send_packed_command(_parts(script, calls))
-            answers = [_answer(connection) for _ in range(len(calls))]
+            connection.send_packed_command(_parts(script, calls, alone))
+            answers = [_answer(connection) for _ in range(len(calls) + 2 * alone)]
+            if alone:
+                answers = _of_transaction(answers)
             if self._replicas and script.writes:
                 self._replicas.confirm(connection)
             return answers
@@ -218,15 +223,25 @@ class Wire:
         self._waiting = 0
 
 
-def _parts(script: Script, calls: Calls) -> Iterator[bytes]:
-    part = bytearray()
+def _parts(script: Script, calls: Calls, alone: bool) -> Iterator[bytes]:
+    part = bytearray(_MULTI if alone else b"")
     for args in calls:
         part += script.packed(args)
         if len(part) >= PART_BYTES:
             yield bytes(part)
             part.clear()
+    if alone:
+        part += _EXEC
     if part:
         yield bytes(part)
+
+
+def _of_transaction(answers: list[Any]) -> list[Any]:
+    """The answers of the calls between MULTI and EXEC. Raises the error of one not taken."""
+    *queued, done = answers
+    if isinstance(done, ResponseError):
+        raise next((one for one in queued if isinstance(one, ResponseError)), done)
+    return cast("list[Any]", done)
 
 
 def _is_missing(answer: object) -> bool:
@@ -251,5 +266,6 @@ def _bulk(arg: Arg) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
+_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 _TIME = ServerCommand("TIME")
 _LOOK = Script(script_source(ClockCall))

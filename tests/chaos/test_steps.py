@@ -42,8 +42,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Itera
     }
     sections: Tables = {"tools.kit": {"python": "tests.fixtures.tools:kit"}}
     agents: Tables = {f"a{step}": agent for step in range(1, STEPS + 1)}
-    # With one of these the host imports LiteLLM before it forks, for all of them.
-    agents["warm"] = {"runner": "llm", "model": "echo/brief"}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         with fleet_of(folder, agents, sections=sections) as fleet:

@@ -272,7 +272,9 @@ class TestCommit:
         assert books.reclaim()["retried"] == 0
 
     def test_a_wait_that_a_models_provider_asks_for_uses_up_no_attempt(self, store: Store) -> None:
-        books = Books(store, settings_for("a", retry={"attempts": 1, "min_age_s": 0}))
+        books = Books(
+            store, settings_for("a", retry={"attempts": 1, "backoff_s": 0, "min_age_s": 0})
+        )
         lease = books.held()
         books.accept()
         patient = Failure(stage=FailureStage.LLM, reason="429", retryable=True, retry_after_s=0.001)

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,18 +47,19 @@ class Viewer:
             self._receiver.capture(limit=None, timeout=None, wakeup=True)
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     retry = {"attempts": 2, "backoff_s": 0.2, "min_age_s": 0}
     agents: dict[str, dict[str, Any]] = {"a": {}, "b": {"retry": retry}, "c": {"timeout_s": 2}}
-    with fleet_of(tmp_path, agents, hard_limit_margin_s=1) as fleet:
+    folder = tmp_path_factory.mktemp("fleet")
+    with fleet_of(folder, agents, hard_limit_margin_s=1) as fleet:
         fleet.ready("a", "b", "c")
         fleet.shared().wait_said(" ready.")
         fleet.start("beat", str(CELERY), "-A", "fleet", "beat", "--pidfile=")
         yield fleet
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def viewer(fleet: Fleet) -> Iterator[Viewer]:
     found = Viewer(fleet.server.url)
     # Only then it is known to hear what is sent.
@@ -97,8 +97,9 @@ def test_a_dispatch_is_shown_as_it_ended(fleet: Fleet, viewer: Viewer) -> None:
     told = {str(event.get("name")) for event in viewer.heard if "name" in event}
     assert told == {"fleet.dispatch"}, "no upkeep"
     assert "canary" not in str(viewer.heard)
-    said = fleet.processes[0].said()
-    (line,) = [line for line in said.splitlines() if "DispatchFailed" in line and dead in line]
+    raised_line = f"fleet.dispatch[{dead}] raised expected"
+    wait_until(lambda: raised_line in fleet.processes[0].said(), 30)
+    (line,) = [line for line in fleet.processes[0].said().splitlines() if raised_line in line]
     assert "INFO" in line
 
 

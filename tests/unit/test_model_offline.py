@@ -41,7 +41,9 @@ try:
 except ModelError as error:
     told["error"] = str(error)
 told["litellm_by_echo"] = "litellm" in sys.modules
-preload.preload([AgentConfig(model="echo/brief", fallbacks=["openai/ok"])])
+# A runner of another package may call models, too.
+ours = AgentConfig(model="echo/brief", fallbacks=["openai/ok"])
+preload.preload([ours.model_copy(update={"runner": "theirs"})])
 gc.freeze()
 told |= {
     "network": list(network),

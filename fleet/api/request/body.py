@@ -26,8 +26,15 @@ class ClientGone(Exception):
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Read a body. Raises Problem 413 above `limit` bytes, Problem 408 when slow, ClientGone."""
+    """Read a body.
+
+    Raises Problem 413 above `limit` bytes, 408 when slow, 400 with two lengths, and ClientGone.
+    """
     headers = Headers(scope=scope)
+    if "content-length" in headers and "transfer-encoding" in headers:
+        # A proxy before the API may believe the other one (RFC 9112, 6.3).
+        detail = "`Content-Length` beside `Transfer-Encoding`: the body must have one length."
+        raise Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", detail, headers=_CLOSE)
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         # A client with `Expect: 100-continue` waits for this answer before it sends the body.

@@ -152,9 +152,13 @@ def _to_wire(answer: Answer) -> dict[str, Any]:
 
 def _idempotency_key(scope: Scope) -> str | None:
     """The `Idempotency-Key` header, with or without the quotes its draft standard asks for."""
-    value = Headers(scope=scope).get("idempotency-key")
-    if value is None:
+    values = Headers(scope=scope).getlist("idempotency-key")
+    if not values:
         return None
+    if len(values) > 1:
+        detail = "`Idempotency-Key` stands twice in the headers: send one."
+        raise Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", detail)
+    (value,) = values
     key = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
     if not key.strip() or not key.isascii() or not key.isprintable() or len(key) > NAME_CHARS_MAX:
         wish = f"must be 1 to {NAME_CHARS_MAX} printable ASCII characters"

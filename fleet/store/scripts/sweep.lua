@@ -41,7 +41,8 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
     local record = read_hash(dispatch_key(id))
     if record.id and (tonumber(redis.call('HGET', 'fleet:delivery:' .. id, '|open') or 0) > 0
       or redis.call('HGET', agent_key(record.agent), 'active') == id) then
-      redis.call('ZADD', list, NOW, id)
+      -- Behind what ended in this millisecond, too.
+      redis.call('ZADD', list, NOW + 1, id)
       kept = kept + 1
     else
       if record.id then

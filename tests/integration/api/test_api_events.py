@@ -73,6 +73,15 @@ def test_an_idempotency_key_is_printable(api: Api, key: str) -> None:
     assert "Idempotency-Key" in refused(answer, 400)
 
 
+def test_two_keys_or_two_lengths_are_refused(api: Api) -> None:
+    keys = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+    answer = api.http.post("/events", json={"text": "hello"}, headers=keys)
+    assert "twice" in refused(answer, 400)
+    lengths = {"Content-Length": "4", "Transfer-Encoding": "chunked"}
+    answer = api.http.post("/events", content=iter([b"{}"]), headers=lengths)
+    assert "one length" in refused(answer, 400)
+
+
 def test_the_same_id_at_once_from_two_processes_is_one_event(
     api: Api, make_api: MakeApi, valkey: Valkey
 ) -> None:

@@ -67,17 +67,20 @@ def test_a_ticket_opens_streams_only(api: Api, root: Headers, method: str, path:
 def test_a_websocket_client_may_say_little(api: Api, root: Headers) -> None:
     url = api.url.replace("http://", "ws://") + "/ws"
 
-    async def say(size: int) -> ClientConnection:
+    async def say(*messages: str | bytes) -> ClientConnection:
         async with connect(url, additional_headers=root) as live:
-            await live.send("x" * size)
-            await live.send(b"x" * size)
+            for message in messages:
+                await live.send(message)
             await asyncio.to_thread(sent, api, root, to="gem")
             with suppress(ConnectionClosed):
                 await live.recv()
             return live
 
-    assert asyncio.run(say(64 * 1024)).close_code == 1000
-    assert asyncio.run(say(64 * 1024 + 1)).close_code == 1009
+    most = "x" * 64 * 1024
+    assert asyncio.run(say(most, most.encode())).close_code == 1000
+    # One alone: what follows it would meet a closed socket, whose reset hides the code.
+    assert asyncio.run(say(most + "x")).close_code == 1009
+    assert asyncio.run(say(most.encode() + b"x")).close_code == 1009
 
 
 def told(answer: httpx.Response) -> tuple[int, str]:
