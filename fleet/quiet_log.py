@@ -7,7 +7,8 @@ whichever handler writes them:
 - An exception is its place (files, lines and functions) and its type. Its message is left out.
 - A library's record keeps its words, and of what it fills in only numbers, ids and names of tasks.
   Words that it has filled in before are left out.
-- Records of the fleet, of Celery's and uvicorn's own working, and of the user's code stay.
+- Records of the fleet, of Celery's and uvicorn's own working, and of the user's code stay. Of the
+  exceptions that the user's code fills in only the types are told.
 """
 
 import logging
@@ -120,8 +121,10 @@ class _Records:
         root = name.partition(".")[0]
         if isinstance(msg, BaseException):
             msg, args = "%s", (msg,)
-        if root in self._own or not pathname.startswith(_LIBRARIES):
+        if root in _OURS:
             return msg, _each(args, _without_message)
+        if root in self._own or not pathname.startswith(_LIBRARIES):
+            return msg, _each(args, _only_type)
         trusted = root in _TRUSTED
         if not args:
             return (msg, args) if trusted else (_ONLY_PLACE, (name,))
@@ -150,6 +153,11 @@ def _without_message(value: Any) -> Any:
     return value
 
 
+def _only_type(value: Any) -> Any:
+    # Agents' code opens files by names that it was given, and raises OSErrors in its own words.
+    return _Left(_kind(value)) if isinstance(value, OSError) else _without_message(value)
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (int, float)):
         return value
@@ -170,18 +178,32 @@ def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:
     for _ in range(_DEEPEST):
         if frame is None:
             break
-        code = frame.tb_frame.f_code
-        yield f'  File "{code.co_filename}", line {frame.tb_lineno}, in {code.co_name}'
+        yield f"  {_place(frame.tb_frame.f_code, frame.tb_lineno)}"
         frame = frame.tb_next
     # Last, where a supervisor and a reader of tracebacks look for it.
-    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    if isinstance(error, OSError) and error.errno is not None:
-        kind += f": {os.strerror(error.errno)}"
-    yield kind
+    yield _kind(error)
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
             if id(member) not in seen and len(seen) < _DEEPEST:
                 yield from (f"  | {line}" for line in _lines(member, seen))
+
+
+def _place(code: types.CodeType, line: int | None) -> str:
+    if not _is_file(code.co_filename):
+        return f"generated code, line {line}"
+    return f'File "{code.co_filename}", line {line}, in {code.co_name}'
+
+
+def _is_file(name: str) -> bool:
+    """False for code that was made from a text: its names may be words of the text."""
+    return os.path.isabs(name) or name.startswith("<frozen ")
+
+
+def _kind(error: BaseException) -> str:
+    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    if isinstance(error, OSError) and error.errno is not None:
+        kind += f": {os.strerror(error.errno)}"
+    return kind
 
 
 def _warning(
@@ -191,7 +213,8 @@ def _warning(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    return f"{filename}:{lineno}: {category.__name__}\n"
+    place = f"{filename}:{lineno}" if _is_file(filename) else f"generated code, line {lineno}"
+    return f"{place}: {category.__name__}\n"
 
 
 def _on_exception(
@@ -205,8 +228,7 @@ def _on_exception(
 
 def _on_thread_exception(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
-        name = args.thread.name if args.thread else "a thread"
-        _print(f"{name} ended by:\n{described(args.exc_value)}")
+        _print(f"a thread ended by:\n{described(args.exc_value)}")
 
 
 def _on_unraisable(args: "sys.UnraisableHookArgs") -> None:

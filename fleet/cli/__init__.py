@@ -32,6 +32,10 @@ COMMANDS = {
     "approve": ("fleet.cli.decide:approve", "Approve a parked dispatch: its chain goes on."),
     "reject": ("fleet.cli.decide:reject", "Reject a parked dispatch: its chain ends."),
     "events": ("fleet.cli.events:events", "Read the bus: every state change, oldest first."),
+    "logs": (
+        "fleet.cli.logs:logs",
+        "Show what an agent has printed, or every process of the fleet.",
+    ),
     "token": ("fleet.cli.tokens:token", "Create, list and revoke API tokens."),
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
     "doctor": (

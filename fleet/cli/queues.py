@@ -8,6 +8,7 @@ import click
 from fleet import runtime
 from fleet.auth import tokens
 from fleet.cli.base import Group, wants_json
+from fleet.cli.failures import print_failures
 from fleet.cli.output import cell, duration, print_json, print_line, print_pairs, print_table
 from fleet.config.settings import load
 from fleet.formats.redaction import HIDDEN
@@ -167,12 +168,15 @@ def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
 
 
 def print_record(record: dict[str, Any]) -> None:
-    """Every field, then what was before and the steps, then the answer where there is one."""
+    """Every field, then what was before, the steps and the failures, then the answer."""
     tables = ("earlier", "steps")
-    print_pairs((name, value) for name, value in record.items() if name not in (*tables, "answer"))
+    below = (*tables, "failures", "answer")
+    print_pairs((name, value) for name, value in record.items() if name not in below)
     for rows in filter(None, map(record.get, tables)):
         columns = list(dict.fromkeys(name for row in rows for name in row))
         print_table(columns, [[row.get(name) for name in columns] for row in rows])
+    if failures := record.get("failures"):
+        print_failures(failures)
     if "answer" in record:
         print_line(f"answer\n{indent(cell(record['answer']), '  ')}")
 

@@ -9,6 +9,7 @@ from fleet.config.agents import AgentConfig, RetryConfig
 from fleet.config.deliveries import UPSTREAM, DeliveryConfig
 from fleet.config.settings import Settings
 from fleet.errors import ConfigError
+from fleet.ledger.failures import failure_text
 from fleet.ledger.protocol import Cost, Ending, Report
 from fleet.store import keys
 from fleet.store.calls import DispatchArgs, EndingArgs, EventArgs
@@ -144,6 +145,7 @@ class Arguments:
             answer=ending.answer,
             stage=failure.stage if failure else "",
             reason=failure.reason if failure else ending.cancelled,
+            failure=failure_text(failure) if failure else "",
             retryable=1 if failure and failure.retryable else 0,
             attempts_max=retry.attempts,
             min_age_ms=int(retry.min_age_s * 1000),

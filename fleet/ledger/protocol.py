@@ -126,6 +126,10 @@ class Failure:
     retryable: bool
     retry_after_s: float | None = None
     kind: str = ""  #: the class of the error
+    place: str = ""  #: file and line of the agent's code, `my_agents.py:17`
+    #: Content: what the exception, the program or the service said.
+    message: str = field(default="", repr=False)
+    traceback: str = field(default="", repr=False)  #: content
     #: Nothing was tried, and nothing of this agent can be until `retry_after_s` has passed: the
     #: dispatch keeps its place and its attempts, and the agent claims none before.
     defer: bool = False

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fleet.formats.redaction import HIDDEN
 from fleet.ledger.answers import read_trail
+from fleet.ledger.failures import read_failures
 from fleet.ledger.protocol import Earlier
 from fleet.ledger.states import State
 from fleet.store import Store, keys
@@ -69,7 +70,8 @@ class Page:
 def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, Any] | None:
     """One dispatch with its steps and why it waits; None when it is not known.
 
-    `content` adds the event's text, the answer and the steps' results; otherwise they are hidden.
+    `content` adds the event's text, the answer, the steps' results and what failures said;
+    otherwise they are hidden.
     """
     with reachable():
         raw: Any = store.client.hgetall(keys.dispatch(dispatch_id))
@@ -85,7 +87,9 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
         pipe.zscore(keys.QUIET, dispatch_id)
         pipe.hmget(keys.chain(raw.get("chain_id", "")), "state", "reason")
         pipe.hvals(keys.trail(raw.get("chain_id", "")))
-        journal, now, delivery, rank, answer, payload, quiet, *chained = pipe.execute()
+        # Those that share a turn share its failures.
+        pipe.lrange(keys.failures(raw.get("joined_to") or dispatch_id), 0, -1)
+        journal, now, delivery, rank, answer, payload, quiet, *chained, failed = pipe.execute()
         now_ms = store.clock.now_ms()
     active, paused, holder, hold_ms, reason = now
     held = float(hold_ms or 0) > now_ms and (reason or "its models are left alone")
@@ -97,6 +101,8 @@ def get(store: Store, dispatch_id: str, *, content: bool = False) -> dict[str, A
             record["chain_reason"] = reason
         record["earlier"] = [_earlier(one, content) for one in read_trail(trail)]
     record["steps"] = [_step(number, text, content) for number, text in in_order(journal)]
+    if failed:
+        record["failures"] = read_failures(failed, rfc3339, content=content)
     if delivery:
         record["deliveries"] = _deliveries(delivery)
     if record["state"] in (State.COMPLETED, State.ANNOUNCING):

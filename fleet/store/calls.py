@@ -82,6 +82,7 @@ class EndingArgs(Record):
     answer: str
     stage: str
     reason: str
+    failure: str
     retryable: Flag
     attempts_max: int
     min_age_ms: int

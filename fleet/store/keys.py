@@ -31,6 +31,7 @@
 | fleet:orders:<agent>    | list   | commands to the worker that holds it    | 10 s               |
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
+| fleet:failures:<id>     | list   | why its last attempts failed (content)  | as the record      |
 | fleet:outcome:<id>      | string | the answer (content)                    | as the record      |
 | fleet:callback:<id>     | hash   | what a service called back (content)    | as the record      |
 | fleet:called:<id>       | list   | wakes the turn that waits for that      | 10 s               |
@@ -136,6 +137,11 @@ def upstream(digest: str) -> str:
 def dispatch(dispatch_id: str) -> str:
     """The record of one dispatch."""
     return f"fleet:dispatch:{dispatch_id}"
+
+
+def failures(dispatch_id: str) -> str:
+    """Why the last attempts of one dispatch failed."""
+    return f"fleet:failures:{dispatch_id}"
 
 
 def journal(dispatch_id: str) -> str:

@@ -65,7 +65,8 @@ def run_celery(app: Any, arguments: Sequence[str]) -> NoReturn:
     parent = celery.context_class(
         celery,
         info_name="celery",
-        obj=CLIContext(app=app, no_color=False, workdir=None, quiet=False),
+        # Without the banner, which would be most of a log.
+        obj=CLIContext(app=app, no_color=False, workdir=None, quiet=True),
     )
     getattr(import_module(module), attribute)(options, prog_name=name, parent=parent)
     sys.exit(0)

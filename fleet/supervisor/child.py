@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fleet.errors import FleetError
-from fleet.supervisor.output import LogFile, lines_of
+from fleet.supervisor.output import Output, lines_of
 from fleet.system.backoff import Backoff
 from fleet.system.environments import SECRETS_FD, secrets_file, without_secrets
 from fleet.system.lifeline import LIFELINE_FD
+from fleet.system.output_pipes import OUTPUTS_FD, outputs_text
 from fleet.system.process_group import kill_session
 
 #: A process that lived this long did not crash at its start; its back-off begins anew.
@@ -55,22 +56,46 @@ class ProcessSpec:
     #: It reads a changed configuration at this signal; another process starts anew for that.
     reload_signal: signal.Signals | None = None
     restart: bool = True
+    #: Names of outputs of its parts; it gets a pipe for each (`fleet.system.output_pipes`).
+    outputs: Sequence[str] = ()
     #: Nothing needs it: it is never waited for, and why it ended is told with its last line.
     viewer: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Pipe:
+    """The reading end of an output, which one life of a process writes to."""
+
+    output: Output
+    stream: asyncio.StreamReader
+    reader: asyncio.ReadTransport
+
+    @classmethod
+    async def open(cls, output: Output, writers: list[int]) -> "_Pipe":
+        """Make one; its writing end is added to `writers`."""
+        # Not asyncio's: with that, `wait` would wait for whoever inherited the output.
+        reading, writing = os.pipe()
+        writers.append(writing)
+        stream = asyncio.StreamReader()
+        reader, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reading, "rb", 0)
+        )
+        return cls(output, stream, reader)
+
+
 class Child:
-    """Keeps one process of `spec` running until `stopping` is set. `sink` gets each line."""
+    """Keeps one process of `spec` running until `stopping` is set."""
 
     def __init__(
         self,
         spec: ProcessSpec,
         *,
         lifeline: int,
-        log: LogFile,
-        sink: Callable[[str, str], None],
+        output: Output,
+        parts: Sequence[Output] = (),
         on_crash_loop: Callable[[str, int], None],
     ) -> None:
+        """`output` takes the process's lines, `parts` those of its parts."""
         self.spec = spec
         self.stopping = asyncio.Event()
         #: The last line it printed, for the sentence that says why it failed.
@@ -78,9 +103,7 @@ class Child:
         #: Its deaths within STEADY_S of their start, in a row.
         self.crashes = 0
         self._lifeline = lifeline
-        self._log = log
-        self._log_fails = False
-        self._sink = sink
+        self._output, self._parts = output, parts
         self._on_crash_loop = on_crash_loop
         self._process: asyncio.subprocess.Process | None = None
         self._grace_s = spec.stop_grace_s
@@ -186,7 +209,7 @@ class Child:
     async def _live(self) -> int:
         """Run the process once, to the end of its session; returns the exit code."""
         try:
-            process, output, pipe = await self._spawn()
+            process, pipes = await self._spawn()
         except OSError as error:
             self.last_line = f"{self.spec.argv[0]} cannot be started ({error.strerror or error})"
             return COMMAND_NOT_FOUND
@@ -194,7 +217,7 @@ class Child:
         self._renewing.clear()
         self._renewed.set()
         self._report(f"started, pid {process.pid}")
-        reading = asyncio.create_task(self._read(output))
+        reading = asyncio.create_task(self._read_all(pipes))
         ended = asyncio.create_task(process.wait())
         stop_requested = asyncio.create_task(_first(self.stopping, self._renewing))
         try:
@@ -212,51 +235,55 @@ class Child:
             kill_session(process.pid)
             code = await ended
             await asyncio.wait({reading}, timeout=OUTPUT_TIMEOUT_S)
-            pipe.close()
             reading.cancel()
+            for pipe in pipes:
+                pipe.reader.close()
         return code
 
-    async def _spawn(
-        self,
-    ) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.ReadTransport]:
-        # Our own pipe: with asyncio's, `wait` would wait for whoever inherited the output.
-        reading, writing = os.pipe()
-        output = asyncio.StreamReader()
-        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(reading, "rb", 0)
-        )
+    async def _spawn(self) -> tuple[asyncio.subprocess.Process, list[_Pipe]]:
+        pipes: list[_Pipe] = []
         files: list[int] = []
         try:
-            env = self._environment(files)
+            for output in (self._output, *self._parts):
+                pipes.append(await _Pipe.open(output, files))  # noqa: PERF401 - closed on failure
+            own, *parts = files
+            env = self._environment(files, parts)
             process = await asyncio.create_subprocess_exec(
                 *self.spec.argv,
                 env=env,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
+                stdout=own,
+                stderr=own,
                 start_new_session=True,
-                pass_fds=[self._lifeline, *self.spec.files, *files],
+                pass_fds=[self._lifeline, *self.spec.files, *files[1:]],
             )
         except OSError:
-            pipe.close()
+            for pipe in pipes:
+                pipe.reader.close()
             raise
         finally:
-            for fd in (writing, *files):
+            for fd in files:
                 os.close(fd)
-        return process, output, pipe
+        return process, pipes
 
-    def _environment(self, files: list[int]) -> dict[str, str]:
+    def _environment(self, files: list[int], parts: Sequence[int]) -> dict[str, str]:
         """The process's environment; a file that it names is added to `files`."""
         own = dict(os.environ) if self.spec.runs_turns else without_secrets()
         if self.spec.starts_turns:
             files.append(secrets_file())
-            own[SECRETS_FD] = str(files[0])
+            own[SECRETS_FD] = str(files[-1])
+        if parts:
+            names = (output.name for output in self._parts)
+            own[OUTPUTS_FD] = outputs_text(dict(zip(names, parts, strict=True)))
         return {**own, "PYTHONUNBUFFERED": "1", **self.spec.env, LIFELINE_FD: str(self._lifeline)}
 
-    async def _read(self, output: asyncio.StreamReader) -> None:
-        async for line in lines_of(output):
+    async def _read_all(self, pipes: Sequence[_Pipe]) -> None:
+        await asyncio.gather(*(self._read(pipe) for pipe in pipes))
+
+    async def _read(self, pipe: _Pipe) -> None:
+        async for line in lines_of(pipe.stream):
             self.last_line = line.strip() or self.last_line
-            self._report(line)
+            pipe.output.write(line)
 
     async def _request_stop(
         self, process: asyncio.subprocess.Process, ended: "asyncio.Task[int]"
@@ -270,15 +297,7 @@ class Child:
             self._report(f"still runs {self._grace_s:g} s after its stop signal: killed")
 
     def _report(self, line: str) -> None:
-        self._sink(self.spec.name, line)
-        try:
-            self._log.write(line)
-            self._log_fails = False
-        except OSError as error:
-            if not self._log_fails:
-                fault = f"its log cannot be written ({error.strerror or error})"
-                self._sink(self.spec.name, f"{fault}; how many lines are missing will be in it")
-            self._log_fails = True
+        self._output.write(line)
 
 
 async def _first(*events: asyncio.Event, timeout_s: float | None = None) -> None:

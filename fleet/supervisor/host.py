@@ -32,11 +32,14 @@ from fleet.config.settings import Settings, load, read_anew
 from fleet.errors import ConfigError, FleetError
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
+from fleet.supervisor.output import agent_output
 from fleet.supervisor.preload import preload
 from fleet.system.backoff import Backoff
 from fleet.system.file_limit import check_file_limit
 from fleet.system.hangup import Hangup, Meaning
 from fleet.system.lifeline import LIFELINE_FD
+from fleet.system.output_guard import redirect_output
+from fleet.system.output_pipes import receive_outputs
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
@@ -89,6 +92,8 @@ class Host:
     _hangup: Hangup = field(default_factory=Hangup)
     #: Its pidfd, and the file descriptor for messages to it.
     _guardian: tuple[int, int] = (-1, -1)
+    #: The writing end of each agent's output, by name; where it is missing, the host's own is used.
+    _outputs: dict[str, int] = field(default_factory=dict)
     #: One for each worker, made before the guardian's fork: it sees what a worker writes.
     _pages: list[SharedLeaseState] = field(default_factory=list)
 
@@ -100,6 +105,7 @@ class Host:
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the supervisor's end, then drain; returns the code."""
+        self._outputs = receive_outputs()
         preload(self.settings, self.agents)
         self._pages = [SharedLeaseState() for _ in self.agents]
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -278,8 +284,11 @@ class Host:
             os.setsid()
             tag_environment(ProcessTag.WORKER)
             set_parent_death_signal()
-            for fd in (*self._guardian, *self._workers):
+            own = self._outputs.pop(agent_output(worker.agent), None)
+            for fd in (*self._guardian, *self._workers, *self._outputs.values()):
                 os.close(fd)
+            if own is not None:
+                redirect_output(own)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)

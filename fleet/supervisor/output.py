@@ -4,8 +4,9 @@ import asyncio
 import errno
 import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fleet.formats.terminal_text import CONTROL, DIRECTION
@@ -14,6 +15,8 @@ from fleet.formats.terminal_text import CONTROL, DIRECTION
 LINE_BYTES_MAX = 8192
 #: At this size the log replaces the previous old log, and a new log begins.
 LOG_BYTES_MAX = 5_000_000
+#: Of the old log's name.
+OLD_SUFFIX = ".1"
 
 _CHUNK_BYTES = 65536
 
@@ -31,6 +34,43 @@ async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[str]:
             rest = rest[LINE_BYTES_MAX:]
     if rest:
         yield _text(rest)
+
+
+def agent_output(agent: str) -> str:
+    """The name of an agent's output, and of its log."""
+    return f"agent.{agent}"
+
+
+def log_path(folder: Path, name: str) -> Path:
+    """The log of a process, or of an output of its parts."""
+    return folder / f"{name}.log"
+
+
+class Output:
+    """Lines under one name: each goes to `sink`, and with its time to the log."""
+
+    def __init__(self, name: str, log: "LogFile", sink: Callable[[str, str], None]) -> None:
+        self.name = name
+        self._log, self._sink = log, sink
+        self._fails = False
+
+    def write(self, line: str) -> None:
+        """Tell one line. A log that cannot be written is told to `sink`, once."""
+        self._sink(self.name, line)
+        try:
+            self._log.write(f"{log_time(datetime.now(UTC))} {line}")
+            self._fails = False
+        except OSError as error:
+            if not self._fails:
+                fault = f"its log cannot be written ({error.strerror or error})"
+                self._sink(self.name, f"{fault}; how many lines are missing will be in it")
+            self._fails = True
+
+
+def log_time(moment: datetime) -> str:
+    """A time as it stands before each line of a log: UTC, to the millisecond, always as long."""
+    plain = moment.astimezone(UTC).replace(tzinfo=None)
+    return f"{plain.isoformat(timespec='milliseconds')}Z"
 
 
 class LogFile:
@@ -73,7 +113,7 @@ class LogFile:
 
     def _opened(self) -> io.FileIO:
         if self._file is not None and self._file.tell() >= LOG_BYTES_MAX:
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._path.replace(self._path.with_name(f"{self._path.name}{OLD_SUFFIX}"))
             self.close()
         if self._file is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import gc
 import importlib
-import platform
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -70,9 +69,7 @@ def preload(settings: Settings, agents: Sequence[str], *, anew: bool = False) ->
     app = module.app
     app.loader.import_default_modules()
     app.finalize()
-    # Both are in each worker's banner, and kept: one runs a program, the other reads the entry
-    # points of every package installed.
-    platform.platform()
+    # Reads the entry points of every package installed, and is kept.
     _ = app.backend
     # Makes the parser of C with which each pool's child sets this signal.
     with suppress(OSError):

@@ -16,6 +16,7 @@ from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
 from fleet.supervisor.host import QUIET, worker_argv
+from fleet.supervisor.output import agent_output
 from fleet.system.listener import LISTENER_FD
 from fleet.system.python import PYTHON
 
@@ -106,7 +107,10 @@ def _workers(settings: Settings, store: Store, on_agent: OnAgent) -> list[Proces
         commands = {HOST: (_fleet("host"), ready)}
     else:
         commands = {
-            agent: (_celery(*worker_argv(agent)[1:]), _leased(store, [agent], on_agent))
+            agent_output(agent): (
+                _celery(*worker_argv(agent)[1:]),
+                _leased(store, [agent], on_agent),
+            )
             for agent in settings.agents
         }
     return [
@@ -119,6 +123,7 @@ def _workers(settings: Settings, store: Store, on_agent: OnAgent) -> list[Proces
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
             reload_signal=signal.SIGHUP if has_host else None,
+            outputs=[agent_output(agent) for agent in settings.agents] if has_host else [],
         )
         for name, (argv, ready) in commands.items()
     ]

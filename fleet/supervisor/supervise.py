@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 
 from fleet.supervisor.child import Child, ProcessSpec
-from fleet.supervisor.output import LogFile
+from fleet.supervisor.output import LogFile, Output, log_path
 from fleet.system.hangup import Hangup, Meaning
 
 __all__ = ["ProcessSpec", "Supervisor"]
@@ -34,7 +34,7 @@ KILLED_EXIT = 130
 
 
 class Supervisor:
-    """Runs `specs` once. Lines go to `sink` and to `log_dir/<name>.log`.
+    """Runs `specs` once. Lines go to `sink` and to `log_dir/<name>.log`, as do those of its parts.
 
     `on_crash_loop(name, exit code)` is called once for each crash loop, which goes on with longer
     pauses. `on_reload` is called at SIGHUP and SIGUSR2. A hook that raises stops the fleet as an
@@ -114,13 +114,12 @@ class Supervisor:
             self._add(spec)
 
     def _add(self, spec: ProcessSpec) -> Child:
-        log = LogFile(self._log_dir / f"{spec.name}.log")
-        self._stack.callback(log.close)
+        output, *parts = (self._output(name) for name in (spec.name, *spec.outputs))
         child = Child(
             spec,
             lifeline=self._lifeline,
-            log=log,
-            sink=self._sink,
+            output=output,
+            parts=parts,
             on_crash_loop=self._on_crash_loop,
         )
         self._children.append(child)
@@ -151,6 +150,11 @@ class Supervisor:
             self._children.remove(child)
             del self._running[child]
         await _all_ready([*added, *(child for child, _ in renewed)])
+
+    def _output(self, name: str) -> Output:
+        log = LogFile(log_path(self._log_dir, name))
+        self._stack.callback(log.close)
+        return Output(name, log, self._sink)
 
     async def _start(self) -> None:
         for _, stage in groupby(self._children, key=lambda child: child.spec.stage):

@@ -29,6 +29,8 @@ _COMMON = frozenset(
     }
 )
 _COMMON_PREFIXES = ("LC_", "XDG_")
+#: A shorter value may be any word.
+_SECRET_CHARS_MIN = 8
 #: Names the file of secrets in a child's environment.
 SECRETS_FD = "FLEET_SECRETS_FD"
 
@@ -36,6 +38,14 @@ SECRETS_FD = "FLEET_SECRETS_FD"
 def without_secrets() -> dict[str, str]:
     """Our environment, for a process of the fleet that runs no turn."""
     return {name: value for name, value in os.environ.items() if not _is_secret(name)}
+
+
+def hide_secrets(text: str) -> str:
+    """`text` with every secret of our environment in it replaced by `***`."""
+    for name, value in os.environ.items():
+        if len(value) >= _SECRET_CHARS_MIN and _is_secret(name):
+            text = text.replace(value, "***")
+    return text
 
 
 def of_program(given: Mapping[str, str]) -> dict[str, str]:

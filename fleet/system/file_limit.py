@@ -7,8 +7,9 @@ from fleet.errors import FleetError
 
 #: Enough for any process of a fleet; some programs look at every number up to the limit.
 ENOUGH = 65_536
-#: A worker opens about 40, a supervisor three for each process, a host two for each worker.
-OF_A_PROCESS, OF_AN_AGENT = 96, 2
+#: A worker opens about 40, a supervisor three for each process and each agent, a host three for
+#: each worker.
+OF_A_PROCESS, OF_AN_AGENT = 96, 3
 
 
 def check_file_limit(agents: int) -> None:

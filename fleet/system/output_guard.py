@@ -44,6 +44,19 @@ def guard_output() -> None:
             setattr(sys, place, text)
 
 
+def redirect_output(fd: int) -> None:
+    """Have this process, and what it starts, write to `fd` in place of its output; closes `fd`."""
+    for name in ("stdout", "stderr"):
+        with suppress(OSError):  # its reader is gone
+            getattr(sys, name).flush()
+    for number in (1, 2):
+        os.dup2(fd, number)
+    os.close(fd)
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if isinstance(guarded := getattr(stream, "buffer", None), Guarded):
+            guarded.reopen()
+
+
 class Guarded(io.BufferedIOBase):
     """Writes to a file descriptor and drops the bytes that it does not accept; raises nothing."""
 
@@ -55,6 +68,15 @@ class Guarded(io.BufferedIOBase):
         self._dropped = 0  #: lines, since something was written
         self._cut = False  #: the last line written has no end
         self.before: object = None
+
+    def reopen(self) -> None:
+        """Go on with the file that has our descriptor now."""
+        self._poll.unregister(self._out)
+        if self._out != self.name:
+            os.close(self._out)
+        self._out = _never_blocking(self.name)
+        self._poll.register(self._out, select.POLLOUT)
+        self._dropped, self._cut = 0, False
 
     def ready(self) -> bool:
         """True when a write now would not block."""

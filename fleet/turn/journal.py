@@ -11,7 +11,6 @@ must not leave a lock held; so what threads share changes by single operations o
 import hashlib
 import json
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -25,8 +24,6 @@ from fleet.ledger.views import in_order
 
 #: Of a result without a JSON form, which is kept as text.
 REPR_CHARS_MAX = 65536
-#: The name of the entry of what an agent's code raised, and its longest text.
-ERROR, ERROR_CHARS_MAX = "error", 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +130,6 @@ def json_text(value: Any, fault: str, *, sort_keys: bool = False) -> str:
     return text.encode(errors="replace").decode()
 
 
-def error_entry(error: Exception, attempt: int) -> str:
-    """The journal's entry of what an agent's code raised; no step has it as its result."""
-    text = "".join(traceback.format_exception_only(error)).strip()[:ERROR_CHARS_MAX]
-    text = text.encode(errors="replace").decode()
-    entry = {"name": ERROR, "attempt": attempt, "elapsed_s": 0, "result": text}
-    return json.dumps(entry, ensure_ascii=False)
-
-
 def readable(value: Any) -> Any:
     """A JSON value for people, from one that has no JSON form."""
     # The call is made and paid, whatever the object's own methods raise.
@@ -160,7 +149,7 @@ def _by_identity(entries: Mapping[str, str]) -> dict[tuple[str, int], dict[str, 
     for _, text in in_order(entries):
         entry: dict[str, Any] = json.loads(text)
         digest = entry.get("hash")
-        if digest is None:  # no step
+        if digest is None:  # what code raised, by an earlier version
             continue
         occurrence = entry.get("occurrence") or 1
         while "occurrence" not in entry and (digest, occurrence) in found:

@@ -13,7 +13,6 @@ import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from fleet import tracing
 from fleet.config.agents import AgentConfig
 from fleet.ledger import NOTHING, ChainPosition, Claim, Cost, Earlier, Failure, Runs, SessionMessage
 from fleet.store.connection import retry_while_away
-from fleet.turn.journal import ERROR, Journal, Step, error_entry, json_text, readable
+from fleet.turn.journal import Journal, Step, json_text, readable
 from fleet.turn.live_text import LiveText
 from routing import Event
 
@@ -37,6 +36,9 @@ _STAGE = (
 
 class TurnStopped(BaseException):
     """Stops a turn from outside. Not an Exception, so that no library retries or swallows it."""
+
+    #: Content: the last words of the program that was stopped.
+    said = ""
 
 
 class Deadline(TurnStopped):
@@ -241,15 +243,6 @@ class Turn:
                 for index, result in run(missing):
                     results[index] = self._finish(steps[index], result)
         return [results[index] for index in range(len(steps))]
-
-    def record_error(self, error: Exception) -> None:
-        """Journal what the agent's code raised: content, so the failure's reason does not have it.
-
-        Raises Fenced and BrokerUnavailable.
-        """
-        attempt = self.claim.attempt
-        with suppress(Cancelled):  # the end of the attempt finds that out too
-            self._write(f"{self.steps}.{ERROR}.{attempt}", error_entry(error, attempt))
 
     def _run_step(
         self, name: str, request: Any, call: Callable[[], Any], *, forwards: bool = False

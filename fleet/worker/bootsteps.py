@@ -253,8 +253,9 @@ def _renew(lease: Lease, consumer: Any) -> bool:
 
 def _consumes(consumer: Any, agent: str) -> bool:
     """True while kombu consumes the queue for a child: remote control may have taken either."""
-    tasks = consumer.task_consumer
-    if tasks is None or not consumer.pool.num_processes:
+    # A pool that has stopped has none inside, and `num_processes` fails.
+    tasks, pool = consumer.task_consumer, consumer.pool._pool
+    if tasks is None or pool is None or not pool._processes:
         return False
     return bool(tasks.consuming_from(keys.queue(agent)))
 

@@ -20,6 +20,7 @@ from fleet.turn.live_text import LiveText
 from fleet.turn.turn import PROGRAMMING_ERRORS, Cancelled, Deadline, Turn, TurnFailed
 from fleet.worker.child_processes import end_forks
 from fleet.worker.state import WORKER
+from tasks.execution.faults import explained, place_of, with_cause
 from tasks.limits import noted_limit, sigterm_ignored, soft_limit
 from tasks.runners import runner_for
 
@@ -87,6 +88,15 @@ def execute(
         ending = run(turn, alarm=alarm)
         state = commit(turn, ending)
         span.set(state=state or "refused")
+    if (failure := ending.failure) is not None and not failure.defer:
+        logger.warning(
+            "attempt %d of %s failed, and it is %s: %s: %s",
+            claim.attempt,
+            claim.dispatch_id,
+            state or "refused",
+            failure.stage,
+            failure.reason,
+        )
     return state, ending.failure
 
 
@@ -169,27 +179,44 @@ def _live_text(claim: Claim) -> LiveText | None:
 
 def _ending_by(error: BaseException, turn: Turn) -> Ending:
     """The ending of a turn that raised; called while the error is handled."""
-    claim = turn.claim
     match error:
         case Cancelled():
             return Ending(cancelled=str(error))
-        case TurnFailed(failure=failure):
-            return Ending(failure=failure)
+        case TurnFailed():
+            return Ending(failure=with_cause(error.failure, error))
         case Deadline():
-            reason = f"the turn took longer than its limit of {_limit_s(claim):g} s"
-            stage, kind, retryable = FailureStage.TIMEOUT, "Deadline", True
+            failure = _too_late(error, turn, place_of(error))
         case LockBusy() | LockLost():
-            return Ending(failure=_without_lock(error))
+            failure = _without_lock(error)
         case _:
             # An escaped MemoryError or SystemExit would end the worker (celery/celery#10462).
-            logger.exception("the runner of %s raised", claim.agent)
-            kind = type(error).__name__
-            reason = f"the agent's code raised {kind}"
-            stage = FailureStage.TOOL
-            retryable = isinstance(error, Exception) and not isinstance(error, DEFECTS)
-            if isinstance(error, Exception):
-                turn.record_error(error)
-    return Ending(failure=Failure(stage=stage, reason=reason, retryable=retryable, kind=kind))
+            logger.exception("the runner of %s raised", turn.claim.agent)
+            failure = _raised(error, place_of(error))
+    return Ending(failure=explained(failure, error))
+
+
+def _too_late(error: Deadline, turn: Turn, place: str) -> Failure:
+    limit = f"the turn took longer than its limit of {_limit_s(turn.claim):g} s"
+    return Failure(
+        stage=FailureStage.TIMEOUT,
+        reason=f"{limit}, at {place}" if place else limit,
+        retryable=True,
+        kind="Deadline",
+        place=place,
+        message=error.said,
+    )
+
+
+def _raised(error: BaseException, place: str) -> Failure:
+    kind = type(error).__name__
+    where = f" at {place}" if place else ""
+    return Failure(
+        stage=FailureStage.TOOL,
+        reason=f"the agent's code raised {kind}{where}",
+        retryable=isinstance(error, Exception) and not isinstance(error, DEFECTS),
+        kind=kind,
+        place=place,
+    )
 
 
 def _without_lock(error: LockBusy | LockLost) -> Failure:

@@ -4,8 +4,8 @@ LiteLLM is the adapter to the providers and nothing else: its own retries and fa
 because they multiply (one error cost up to five requests), ignore deadlines and swallow signals.
 So a tier is one request, the next tier is tried at once, and the ledger decides on a later attempt.
 
-No text of a prompt, an answer or a provider's error reaches an exception or a log from here: a
-provider's error may quote the prompt or the key.
+No text of a prompt, an answer or a provider's error reaches an exception's text or a log from here:
+a provider's error may quote the prompt or the key. Its words are `said`, for those who see content.
 """
 
 import time
@@ -161,7 +161,8 @@ def _try_tier(
         # The key is still wrong, or the provider wants no call: this dispatch waits like the
         # others, and does not fail.
         sentence = f"{failure.sentence}; {tier.breaker} is not called again yet"
-        return attempt, CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
+        open_until = CallFailure(PROVIDERS_OPEN, AttemptVerdict.RETRY, sentence, wait_s)
+        return attempt, replace(open_until, said=failure.said)
     return attempt, answer
 
 
@@ -195,6 +196,7 @@ def no_answer(failures: Sequence[CallFailure], attempts: tuple[Attempt, ...] = (
         retryable=bool(passing),
         retry_after_s=min(waits, default=None),
         attempts=attempts,
+        said="\n".join(f"{one.sentence}\n{one.said}" for one in failures if one.said),
     )
 
 

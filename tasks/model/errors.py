@@ -1,12 +1,13 @@
 """The reason of a failed call, in a sentence without content, and its verdict on the next call.
 
-No text of a prompt, an answer or a provider's error gets past here: a provider's error may quote
-the prompt or the key.
+No text of a prompt, an answer or a provider's error is in a sentence: a provider's error may quote
+the prompt or the key. What it said goes beside the sentence, as content, without the key.
 """
 
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fleet.formats import retry_after
@@ -28,6 +29,9 @@ _OBSTACLES: Mapping[type[BaseException], str] = {
 
 #: A provider is asked again after this, however much longer it asks to be left alone.
 RETRY_AFTER_MAX_S = 3600.0
+
+#: Of a provider's own words; they are the same in each attempt, and a proxy's are a whole page.
+SAID_CHARS_MAX = 1500
 
 #: An exception's chain of causes is followed no further.
 _CAUSES_MAX = 20
@@ -61,6 +65,26 @@ def classify(exc: Exception) -> AttemptVerdict:
 
 def failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
     """The failure that `exc`, raised by a call, means."""
+    return replace(_failure_of(call, exc), said=_said(call, exc))
+
+
+def _said(call: Mapping[str, Any], exc: Exception) -> str:
+    """The body of the provider's error, else the error's text."""
+    text = _body(exc) or str(exc)
+    for name, value in call.items():
+        if "key" in name and isinstance(value, str) and value:
+            text = text.replace(value, "***")
+    return text.strip()[:SAID_CHARS_MAX]
+
+
+def _body(exc: Exception) -> str:
+    try:
+        return str(getattr(getattr(exc, "response", None), "text", "") or "")
+    except Exception:  # noqa: BLE001 - a stream that was not read, in whatever class
+        return ""
+
+
+def _failure_of(call: Mapping[str, Any], exc: Exception) -> CallFailure:
     kind, model = type(exc).__name__, call["model"]
     if isinstance(exc, echo.EchoError):
         return CallFailure(kind, exc.verdict, f"{model}: {kind}")

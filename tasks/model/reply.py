@@ -1,6 +1,6 @@
 """The end of a model's call: a reply, or an error with a verdict on the next call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
@@ -56,6 +56,8 @@ class CallFailure:
     sentence: str
     retry_after_s: float | None = None
     status: int | None = None
+    #: Content: the provider's own words, without the key.
+    said: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,7 @@ class ModelError(Exception):
 
     `kind` is LiteLLM's class name of the decisive failure: the first that may pass by itself,
     otherwise the last. `retryable` is true when any tier may answer later. `retry_after_s` is the
-    shortest wait a provider asked for, in seconds.
+    shortest wait a provider asked for, in seconds. `said` is content: the providers' own words.
     """
 
     def __init__(
@@ -111,9 +113,11 @@ class ModelError(Exception):
         retryable: bool,
         retry_after_s: float | None = None,
         attempts: tuple[Attempt, ...] = (),
+        said: str = "",
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.attempts = attempts
+        self.said = said

@@ -1,6 +1,6 @@
 """One request to one model, and what came back: a paid answer, or a failure.
 
-No text of a prompt, an answer or a provider's error reaches an exception or a log from here.
+No text of a prompt, an answer or a provider's error reaches an exception's text or a log from here.
 """
 
 import json

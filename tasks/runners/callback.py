@@ -80,13 +80,12 @@ def _failure_of(called: Mapping[str, Any]) -> TurnFailed:
     if "late" in called:
         reason = "the service did not call back within the turn's limit"
         return _failed(FailureStage.TIMEOUT, reason, retryable=True)
-    # Without the service's own words: they are content.
-    return _failed(
-        FailureStage.TOOL, "the service called back a failure", retryable=called["retryable"]
-    )
+    reason = "the service called back a failure"
+    said = str(called["error"])
+    return _failed(FailureStage.TOOL, reason, retryable=called["retryable"], said=said)
 
 
-def _failed(stage: FailureStage, reason: str, *, retryable: bool) -> TurnFailed:
+def _failed(stage: FailureStage, reason: str, *, retryable: bool, said: str = "") -> TurnFailed:
     return TurnFailed(
-        Failure(stage=stage, reason=reason, retryable=retryable, kind="ServiceFailed")
+        Failure(stage=stage, reason=reason, retryable=retryable, kind="ServiceFailed", message=said)
     )

@@ -16,6 +16,7 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from typing import IO, Any
 
 from fleet.formats.terminal_text import strip_escapes
 from fleet.ledger import Failure, FailureStage
+from fleet.ledger.failures import MESSAGE_BYTES_MAX, last_bytes
 from fleet.system.parent_death import become_subreaper, kill_children
 from fleet.system.process_tags import ProcessTag, kill_tagged, tag_descriptors
 from fleet.turn.turn import Deadline, Turn, TurnFailed
@@ -58,10 +60,17 @@ class CommandRunner:
 
 def _answer(turn: Turn, text: str) -> dict[str, Any]:
     with _running(turn) as program:
-        exchange = _Exchange(program, text.encode(), turn.agent.max_output_bytes)
-        code = exchange.finish(turn.deadline + BACKSTOP_S)
+        exchange = _Exchange(
+            program, text.encode(), turn.agent.max_output_bytes, turn.agent.log_stderr
+        )
+        try:
+            code = exchange.finish(turn.deadline + BACKSTOP_S)
+        except Deadline as error:
+            error.said = exchange.last_words
+            raise
     if code:
-        raise _failed(f"the command ended with {_ending(code)}", retryable=True)
+        reason = f"the command ended with {_ending(code)}"
+        raise _failed(reason, retryable=True, said=exchange.last_words)
     return {
         "text": strip_escapes(bytes(exchange.output).decode(errors="replace")),
         "exit_code": code,
@@ -79,8 +88,7 @@ def _running(turn: Turn) -> Iterator["subprocess.Popen[bytes]"]:
             env=turn_environment(turn),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # It may repeat the prompt, which must not be in a worker's log.
-            stderr=None if agent.log_stderr else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
             pass_fds=tag_descriptors(),
         )
@@ -101,7 +109,7 @@ def _end(program: "subprocess.Popen[bytes]", others: frozenset[int]) -> None:
 
     `others` were children of this process before the program.
     """
-    for pipe in (program.stdin, program.stdout):
+    for pipe in (program.stdin, program.stdout, program.stderr):
         if pipe is not None:
             with contextlib.suppress(OSError):
                 pipe.close()
@@ -121,19 +129,27 @@ def _end(program: "subprocess.Popen[bytes]", others: frozenset[int]) -> None:
 
 @dataclass(slots=True)
 class _Exchange:
-    """Writes the input and reads the output at once, so that neither pipe can block the other."""
+    """Writes the input and reads the output at once, so that no pipe can block another."""
 
     program: "subprocess.Popen[bytes]"
     unwritten: bytes
     limit: int
+    log_stderr: bool
     output: bytearray = field(default_factory=bytearray)
+    errors: bytearray = field(default_factory=bytearray)  #: the end of standard error
+
+    @property
+    def last_words(self) -> str:
+        """The end of what the program printed, of standard error where there is any."""
+        words = bytes(self.errors or self.output[-MESSAGE_BYTES_MAX:])
+        return last_bytes(strip_escapes(words.decode(errors="replace")), MESSAGE_BYTES_MAX)
 
     def finish(self, deadline: float) -> int:
         """The exit code, at the end. Raises Deadline, and TurnFailed for too much output."""
         with selectors.DefaultSelector() as selector:
             self._register(selector)
             ended_at: float | None = None
-            while selector.get_map():
+            while self._is_open(selector):
                 now = time.monotonic()
                 if now >= deadline:
                     raise Deadline
@@ -145,24 +161,40 @@ class _Exchange:
                     if not self._move(key.fileobj):
                         selector.unregister(key.fileobj)
                         key.fileobj.close()  # type: ignore[union-attr]  # registered as files
-        while (code := self.program.poll()) is None:
-            if time.monotonic() >= deadline:
-                raise Deadline
-            time.sleep(POLL_S / 5)
+            while (code := self.program.poll()) is None:
+                if time.monotonic() >= deadline:
+                    raise Deadline
+                time.sleep(POLL_S / 5)
+                self._move_errors(selector)
+            self._move_errors(selector)
         return code
+
+    def _is_open(self, selector: selectors.BaseSelector) -> bool:
+        """True while input or output is. Who holds standard error only is not waited for."""
+        open_pipes = [key.fileobj for key in selector.get_map().values()]
+        return bool(open_pipes) and open_pipes != [self.program.stderr]
+
+    def _move_errors(self, selector: selectors.BaseSelector) -> None:
+        """Read what standard error has now: a program that fills it would wait for ever."""
+        assert self.program.stderr is not None  # noqa: S101 - it was requested
+        if self.program.stderr in [key.fileobj for key in selector.get_map().values()]:
+            self._read_errors(self.program.stderr)
 
     def _register(self, selector: selectors.BaseSelector) -> None:
         for pipe, event in (
             (self.program.stdin, selectors.EVENT_WRITE),
             (self.program.stdout, selectors.EVENT_READ),
+            (self.program.stderr, selectors.EVENT_READ),
         ):
-            assert pipe is not None  # noqa: S101 - both were requested
+            assert pipe is not None  # noqa: S101 - all were requested
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, event)
 
     def _move(self, pipe: Any) -> bool:
         """Move the bytes that can be moved now; False when this pipe is done."""
-        return self._write(pipe) if pipe == self.program.stdin else self._read(pipe)
+        if pipe == self.program.stdin:
+            return self._write(pipe)
+        return self._read(pipe) if pipe == self.program.stdout else self._read_errors(pipe)
 
     def _write(self, pipe: IO[bytes]) -> bool:
         try:
@@ -186,12 +218,28 @@ class _Exchange:
             )
         return bool(piece)
 
+    def _read_errors(self, pipe: IO[bytes]) -> bool:
+        try:
+            piece = os.read(pipe.fileno(), CHUNK)
+        except BlockingIOError:
+            return True
+        if self.log_stderr:
+            sys.stderr.write(piece.decode(errors="replace"))
+        self.errors = (self.errors + piece)[-MESSAGE_BYTES_MAX:]
+        return bool(piece)
+
 
 def _ending(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _failed(reason: str, *, retryable: bool) -> TurnFailed:
+def _failed(reason: str, *, retryable: bool, said: str = "") -> TurnFailed:
     return TurnFailed(
-        Failure(stage=FailureStage.TOOL, reason=reason, retryable=retryable, kind="CommandFailed")
+        Failure(
+            stage=FailureStage.TOOL,
+            reason=reason,
+            retryable=retryable,
+            kind="CommandFailed",
+            message=said,
+        )
     )

@@ -84,7 +84,8 @@ def _post(turn: Turn, event: dict[str, Any]) -> dict[str, Any]:
         raise _failed("the service's url is not valid", False) from error
     if not answer.is_success:
         passing = answer.status_code in _PASSING or answer.is_server_error
-        raise _failed(f"the service answered {answer.status_code}", passing, _retry_after(answer))
+        reason, said = f"the service answered {answer.status_code}", _decoded(answer, reply_body)
+        raise _failed(reason, passing, _retry_after(answer), said=said)
     # The body of a 202 is not the answer, which comes later.
     later = agent.callback and answer.status_code == HTTPStatus.ACCEPTED
     return {"text": "" if later else _text(answer, reply_body), "status": answer.status_code}
@@ -102,13 +103,17 @@ def _read(answer: httpx.Response, limit: int, deadline: float) -> bytes:
 
 
 def _text(answer: httpx.Response, body: bytes) -> str:
-    text = body.decode(answer.encoding or "utf-8", errors="replace")
+    text = _decoded(answer, body)
     try:
         return answer_of(text, answer.headers.get("content-type", ""))
     except ValueError as error:
         raise _failed(
-            "the service's answer is not JSON although its content-type says so", True
+            "the service's answer is not JSON although its content-type says so", True, said=text
         ) from error
+
+
+def _decoded(answer: httpx.Response, body: bytes) -> str:
+    return body.decode(answer.encoding or "utf-8", errors="replace")
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
@@ -116,7 +121,9 @@ def _retry_after(answer: httpx.Response) -> float | None:
     return None if wait_s is None else min(wait_s, RETRY_AFTER_S_MAX)
 
 
-def _failed(reason: str, retryable: bool, retry_after_s: float | None = None) -> TurnFailed:
+def _failed(
+    reason: str, retryable: bool, retry_after_s: float | None = None, *, said: str = ""
+) -> TurnFailed:
     return TurnFailed(
         Failure(
             stage=FailureStage.TOOL,
@@ -124,5 +131,6 @@ def _failed(reason: str, retryable: bool, retry_after_s: float | None = None) ->
             retryable=retryable,
             retry_after_s=retry_after_s,
             kind="ServiceFailed",
+            message=said,
         )
     )

@@ -52,6 +52,7 @@ def ask(turn: Turn, messages: Messages, tools: Tools) -> Mapping[str, Any]:
                     retryable=error.retryable,
                     retry_after_s=error.retry_after_s,
                     kind=error.kind,
+                    message=error.said,
                     defer=error.kind == completion.PROVIDERS_OPEN,
                 )
             ) from error

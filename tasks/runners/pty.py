@@ -24,6 +24,7 @@ from celery import signals
 from fleet.config.terminal import TerminalConfig as Terms
 from fleet.delivery.throttle import Throttle
 from fleet.ledger import Failure, FailureStage
+from fleet.ledger.failures import MESSAGE_BYTES_MAX, last_bytes
 from fleet.turn.turn import Cancelled, Deadline, Turn, TurnFailed
 from tasks.limits import noted_limit
 from tasks.runners.turn_input import agent_environment
@@ -99,25 +100,31 @@ class PtyRunner:
             turn.facts["injected"] = how["verification"]
             answer = self._answer(turn, life)
         except (Deadline, Cancelled) as error:
+            said = self._last_words()
             how_it_ended = self._stop(turn)
             if isinstance(error, Cancelled):
                 raise
             reason = f"the turn passed its time limit: {how_it_ended}"
-            raise TurnFailed(
-                Failure(stage=FailureStage.TIMEOUT, reason=reason, retryable=True, kind="Deadline")
-            ) from None
+            raise _failed(reason, retryable=True, said=said, is_late=True) from None
         except InputRejected as error:
             self.throttle = self.throttle.after("failed")
             self._tried_at = time.monotonic()
+            said = self._last_words()
             self._end(turn, str(error))
-            raise _failed(f"the program did not take the event: {error}", retryable=True) from None
+            reason = f"the program did not take the event: {error}"
+            raise _failed(reason, retryable=True, said=said) from None
         except AnswerFailed as error:
+            said = self._last_words()
             self._end(turn, str(error))
             again = not isinstance(error, OutputTooLarge)
-            raise _failed(f"the program failed: {error}", retryable=again) from None
+            raise _failed(f"the program failed: {error}", retryable=again, said=said) from None
         result = {"text": answer, "injected": how["verification"]}
         life.busy_with, life.answered = "", (dispatch_id, result)
         return result
+
+    def _last_words(self) -> str:
+        said = self._life.terminal.last_words if self._life is not None else ""
+        return last_bytes(said, MESSAGE_BYTES_MAX)
 
     def _life_for(self, turn: Turn) -> _Life:
         """The program, ready for this turn's event or busy with it."""
@@ -249,7 +256,13 @@ def _verification(handed: TypedEvent, turn: Turn) -> Mapping[str, str]:
     return {"verification": "timeout_fallback", "reason": reason}
 
 
-def _failed(reason: str, *, retryable: bool) -> TurnFailed:
+def _failed(reason: str, *, retryable: bool, said: str = "", is_late: bool = False) -> TurnFailed:
     return TurnFailed(
-        Failure(stage=FailureStage.TOOL, reason=reason, retryable=retryable, kind="TerminalFailed")
+        Failure(
+            stage=FailureStage.TIMEOUT if is_late else FailureStage.TOOL,
+            reason=reason,
+            retryable=retryable,
+            kind="Deadline" if is_late else "TerminalFailed",
+            message=said,
+        )
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fleet.config.terminal import TerminalConfig as Terms
-from fleet.formats.terminal_text import CODES
+from fleet.formats.terminal_text import CODES, strip_escapes
 from tasks.terminal.program import LINE_BYTES_MAX, TerminalProgram
 from tasks.terminal.screen import Screen, ScreenPosition
 from tasks.terminal.text import begins, echoes, extract_answer, keystrokes
@@ -85,6 +85,11 @@ class Terminal:
         self._received_at = time.monotonic()  #: the last output, or Enter
         self._shown_at = 0.0  #: since when every poll has seen a prompt; 0: none now
         self._recent = ""
+
+    @property
+    def last_words(self) -> str:
+        """The end of what the program printed since the last event was typed."""
+        return strip_escapes(self._recent)
 
     def await_input(self, check: Check) -> None:
         """Return when the program waits for input. Raises InputRejected when it does not."""

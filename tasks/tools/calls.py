@@ -16,6 +16,7 @@ from threading import Thread
 
 from fleet.formats.terminal_text import sanitize
 from fleet.tools.functions import ToolError
+from tasks.execution.faults import place_of
 from tasks.limits import THREAD_CALLS
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,8 @@ def _start(job: Job, place: int, done: SimpleQueue[tuple[int, str]]) -> None:
         except ToolError as error:
             text = cut(error_text(str(error)), job.max_result_bytes)
         except BaseException as error:  # noqa: BLE001 - the model gets every error of a tool
+            where = place_of(error) or "a place outside the tools' own code"
+            logger.warning("%s raised %s at %s", job.name, type(error).__name__, where)
             text = cut(error_text(f"{type(error).__name__}: {error}"), job.max_result_bytes)
         THREAD_CALLS.end(token)
         done.put((place, text))

@@ -1,6 +1,7 @@
 """A whole fleet's logs after agents and senders that speak of content in every way: none of it."""
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def logs(fleet: Place) -> str:
     """Everything that the fleet's processes have written."""
     files = sorted((fleet.folder / ".fleet/log").glob("*.log*"))
-    assert {"agents.log", "api.log", "flower.log", "shared.log"} <= {file.name for file in files}
+    names = {file.name for file in files}
+    assert {"agent.loud.log", "agents.log", "api.log", "flower.log", "shared.log"} <= names
     return fleet.said + "".join(file.read_text() for file in files)
 
 
@@ -82,9 +84,29 @@ def test_an_agent_that_speaks_of_content_in_every_way(fleet: Place) -> None:
 
 def test_what_an_agent_raised_is_kept_for_who_may_see_it(fleet: Place) -> None:
     dispatch_id = fleet.outcome(f"raises {CANARY}", "--to", "loud")["dispatch_id"]
-    inspect = ("queue", "inspect", dispatch_id)
-    assert CANARY not in fleet.fleet(*inspect).out
-    assert f"raises {CANARY}" in fleet.fleet(*inspect, "--show-content").out
+    for command in (("queue", "inspect"), ("dlq", "show")):
+        hidden = fleet.fleet(*command, dispatch_id).out
+        assert CANARY not in hidden
+        assert re.search(r"raised ValueError at tests/fixtures/loud_agents.py:\d+\n", hidden)
+        shown = fleet.fleet(*command, dispatch_id, "--show-content").out
+        assert f"\n    ValueError: raises {CANARY}\n" in shown
+        assert "    Traceback (most recent call last):\n" in shown
+
+
+def test_the_logs_of_an_agent_are_shown_and_followed(fleet: Place) -> None:
+    first = fleet.outcome("raises it", "--to", "loud")["dispatch_id"]
+    following = fleet.popen("logs", "loud", "--follow", "--since", "5m")
+    assert following.stdout is not None
+    assert any(first in line for line in following.stdout)
+    second = fleet.outcome("raises it", "--to", "loud")["dispatch_id"]
+    assert any(second in line for line in following.stdout)
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=30)
+    assert following.returncode == 0
+    assert second in fleet.fleet("logs", "loud", "--lines", "10").out
+    assert re.search(rf" loud +\[WARNING/.*{second} failed", fleet.fleet("logs").out)
+    assert second not in fleet.fleet("logs", "shared").out
+    assert fleet.fleet("logs", "load").one_sentence().endswith("did you mean 'loud'?")
 
 
 def test_messages_that_celery_refuses(fleet: Place) -> None:
@@ -100,7 +122,7 @@ def test_messages_that_celery_refuses(fleet: Place) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name in ("agents", "shared"):
+    for name in ("agent.loud", "shared"):
         log = fleet.folder / f".fleet/log/{name}.log"
         wait_until(lambda log=log: "fleet.dipsatch" in log.read_text(), 30)  # type: ignore[misc]
     fleet.outcome(f"logs {CANARY}", "--to", "loud")

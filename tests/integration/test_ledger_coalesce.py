@@ -175,6 +175,8 @@ def test_whatever_ends_the_turn_ends_each_of_them(end: str, books: Quiet) -> Non
         assert books.ends(dispatch_id) == [f"dispatch_{end}"]
     if end == "dead":
         assert books.record(ids[1])["error"] == FOR_GOOD.reason
+        second = views.get(books.store, ids[1]) or {}
+        assert [row["reason"] for row in second["failures"]] == [FOR_GOOD.reason]
     assert not books.store.client.exists(keys.QUIET)
 
 

@@ -1,6 +1,7 @@
 """Repairs of beat, and the limits of these repairs; no content lies where it should not."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,17 +122,20 @@ def test_several_beats_do_the_work_of_one(store: Store) -> None:
     assert periodic_lock(store, "reclaim", 60)
 
 
-def test_content_is_in_the_payload_the_journal_and_the_outcome_only(books: Books) -> None:
+def test_content_is_in_the_keys_that_say_so_only(books: Books) -> None:
     canary = "canary-4711"
     lease = books.held("a")
     books.accept("a", text=canary, data={"note": canary, canary: 1})
     claim = books.claimed(lease)
     books.ledger.step(claim, "1", f'{{"result": "{canary}"}}')
-    books.complete(claim, canary)
+    books.fail(claim, replace(OUTAGE, message=canary, traceback=canary))
+    books.reclaim()
+    books.complete(books.claimed(lease), canary)
     holding = {key for key, value in contents(books.store).items() if canary in f"{key}{value}"}
     assert {key.rpartition(":")[0] for key in holding} == {
         "fleet:payload",
         "fleet:journal",
+        "fleet:failures",
         "fleet:outcome",
     }
 

@@ -206,6 +206,7 @@ def test_a_failure_that_is_called_back(fleet: Fleet, service: Service) -> None:
     assert call(fleet, dispatch_id, '{"error": "no stock of X"}').status_code == 202
     record = fleet.wait_state(dispatch_id, "dead")
     assert (record["stage"], record["error"]) == ("tool", "the service called back a failure")
+    assert fleet.last_words(record["id"]) == "no stock of X"
     # A replay asks anew, and the old failure is no answer to that.
     operations.replay(fleet.books.ledger, fleet.settings, dispatch_id)
     service.wait_posted(dispatch_id, times=2)

@@ -27,6 +27,17 @@ if what == "say":
     print(rest)
 elif what == "env":
     print(os.environ.get(rest, "unset"))
+elif what == "complain":
+    sys.stderr.write("x" * 300_000 + "\nthe last " + rest + "\n")
+    sys.exit(3)
+elif what == "grumble":
+    os.close(1)
+    print(rest, file=sys.stderr, flush=True)
+    time.sleep(600)
+elif what == "chatter":
+    os.close(1)
+    sys.stderr.write("x" * 300_000)
+    os._exit(0)
 elif what == "exit":
     sys.exit(int(rest))
 elif what == "flood":
@@ -149,6 +160,21 @@ def test_a_variable_that_the_worker_does_not_have_fails_the_turn(fleet: Fleet) -
 
 def test_a_failing_program_says_how_it_ended(fleet: Fleet) -> None:
     assert failure(fleet, "tool", "exit 3") == ("tool", "the command ended with exit code 3")
+
+
+def test_the_last_words_of_a_failing_program_are_kept_for_those_who_may_see_them(
+    fleet: Fleet,
+) -> None:
+    complains = fleet.send("tool", "complain word")
+    assert "word" not in fleet.wait_state(complains, "dead")["error"]
+    said = fleet.last_words(complains)
+    assert said.endswith("x\nthe last word")
+    assert len(said) <= 4096
+    hangs = fleet.send("quick", "grumble about it")
+    assert fleet.wait_state(hangs, "dead")["stage"] == "timeout"
+    assert fleet.last_words(hangs) == "about it"
+    assert answer(fleet, "chatter") == ""
+    assert "about it" not in "".join(worker.said() for worker in fleet.processes)
 
 
 def test_a_program_that_never_stops_printing_is_cut_off(fleet: Fleet) -> None:

@@ -154,6 +154,8 @@ def test_a_bad_answer_is_a_failure_with_a_reason(
     record = failure(fleet, text)
     assert (record["stage"], record["error"]) == ("tool", reason)
     assert record["retryable"] == retryable
+    said = {"json": "{half", "status": "no"}.get(text.split()[0], "")
+    assert fleet.last_words(record["id"]) == said
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])

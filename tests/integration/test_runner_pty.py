@@ -114,10 +114,12 @@ def test_a_program_that_was_killed_is_started_anew_by_the_next_turn(fleet: Fleet
 
 
 def test_a_program_that_dies_of_an_event_fails_its_turn(fleet: Fleet) -> None:
-    assert failure(fleet, "talk", "die 3") == (
+    record = fleet.wait_state(fleet.send("talk", "die 3"), "dead")
+    assert (record["stage"], record["error"]) == (
         "tool",
         "the program failed: it ended with exit code 3 while it had the event",
     )
+    assert "die 3" in fleet.last_words(record["id"])
     assert answer(fleet, "count").startswith("1 in ")
 
 

@@ -1,5 +1,6 @@
 """Turns, none of which may harm its worker. One fleet of real workers for the whole file."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -44,7 +45,8 @@ def test_whatever_a_turn_raises_is_an_outcome(error: str, fleet: Fleet, quick: P
     dispatch_id = fleet.send("quick", f"raise {error}")
     record = fleet.wait_state(dispatch_id, "dead")
     assert (record["stage"], record["error_kind"]) == ("tool", error)
-    assert record["error"] == f"the agent's code raised {error}"
+    place = r"tests/fixtures/agents\.py:\d+"
+    assert re.fullmatch(rf"the agent's code raised {error} at {place}", record["error"])
     assert quick.children() == children
 
 

@@ -261,3 +261,5 @@ def test_neither_prompt_nor_key_is_in_an_error_or_a_log(
         assert KEY not in told
         assert "Traceback" not in told
     assert "\n" not in str(error)
+    assert KEY not in error.said
+    assert fault in {"empty", *HANG} or error.said.startswith(f"openai/{fault}: ")

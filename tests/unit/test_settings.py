@@ -367,7 +367,9 @@ def test_a_mistake_in_the_environment_is_a_sentence_too(
     assert str(refusal.value).isprintable()
 
 
-@pytest.mark.parametrize("variable", ["FLEET_CONFIG", "FLEET_TEST_ANYTHING", "FLEET_LIFELINE_FD"])
+@pytest.mark.parametrize(
+    "variable", ["FLEET_CONFIG", "FLEET_TEST_ANYTHING", "FLEET_LIFELINE_FD", "FLEET_OUTPUTS_FD"]
+)
 def test_what_is_no_setting_is_let_through(
     variable: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

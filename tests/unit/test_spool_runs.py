@@ -181,6 +181,8 @@ def test_a_dispatch_can_be_queried_before_the_ledger_has_it(kept: Kept) -> None:
     assert (told(done)["state"], told(done)["answer"]) == ("completed", HIDDEN)
     assert told(done, content=True)["answer"] == "the answer"
     assert (told(failed)["state"], told(failed)["stage"]) == ("queued", "llm")
+    (failure,) = told(failed)["failures"]
+    assert (failure["attempt"], failure["stage"]) == (1, "llm")
     assert told(waits)["waiting_for"] == "the broker to be back"
     assert query(spool, "unknown", content=True) is None
 

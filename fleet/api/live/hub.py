@@ -31,7 +31,7 @@ LISTENERS_MAX = 1000
 #: A dispatch that the ledger no longer holds has been dropped.
 _FORGOTTEN = {"state": str(State.DROPPED), "error": "the ledger no longer holds it"}
 #: Fields of a record that listeners do not get.
-_OMITTED = ("event", "steps", "waiting_for")
+_OMITTED = ("event", "failures", "steps", "waiting_for")
 
 _log = logging.getLogger(__name__)
 

@@ -186,6 +186,23 @@ SCHEMAS: Json = {
         joined_to=_TEXT,
         stage=_STAGE,
         error=_TEXT,
+        failures={
+            "description": "Why its last attempts failed, oldest first. What was said is hidden "
+            "without `content=1`.",
+            **_list(
+                _object(
+                    "attempt stage reason",
+                    attempt=_COUNT,
+                    at=_TIME,
+                    stage=_STAGE,
+                    reason=_TEXT,
+                    kind={"description": "The class of the error.", **_TEXT},
+                    place={"description": "File and line of the agent's code.", **_TEXT},
+                    message={"description": "What the error, program or service said.", **_TEXT},
+                    traceback=_TEXT,
+                )
+            ),
+        },
         steps={"oneOf": [_COUNT, _list(_object("step name attempt elapsed_s"))]},
         tokens_in=_COUNT,
         tokens_out=_COUNT,

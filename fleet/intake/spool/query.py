@@ -5,6 +5,7 @@ from typing import Any
 from fleet.formats.redaction import HIDDEN
 from fleet.intake.spool.spool import Spool, read_entry, report
 from fleet.ledger import State
+from fleet.ledger.failures import shown_failure
 from fleet.ledger.views import rfc3339
 
 _WAITS = "the broker to be back"
@@ -42,7 +43,8 @@ def query(spool: Spool, dispatch_id: str, *, content: bool) -> dict[str, Any] | 
         if told.ending is not None:
             record["elapsed_s"] = told.elapsed_s
             if failure := told.ending.failure:
-                record |= {"stage": failure.stage, "error": failure.reason}
+                shown = shown_failure(failure, run.attempt, content=content)
+                record |= {"stage": failure.stage, "error": failure.reason, "failures": [shown]}
             else:
                 answer = told.ending.answer if content else HIDDEN
                 record |= {"state": State.COMPLETED, "waiting_for": None, "answer": answer}

@@ -1,5 +1,5 @@
--- How an attempt ends. Put after `_lib.lua`, `_history.lua`, `_announce.lua`, `_chain.lua` and `_spend.lua` in the
--- scripts whose legend says `With`.
+-- How an attempt ends. Put after `_lib.lua`, `_history.lua`, `_announce.lua`, `_chain.lua`, `_spend.lua` and
+-- `_failures.lua` in the scripts whose legend says `With`.
 --
 -- EndingArgs
 --   verdict          'completed' | 'failed' | 'cancelled' | 'held'
@@ -7,6 +7,7 @@
 --   answer           content
 --   stage            of a failure, else ''
 --   reason           of a failure or a cancellation, else ''
+--   failure          the failure to keep with the attempt (JSON, content), else ''
 --   retryable        '1' | '0'
 --   attempts_max     attempts allowed
 --   min_age_ms       age below which a dispatch does not die
@@ -112,6 +113,7 @@ local function end_attempt(record, fence, elapsed, ending)
   local failed = plus(timing, {'stage', stage, 'reason', reason, 'will_retry', tostring(retry)})
   if retry then plus(failed, {'retry_at', string.format('%.3f', (NOW + wait) / 1000)}) end
   emit('dispatch_failed', plus(who(record), failed))
+  keep_failure(record, ending.failure)
   if record.cancel then
     finish(record, 'cancelled', plus(set, {'error', record.cancel}), {'reason', record.cancel},
       keep_ended)

@@ -361,8 +361,9 @@ local function finish(record, to, fields, extra, keep_ms, stops)
     -- Where its outcome was announced first, the session has gone on already.
     if not announced and not stops then next_in_session(record) end
   end
-  redis.call('PEXPIRE', 'fleet:journal:' .. record.id, keep_ms)
-  redis.call('PEXPIRE', 'fleet:callback:' .. record.id, keep_ms)
+  for _, part in ipairs({'journal', 'callback', 'failures'}) do
+    redis.call('PEXPIRE', 'fleet:' .. part .. ':' .. record.id, keep_ms)
+  end
   redis.call('PEXPIRE', 'fleet:speech:' .. record.id, SPEECH_GRACE_MS)
   redis.call('PEXPIRE', dispatch_key(record.id), keep_ms + RECORD_GRACE_MS)
   -- Its event stays as long as any of its dispatches.
@@ -395,5 +396,5 @@ local function erase(record)
   redis.call('ZREM', 'fleet:dead', record.id)
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
     'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
-    'fleet:callback:' .. record.id)
+    'fleet:callback:' .. record.id, 'fleet:failures:' .. record.id)
 end

@@ -11,10 +11,10 @@
 --   call           a name of this call
 --   history_max    most messages of the session's history in the answer
 --   ageing_ms      see `_lanes.lua`
--- With     _holder, _history, _announce, _chain, _expire, _lanes
+-- With     _holder, _history, _announce, _chain, _expire, _lanes, _failures
 -- Keys     fleet:lost, fleet:lease:, fleet:fences, fleet:turn_fence, fleet:agent:, fleet:due:, fleet:dispatch:, fleet:payload:, fleet:journal:,
 --          fleet:counts, fleet:session:, fleet:sessions, fleet:deadlines, fleet:retry, fleet:ended,
---          fleet:dead, fleet:event:, fleet:history:, fleet:totals, fleet:bus
+--          fleet:dead, fleet:event:, fleet:history:, fleet:failures:, fleet:totals, fleet:bus
 -- Returns  {'claimed', id, attempt, the turn's fence, payload, cancel, history, payloads of the events that joined
 --          it, and in a chain: what it is (JSON), what each earlier stage ended with (JSON), ...}
 --          | {'idle'} | {'paused'} | {'held'} | {'fenced'}
@@ -102,6 +102,7 @@ if interrupted.state == 'active' then
   tally(agent, 'failed.worker_lost')
   emit('dispatch_failed', plus(who(interrupted), {'stage', 'worker_lost', 'reason', reason,
     'elapsed_s', elapsed, 'will_retry', tostring(retry)}))
+  keep_loss(interrupted, reason)
   if retry then return start(interrupted) end
   finish(interrupted, 'dead', {}, {'stage', 'worker_lost', 'reason',
     reason .. ' (' .. losses .. ' times)'}, ARG.keep_dead_ms)

@@ -7,10 +7,11 @@
 --   lease
 --   attempt      '' with an empty dispatch_id
 --   ending...    EndingArgs, see `_ending.lua`
--- With     _holder, _history, _announce, _chain, _spend, _ending
+-- With     _holder, _history, _announce, _chain, _spend, _failures, _ending
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
---          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:, fleet:bus
+--          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:,
+--          fleet:failures:, fleet:bus
 -- Returns  {'done', state, `id agent` to publish for, ...} | {'fenced'} | {'gone'}
 -- Invariants
 --   Only the attempt that runs now, under the newest token, ends a dispatch. One that was stopped ends

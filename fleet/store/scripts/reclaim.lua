@@ -8,10 +8,11 @@
 --   removed_ms     time without a holder after which the turn of an agent that is not configured any
 --                  more is dead, or '' for one that is
 --   keep_dead_ms
--- With     _announce, _chain, _expire
+-- With     _announce, _chain, _expire, _failures
 -- Keys     fleet:lost, fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:dead, fleet:event:, agent.<agent>, fleet:alerted:,
---          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:totals, fleet:bus
+--          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:totals,
+--          fleet:failures:, fleet:bus
 -- Returns  fleet-wide: {retried, expired}; for an agent: {notified, offline, id to publish for or ''}
 -- Invariants
 --   Bounded per call. A dispatch that waits its turn or runs long under a live lease is not touched.
@@ -33,6 +34,7 @@ local function end_removed()
   tally(agent, 'failed.worker_lost')
   emit('dispatch_failed', plus(who(record), {'stage', 'worker_lost', 'reason', reason,
     'elapsed_s', (NOW - tonumber(record.started_ms)) / 1000, 'will_retry', 'false'}))
+  keep_loss(record, reason)
   finish(record, 'dead', {'stage', 'worker_lost', 'error', reason},
     {'stage', 'worker_lost', 'reason', reason}, ARG.keep_dead_ms)
 end

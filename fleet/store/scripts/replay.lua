@@ -5,7 +5,7 @@
 --   deadline_ms  from now
 -- With     _announce, _chain
 -- Keys     fleet:dispatch:, fleet:journal:, fleet:outcome:, fleet:event:, fleet:payload:, fleet:dead,
---          fleet:callback:, fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts,
+--          fleet:callback:, fleet:failures:, fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts,
 --          fleet:chain:, fleet:trail:, fleet:delivery:, fleet:deliveries, fleet:receivers,
 --          agent.<agent>, fleet:bus
 -- Returns  the state after the call, 'unknown', 'gone' when the event itself is no longer kept, or
@@ -42,7 +42,7 @@ if record.chain_id and not rejoin(record) then return 'passed' end
 
 local deadline = string.format('%.0f', NOW + tonumber(ARG.deadline_ms))
 for _, key in ipairs({dispatch_key(id), 'fleet:journal:' .. id, 'fleet:callback:' .. id,
-  'fleet:event:' .. record.event, 'fleet:payload:' .. record.event}) do
+  'fleet:failures:' .. id, 'fleet:event:' .. record.event, 'fleet:payload:' .. record.event}) do
   redis.call('PERSIST', key)
 end
 redis.call('HINCRBY', 'fleet:event:' .. record.event, 'open', 1)

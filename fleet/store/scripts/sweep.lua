@@ -7,7 +7,7 @@
 --   keep_bus_ms
 --   limit          most dispatches to forget in this call
 -- Keys     fleet:ended, fleet:dead, fleet:index, fleet:dispatch:, fleet:journal:, fleet:outcome:,
---          fleet:callback:, fleet:delivery:, fleet:event:, fleet:payload:, fleet:counts, fleet:bus
+--          fleet:callback:, fleet:failures:, fleet:delivery:, fleet:event:, fleet:payload:, fleet:counts, fleet:bus
 -- Returns  {forgotten ended, forgotten dead, trimmed bus entries, 1 when there may be more to forget}
 -- Invariants
 --   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by

@@ -24,7 +24,12 @@ def dead(api: Api, store: Store) -> str:
     sent = dispatch_id(api.send(to="gem", priority=9))
     claim = ledger.claim(token)
     assert claim is not None
-    failure = Failure(stage=FailureStage.LLM, reason="no such model", retryable=False)
+    failure = Failure(
+        stage=FailureStage.LLM,
+        reason="no such model",
+        retryable=False,
+        message="not: what was said",
+    )
     ledger.commit(claim, Ending(failure=failure))
     release(store, token)
     assert claim.dispatch_id == sent
@@ -160,3 +165,13 @@ def test_another_method_is_told_which_there_are(api: Api, method: str, path: str
     assert answer.status_code == 405
     assert answer.headers["allow"]
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_why_it_failed_is_told_and_what_was_said_only_with_content(api: Api, dead: str) -> None:
+    (hidden,) = api.http.get(f"/dispatches/{dead}").json()["failures"]
+    assert (hidden["attempt"], hidden["reason"]) == (1, "no such model")
+    assert hidden["message"] == "(hidden)"
+    (shown,) = api.http.get(f"/dispatches/{dead}", params={"content": "1"}).json()["failures"]
+    assert shown == {**hidden, "message": "not: what was said"}
+    rows = api.http.get("/dispatches", params={"state": "dead"})
+    assert "what was said" not in rows.text
