@@ -27,9 +27,9 @@ from fleet.config.api import ApiConfig
 from fleet.config.checks import check, shown
 from fleet.config.deliveries import DeliveryConfig
 from fleet.config.fields import Port, Priority, Seconds, number
-from fleet.config.known_keys import known_keys
 from fleet.config.mcp import McpConfig
 from fleet.config.misspelt_variables import check_variables
+from fleet.config.nearest_name import known_keys, nearest
 from fleet.config.routes import ChainConfig, RoutesConfig
 from fleet.config.sections import (
     AlertsConfig,
@@ -47,7 +47,6 @@ from fleet.config.upstream import UpstreamConfig
 from fleet.errors import ConfigError
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
-from routing.nearest_name import nearest
 from routing.rules import Targets
 
 #: Faults of a value that had to be a list, or a table, as pydantic names them.

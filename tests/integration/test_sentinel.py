@@ -58,7 +58,7 @@ class Sender(threading.Thread):
 
 
 def left(fleet: Fleet, sender: Sender) -> list[Any]:
-    """What has not completed of all that was accepted, after a tick of beat."""
+    """The accepted dispatches that have not completed, after a tick of beat."""
     try:
         fleet.books.reclaim()
         records = [fleet.books.record(one) for one in sender.accepted.values()]

@@ -1,10 +1,14 @@
-"""The keys of a table of the file, from which a misspelt one is guessed."""
+"""The key that a misspelt one of the file was meant to be: the known ones, and the guess."""
 
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
+
+from routing.nearest_name import nearest
+
+__all__ = ["known_keys", "nearest"]
 
 
 def known_keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
