@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from fleet.supervisor.output import Output, lines_of
 from fleet.system.backoff import Backoff
 from fleet.system.environments import SECRETS_FD, secrets_file, without_secrets
 from fleet.system.lifeline import LIFELINE_FD
-from fleet.system.output_pipes import OUTPUTS_FD, outputs_text
+from fleet.system.output_pipes import LATER_FD, OUTPUTS_FD, outputs_text, send_later
 from fleet.system.process_group import kill_session
 
 #: A process that lived this long did not crash at its start; its back-off begins anew.
@@ -103,7 +104,10 @@ class Child:
         #: Its deaths within STEADY_S of their start, in a row.
         self.crashes = 0
         self._lifeline = lifeline
-        self._output, self._parts = output, parts
+        self._output, self._parts = output, list(parts)
+        #: For pipes of parts that are added while it lives, and those pipes.
+        self._socket: socket.socket | None = None
+        self._later: dict[asyncio.Task[None], _Pipe] = {}
         self._on_crash_loop = on_crash_loop
         self._process: asyncio.subprocess.Process | None = None
         self._grace_s = spec.stop_grace_s
@@ -170,13 +174,22 @@ class Child:
                 raise self._failure(f"was not ready within {self.spec.ready_timeout_s:g} s")
             await asyncio.sleep(READY_POLL_S)
 
-    async def renew(self, spec: ProcessSpec) -> None:
+    @property
+    def parts(self) -> frozenset[str]:
+        """The names of the outputs of its parts."""
+        return frozenset(output.name for output in self._parts)
+
+    async def renew(self, spec: ProcessSpec, added: Sequence[Output] = ()) -> None:
         """Have the process read a changed configuration, and be as `spec` from now on.
 
-        Returns when it was sent its signal, or has started anew; `wait_ready` waits for the rest.
+        `added` are the outputs of parts that it has from now on. Returns when it was sent its
+        signal, or has started anew; `wait_ready` waits for the rest.
         """
         self.spec, self._grace_s = spec, spec.stop_grace_s
+        self._parts += added
         if spec.reload_signal is not None and self.pid is not None:
+            for output in added:
+                await self._add_pipe(output)
             os.kill(self.pid, spec.reload_signal)
             return
         self._renewed.clear()
@@ -184,6 +197,20 @@ class Child:
         await _first(
             self._renewed, self.stopping, timeout_s=spec.stop_grace_s + spec.ready_timeout_s
         )
+
+    async def _add_pipe(self, output: Output) -> None:
+        """Give the living process one more pipe; without it the part writes to the others' log."""
+        writers: list[int] = []
+        try:
+            pipe = await _Pipe.open(output, writers)
+            self._later[asyncio.create_task(self._read(pipe))] = pipe
+            if self._socket is not None:
+                send_later(self._socket, output.name, writers[0])
+        except OSError as error:
+            self._report(f"{output.name} has no log of its own ({error.strerror or error})")
+        finally:
+            for fd in writers:
+                os.close(fd)
 
     def kill(self) -> None:
         """Kill the process and its session, for good."""
@@ -234,10 +261,14 @@ class Child:
             # Also a pool's children that outlived their parent.
             kill_session(process.pid)
             code = await ended
-            await asyncio.wait({reading}, timeout=OUTPUT_TIMEOUT_S)
-            reading.cancel()
-            for pipe in pipes:
+            await asyncio.wait({reading, *self._later}, timeout=OUTPUT_TIMEOUT_S)
+            for task in (reading, *self._later):
+                task.cancel()
+            for pipe in (*pipes, *self._later.values()):
                 pipe.reader.close()
+            self._later.clear()
+            if self._socket is not None:
+                self._socket.close()
         return code
 
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, list[_Pipe]]:
@@ -273,6 +304,9 @@ class Child:
             files.append(secrets_file())
             own[SECRETS_FD] = str(files[-1])
         if parts:
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            files.append(theirs.detach())
+            own[LATER_FD] = str(files[-1])
             names = (output.name for output in self._parts)
             own[OUTPUTS_FD] = outputs_text(dict(zip(names, parts, strict=True)))
         return {**own, "PYTHONUNBUFFERED": "1", **self.spec.env, LIFELINE_FD: str(self._lifeline)}

@@ -20,6 +20,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ from fleet.system.file_limit import check_file_limit
 from fleet.system.hangup import Hangup, Meaning
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.output_guard import redirect_output
-from fleet.system.output_pipes import receive_outputs
+from fleet.system.output_pipes import receive_later, receive_outputs, receive_socket
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
@@ -94,6 +95,8 @@ class Host:
     _guardian: tuple[int, int] = (-1, -1)
     #: The writing end of each agent's output, by name; where it is missing, the host's own is used.
     _outputs: dict[str, int] = field(default_factory=dict)
+    #: Over which those of later agents come.
+    _later: socket.socket | None = None
     #: One for each worker, made before the guardian's fork: it sees what a worker writes.
     _pages: list[SharedLeaseState] = field(default_factory=list)
 
@@ -105,7 +108,7 @@ class Host:
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the supervisor's end, then drain; returns the code."""
-        self._outputs = receive_outputs()
+        self._outputs, self._later = receive_outputs(), receive_socket()
         preload(self.settings, self.agents)
         self._pages = [SharedLeaseState() for _ in self.agents]
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -161,6 +164,8 @@ class Host:
             logger.error("the configuration is not taken, and nothing changes: %s", error)
             return
         self.settings = settings
+        if self._later is not None:
+            self._outputs |= receive_later(self._later)
         for worker in self._workers.values():
             self._pages[worker.number].leaving = worker.leaving = True
         self._waiting = [worker for worker in self._waiting if worker.agent in self.agents]
@@ -287,6 +292,8 @@ class Host:
             own = self._outputs.pop(agent_output(worker.agent), None)
             for fd in (*self._guardian, *self._workers, *self._outputs.values()):
                 os.close(fd)
+            if self._later is not None:
+                self._later.close()
             if own is not None:
                 redirect_output(own)
             signal.set_wakeup_fd(-1)

@@ -144,7 +144,12 @@ class Supervisor:
             self._running[child] = asyncio.create_task(child.run())
         self._added.set()
         renewed = [(known[s.name], s) for s in specs if s.name in known and s.name in touched]
-        await asyncio.gather(*(child.renew(spec) for child, spec in renewed))
+        await asyncio.gather(
+            *(
+                child.renew(spec, [self._output(n) for n in spec.outputs if n not in child.parts])
+                for child, spec in renewed
+            )
+        )
         await asyncio.gather(*(self._running[child] for child in removed))
         for child in removed:
             self._children.remove(child)

@@ -19,6 +19,7 @@ CODE = """
 import os, time
 
 def echo(turn):
+    print(turn.claim.agent, "speaks", flush=True)
     return f"{turn.agent.instructions}: {turn.text}"
 
 def slow(turn):
@@ -106,6 +107,8 @@ def test_settings_routes_and_agents_change_and_a_running_turn_ends_as_it_began(
     assert "routes.default" in done.out
     assert "slow ends its turn with the settings it began with" in done.out
     assert answer(here, "hello") == "new: hello"
+    log = here.folder / ".fleet/log/agent.late.log"
+    wait_until(lambda: log.exists() and "late speaks" in log.read_text())
     assert answer(here, "hello", "--to", "echo") == "second: hello"
     (here.folder / "gate").touch()
     wait_until(lambda: here.state(waiting) == "completed")
