@@ -3,8 +3,13 @@
 FleetError                 one sentence for a person; exit code 1
  |- ConfigError            the configuration is wrong; the sentence names the key; exit code 2
  |- BrokerUnavailable      no broker answers: nothing was accepted, try again (HTTP 503)
- |   `- BrokerRefusal      its password or a certificate is wrong: waiting does not help (HTTP 503)
+ |   |- BrokerRefusal      its password or a certificate is wrong: waiting does not help (HTTP 503)
+ |   `- ApiUnreachable     of a client: no fleet answers at its URL, or its connection broke
+ |- NotAFleet              of a client: its URL leads to something else, or to another version
  |- Forbidden              the caller's token does not allow it (HTTP 403)
+ |   `- TokenRefused       of a client: the fleet does not know its token, or has revoked it
+ |- Unknown                there is no such dispatch, event or agent (HTTP 404)
+ |- NotPossible            the state of a dispatch does not allow it (HTTP 409)
  |- IdempotencyConflict    a key stands for another event of its sender (HTTP 409)
  |- Refused                a limit refuses the event, and its sender keeps it (HTTP 429)
  |   |- SessionBusy        its session has a turn, and the agent accepts one only (HTTP 409)
@@ -33,8 +38,33 @@ class BrokerRefusal(BrokerUnavailable):
     """Broker and process do not accept each other, because of a password or a certificate."""
 
 
+class ApiUnreachable(BrokerUnavailable):
+    """A client's fleet does not answer at its URL, or the connection broke."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        """`sent` is False where the fleet cannot have seen the request."""
+        super().__init__(message)
+        self.sent = sent
+
+
+class NotAFleet(FleetError):
+    """A client's URL leads to something else than a fleet, or to one of another version."""
+
+
 class Forbidden(FleetError):
     """The caller is known and may not do this; the sentence names the scope that is missing."""
+
+
+class TokenRefused(Forbidden):
+    """The fleet does not know a client's token, or has revoked it; the sentence names the token."""
+
+
+class Unknown(FleetError):
+    """There is no such dispatch, event or agent."""
+
+
+class NotPossible(FleetError):
+    """The state of a dispatch, or what else is known, does not allow it."""
 
 
 class IdempotencyConflict(FleetError):

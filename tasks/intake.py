@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable, IdempotencyConflict, Refused
-from fleet.ledger import bus
+from fleet.ledger import bus, refusals
 from fleet.store.wakeup import INTAKE_TASK
 from routing import InvalidEvent, RoutingError
 from routing.event import NAME_CHARS_MAX, SOURCE_DEFAULT
@@ -41,7 +41,7 @@ def intake(event: Any) -> dict[str, Any]:
         # Known before it is accepted: the same message may come again.
         return runtime.current().intake.accept(event, new_id=current_task.request.id).to_wire()
     except (RoutingError, Refused, IdempotencyConflict) as error:
-        bus.alert(runtime.current().store, "intake_refused", f"{current_task.request.id}: {error}")
+        refusals.count(runtime.current().store)
         # A producer without a result backend never sees the refusal: count it here.
         sender, agent = _ends(event)
         carrier = str(current_task.request.id)

@@ -47,6 +47,12 @@ def _no_process_is_left() -> Iterator[None]:
     assert not left, "processes that outlived their test"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_contexts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hide the developer's `fleet context`: tests work on their own fleets."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+
+
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory, _no_process_is_left: None) -> Iterator[Valkey]:
     """A server for the whole run; its data are thrown away by each `store`."""

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fleet.api.auth.access import Access
 from fleet.api.auth.middleware import AccessMiddleware
+from fleet.api.bus.entries import BusEntries
 from fleet.api.bus.hub import Hub
 from fleet.api.bus.routes import BusRoutes
 from fleet.api.live.hub import LiveTextHub
@@ -21,13 +22,18 @@ from fleet.api.openapi.document import document
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.problems import HANDLERS
 from fleet.api.request.response_headers import ResponseHeaders
-from fleet.api.routes import console
 from fleet.api.routes.agents import Agents
+from fleet.api.routes.alerts import AlertRoutes
+from fleet.api.routes.backlog import Backlog
 from fleet.api.routes.callbacks import Callbacks
+from fleet.api.routes.chains import Chains
+from fleet.api.routes.console import CONSOLE, EXPLORER
 from fleet.api.routes.dispatches import Dispatches
+from fleet.api.routes.dry_run import DryRun
 from fleet.api.routes.event_status import EventStatus
 from fleet.api.routes.events import EventsRoute
 from fleet.api.routes.status import Status
+from fleet.api.routes.tokens import Tokens
 from fleet.config.listen_address import others_can_reach
 from fleet.ops.alerts.watch import Alerter
 from fleet.runtime import Runtime
@@ -98,6 +104,7 @@ def _routes(
     runtime: Runtime, reads: BoundedThreads, hub: Hub, live_text: LiveTextHub, access: Access
 ) -> list[BaseRoute]:
     agents = Agents(runtime, reads)
+    alerts = AlertRoutes(runtime, reads)
     dispatches = Dispatches(runtime, reads)
     status = Status(runtime, hub, live_text)
     stream = BusRoutes(hub, runtime.settings)
@@ -119,6 +126,11 @@ def _routes(
         Route("/agents/{agent}/pause", agents.pause, methods=["POST"]),
         Route("/agents/{agent}/resume", agents.resume, methods=["POST"]),
         Route("/agents/{agent}/drain", agents.drain, methods=["POST"]),
+        Route("/alerts", alerts.find),
+        Route("/alerts/{alert}/silence", alerts.silence, methods=["POST"]),
+        Route("/alerts/{alert}/unsilence", alerts.unsilence, methods=["POST"]),
+        Route("/alerts/{alert}/ack", alerts.ack, methods=["POST"]),
+        *_operator_routes(runtime, reads),
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),
@@ -126,8 +138,25 @@ def _routes(
         Route("/livez", status.livez),
         Route("/readyz", status.readyz),
         Route("/openapi.json", _openapi),
-        Route("/", console.index),
-        Route("/console/{file}", console.file),
+        Route("/docs", EXPLORER.index),
+        Route("/docs/{file}", EXPLORER.file),
+        Route("/", CONSOLE.index),
+        Route("/console/{file}", CONSOLE.file),
+    ]
+
+
+def _operator_routes(runtime: Runtime, reads: BoundedThreads) -> list[BaseRoute]:
+    """The routes that a command line on another machine needs beside those of programs."""
+    backlog, tokens = Backlog(runtime, reads), Tokens(runtime, reads)
+    return [
+        Route("/route", DryRun(runtime).plan, methods=["POST"]),
+        Route("/chains/{chain_id}", Chains(runtime, reads).get, methods=["GET"]),
+        Route("/agents/{agent}/cancel", backlog.cancel, methods=["POST"]),
+        Route("/agents/{agent}/move", backlog.move, methods=["POST"]),
+        Route("/dead-letters/purge", backlog.purge, methods=["POST"]),
+        Route("/bus/entries", BusEntries(runtime, reads).find, methods=["GET"]),
+        Route("/tokens", tokens.all, methods=["GET", "POST"]),
+        Route("/tokens/{which:path}", tokens.revoke, methods=["DELETE"]),
     ]
 
 

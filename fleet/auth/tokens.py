@@ -216,13 +216,31 @@ def last_change(store: Store) -> str:
     return str(newest[0][0]) if newest else ""
 
 
+def shown(token: Token) -> dict[str, Any]:
+    """A token as people see it: without the digest."""
+    stored = asdict(token)
+    del stored["digest"]
+    return {**stored, "scopes": list(token.scopes)}
+
+
 def match(text: str, tokens: Mapping[str, Token]) -> Token | None:
     """The token of this text; None when unknown or revoked. Constant time for each length."""
+    token = _known(text, tokens)
+    return token if token and token.revoked_ms is None else None
+
+
+def was_revoked(text: str, tokens: Mapping[str, Token]) -> bool:
+    """True for the text of a revoked token, secret and all."""
+    token = _known(text, tokens)
+    return token is not None and token.revoked_ms is not None
+
+
+def _known(text: str, tokens: Mapping[str, Token]) -> Token | None:
     found = _TEXT.fullmatch(text)
     token = tokens.get(found[1]) if found else None
     digest = token.digest if token else "0" * 64
     same = hmac.compare_digest(_digest(found[2] if found else ""), digest)
-    return token if token and same and token.revoked_ms is None else None
+    return token if token and same else None
 
 
 def issue_ticket(store: Store, token_id: str) -> str:

@@ -86,7 +86,7 @@ class Processes:
         self._output.close()
 
 
-class Fleet:
+class AgentFleet:
     """A `fleet host`; its agents run `turn` of `_turns`, or for `llm` have a model to call."""
 
     name = "fleet"

@@ -10,7 +10,7 @@ Both sides write one line per turn to one file.
 import time
 from typing import Any
 
-from fleet.bench._contenders import BARE, Bare, Contender, Fleet, names
+from fleet.bench._contenders import BARE, AgentFleet, Bare, Contender, names
 from fleet.bench._harness import (
     Figures,
     Lab,
@@ -44,7 +44,7 @@ def run(**given: Option) -> dict[str, Any]:
     options = parse_options(OPTIONS, given)
     agents = names(int(options["agents"]))
     with lab(options) as where:
-        fleet, bare = Fleet(where, agents, "noop"), Bare(where, agents, "noop")
+        fleet, bare = AgentFleet(where, agents, "noop"), Bare(where, agents, "noop")
         sides: list[Contender] = [fleet, bare]
         try:
             progress(f"starting {len(agents)} workers each")

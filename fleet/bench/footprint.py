@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fleet.bench._contenders import BARE, Bare, Fleet, names
+from fleet.bench._contenders import BARE, AgentFleet, Bare, names
 from fleet.bench._harness import (
     Figures,
     Lab,
@@ -60,11 +60,11 @@ class _Kind:
         self._lab = where
         self._agents = agents
 
-    def start(self) -> Fleet | Bare:
+    def start(self) -> AgentFleet | Bare:
         """Start the processes, without waiting until they are ready."""
         if self.name.startswith("fleet"):
             turn = "llm" if self.name == "fleet" else "noop"
-            side: Fleet | Bare = Fleet(self._lab, self._agents, turn)
+            side: AgentFleet | Bare = AgentFleet(self._lab, self._agents, turn)
         else:
             side = Bare(self._lab, self._agents, "noop", litellm="LiteLLM" in self.name)
         side.start()

@@ -9,7 +9,7 @@ and kombu's own batches. A text is 200 characters long.
 import time
 from typing import Any
 
-from fleet.bench._contenders import Bare, Fleet, names
+from fleet.bench._contenders import AgentFleet, Bare, names
 from fleet.bench._harness import Bench, Figures, Option, bench, progress, rounded
 
 OPTIONS: dict[str, Option] = {
@@ -29,7 +29,7 @@ def run(**given: Option) -> dict[str, Any]:
     """Run the benchmark."""
     with bench("intake", OF, OPTIONS, given) as here:
         agents = names(here.number("agents"))
-        fleet, bare = Fleet(here.where, agents, "noop"), Bare(here.where, agents, "noop")
+        fleet, bare = AgentFleet(here.where, agents, "noop"), Bare(here.where, agents, "noop")
         try:
             for side in (fleet, bare):
                 _round(here, side, here.number("batch"))
@@ -42,7 +42,7 @@ def run(**given: Option) -> dict[str, Any]:
             fleet.stop()
 
 
-def _round(here: Bench, side: Fleet | Bare, events: int) -> Figures:
+def _round(here: Bench, side: AgentFleet | Bare, events: int) -> Figures:
     size = here.number("batch")
     figures = {}
     for kind in ("single", "batch"):

@@ -20,7 +20,7 @@ from typing import Any
 
 from fleet.bench import _turns
 from fleet.bench._chaos_fleet import children
-from fleet.bench._contenders import BARE, READY_S_MAX, Bare, Fleet, names
+from fleet.bench._contenders import BARE, READY_S_MAX, AgentFleet, Bare, names
 from fleet.bench._harness import (
     Figures,
     Lab,
@@ -61,7 +61,7 @@ def run(**given: Option) -> dict[str, Any]:
     kinds = [kind for kind in str(options["kinds"]).split(",") if kind in KINDS]
     agents = names(int(options["agents"]))
     with lab(options) as where:
-        fleet = Fleet(where, agents, "hold")
+        fleet = AgentFleet(where, agents, "hold")
         bare = Bare(where, agents, "hold", visibility_timeout_s=VISIBILITY_TIMEOUT_S)
         try:
             for side in (fleet, bare):
@@ -90,7 +90,7 @@ class _Kills:
 
     _next = 0
 
-    def __init__(self, where: Lab, side: Fleet | Bare, kind: str) -> None:
+    def __init__(self, where: Lab, side: AgentFleet | Bare, kind: str) -> None:
         self._lab = where
         self._side = side
         self._kind = kind
@@ -107,7 +107,7 @@ class _Kills:
 
     def kill_once(self) -> None:
         """Kill once in mid-turn, and wait until the interrupted dispatch runs again."""
-        if self._kind == "host" and isinstance(self._side, Fleet):
+        if self._kind == "host" and isinstance(self._side, AgentFleet):
             self._await_standby(self._side)
         self._await_idle()
         number = self._send("")
@@ -144,12 +144,12 @@ class _Kills:
             side.processes.running[agent].wait()
         side.start(agents)
 
-    def _end_host(self, side: Fleet, pid: int) -> None:
+    def _end_host(self, side: AgentFleet, pid: int) -> None:
         [name] = [n for n, process in side.processes.running.items() if process.pid == pid]
         kill_family(pid)
         side.processes.running.pop(name).wait()
 
-    def _await_standby(self, side: Fleet) -> None:
+    def _await_standby(self, side: AgentFleet) -> None:
         """Return when two hosts run, each with a worker for each agent."""
         for name in HOSTS:
             if name not in side.processes.running:
@@ -194,7 +194,7 @@ class _Kills:
         return number
 
 
-def _back_to_one(fleet: Fleet) -> None:
+def _back_to_one(fleet: AgentFleet) -> None:
     for name in [*fleet.processes.running]:
         kill_family(fleet.processes.running[name].pid)
         fleet.processes.running.pop(name).wait()

@@ -36,7 +36,15 @@ COMMANDS = {
         "fleet.cli.logs:logs",
         "Show what an agent has printed, or every process of the fleet.",
     ),
+    "alerts": (
+        "fleet.cli.alerts:alerts",
+        "Show what needs an operator; silence and acknowledge alerts.",
+    ),
     "token": ("fleet.cli.tokens:token", "Create, list and revoke API tokens."),
+    "context": (
+        "fleet.cli.context:context",
+        "Keep fleets elsewhere by name; choose the one to work on.",
+    ),
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
     "doctor": (
         "fleet.cli.doctor:doctor",
@@ -70,7 +78,8 @@ def cli() -> None:
     """A durable fleet of language-model agents on Celery.
 
     Configuration: --config FILE, else $FLEET_CONFIG, else ./fleet.toml, else the built-in demo
-    fleet; FLEET_... in the environment overrides the file.
+    fleet; FLEET_... in the environment overrides the file. With --url, or a context, most commands
+    work on a fleet elsewhere.
     """
 
 

@@ -1,18 +1,14 @@
 """`fleet agents`: show the agents with holder and state; pause, resume and drain them."""
 
 import time
-from typing import Any
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import duration, print_json, print_line, print_pairs, print_table
-from fleet.config.settings import load
 from fleet.errors import FleetError
 from fleet.formats.money import money
-from fleet.ledger import operations, views
-from fleet.ops import agents as agents_table
 
 #: A drain checks this often whether the turns have ended.
 _DRAIN_POLL_INTERVAL_S = 0.2
@@ -42,11 +38,7 @@ def agents(ctx: click.Context) -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show one agent with its configuration and its counts."""
-    settings = load()
-    operations.known_agents(settings, name)
-    row = agents_table.rows(runtime.current().store, settings, [name])[0]
-    row["timeout_s"] = settings.timeout_s(name)
-    row["fallbacks"] = [tier.model for tier in settings.agents[name].fallbacks]
+    row = backend().agent(name)
     if wants_json():
         print_json(row)
     else:
@@ -77,10 +69,9 @@ def resume(name: str | None, everyone: bool) -> None:
 )
 def drain(name: str | None, everyone: bool, timeout: float) -> None:
     """Pause agents and wait until their running turns have ended; `resume` lets them go on."""
-    _switch(name, everyone, "paused")
-    names = operations.known_agents(load(), name)
+    names = _switch(name, everyone, "paused")
     patience = time.monotonic() + timeout
-    while busy := [agent for agent, row in _found(names).items() if row["active"]]:
+    while busy := [row["agent"] for row in backend().agents(names) if row["active"]]:
         if time.monotonic() > patience:
             raise FleetError(
                 f"{', '.join(busy)}: still running after {timeout:g} s; drain again to wait longer."
@@ -90,32 +81,25 @@ def drain(name: str | None, everyone: bool, timeout: float) -> None:
         print_line("drained: nothing runs")
 
 
-def _found(names: list[str]) -> dict[str, dict[str, Any]]:
-    return views.agents(runtime.current().store, names)
-
-
-def _switch(name: str | None, everyone: bool, done: str) -> None:
+def _switch(name: str | None, everyone: bool, done: str) -> list[str]:
+    """Pause or resume agents; their names."""
     if everyone == (name is not None):
         raise click.UsageError("Give one agent's name, or --all.")
-    change = operations.pause if done == "paused" else operations.resume
-    report = [
-        {"agent": agent, "changed": change(runtime.current().ledger, agent)}
-        for agent in operations.known_agents(load(), name)
-    ]
+    report = backend().switch(name, paused=done == "paused")
+    names = [row["agent"] for row in report]
     if wants_json():
         print_json(report)
-        return
+        return names
     for row in report:
         before = (
             "" if row["changed"] else f" (was {'already' if done == 'paused' else 'not'} paused)"
         )
         print_line(f"{row['agent']}: {done}{before}")
+    return names
 
 
 def _show_all() -> None:
-    store = runtime.current().store
-    names = operations.agents_with_work(store, load(), None)
-    rows = agents_table.rows(store, load(), names)
+    rows = backend().agents()
     if wants_json():
         print_json(rows)
         return

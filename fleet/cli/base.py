@@ -1,4 +1,4 @@
-"""The options of every command: `--json` and `--config`, before or after its name."""
+"""The options of every command, before or after its name: `--json`, `--config`, which fleet."""
 
 import os
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fleet.cli.destination import CONTEXT, TOKEN, URL, check_here
 from routing.nearest_name import question
 
 _JSON = "fleet.json"
@@ -23,7 +24,12 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.extend(_shared_options())
+        _share_options(self)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it, where it works on the chosen fleet."""
+        check_here(ctx)
+        return super().invoke(ctx)
 
 
 class Group(click.Group):
@@ -33,7 +39,7 @@ class Group(click.Group):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.extend(_shared_options())
+        _share_options(self)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -70,6 +76,12 @@ class LazyGroup(Group):
             formatter.write_dl([(name, line) for name, (_, line) in self._table.items()])
 
 
+def _share_options(command: click.Command) -> None:
+    """Give a command the shared options, except those of a name that it has itself."""
+    own = {name for parameter in command.params for name in parameter.opts}
+    command.params.extend(one for one in _shared_options() if own.isdisjoint(one.opts))
+
+
 def _shared_options() -> list[click.Parameter]:
     return [
         click.Option(
@@ -86,7 +98,30 @@ def _shared_options() -> list[click.Parameter]:
             callback=_use_config,
             help="Read this file; the environment still overrides it.",
         ),
+        *(
+            click.Option(
+                [f"--{name}", key],
+                metavar=metavar,
+                expose_value=False,
+                callback=_keep_for_destination,
+                help=text,
+            )
+            for name, key, metavar, text in _OF_DESTINATION
+        ),
     ]
+
+
+#: The options that choose a fleet elsewhere.
+_OF_DESTINATION = (
+    ("url", URL, "URL", "Work on the fleet at this URL; also FLEET_URL, with FLEET_TOKEN."),
+    ("token", TOKEN, "TOKEN", "Its token; also FLEET_TOKEN."),
+    ("context", CONTEXT, "NAME", "Work on the fleet of this context; see `fleet context`."),
+)
+
+
+def _keep_for_destination(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[str(option.name)] = value
 
 
 def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:

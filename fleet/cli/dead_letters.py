@@ -4,12 +4,12 @@ from typing import Any
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import note, print_json, print_line, print_table
 from fleet.cli.queues import find_one, print_record
-from fleet.config.settings import load
-from fleet.ledger import State, operations, views
+from fleet.errors import NotPossible, Unknown
+from fleet.ledger import State, views
 
 
 @click.group(cls=Group)
@@ -29,7 +29,7 @@ def dlq() -> None:
 )
 def list_(agent: str | None, limit: int) -> None:
     """List dead letters, newest first, with why, attempts and first and last time."""
-    page = views.find(runtime.current().store, agent=agent, states=[State.DEAD], limit=limit)
+    page = backend().dispatches(agent, [State.DEAD], limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
         return
@@ -58,7 +58,7 @@ def show(dispatch_id: str, show_content: bool) -> None:
     """Show one dead letter."""
     record = find_one(dispatch_id, content=show_content)
     if record["state"] != State.DEAD:
-        raise operations.NotPossible(f"{dispatch_id} is {record['state']}, not dead.")
+        raise NotPossible(f"{dispatch_id} is {record['state']}, not dead.")
     if wants_json():
         print_json(record)
     else:
@@ -86,8 +86,8 @@ def replay(dispatch_id: str | None, everything: bool) -> int:
 def _replay(dispatch_id: str) -> dict[str, str]:
     """One that cannot be replayed does not stop the others."""
     try:
-        state = operations.replay(runtime.current().ledger, load(), dispatch_id)
-    except (operations.Unknown, operations.NotPossible) as error:
+        state = backend().replay(dispatch_id)
+    except (Unknown, NotPossible) as error:
         return {"dispatch_id": dispatch_id, "error": str(error)}
     return {"dispatch_id": dispatch_id, "state": state}
 
@@ -97,9 +97,7 @@ def _all_dead() -> list[str]:
     found: list[str] = []
     cursor = None
     while True:
-        page = views.find(
-            runtime.current().store, states=[State.DEAD], limit=views.LIST_MAX, cursor=cursor
-        )
+        page = backend().dispatches(None, [State.DEAD], views.LIST_MAX, cursor)
         found += [row["dispatch_id"] for row in page.dispatches]
         cursor = page.cursor
         if cursor is None:
@@ -112,7 +110,7 @@ def purge(confirm: bool) -> None:
     """Forget every dead letter, but those of which a receiver is still to be told."""
     if not confirm:
         raise click.UsageError("This forgets every dead letter: add --confirm.")
-    purged = operations.purge(runtime.current().ledger, load())
+    purged = backend().purge()
     if wants_json():
         print_json({"purged": purged})
     else:

@@ -5,10 +5,9 @@ from typing import Literal
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import print_json, print_line
-from fleet.config.settings import load
 from fleet.ledger import operations
 from routing import Verdict
 
@@ -37,17 +36,17 @@ def _decide(
     reason: str,
     by: str | None,
 ) -> None:
-    name = _name(by) if by is not None else _user()
-    state = operations.decide(
-        runtime.current().ledger, load(), dispatch_id, verdict, by=name, reason=reason.strip()
-    )
+    state, name = backend().decide(dispatch_id, verdict, checked_name(by), reason.strip())
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state, "verdict": verdict, "by": name})
     else:
         print_line(f"{dispatch_id}: {'approved' if verdict is Verdict.APPROVE else 'rejected'}")
 
 
-def _name(by: str) -> str:
+def checked_name(by: str | None) -> str:
+    """The person named by `--by`, else the user of this machine."""
+    if by is None:
+        return _user()
     name = by.strip()
     if not operations.is_name(name):
         raise click.UsageError(
@@ -61,4 +60,4 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         # A container's user may have no name.
-        raise click.UsageError("This user has no name here: say who decides with --by.") from None
+        raise click.UsageError("This user has no name here: say who it is with --by.") from None

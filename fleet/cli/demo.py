@@ -20,7 +20,7 @@ from fleet.cli.output import (
     print_table,
     printable,
 )
-from fleet.cli.waiting import Watched, watch
+from fleet.cli.waiting import StoreSource, Watched, watch
 from fleet.config.settings import load
 from fleet.errors import FleetError
 from fleet.ledger import bus
@@ -76,12 +76,17 @@ def _play(stopped: threading.Event, quiet: bool) -> list[Result]:
         for scene in SCENES
         for dispatch_id, agent in runtime.current().intake.accept(scene.event).dispatches
     ]
-    for event in watch(runtime.current().connect, [one for _, one in cast], after, TIMEOUT_S):
+    watched = [one for _, one in cast]
+    for event in watch(_source, watched, after, TIMEOUT_S):
         if stopped.is_set():
             return []
         if event is not None and not quiet:
             print_line(event_line(event), flush=True)
     return [Result(scene=scene, agent=one.agent, record=one.record or {}) for scene, one in cast]
+
+
+def _source() -> StoreSource:
+    return StoreSource(runtime.current().connect())
 
 
 def _show(results: Sequence[Result], took_s: float) -> None:

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import event_line, note, print_json_line, print_line
+from fleet.cli.waiting import RESYNC, WatchSource
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
 from fleet.ledger.bus import BusEvent
-from fleet.store import Store, keys
-from fleet.store.connection import reachable
 
 START = "0-0"
 _PLACE = re.compile(r"\d{1,20}(-\d{1,20})?\Z")
@@ -27,18 +26,32 @@ RETRY_S = 1.0
 @click.option("--agent", metavar="NAME", help="Only this agent's.")
 @click.option("--type", "kind", metavar="TYPE", help="Only this type, such as dispatch_failed.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-def events(since: str | None, agent: str | None, kind: str | None, follow: bool) -> None:
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="With --follow: longest wait for a fleet that is away; without it for ever.",
+)
+def events(
+    since: str | None, agent: str | None, kind: str | None, follow: bool, timeout: float | None
+) -> None:
     """Read the bus: every state change, oldest first.
 
     Begins at --since; otherwise at the oldest event kept or, with --follow, at the next one.
     """
     if since is not None and not _PLACE.match(since):
         raise click.UsageError(f"--since: {since!r} is not a stream id, such as 1772822677655-0.")
-    store = runtime.current().store
-    after = since or (bus.last_id(store) if follow else START)
-    if since is not None and _trimmed(store, since):
+    if timeout is not None and not follow:
+        raise click.UsageError("--timeout is for --follow.")
+    source = backend().connect() if follow else None
+    after = since or (source.last_id() if source else START)
+    if since is not None and backend().is_trimmed(since):
         note(f"fleet: the bus no longer holds what came right after {since}; older events are lost")
-    for event in _following(store, after) if follow else _stored(store, after):
+    found = _following(source, after, timeout) if source else backend().stored_events(after)
+    for event in found:
+        if event.type == RESYNC:
+            note(f"fleet: events may be missing here: {event.fields.get('reason')}")
+            continue
         if (agent and event.fields.get("agent") != agent) or (kind and event.type != kind):
             continue
         if wants_json():
@@ -47,44 +60,20 @@ def events(since: str | None, agent: str | None, kind: str | None, follow: bool)
             print_line(event_line(event), flush=follow)
 
 
-def _stored(store: Store, after: str) -> Iterator[BusEvent]:
-    """Yield the stored entries, up to the one that was the newest at the start."""
-    end = _order(bus.last_id(store))
-    while _order(after) < end:
-        chunk = bus.read(store, after)
-        if not chunk:
-            return
-        for event in chunk:
-            if _order(event.id) > end:
-                return
-            yield event
-        after = chunk[-1].id
-
-
-def _following(store: Store, after: str) -> Iterator[BusEvent]:
-    """Yield the entries after `after`, for ever; waits for a broker that is away."""
-    waiting = False
+def _following(source: WatchSource, after: str, timeout_s: float | None) -> Iterator[BusEvent]:
+    """Yield the entries after `after`, for ever; waits for a fleet that is away."""
+    away_since = 0.0
     while True:
         try:
-            for event in bus.read(store, after, block_ms=bus.BLOCK_MS):
+            after = after or source.last_id()
+            for event in source.read(after, block_ms=bus.BLOCK_MS):
                 after = event.id
                 yield event
-            waiting = False
+            away_since = 0.0
         except BrokerUnavailable as error:
-            if not waiting:
+            if not away_since:
                 note(f"fleet: {error} Waiting for it.")
-            waiting = True
+            away_since = away_since or time.monotonic()
+            if timeout_s is not None and time.monotonic() - away_since > timeout_s:
+                raise
             time.sleep(RETRY_S)
-
-
-def _trimmed(store: Store, since: str) -> bool:
-    with reachable():
-        first = store.client.xrange(keys.BUS, count=1)
-        info = store.client.xinfo_stream(keys.BUS) if first else {}
-    deleted = info.get("max-deleted-entry-id", START)
-    return bool(first) and _order(since) < _order(str(deleted))
-
-
-def _order(stream_id: str) -> tuple[int, int]:
-    millis, _, number = stream_id.partition("-")
-    return int(millis), int(number or 0)

@@ -4,16 +4,15 @@ from typing import Any
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Command, wants_json
 from fleet.cli.output import duration, note, print_json, print_pairs, print_table
-from fleet.ops import health as live
 
 
 @click.command(cls=Command)
 def health() -> int:
     """Print the health document; exit 1 when down."""
-    document = live.document(runtime.current())
+    document = backend().health()
     if wants_json():
         print_json(document)
     elif document["status"] == "down":

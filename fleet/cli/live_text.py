@@ -39,6 +39,10 @@ class Transcript:
                 self._steps = {n: text for n, text in self._steps.items() if n < piece.step}
             self.place = piece.place
 
+    def clear(self) -> None:
+        """Forget everything: what is still kept comes again."""
+        self._steps = {}
+
 
 class LiveTexts:
     """Listens in a thread of its own while `watched` are waited for. A context manager."""

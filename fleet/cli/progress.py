@@ -1,7 +1,8 @@
 """The redrawn progress of `fleet send --wait` on a terminal."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from rich.console import Group
 from rich.live import Live
@@ -9,21 +10,22 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fleet.cli.live_text import LiveTexts
+from fleet.cli.backend.protocol import LiveView
 from fleet.cli.output import STATE_COLOURS, console, duration, printable
 from fleet.cli.waiting import Watched
 from fleet.ledger.bus import BusEvent
-from fleet.store import Store
 
 REDRAWS_PER_S = 8
 
 
 def follow_live(
-    events: Iterator[BusEvent | None], watched: list[Watched], connect: Callable[[], Store]
+    events: Iterator[BusEvent | None],
+    watched: list[Watched],
+    listening: AbstractContextManager[LiveView],
 ) -> None:
     """Draw `watched`, and what they say, until `events` ends; what is drawn disappears with it."""
     with (
-        LiveTexts(connect, watched) as live_texts,
+        listening as live_texts,
         Live(
             _Picture(watched, live_texts),
             console=console(stderr=True),
@@ -38,7 +40,7 @@ def follow_live(
 class _Picture:
     """A line per dispatch, made anew at each redraw, so that the seconds run."""
 
-    def __init__(self, watched: list[Watched], live_texts: LiveTexts) -> None:
+    def __init__(self, watched: list[Watched], live_texts: LiveView) -> None:
         self._live_texts = live_texts
         #: Grows while a chain goes on.
         self._watched = watched

@@ -1,18 +1,18 @@
 """`fleet queue`: the ledger in the terminal."""
 
+from collections import Counter
 from textwrap import indent
 from typing import Any
 
 import click
 
-from fleet import runtime
-from fleet.auth import tokens
+from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
 from fleet.cli.failures import print_failures
 from fleet.cli.output import cell, duration, print_json, print_line, print_pairs, print_table
-from fleet.config.settings import load
+from fleet.errors import Unknown
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger import State, operations, parents, views
+from fleet.ledger import State, views
 from routing.event import SOURCE_DEFAULT
 
 _IN_STATS = ("queued", "active", "retrying", "completed", "dead")
@@ -27,9 +27,7 @@ def queue() -> None:
 @click.option("--agent", "-a", metavar="NAME", help="Only this agent's.")
 def stats(agent: str | None) -> None:
     """Count dispatches per agent and state, with the age of the oldest that waits."""
-    store = runtime.current().store
-    names = operations.agents_with_work(store, load(), agent)
-    found = views.counts(store, names)
+    found = backend().counts(agent)
     rows = [{"agent": name, **row} for name, row in found.items()]
     if wants_json():
         print_json(rows)
@@ -70,9 +68,7 @@ def stats(agent: str | None) -> None:
 )
 def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
     """List dispatches over all agents, newest first."""
-    store = runtime.current().store
-    operations.agents_with_work(store, load(), agent)
-    page = views.find(store, agent=agent, states=state, limit=limit)
+    page = backend().dispatches(agent, state, limit)
     if wants_json():
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
     else:
@@ -117,15 +113,12 @@ def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> N
 
     No content unless asked.
     """
-    store = runtime.current().store
-    record = views.get(store, id_, content=show_content)
+    record = backend().dispatch(id_, content=show_content)
     event = None
     if record is None:
-        who = sent_by or parents.find(store, id_, source, tokens.senders(store))
-        if who is not None:
-            event = parents.get(store, id_, source, who, content=show_content)
+        event = backend().event(id_, source, sent_by, content=show_content)
     if record is None and event is None:
-        raise operations.Unknown(
+        raise Unknown(
             f"{id_[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and --source."
         )
     if wants_json():
@@ -159,11 +152,9 @@ def print_event(event: dict[str, Any]) -> None:
 
 def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
     """The record of a dispatch. Raises Unknown."""
-    record = views.get(runtime.current().store, dispatch_id, content=content)
+    record = backend().dispatch(dispatch_id, content=content)
     if record is None:
-        raise operations.Unknown(
-            f"There is no dispatch {dispatch_id[:64]!r}; see `fleet queue list`."
-        )
+        raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see `fleet queue list`.")
     return record
 
 
@@ -187,10 +178,10 @@ def print_record(record: dict[str, Any]) -> None:
 @click.option("--now", is_flag=True, help="End a running turn at once, in the middle of a step.")
 def cancel(dispatch_id: str, reason: str, now: bool) -> None:
     """Cancel a dispatch: at once when it waits, at its next step when it runs."""
-    state = operations.cancel(runtime.current().ledger, load(), dispatch_id, reason, now=now)
+    state = backend().cancel(dispatch_id, reason, now=now)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
-    elif state is State.CANCELLED:
+    elif state == State.CANCELLED:
         print_line(f"{dispatch_id}: cancelled")
     else:
         print_line(f"{dispatch_id}: {state}; it stops at its next step")
@@ -200,7 +191,7 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
 @click.argument("dispatch_id", metavar="ID")
 def retry(dispatch_id: str) -> None:
     """Queue a dead dispatch again, in its old place."""
-    state = operations.replay(runtime.current().ledger, load(), dispatch_id)
+    state = backend().replay(dispatch_id)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
     else:
@@ -215,8 +206,7 @@ def drain(agent: str, confirm: bool, reason: str) -> None:
     """Cancel everything that waits for an agent; a running turn goes on."""
     if not confirm:
         raise click.UsageError(f"This cancels everything that waits for {agent}: add --confirm.")
-    operations.agents_with_work(runtime.current().store, load(), agent)
-    cancelled = operations.drain(runtime.current().ledger, load(), agent, reason)
+    cancelled = backend().cancel_waiting(agent, reason)
     if wants_json():
         print_json({"agent": agent, "cancelled": cancelled})
     else:
@@ -231,7 +221,7 @@ def move(old: str, new: str) -> None:
 
     For an agent that was renamed or removed: its dead letters move too. A running turn stays.
     """
-    moved = operations.reassign(runtime.current().ledger, load(), old, new)
+    moved = Counter(backend().move(old, new))
     dead = moved.pop(State.DEAD, 0)
     if wants_json():
         print_json({"from": old, "to": new, "moved": moved.total(), "dead_letters": dead})

@@ -1,7 +1,6 @@
 """`fleet send`: an event goes in; with `--wait`, its outcomes come out."""
 
 import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,24 +8,15 @@ from typing import Any
 
 import click
 
-from fleet import runtime
 from fleet.cli.attempts import is_failed_attempt, noted
+from fleet.cli.backend import backend
 from fleet.cli.base import Command, wants_json
 from fleet.cli.event_input import read_event
 from fleet.cli.output import event_line, note, print_json, print_line, printable
 from fleet.cli.waiting import Watched, WatchedChain, watch
-from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
-from fleet.intake.spool.drainer import has_drainer
-from fleet.intake.spool.query import query
-from fleet.ledger import Accepted, State, bus
+from fleet.ledger import Accepted, State
 from fleet.ledger.bus import BusEvent
-from fleet.runtime import Runtime
-from fleet.system.data_dir_lock import is_up
-
-#: How long a send in an outage waits for an API that starts again.
-DRAINER_S = 10.0
-POLL_INTERVAL_S = 0.1
 
 
 @click.command(cls=Command)
@@ -63,66 +53,24 @@ def send(
         lane = "human"
     options = {"to": list(to) or None, "session": session, "priority": priority, "lane": lane}
     raw = read_event(text, file, {**options, "id": idempotency_key})
-    _spool_where_drained()
     # Read before the send, so every entry about the event comes after it.
-    after = _now() if wait else ""
+    after = backend().newest() if wait else ""
     accepted = _accept(raw)
     if not wait:
         _show_accepted(accepted)
         return 0
     # In an outage it answers at once, and the spool is asked instead.
-    connect = runtime.current().connect
+    connect = backend().connect
     watched = [Watched(dispatch_id, agent) for dispatch_id, agent in accepted.dispatches]
     if accepted.chain:
         chain = WatchedChain(accepted.chain, str(accepted.chain_id))
         _follow(watch(connect, watched, after, timeout, chain), watched)
         return _show_chain(accepted, chain, watched)
     try:
-        _follow(watch(connect, watched, after, timeout, elsewhere=_query_spool), watched)
+        _follow(watch(connect, watched, after, timeout, elsewhere=backend().elsewhere), watched)
     except BrokerUnavailable as error:
         raise BrokerUnavailable(f"{error} The event was accepted and goes on.") from error
     return _show_outcomes(accepted, watched)
-
-
-def _now() -> str:
-    """The newest id of the bus; empty while the broker is away and this machine spools events."""
-    try:
-        return bus.last_id(runtime.current().store)
-    except BrokerUnavailable:
-        if not has_drainer(runtime.current().spool):
-            raise
-        return ""
-
-
-def _query_spool(dispatch_id: str) -> dict[str, Any] | None:
-    return query(runtime.current().spool, dispatch_id, content=True)
-
-
-def _spool_where_drained() -> None:
-    """Let this process spool where a drainer imports the spool.
-
-    In an outage the API that drains may be starting again, too: wait for it, or for the end.
-    """
-    until = time.monotonic() + DRAINER_S
-    while not has_drainer(runtime.current().spool):
-        if time.monotonic() > until or not _in_outage():
-            return
-        time.sleep(POLL_INTERVAL_S)
-    runtime.set_current(Runtime(load(), guarded=True, spools=True, got_in=False))
-
-
-def _in_outage() -> bool:
-    """True while events wait in the spool, or `fleet up` runs here without its broker."""
-    current = runtime.current()
-    if current.spool.holds:
-        return True
-    if not is_up(current.settings.data_dir):
-        return False
-    try:
-        bus.last_id(current.unguarded_store)
-    except BrokerUnavailable:
-        return True
-    return False
 
 
 def _accept(raw: Any) -> Accepted:
@@ -130,7 +78,7 @@ def _accept(raw: Any) -> Accepted:
         # Known before it is sent, so that a send whose answer was lost can be repeated.
         raw.setdefault("id", str(uuid.uuid4()))
     try:
-        return runtime.current().intake.accept(raw)
+        return backend().send(raw)
     except BrokerUnavailable as error:
         again = f" Send it again with --idempotency-key {raw['id']}: it will not run twice."
         raise BrokerUnavailable(f"{error}{again}") from error
@@ -155,7 +103,7 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
     if sys.stderr.isatty():
         from fleet.cli.progress import follow_live
 
-        follow_live(events, watched, runtime.current().connect)
+        follow_live(events, watched, backend().live_texts(watched))
     else:
         for event in events:
             if event is not None and not is_failed_attempt(event):

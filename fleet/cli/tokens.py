@@ -1,17 +1,12 @@
 """`fleet token`: who may use the HTTP API, and for what."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
-from fleet import runtime
-from fleet.auth import tokens
-from fleet.auth.tokens import Token
+from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
 from fleet.cli.output import note, print_json, print_line, print_table
-from fleet.config.settings import load
 from routing.event import EVENT_BYTES_MAX
 
 
@@ -43,17 +38,13 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
     From the first token on every request needs one, on loopback too. --rate is how many requests
     and events a second it may send, --max-body how large one request may be.
     """
-    settings = load()
-    names = [*settings.agents, *settings.people()]
-    checked = tokens.checked_scopes(scopes, names, settings.mcp.tools)
-    store = runtime.current().store
-    first = not tokens.read_all(store)
-    made, text = tokens.create(store, name, checked, rate_per_s=rate, body_bytes=max_body)
+    made, text, first = backend().create_token(name, scopes, rate, max_body)
     if wants_json():
-        print_json({**_shown(made), "token": text})
+        print_json({**made, "token": text})
     else:
         print_line(text)
-        note(f"fleet: token {made.id} ({name}): {', '.join(checked)}; it is not shown again")
+        granted = ", ".join(made["scopes"])
+        note(f"fleet: token {made['id']} ({name}): {granted}; it is not shown again")
     if first:
         note("fleet: from now on every request to the API needs a token")
 
@@ -61,23 +52,21 @@ def create(name: str, scopes: tuple[str, ...], rate: float | None, max_body: int
 @token.command("list")
 def list_() -> None:
     """List the tokens, newest first; never their secrets."""
-    stored = sorted(
-        tokens.read_all(runtime.current().store).values(), key=lambda one: -one.created_ms
-    )
+    stored = backend().tokens()
     if wants_json():
-        print_json([_shown(one) for one in stored])
+        print_json(stored)
         return
     print_table(
         ["id", "name", "scopes", "rate/s", "max body", "created (UTC)", "revoked (UTC)"],
         [
             (
-                one.id,
-                one.name,
-                ", ".join(one.scopes),
-                one.rate_per_s,
-                one.body_bytes,
-                _when(one.created_ms),
-                _when(one.revoked_ms),
+                one["id"],
+                one["name"],
+                ", ".join(one["scopes"]),
+                one["rate_per_s"],
+                one["body_bytes"],
+                _when(one["created_ms"]),
+                _when(one["revoked_ms"]),
             )
             for one in stored
         ],
@@ -88,19 +77,13 @@ def list_() -> None:
 @click.argument("which", metavar="ID|NAME")
 def revoke(which: str) -> None:
     """Revoke a token, at once: also for who follows the bus with it."""
-    revoked = tokens.revoke(runtime.current().store, which)
+    revoked = backend().revoke_token(which)
     if wants_json():
-        print_json({"revoked": [one.id for one in revoked]})
+        print_json({"revoked": [token_id for token_id, _ in revoked]})
     elif revoked:
-        print_line("\n".join(f"{one.id} ({one.name}) is revoked" for one in revoked))
+        print_line("\n".join(f"{token_id} ({name}) is revoked" for token_id, name in revoked))
     else:
         print_line(f"{which} was revoked before")
-
-
-def _shown(one: Token) -> dict[str, Any]:
-    stored = asdict(one)
-    del stored["digest"]
-    return {**stored, "scopes": list(one.scopes)}
 
 
 def _when(millis: int | None) -> str | None:

@@ -7,7 +7,7 @@ is missed. When the broker goes away, or the bus has been trimmed past us, the l
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import State, bus, views
@@ -25,8 +25,49 @@ _STATE_AFTER = {
     "dispatch_started": State.ACTIVE,
     "dispatch_parked": State.PARKED,
 }
+#: The notice of an API that entries may be missing before it.
+RESYNC = "resync_required"
 #: Not within the ledger's retention, unless somebody purges the dispatch.
 _FORGOTTEN = {"state": State.DROPPED, "error": "the ledger no longer holds it"}
+
+
+class WatchSource(Protocol):
+    """The bus and the ledger of a fleet. Each raises BrokerUnavailable while it is away."""
+
+    def last_id(self) -> str:
+        """The newest id of the bus; empty where it is not known yet."""
+
+    def read(self, after: str, *, block_ms: int) -> list[BusEvent]:
+        """The entries after an id; waits for the first one."""
+
+    def dispatch(self, dispatch_id: str) -> dict[str, Any] | None:
+        """The record of a dispatch with its content; None where it is not known."""
+
+    def chain(self, chain_id: str) -> dict[str, Any] | None:
+        """The state of a chain and its dispatches, each `(id, agent)`."""
+
+
+class StoreSource:
+    """The store as a `WatchSource`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def last_id(self) -> str:
+        """The newest id of the bus."""
+        return bus.last_id(self._store)
+
+    def read(self, after: str, *, block_ms: int) -> list[BusEvent]:
+        """The entries after an id."""
+        return bus.read(self._store, after, block_ms=block_ms)
+
+    def dispatch(self, dispatch_id: str) -> dict[str, Any] | None:
+        """The record of a dispatch with its content."""
+        return views.get(self._store, dispatch_id, content=True)
+
+    def chain(self, chain_id: str) -> dict[str, Any] | None:
+        """The state of a chain and its dispatches."""
+        return views.chain(self._store, chain_id)
 
 
 class StillRunning(FleetError):
@@ -49,9 +90,9 @@ class Watched:
         """True when its outcome is known."""
         return self.record is not None
 
-    def poll(self, store: Store) -> None:
+    def poll(self, source: WatchSource) -> None:
         """Update from the ledger. Raises BrokerUnavailable."""
-        record = views.get(store, self.dispatch_id, content=True)
+        record = source.dispatch(self.dispatch_id)
         self.update(record or {"dispatch_id": self.dispatch_id, "agent": self.agent, **_FORGOTTEN})
 
     def update(self, record: dict[str, Any]) -> None:
@@ -78,9 +119,9 @@ class WatchedChain:
         """True when its outcome is known."""
         return self.outcome != "running"
 
-    def poll(self, store: Store, watched: list[Watched]) -> None:
+    def poll(self, source: WatchSource, watched: list[Watched]) -> None:
         """Update from the ledger; add new dispatches to `watched`. Raises BrokerUnavailable."""
-        found = views.chain(store, self.id) or {
+        found = source.chain(self.id) or {
             "state": str(State.DROPPED),
             "reason": _FORGOTTEN["error"],
             "dispatches": [],
@@ -91,7 +132,7 @@ class WatchedChain:
 
 
 def watch(
-    connect: Callable[[], Store],
+    connect: Callable[[], WatchSource],
     watched: list[Watched],
     after: str,
     timeout_s: float | None,
@@ -101,30 +142,30 @@ def watch(
     """Update `watched` until all have ended; yields each of their bus events, None in between.
 
     With a `chain`, until the chain has ended; dispatches of its further stages join `watched`.
-    `connect` opens a store, again after a failure. While the store is down, `elsewhere` may know
+    `connect` opens a source, again after a failure. While the store is down, `elsewhere` may know
     how a dispatch ended. An empty `after` is the end of the bus when the broker answers. Raises
     StillRunning after `timeout_s`; where that is None, BrokerUnavailable after BROKER_TIMEOUT_S.
     """
     ends = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
-    store: Store | None = None
+    source: WatchSource | None = None
     query_at = away_since = 0.0
     while True:
         try:
-            store = store or connect()
-            after = after or bus.last_id(store)
+            source = source or connect()
+            after = after or source.last_id()
             if time.monotonic() >= query_at:
-                _query(store, watched, chain)
+                _query(source, watched, chain)
                 query_at = time.monotonic() + POLL_INTERVAL_S
             if chain.ended if chain else all(one.ended for one in watched):
                 return
             left_ms = int(1000 * min(ends - time.monotonic(), bus.BLOCK_MS / 1000))
-            news = bus.read(store, after, block_ms=max(1, left_ms))
+            news = source.read(after, block_ms=max(1, left_ms))
             away_since = 0.0
         except BrokerUnavailable:
             away_since = away_since or time.monotonic()
             if timeout_s is None and time.monotonic() - away_since > BROKER_TIMEOUT_S:
                 raise
-            store, news, query_at = None, [], 0.0
+            source, news, query_at = None, [], 0.0
             if _have_ended(watched, elsewhere) and not chain:
                 return
             time.sleep(RETRY_S)
@@ -142,12 +183,12 @@ def watch(
             raise _too_late(watched, timeout_s)
 
 
-def _query(store: Store, watched: list[Watched], chain: WatchedChain | None) -> None:
+def _query(source: WatchSource, watched: list[Watched], chain: WatchedChain | None) -> None:
     if chain and not chain.ended:
-        chain.poll(store, watched)
+        chain.poll(source, watched)
     for one in watched:
         if not one.ended:
-            one.poll(store)
+            one.poll(source)
 
 
 def _have_ended(
@@ -162,7 +203,9 @@ def _have_ended(
 
 
 def _learn(mine: dict[str, Watched], event: BusEvent) -> bool:
-    """Take over what an event says; True when it says that a dispatch has ended."""
+    """Take over what an event says; True when a dispatch has ended, or may have, unseen."""
+    if event.type == RESYNC:
+        return True
     one = mine.get(str(event.fields.get("dispatch_id")))
     if one is None or one.ended:
         return False

@@ -22,6 +22,9 @@ _NOT_SETTINGS = (
     "FLEET_MARK_",
     "FLEET_TEST_",
 )
+#: The fleet elsewhere that the command line works on. Other products set such a URL, too: it counts
+#: where the token is set beside it, be it empty.
+URL, TOKEN = "FLEET_URL", "FLEET_TOKEN"
 _OF_SERVICE = re.compile(
     r"FLEET_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)\Z"
 )
@@ -47,8 +50,15 @@ def not_settings(keys: Container[str]) -> list[str]:
         for name in os.environ
         if name.startswith(PREFIX)
         and not name.startswith(_NOT_SETTINGS)
+        and not (name in (URL, TOKEN) and TOKEN in os.environ)
         and name.removeprefix(PREFIX).partition("__")[0].lower() not in keys
     )
+
+
+def elsewhere() -> tuple[str, str] | None:
+    """The URL and the token of a fleet elsewhere, each perhaps empty; None where none is set."""
+    url, token = os.environ.get(URL), os.environ.get(TOKEN)
+    return None if url is None or (url and token is None) else (url, token or "")
 
 
 def of_celery() -> list[str]:

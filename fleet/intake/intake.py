@@ -90,6 +90,17 @@ class Intake:
             return answer
         raise answer
 
+    def plan(self, raw: object, sender: Sender = LOCAL) -> Plan:
+        """The plan of an event, as `accept` would make it; keeps nothing.
+
+        Raises InvalidEvent, UnknownTarget or Forbidden.
+        """
+        check_size(raw)
+        planned = self._plan(Submission(raw, sender))
+        if isinstance(planned, tuple):
+            return planned[1]
+        raise planned
+
     def accept_batch(self, submissions: Sequence[Submission]) -> list[Answer]:
         """Accept each event by itself, in order, in one round trip; answers in the same order.
 

@@ -114,6 +114,21 @@ def last_id(store: Store) -> str:
         return str(store.client.xinfo_stream(keys.BUS)["last-generated-id"])
 
 
+def order(stream_id: str) -> tuple[int, int]:
+    """A stream id as numbers, which sort as the stream does."""
+    millis, _, number = stream_id.partition("-")
+    return int(millis), int(number or 0)
+
+
+def is_trimmed(store: Store, after: str) -> bool:
+    """True when entries that came right after this id are no longer kept."""
+    with reachable():
+        first = store.client.xrange(keys.BUS, count=1)
+        info = store.client.xinfo_stream(keys.BUS) if first else {}
+    deleted = info.get("max-deleted-entry-id", "0-0")
+    return bool(first) and order(after) < order(str(deleted))
+
+
 def read(
     store: Store, after: str, *, block_ms: int | None = None, count: int = CHUNK
 ) -> list[BusEvent]:

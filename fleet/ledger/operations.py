@@ -8,7 +8,8 @@ from collections import Counter
 from typing import Literal
 
 from fleet.config.settings import Settings
-from fleet.errors import FleetError
+from fleet.errors import NotPossible as NotPossible
+from fleet.errors import Unknown as Unknown
 from fleet.ledger import removed, views
 from fleet.ledger.maintenance import sweep, sweep_call
 from fleet.ledger.states import WAITING, State
@@ -28,20 +29,12 @@ def is_name(by: str) -> bool:
     return bool(by.strip()) and by.isprintable() and len(by) <= BY_CHARS_MAX
 
 
-class Unknown(FleetError):
-    """There is no such dispatch or agent (HTTP 404)."""
-
-
 class UnknownAgent(Unknown):
     """There is no such agent. The sentence guesses at no other name, as of `UnknownTarget`."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"There is no agent {name[:64]!r} in this fleet.")
         self.target = name
-
-
-class NotPossible(FleetError):
-    """The state of a dispatch, or what else is known, does not allow it (HTTP 409)."""
 
 
 def known_agents(settings: Settings, name: str | None) -> list[str]:

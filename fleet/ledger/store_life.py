@@ -62,6 +62,13 @@ def look(store: Store, settings: Settings) -> str:
     return lost
 
 
+def is_known_lost(store: Store, settings: Settings, epoch: str) -> bool:
+    """True when the store knows that its life `epoch` is over, after a look. Raises FleetError."""
+    look(store, settings)
+    with reachable():
+        return bool(store.client.hexists(keys.FORMER, epoch))
+
+
 def check_lost(store: Store) -> None:
     """Raise StoreLost while the fleet stands still. Raises BrokerUnavailable."""
     with reachable():

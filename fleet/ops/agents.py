@@ -30,6 +30,15 @@ def rows(store: Store, settings: Settings, names: Sequence[str]) -> list[dict[st
     ]
 
 
+def detail(store: Store, settings: Settings, name: str) -> dict[str, Any]:
+    """The row of one agent, with what is configured of its turns. Raises BrokerUnavailable."""
+    row = rows(store, settings, [name])[0]
+    if name in settings.agents:
+        row["timeout_s"] = settings.timeout_s(name)
+        row["fallbacks"] = [tier.model for tier in settings.agents[name].fallbacks]
+    return row
+
+
 def _configured(settings: Settings, name: str, option: str) -> str | None:
     return getattr(settings.agents.get(name), option, None)
 

@@ -342,28 +342,6 @@ class AlertCall(ScriptCall[str | None]):
     once_ms: int = 0
 
 
-class AlertsCall(ScriptCall[int]):
-    """Compare the conditions that hold with those that were reported."""
-
-    conditions: str
-    news: str
-    cursor: str
-    again_ms: int
-    per_minute: int
-    outbox_max: int
-    sends: Flag
-    silence_ms: int
-
-
-class AlertsOutboxCall(ScriptCall[str | int]):
-    """Acquire the oldest alert that waits to be sent, or report that it was sent."""
-
-    verb: Literal["take", "done"]
-    sending_ms: int = 0
-    stale_ms: int = 0
-    message_id: str = ""
-
-
 class RefusedCall(ScriptCall[str]):
     """Put the refusal of an event on the bus."""
 

@@ -51,6 +51,10 @@
 | fleet:alerts            | hash   | what is wrong, and whether it was told  | a day              |
 | fleet:alerts:cursor     | string | place on the bus, up to which was told  | a day              |
 | fleet:alerts:looked     | string | when was compared last                  | a day              |
+| fleet:alerts:past       | list   | alerts that are over                    | a week             |
+| fleet:alerts:silences   | hash   | alerts that are sent to nobody          | until the last one |
+| fleet:starting          | hash   | agents that are being started           | 10 minutes         |
+| fleet:refusing          | hash   | what Celery's way in refused lately     | 30 s               |
 | fleet:alerts:outbox     | list   | messages that wait to be sent           | a day              |
 | fleet:alerts:sending    | string | a message is being sent                 | 20 s               |
 | fleet:alerts:rate       | string | messages in this minute                 | 60 s               |
@@ -91,7 +95,13 @@ READY = "fleet:ready"
 FAILING = "fleet:failing"
 PROVIDERS = "fleet:providers"
 UPSTREAM_MODE = "fleet:upstream_mode"
+ALERTS = "fleet:alerts"
 ALERTS_CURSOR = "fleet:alerts:cursor"
+ALERTS_PAST = "fleet:alerts:past"
+ALERTS_SILENCES = "fleet:alerts:silences"
+STARTING = "fleet:starting"
+REFUSING = "fleet:refusing"
+FORMER = "fleet:former"
 TOKENS = "fleet:tokens"
 ACCESS_NEWS = "fleet:access_news"
 
@@ -162,6 +172,11 @@ def called(dispatch_id: str) -> str:
 def delivery(dispatch_id: str) -> str:
     """The receivers of the outcome of one dispatch, and their confirmations."""
     return f"fleet:delivery:{dispatch_id}"
+
+
+def target(name: str) -> str:
+    """The state of one receiver."""
+    return f"fleet:target:{name}"
 
 
 def speech(dispatch_id: str) -> str:

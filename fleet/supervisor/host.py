@@ -23,7 +23,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -31,6 +31,9 @@ from typing import NoReturn
 from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import Settings, load, read_anew
 from fleet.errors import ConfigError, FleetError
+from fleet.ledger import bus, starting
+from fleet.store import Store, open_store
+from fleet.store.address import store_url
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.supervisor.output import agent_output
@@ -175,6 +178,7 @@ class Host:
         numbers = range(len(self._pages), len(self._pages) + len(new))
         self._pages += [SharedLeaseState() for _ in new]
         if new:  # the guardian must know their pages
+            _record_start(new)
             signal.pidfd_send_signal(self._guardian[0], signal.SIGKILL)
             self._start_guardian(poll)
         for number, agent in zip(numbers, new, strict=True):
@@ -325,7 +329,14 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
     _check(settings)
     if (lifeline := os.environ.get(LIFELINE_FD)) is not None:
         await_broker(int(lifeline))
-    return Host(settings, agents, log_level).run()
+    host = Host(settings, agents, log_level)
+    _record_start(host.agents)
+    return host.run()
+
+
+def _record_start(agents: Sequence[str]) -> None:
+    """Record that having no worker is no fault of these agents yet."""
+    _write("the start of the workers", lambda store: starting.begin(store, agents))
 
 
 def _check(settings: Settings) -> None:
@@ -354,16 +365,18 @@ def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
 
 
 def _alert(agent: str, code: int) -> None:
-    """Put the crash loop on the bus, over a connection of its own that no fork inherits."""
-    from fleet.ledger import bus
-    from fleet.store import open_store
-    from fleet.store.address import store_url
+    """Put the crash loop on the bus."""
+    sentence = f"the worker of {agent} keeps ending with {code}"
+    _write(f"the crash loop of {agent}", lambda store: bus.alert(store, "crash_loop", sentence))
 
+
+def _write(subject: str, write: Callable[[Store], None]) -> None:
+    """Write to the store, over a connection of its own that no fork inherits."""
     try:
         store = open_store(store_url(load()), bus_max_length=load().bus.max_length)
         try:
-            bus.alert(store, "crash_loop", f"the worker of {agent} keeps ending with {code}")
+            write(store)
         finally:
             store.close()
     except FleetError as error:
-        logger.warning("the crash loop of %s could not be put on the bus: %s", agent, error)
+        logger.warning("%s could not be put into the store: %s", subject, error)

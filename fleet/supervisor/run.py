@@ -18,7 +18,7 @@ from fleet.broker.room import lack_of_room
 from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import bus, processes, removed
+from fleet.ledger import bus, processes, removed, starting
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 from fleet.store.connection import reachable
@@ -88,6 +88,7 @@ def run_fleet(
                 _validate_broker(store, report)
             elif embedded.adopted:
                 report(f"broker: still running since the last time, pid {embedded.pid}")
+            starting.begin(store, settings.agents, beat=True)
             for line in removed.lines(store, settings.agents):
                 report(f"fleet: {line}")
             whom = _Told(report, progress, on_ready, partial(_check, check=check))
@@ -203,7 +204,8 @@ def _alert(store: Store, report: Report, name: str, code: int) -> None:
     sentence = f"{name} keeps ending with {code}; its log is in the data folder"
     report(sentence)
     try:
-        bus.alert(store, "crash_loop", sentence)
+        # Its end is told by the alerter, which knows it from `fleet.ledger.processes`.
+        bus.alert(store, "crash_loop", sentence, "open")
     except BrokerUnavailable as error:
         report(f"this could not be put on the bus: {error}")
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 
 #: Names of variables that look like a secret: a provider's key, a password.
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+#: Of the command line, for a fleet elsewhere: named like a setting, and none.
+_OF_A_PERSON = "FLEET_TOKEN"
 #: Settings of the processes themselves.
 _SETTINGS = ("FLEET_", "FLOWER_", "OTEL_")
 #: What a program needs to run, to find its files and to speak with a person. A proxy's address may
@@ -90,7 +92,8 @@ def receive_secrets() -> None:
 
 
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET.search(name)) and not name.startswith(_SETTINGS)
+    is_setting = name.startswith(_SETTINGS) and name != _OF_A_PERSON
+    return bool(_SECRET.search(name)) and not is_setting
 
 
 def _filled(value: str) -> str:

@@ -289,8 +289,10 @@ def _exit_lease_lost(lease: Lease) -> None:
         if lease.data_is_gone():
             fault = "the store was emptied, or an older backup put back"
             logger.critical("%s: what was accepted may be lost", fault)
-            bus.alert(runtime.current().store, "data_lost", f"{fault}, under a running fleet")
-    except BrokerUnavailable as error:
+            # The store says so itself, unless this machine has no memory of it.
+            if not store_life.is_known_lost(lease.store, runtime.current().settings, lease.epoch):
+                bus.alert(lease.store, "data_lost", f"{fault}, under a running fleet")
+    except FleetError as error:
         logger.warning("it is not known whether the store went back: %s", error)
     finally:
         os._exit(LEASE_LOST_EXIT)

@@ -13,15 +13,12 @@ from kombu.exceptions import KombuError
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
-from fleet.worker.remote_control import report
+from fleet.worker.remote_control import count_refusal
 
 logger = logging.getLogger(__name__)
 
 transport: Any = kombu_redis  # names below are not in its types
 
-ALERT = "intake_refused"
-#: Refusals are told together.
-TOLD_ONCE_IN_S = 10.0
 #: As in `routing.event`, with room for what others put before an id.
 ID_CHARS_MAX = 1000
 
@@ -91,9 +88,9 @@ def fault_of(message: Any) -> str:
 
 
 def refuse(who: str, fault: str) -> None:
-    """Log and tell that a message was deleted."""
-    sentence = f"{who} refused a message: {fault}; it is deleted"
-    report(sentence, alert=ALERT, once_in_s=TOLD_ONCE_IN_S)
+    """Log that a message was deleted, and count it: a series of them becomes an alert."""
+    logger.warning("%s refused a message: %s; it is deleted", who, fault)
+    count_refusal()
 
 
 def _is_text(value: Any) -> bool:

@@ -17,7 +17,8 @@ from celery.worker.control import Panel
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import bus
+from fleet.ledger import bus, refusals
+from fleet.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -85,15 +86,25 @@ class UndoRemoteControl(bootsteps.StartStopStep):
                 yield fault, partial(_set_limits, task, self._limits[task.name])
 
 
-def report(sentence: str, *, alert: str = "remote_control", once_in_s: float = 0.0) -> None:
-    """Log a change, and put an alert on the bus from a thread: the main loop must not wait."""
+def report(sentence: str, *, once_in_s: float = 0.0) -> None:
+    """Log a change, and put an alert on the bus."""
     logger.warning(sentence)
+    _in_thread(lambda store: bus.alert(store, "remote_control", sentence, once_in_s=once_in_s))
+
+
+def count_refusal() -> None:
+    """Count a message that was refused."""
+    _in_thread(refusals.count)
+
+
+def _in_thread(write: Callable[[Store], None]) -> None:
+    """Write to the store from a thread: the main loop must not wait."""
 
     def put() -> None:
         try:
-            bus.alert(runtime.current().store, alert, sentence, once_in_s=once_in_s)
+            write(runtime.current().store)
         except BrokerUnavailable as error:
-            logger.warning("this could not be put on the bus: %s", error)
+            logger.warning("this could not be written to the store: %s", error)
 
     threading.Thread(target=put, daemon=True).start()
 

@@ -11,6 +11,7 @@ import pytest
 from fleet.bench._chaos_fleet import kill
 from fleet.errors import BrokerUnavailable, StoreLost
 from fleet.ledger import store_life
+from fleet.store import keys
 from tests.chaos.arena import START_S, Arena, arena_of, pause
 from tests.fixtures.processes import wait_until
 
@@ -131,4 +132,4 @@ def _send_until(arena: Arena, over: threading.Event) -> None:
 
 
 def _said(arena: Arena) -> bool:
-    return any(entry.fields["name"] == "data_lost" for entry in arena.bus("alert"))
+    return bool(arena.where.client().hget(keys.LOST, "reason"))

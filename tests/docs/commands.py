@@ -6,10 +6,13 @@ from collections.abc import Iterator
 import click
 
 from fleet.cli import cli
+from fleet.cli.destination import CONTEXT, TOKEN, URL
 from tests.docs.markdown import code, document, sentence, table
 
 INTRODUCTION = """\
 Every command takes `--json` (for programs) and `--config FILE`, before or after its name.
+`--url URL`, `--token TOKEN` and `--context NAME` choose a fleet elsewhere: see
+[Command line from another machine](../operations/remote.md).
 
 | exit code | meaning |
 |---|---|
@@ -23,7 +26,7 @@ flower` and `celery -A fleet inspect ...` work as any Celery user expects. The b
 `fleet.broker_url` and nothing else, so `celery -b` is refused."""
 
 #: Options that every command has.
-SHARED = ("as_json", "config", "help")
+SHARED = ("as_json", "config", "help", URL, TOKEN, CONTEXT)
 
 
 def page() -> str:

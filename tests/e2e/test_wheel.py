@@ -13,7 +13,7 @@ from tests.e2e.running import COMMAND_S, HEAD, place
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = f'{HEAD}[agents.a]\nrunner = "python"\npython = "mine:answer"\n'
-SHIPPED = {".css", ".html", ".js", ".lua", ".py", ".svg", ".typed"}
+SHIPPED = {".css", ".html", ".js", ".lua", ".py", ".svg", ".txt", ".typed"}
 #: The user's modules: their names are those of packages in the fleet's repository.
 MINE = {
     "tasks/__init__.py": "WORD = 'from my own tasks'\n",
@@ -42,8 +42,11 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
+    # As pip and pipx do it, which makes the command; the libraries are there.
+    place_ = str(folder / "bin" / "python")
+    command = [sys.executable, "-m", "pip", "--python", place_, "install", str(wheel)]
+    quietly = ["--quiet", "--no-deps", "--no-index", "--no-compile", "--no-cache-dir"]
+    subprocess.run([*command, *quietly], check=True, timeout=COMMAND_S)
     # Their folder alone: this project's own `.pth` in it has no effect.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin" / "python"
@@ -76,6 +79,22 @@ def test_every_module_is_imported_under_the_one_name(python: Path) -> None:
         check=False,
     )
     assert done.stdout.startswith("[] "), done.stderr
+
+
+def test_the_command_is_installed_and_finds_its_parts(python: Path, tmp_path: Path) -> None:
+    program = [str(python.parent / "fleet"), "--config", str(tmp_path / "fleet.toml")]
+    (tmp_path / "fleet.toml").write_text(CONFIG)
+    for args, said in ((["--version"], "fleet, version"), (["route", "hi", "--to", "a"], "a")):
+        done = subprocess.run(
+            [*program, *args],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
 
 
 def test_a_project_with_its_own_tasks_sends_and_answers(python: Path, tmp_path: Path) -> None:

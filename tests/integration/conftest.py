@@ -8,6 +8,7 @@ import pytest
 from fleet import runtime
 from fleet.config.settings import load
 from fleet.store import Store
+from tests.fixtures.alerting import *  # noqa: F403 - the list is kept there
 from tests.fixtures.chains import MakeBooks, settings_with
 from tests.fixtures.ledger import Books, Twice
 from tests.fixtures.process import *  # noqa: F403 - the list is kept there

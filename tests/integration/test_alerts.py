@@ -1,116 +1,23 @@
 """Told once, told that it is over, never lost on the way, and nobody waits for the receiver."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event as Flag
-from threading import Thread
-from typing import Any
 
 import pytest
 
 from fleet.config.settings import Settings
-from fleet.ledger import bus, operations
+from fleet.ledger import operations
 from fleet.ops.alerts import sender, watch
 from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.sender import AlertSender
-from fleet.ops.alerts.watch import Alerter
 from fleet.runtime import Runtime
-from fleet.store import Store, keys
 from fleet.store.calls import AlertCall
 from fleet.turn.providers import Providers
 from routing import Event, decide
-from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
+from tests.fixtures.alerting import Desk, Receiver, names, sending_over
 
 NOW = "2026-01-01T00:00:00Z"
-
-
-@dataclass
-class Receiver:
-    """A webhook that answers with `status`, or not at all while `hang` is not set."""
-
-    url: str = ""
-    status: int = 204
-    seen: list[dict[str, Any]] = field(default_factory=list)
-    hang: Flag | None = None
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if found.hang is not None:
-                found.hang.wait(30)
-            if found.status < 300:
-                found.seen.append(json.loads(body))
-            self.send_response(found.status)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    found.url = f"http://127.0.0.1:{server.server_port}/hook/secret"
-    yield found
-    if found.hang is not None:
-        found.hang.set()
-    server.shutdown()
-    server.server_close()
-
-
-class Desk:
-    """A ledger with an alerter that looks when told to."""
-
-    def __init__(self, store: Store, url: str, data_dir: Path) -> None:
-        settings = settings_for("a", "b", fleet={"data_dir": str(data_dir)})
-        self.books = Books(store, settings)
-        self.settings = settings.model_copy(
-            update={"alerts": settings.alerts.model_validate({"webhook": url})}
-        )
-        self.alerter = self.another()
-        store.client.hset(keys.BEAT, "health", "99999999999")
-        self.leases = [self.books.held(name) for name in ("a", "b")]
-
-    def another(self) -> Alerter:
-        return Alerter(lambda: self.books.store, self.settings)
-
-    def look(self, alerter: Alerter | None = None) -> None:
-        """A round, as if its time had come."""
-        self.books.store.client.delete(keys.turn("alerts"))
-        (alerter or self.alerter).check()
-
-    def die(self) -> str:
-        (dispatch_id,) = self.books.accept("a", text="a private matter")
-        assert self.books.fail(self.books.claimed(self.leases[0]), FOR_GOOD) == "dead"
-        return dispatch_id
-
-    def said(self) -> list[tuple[str, str]]:
-        """The alerts on the bus: (name, state)."""
-        return [
-            (event.fields["name"], event.fields["state"])
-            for event in bus.tail(self.books.store, 1000)
-            if event.type == "alert" and "state" in event.fields
-        ]
-
-
-@pytest.fixture
-def desk(store: Store, receiver: Receiver, tmp_path: Path) -> Desk:
-    desk = Desk(store, receiver.url, tmp_path / "data")
-    desk.look()
-    assert receiver.seen == []
-    return desk
-
-
-def names(receiver: Receiver) -> list[tuple[str, str | None]]:
-    return [(message["name"], message["state"]) for message in receiver.seen]
 
 
 def test_a_dead_letter_is_told_once_and_so_is_its_end(desk: Desk, receiver: Receiver) -> None:
@@ -164,10 +71,7 @@ def test_what_passes_before_its_time_is_never_told(desk: Desk, receiver: Receive
 def test_an_agent_that_stays_away_is_told(desk: Desk, receiver: Receiver) -> None:
     desk.leases[1].release()
     desk.look()
-    client = desk.books.store.client
-    known = json.loads(str(client.hget("fleet:alerts", "agent_offline:b")))
-    known["since"] -= 60_000
-    client.hset("fleet:alerts", "agent_offline:b", json.dumps(known))
+    desk.age("agent_offline:b")
     desk.look()
     assert [(m["name"], m["agent"]) for m in receiver.seen] == [("agent_offline", "b")]
 
@@ -175,11 +79,8 @@ def test_an_agent_that_stays_away_is_told(desk: Desk, receiver: Receiver) -> Non
 def test_a_fleet_that_was_stopped_was_not_offline(desk: Desk, receiver: Receiver) -> None:
     desk.leases[1].release()
     desk.look()
-    client = desk.books.store.client
-    known = json.loads(str(client.hget("fleet:alerts", "agent_offline:b")))
-    known["since"] -= 60_000
-    client.hset("fleet:alerts", "agent_offline:b", json.dumps(known))
-    client.decrby("fleet:alerts:looked", 60_000)
+    desk.age("agent_offline:b")
+    desk.books.store.client.decrby("fleet:alerts:looked", 60_000)
     desk.look()
     desk.look()
     assert receiver.seen == []
@@ -196,13 +97,6 @@ def test_a_receiver_in_trouble_gets_it_later(desk: Desk, receiver: Receiver, sta
     with sending_over(desk):
         desk.look(desk.another())
     assert names(receiver) == [("dead_letters", "open")]
-
-
-@contextmanager
-def sending_over(desk: Desk) -> Iterator[None]:
-    """As if the first sender's time for the message had passed."""
-    desk.books.store.client.delete("fleet:alerts:sending")
-    yield
 
 
 def test_a_refused_message_does_not_hold_up_the_next(desk: Desk, receiver: Receiver) -> None:
@@ -273,6 +167,9 @@ def test_a_spool_is_on_the_bus_once_the_store_answers(
     machine.check(None, "no answer")
     machine.check(desk.books.store)
     machine.check(desk.books.store)
+    (over,) = desk.alerts(past=True)["past"]
+    assert (over["name"], over["state"], over["reason"]) == ("store_away", "resolved", "no answer")
+    assert over["host"]
     assert names(receiver) == [
         ("store_away", "open"),
         ("spool_holds", "open"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from fleet.ledger import operations
+from fleet.ledger import operations, starting
 from fleet.store import keys
 from fleet.supervisor.host import FREE_CRASHES
 from tests.fixtures.fleet import Fleet, Process, fleet_of
@@ -30,7 +30,10 @@ AGENTS: dict[str, dict[str, object]] = {"a": {}, "b": {}}
 def started(fleet: Fleet) -> Process:
     """A host that serves both agents; it needs seconds, because it imports LiteLLM first."""
     host = fleet.start("host", sys.executable, "-c", HOST)
+    # Nobody is alarmed about its agents while it starts.
+    wait_until(lambda: starting.names(fleet.books.store) == AGENTS.keys())
     host.wait_said(" ready.", times=2)
+    assert not starting.names(fleet.books.store)
     return host
 
 

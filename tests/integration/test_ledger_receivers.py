@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fleet.ops.alerts.reading import conditions
 from fleet.store import Store, keys
 from fleet.store.calls import DeliverDueCall
 from tests.fixtures.deliveries import (
@@ -53,7 +54,12 @@ def test_a_receiver_that_hangs_is_tried_by_one_sender_and_rests(store: Store) ->
 
 def test_a_receiver_that_always_hangs_is_told_of_once(store: Store) -> None:
     books = make(store)
-    samples(books, ["unverified"] * 8 + ["ack"])
+    samples(books, ["unverified"] * 8)
+    (condition,) = (one for one in conditions(store, books.settings) if one.subject == "crm")
+    assert condition.name == "delivery_down"
+    assert condition.reason.startswith("crm takes no outcome")
+    samples(books, ["ack"])
+    assert not [one for one in conditions(store, books.settings) if one.subject == "crm"]
     told = [entry.fields for entry in books.bus("alert")]
     assert [fields["name"] for fields in told] == ["delivery_down", "delivery_back"]
     assert told[0]["reason"].startswith(

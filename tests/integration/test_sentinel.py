@@ -58,7 +58,7 @@ class Sender(threading.Thread):
 
 
 def left(fleet: Fleet, sender: Sender) -> list[Any]:
-    """The accepted dispatches that have not completed, after a tick of beat."""
+    """The records of all accepted that have not completed, after a tick of beat."""
     try:
         fleet.books.reclaim()
         records = [fleet.books.record(one) for one in sender.accepted.values()]

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from fleet.broker.breaker import Breaker
+from fleet.errors import StoreLost
+from fleet.ledger import store_life
 from fleet.system.agent_lock import TurnLock
 from fleet.worker.bootsteps import LEASE_LOST_EXIT
 from tests.fixtures.fleet import READY, START_S, Fleet, Process, Tables, fleet_of
@@ -111,8 +113,11 @@ def test_its_data_gone(fleet: Fleet) -> None:
     fleet.books.store.client.flushall()
     fleet.books.accept("a", "say it")
     assert worker.wait() == LEASE_LOST_EXIT
-    (alert,) = fleet.books.bus("alert")
-    assert alert.fields["name"] == "data_lost"
+    # The fact is told once, as `store_lost`, and not once more by each worker.
+    with pytest.raises(StoreLost, match="it was emptied"):
+        store_life.check_lost(fleet.books.store)
+    assert not fleet.books.bus("alert")
+    assert store_life.recover(fleet.books.store)
 
 
 def test_started_while_it_is_away(fleet: Fleet) -> None:

@@ -22,6 +22,7 @@ ANSWERS = {
     **{f"process {method}": "put 0" for method in ("fork", "spawn", "forkserver")},
     **{f"pool {method}": "[2, 4]" for method in ("fork", "spawn", "forkserver")},
     **{f"executor {method}": "[2, 4]" for method in ("fork", "spawn", "forkserver")},
+    **{f"terminate {method}": "-15" for method in ("fork", "spawn", "forkserver")},
     "manager spawn": "1",
 }
 SAID = {

@@ -1,14 +1,24 @@
 """Alerts: their conditions, their words, and the shapes of their messages."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet.config.settings import parse
 from fleet.errors import ConfigError
+from fleet.formats.duration import seconds
 from fleet.ledger.bus import BusEvent
+from fleet.ledger.operations import NotPossible, Unknown
+from fleet.ledger.refusals import Refusals
+from fleet.ledger.starting import BEAT, START_S
 from fleet.ops.alerts.conditions import current, dead_letter_reasons, new_events
 from fleet.ops.alerts.message import TEXT_MAX, AlertMessage, body
+from fleet.ops.alerts.names import NAMES
+from fleet.ops.alerts.silences import AlertTarget, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def agent(**changes: Any) -> dict[str, Any]:
@@ -16,6 +26,7 @@ def agent(**changes: Any) -> dict[str, Any]:
         "online": True,
         "paused": False,
         "active": None,
+        "held_s": 600.0,
         "hold_s": 0.0,
         "hold_reason": None,
         **changes,
@@ -30,6 +41,12 @@ def names(beat_s: float | None = 1.0, **agents: tuple[dict[str, Any], dict[str, 
     counts = {name: counts for name, (counts, _) in agents.items()}
     states = {name: state for name, (_, state) in agents.items()}
     return [condition.key for condition in current(counts, states, beat_s, {})]
+
+
+def after_s(starting: frozenset[str], beat_s: float | None = 1.0) -> dict[str, float]:
+    """How long each condition must last, with an agent that has no worker."""
+    found = current({"a": row()}, {"a": agent(online=False)}, beat_s, {}, starting=starting)
+    return {condition.key: condition.for_s for condition in found}
 
 
 def entry(kind: str, **fields: Any) -> BusEvent:
@@ -51,6 +68,71 @@ def test_each_thing_that_is_wrong_has_a_name() -> None:
 def test_a_paused_agent_is_meant_to_stand_still() -> None:
     assert names(a=(row(900.0, queued=1), agent(paused=True, online=False))) == []
     assert names(a=(row(900.0, queued=1), agent(hold_s=20.0))) == []
+
+
+def test_what_is_being_started_has_time_to_come_up() -> None:
+    assert after_s(frozenset()) == {"agent_offline:a": 30.0}
+    assert after_s(frozenset({"a"})) == {"agent_offline:a": START_S}
+    assert after_s(frozenset({"b", BEAT}), None) == {"beat_dead:": START_S, "agent_offline:a": 30.0}
+
+
+def test_a_worker_that_has_just_come_is_not_stuck() -> None:
+    """The work may have waited for it all night."""
+    assert names(a=(row(9000.0, queued=1), agent(held_s=5.0))) == []
+
+
+@pytest.mark.parametrize(("lasted_s", "told"), [(0.0, 0), (19.0, 0), (20.0, 1)])
+def test_refusals_need_an_operator_when_they_last(lasted_s: float, told: int) -> None:
+    found = current({}, {}, 1.0, {}, refusals=Refusals(count=7, lasted_s=lasted_s))
+    assert [condition.name for condition in found] == ["intake_refused"] * told
+
+
+def test_every_name_is_in_the_manual_and_the_other_way_round() -> None:
+    page = (ROOT / "docs" / "operations" / "monitoring.md").read_text()
+    rows = re.findall(r"^\| (`[a-z_]+`.*?) \|", page.partition("## Alerts")[2], re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
+    assert told - {one for one in told if one.startswith("fleet_")} == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("90s", 90), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("30d", 2592000)]
+)
+def test_a_span_of_time_is_read(text: str, span: float) -> None:
+    assert seconds(text) == span
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "2 h", "-2h", "2h!", "h2", "two hours", "1e3s"])
+def test_what_is_no_span_of_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="such as 90s, 30m, 2h"):
+        seconds(text)
+
+
+ALERTS = {
+    one: AlertTarget(key=f"dead_letters:{one}", name="dead_letters", id=one, agent="a")
+    for one in ("0123456789ab", "01234567ffff", "abcdef012345")
+}
+
+
+@pytest.mark.parametrize("text", ["abcdef", "abcdef012345"])
+def test_an_alert_is_meant_by_the_beginning_of_its_id(text: str) -> None:
+    assert resolve(text, ALERTS).id == "abcdef012345"
+
+
+def test_a_kind_of_alert_is_meant_by_its_name() -> None:
+    assert resolve("store_away", ALERTS) == AlertTarget(key="store_away", name="store_away")
+
+
+def test_an_ambiguous_id_lists_the_candidates() -> None:
+    with pytest.raises(NotPossible, match=r"0123456789ab \(dead_letters\), 01234567ffff"):
+        resolve("012345", ALERTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("dead_leters", "did you mean dead_letters"), ("abc", "`fleet alerts`")]
+)
+def test_what_is_no_alert_is_told(text: str, said: str) -> None:
+    with pytest.raises(Unknown, match=said):
+        resolve(text, ALERTS)
 
 
 def test_a_dead_letter_says_why_it_died() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fleet.config.settings import Settings, parse
+from fleet.ops.alerts.listing import of_machine
 from fleet.ops.alerts.machine import RETRY_DELAY_S, MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
@@ -93,6 +94,18 @@ def test_an_outage_is_told_when_it_lasts_and_so_is_its_end(site: Site) -> None:
     assert site.look(machine) == []
     assert site.look(machine, away="") == [("store_away", "closed")]
     assert site.look(machine, away="") == []
+
+
+def test_a_silenced_one_is_sent_when_the_silence_ends(site: Site) -> None:
+    machine = site.machine()
+    machine.silenced = frozenset({"store_away"})
+    assert site.look(machine) == []
+    assert [one.name for one in of_machine(site.folder).values()] == ["store_away"]
+    machine.silenced = frozenset()
+    assert site.look(machine) == [("store_away", "open")]
+    machine.silenced = frozenset({"store_away"})
+    assert site.look(machine, away="") == []
+    assert of_machine(site.folder) == {}
 
 
 def test_a_breaker_that_opens_is_told_at_once(site: Site) -> None:

@@ -47,6 +47,32 @@ def test_it_is_consistent() -> None:
             assert {one["name"] for one in parameters if one["in"] == "path"} == named
 
 
+def test_every_operation_is_in_a_group() -> None:
+    named = {tag["name"] for tag in document()["tags"]}
+    used = {
+        tag
+        for item in document()["paths"].values()
+        for operation in item.values()
+        for tag in operation["tags"]
+    }
+    assert used == named
+
+
+def test_every_body_is_one_that_generators_of_clients_know() -> None:
+    """`openapi-python-client` leaves out others, and fails at a list where there are several."""
+    for item in document()["paths"].values():
+        for operation in item.values():
+            if "requestBody" in operation:
+                assert operation["requestBody"]["content"].keys() == {"application/json"}
+
+
+def test_every_parameter_has_a_schema_and_every_name_is_a_name() -> None:
+    for item in document()["paths"].values():
+        for operation in item.values():
+            assert re.fullmatch(r"[a-z][a-z_]*", operation["operationId"])
+            assert all("schema" in one for one in operation.get("parameters", ()))
+
+
 def test_every_field_of_the_bus_is_described() -> None:
     described = document()["components"]["schemas"]["BusEvent"]["properties"]
     assert described.keys() == {"id", "epoch", "type", "time"} | bus_types.FIELDS.keys()

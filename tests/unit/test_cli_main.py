@@ -157,5 +157,5 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fleet.cli.route.decide", interrupted)
+    monkeypatch.setattr("fleet.cli.backend.local.decide", interrupted)
     assert run("route", "hello") == 130

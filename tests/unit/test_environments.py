@@ -9,7 +9,9 @@ import pytest
 
 from fleet.system import environments
 
-SECRETS = {"SOME_API_KEY": "k1", "github_token": "k2", "AWS_SECRET_ACCESS_KEY": "k3"}
+SECRETS = {"SOME_API_KEY": "k1", "github_token": "k2", "AWS_SECRET_ACCESS_KEY": "k3"} | {
+    "FLEET_TOKEN": "t"
+}
 SETTINGS = {"FLEET_API__TOKEN": "f", "OTEL_EXPORTER_OTLP_HEADERS": "o", "FLOWER_OAUTH2_KEY": "w"}
 
 #: A process that starts another, as the API starts the one that runs spooled turns.

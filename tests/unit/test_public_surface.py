@@ -16,6 +16,7 @@ from fleet import FleetError, errors
 ROOT = Path(__file__).resolve().parents[2]
 #: A name that is added here is promised to users; a name that is removed breaks their code.
 PUBLIC = [
+    "ApiUnreachable",
     "BrokerRefusal",
     "BrokerUnavailable",
     "Cancelled",
@@ -24,17 +25,23 @@ PUBLIC = [
     "Failure",
     "FailureStage",
     "Fenced",
+    "Fleet",
     "FleetError",
     "Forbidden",
     "IdempotencyConflict",
+    "NotAFleet",
+    "NotPossible",
     "Refused",
     "Runner",
+    "SentEvent",
     "SessionBusy",
     "Settings",
     "StoreLost",
+    "TokenRefused",
     "Turn",
     "TurnFailed",
     "TurnStopped",
+    "Unknown",
     "load_settings",
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.locks import calls as lock_calls
-from fleet.store import calls, lease_calls, ledger_clock, life_calls
+from fleet.store import alert_calls, calls, lease_calls, ledger_clock, life_calls
 from fleet.store.script import Record, ScriptCall, listed, script_source
 
 SCRIPTS = resources.files("fleet.store") / "scripts"
@@ -18,7 +18,7 @@ DECLARED: dict[str, type[ScriptCall[Any]]] = {
     for kind in chain(
         *(
             vars(module).values()
-            for module in (calls, lease_calls, ledger_clock, life_calls, lock_calls)
+            for module in (alert_calls, calls, lease_calls, ledger_clock, life_calls, lock_calls)
         )
     )
     if isinstance(kind, type) and issubclass(kind, ScriptCall) and kind is not ScriptCall

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from fleet.config.foreign_environment import not_settings
+from fleet.config.foreign_environment import elsewhere, not_settings
 from fleet.config.settings import Settings, parse
 from fleet.errors import ConfigError
 
@@ -80,6 +80,10 @@ def test_what_other_products_of_this_name_set_is_passed_over(
         monkeypatch.setenv(name, "8700")
     assert parse(ONE) == before
     assert not_settings(Settings.model_fields) == sorted(theirs)
+    assert elsewhere() is None
+    monkeypatch.setenv("FLEET_TOKEN", "")
+    assert not_settings(Settings.model_fields) == sorted({*theirs} - {"FLEET_URL"})
+    assert elsewhere() == ("8700", "")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ PACKAGES = {
     "fleet.config": Package(1, "Everything an operator can set: read, checked whole, frozen."),
     "fleet.system": Package(1, "The operating system: processes, whole-file writes, file locks."),
     "fleet.broker": Package(2, "The embedded Valkey, the audit of any server, the breaker."),
+    "fleet.client": Package(2, "A client of a fleet elsewhere, over its HTTP API."),
     "fleet.quiet_log": Package(2, "What logs show: types and places, no content."),
     "fleet.store": Package(3, "The only door to Valkey: connection, keys, scripts, wake-ups."),
     "fleet.ledger": Package(4, "The durable truth: states, moves, queries, bus, upkeep."),

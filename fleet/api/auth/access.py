@@ -42,6 +42,8 @@ CALLER = "fleet.caller"
 _STREAMS = re.compile(r"/bus|/ws|/dispatches/[^/]+/stream")
 #: Query parameters that look like a token. A token in a URL leaks into logs and browsers.
 _IN_URL = frozenset({"token", "access_token", "api_key", "authorization"})
+#: Headers of a 401.
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="fleet"'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class Access:
         ticket = query.get("ticket")
         if text is not None:
             await self._require_fresh(monotonic())
+            if tokens.was_revoked(text, self._tokens):
+                raise _revoked()
             caller = self._caller(tokens.match(text, self._tokens))
         elif ticket is not None:
             if not _STREAMS.fullmatch(scope["path"]):
@@ -240,8 +244,12 @@ class Access:
 
 
 def _unauthorized(detail: str) -> Problem:
-    headers = {"WWW-Authenticate": 'Bearer realm="fleet"'}
-    return Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, headers=headers)
+    return Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, headers=_CHALLENGE)
+
+
+def _revoked() -> Problem:
+    detail = "This token was revoked: use another."
+    return Problem(HTTPStatus.UNAUTHORIZED, "token-revoked", detail, headers=_CHALLENGE)
 
 
 def _bearer(headers: Headers) -> str | None:

@@ -19,8 +19,8 @@ from fleet.api.request.problems import Problem, as_problem
 from fleet.errors import FleetError
 from fleet.formats.host_names import SAFE_METHODS, is_allowed, is_foreign_origin
 
-#: Paths without authentication: probes, the OpenAPI document, and the page that requests a token.
-_PUBLIC = re.compile(r"/|/livez|/readyz|/openapi\.json|/console/.*")
+#: Paths without authentication: probes, the OpenAPI document, and the pages that request a token.
+_PUBLIC = re.compile(r"/|/livez|/readyz|/openapi\.json|/docs|/(console|docs)/.*")
 #: Paths authenticated by a signature, which no foreign page can make.
 _SIGNED = re.compile(r"/callbacks/[^/]+")
 #: Paths that admit callers before the first query for tokens: they show nothing then.
@@ -30,7 +30,8 @@ _TENTATIVE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 _ANY_TOKEN = re.compile(
     r"/health|/metrics|/mcp/?|/tickets|/events(/.+)?|/bus|/ws"
     r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
-    r"|/agents(/[^/]+(/(pause|resume|drain))?)?"
+    r"|/agents(/[^/]+(/(pause|resume|drain|cancel|move))?)?|/alerts(/[^/]+/(silence|unsilence|ack))?"
+    r"|/route|/chains/[^/]+|/bus/entries|/dead-letters/purge"
 )
 
 

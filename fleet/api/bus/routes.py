@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -136,19 +136,8 @@ class BusRoutes:
             watcher.cancel()
 
     def _filter(self, query: QueryParams, scope: Scope) -> BusFilter:
-        """The client's filter within its rights, for replayed and live entries alike."""
         check_names(query, "agent", "type", "session", "last-event-id")
-        rights = rights_of(scope)
-        agents = readable_choices(query, "agent", self._agents, rights)
-        if not rights.reads_all and not agents:
-            agents = rights.readable(self._agents)
-            if not agents:
-                rights.need_read("*")
-        return BusFilter(
-            agents=agents,
-            types=choices(query, "type", bus.TYPES),
-            sessions=texts(query, "session"),
-        )
+        return filter_of(query, scope, self._agents)
 
     async def _send(
         self,
@@ -167,6 +156,21 @@ class BusRoutes:
             except TimeoutError:
                 continue
         raise Evicted
+
+
+def filter_of(query: QueryParams, scope: Scope, known: Iterable[str]) -> BusFilter:
+    """A client's filter within its rights, for stored, replayed and live entries alike."""
+    rights, known = rights_of(scope), list(known)
+    agents = readable_choices(query, "agent", known, rights)
+    if not rights.reads_all and not agents:
+        agents = rights.readable(known)
+        if not agents:
+            rights.need_read("*")
+    return BusFilter(
+        agents=agents,
+        types=choices(query, "type", bus.TYPES),
+        sessions=texts(query, "session"),
+    )
 
 
 async def _watch(receive: Receive, follower: Follower, end: str) -> None:

@@ -21,8 +21,8 @@ def _call_back() -> Json:
         "summary": "The answer of a service that replied 202 to an event with a `fleetcallback`.",
         "description": "Signed with the agent's secret, after Standard Webhooks; the `webhook-id` "
         "is `callback-` and the dispatch's id. A JSON object's `text` is the answer, its `error` a "
-        "failure; a JSON string or plain text is the answer as it is. A body with neither is "
-        "refused, and the turn waits on. The first one counts.",
+        "failure; a JSON string is the answer as it is, and so is the body as `text/plain`. A body "
+        "with neither is refused, and the turn waits on. The first one counts.",
         "parameters": [
             DISPATCH_ID,
             *(
@@ -30,10 +30,8 @@ def _call_back() -> Json:
                 for name, requirement in _SIGNATURE.items()
             ),
         ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": answer}, "text/plain": {"schema": text}},
-        },
+        # Without `text/plain`: generators of clients know no such body, and leave the call out.
+        "requestBody": {"required": True, "content": {"application/json": {"schema": answer}}},
         "responses": {
             "202": json_answer("Kept for the turn that waits, or was before.", ref("CalledBack")),
             **problems(400, 404, 408, 409, 413, 415, 422, 503),

@@ -4,15 +4,19 @@ from functools import cache
 
 from fleet.api.bus.cursor import Resync
 from fleet.api.openapi.agents import AGENT_PATHS
+from fleet.api.openapi.alerts import ALERT_PATHS, ALERT_SCHEMAS
 from fleet.api.openapi.callbacks import CALLBACK_PATHS
 from fleet.api.openapi.mcp import MCP_PATHS
+from fleet.api.openapi.operations import OPERATION_PATHS
 from fleet.api.openapi.parts import DISPATCH_ID, Json
 from fleet.api.openapi.parts import json_answer as _json
 from fleet.api.openapi.parts import parameter as _parameter
 from fleet.api.openapi.parts import problems as _problems
 from fleet.api.openapi.parts import ref as _ref
 from fleet.api.openapi.schemas import SCHEMAS
-from fleet.api.routes.dispatches import REASON_CHARS_MAX
+from fleet.api.openapi.tags import TAGS, tagged
+from fleet.api.openapi.tokens import TOKEN_PATHS
+from fleet.api.request.small_body import REASON_CHARS_MAX
 from fleet.api.routes.events import BATCH_MAX, BATCH_MEDIA_TYPE
 from fleet.ledger import State, bus
 from fleet.ledger.operations import BY_CHARS_MAX
@@ -32,33 +36,11 @@ def document() -> Json:
             "summary": "Events in; dispatches, outcomes and the bus out.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {
-            "/events": {"post": _send()},
-            "/events/{event_id}": {"get": _get_event()},
-            "/dispatches": {"get": _find()},
-            "/dispatches/{dispatch_id}": {"get": _get()},
-            **{
-                f"/dispatches/{{dispatch_id}}/{verb}": {"post": _operate(verb, summary)}
-                for verb, summary in _VERBS.items()
-            },
-            "/dispatches/{dispatch_id}/stream": {"get": _listen()},
-            "/tickets": {"post": _ticket()},
-            **AGENT_PATHS,
-            **MCP_PATHS,
-            **CALLBACK_PATHS,
-            "/bus": {"get": _bus()},
-            "/ws": {"get": _ws()},
-            "/health": {"get": _health()},
-            "/metrics": {"get": _plain("metrics", "Figures for Prometheus.", "text/plain")},
-            "/livez": {"get": _probe("livez", "Does the process answer?", ())},
-            "/readyz": {"get": _probe("readyz", "Would an event be accepted and kept?", (503,))},
-            "/openapi.json": {"get": _plain("openapi", "This document.", "application/json")},
-            "/": {"get": _plain("console", "The console, a page for people.", "text/html")},
-            "/console/{file}": {"get": _console_file()},
-        },
+        "tags": TAGS,
+        "paths": tagged(_paths()),
         "security": [{}, {"token": []}],
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": SCHEMAS | ALERT_SCHEMAS,
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -67,6 +49,38 @@ def document() -> Json:
                 }
             },
         },
+    }
+
+
+def _paths() -> Json:
+    return {
+        "/events": {"post": _send()},
+        "/events/{event_id}": {"get": _get_event()},
+        "/dispatches": {"get": _find()},
+        "/dispatches/{dispatch_id}": {"get": _get()},
+        **{
+            f"/dispatches/{{dispatch_id}}/{verb}": {"post": _operate(verb, summary)}
+            for verb, summary in _VERBS.items()
+        },
+        "/dispatches/{dispatch_id}/stream": {"get": _listen()},
+        "/tickets": {"post": _ticket()},
+        **AGENT_PATHS,
+        **ALERT_PATHS,
+        **MCP_PATHS,
+        **CALLBACK_PATHS,
+        **OPERATION_PATHS,
+        **TOKEN_PATHS,
+        "/bus": {"get": _bus()},
+        "/ws": {"get": _ws()},
+        "/health": {"get": _health()},
+        "/metrics": {"get": _plain("metrics", "Figures for Prometheus.", "text/plain")},
+        "/livez": {"get": _probe("livez", "Does the process answer?", ())},
+        "/readyz": {"get": _probe("readyz", "Would an event be accepted and kept?", (503,))},
+        "/openapi.json": {"get": _plain("openapi", "This document.", "application/json")},
+        "/": {"get": _plain("console", "The console, a page for people.", "text/html")},
+        "/console/{file}": {"get": _file("console_file", "A script or style of the console.")},
+        "/docs": {"get": _plain("explorer", "This document, to read and to try.", "text/html")},
+        "/docs/{file}": {"get": _file("explorer_file", "A script or style of that page.")},
     }
 
 
@@ -93,8 +107,9 @@ def _send() -> Json:
         "summary": "Send an event, or a batch of which each is accepted or refused by itself.",
         "description": (
             "The same `source` and `id` twice, by one token, is one event: it gets the first "
-            "answer. With other content it is refused (409). A CloudEvent in binary mode, with "
-            "`ce-` headers and its data as JSON or text/plain, is the same event, too."
+            "answer. With other content it is refused (409). The body may also be of the types "
+            f"`application/cloudevents+json` and `{BATCH_MEDIA_TYPE}`. A CloudEvent in binary "
+            "mode, with `ce-` headers and its data as JSON or text/plain, is the same event, too."
         ),
         "parameters": [
             _parameter(
@@ -112,11 +127,8 @@ def _send() -> Json:
         ],
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {"schema": {"oneOf": [event, batch]}},
-                "application/cloudevents+json": {"schema": _ref("CloudEvent")},
-                BATCH_MEDIA_TYPE: {"schema": batch},
-            },
+            # One media type: with several, generated clients look for the type of a list, and fail.
+            "content": {"application/json": {"schema": {"oneOf": [event, batch]}}},
         },
         "responses": {
             "202": _json("In the ledger: it will end.", {"oneOf": [_ref("Accepted"), answers]}),
@@ -321,11 +333,11 @@ def _plain(name: str, summary: str, media_type: str) -> Json:
     }
 
 
-def _console_file() -> Json:
+def _file(operation_id: str, summary: str) -> Json:
     name = {"type": "string", "examples": ["main.js"]}
     return {
-        "operationId": "console_file",
-        "summary": "A script or style of the console.",
+        "operationId": operation_id,
+        "summary": summary,
         "parameters": [{"name": "file", "in": "path", "required": True, "schema": name}],
         "responses": {
             "200": {

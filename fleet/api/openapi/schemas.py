@@ -239,7 +239,12 @@ SCHEMAS: Json = {
     "Page": _object(
         "dispatches cursor", dispatches=_list(_ref("Dispatch")), cursor=_or_null(_TEXT)
     ),
-    "Moved": _object("dispatch_id state", dispatch_id=_TEXT, state=_STATE),
+    "Moved": _object(
+        "dispatch_id state",
+        dispatch_id=_TEXT,
+        state=_STATE,
+        by={"description": "The name that a decision was made in.", **_TEXT},
+    ),
     "CalledBack": _object("dispatch_id duplicate", dispatch_id=_TEXT, duplicate=_FLAG),
     "Agent": _object(
         "agent status online consuming reported_s holder held_s fence queued active paused tier "
@@ -260,6 +265,8 @@ SCHEMAS: Json = {
         hold_s={"description": "How long it takes no work, after `hold_reason`.", **_NUMBER},
         hold_stage=_or_null(_STAGE),
         hold_reason=_or_null(_TEXT),
+        timeout_s={"description": "The hard limit of a turn; of one agent only.", **_NUMBER},
+        fallbacks={"description": "Further models; of one agent only.", **_list(_TEXT)},
         states=_COUNTS,
         unverified=_COUNT,
         oldest_s=_NUMBER,

@@ -44,8 +44,10 @@ class Agents:
         """One agent."""
         name = request.path_params["agent"]
         rights_of(request.scope).need_read(name)
-        names = await self._there(name)
-        return JSONResponse((await self._rows(names))[0])
+        (there,), runtime = await self._there(name), self._runtime
+        return JSONResponse(
+            await self._reads.run(lambda: agents.detail(runtime.store, runtime.settings, there))
+        )
 
     async def pause(self, request: Request) -> Response:
         """Pause an agent, or `all`: it finishes its running turn and starts no other."""

@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from fleet.api.auth.access import caller_of, rights_of
 from fleet.api.auth.visible import check_operable, not_there
-from fleet.api.request.body import check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names, choices, flag, number, readable_choices, texts
 from fleet.api.request.problems import Problem, bad_parameter
+from fleet.api.request.small_body import read_object, reason_in
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.query import query
@@ -23,9 +23,6 @@ from fleet.runtime import Runtime
 from routing import Verdict
 
 LIMIT_DEFAULT = 20
-REASON_CHARS_MAX = 500
-#: The body of these calls holds a reason and a name only.
-_BODY_BYTES_MAX = 16 * 1024
 _REASON_DEFAULT = "requested over HTTP"
 _BY_DEFAULT = "somebody over HTTP"
 
@@ -113,8 +110,8 @@ class Dispatches:
         verdict: Literal[Verdict.APPROVE, Verdict.REJECT],
     ) -> Response:
         rights_of(request.scope).need_operate()
-        body = await _body(request, "reason", "by")
-        reason, by = _reason_in(body, ""), body.get("by", _BY_DEFAULT)
+        body = await read_object(request, "reason", "by")
+        reason, by = reason_in(body, ""), body.get("by", _BY_DEFAULT)
         if verdict is Verdict.REJECT and not reason:
             detail = "A rejection needs a `reason`, which the sender of the event is told."
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
@@ -126,7 +123,8 @@ class Dispatches:
             )
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
         decide = partial(operations.decide, verdict=verdict, by=by, reason=reason)
-        return _moved(request, await self._operate(request, decide), HTTPStatus.OK)
+        state = await self._operate(request, decide)
+        return JSONResponse({"dispatch_id": _id(request), "state": state, "by": by})
 
     async def _operate(
         self, request: Request, call: Callable[[ValkeyLedger, Settings, str], State]
@@ -161,28 +159,4 @@ def _moved(request: Request, state: State, status: HTTPStatus) -> Response:
 
 async def _reason(request: Request) -> str:
     """The `reason` of an optional JSON body."""
-    return _reason_in(await _body(request, "reason"), _REASON_DEFAULT)
-
-
-async def _body(request: Request, *known: str) -> dict[str, Any]:
-    """An optional JSON body, with no other keys than the `known`."""
-    body = await read_body(request.scope, request.receive, _BODY_BYTES_MAX)
-    if not body.strip():
-        return {}
-    check_media_type(request.scope)
-    value = parse_json(body)
-    if not isinstance(value, dict):
-        detail = "The body must be a JSON object, such as {'reason': ...}."
-        raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
-    for key in value.keys() - set(known):
-        detail = f"{key[:100]!r} is no key of this body; known are {', '.join(known)}."
-        raise Problem(HTTPStatus.BAD_REQUEST, "bad-parameter", detail)
-    return value
-
-
-def _reason_in(body: dict[str, Any], default: str) -> str:
-    reason = body.get("reason", default)
-    if not isinstance(reason, str) or not reason.isprintable() or len(reason) > REASON_CHARS_MAX:
-        detail = f"`reason` must be one printable line of at most {REASON_CHARS_MAX} characters."
-        raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
-    return reason.strip() or default
+    return reason_in(await read_object(request, "reason"), _REASON_DEFAULT)

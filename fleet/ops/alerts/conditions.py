@@ -7,6 +7,8 @@ from typing import Any
 
 from fleet.ledger import removed
 from fleet.ledger.bus import BusEvent
+from fleet.ledger.refusals import Refusals
+from fleet.ledger.starting import BEAT, START_S
 from fleet.ops.health import BEAT_LATE_S, beat_is_late
 from fleet.turn.budget import WARN_AT, BudgetState
 
@@ -14,9 +16,19 @@ from fleet.turn.budget import WARN_AT, BudgetState
 OFFLINE_AFTER_S = 30.0
 #: Longer than any worker takes to come back or to pop a wake-up message.
 STUCK_AFTER_S = 30.0
+#: A process that ended twice in a row may stay the third time.
+CRASH_LOOP_S = 5.0
+#: A series of refusals needs an operator when it has lasted this long.
+REFUSED_FOR_S = 20.0
 
-#: Also reported on the bus by the scripts, without an alerter.
-_ON_BUS_ALREADY = frozenset({"beat_dead", "stuck_queue"})
+#: What scripts put on the bus of these, without an alerter: no news to forward.
+_ON_BUS_ALREADY = {
+    "beat_dead": ["open"],
+    "stuck_queue": ["open"],
+    # Its end is there as `delivery_back`.
+    "delivery_down": ["open", "closed"],
+    "delivery_back": [],
+}
 #: Types of bus entries that are forwarded as news: they neither open nor close a condition.
 NEWS = ("alert",)
 
@@ -32,6 +44,7 @@ class Condition:
     subject: str = ""  #: tells conditions of one kind apart
     for_s: float = 0.0  #: reported when it has lasted this long
     count: int = 0  #: reported again when it has grown
+    on_bus: bool = False  #: somebody else has put its beginning on the bus
 
     @property
     def key(self) -> str:
@@ -52,7 +65,7 @@ class Condition:
             "reason": self.message,
             "for_ms": int(self.for_s * 1000),
             "count": self.count,
-            "quiet": self.name in _ON_BUS_ALREADY,
+            "quiet": ["open"] if self.on_bus else _ON_BUS_ALREADY.get(self.name, []),
         }
 
 
@@ -67,6 +80,10 @@ def current(
     budgets: Mapping[str, BudgetState] = MappingProxyType({}),
     providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     removed_agents: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    refusals: Refusals | None = None,
+    failing: Sequence[Mapping[str, Any]] = (),
+    down: Mapping[str, str] = MappingProxyType({}),
+    starting: frozenset[str] = frozenset(),
 ) -> list[Condition]:
     """The present conditions.
 
@@ -75,7 +92,9 @@ def current(
     letter. `lost` is what a store that went back misses. `memory_full`
     is true when the store's memory is nearly full. `budgets` are today's
     budgets, and `providers` the open breakers of `fleet.turn.providers`. `removed_agents` comes
-    from `fleet.ledger.removed`.
+    from `fleet.ledger.removed`. `refusals` are those of Celery's way in, and `failing` the
+    processes of `fleet.ledger.processes`. `down` are receivers that take nothing, each with the
+    reason. `starting` are the agents that are being started.
     """
     found = [
         Condition(
@@ -88,21 +107,50 @@ def current(
         if budget.part >= WARN_AT
     ]
     found += _of_store(lost, memory_full)
-    if beat_is_late(beat_s):
-        since = "beat has never run" if beat_s is None else f"no beat for {beat_s:.0f} s"
-        found.append(
-            Condition(
-                name="beat_dead",
-                reason=f"{since}: retries, deadlines and repairs wait",
-                remedy="start `fleet up`, or `celery -A fleet beat`",
-                for_s=BEAT_LATE_S,
-            )
-        )
+    found += _of_beat(beat_s, starting=BEAT in starting)
+    found += _refused(refusals)
+    found += [_crash_loop(row) for row in failing]
+    found += [Condition(name="delivery_down", subject=n, reason=why) for n, why in down.items()]
     found += _removed(removed_agents)
     found += [_provider_open(name, breaker) for name, breaker in providers.items()]
     for name, agent in agents.items():
-        found += _of_agent(name, agent, counts[name], dead_letter_reasons.get(name, ""))
+        if dead := counts[name]["states"].get("dead", 0):
+            found.append(_dead_letters(name, dead, dead_letter_reasons.get(name, "")))
+        if not agent["paused"]:
+            found += _of_worker(name, agent, counts[name], starting=name in starting)
     return found
+
+
+def _crash_loop(row: Mapping[str, Any]) -> Condition:
+    return Condition(
+        name="crash_loop",
+        subject=f"{row['host']}/{row['process']}",
+        reason=f"{row['process']} of {row['host']} keeps ending: it {row['reason']}",
+        remedy=f"see log/{row['process']}.log in its data folder",
+        for_s=CRASH_LOOP_S,
+        on_bus=True,
+    )
+
+
+def _of_beat(beat_s: float | None, *, starting: bool) -> Iterator[Condition]:
+    if beat_is_late(beat_s):
+        since = "beat has never run" if beat_s is None else f"no beat for {beat_s:.0f} s"
+        yield Condition(
+            name="beat_dead",
+            reason=f"{since}: retries, deadlines and repairs wait",
+            remedy="start `fleet up`, or `celery -A fleet beat`",
+            for_s=START_S if starting else BEAT_LATE_S,
+        )
+
+
+def _refused(refusals: Refusals | None) -> Iterator[Condition]:
+    if refusals is not None and refusals.lasted_s >= REFUSED_FOR_S:
+        yield Condition(
+            name="intake_refused",
+            # Without their sentences, which may repeat a sender's text.
+            reason=f"what Celery producers send is refused, {refusals.count} times in a row",
+            remedy="see `fleet events` and the log of the intake worker, and correct the producer",
+        )
 
 
 def _removed(agents: Mapping[str, Mapping[str, int]]) -> Iterator[Condition]:
@@ -132,38 +180,33 @@ def _of_store(lost: str, memory_full: bool) -> Iterator[Condition]:
         )
 
 
-def _of_agent(
-    name: str, agent: Mapping[str, Any], row: Mapping[str, Any], reason: str
-) -> list[Condition]:
-    found = []
-    if dead := row["states"].get("dead", 0):
-        found.append(_dead_letters(name, dead, reason))
-    if agent["paused"]:
-        return found
+def _of_worker(
+    name: str, agent: Mapping[str, Any], row: Mapping[str, Any], *, starting: bool
+) -> Iterator[Condition]:
     if not agent["online"]:
-        found.append(
-            Condition(
-                name="agent_offline",
-                agent=name,
-                reason="no worker holds its lease",
-                remedy="start `fleet host`",
-                for_s=OFFLINE_AFTER_S,
-            )
+        yield Condition(
+            name="agent_offline",
+            agent=name,
+            reason="no worker holds its lease",
+            remedy="start `fleet host`",
+            for_s=START_S if starting else OFFLINE_AFTER_S,
         )
-    elif not agent["active"] and not agent["hold_s"] and row["oldest_s"] > STUCK_AFTER_S:
-        found.append(
-            Condition(
-                name="stuck_queue",
-                agent=name,
-                reason="its worker holds the lease but takes no work",
-                remedy="restart it",
-                for_s=10.0,
-            )
+    # What waited before the worker came is not its fault.
+    elif (
+        not agent["active"]
+        and not agent["hold_s"]
+        and (min(row["oldest_s"], agent["held_s"]) > STUCK_AFTER_S)
+    ):
+        yield Condition(
+            name="stuck_queue",
+            agent=name,
+            reason="its worker holds the lease but takes no work",
+            remedy="restart it",
+            for_s=10.0,
         )
-    return found
 
 
-def new_events(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
+def new_events(entries: Iterable[BusEvent]) -> list[dict[str, Any]]:
     """The entries to forward as they are, except those of an alerter."""
     return [
         {
@@ -172,13 +215,13 @@ def new_events(entries: Iterable[BusEvent]) -> list[dict[str, str]]:
             "reason": entry.fields.get("reason", ""),
             # Each is reported, however many there are: somebody waits for a person.
             "dispatch_id": entry.fields.get("dispatch_id", ""),
+            "entry": entry.id,
+            "at_ms": int(entry.id.partition("-")[0]),
         }
         for entry in entries
         if entry.type in NEWS
         and "state" not in entry.fields
         and entry.fields.get("name") not in _ON_BUS_ALREADY
-        # Its reason repeats a sender's text.
-        and entry.fields.get("name") != "intake_refused"
     ]
 
 

@@ -5,6 +5,7 @@ alerts are needed. So one process of each machine has a memory of its own and se
 holds the lock on `alerts.lock` in the data folder, and this file is its memory.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fleet.broker.breaker import Breaker
 from fleet.config.settings import Settings
@@ -24,6 +26,7 @@ from fleet.ops.alerts.conditions import Condition
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
 from fleet.store import Store
+from fleet.store.alert_calls import AlertOverCall
 from fleet.system import file_lock, files
 
 logger = logging.getLogger(__name__)
@@ -34,7 +37,11 @@ OUTAGE_AFTER_S = 5.0
 SPOOLED_AFTER_S = 10.0
 #: A growing condition is reported again after this.
 RETRY_DELAY_S = 300.0
+#: Alerts that are kept after they are over.
+PAST_MAX = 200
 NEARLY_FULL = 0.8
+#: The file in the data folder: lock and memory.
+MEMORY = "alerts.lock"
 #: The next event no longer fits, though some bytes are left.
 FULL = 0.99
 
@@ -48,6 +55,7 @@ class KnownAlert:
     since: float
     count: int = 0
     sent_at: float = 0.0  #: to the receiver; 0 before
+    told_at: float = 0.0  #: when it had lasted as long as it must; 0 before
     on_bus: bool = False
 
 
@@ -69,7 +77,9 @@ class MachineAlerts:
         self._limits = settings.spool
         self._sender = sender
         self._now = now
-        self._path = settings.data_dir.absolute() / "alerts.lock"
+        self._path = settings.data_dir.absolute() / MEMORY
+        #: Keys and names of alerts that are sent to nobody.
+        self.silenced: frozenset[str] = frozenset()
         self._lock: int | None = None
         self._known: dict[str, KnownAlert] = {}
         self._written = b"{}"
@@ -113,8 +123,10 @@ class MachineAlerts:
             known.reason = condition.message
             if now - known.since < condition.for_s:
                 continue
+            known.told_at = known.told_at or now
             grown = condition.count > known.count and now - known.sent_at >= RETRY_DELAY_S
-            if (not known.sent_at or grown) and self._send(known, "open", now):
+            wanted = (not known.sent_at or grown) and not self._is_silenced(condition.key, known)
+            if wanted and self._send(known, "open", now):
                 known.sent_at, known.count = now, condition.count
             # The bus is down during the other conditions; their end is reported on it elsewhere.
             if store is not None and not known.on_bus and known.name.startswith("spool"):
@@ -122,13 +134,20 @@ class MachineAlerts:
                 known.on_bus = True
         for key in self._known.keys() - {condition.key for condition in found}:
             known = self._known[key]
+            if known.told_at and store is not None:
+                _keep(store, key, known, now)
+            known.told_at = 0.0
             if known.on_bus and store is not None:
                 bus.alert(store, known.name, known.reason, "closed")
                 known.on_bus = False
-            if known.sent_at and self._send(known, "closed", now):
+            silent = self._is_silenced(key, known)
+            if known.sent_at and (silent or self._send(known, "closed", now)):
                 known.sent_at = 0.0
             if not known.on_bus and not known.sent_at:
                 del self._known[key]
+
+    def _is_silenced(self, key: str, known: KnownAlert) -> bool:
+        return bool(self.silenced & {key, known.name})
 
     def _send(self, known: KnownAlert, state: str, now: float) -> bool:
         if not self._sender.enabled:
@@ -170,6 +189,28 @@ class MachineAlerts:
             if self._writable:
                 logger.warning("alerts: %s cannot be written (%s)", self._path, error.strerror)
             self._writable = False
+
+
+def machine_id(key: str, known: KnownAlert) -> str:
+    """The id of an opening on this machine."""
+    opening = f"{socket.gethostname()}:{key}:{known.told_at}"
+    return hashlib.sha256(opening.encode()).hexdigest()[:12]
+
+
+def _keep(store: Store, key: str, known: KnownAlert, now: float) -> None:
+    """Put an alert that is over beside those of the fleet."""
+    record = {
+        "id": machine_id(key, known),
+        "key": key,
+        "name": known.name,
+        "agent": "",
+        "host": socket.gethostname(),
+        "reason": known.reason,
+        "state": "resolved",
+        "opened": known.told_at * 1000,
+        "ended": now * 1000,
+    }
+    store.run(AlertOverCall(record=json.dumps(record), past_max=PAST_MAX))
 
 
 def spool_conditions(spool: Spool, limits: SpoolConfig) -> Iterator[Condition]:
@@ -222,6 +263,16 @@ def spool_conditions(spool: Spool, limits: SpoolConfig) -> Iterator[Condition]:
     if part >= NEARLY_FULL:
         fault = f"the spool of {host} is nearly full: then events are refused"
         yield Condition(name="spool_nearly_full", reason=fault, remedy=remedy)
+
+
+def read_memory(path: Path) -> dict[str, KnownAlert]:
+    """Look at the memory of a machine, which another process writes; empty where there is none."""
+    try:
+        stored: dict[str, dict[str, Any]] = json.loads(path.read_bytes() or b"{}")
+        return {key: KnownAlert(**known) for key, known in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        # Its writer sets damaged content aside, and says so.
+        return {}
 
 
 def _read(path: Path) -> dict[str, KnownAlert]:

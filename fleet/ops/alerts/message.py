@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+from fleet.ledger.views import rfc3339
 
 #: Discord refuses longer content; Slack cuts at 40,000.
 TEXT_MAX = 1900
@@ -21,6 +22,8 @@ class AlertMessage:
     state: str = ""
     at_ms: int = 0
     suppressed: int = 0  #: alerts before it that a rate limit dropped
+    alert_id: str = ""  #: of the opening, in `fleet alerts` too; empty for one of a machine
+    since_ms: int = 0  #: when the condition was reported first; 0 where it is not known
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> "AlertMessage":
@@ -46,7 +49,6 @@ def body(url: str, message: AlertMessage) -> dict[str, Any]:
     if host.endswith("hooks.slack.com"):
         escaped = message.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         return {"text": escaped}
-    time = datetime.fromtimestamp(message.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return {
         "type": "alert",
         "id": message.id,
@@ -54,7 +56,9 @@ def body(url: str, message: AlertMessage) -> dict[str, Any]:
         "agent": message.agent or None,
         "state": message.state or None,
         "reason": message.reason,
-        "time": time.replace("+00:00", "Z"),
+        "time": rfc3339(message.at_ms),
+        "alert_id": message.alert_id or None,
+        "since": rfc3339(message.since_ms) if message.since_ms else None,
         "suppressed": message.suppressed,
         "text": message.text,
     }

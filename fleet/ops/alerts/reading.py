@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fleet.config.settings import Settings
-from fleet.ledger import removed, views
+from fleet.ledger import processes, refusals, removed, starting, views
 from fleet.ops.alerts.conditions import Condition, current
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -36,7 +36,21 @@ def conditions(
         budgets=_budgets(store, settings),
         providers=providers.states(store),
         removed_agents=removed.work(store, settings.agents),
+        refusals=refusals.present(store),
+        failing=processes.failing(store),
+        down=_down(store, settings),
+        starting=starting.names(store),
     )
+
+
+def _down(store: Store, settings: Settings) -> dict[str, str]:
+    """The receivers that take no outcome, and why."""
+    names = [*settings.deliveries, "upstream"]
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(keys.target(name), "down")
+        return {name: why for name, why in zip(names, pipe.execute(), strict=True) if why}
 
 
 def _budgets(store: Store, settings: Settings) -> dict[str, BudgetState]:

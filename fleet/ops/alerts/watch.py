@@ -10,12 +10,13 @@ from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus, store_life
 from fleet.ledger.maintenance import periodic_lock
 from fleet.ops.alerts.conditions import dead_letter_reasons, new_events
-from fleet.ops.alerts.machine import MachineAlerts
+from fleet.ops.alerts.machine import PAST_MAX, MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.alerts.sender import PER_MINUTE, AlertSender
+from fleet.ops.alerts.silences import silenced
 from fleet.store import Store, keys
-from fleet.store.calls import AlertsCall, AlertsOutboxCall
+from fleet.store.alert_calls import AlertsCall, AlertsOutboxCall
 from fleet.store.connection import reachable
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ class Alerter:
         """Report changed conditions of the fleet, and send alerts. Raises BrokerUnavailable."""
         store = self._get_store()
         store_life.look(store, self._settings)
+        # Known then while the store is away.
+        self._machine.silenced = silenced(store)
         if periodic_lock(store, "alerts", PERIOD_S):
             self._compare(store)
         if self._sender.enabled:
@@ -106,6 +109,7 @@ class Alerter:
             outbox_max=OUTBOX_MAX,
             sends=1 if self._sender.enabled else 0,
             silence_ms=SILENCE_MS,
+            past_max=PAST_MAX,
         )
         store.run(call)
 

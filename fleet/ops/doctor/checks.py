@@ -25,7 +25,6 @@ from fleet.config.tls import SECURE, tls_options
 from fleet.errors import BrokerRefusal, BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.spool import Spool
-from fleet.ledger import processes
 from fleet.ops.alerts.machine import spool_conditions
 from fleet.ops.alerts.reading import conditions
 from fleet.ops.doctor import endpoints, startup
@@ -165,9 +164,6 @@ def _conditions(store: Store, settings: Settings) -> Iterator[Finding]:
         if condition.name != "agent_offline":
             prefix = f"{condition.agent}: " if condition.agent else ""
             yield Finding("warning", f"{prefix}{condition.reason}", condition.remedy)
-    for row in processes.failing(store):
-        fault = f"{row['process']} of {row['host']} keeps ending: it {row['reason']}"
-        yield Finding("warning", fault, f"see log/{row['process']}.log in its data folder")
     if offline:
         more = f" and {len(offline) - 5} more" if len(offline) > 5 else ""
         fault = f"nobody works for {', '.join(offline[:5])}{more}"

@@ -3,8 +3,8 @@
 --
 -- Keys     fleet:target:, fleet:beat, fleet:back, fleet:bus, and those of `end_target`
 --
--- A receiver's fields: delay_ms, failures, streak and hangs (see `throttle`), next_ms (nobody tries it
--- before), and `sending <call>`: until when an attempt under way may last.
+-- A receiver's fields: delay_ms, failures, streak, hangs and down (see `throttle`), next_ms (nobody tries
+-- it before), and `sending <call>`: until when an attempt under way may last.
 
 -- Before a receiver is tried again, after so many failures in a row; then DELAY_MOST_MS. The first
 -- is also the least.
@@ -73,14 +73,19 @@ local function throttle(target, sample, wished)
     streak, failures = 0, failures + 1
     delay = DELAYS_MS[failures] or DELAY_MOST_MS
   end
-  -- Told once when it is given the longest delay, and once when it is over.
+  -- Told once when it is given the longest delay, and once when it is over. In between `down` says so.
   if down ~= (math.max(failures, hangs) > #DELAYS_MS) then
     local what = hangs > failures and ' tries in a row were not answered: check '
       or ' tries in a row failed: check '
-    emit('alert', {'name', down and 'delivery_back' or 'delivery_down', 'reason',
-      target .. (down and ' takes outcomes again' or ' takes no outcome, '
-        .. math.max(failures, hangs) .. what
-        .. (target == 'upstream' and 'upstream' or 'deliveries.' .. target))})
+    local reason = target .. (down and ' takes outcomes again' or ' takes no outcome, '
+      .. math.max(failures, hangs) .. what
+      .. (target == 'upstream' and 'upstream' or 'deliveries.' .. target))
+    emit('alert', {'name', down and 'delivery_back' or 'delivery_down', 'reason', reason})
+    if down then
+      redis.call('HDEL', target_key(target), 'down')
+    else
+      redis.call('HSET', target_key(target), 'down', reason)
+    end
   end
   rest = math.max((sample == 'failed' or delay > DELAYS_MS[1]) and delay or 0, rest, wished)
   redis.call('HSET', target_key(target), 'delay_ms', delay, 'failures', failures, 'streak', streak,

@@ -10,7 +10,7 @@
 --   lease    a random name of this acquisition
 --   process  name of the holder's process
 --   stolen   fence of a live lease that may be replaced, '' for none
--- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:bus
+-- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, fleet:starting, agent.<agent>, fleet:bus
 -- Returns  {1, fence, notified, epoch} | {0, fence, holder, client id, run id, process, ms left}
 -- Invariants
 --   A lease whose holder is dead is over after `ttl_ms` of the ledger's time.
@@ -46,6 +46,7 @@ redis.call('HSET', key, 'fence', fence, 'lease', ARG.lease, 'holder', holder, 'c
   'run', run, 'process', ARG.process, 'since_ms', NOW, 'until_ms', NOW + ttl)
 redis.call('PEXPIRE', key, ttl + KEY_GRACE_MS)
 redis.call('HSET', agent_key(agent), 'holder', holder, 'lease', ARG.lease, 'history', history)
+redis.call('HDEL', 'fleet:starting', agent)
 tally(agent, 'holders')
 emit('agent_online', {'agent', agent, 'holder', holder, 'fence', fence})
 

@@ -8,7 +8,7 @@
 --   removed_ms     time without a holder after which the turn of an agent that is not configured any
 --                  more is dead, or '' for one that is
 --   keep_dead_ms
--- With     _announce, _chain, _expire, _failures
+-- With     _announce, _chain, _expire, _failures, _starting
 -- Keys     fleet:lost, fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:dead, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:totals,
@@ -20,6 +20,7 @@
 --   does none, at most every 2 s.
 --   After a silence, in which the whole fleet or its store was away, no deadline passes and no queue is
 --   called stuck until agents had time to come back; nor while a store that went back stands still.
+--   No queue of an agent that is being started is called stuck, nor of one that has just begun.
 --   A wake-up is pushed only where the queue has fewer than there are runnable dispatches, and none for
 --   an agent that is not configured any more: what waits for it waits for an operator.
 
@@ -102,9 +103,10 @@ if not live and state[1] then table.insert(waiting, 1, state[1]) end
 local notified = rests and 0 or notify_for_all(agent, waiting)
 
 -- Consumption, not a ping: work is there, nothing runs, nothing was taken for too long.
-if first and not rests and not (live and state[1]) and not is_coming_back() then
+if first and not rests and not (live and state[1]) and not is_coming_back()
+  and not is_starting(agent) then
   local since = math.max(tonumber(redis.call('HGET', dispatch_key(first), 'queued_ms') or NOW),
-    tonumber(state[3] or 0), hold)
+    tonumber(redis.call('HGET', lease_key(agent), 'since_ms') or 0), tonumber(state[3] or 0), hold)
   if NOW - since > tonumber(ARG.untouched_ms) then
     alert_once('stuck_queue', agent, live and 'its worker holds the lease but takes no work'
       or 'no worker serves the agent though work waits')

@@ -12,7 +12,7 @@
 --   busy             '1' when the holder has a wake-up in hand, else '0'
 --   consuming        '1' when the holder consumes its queue, else '0'
 --   beat_silence_ms  silence of beat after which an alert is given: two periods
--- With     _holder
+-- With     _holder, _starting
 -- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, agent.<agent>, fleet:beat,
 --          fleet:alerted:, fleet:bus
 -- Returns  {1, id of a pushed wake-up or ''} while the lease is the caller's, else {0, ''}
@@ -57,7 +57,7 @@ redis.call('PEXPIRE', key, ARG.ttl_ms + KEY_GRACE_MS)
 -- Beat leaves a sign of life in the store. A holder that sees none gives an alert.
 local since = math.max(tonumber(redis.call('HGET', key, 'since_ms')),
   1000 * tonumber(redis.call('HGET', 'fleet:beat', 'health') or 0))
-if NOW - since > tonumber(ARG.beat_silence_ms) then
+if NOW - since > tonumber(ARG.beat_silence_ms) and not is_starting('|beat') then
   alert_once('beat_dead', '', 'no beat for ' .. math.floor((NOW - since) / 1000)
     .. ' s: retries, expiry and repair stand still')
 end

@@ -16,16 +16,17 @@ import pytest
 from fleet.ledger import LeaseToken
 from fleet.store import Store, open_store
 from fleet.store.lease_calls import LeaseCall, ReleaseCall
+from tests.fixtures.commands import Commands
 from tests.fixtures.valkey import Valkey
 
 Json = dict[str, Any]
 
 
-def take_lease(store: Store, *, ttl_ms: int) -> LeaseToken:
-    """Hold the lease of gem as `test:1`."""
+def take_lease(store: Store, *, ttl_ms: int, agent: str = "gem") -> LeaseToken:
+    """Hold an agent's lease as `test:1`."""
     name = uuid.uuid4().hex
     call = LeaseCall(
-        agent="gem",
+        agent=agent,
         ttl_ms=ttl_ms,
         holder="test:1",
         client="1",
@@ -35,7 +36,7 @@ def take_lease(store: Store, *, ttl_ms: int) -> LeaseToken:
         stolen="",
     )
     fence, epoch = int(store.run(call)[1]), str(store.run(call)[3])
-    return LeaseToken(agent="gem", fence=fence, lease=name, holder="test:1", epoch=epoch)
+    return LeaseToken(agent=agent, fence=fence, lease=name, holder="test:1", epoch=epoch)
 
 
 def release(store: Store, token: LeaseToken) -> None:
@@ -199,6 +200,20 @@ def make_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeApi]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def commands(
+    api: Api,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Commands:
+    """Commands on the machine of `api`; with `--url` or FLEET_URL they are for another fleet."""
+    monkeypatch.setenv("FLEET_CONFIG", str(api.data_dir.parent / "fleet.toml"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("FLEET_TOKEN", "")
+    return Commands(monkeypatch, capsys)
 
 
 #: Without it an event that the broker does not take is kept.

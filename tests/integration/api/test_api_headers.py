@@ -68,7 +68,7 @@ def test_every_response_is_what_it_says_and_is_not_kept(answers: dict[str, httpx
 
 
 def test_the_page_is_asked_for_again_each_time(api: Api) -> None:
-    for path in ("/", "/console/main.js"):
+    for path in ("/", "/console/main.js", "/docs", "/docs/start.js"):
         answer = api.http.get(path)
         check(answer.headers)
         assert answer.headers.get_list("cache-control") == ["no-cache"]

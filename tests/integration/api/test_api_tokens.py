@@ -62,7 +62,7 @@ def test_a_closed_api_wants_a_token(api: Api, make: Any, path: str) -> None:
 
 
 def test_probes_and_the_first_page_need_none(api: Api) -> None:
-    for path in ("/", "/livez", "/readyz", "/openapi.json"):
+    for path in ("/", "/docs", "/docs/start.js", "/livez", "/readyz", "/openapi.json"):
         assert api.http.get(path).status_code == 200
         assert api.http.get(path, headers={"Host": "fleet.example"}).status_code == 200
 

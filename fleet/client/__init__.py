@@ -1,0 +1,1 @@
+"""A client of a fleet elsewhere, over its HTTP API: `from fleet import Fleet`."""
