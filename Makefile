@@ -12,7 +12,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version
 	--no-header --no-annotate --no-emit-index-url pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check docs audit fix faults bench lock clean
+.PHONY: help venv demo up test check docs pictures audit fix faults bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ check: venv ## the gate: format, lint, types, documentation, fast tests
 docs: venv ## write the generated pages, and build the site into build/docs
 	@$(BIN)/python -m tests.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: venv ## take the documentation's pictures of the console (needs Chromium)
+	@$(BIN)/python -m tests.e2e.pictures
 
 audit: venv ## list the packages (CycloneDX), and ask for known advisories
 	@$(BIN)/python -m tests.audit

@@ -32,6 +32,7 @@ from fleet.api.routes.dispatches import Dispatches
 from fleet.api.routes.dry_run import DryRun
 from fleet.api.routes.event_status import EventStatus
 from fleet.api.routes.events import EventsRoute
+from fleet.api.routes.overview import Overview
 from fleet.api.routes.status import Status
 from fleet.api.routes.tokens import Tokens
 from fleet.config.listen_address import others_can_reach
@@ -107,6 +108,7 @@ def _routes(
     alerts = AlertRoutes(runtime, reads)
     dispatches = Dispatches(runtime, reads)
     status = Status(runtime, hub, live_text)
+    overview = Overview(runtime, reads)
     stream = BusRoutes(hub, runtime.settings)
     dispatch = "/dispatches/{dispatch_id}"
     return [
@@ -123,6 +125,7 @@ def _routes(
         Route("/callbacks/{dispatch_id}", Callbacks(runtime, reads).accept, methods=["POST"]),
         Route("/agents", agents.find),
         Route("/agents/{agent}", agents.get),
+        Route("/agents/{agent}/config", agents.config),
         Route("/agents/{agent}/pause", agents.pause, methods=["POST"]),
         Route("/agents/{agent}/resume", agents.resume, methods=["POST"]),
         Route("/agents/{agent}/drain", agents.drain, methods=["POST"]),
@@ -131,6 +134,9 @@ def _routes(
         Route("/alerts/{alert}/unsilence", alerts.unsilence, methods=["POST"]),
         Route("/alerts/{alert}/ack", alerts.ack, methods=["POST"]),
         *_operator_routes(runtime, reads),
+        Route("/sessions", overview.sessions),
+        Route("/targets", overview.targets),
+        Route("/history", overview.history),
         Route("/bus", _Asgi(stream.sse), methods=["GET"]),
         WebSocketRoute("/ws", _Asgi(stream.ws)),
         Route("/health", status.health),

@@ -1,20 +1,16 @@
 """`fleet alerts`: what needs an operator, who knows of it, and what is over."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from fleet import runtime
+from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
 from fleet.cli.decide import checked_name
-from fleet.cli.output import duration, note, print_json, print_line, print_table
-from fleet.config.settings import load
-from fleet.errors import BrokerUnavailable
+from fleet.cli.output import duration, print_json, print_line, print_table
 from fleet.formats.duration import seconds
-from fleet.ops.alerts import listing, silences
-from fleet.ops.alerts.silences import AlertTarget
+from fleet.ops.alerts import silences
 
 _BY = click.option("--by", metavar="WHO", help="Who says so; else the user of this machine.")
 _COMMENT = click.option("--comment", default="", metavar="TEXT", help="Why; others see it.")
@@ -29,7 +25,7 @@ def alerts(ctx: click.Context, past: bool) -> None:
         if past:
             raise click.UsageError("--all is for the list alone.")
         return
-    document = _read().to_wire(lambda _: True, past=past)
+    document = backend().alerts(past=past)
     if wants_json():
         print_json(document)
     else:
@@ -43,22 +39,15 @@ def alerts(ctx: click.Context, past: bool) -> None:
 @_COMMENT
 def silence(which: str, span: str, by: str | None, comment: str) -> None:
     """Send an alert, or all alerts of a name, to nobody for a while; it stays in the list."""
-    who, for_s = checked_name(by), _seconds(span)
-    target = _mark(
-        which,
-        lambda found: silences.silence(
-            runtime.current().store, found, for_s=for_s, by=who, comment=_checked(comment)
-        ),
-    )
-    _report(target, "silenced", f"silenced for {span} by {who}")
+    marked = backend().silence_alert(which, _seconds(span), checked_name(by), _checked(comment))
+    _report(marked, f"silenced for {span} by {marked['by']}")
 
 
 @alerts.command()
 @click.argument("which", metavar="NAME|ID")
 def unsilence(which: str) -> None:
     """End a silence: what is still open is sent then."""
-    target = _mark(which, lambda found: silences.unsilence(runtime.current().store, found))
-    _report(target, "unsilenced", "not silenced any more")
+    _report(backend().unsilence_alert(which), "not silenced any more")
 
 
 @alerts.command()
@@ -67,37 +56,15 @@ def unsilence(which: str) -> None:
 @_COMMENT
 def ack(which: str, by: str | None, comment: str) -> None:
     """Say that you know of an open alert: it is not sent again while it grows."""
-    who = checked_name(by)
-    target = _mark(
-        which,
-        lambda found: silences.acknowledge(
-            runtime.current().store, found, by=who, comment=_checked(comment)
-        ),
-    )
-    _report(target, "acknowledged", f"acknowledged by {who}")
+    marked = backend().acknowledge_alert(which, checked_name(by), _checked(comment))
+    _report(marked, f"acknowledged by {marked['by']}")
 
 
-def _read() -> listing.Alerts:
-    settings = load()
-    try:
-        return listing.read(runtime.current().store, settings)
-    except BrokerUnavailable as error:
-        # This machine's own alerts say most about that.
-        note(f"fleet: {error} Only the alerts of this machine are shown.")
-        return listing.Alerts({}, [], {}, listing.of_machine(settings.data_dir))
-
-
-def _mark(which: str, mark: Callable[[AlertTarget], None]) -> AlertTarget:
-    target = silences.resolve(which, listing.read(runtime.current().store, load()).targets())
-    mark(target)
-    return target
-
-
-def _report(target: AlertTarget, state: str, sentence: str) -> None:
+def _report(marked: dict[str, Any], sentence: str) -> None:
     if wants_json():
-        print_json({"id": target.id or None, "name": target.name, "state": state})
+        print_json(marked)
     else:
-        print_line(f"{target.id or 'every'} {target.name}: {sentence}")
+        print_line(f"{marked['id'] or 'every'} {marked['name']}: {sentence}")
 
 
 def _print(document: dict[str, Any]) -> None:

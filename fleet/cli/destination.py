@@ -23,6 +23,7 @@ REMOTE = frozenset(
         *("queue stats", "queue list", "queue inspect", "queue cancel", "queue retry"),
         *("queue drain", "queue move"),
         *("dlq list", "dlq show", "dlq replay", "dlq purge"),
+        *("alerts", "alerts silence", "alerts unsilence", "alerts ack"),
         *("token create", "token list", "token revoke"),
     }
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from fleet.client.alerts import FleetAlerts
 from fleet.client.connection import ApiConnection, path_of
 from fleet.client.sse import ServerSentEvent
 from fleet.errors import ApiUnreachable, BrokerUnavailable, FleetError
@@ -272,6 +273,11 @@ class Fleet:
         path = path_of("agents", agent, verb)
         found: list[Record] = self._connection.call("POST", path)["agents"]
         return found
+
+    @property
+    def alerts(self) -> FleetAlerts:
+        """The alerts."""
+        return FleetAlerts(self._connection)
 
     def cancel_waiting(self, agent: str, reason: str = "") -> int:
         """Cancel everything that waits for an agent; how many."""

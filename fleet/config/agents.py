@@ -66,6 +66,9 @@ def _tier(value: Any) -> Any:
 class AgentConfig(ConfigTable):
     """One agent: its runner and its limits."""
 
+    description: Annotated[str, Field(max_length=500)] = Field(
+        default="", description="What it is for, in a sentence, shown to those who may see it."
+    )
     runner: str = Field(
         default="llm",
         description="`llm`, `python`, `command`, `pty`, `http`, or an entry point in the group "

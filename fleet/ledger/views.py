@@ -381,6 +381,8 @@ def _step(number: str, text: str, content: bool) -> dict[str, Any]:
         "elapsed_s": entry["elapsed_s"],
         "result": result if content else HIDDEN,
     }
+    if "request" in entry:  # an earlier version kept none
+        step["request"] = entry["request"] if content else HIDDEN
     if isinstance(result, dict):
         for name in ("model", "tier", "tokens_in", "tokens_out", "usd", "verification"):
             if name in result:

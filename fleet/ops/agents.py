@@ -22,6 +22,7 @@ def rows(store: Store, settings: Settings, names: Sequence[str]) -> list[dict[st
             "status": status(found[name]) if name in settings.agents else "removed",
             "runner": _configured(settings, name, "runner"),
             "model": _configured(settings, name, "model"),
+            **_about(settings, name),
             **found[name],
             **counts[name],
             "spend": spent[name],
@@ -30,13 +31,27 @@ def rows(store: Store, settings: Settings, names: Sequence[str]) -> list[dict[st
     ]
 
 
-def detail(store: Store, settings: Settings, name: str) -> dict[str, Any]:
-    """The row of one agent, with what is configured of its turns. Raises BrokerUnavailable."""
-    row = rows(store, settings, [name])[0]
-    if name in settings.agents:
-        row["timeout_s"] = settings.timeout_s(name)
-        row["fallbacks"] = [tier.model for tier in settings.agents[name].fallbacks]
-    return row
+def _about(settings: Settings, name: str) -> dict[str, Any]:
+    """The purpose and the limits of an agent; nothing of a removed one."""
+    agent = settings.agents.get(name)
+    if agent is None:
+        return {}
+    return {
+        "description": agent.description,
+        "fallbacks": [tier.model for tier in agent.fallbacks],
+        "tools": list(agent.tools),
+        "deliver": list(agent.deliver),
+        "budget": {
+            "usd_per_day": agent.budget.usd_per_day,
+            "tokens_per_day": agent.budget.tokens_per_day,
+        },
+        "limits": {
+            "timeout_s": settings.timeout_s(name),
+            "max_pending": agent.max_pending,
+            "attempts": agent.retry.attempts,
+            "on_busy": agent.on_busy,
+        },
+    }
 
 
 def _configured(settings: Settings, name: str, option: str) -> str | None:

@@ -12,6 +12,7 @@
 | fleet:fences            | hash   | agent -> newest fencing token           | permanent          |
 | fleet:turn_fence        | string | newest fence of any turn                | permanent          |
 | fleet:totals            | hash   | `agent/measure` -> running totals       | permanent          |
+| fleet:sums:<time>       | hash   | sums of a minute, or of a quarter hour  | hours, or 8 days   |
 | fleet:spend:<day>       | hash   | `agent/measure` -> usd, tokens that day | 3 days             |
 | fleet:bus               | stream | the bus                                 | trimmed            |
 | fleet:index             | zset   | every kept dispatch by acceptance       | swept              |
@@ -112,6 +113,11 @@ _NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")
 def spend(day: int) -> str:
     """The costs of the agents on one day, counted from 1970 in UTC."""
     return f"fleet:spend:{day}"
+
+
+def sums(size_s: int, number: int) -> str:
+    """The sums of a minute or a quarter of an hour, counted from 1970."""
+    return f"fleet:sums:{size_s}:{number}"
 
 
 def due(agent: str) -> str:

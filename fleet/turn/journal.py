@@ -24,6 +24,8 @@ from fleet.ledger.views import in_order
 
 #: Of a result without a JSON form, which is kept as text.
 REPR_CHARS_MAX = 65536
+#: Of a step's request, which is kept for people to read; a longer one loses its beginnings.
+REQUEST_CHARS_MAX = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Step:
     key: str  #: under which this attempt journals it
     started: float
     finished: Mapping[str, Any] | None
+    request: Any = None  #: as the journal keeps it
 
     def entry(self, attempt: int, result: Any, flags: dict[str, Any]) -> str:
         """The journal's entry of this step, once it has finished."""
@@ -46,6 +49,7 @@ class Step:
             "occurrence": self.occurrence,
             "attempt": attempt,
             "elapsed_s": round(time.monotonic() - self.started, 3),
+            "request": self.request,
             "result": result,
         }
         return json.dumps(entry | flags, ensure_ascii=False)
@@ -101,7 +105,11 @@ class Journal:
             self._found.add((digest, occurrence))
         # A number that an earlier attempt gave to another step is taken.
         key = f"{number}.{self._attempt}" if str(number) in entries else str(number)
-        return Step(number, name, digest, occurrence, key, time.monotonic(), finished)
+        # From the text: the caller may change its request, and a part of it may have no encoding.
+        kept = json.loads(text)[1]
+        if len(text) > REQUEST_CHARS_MAX:
+            kept = _shortened(kept)
+        return Step(number, name, digest, occurrence, key, time.monotonic(), finished, kept)
 
     @contextmanager
     def within(self, step: Step) -> Iterator[None]:
@@ -128,6 +136,21 @@ def json_text(value: Any, fault: str, *, sort_keys: bool = False) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"{fault}: {error}") from error
     return text.encode(errors="replace").decode()
+
+
+def _shortened(request: Any) -> Any:
+    """The ends of a long request, of each of its values where it is an object."""
+    if isinstance(request, Mapping):
+        share = REQUEST_CHARS_MAX // len(request)
+        return {name: _end(value, share) for name, value in request.items()}
+    return _end(request, REQUEST_CHARS_MAX)
+
+
+def _end(value: Any, chars_max: int) -> Any:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) <= chars_max:
+        return value
+    return f"… {text[-chars_max:]}"
 
 
 def readable(value: Any) -> Any:

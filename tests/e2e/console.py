@@ -4,14 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from fleet.config.settings import load
-from fleet.ledger import Claim
+from fleet.ledger import Claim, views
 from fleet.store import open_store
 from fleet.worker.lease import Lease
 from tests.fixtures.ledger import FOR_GOOD, Books
@@ -36,16 +37,20 @@ def chromium() -> Iterator[Browser]:
 
 
 class Backstage:
-    """A fleet of `agents` without workers: what happens to its dispatches, the test does itself."""
+    """A fleet of `agents` without workers: what happens to its dispatches, the test does itself.
+
+    `agents` may map the names to their options.
+    """
 
     def __init__(self, folder: Path, valkey: Valkey, agents: Iterable[str], more: str = "") -> None:
+        options = agents if isinstance(agents, Mapping) else dict.fromkeys(agents, _AGENT)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._config = folder / "fleet.toml"
         self._config.write_text(
             f'[fleet]\nbroker_url = "{valkey.url}"\ndata_dir = "{folder / "data"}"\n'
             f"[api]\nport = {self.port}\n[bus]\nmax_length = 100000\n"
-            + "".join(f"[agents.{name}]\n{_AGENT}" for name in agents)
+            + "".join(f"[agents.{name}]\n{text}" for name, text in options.items())
             + more
         )
         self.books = Books(open_store(valkey.url, bus_max_length=100_000), load(str(self._config)))
@@ -75,11 +80,22 @@ class Backstage:
         self.kill()
         self.books.store.close()
 
+    def lease(self, agent: str) -> Lease:
+        """The agent's lease, which its worker would hold."""
+        if agent not in self._leases:
+            # Nobody renews it: it lasts for all tests of a file, however busy the machine is.
+            lease = self.books.lease(agent, ttl_s=3600)
+            assert lease.acquire()
+            self._leases[agent] = lease
+        return self._leases[agent]
+
     def run_next(self, agent: str) -> Claim:
         """Begin the agent's next turn."""
-        if agent not in self._leases:
-            self._leases[agent] = self.books.held(agent)
-        return self.books.claimed(self._leases[agent])
+        return self.books.claimed(self.lease(agent))
+
+    def find(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Dispatches of the ledger, newest first."""
+        return views.find(self.books.store, **wanted).dispatches
 
     def run(self, agent: str, dispatch_id: str) -> Claim:
         """Begin this turn; those before it complete."""
@@ -98,6 +114,7 @@ class Backstage:
 def watched(page: Page, url: str) -> list[str]:
     """Open the console; the list gets what went wrong in the page, or was asked of another host."""
     wrong: list[str] = []
+    origin = url.partition("#")[0]
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
         "console",
@@ -105,7 +122,7 @@ def watched(page: Page, url: str) -> list[str]:
     )
     page.on(
         "request",
-        lambda asked: None if asked.url.startswith(url) else wrong.append(asked.url),
+        lambda asked: None if asked.url.startswith(origin) else wrong.append(asked.url),
     )
     page.goto(url)
     page.get_by_text("● live").wait_for()

@@ -73,6 +73,11 @@ def row(page: Page, name: str):
     return page.locator(f"#row-{name}")
 
 
+def queue(page: Page, agent: str):
+    """How much waits for an agent, as its row says."""
+    return row(page, agent).locator('[data-cell="queue"] > span').first
+
+
 def test_it_loads_and_asks_nobody_else(stage: Backstage, page: Page) -> None:
     wrong = watched(page, stage.url)
     expect(row(page, "archie")).to_contain_text("offline")
@@ -93,10 +98,9 @@ def test_light_and_dark_differ(stage: Backstage, page: Page) -> None:
 
 def test_what_happens_is_shown_while_it_happens(stage: Backstage, page: Page) -> None:
     watched(page, stage.url)
-    queue = row(page, "gem").locator('[data-cell="queue"]')
-    expect(queue).to_have_text("0")
+    expect(queue(page, "gem")).to_have_text("0")
     (dispatch_id,) = stage.books.accept("gem")
-    expect(queue).to_have_text("1")
+    expect(queue(page, "gem")).to_have_text("1")
     claim = stage.run("gem", dispatch_id)
     expect(row(page, "gem")).to_contain_text(dispatch_id[:8])
     page.goto(f"{stage.url}#/dispatches")
@@ -133,10 +137,14 @@ def test_nothing_is_missed_while_the_api_is_away(stage: Backstage, page: Page) -
     expect(page.locator(f'[data-dispatch="{before[0]}"]').first).to_be_visible()
     stage.kill()
     expect(page.locator("#link")).to_contain_text("no connection")
+    # What was well is not said to be well any more.
+    expect(page.locator("#stale")).to_contain_text("this is how it was")
+    expect(page.locator("#health")).to_have_attribute("data-level", "unknown")
     away = [stage.books.accept("gem")[0] for _ in range(15)]
     stage.start()
     after = stage.books.accept("gem")
     expect(page.locator("#link")).to_contain_text("live")
+    expect(page.locator("#stale")).to_be_hidden()
     expect(page.locator(f'[data-dispatch="{after[0]}"]').first).to_be_visible()
     seen = {one: feed(page, "dispatch_queued", one) for one in [*before, *away, *after]}
     assert set(seen.values()) == {1}
@@ -204,14 +212,16 @@ def test_a_parked_dispatch_is_approved(stage: Backstage, page: Page) -> None:
     page.keyboard.press("Enter")
     detail = page.locator("#detail")
     expect(detail).to_contain_text("stage 2 of 3")
-    expect(detail).not_to_contain_text("a plan")
-    page.get_by_role("button", name="Show content").click()
-    expect(detail).to_contain_text("a plan")
+    expect(detail.locator("pre.asked")).to_have_text("hello")
+    expect(detail.locator(".stages")).to_contain_text("a plan")
+    detail.get_by_role("textbox", name="Comment").fill("go on, carefully")
     detail.get_by_role("button", name="Approve").click()
     expect(detail).to_contain_text("completed")
     expect(row(page, dispatch_id)).to_have_count(0)
     expect(page.locator("#count-parked")).to_be_hidden()
     assert stage.books.state(dispatch_id) == "completed"
+    told = httpx.get(f"{stage.url}dispatches/{dispatch_id}", params={"content": "1"}).text
+    assert "go on, carefully" in told
 
 
 def test_a_parked_dispatch_is_rejected_with_a_reason(stage: Backstage, page: Page) -> None:
@@ -243,9 +253,11 @@ def test_an_answer_is_text_whatever_it_holds(stage: Backstage, page: Page) -> No
     wrong = watched(page, f"{stage.url}#/dispatches?open=dispatch/{dispatch_id}")
     detail = page.locator("#detail")
     expect(detail).to_contain_text("completed")
-    expect(detail.locator("pre")).to_have_count(0)
-    page.get_by_role("button", name="Show content").click()
     expect(detail.locator("pre").last).to_have_text(nasty)
+    expect(row(page, dispatch_id)).to_contain_text("said <img")
+    page.get_by_role("button", name="Hide content").click()
+    expect(detail.locator("pre")).to_have_count(0)
+    expect(row(page, dispatch_id)).not_to_contain_text("said")
     assert page.locator("#detail img, #detail script").count() == 0
     assert page.evaluate("window.hit") is None
     assert not [problem for problem in wrong if "Content Security" in problem]
@@ -279,8 +291,20 @@ def test_a_closed_fleet_asks_for_a_token_and_never_puts_it_into_an_address(
         page.reload()
         page.get_by_text("● live").wait_for()
         assert page.locator("dialog").count() == 0
-        assert not [url for url in asked if secret in url]
         assert page.evaluate("localStorage.length") == 0
+        page.goto(f"{closed.url}#/fleet")
+        page.get_by_role("button", name="New token").click()
+        page.get_by_role("textbox", name="Name").fill("crm")
+        page.get_by_role("combobox", name="Scopes").fill("send:archie")
+        page.keyboard.press("Enter")
+        made = page.locator("dialog .secret").inner_text()
+        assert tokens.match(made, tokens.read_all(closed.books.store))
+        page.locator("dialog").get_by_role("button", name="Close").click()
+        page.get_by_role("button", name="Revoke the token crm").click()
+        page.locator("dialog").get_by_role("button", name="Revoke").click()
+        expect(page.get_by_text("1 revoked.")).to_be_visible()
+        assert not tokens.match(made, tokens.read_all(closed.books.store))
+        assert not [url for url in asked if secret in url or made in url]
     finally:
         closed.close()
 
@@ -306,7 +330,7 @@ def test_a_thousand_agents_and_ten_thousand_dispatches(
         expect(page.locator("#list [role=row]")).to_have_count(1)
         (news,) = big.books.accept("agent-0042")
         expect(page.locator(f'[data-dispatch="{news}"]').first).to_be_visible()
-        expect(row(page, "agent-0042").locator('[data-cell="queue"]')).to_have_text("11")
+        expect(queue(page, "agent-0042")).to_have_text("11")
         page.goto(f"{big.url}#/dispatches")
         expect(row(page, news)).to_be_visible()
         # To the end of ten thousand: each page is fetched when the one before has been seen.

@@ -2,8 +2,11 @@
 
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
+
+PAGE = "operations/console.md"
 
 FILES = {
     entry.name: entry.read_text()
@@ -38,3 +41,12 @@ def test_every_part_that_is_imported_or_linked_is_there() -> None:
     used = {part for text in FILES.values() for part in re.findall(r'from "\./([\w.]+)"', text)}
     used |= set(re.findall(r'"console/([\w.]+)"', FILES["index.html"]))
     assert used | {"index.html"} == FILES.keys()
+
+
+def test_the_pictures_in_the_documentation_are_all_there_and_small() -> None:
+    """One picture of every page, made by `make pictures`."""
+    docs = Path(__file__).parents[2] / "docs"
+    shown = set(re.findall(r"\]\(\.\./(images/console/\w+\.webp)\)", (docs / PAGE).read_text()))
+    sizes = {str(path.relative_to(docs)): path.stat().st_size for path in docs.rglob("*.webp")}
+    assert sizes.keys() == shown
+    assert sum(sizes.values()) < 1_000_000

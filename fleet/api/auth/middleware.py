@@ -28,7 +28,7 @@ _TENTATIVE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 #: Paths that need any token, or check scopes themselves. All others need the scope `admin`, so a
 #: forgotten path is closed.
 _ANY_TOKEN = re.compile(
-    r"/health|/metrics|/mcp/?|/tickets|/events(/.+)?|/bus|/ws"
+    r"/health|/metrics|/mcp/?|/tickets|/events(/.+)?|/bus|/ws|/sessions|/targets|/history"
     r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
     r"|/agents(/[^/]+(/(pause|resume|drain|cancel|move))?)?|/alerts(/[^/]+/(silence|unsilence|ack))?"
     r"|/route|/chains/[^/]+|/bus/entries|/dead-letters/purge"

@@ -1,7 +1,7 @@
 /** The agents: who there is, who holds them, what runs, waits and was spent; pause and resume. */
 
 import { post } from "./api.js";
-import { action, el, say } from "./dom.js";
+import { action, el, pair, say, twoLines } from "./dom.js";
 import { agentSign, count, duration, shortId, usd } from "./format.js";
 import { done, failed } from "./dialogs.js";
 
@@ -38,10 +38,7 @@ export class AgentsView {
     this.open = (row) => open(row.agent);
     this.label = "Agents";
     this.columns = "cols-agents";
-    this.heads = [
-      ...[["status"], ["agent"], ["queue", "num"], ["running"], ["oldest", "num"]],
-      ...[["spend", "num"], ["holder"], [""]],
-    ];
+    this.heads = [["status"], ["agent"], ["queue", "num"], ["running, held by"], ["today", "num"], [""]];
     this.filter = "";
     this.order = "as configured";
   }
@@ -54,8 +51,9 @@ export class AgentsView {
   tools(changed) {
     const filter = el("input", {
       type: "search",
-      placeholder: "Filter by name or model",
-      "aria-label": "Filter agents by name or model",
+      placeholder: "Filter by name, model or purpose",
+      "aria-label": "Filter agents by name, model or purpose",
+      className: "words",
       "aria-keyshortcuts": "/",
       value: this.filter,
     });
@@ -87,7 +85,7 @@ export class AgentsView {
       (row) =>
         !this.filter ||
         row.agent.toLowerCase().includes(this.filter) ||
-        (row.model ?? row.runner).toLowerCase().includes(this.filter),
+        `${row.model ?? row.runner} ${row.description ?? ""}`.toLowerCase().includes(this.filter),
     );
     const order = ORDERS[this.order];
     return order ? rows.sort(order) : rows;
@@ -101,12 +99,10 @@ export class AgentsView {
   cells(row) {
     const cells = {
       status: el("span", { className: "badge" }),
-      agent: el("span", { className: "name" }),
-      queue: el("span", { className: "num" }),
-      running: el("span", { className: "id" }),
-      oldest: el("span", { className: "num" }),
-      spend: el("span", { className: "num" }),
-      holder: el("span", { className: "soft" }),
+      agent: twoLines("", "name"),
+      queue: twoLines("num"),
+      running: twoLines("", "id"),
+      spend: twoLines("num"),
       does: el("span", { className: "does" }),
     };
     const toggle = action("", () => {
@@ -122,17 +118,16 @@ export class AgentsView {
   fill(cells, row) {
     cells.status.dataset.state = row.status;
     say(cells.status, `${agentSign(row.status)} ${row.status}`);
-    say(cells.agent, row.agent);
-    cells.agent.title = row.model ?? row.runner;
+    const runs = row.model ?? `${row.runner ?? "no"} runner`;
+    pair(cells.agent, row.agent, [row.description, runs].filter(Boolean).join(" · "));
+    cells.agent.title = runs;
     const waiting = depth(row);
-    say(cells.queue, count(waiting));
+    pair(cells.queue, count(waiting), waiting && row.oldest_s ? `oldest ${duration(row.oldest_s)}` : "");
     cells.queue.classList.toggle("zero", !waiting);
-    say(cells.running, row.active ? shortId(row.active) : "–");
-    cells.running.title = row.active ?? "";
-    say(cells.oldest, waiting ? duration(row.oldest_s) : "–");
-    say(cells.spend, row.spend ? usd(row.spend.usd) : "–");
-    say(cells.holder, row.holder ?? "nobody");
-    cells.holder.title = row.holder ? `held for ${duration(row.held_s)}, fence ${row.fence}` : "";
+    pair(cells.running, row.active ? shortId(row.active) : "–", row.holder ?? "nobody holds it");
+    cells.running.title = row.holder ? `held for ${duration(row.held_s)}, fence ${row.fence}` : "";
+    const limit = row.budget?.usd_per_day;
+    pair(cells.spend, row.spend ? usd(row.spend.usd) : "–", limit ? `of ${usd(limit)}` : "");
     const toggle = cells.does.firstChild;
     say(toggle, row.paused ? "Resume" : "Pause");
     toggle.setAttribute("aria-label", `${toggle.textContent} ${row.agent}`);

@@ -5,9 +5,15 @@ const TOKEN = "fleet-token";
 
 /** What the API refused, or why it could not be asked (`status` 0). */
 export class Problem extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, type = "") {
     super(detail);
     this.status = status;
+    this.type = type;
+  }
+
+  /** True when the API has no such route: it is of another version. */
+  get unserved() {
+    return this.status === 404 && this.type.endsWith("no-route");
   }
 }
 
@@ -59,8 +65,23 @@ export function post(path, body) {
   return call("POST", path, body);
 }
 
-async function call(method, path, body, again = true) {
-  const headers = { Accept: "application/json", ...credentials() };
+/** `DELETE path`. */
+export function remove(path) {
+  return call("DELETE", path);
+}
+
+/** `POST path` with an event, accepted once however often the request is repeated with this key. */
+export function sendEvent(path, event, key) {
+  return call("POST", path, event, { "Idempotency-Key": key });
+}
+
+/** The path of one dispatch, with what follows its id. */
+export function dispatchPath(id, more = "") {
+  return `dispatches/${encodeURIComponent(id)}${more}`;
+}
+
+async function call(method, path, body, more = {}, again = true) {
+  const headers = { Accept: "application/json", ...credentials(), ...more };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {
@@ -75,9 +96,9 @@ async function call(method, path, body, again = true) {
     const late = error.name === "TimeoutError";
     throw new Problem(0, late ? "The API did not answer in time." : "The API cannot be reached.");
   }
-  if (answer.status === 401 && again && (await needToken())) return call(method, path, body, false);
+  if (answer.status === 401 && again && (await needToken())) return call(method, path, body, more, false);
   const value = await answer.json().catch(() => null);
   // A health document comes with 503 when the fleet is down, and is an answer all the same.
   if (answer.ok || (value && path === "health")) return value;
-  throw new Problem(answer.status, value?.detail ?? `The API answered ${answer.status}.`);
+  throw new Problem(answer.status, value?.detail ?? `The API answered ${answer.status}.`, value?.type);
 }

@@ -13,7 +13,10 @@ const QUIET_MS = 40000;
 const RETRY_MS = [250, 500, 1000, 2000, 4000];
 
 export class Bus {
-  /** `onEvents(events)`, `onOpen()` after each connection, `onResync(reason)`, `onLink(state)`. */
+  /**
+   * `onEvents(events)`, `onOpen()` after each connection, `onAlive()` at each sign of life,
+   * `onResync(reason)`, `onLink(state)`.
+   */
   constructor(listener) {
     this.listener = listener;
     this.lastId = "";
@@ -68,6 +71,7 @@ export class Bus {
         const { done, value } = await reader.read();
         if (done) throw new Error("The API ended the stream.");
         this.failures = 0;
+        this.listener.onAlive();
         clearTimeout(alarm);
         alarm = setTimeout(() => this.aborter.abort(), QUIET_MS);
         this.#hand(parse(value));

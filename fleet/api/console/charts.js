@@ -44,7 +44,7 @@ export class Throughput {
 /** The figure with lines: how long turns take, and how long dispatches wait for theirs. */
 export class Latency {
   constructor(figure) {
-    this.parts = frame(figure, "Turn and wait", [
+    this.parts = frame(figure, "Turns", [
       ["turn p50", "line-p50"],
       ["turn p95", "line-p95"],
       ["wait p95", "line-wait"],
@@ -82,8 +82,8 @@ function frame(figure, title, legend) {
     "aria-hidden": "true",
   });
   figure.replaceChildren(
-    el("figcaption", {}, title, " ", now, words),
-    el("div", { className: "plot" }, plot, top),
+    el("figcaption", {}, el("span", {}, title, " ", now), words, top),
+    el("div", { className: "plot" }, plot),
     el(
       "div",
       { className: "legend" },

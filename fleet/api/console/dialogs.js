@@ -1,6 +1,6 @@
 /** What the page asks a person, and what it tells in passing. */
 
-import { byId, el } from "./dom.js";
+import { byId, el, prose } from "./dom.js";
 
 const TOLD_MS = 6000;
 
@@ -17,7 +17,7 @@ export function failed(problem) {
 function toast(text, level) {
   const sign = level === "bad" ? "✕" : "✓";
   const node = el("p", { className: "toast", data: { level } });
-  node.append(el("span", { "aria-hidden": "true" }, `${sign} `), text);
+  node.append(el("span", { "aria-hidden": "true" }, `${sign} `), ...prose(text));
   node.addEventListener("click", () => node.remove());
   const toasts = byId("toasts");
   toasts.append(node);
@@ -31,7 +31,7 @@ function ask({ title, text, field, yes, no = "Leave it" }) {
   const heading = el("h2", {}, title);
   heading.id = "dialog-title";
   form.append(heading);
-  if (text) form.append(el("p", {}, text));
+  if (text) form.append(el("p", {}, ...prose(text)));
   if (field) form.append(el("label", {}, field.caption, field.input));
   form.append(
     el(
@@ -57,6 +57,16 @@ function ask({ title, text, field, yes, no = "Leave it" }) {
   });
 }
 
+/** What a person says when approving, or an empty text; null when it is not approved. */
+export function askComment(dispatchId) {
+  const input = el("input", { type: "text", maxLength: 500 });
+  return ask({
+    title: `Approve ${dispatchId.slice(0, 8)}`,
+    field: { caption: "Comment, kept with the decision", input },
+    yes: "Approve",
+  });
+}
+
 /** True when the person says yes. */
 export async function confirmed(text, yes) {
   return (await ask({ title: yes, text, yes })) === true;
@@ -64,8 +74,8 @@ export async function confirmed(text, yes) {
 
 /** Why a dispatch is rejected or cancelled; null when it is not. */
 export function askReason(verb, dispatchId) {
-  const input = el("input", { type: "text", maxLength: 500, value: `${verb}ed in the console` });
-  input.value = verb === "cancel" ? "cancelled in the console" : "";
+  const value = verb === "cancel" ? "cancelled in the console" : "";
+  const input = el("input", { type: "text", maxLength: 500, value });
   input.required = verb === "reject";
   const word = verb === "cancel" ? "Cancel the dispatch" : "Reject";
   return ask({

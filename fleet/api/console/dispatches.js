@@ -1,60 +1,18 @@
 /** Lists of dispatches: all of them, the dead letters, and what waits for a person. */
 
-import { get, post } from "./api.js";
-import { action, el, say } from "./dom.js";
-import { clock, count, duration, shortId, STATE_NAMES, stateSign } from "./format.js";
-import { askReason, confirmed, done, failed } from "./dialogs.js";
+import { action, el, pair, say, throttled, twoLines } from "./dom.js";
+import { clock, count, duration, shortId, STATE_NAMES, stateSign, usd } from "./format.js";
+import { failed } from "./dialogs.js";
+import { getWithContent, shown } from "./content.js";
+import { Follower } from "./follow.js";
+import { BULK, operate, operateAll, VERBS } from "./verbs.js";
 
 const PAGE = 200;
-
-/** What an event of the bus makes of a dispatch. */
-const STATE_AFTER = {
-  dispatch_queued: "queued",
-  dispatch_started: "active",
-  dispatch_completed: "completed",
-  dispatch_dead: "dead",
-  dispatch_cancelled: "cancelled",
-  dispatch_dropped: "dropped",
-  dispatch_expired: "expired",
-  dispatch_parked: "parked",
-};
-
-/** How far a dispatch is within its attempt: an event that was on its way never sets one back. */
-const PROGRESS = { queued: 0, parked: 0.05, active: 0.1, announcing: 0.15, retrying: 0.2 };
-
-function progress(state, attempt, replayed) {
-  return (attempt ?? 0) + (replayed ? 0.9 : (PROGRESS[state] ?? 0.3));
-}
-
-/** What a person may do to a dispatch, by its state: [word, verb]. */
-export const VERBS = {
-  dead: [["Replay", "retry"]],
-  parked: [
-    ["Approve", "approve"],
-    ["Reject", "reject"],
-  ],
-  queued: [["Cancel", "cancel"]],
-  retrying: [["Cancel", "cancel"]],
-  active: [["Cancel", "cancel"]],
-};
-
-/** Do it; true when the API agreed. Rejecting and cancelling ask for a reason first. */
-export async function operate(dispatchId, verb) {
-  let body;
-  if (verb === "reject" || verb === "cancel") {
-    const reason = await askReason(verb, dispatchId);
-    if (reason === null) return false;
-    body = { reason };
-  }
-  try {
-    const { state } = await post(`dispatches/${encodeURIComponent(dispatchId)}/${verb}`, body);
-    done(`${shortId(dispatchId)} is ${state}.`);
-    return true;
-  } catch (problem) {
-    failed(problem);
-    return false;
-  }
-}
+/** Figures and texts that the bus does not carry are fetched for so many of the newest rows. */
+const NEWEST = 50;
+const NEWEST_MS = 700;
+const TYPING_MS = 300;
+const FETCHED = ["text", "source", "session", "model", "tokens_in", "tokens_out", "usd"];
 
 export class DispatchesView {
   /** `states` narrows the list for good; empty lets the person choose. */
@@ -65,18 +23,18 @@ export class DispatchesView {
     this.fixed = states;
     this.empty = empty;
     this.columns = "cols-dispatches";
-    this.heads = [
-      ...[["state"], ["dispatch"], ["agent"], ["accepted", "num"], ["took", "num"]],
-      ...[["try", "num"], ["why"], [""]],
-    ];
+    this.heads = [[""], ["state"], ["agent"], ["said, and what became of it"], ["accepted", "num"], ["cost", "num"], [""]];
     this.agent = "";
     this.state = "";
-    this.byId = new Map();
-    this.list = [];
+    this.words = "";
+    this.follower = new Follower();
+    this.selected = new Set();
     this.cursor = null;
     this.loading = false;
     this.asked = 0;
     this.changed = () => {};
+    this.askNewest = throttled(NEWEST_MS, () => this.#newest());
+    this.askAgain = throttled(4 * NEWEST_MS, () => this.load());
   }
 
   key(row) {
@@ -85,28 +43,54 @@ export class DispatchesView {
 
   tools(changed) {
     this.changed = changed;
-    const agent = el("input", {
+    const tools = [this.#search(), this.#agentChoice()];
+    if (this.fixed.length !== 1) tools.push(this.#stateChoice());
+    this.bulk = el("span", { className: "bulk" });
+    tools.push(el("span", { className: "gap" }), this.bulk);
+    this.#drawBulk();
+    return tools;
+  }
+
+  #search() {
+    const search = el("input", {
       type: "search",
-      placeholder: "Agent",
-      "aria-label": "Only dispatches of this agent",
+      className: "words",
+      placeholder: "Search text, id, session, source, model",
+      "aria-label": "Search text, id, session, source or model",
       "aria-keyshortcuts": "/",
-      value: this.agent,
+      value: this.words,
       autocomplete: "off",
     });
-    agent.setAttribute("list", "agent-names");
-    const names = el("datalist", { id: "agent-names" });
-    for (const name of [...this.model.agents.keys()].slice(0, 1000)) {
-      names.append(el("option", { value: name }));
-    }
-    agent.addEventListener("change", () => {
-      this.agent = agent.value.trim();
+    let timer = 0;
+    search.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        this.words = search.value.trim();
+        this.load();
+      }, TYPING_MS);
+    });
+    return search;
+  }
+
+  #agentChoice() {
+    const names = [...this.model.agents.keys()].slice(0, 1000);
+    if (this.agent && !names.includes(this.agent)) names.unshift(this.agent);
+    const choice = el("select", { "aria-label": "Only dispatches of this agent", className: "agent-choice" });
+    const fill = (known) =>
+      choice.replaceChildren(
+        el("option", { value: "" }, "any agent"),
+        ...known.map((name) => el("option", { value: name, selected: name === this.agent }, name)),
+      );
+    fill(names);
+    // The agents may come after the list.
+    choice.addEventListener("focus", () => {
+      if (choice.options.length < 2) fill([...this.model.agents.keys()].slice(0, 1000));
+    });
+    choice.addEventListener("change", () => {
+      this.agent = choice.value;
       this.load();
     });
-    const tools = [agent, names];
-    if (this.fixed.length !== 1) tools.push(this.#stateChoice());
-    tools.push(el("span", { className: "gap" }));
-    if (this.fixed[0] === "dead") tools.push(action("Replay all", () => this.#replayAll()));
-    return tools;
+    return choice;
   }
 
   #stateChoice() {
@@ -123,17 +107,55 @@ export class DispatchesView {
     return choice;
   }
 
+  /** What may be done to the selected rows, or to all of the dead letters. */
+  #drawBulk() {
+    const rows = this.follower.rows.filter((row) => this.selected.has(row.dispatch_id));
+    const all = this.fixed[0] === "dead" && !rows.length;
+    const buttons = all
+      ? [["Replay all", "Replay", "retry", this.follower.rows]]
+      : BULK.map(([word, verb, states]) => {
+          const able = rows.filter((row) => states.includes(row.state));
+          return [`${word} ${count(able.length)}`, word, verb, able];
+        }).filter(([, , , able]) => able.length);
+    const wanted = JSON.stringify([rows.length, ...buttons.map(([label]) => label)]);
+    if (!this.bulk || this.bulk.dataset.wanted === wanted) return;
+    this.bulk.dataset.wanted = wanted;
+    this.bulk.replaceChildren(
+      ...(rows.length ? [el("b", { role: "status" }, `${count(rows.length)} selected`)] : []),
+      ...buttons.map(([label, word, verb, able]) =>
+        action(label, async () => {
+          if (await operateAll(all ? this.follower.rows : able, word, verb)) this.clearSelection();
+        }),
+      ),
+      ...(rows.length ? [action("Clear", async () => this.clearSelection())] : []),
+    );
+  }
+
+  /** Select the row, or no longer. */
+  select(row) {
+    if (!this.selected.delete(row.dispatch_id)) this.selected.add(row.dispatch_id);
+    this.changed();
+  }
+
+  clearSelection() {
+    this.selected.clear();
+    this.changed();
+  }
+
   get states() {
     return this.state ? [this.state] : this.fixed;
   }
 
   rows() {
-    return this.list;
+    this.#drawBulk();
+    return this.follower.rows;
   }
 
   hint(rows) {
     if (rows.length) return "";
-    return this.loading ? "Asking the ledger ..." : this.empty;
+    if (this.loading) return "Asking the ledger ...";
+    if (this.cursor) return "Nothing found so far; scroll to look further back.";
+    return this.words || this.agent || this.state ? "Nothing matches." : this.empty;
   }
 
   /** The newest page, anew. */
@@ -147,20 +169,19 @@ export class DispatchesView {
     if (this.cursor && !this.loading) this.#page(this.asked, this.cursor);
   }
 
+  #ask(limit, cursor) {
+    const query = { agent: this.agent, state: this.states, words: this.words, limit, cursor };
+    return getWithContent("dispatches", query);
+  }
+
   async #page(asked, cursor) {
     this.loading = true;
     this.changed();
     try {
-      const query = { agent: this.agent, state: this.states, limit: PAGE, cursor };
-      const page = await get("dispatches", query);
+      const page = await this.#ask(PAGE, cursor);
       if (asked !== this.asked) return;
-      if (cursor === null) {
-        this.byId.clear();
-        this.list = [];
-      }
-      const news = page.dispatches.filter((row) => !this.byId.has(row.dispatch_id));
-      for (const row of news) this.byId.set(row.dispatch_id, row);
-      this.list = this.list.concat(news);
+      if (cursor === null) this.follower.clear();
+      this.follower.add(page.dispatches);
       this.cursor = page.cursor;
     } catch (problem) {
       if (asked !== this.asked) return;
@@ -172,74 +193,76 @@ export class DispatchesView {
     }
   }
 
+  /** What events do not say: texts, tokens and costs of the newest rows. */
+  async #newest() {
+    const asked = this.asked;
+    const page = await this.#ask(NEWEST, null).catch(() => null);
+    if (!page || asked !== this.asked) return;
+    for (const news of page.dispatches) {
+      const row = this.follower.byId.get(news.dispatch_id);
+      if (!row) continue;
+      for (const name of FETCHED) if (news[name] !== undefined) row[name] = news[name];
+    }
+    this.changed();
+  }
+
   /** Follow the bus: rows change, come and go, without asking the API. */
   take(events) {
-    const news = [];
-    let gone = false;
-    for (const event of events) {
-      if (!event.dispatch_id || (this.agent && event.agent !== this.agent)) continue;
-      const row = this.byId.get(event.dispatch_id);
-      const state = STATE_AFTER[event.type] ?? (event.will_retry ? "retrying" : null);
-      if (!state) continue;
-      const at = progress(state, event.attempt, event.reason === "replayed");
-      const kept = !this.states.length || this.states.includes(state);
-      if (row) {
-        if (at < (row.at ?? progress(row.state, row.attempt))) continue;
-        update(row, event, state, at);
-        if (!kept) {
-          this.byId.delete(row.dispatch_id);
-          row.gone = gone = true;
-        }
-      } else if (kept && (event.type === "dispatch_queued" || this.states.length)) {
-        const { dispatch_id, agent, session, chain, chain_stage } = event;
-        const made = { dispatch_id, agent, session, chain, chain_stage, accepted_at: event.time };
-        update(made, event, state, at);
-        this.byId.set(made.dispatch_id, made);
-        news.unshift(made);
-      }
-    }
-    if (gone) this.list = this.list.filter((row) => !row.gone);
-    if (news.length) this.list = news.filter((row) => !row.gone).concat(this.list);
+    const mine = events.filter((event) => !this.agent || event.agent === this.agent);
+    if (this.follower.take(mine, this.states, !this.words) && !this.words) this.askNewest();
+    if (this.words && mine.some((event) => event.type === "dispatch_queued")) this.askAgain();
     this.changed();
   }
 
   cells(row) {
+    const box = el("input", { type: "checkbox", tabIndex: -1 });
     const cells = {
-      state: el("span", { className: "badge" }),
-      id: el("span", { className: "id" }),
-      agent: el("span", { className: "name" }),
-      accepted: el("span", { className: "num" }),
-      took: el("span", { className: "num" }),
-      attempt: el("span", { className: "num" }),
-      why: el("span", { className: "soft" }),
+      select: el("span", { className: "box" }, box),
+      state: twoLines("", "badge", "id"),
+      agent: twoLines("", "name"),
+      said: twoLines("", "said-line"),
+      accepted: twoLines("num"),
+      cost: twoLines("num"),
       does: el("span", { className: "does" }),
     };
-    cells.does.onclick = (event) => event.stopPropagation();
-    cells.does.row = row;
+    cells.select.addEventListener("click", (event) => event.stopPropagation());
+    box.addEventListener("change", () => this.select(row()));
+    cells.does.addEventListener("click", (event) => event.stopPropagation());
     return cells;
   }
 
   fill(cells, row) {
-    cells.state.dataset.state = row.state;
-    say(cells.state, `${stateSign(row.state)} ${row.state}`);
-    say(cells.id, shortId(row.dispatch_id));
-    cells.id.title = row.dispatch_id;
-    say(cells.agent, row.agent);
-    say(cells.accepted, clock(row.accepted_at));
-    say(cells.took, row.elapsed_s === undefined ? "–" : duration(row.elapsed_s));
-    say(cells.attempt, count(row.attempt));
-    say(cells.why, why(row));
-    cells.why.title = cells.why.textContent;
+    const box = cells.select.firstChild;
+    box.checked = this.selected.has(row.dispatch_id);
+    box.setAttribute("aria-label", `Select ${shortId(row.dispatch_id)}`);
+    const [badge, id] = cells.state.children;
+    badge.dataset.state = row.state;
+    say(badge, `${stateSign(row.state)} ${row.state}`);
+    say(id, shortId(row.dispatch_id));
+    id.title = row.dispatch_id;
+    pair(cells.agent, row.agent, row.session ? `⌁ ${row.session}` : (row.source ?? ""));
+    cells.agent.title = [row.session && `session ${row.session}`, row.source && `from ${row.source}`]
+      .filter(Boolean)
+      .join(", ");
+    const why = reason(row);
+    pair(cells.said, shown() ? (row.text ?? "") : "", why);
+    cells.said.title = why;
+    cells.said.dataset.bad = row.error ? "1" : "0";
+    const took = row.elapsed_s === undefined ? "" : duration(row.elapsed_s);
+    pair(cells.accepted, clock(row.accepted_at), [row.attempt > 1 ? `try ${row.attempt}` : "", took].filter(Boolean).join(" · "));
+    const tokens = (row.tokens_in ?? 0) + (row.tokens_out ?? 0);
+    pair(cells.cost, row.usd ? usd(row.usd) : "–", tokens ? `${count(tokens)} tok` : "");
     this.#buttons(cells.does, row);
   }
 
   #buttons(node, row) {
-    const verbs = row.state === "dead" || row.state === "parked" ? VERBS[row.state] : [];
-    const wanted = verbs.map(([, verb]) => verb).join(" ");
+    const verbs = ["dead", "parked", "retrying"].includes(row.state) ? VERBS[row.state] : [];
+    const some = row.state === "retrying" ? verbs.slice(0, 1) : verbs;
+    const wanted = some.map(([, verb]) => verb).join(" ");
     if (node.dataset.verbs === wanted) return;
     node.dataset.verbs = wanted;
     node.replaceChildren(
-      ...verbs.map(([word, verb]) => {
+      ...some.map(([word, verb]) => {
         const label = `${word} ${shortId(row.dispatch_id)} of ${row.agent}`;
         const button = action(word, () => operate(row.dispatch_id, verb), { "aria-label": label });
         button.className = "small";
@@ -248,45 +271,13 @@ export class DispatchesView {
       }),
     );
   }
-
-  async #replayAll() {
-    const rows = this.list.filter((row) => row.state === "dead");
-    const what = `Queue ${count(rows.length)} dead letters again, oldest first?`;
-    if (!rows.length || !(await confirmed(what, "Replay all"))) return;
-    let refused = null;
-    let replayed = 0;
-    for (const row of rows.reverse()) {
-      try {
-        await post(`dispatches/${encodeURIComponent(row.dispatch_id)}/retry`);
-        replayed += 1;
-      } catch (problem) {
-        refused = problem;
-        if (!problem.status || problem.status >= 500) break;
-      }
-    }
-    done(`${count(replayed)} of ${count(rows.length)} are queued again.`);
-    if (refused) failed(refused);
-  }
 }
 
-/** What is most worth knowing of a dispatch: its trouble, its place in a chain, its session. */
-function why(row) {
+/** What is most worth knowing of a dispatch: its trouble, or its place in a chain. */
+function reason(row) {
   if (row.error) return [row.stage, row.error].filter(Boolean).join(": ");
   if (row.chain && row.chain_stage) {
     return `chain ${row.chain}, stage ${row.chain_stage}${row.chain_stages ? ` of ${row.chain_stages}` : ""}`;
   }
-  return row.session ? `session ${row.session}` : "";
-}
-
-function update(row, event, state, at) {
-  row.state = state;
-  row.at = at;
-  row.attempt = event.attempt ?? row.attempt ?? 0;
-  if (event.elapsed_s !== undefined) row.elapsed_s = event.elapsed_s;
-  if (state === "queued" || state === "active" || state === "completed") {
-    row.stage = row.error = undefined;
-  } else if (event.reason) {
-    row.stage = event.stage;
-    row.error = event.reason;
-  }
+  return row.model ?? "";
 }

@@ -26,6 +26,11 @@ export function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Text in which what stands between backticks is code, as parts for `el`. */
+export function prose(text) {
+  return text.split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));
+}
+
 /** The element of this id in the page. */
 export function byId(id) {
   return document.getElementById(id);
@@ -34,6 +39,17 @@ export function byId(id) {
 /** Set text only where it differs: the least work for a page that changes many times a second. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+/** Set the texts of a cell's two lines. */
+export function pair(cell, first, second) {
+  say(cell.children[0], first);
+  say(cell.children[1], second);
+}
+
+/** A cell of two lines, of these classes. */
+export function twoLines(kind = "", first = "", second = "soft") {
+  return el("span", { className: `two ${kind}` }, el("span", { className: first }), el("span", { className: second }));
 }
 
 /** A button that is disabled while its action is under way. */

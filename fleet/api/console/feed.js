@@ -1,6 +1,6 @@
 /** The live feed: what happens, newest first. */
 
-import { byId, el, say } from "./dom.js";
+import { byId, el, prose, say } from "./dom.js";
 import { clock, duration, shortId, stateSign } from "./format.js";
 
 /** Entries in the page; older ones are in the ledger. */
@@ -31,6 +31,7 @@ export class Feed {
   constructor(open) {
     this.open = open;
     this.list = byId("feed-list");
+    this.log = byId("feed-log");
     this.holdButton = byId("feed-hold");
     this.show = byId("feed-show");
     this.waiting = [];
@@ -41,7 +42,7 @@ export class Feed {
     this.show.addEventListener("change", () => {
       this.list.dataset.show = this.show.value;
     });
-    this.list.addEventListener("keydown", (event) => this.#key(event));
+    this.log.addEventListener("keydown", (event) => this.#key(event));
     setInterval(() => this.#summarise(), SUMMARY_MS);
   }
 
@@ -80,7 +81,7 @@ export class Feed {
 
   #draw() {
     const news = this.waiting.splice(0).slice(-SHOWN);
-    this.list.setAttribute("aria-live", news.length > READ_OUT ? "off" : "polite");
+    this.log.setAttribute("aria-live", news.length > READ_OUT ? "off" : "polite");
     const made = document.createDocumentFragment();
     for (const event of news.reverse()) made.append(this.#entry(event));
     this.list.prepend(made);
@@ -97,7 +98,7 @@ export class Feed {
       el("span", { className: "sign-of", "aria-hidden": "true" }, sign),
       el("span", { className: "kind" }, unverified ? "delivery unverified" : words(kind)),
       el("span", { className: "who" }, event.agent ?? "", took(event)),
-      el("span", { className: "why" }, why(event)),
+      el("span", { className: "why" }, ...prose(why(event))),
       event.dispatch_id
         ? el("span", { className: "id", title: event.dispatch_id }, shortId(event.dispatch_id))
         : null,
@@ -125,7 +126,7 @@ export class Feed {
         else next = back ? next.previousElementSibling : next.nextElementSibling;
       } while (next && (next.tabIndex !== -1 || !next.offsetParent));
       if (next) next.focus();
-      else if (back) this.list.focus();
+      else if (back) this.log.focus();
     } else return;
     event.preventDefault();
   }

@@ -1,7 +1,7 @@
 /** The signs and figures at the top: how the fleet is, and how fresh that is. */
 
 import { byId, el, say } from "./dom.js";
-import { count, duration, usd } from "./format.js";
+import { clock, count, duration, usd } from "./format.js";
 
 const LINKS = {
   live: ["● live", "ok"],
@@ -26,30 +26,60 @@ function figures(totals, health, agents) {
   ];
 }
 
+/** What is shown is fetched every 15 s at least while all is well; a lost connection is told soon. */
+const STALE_S = 45;
+const LOST_S = 3;
+const AGE_MS = 1000;
+
 export class Header {
   constructor(model) {
     this.model = model;
     this.cells = new Map();
+    this.linked = false;
+    this.trouble = null;
     model.addEventListener("agents", () => this.#figures());
     model.addEventListener("health", () => this.#health());
     model.addEventListener("trouble", ({ detail }) => {
-      if (detail.what === "health") this.#sign("health", "✕ unknown", "down", detail.problem.message);
+      if (detail.what === "health") this.trouble = detail.problem.message;
+      this.age();
     });
+    setInterval(() => this.age(), AGE_MS);
   }
 
   /** How the page is connected to the bus. */
   link(state) {
+    this.linked = state === "live";
     const [text, level] = LINKS[state];
     this.#sign("link", text, level, "the connection to the bus");
+    this.age();
+  }
+
+  /** Say how old what is shown is, and grey it, while it is not kept up to date. */
+  age() {
+    const { freshAt, health } = this.model;
+    if (freshAt === null) return;
+    const old = (Date.now() - freshAt) / 1000;
+    const lost = Boolean(this.trouble) || old > (this.linked ? STALE_S : LOST_S);
+    const stale = lost || health?.status === "down";
+    document.body.dataset.stale = stale ? "1" : "0";
+    const banner = byId("stale");
+    banner.hidden = !stale;
+    if (!stale) return;
+    const ago = `${duration(Math.max(1, Math.round(old)))} ago`;
+    const why = this.trouble ?? health?.reason ?? "The connection is being tried again.";
+    say(banner, `Not live: this is how it was ${ago}, at ${clock(new Date(freshAt).toISOString())}. ${why}`);
+    if (lost) this.#sign("health", `◌ was ${health?.status ?? "not known"} ${ago}`, "unknown", why);
   }
 
   #health() {
+    this.trouble = null;
     const { status, reason, version, links } = this.model.health;
     this.#sign("health", HEALTH[status], status, reason ?? this.#why(status) ?? `version ${version}`);
     const flower = byId("flower");
     flower.hidden = !links?.flower;
     if (links?.flower) flower.href = links.flower;
     this.#figures();
+    this.age();
   }
 
   /** Which part makes it degraded, in words. */

@@ -22,12 +22,15 @@ export class Model extends EventTarget {
     this.health = null;
     this.stats = new Stats();
     this.recent = [];
+    /** When anything was heard of the fleet last; null before. */
+    this.freshAt = null;
+    this.failing = false;
     this.changed = new Set();
     this.askSome = throttled(SOME_MS, () => this.#someAgents());
     this.askAll = throttled(ALL_MS, () => this.#allAgents());
     this.refreshed = 0;
     setInterval(() => {
-      const calm = this.health?.status === "ok";
+      const calm = this.health?.status === "ok" && !this.failing;
       const late = performance.now() - this.refreshed > (calm ? REFRESH_MS : TROUBLED_MS);
       if (late && !document.hidden) this.refresh();
     }, TROUBLED_MS / 2);
@@ -48,6 +51,11 @@ export class Model extends EventTarget {
     // People are no agents, but what waits for them is counted.
     if (this.changed.size > SOME || !this.agents.has(name)) this.askAll();
     else this.askSome();
+  }
+
+  /** The API gave a sign of life: what is shown is what it knows. */
+  alive() {
+    this.freshAt = Date.now();
   }
 
   /** Events came over the bus, in order. */
@@ -109,7 +117,11 @@ export class Model extends EventTarget {
   async #ask(what, call) {
     try {
       await call();
+      this.failing = false;
+      // A fleet that is down tells its health, and nothing of its agents.
+      if (what === "agents") this.alive();
     } catch (problem) {
+      this.failing = true;
       this.#tell("trouble", { what, problem });
     }
   }

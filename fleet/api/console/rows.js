@@ -47,6 +47,7 @@ export class Rows {
     const anchor = top > 0 && this.rows[top] ? this.view.key(this.rows[top]) : null;
     this.rows = rows;
     this.sizer.style.height = `${rows.length * height}px`;
+    this.node.style.setProperty("--content", `${rows.length * height + 2}px`);
     this.node.setAttribute("aria-rowcount", rows.length);
     if (anchor !== null) {
       const now = this.#find(anchor, top);
@@ -122,7 +123,7 @@ export class Rows {
 
   #make(key) {
     const cells = this.view.cells(() => this.pool.get(key)?.row);
-    const node = el("div", { role: "row", id: `row-${key}`, className: `row ${this.view.columns}` });
+    const node = el("div", { role: "row", id: `row-${encodeURIComponent(key)}`, className: `row ${this.view.columns}` });
     for (const [name, cell] of Object.entries(cells)) {
       cell.setAttribute("role", "gridcell");
       cell.dataset.cell = name;
@@ -146,6 +147,11 @@ export class Rows {
       if (this.view.key(this.rows[place]) === key) return place;
     }
     return this.rows.findIndex((row) => this.view.key(row) === key);
+  }
+
+  /** True when the rows leave half of `px` pixels free. */
+  leaveRoom(px) {
+    return this.rows.length * this.#height() < px / 2;
   }
 
   #height() {

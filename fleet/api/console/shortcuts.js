@@ -4,13 +4,17 @@ const OFF = "fleet-shortcuts-off";
 
 /** [keys as shown, what they do]. */
 export const SHORTCUTS = [
-  ["1 2 3 4", "agents, dispatches, dead letters, approvals"],
+  ["1 2 3 4 5 6", "agents, dispatches, dead letters, approvals, sessions, the fleet"],
+  ["n", "send an event; Ctrl-Enter sends what is written"],
+  ["e", "edit the marked dispatch's event and send it anew"],
+  ["h", "hide texts of events and answers, or show them"],
   ["/", "the filter"],
   ["j k", "next and previous row; arrows, Page Up and Page Down too"],
   ["Enter", "open the marked row"],
   ["Esc", "close what is open"],
   ["p", "pause or resume the marked agent"],
-  ["r", "replay the marked dead letter"],
+  ["s", "select the marked row, or no longer"],
+  ["r", "replay the marked dead letter, or retry it now"],
   ["a x", "approve or reject the marked dispatch"],
   ["c", "cancel the marked dispatch"],
   ["f", "hold the live feed, or let it go on"],
@@ -27,7 +31,7 @@ export const settings = {
 export function listen(actions) {
   addEventListener("keydown", (event) => {
     const { target } = event;
-    const typing = target instanceof HTMLInputElement || target instanceof HTMLSelectElement;
+    const typing = target.matches?.("input, select, textarea");
     if (document.querySelector("dialog[open]")) return;
     if (event.key === "Escape") {
       if (typing) target.blur();

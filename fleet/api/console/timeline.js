@@ -1,7 +1,7 @@
 /** The life of a dispatch from top to bottom: waits, attempts, steps, the end. */
 
 import { el } from "./dom.js";
-import { between, clock, count, duration, stateSign, usd } from "./format.js";
+import { between, clock, count, duration, stateSign } from "./format.js";
 
 /**
  * A list of moments. The ledger's record is the truth; `events` of the bus, as far as this page has
@@ -78,29 +78,10 @@ function moment(at, sign, what, note, inner = [], level = "") {
   );
 }
 
-/** The journalled steps of an attempt, each with a bar as long as its share of the time. */
+/** The steps of an attempt in a line; the panel has them whole. */
 function steps(record, attempt) {
   const mine = record.steps.filter((step) => step.attempt === attempt);
-  const longest = Math.max(0.001, ...record.steps.map((step) => step.elapsed_s));
-  return mine.map((step) => {
-    const bar = el("span", { className: "share", "aria-hidden": "true" });
-    bar.style.setProperty("--share", (step.elapsed_s / longest).toFixed(3));
-    const facts = [
-      step.model,
-      step.tier > 1 ? `tier ${step.tier}` : null,
-      step.tokens_in || step.tokens_out
-        ? `${count(step.tokens_in)} + ${count(step.tokens_out)} tokens`
-        : null,
-      step.usd ? usd(step.usd) : null,
-      step.verification === "timeout_fallback" ? "unverified" : step.verification,
-    ].filter(Boolean);
-    return el(
-      "li",
-      {},
-      el("span", { className: "step-name" }, `${step.step} ${step.name}`),
-      el("span", { className: "num" }, duration(step.elapsed_s)),
-      bar,
-      facts.length ? el("span", { className: "soft" }, facts.join(" · ")) : null,
-    );
-  });
+  if (!mine.length) return [];
+  const names = mine.map((step) => `${step.name} ${duration(step.elapsed_s)}`);
+  return [el("li", {}, names.length > 6 ? `${count(names.length)} steps` : names.join(" → "))];
 }

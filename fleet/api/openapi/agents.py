@@ -37,6 +37,18 @@ def _get() -> Json:
     }
 
 
+def _config() -> Json:
+    return {
+        "operationId": "get_agent_config",
+        "summary": "The options that the configuration sets, with secrets masked. Scope: admin.",
+        "parameters": [_named("Its name.")],
+        "responses": {
+            "200": json_answer("The options.", ref("AgentOptions")),
+            **problems(401, 403, 404, 429, 503),
+        },
+    }
+
+
 def _switch(verb: str, summary: str) -> Json:
     operation: Json = {
         "operationId": f"{verb}_agent",
@@ -55,6 +67,7 @@ def _switch(verb: str, summary: str) -> Json:
 AGENT_PATHS: Json = {
     "/agents": {"get": _find()},
     "/agents/{agent}": {"get": _get()},
+    "/agents/{agent}/config": {"get": _config()},
     **{
         f"/agents/{{agent}}/{verb}": {"post": _switch(verb, summary)}
         for verb, summary in {

@@ -89,6 +89,7 @@ ALERT_SCHEMAS: Json = {
             "id": _TEXT_OR_NULL,
             "name": _TEXT,
             "state": {"type": "string", "enum": ["silenced", "unsilenced", "acknowledged"]},
+            "by": {**_TEXT_OR_NULL, "description": "Who is named; null where nobody is."},
         }
     ),
 }

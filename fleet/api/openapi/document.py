@@ -8,7 +8,9 @@ from fleet.api.openapi.alerts import ALERT_PATHS, ALERT_SCHEMAS
 from fleet.api.openapi.callbacks import CALLBACK_PATHS
 from fleet.api.openapi.mcp import MCP_PATHS
 from fleet.api.openapi.operations import OPERATION_PATHS
+from fleet.api.openapi.overview import OVERVIEW_PATHS
 from fleet.api.openapi.parts import DISPATCH_ID, Json
+from fleet.api.openapi.parts import FLAG as _FLAG
 from fleet.api.openapi.parts import json_answer as _json
 from fleet.api.openapi.parts import parameter as _parameter
 from fleet.api.openapi.parts import problems as _problems
@@ -20,6 +22,7 @@ from fleet.api.request.small_body import REASON_CHARS_MAX
 from fleet.api.routes.events import BATCH_MAX, BATCH_MEDIA_TYPE
 from fleet.ledger import State, bus
 from fleet.ledger.operations import BY_CHARS_MAX
+from fleet.ledger.search import WORDS_CHARS_MAX
 from fleet.ledger.views import LIST_MAX
 from fleet.version import VERSION
 from routing.event import SOURCE_DEFAULT
@@ -69,6 +72,7 @@ def _paths() -> Json:
         **MCP_PATHS,
         **CALLBACK_PATHS,
         **OPERATION_PATHS,
+        **OVERVIEW_PATHS,
         **TOKEN_PATHS,
         "/bus": {"get": _bus()},
         "/ws": {"get": _ws()},
@@ -93,8 +97,6 @@ _VERBS = {
     "approve": "Approve a parked dispatch, once: its chain goes on.",
     "reject": "Reject a parked dispatch, once: its chain ends.",
 }
-
-_FLAG: Json = {"type": "string", "enum": ["0", "1", "false", "true"], "default": "0"}
 
 
 def _send() -> Json:
@@ -166,6 +168,7 @@ def _get_event() -> Json:
 def _find() -> Json:
     states = {"type": "string", "enum": [str(state) for state in State]}
     limit = {"type": "integer", "minimum": 1, "maximum": LIST_MAX, "default": 20}
+    words = {"type": "string", "maxLength": WORDS_CHARS_MAX}
     return {
         "operationId": "find_dispatches",
         "summary": "A page of the ledger, newest first.",
@@ -174,6 +177,11 @@ def _find() -> Json:
             _parameter("state", {"type": "array", "items": states}, "Only in these states."),
             _parameter("limit", limit, "Most dispatches on the page."),
             _parameter("cursor", {"type": "string"}, "The `cursor` of the page before."),
+            _parameter("words", words, "In an id, a session, a source; with `content`, a text."),
+            _parameter("session", words, "Only of this session."),
+            _parameter("source", words, "Only of events from this source."),
+            _parameter("model", words, "Only where the model's name has this in it."),
+            _parameter("content", _FLAG, "With the first line of each event's text."),
         ],
         "responses": {"200": _json("The page.", _ref("Page")), **_problems(400, *_CALLER, 503)},
     }

@@ -33,6 +33,20 @@ DISPATCH_ID: Json = {
 }
 
 
+#: A parameter that is on or off.
+FLAG: Json = {"type": "string", "enum": ["0", "1", "false", "true"], "default": "0"}
+
+
+def object_schema(required: str = "", *, closed: bool = False, **properties: Json) -> Json:
+    """The schema of an object; `required` names its required properties."""
+    schema: Json = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required.split()
+    if closed:
+        schema["additionalProperties"] = False
+    return schema
+
+
 def parameter(name: str, schema: Json, description: str, place: str = "query") -> Json:
     """An optional parameter."""
     return {"name": name, "in": place, "schema": schema, "description": description}

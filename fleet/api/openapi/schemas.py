@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from fleet.api.bus.cursor import Resync
+from fleet.api.openapi.overview import OVERVIEW_SCHEMAS
 from fleet.api.openapi.parts import Json
+from fleet.api.openapi.parts import object_schema as _object
 from fleet.api.openapi.parts import ref as _ref
 from fleet.ledger import FailureStage, State, bus, bus_types
 from routing import Verdict
@@ -32,15 +34,6 @@ _SENT_BY: Json = {
 
 def _enum(words: Iterable[str]) -> Json:
     return {"type": "string", "enum": [str(word) for word in words]}
-
-
-def _object(required: str = "", *, closed: bool = False, **properties: Json) -> Json:
-    schema: Json = {"type": "object", "properties": properties}
-    if required:
-        schema["required"] = required.split()
-    if closed:
-        schema["additionalProperties"] = False
-    return schema
 
 
 def _list(items: Json, **limits: int) -> Json:
@@ -115,6 +108,7 @@ _SEMAPHORE = _object(
 )
 
 SCHEMAS: Json = {
+    **OVERVIEW_SCHEMAS,
     "Shorthand": _object("text", closed=True, **_ENVELOPE, time=_TIME, **_OWN, data=_object()),
     "CloudEvent": _object(
         "specversion",
@@ -220,6 +214,9 @@ SCHEMAS: Json = {
         announced_at=_TIME,
         verification=_VERIFICATION,
         injected=_VERIFICATION,
+        source=_TEXT,
+        model=_TEXT,
+        text={"description": "The first line of its event, in a list with `content`.", **_TEXT},
         cut={
             "description": "Why the answer may lack its end: the model's limit of tokens, or an "
             "unknown reason. Absent for a whole one.",
@@ -253,6 +250,22 @@ SCHEMAS: Json = {
         status=_enum(("paused", "offline", "busy", "budget", "held", "idle", "removed")),
         runner=_or_null(_TEXT),
         model=_or_null(_TEXT),
+        description=_TEXT,
+        fallbacks=_list(_TEXT),
+        tools=_list(_TEXT),
+        deliver=_list(_TEXT),
+        budget=_object(
+            "usd_per_day tokens_per_day",
+            usd_per_day=_or_null(_NUMBER),
+            tokens_per_day=_or_null(_COUNT),
+        ),
+        limits=_object(
+            "timeout_s max_pending attempts on_busy",
+            timeout_s=_NUMBER,
+            max_pending=_COUNT,
+            attempts=_COUNT,
+            on_busy=_TEXT,
+        ),
         online=_FLAG,
         **_CONSUMING,
         holder=_or_null(_TEXT),
@@ -265,8 +278,6 @@ SCHEMAS: Json = {
         hold_s={"description": "How long it takes no work, after `hold_reason`.", **_NUMBER},
         hold_stage=_or_null(_STAGE),
         hold_reason=_or_null(_TEXT),
-        timeout_s={"description": "The hard limit of a turn; of one agent only.", **_NUMBER},
-        fallbacks={"description": "Further models; of one agent only.", **_list(_TEXT)},
         states=_COUNTS,
         unverified=_COUNT,
         oldest_s=_NUMBER,

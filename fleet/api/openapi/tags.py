@@ -6,7 +6,9 @@ from fleet.api.openapi.parts import Json
 _GROUPS = {
     "events": "events",
     "callbacks": "events",
+    "targets": "events",
     "dispatches": "dispatches",
+    "sessions": "dispatches",
     "agents": "agents",
     "alerts": "alerts",
     "bus": "streams",
@@ -15,6 +17,8 @@ _GROUPS = {
     "mcp": "mcp",
     "health": "operations",
     "metrics": "operations",
+    "history": "operations",
+    "tokens": "operations",
     "livez": "operations",
     "readyz": "operations",
 }

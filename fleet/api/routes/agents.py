@@ -12,7 +12,7 @@ from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names, readable_choices
 from fleet.auth.tokens import EVERYONE
 from fleet.ledger import operations, views
-from fleet.ops import agents
+from fleet.ops import agent_settings, agents
 from fleet.runtime import Runtime
 from routing.rules import ALL_HANDS
 
@@ -44,10 +44,16 @@ class Agents:
         """One agent."""
         name = request.path_params["agent"]
         rights_of(request.scope).need_read(name)
-        (there,), runtime = await self._there(name), self._runtime
-        return JSONResponse(
-            await self._reads.run(lambda: agents.detail(runtime.store, runtime.settings, there))
-        )
+        (row,) = await self._rows(await self._there(name))
+        return JSONResponse(row)
+
+    async def config(self, request: Request) -> Response:
+        """The options of an agent that the configuration sets, with secrets masked; for `admin`."""
+        rights_of(request.scope).need_admin()
+        name = request.path_params["agent"]
+        operations.known_agents(self._runtime.settings, name)
+        options = agent_settings.masked(self._runtime.settings.agents[name])
+        return JSONResponse({"agent": name, "options": options})
 
     async def pause(self, request: Request) -> Response:
         """Pause an agent, or `all`: it finishes its running turn and starts no other."""

@@ -51,6 +51,7 @@ class AlertRoutes:
             lambda store, target: silences.silence(
                 store, target, for_s=for_s, by=by, comment=comment
             ),
+            by,
         )
 
     async def unsilence(self, request: Request) -> Response:
@@ -66,10 +67,15 @@ class AlertRoutes:
             request,
             "acknowledged",
             lambda store, target: silences.acknowledge(store, target, by=by, comment=comment),
+            by,
         )
 
     async def _mark(
-        self, request: Request, state: str, mark: Callable[[Store, AlertTarget], None]
+        self,
+        request: Request,
+        state: str,
+        mark: Callable[[Store, AlertTarget], None],
+        by: str | None = None,
     ) -> Response:
         """Mark the alert of the path, which the caller must be able to see."""
         rights, which = rights_of(request.scope), str(request.path_params["alert"])
@@ -87,7 +93,7 @@ class AlertRoutes:
             return target
 
         target = await self._reads.run(call)
-        return JSONResponse({"id": target.id or None, "name": target.name, "state": state})
+        return JSONResponse(target.marked(state, by))
 
 
 def _sees(rights: Rights, agent: str) -> bool:

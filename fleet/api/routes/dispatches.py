@@ -18,11 +18,14 @@ from fleet.api.request.small_body import read_object, reason_in
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.query import query
-from fleet.ledger import State, ValkeyLedger, operations, removed, views
+from fleet.ledger import State, ValkeyLedger, operations, removed, search, views
+from fleet.ledger.search import WORDS_CHARS_MAX, Wanted
 from fleet.runtime import Runtime
 from routing import Verdict
 
 LIMIT_DEFAULT = 20
+#: Parameters that narrow a search by what a record holds.
+_WANTED = ("words", "session", "source", "model")
 _REASON_DEFAULT = "requested over HTTP"
 _BY_DEFAULT = "somebody over HTTP"
 
@@ -34,9 +37,9 @@ class Dispatches:
         self._runtime, self._reads = runtime, reads
 
     async def find(self, request: Request) -> Response:
-        """A page of dispatches, newest first."""
+        """A page of dispatches, newest first; with `content=1` each has its text's first line."""
         query = request.query_params
-        check_names(query, "agent", "state", "limit", "cursor")
+        check_names(query, "agent", "state", "limit", "cursor", "content", *_WANTED)
         rights = rights_of(request.scope)
         agents = readable_choices(query, "agent", await self._names(query), rights)
         if len(agents) > 1:
@@ -46,17 +49,19 @@ class Dispatches:
             cursor.isascii() and cursor.isdecimal() and len(cursor) < 17
         ):
             raise bad_parameter("cursor", "must be the `cursor` of the page before")
-        search = partial(
-            views.find,
+        find = partial(
+            search.search,
+            wanted=Wanted(**{name: _part(query, name) for name in _WANTED}),
+            content=flag(query, "content"),
+            reads=rights.reads,
             agent=next(iter(agents), None),
             states=sorted(choices(query, "state", [str(state) for state in State])),
             limit=number(query, "limit", LIMIT_DEFAULT, 1, views.LIST_MAX),
             cursor=cursor,
         )
-        page = await self._reads.run(lambda: search(self._runtime.store))
+        page = await self._reads.run(lambda: find(self._runtime.store))
         # A page may be shorter than requested; its cursor is valid all the same.
-        seen = [row for row in page.dispatches if rights.reads(row["agent"])]
-        return JSONResponse({"dispatches": seen, "cursor": page.cursor})
+        return JSONResponse({"dispatches": page.dispatches, "cursor": page.cursor})
 
     async def _names(self, query: QueryParams) -> frozenset[str]:
         """The configured agents and people, and with another name asked for, removed ones."""
@@ -147,6 +152,14 @@ class Dispatches:
             if record is None:
                 raise
             return record
+
+
+def _part(query: QueryParams, name: str) -> str:
+    """A text that is searched for; empty when it is absent."""
+    text = query.get(name, "")
+    if len(text) > WORDS_CHARS_MAX:
+        raise bad_parameter(name, f"must have at most {WORDS_CHARS_MAX} characters")
+    return text
 
 
 def _id(request: Request) -> str:

@@ -9,6 +9,7 @@ from fleet import runtime
 from fleet.auth import tokens
 from fleet.cli.backend.protocol import Record
 from fleet.cli.live_text import LiveTexts
+from fleet.cli.output import note
 from fleet.cli.waiting import StoreSource, Watched
 from fleet.config.settings import load
 from fleet.errors import BrokerUnavailable
@@ -20,6 +21,7 @@ from fleet.ledger.bus import BusEvent
 from fleet.ledger.views import Page
 from fleet.ops import agents as agents_table
 from fleet.ops import health
+from fleet.ops.alerts import listing, silences
 from fleet.runtime import Runtime
 from fleet.system.data_dir_lock import is_up
 from routing import Event, Verdict, decide
@@ -181,7 +183,7 @@ class LocalBackend:
     def agent(self, name: str) -> Record:
         """One configured agent."""
         operations.known_agents(load(), name)
-        return agents_table.detail(runtime.current().store, load(), name)
+        return agents_table.rows(runtime.current().store, load(), [name])[0]
 
     def switch(self, name: str | None, *, paused: bool) -> list[Record]:
         """Pause or resume an agent, or all."""
@@ -196,6 +198,36 @@ class LocalBackend:
     def health(self) -> Record:
         """The health document."""
         return health.document(runtime.current())
+
+    def alerts(self, *, past: bool) -> Record:
+        """The alerts; while the broker is away those of this machine, which say most about that."""
+        try:
+            found = listing.read(runtime.current().store, load())
+        except BrokerUnavailable as error:
+            note(f"fleet: {error} Only the alerts of this machine are shown.")
+            found = listing.Alerts({}, [], {}, listing.of_machine(load().data_dir))
+        return found.to_wire(lambda _: True, past=past)
+
+    def silence_alert(self, which: str, for_s: float, by: str, comment: str) -> Record:
+        """Silence an alert."""
+        target = self._alert(which)
+        silences.silence(runtime.current().store, target, for_s=for_s, by=by, comment=comment)
+        return target.marked("silenced", by)
+
+    def unsilence_alert(self, which: str) -> Record:
+        """End a silence."""
+        target = self._alert(which)
+        silences.unsilence(runtime.current().store, target)
+        return target.marked("unsilenced")
+
+    def acknowledge_alert(self, which: str, by: str, comment: str) -> Record:
+        """Acknowledge an open alert."""
+        target = self._alert(which)
+        silences.acknowledge(runtime.current().store, target, by=by, comment=comment)
+        return target.marked("acknowledged", by)
+
+    def _alert(self, which: str) -> silences.AlertTarget:
+        return silences.resolve(which, listing.read(runtime.current().store, load()).targets())
 
     def tokens(self) -> list[Record]:
         """The tokens, newest first."""

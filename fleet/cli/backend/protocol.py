@@ -116,6 +116,18 @@ class Backend(Protocol):
     def health(self) -> Record:
         """The health document."""
 
+    def alerts(self, *, past: bool) -> Record:
+        """The document of the alerts; with `past` those that are over, too."""
+
+    def silence_alert(self, which: str, for_s: float, by: str, comment: str) -> Record:
+        """Silence an alert, or all of a name; its id, name and state, and who did it."""
+
+    def unsilence_alert(self, which: str) -> Record:
+        """End a silence."""
+
+    def acknowledge_alert(self, which: str, by: str, comment: str) -> Record:
+        """Acknowledge an open alert."""
+
     def tokens(self) -> list[Record]:
         """The tokens, newest first."""
 

@@ -167,6 +167,22 @@ class RemoteBackend:
         """The health document of what the token may see."""
         return self._fleet.health()
 
+    def alerts(self, *, past: bool) -> Record:
+        """The alerts that the token may see."""
+        return self._fleet.alerts.find(past=past)
+
+    def silence_alert(self, which: str, for_s: float, by: str, comment: str) -> Record:
+        """Silence an alert; with a token in the token's name."""
+        return self._fleet.alerts.silence(which, for_s, by, comment)
+
+    def unsilence_alert(self, which: str) -> Record:
+        """End a silence."""
+        return self._fleet.alerts.unsilence(which)
+
+    def acknowledge_alert(self, which: str, by: str, comment: str) -> Record:
+        """Acknowledge an open alert; with a token in the token's name."""
+        return self._fleet.alerts.acknowledge(which, by, comment)
+
     def tokens(self) -> list[Record]:
         """The tokens, newest first."""
         return self._fleet.tokens()

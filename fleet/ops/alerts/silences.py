@@ -30,6 +30,10 @@ class AlertTarget:
     agent: str = ""
     of_machine: bool = False
 
+    def marked(self, state: str, by: str | None = None) -> dict[str, Any]:
+        """The outcome of marking the target, as programs see it."""
+        return {"id": self.id or None, "name": self.name, "state": state, "by": by}
+
 
 def is_comment(text: str) -> bool:
     """True for a reason that others see: one short printable line, or none."""

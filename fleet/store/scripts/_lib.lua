@@ -124,11 +124,6 @@ local function count(agent, state, by)
   redis.call('HINCRBY', 'fleet:counts', agent .. '|' .. state, by)
 end
 
--- Running totals for dashboards, counted in the move itself; whole numbers, which add up exactly.
-local function tally(agent, measure, by)
-  redis.call('HINCRBY', 'fleet:totals', agent .. '|' .. measure, by or 1)
-end
-
 -- The only place where a record's state changes; `fields` are written along with it.
 local function move(record, to, fields)
   if record.state then count(record.agent, record.state, -1) end
@@ -391,9 +386,7 @@ local function erase(record)
   if record.state == 'completed' and record.verification == 'timeout_fallback' then
     count(record.agent, 'unverified', -1)
   end
-  redis.call('ZREM', 'fleet:index', record.id)
-  redis.call('ZREM', 'fleet:ended', record.id)
-  redis.call('ZREM', 'fleet:dead', record.id)
+  for _, set in ipairs({'index', 'ended', 'dead'}) do redis.call('ZREM', 'fleet:' .. set, record.id) end
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
     'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
     'fleet:callback:' .. record.id, 'fleet:failures:' .. record.id)

@@ -1,16 +1,20 @@
 """The alerts over HTTP: who sees which, who silences and acknowledges, and what is refused."""
 
 import json
-from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
+from fleet.api.app import create_api
 from fleet.auth import tokens
+from fleet.config.settings import parse
+from fleet.runtime import Runtime
 from fleet.store import Store, keys
 from fleet.store.alert_calls import AlertsCall
 from tests.fixtures.valkey import Valkey
-from tests.integration.api.conftest import Api
 
 CONDITIONS = [
     {"key": "dead_letters:gem", "name": "dead_letters", "agent": "gem", "reason": "1 dead letter"},
@@ -18,13 +22,20 @@ CONDITIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey, store: Store) -> Iterator[Api]:
-    """A closed API, whose alerts are the test's: its own alerter waits for its turn."""
+@dataclass
+class Api:
+    """A closed API without its threads: the alerts are the test's."""
+
+    http: TestClient
+
+
+@pytest.fixture
+def api(tmp_path: Path, valkey: Valkey, store: Store) -> Api:
     tokens.create(store, "root", ["admin"])
-    started = Api(tmp_path_factory.mktemp("api"), valkey.url)
-    yield started
-    started.close()
+    agent = {"runner": "python", "python": "a:b"}
+    fleet = {"broker_url": valkey.url, "data_dir": str(tmp_path)}
+    settings = parse({"fleet": fleet, "agents": {"archie": agent, "gem": agent}})
+    return Api(TestClient(create_api(Runtime(settings)), base_url="http://127.0.0.1"))
 
 
 @pytest.fixture
@@ -39,7 +50,6 @@ def made(store: Store) -> Any:
 
 @pytest.fixture(autouse=True)
 def _two_are_open(store: Store) -> None:
-    store.client.set(keys.turn("alerts"), 1, ex=3600)
     store.client.delete(keys.ALERTS, keys.ALERTS_SILENCES, keys.ALERTS_PAST)
     compare(store, CONDITIONS)
 
@@ -93,7 +103,12 @@ def test_a_silence_names_who_and_until_when(api: Api, made: Any) -> None:
     which = ids(api, operator)["dead_letters"]
     body = {"for_s": 7200, "comment": "being mended", "by": "somebody else"}
     answer = api.http.post(f"/alerts/{which[:8]}/silence", headers=operator, json=body)
-    assert answer.json() == {"id": which, "name": "dead_letters", "state": "silenced"}
+    assert answer.json() == {
+        "id": which,
+        "name": "dead_letters",
+        "state": "silenced",
+        "by": "ann",
+    }
     (alert,) = seen(api, operator)["open"]
     # The token's own name, whatever the body says.
     assert (alert["silenced"]["by"], alert["silenced"]["comment"]) == ("ann", "being mended")

@@ -82,6 +82,9 @@ def sent(api: Api) -> dict[str, str]:
         ("route", "hello", "--to", "@reviewers"),
         ("route", "hello", "--to", "chain:ask", "--json"),
         ("token", "list"),
+        ("alerts", "silence", "memory", "--for", "2h", "--by", "ann", "--comment", "known"),
+        ("alerts", "--all", "--json"),
+        ("alerts",),
     ],
 )
 def test_the_output_is_that_of_the_fleets_own_machine(
@@ -114,6 +117,8 @@ def unaged(text: str) -> str:
         ("agents", "show", "nobody"),
         ("agents", "pause", "nobody"),
         ("send", "hello", "--to", "nobody"),
+        ("alerts", "ack", "memory", "--by", "ann"),
+        ("alerts", "unsilence", "memroy"),
         ("token", "revoke", "nobody"),
         ("token", "create", "x", "--scope", "fly"),
     ],

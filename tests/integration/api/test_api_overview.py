@@ -1,0 +1,180 @@
+"""Searches, sessions, targets, sums over time, options and tokens, as the console asks for them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fleet.auth import tokens
+from fleet.ledger import sums
+from fleet.store import Store, keys, open_store
+from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
+from tests.fixtures.processes import wait_until
+from tests.fixtures.valkey import Valkey
+from tests.integration.api.conftest import Api, Json, MakeApi
+
+
+@pytest.fixture(scope="module")
+def books(valkey: Valkey) -> Iterator[Books]:
+    store = open_store(valkey.url)
+    yield Books(store, settings_for("archie", "gem"))
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def said(api: Api, books: Books) -> dict[str, str]:
+    """Dispatches by what they are about; `plan` is completed, `fault` is dead."""
+    made = {}
+    for name, event in {
+        "plan": {"to": "archie", "text": "\n  Plan the Müller trip\nin May", "session": "trip"},
+        "hotel": {"to": "gem", "text": "Book a hotel", "session": "trip", "source": "crm"},
+        "long": {"to": "gem", "text": "word " * 4000 + "needle", "source": "crm"},
+        "fault": {"to": "archie", "text": "100% of it"},
+    }.items():
+        made[name] = api.send(**event).json()["dispatches"][0]["dispatch_id"]
+    lease = books.held("archie")
+    books.complete(books.claimed(lease), "Six days.")
+    books.fail(books.claimed(lease), FOR_GOOD)
+    return made
+
+
+def find(api: Api, **query: Any) -> list[Json]:
+    answer = api.http.get("/dispatches", params=query)
+    assert answer.is_success, answer.text
+    found: list[Json] = answer.json()["dispatches"]
+    return found
+
+
+def names(rows: list[Json], said: dict[str, str]) -> list[str]:
+    known = {dispatch_id: name for name, dispatch_id in said.items()}
+    return [known[row["dispatch_id"]] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"words": "müller", "content": "1"}, ["plan"]),
+        ({"words": "müller"}, []),  # texts are content
+        ({"words": "TRIP"}, ["hotel", "plan"]),
+        ({"words": "100%", "content": "1"}, ["fault"]),
+        ({"session": "trip", "agent": "gem"}, ["hotel"]),
+        ({"source": "crm"}, ["long", "hotel"]),
+        ({"source": "CRM"}, []),
+        ({"words": "needle", "content": "1"}, []),  # beyond what is searched of one event
+        ({"words": "word word", "content": "1"}, ["long"]),
+        ({"state": "dead", "words": "archie"}, ["fault"]),
+    ],
+)
+def test_a_search_finds_what_is_asked_for(
+    api: Api, said: dict[str, str], query: Json, found: list[str]
+) -> None:
+    assert names(find(api, **query), said) == found
+
+
+def test_an_id_is_found_by_a_part_of_it(api: Api, said: dict[str, str]) -> None:
+    assert names(find(api, words=said["hotel"][:8]), said) == ["hotel"]
+
+
+def test_a_row_has_the_first_line_only_with_content(api: Api, said: dict[str, str]) -> None:
+    shown = {row["dispatch_id"]: row["text"] for row in find(api, content="1")}
+    assert shown[said["plan"]] == "Plan the Müller trip"
+    assert len(shown[said["long"]]) == 160
+    assert not [row for row in find(api) if "text" in row]
+
+
+def test_pages_of_a_search_give_each_dispatch_once(api: Api, said: dict[str, str]) -> None:
+    seen: list[str] = []
+    cursor = None
+    while True:
+        query = {"words": "r", "limit": "1", **({"cursor": cursor} if cursor else {})}
+        page = api.http.get("/dispatches", params=query).json()
+        seen += names(page["dispatches"], said)
+        cursor = page["cursor"]
+        if not cursor:
+            break
+    assert len(seen) == len(set(seen))
+    assert {"plan", "hotel", "fault"} <= set(seen)
+
+
+def test_words_that_are_too_many_are_refused(api: Api) -> None:
+    assert api.http.get("/dispatches", params={"words": "x" * 201}).status_code == 400
+
+
+def test_sessions_are_listed_with_what_became_of_them(api: Api, said: dict[str, str]) -> None:
+    (one,) = api.http.get("/sessions", params={"content": "1"}).json()["sessions"]
+    assert one["session"] == "trip"
+    assert one["agents"] == ["gem", "archie"]
+    assert one["states"] == {"queued": 1, "completed": 1}
+    assert one["text"] == "Book a hotel"
+    assert one["newest_id"] == said["hotel"]
+    assert "text" not in api.http.get("/sessions").json()["sessions"][0]
+
+
+def test_targets_and_chains_are_told(api: Api) -> None:
+    told = api.http.get("/targets").json()
+    assert {one["target"] for one in told["targets"]} == {
+        *("archie", "gem", "small", "@reviewers", "all", "chain:ask")
+    }
+    assert told["lanes"]["human"] == 9
+    (chain,) = told["chains"]
+    assert [stage["person"] for stage in chain["stages"]] == ["ops", None, None]
+
+
+def test_sums_are_kept_in_the_store_and_end_by_themselves(
+    api: Api, store: Store, said: dict[str, str]
+) -> None:
+    for span in sums.SPANS:
+        history = api.http.get("/history", params={"span": span}).json()
+        for name, number in {"completed": 1, "ended_badly": 1, "failed": 1, "turns": 2}.items():
+            assert sum(bucket[name] for bucket in history["buckets"]) == number, (span, name)
+        assert all(bucket["place"] < history["places"] for bucket in history["buckets"])
+    kept = list(store.client.scan_iter(match=keys.sums(60, 0).removesuffix("0") + "*"))
+    assert kept
+    assert all(0 < store.client.ttl(key) <= 7500 for key in kept)
+
+
+def test_tokens_are_made_listed_and_revoked(make_api: MakeApi, tmp_path: Any) -> None:
+    server = Valkey(tmp_path).start()
+    try:
+        api = make_api(server.url)
+        wanted = {"name": "root", "scopes": ["admin"]}
+        # Nobody unknown may close the fleet to the others.
+        assert api.http.post("/tokens", json=wanted).status_code == 403
+        _, secret = tokens.create(open_store(server.url), "root", ("admin",))
+        wait_until(lambda: api.http.get("/agents").status_code == 401)
+        api.http.headers["Authorization"] = f"Bearer {secret}"
+        other = api.http.post("/tokens", json={"name": "crm", "scopes": ["send:gem"]}).json()
+        listed = api.http.get("/tokens").json()["tokens"]
+        assert [one["name"] for one in listed] == ["crm", "root"]
+        assert other["token"] not in str(listed)
+        assert "digest" not in listed[0]
+        limited = {"Authorization": f"Bearer {other['token']}"}
+        assert api.http.get("/tokens", headers=limited).status_code == 403
+        assert api.http.get("/agents/gem/config", headers=limited).status_code == 403
+        assert api.http.get("/history", headers=limited).status_code == 403
+        targets = api.http.get("/targets", headers=limited).json()
+        assert [one["target"] for one in targets["targets"]] == ["gem"]
+        assert targets["chains"] == []
+        assert api.http.delete("/tokens/unknown").status_code == 404
+        revoked = api.http.delete(f"/tokens/{other['id']}").json()["revoked"]
+        assert revoked == [{"id": other["id"], "name": "crm"}]
+        assert api.http.get("/targets", headers=limited).status_code == 401
+        for body in (
+            {"name": "", "scopes": ["admin"]},
+            {"name": "x", "scopes": []},
+            {"name": "x", "scopes": ["send:nobody"]},
+            {"name": "x", "scopes": "admin"},
+            {"name": "x", "scopes": ["admin"], "rate_per_s": 0},
+            {"name": "x", "scopes": ["admin"], "more": 1},
+        ):
+            assert api.http.post("/tokens", json=body).status_code == 400, body
+        assert len(api.http.get("/tokens").json()["tokens"]) == 2
+    finally:
+        server.kill()
+
+
+def test_options_of_an_agent_are_told(api: Api) -> None:
+    options = api.http.get("/agents/small/config").json()["options"]
+    assert options["max_pending"] == 2
+    assert api.http.get("/agents/nobody/config").status_code == 404
+    assert api.http.get("/agents/small").json()["limits"]["max_pending"] == 2
