@@ -80,6 +80,8 @@ class Event:
     traceparent: str = ""
     #: The authenticated sender; not part of any wire form.
     sent_by: str = SENT_LOCALLY
+    #: The dispatch whose event was sent again as this one; not part of any wire form.
+    resent_from: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -92,6 +94,7 @@ class Event:
         traceparent: str = "",
         lanes: Mapping[str, int] = LANES,
         sent_by: str = SENT_LOCALLY,
+        resent_from: str = "",
     ) -> "Event":
         """Parse either wire form.
 
@@ -119,6 +122,7 @@ class Event:
             hops=hops,
             traceparent=_traceparent(raw.get("traceparent"), traceparent),
             sent_by=sent_by,
+            resent_from=resent_from,
             to=_targets(own.get("to")),
             text=_text(own.get("text"), data),
             data=data,

@@ -28,11 +28,13 @@ from fleet.api.routes.backlog import Backlog
 from fleet.api.routes.callbacks import Callbacks
 from fleet.api.routes.chains import Chains
 from fleet.api.routes.console import CONSOLE, EXPLORER
+from fleet.api.routes.dead_letters import DeadLetters
 from fleet.api.routes.dispatches import Dispatches
 from fleet.api.routes.dry_run import DryRun
 from fleet.api.routes.event_status import EventStatus
 from fleet.api.routes.events import EventsRoute
 from fleet.api.routes.overview import Overview
+from fleet.api.routes.resend import Resend
 from fleet.api.routes.status import Status
 from fleet.api.routes.tokens import Tokens
 from fleet.config.listen_address import others_can_reach
@@ -159,6 +161,8 @@ def _operator_routes(runtime: Runtime, reads: BoundedThreads) -> list[BaseRoute]
         Route("/chains/{chain_id}", Chains(runtime, reads).get, methods=["GET"]),
         Route("/agents/{agent}/cancel", backlog.cancel, methods=["POST"]),
         Route("/agents/{agent}/move", backlog.move, methods=["POST"]),
+        Route("/dispatches/{dispatch_id}/resend", Resend(runtime, reads).accept, methods=["POST"]),
+        Route("/dead-letters/replay", DeadLetters(runtime, reads).replay, methods=["POST"]),
         Route("/dead-letters/purge", backlog.purge, methods=["POST"]),
         Route("/bus/entries", BusEntries(runtime, reads).find, methods=["GET"]),
         Route("/tokens", tokens.all, methods=["GET", "POST"]),

@@ -21,6 +21,7 @@ from fleet.store.connection import reachable
 from routing.event import SENT_BY_FLEET, SENT_BY_GATEWAY, SENT_LOCALLY
 
 TICKET_S = 30
+ID_PREFIX_CHARS_MIN = 6
 NAME_CHARS_MAX = 64
 EVERYONE = "*"
 
@@ -188,9 +189,16 @@ def create(
 def revoke(store: Store, which: str) -> list[Token]:
     """Revoke the token of this id, or all tokens of this name; return those revoked now.
 
-    Raises TokenError when there is none, and BrokerUnavailable.
+    The beginning of an id, of 6 characters or more, stands for it. Raises TokenError when there is
+    none, or several begin so, and BrokerUnavailable.
     """
-    found = [token for token in read_all(store).values() if which in (token.id, token.name)]
+    tokens = read_all(store).values()
+    found = [token for token in tokens if which in (token.id, token.name)]
+    if not found and len(which) >= ID_PREFIX_CHARS_MIN:
+        found = [token for token in tokens if token.id.startswith(which)]
+        if len(found) > 1:
+            several = ", ".join(f"{token.id} ({token.name})" for token in found[:10])
+            raise TokenError(f"{which!r} is the beginning of several ids: {several}.")
     if not found:
         raise TokenError(f"There is no token {which[:64]!r}; `fleet token list` shows them.")
     return [t for t in found if store.run(TokenCall(verb="revoke", token_id=t.id))]

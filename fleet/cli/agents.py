@@ -6,7 +6,14 @@ import click
 
 from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import duration, print_json, print_line, print_pairs, print_table
+from fleet.cli.output import (
+    duration,
+    print_json,
+    print_line,
+    print_pairs,
+    print_table,
+    short_id,
+)
 from fleet.errors import FleetError
 from fleet.formats.money import money
 
@@ -124,7 +131,7 @@ def _show_all() -> None:
                 row["consuming"],
                 row["model"] or row["runner"],
                 row["queued"],
-                row["active"],
+                short_id(row["active"]),
                 row["holder"],
                 duration(row["held_s"]) if row["holder"] else None,
                 money(row["spend"]["usd"]),

@@ -6,10 +6,12 @@ import click
 
 from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import note, print_json, print_line, print_table
+from fleet.cli.output import ago, note, print_json, print_line, print_table, short_id
 from fleet.cli.queues import find_one, print_record
 from fleet.errors import NotPossible, Unknown
+from fleet.formats.since import parse_since
 from fleet.ledger import State, views
+from fleet.ledger.dead_letters import Replayed
 
 
 @click.group(cls=Group)
@@ -34,18 +36,17 @@ def list_(agent: str | None, limit: int) -> None:
         print_json({"dispatches": page.dispatches, "cursor": page.cursor})
         return
     print_table(
-        ["dispatch", "agent", "attempts", "accepted (UTC)", "ended (UTC)", "stage", "reason"],
+        ["dispatch", "agent", "attempts", "accepted", "ended", "stage", "reason"],
         [_row(row) for row in page.dispatches],
     )
 
 
 def _row(row: dict[str, Any]) -> list[object]:
-    times = [row[name][:19].replace("T", " ") for name in ("accepted_at", "ended_at")]
     return [
-        row["dispatch_id"],
+        short_id(row["dispatch_id"]),
         row["agent"],
         row["attempt"],
-        *times,
+        *(ago(row[name]) for name in ("accepted_at", "ended_at")),
         row.get("stage"),
         row.get("error"),
     ]
@@ -58,7 +59,7 @@ def show(dispatch_id: str, show_content: bool) -> None:
     """Show one dead letter."""
     record = find_one(dispatch_id, content=show_content)
     if record["state"] != State.DEAD:
-        raise NotPossible(f"{dispatch_id} is {record['state']}, not dead.")
+        raise NotPossible(f"{record['dispatch_id']} is {record['state']}, not dead.")
     if wants_json():
         print_json(record)
     else:
@@ -68,40 +69,58 @@ def show(dispatch_id: str, show_content: bool) -> None:
 @dlq.command()
 @click.argument("dispatch_id", metavar="ID", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every dead letter.")
-def replay(dispatch_id: str | None, everything: bool) -> int:
-    """Queue dead letters again, each as a new generation in its old place."""
-    if everything == (dispatch_id is not None):
-        raise click.UsageError("Give one dispatch's id, or --all.")
-    report = [_replay(one) for one in ([dispatch_id] if dispatch_id else _all_dead())]
-    refused = [row["error"] for row in report if "error" in row]
+@click.option("--agent", "-a", metavar="NAME", help="Those of this agent.")
+@click.option("--since", metavar="WHEN", help="Those given up since: 90s, 15m, 2h, 3d, or a time.")
+@click.option("--reason", default="", metavar="TEXT", help="Those whose stage or reason has this.")
+@click.option(
+    "--limit", "-l", type=click.IntRange(1), metavar="N", help="Most of them, oldest first."
+)
+def replay(
+    dispatch_id: str | None,
+    everything: bool,
+    agent: str | None,
+    since: str | None,
+    reason: str,
+    limit: int | None,
+) -> int:
+    """Queue dead letters again, each as a new generation in its old place.
+
+    Of several filters each must hold.
+    """
+    filtered = bool(agent or since or reason or limit)
+    if (dispatch_id is not None) + (everything or filtered) != 1:
+        raise click.UsageError("Give one dispatch's id, or --all, or filters such as --agent.")
+    if dispatch_id is not None:
+        done = _replay_one(backend().whole_id(dispatch_id))
+    else:
+        done = _replay_all(agent, since, reason, limit)
     if wants_json():
-        print_json(report)
-    elif everything or not refused:
-        print_line(f"{len(report) - len(refused)} queued again")
-    for sentence in refused:
+        print_json(
+            [{"dispatch_id": one, "state": State.QUEUED} for one in done.queued]
+            + [{"dispatch_id": one, "error": sentence} for one, sentence in done.refused]
+        )
+    elif done.queued or not done.refused:
+        print_line(f"{len(done.queued)} queued again")
+    for _, sentence in done.refused:
         note(f"fleet: {sentence}")
-    return int(bool(refused))
+    return int(bool(done.refused))
 
 
-def _replay(dispatch_id: str) -> dict[str, str]:
-    """One that cannot be replayed does not stop the others."""
+def _replay_one(dispatch_id: str) -> Replayed:
     try:
-        state = backend().replay(dispatch_id)
+        backend().replay(dispatch_id)
     except (Unknown, NotPossible) as error:
-        return {"dispatch_id": dispatch_id, "error": str(error)}
-    return {"dispatch_id": dispatch_id, "state": state}
+        return Replayed([], [(dispatch_id, str(error))], more=False)
+    return Replayed([dispatch_id], [], more=False)
 
 
-def _all_dead() -> list[str]:
-    """Every dead letter there is now, oldest first: so they are taken up in order."""
-    found: list[str] = []
-    cursor = None
-    while True:
-        page = backend().dispatches(None, [State.DEAD], views.LIST_MAX, cursor)
-        found += [row["dispatch_id"] for row in page.dispatches]
-        cursor = page.cursor
-        if cursor is None:
-            return found[::-1]
+def _replay_all(agent: str | None, since: str | None, reason: str, limit: int | None) -> Replayed:
+    """Replay the dead letters that there are now."""
+    try:
+        parse_since(since or "0s", 0.0)
+    except ValueError as error:
+        raise click.UsageError(f"--since: {error}") from error
+    return backend().replay_dead_letters(agent, since, reason, limit)
 
 
 @dlq.command()

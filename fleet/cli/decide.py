@@ -36,6 +36,7 @@ def _decide(
     reason: str,
     by: str | None,
 ) -> None:
+    dispatch_id = backend().whole_id(dispatch_id)
     state, name = backend().decide(dispatch_id, verdict, checked_name(by), reason.strip())
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state, "verdict": verdict, "by": name})

@@ -21,7 +21,7 @@ REMOTE = frozenset(
         *("send", "route", "events", "health", "approve", "reject"),
         *("agents", "agents show", "agents pause", "agents resume", "agents drain"),
         *("queue stats", "queue list", "queue inspect", "queue cancel", "queue retry"),
-        *("queue drain", "queue move"),
+        *("queue resend", "queue drain", "queue move"),
         *("dlq list", "dlq show", "dlq replay", "dlq purge"),
         *("alerts", "alerts silence", "alerts unsilence", "alerts ack"),
         *("token create", "token list", "token revoke"),

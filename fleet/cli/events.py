@@ -13,8 +13,11 @@ from fleet.cli.waiting import RESYNC, WatchSource
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
 from fleet.ledger.bus import BusEvent
+from fleet.ledger.ids import PREFIX_CHARS_MIN, is_short
 
 START = "0-0"
+#: The fields that `--id` looks at.
+_IDS = ("dispatch_id", "event_id")
 _PLACE = re.compile(r"\d{1,20}(-\d{1,20})?\Z")
 
 #: A broker that restarts is back within seconds; a person is told and can stop waiting.
@@ -25,6 +28,7 @@ RETRY_S = 1.0
 @click.option("--since", metavar="ID", help="Only what came after this stream id.")
 @click.option("--agent", metavar="NAME", help="Only this agent's.")
 @click.option("--type", "kind", metavar="TYPE", help="Only this type, such as dispatch_failed.")
+@click.option("--id", "id_", metavar="ID", help="Only this dispatch's or event's.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option(
     "--timeout",
@@ -33,12 +37,20 @@ RETRY_S = 1.0
     help="With --follow: longest wait for a fleet that is away; without it for ever.",
 )
 def events(
-    since: str | None, agent: str | None, kind: str | None, follow: bool, timeout: float | None
+    since: str | None,
+    agent: str | None,
+    kind: str | None,
+    id_: str | None,
+    follow: bool,
+    timeout: float | None,
 ) -> None:
     """Read the bus: every state change, oldest first.
 
-    Begins at --since; otherwise at the oldest event kept or, with --follow, at the next one.
+    Begins at --since; otherwise at the oldest event kept or, with --follow, at the next one. The
+    beginning of an id, 6 characters or more, is enough for --id.
     """
+    if id_ is not None and is_short(id_):
+        raise click.UsageError(f"--id: give {PREFIX_CHARS_MIN} or more characters of an id.")
     if since is not None and not _PLACE.match(since):
         raise click.UsageError(f"--since: {since!r} is not a stream id, such as 1772822677655-0.")
     if timeout is not None and not follow:
@@ -53,6 +65,8 @@ def events(
             note(f"fleet: events may be missing here: {event.fields.get('reason')}")
             continue
         if (agent and event.fields.get("agent") != agent) or (kind and event.type != kind):
+            continue
+        if id_ and not any(str(event.fields.get(name, "")).startswith(id_) for name in _IDS):
             continue
         if wants_json():
             print_json_line(event.to_wire())

@@ -9,18 +9,30 @@ import click
 from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
 from fleet.cli.failures import print_failures
-from fleet.cli.output import cell, duration, print_json, print_line, print_pairs, print_table
-from fleet.errors import Unknown
+from fleet.cli.ids import find_record
+from fleet.cli.output import (
+    ago,
+    cell,
+    duration,
+    print_json,
+    print_line,
+    print_pairs,
+    print_table,
+    short_id,
+)
+from fleet.cli.resend import resend, send_again
 from fleet.formats.redaction import HIDDEN
-from fleet.ledger import State, views
-from routing.event import SOURCE_DEFAULT
+from fleet.ledger import State, ids, views
 
 _IN_STATS = ("queued", "active", "retrying", "completed", "dead")
 
 
 @click.group(cls=Group)
 def queue() -> None:
-    """Look at dispatches; cancel, retry, move and drain them."""
+    """Look at dispatches; cancel, retry, resend, move and drain them."""
+
+
+queue.add_command(resend)
 
 
 @queue.command()
@@ -78,14 +90,14 @@ def list_(agent: str | None, state: tuple[str, ...], limit: int) -> None:
 def print_dispatches(rows: list[dict[str, Any]]) -> None:
     """A table of dispatches."""
     print_table(
-        ["dispatch", "agent", "state", "attempt", "accepted (UTC)", "took", "why"],
+        ["dispatch", "agent", "state", "attempt", "accepted", "took", "why"],
         [
             (
-                row["dispatch_id"],
+                short_id(row["dispatch_id"]),
                 row["agent"],
                 row["state"],
                 row["attempt"],
-                row["accepted_at"][:19].replace("T", " "),
+                ago(row["accepted_at"]),
                 duration(row.get("elapsed_s")),
                 _why(row),
             )
@@ -105,22 +117,15 @@ def _why(row: dict[str, Any]) -> str | None:
 
 @queue.command()
 @click.argument("id_", metavar="ID")
-@click.option("--source", default=SOURCE_DEFAULT, show_default=True, help="Of an event's id.")
+@click.option("--source", help="Of an event's id.  [default: fleet, else any]")
 @click.option("--sent-by", metavar="SENDER", help="Of an event that several have sent.")
 @click.option("--show-content", is_flag=True, help="Show the event, the answer and step results.")
-def inspect(id_: str, source: str, sent_by: str | None, show_content: bool) -> None:
+def inspect(id_: str, source: str | None, sent_by: str | None, show_content: bool) -> None:
     """Show one dispatch with its steps and why it waits, or one event with its dispatches.
 
     No content unless asked.
     """
-    record = backend().dispatch(id_, content=show_content)
-    event = None
-    if record is None:
-        event = backend().event(id_, source, sent_by, content=show_content)
-    if record is None and event is None:
-        raise Unknown(
-            f"{id_[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and --source."
-        )
+    record, event = find_record(id_, source, sent_by, content=show_content)
     if wants_json():
         print_json(record or event)
     elif record:
@@ -139,7 +144,7 @@ def print_event(event: dict[str, Any]) -> None:
             (
                 one["agent"],
                 one["state"],
-                one["dispatch_id"],
+                short_id(one["dispatch_id"]),
                 ": ".join(one[name] for name in ("stage", "error") if name in one) or None,
             )
             for one in members
@@ -151,10 +156,10 @@ def print_event(event: dict[str, Any]) -> None:
 
 
 def find_one(dispatch_id: str, *, content: bool) -> dict[str, Any]:
-    """The record of a dispatch. Raises Unknown."""
+    """The record of a dispatch, by its id or the beginning of it. Raises Unknown."""
     record = backend().dispatch(dispatch_id, content=content)
     if record is None:
-        raise Unknown(f"There is no dispatch {dispatch_id[:64]!r}; see `fleet queue list`.")
+        raise ids.unknown(dispatch_id)
     return record
 
 
@@ -178,6 +183,7 @@ def print_record(record: dict[str, Any]) -> None:
 @click.option("--now", is_flag=True, help="End a running turn at once, in the middle of a step.")
 def cancel(dispatch_id: str, reason: str, now: bool) -> None:
     """Cancel a dispatch: at once when it waits, at its next step when it runs."""
+    dispatch_id = backend().whole_id(dispatch_id)
     state = backend().cancel(dispatch_id, reason, now=now)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
@@ -189,13 +195,24 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
 
 @queue.command()
 @click.argument("dispatch_id", metavar="ID")
-def retry(dispatch_id: str) -> None:
-    """Queue a dead dispatch again, in its old place."""
+@click.option("--text", metavar="TEXT", help="Resend it with this text instead.")
+@click.option("--edit", is_flag=True, help="Resend it instead, with its text edited in $EDITOR.")
+def retry(dispatch_id: str, text: str | None, edit: bool) -> None:
+    """Try a dispatch again, in its old place: a retrying one now, a dead one anew.
+
+    With --text or --edit it stays as it is, and a new event is sent: see `fleet queue resend`.
+    """
+    if edit or text is not None:
+        send_again(dispatch_id, {"text": text}, edit=edit)
+        return
+    dispatch_id = backend().whole_id(dispatch_id)
     state = backend().replay(dispatch_id)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
-    else:
-        print_line(f"{dispatch_id}: {state}")
+        return
+    record = backend().dispatch(dispatch_id, content=False) or {}
+    why = record.get("waiting_for")
+    print_line(f"{dispatch_id}: {record.get('state', state)}{f' ({why})' if why else ''}")
 
 
 @queue.command()

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fleet.cli.attempts import is_failed_attempt, noted
 from fleet.cli.backend import backend
 from fleet.cli.base import Command, wants_json
 from fleet.cli.event_input import read_event
@@ -56,7 +57,7 @@ def send(
     after = backend().newest() if wait else ""
     accepted = _accept(raw)
     if not wait:
-        _show_accepted(accepted)
+        show_accepted(accepted)
         return 0
     # In an outage it answers at once, and the spool is asked instead.
     connect = backend().connect
@@ -83,7 +84,8 @@ def _accept(raw: Any) -> Accepted:
         raise BrokerUnavailable(f"{error}{again}") from error
 
 
-def _show_accepted(accepted: Accepted) -> None:
+def show_accepted(accepted: Accepted) -> None:
+    """Print the ids that an accepted event has got."""
     if wants_json():
         print_json(accepted.to_wire())
         return
@@ -97,13 +99,15 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
     if wants_json():
         for _ in events:
             pass
-    elif sys.stderr.isatty():
+        return
+    events = noted(events, watched)
+    if sys.stderr.isatty():
         from fleet.cli.progress import follow_live
 
         follow_live(events, watched, backend().live_texts(watched))
     else:
         for event in events:
-            if event is not None:
+            if event is not None and not is_failed_attempt(event):
                 note(event_line(event))
 
 

@@ -1,12 +1,11 @@
 """`fleet token`: who may use the HTTP API, and for what."""
 
-from datetime import UTC, datetime
-
 import click
 
 from fleet.cli.backend import backend
 from fleet.cli.base import Group, wants_json
-from fleet.cli.output import note, print_json, print_line, print_table
+from fleet.cli.output import ago, note, print_json, print_line, print_table
+from fleet.ledger.views import rfc3339
 from routing.event import EVENT_BYTES_MAX
 
 
@@ -57,7 +56,7 @@ def list_() -> None:
         print_json(stored)
         return
     print_table(
-        ["id", "name", "scopes", "rate/s", "max body", "created (UTC)", "revoked (UTC)"],
+        ["id", "name", "scopes", "rate/s", "max body", "created", "revoked"],
         [
             (
                 one["id"],
@@ -87,6 +86,4 @@ def revoke(which: str) -> None:
 
 
 def _when(millis: int | None) -> str | None:
-    if millis is None:
-        return None
-    return datetime.fromtimestamp(millis / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return None if millis is None else ago(rfc3339(millis))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from fleet.client.again import RunsAgain
 from fleet.client.alerts import FleetAlerts
 from fleet.client.connection import ApiConnection, path_of
 from fleet.client.sse import ServerSentEvent
@@ -41,7 +42,7 @@ class SentEvent:
     chain_id: str | None = None
 
 
-class Fleet:
+class Fleet(RunsAgain):
     """A fleet at a URL. Threads may share it; also a context manager, which closes it.
 
     Each call raises FleetError or RoutingError with one sentence. What may be repeated is, for a

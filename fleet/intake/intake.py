@@ -58,6 +58,7 @@ class Submission:
     sender: Sender = LOCAL
     id: str | None = None  #: None: a new one
     traceparent: str = ""
+    resent_from: str = ""  #: the dispatch whose event is sent again
 
 
 _TOO_WIDE = (
@@ -77,7 +78,14 @@ class Intake:
         self._rules = rules
         self._chains = chains or {}
 
-    def accept(self, raw: object, sender: Sender = LOCAL, *, new_id: str | None = None) -> Accepted:
+    def accept(
+        self,
+        raw: object,
+        sender: Sender = LOCAL,
+        *,
+        new_id: str | None = None,
+        resent_from: str = "",
+    ) -> Accepted:
         """Accept one event in either wire form; `new_id` is for an event without an id.
 
         Raises InvalidEvent, UnknownTarget, Forbidden or IdempotencyConflict (nothing was stored),
@@ -85,7 +93,8 @@ class Intake:
         sent again).
         """
         check_size(raw)
-        (answer,) = self.accept_batch([Submission(raw, sender, new_id)])
+        new = Submission(raw, sender, new_id, resent_from=resent_from)
+        (answer,) = self.accept_batch([new])
         if isinstance(answer, Accepted):
             return answer
         raise answer
@@ -135,6 +144,7 @@ class Intake:
             traceparent=submission.traceparent,
             lanes=self._rules.lanes,
             sent_by=submission.sender.sent_by,
+            resent_from=submission.resent_from,
         )
         if is_reserved(event.source) and not submission.sender.own_source:
             reserved = " or ".join(f"`{prefix}`" for prefix in RESERVED_SOURCES)

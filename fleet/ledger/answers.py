@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleet.errors import IdempotencyConflict, Refused, SessionBusy, StoreLost
-from fleet.ledger.arguments import SENT_BY
+from fleet.ledger.arguments import RESENT_FROM, SENT_BY
 from fleet.ledger.protocol import Accepted, Answer, ChainPosition, Earlier, SessionMessage
 from fleet.store import keys
 from routing import Event, Verdict
@@ -57,8 +57,13 @@ def read_answer(event: Event, answer: Sequence[str]) -> Answer:
 def read_payload(payload: str) -> Event:
     """The event as it was accepted."""
     wire = json.loads(payload)
-    sent_by = wire.get(SENT_BY, SENT_LOCALLY)
-    return Event.parse(wire, new_id=wire["id"], now=wire["time"], sent_by=sent_by)
+    return Event.parse(
+        wire,
+        new_id=wire["id"],
+        now=wire["time"],
+        sent_by=wire.get(SENT_BY, SENT_LOCALLY),
+        resent_from=wire.get(RESENT_FROM, ""),
+    )
 
 
 def read_position(parts: Sequence[str]) -> ChainPosition | None:

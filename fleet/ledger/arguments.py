@@ -24,6 +24,8 @@ REASON_CHARS_MAX = 200
 BYTES_PER_TOKEN = 4
 #: The sender of a stored event, beside the fields that its sender sent.
 SENT_BY = "sentby"
+#: The dispatch whose event was sent again as a stored one, likewise.
+RESENT_FROM = "resentfrom"
 #: Receives every outcome, as `_announce.lua` has it.
 _ALL = "*"
 #: More than can ever wait.
@@ -84,6 +86,7 @@ class Arguments:
             store_memory=self._store_memory,
             max_waiting=_NO_MAX if kept else self._max_waiting,
             sender_per_minute="" if kept else self._sender_per_minute,
+            resent_from=event.resent_from,
             dispatches=dispatches,
         )
 
@@ -190,6 +193,8 @@ def payload_of(event: Event) -> str:
     wire = event.to_wire()
     if event.sent_by:
         wire[SENT_BY] = event.sent_by
+    if event.resent_from:
+        wire[RESENT_FROM] = event.resent_from
     return json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -43,6 +43,7 @@ FIELDS: Mapping[str, BusField] = {
     "decided_by": BusField(str, "Name of the person who decided."),
     "source": BusField(str, "The event's `source`."),
     "sent_by": BusField(str, "The sender: `token:ID`, `upstream` or `fleet`."),
+    "resent_from": BusField(str, "The dispatch whose event was sent again as this one."),
     "stage": BusField(str, "Where the attempt failed, or the dispatch was given up."),
     "reason": BusField(str, "One sentence or word, without content."),
     "elapsed_s": BusField(float, "How long the turn or the outage took, in seconds."),
@@ -68,7 +69,7 @@ _BREAKER = ("breaker", "host", "elapsed_s", "name", "agent", "reason")
 
 TYPES: Mapping[str, BusType] = {
     "event_accepted": BusType(
-        "An event was accepted.", ("event_id", "source", "sent_by", "session")
+        "An event was accepted.", ("event_id", "source", "sent_by", "session", "resent_from")
     ),
     "dispatch_queued": BusType(
         "A dispatch waits for its agent: new, tried again, handed back or replayed.",

@@ -29,12 +29,20 @@ def is_name(by: str) -> bool:
     return bool(by.strip()) and by.isprintable() and len(by) <= BY_CHARS_MAX
 
 
+class UnknownAgent(Unknown):
+    """There is no such agent. The sentence guesses at no other name, as of `UnknownTarget`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no agent {name[:64]!r} in this fleet.")
+        self.target = name
+
+
 def known_agents(settings: Settings, name: str | None) -> list[str]:
     """The named agent, or all of them. Raises Unknown."""
     if name is None:
         return list(settings.agents)
     if name not in settings.agents:
-        raise Unknown(f"There is no agent {name[:64]!r} in this fleet.")
+        raise UnknownAgent(name)
     return [name]
 
 
@@ -67,9 +75,10 @@ def cancel(
 
 
 def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
-    """Queue a dead dispatch again, as a new generation in its old place.
+    """Try a dispatch again, in its old place: a retrying one now, a dead one as a new generation.
 
-    Raises Unknown, and NotPossible when it is not dead or its event is no longer kept.
+    A queued one stays as it is. Raises Unknown, and NotPossible when it is in another state or its
+    event is no longer kept.
     """
     with reachable():
         found = ledger.store.client.hmget(keys.dispatch(dispatch_id), ["agent", "state"])
@@ -91,8 +100,13 @@ def replay(ledger: ValkeyLedger, settings: Settings, dispatch_id: str) -> State:
     if answer == "passed":
         raise NotPossible(f"The chain of {dispatch_id} went on, or ended, without it.")
     state = _state(answer, dispatch_id)
+    if state is State.ACTIVE or state is State.ANNOUNCING:
+        raise NotPossible(f"{dispatch_id} is {state}: it runs already, or its outcome is told now.")
     if state is not State.QUEUED:
-        raise NotPossible(f"{dispatch_id} is {state}: only a dead one can be replayed.")
+        raise NotPossible(
+            f"{dispatch_id} is {state}: only a dead one, or a retrying one, can be tried again; "
+            f"`fleet queue resend {dispatch_id}` sends its event again as a new one."
+        )
     return state
 
 

@@ -101,7 +101,7 @@ def _event(raw: dict[str, str]) -> dict[str, Any]:
     return {
         "event_id": raw["event_id"],
         "source": raw["source"],
-        **({"sent_by": raw["sent_by"]} if "sent_by" in raw else {}),
+        **{name: raw[name] for name in ("sent_by", "resent_from") if name in raw},
         "state": "open" if int(raw["open"]) > 0 else "ended",
         "route": raw.get("route", ""),
         "on_member_failure": "cancel" if "cancel_keep_ms" in raw else "continue",

@@ -15,10 +15,10 @@ is delivered, with it those whose turn it was too; `deliver_end.lua` announcing 
 every receiver has ended, like `deliver_claim.lua` and `deliver_due.lua` when the last one's time is
 over, and whichever script ends the turn of an agent that received the outcome; `reclaim.lua`
 retrying -> queued and waiting ones -> expired; `cancel.lua` waiting ones -> cancelled; `replay.lua`
-dead -> queued; `release.lua` active -> queued, when a stopping worker releases a turn; `decide.lua`
-parked -> completed and cancelled; `reclaim.lua` active -> dead, when the worker died of an agent
-that is not configured any more. Whichever script ends a stage of a chain makes the next one
-(`_chain.lua`).
+dead and retrying -> queued; `release.lua` active -> queued, when a stopping worker releases a turn;
+`decide.lua` parked -> completed and cancelled; `reclaim.lua` active -> dead, when the worker died
+of an agent that is not configured any more. Whichever script ends a stage of a chain makes the next
+one (`_chain.lua`).
 """
 
 from enum import StrEnum

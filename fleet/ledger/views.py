@@ -297,6 +297,8 @@ def _record(raw: dict[str, str]) -> dict[str, Any]:
             record["elapsed_s"] = float(value) / 1000
         elif name == "usd":
             record[name] = float(value)
+        elif name == "resent_as":
+            record[name] = value.split()
         elif name == "retryable":
             record[name] = value == "1"
         else:

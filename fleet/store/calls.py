@@ -40,6 +40,7 @@ class EventArgs(Record):
     store_memory: float
     max_waiting: int
     sender_per_minute: int | Literal[""]
+    resent_from: str
     dispatches: list[DispatchArgs]
 
 
@@ -188,7 +189,7 @@ class CancelCall(ScriptCall[str]):
 
 
 class ReplayCall(ScriptCall[str]):
-    """Replay a dead letter."""
+    """Try a retrying dispatch, or a dead letter, again."""
 
     dispatch_id: str
     deadline_ms: int

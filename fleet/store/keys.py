@@ -16,6 +16,8 @@
 | fleet:spend:<day>       | hash   | `agent/measure` -> usd, tokens that day | 3 days             |
 | fleet:bus               | stream | the bus                                 | trimmed            |
 | fleet:index             | zset   | every kept dispatch by acceptance       | swept              |
+| fleet:ids               | zset   | the same, to be found by a prefix       | swept              |
+| fleet:event_ids         | zset   | ids and hashes of events, likewise      | swept              |
 | fleet:ended, fleet:dead | zset   | ended ones and dead letters, by ending  | swept              |
 | fleet:retry             | zset   | retrying ones by due time               | while live         |
 | fleet:deadlines         | zset   | waiting ones by deadline                | while live         |
@@ -88,6 +90,8 @@ LOST = "fleet:lost"
 COUNTS = "fleet:counts"
 BUS = "fleet:bus"
 INDEX = "fleet:index"
+IDS = "fleet:ids"
+EVENT_IDS = "fleet:event_ids"
 ENDED = "fleet:ended"
 DEAD = "fleet:dead"
 QUIET = "fleet:quiet"

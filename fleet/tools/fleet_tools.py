@@ -5,13 +5,14 @@ An agent's model calls them in its turn, any other program over the Model Contex
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fleet.auth.tokens import Rights
 from fleet.errors import BrokerUnavailable, FleetError, Forbidden, Refused
 from fleet.intake.intake import MaySend, Sender
-from fleet.ledger import State, operations, views
+from fleet.ledger import State, ids, operations, views
 from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime
 from fleet.store import keys
@@ -131,7 +132,8 @@ class FleetTools:
 
     def queue_cancel(self, dispatch_id: str, reason: str = "") -> Record:
         """Cancel a dispatch that you made; a running one stops at its next step."""
-        own = self._is_own(self._record(dispatch_id))
+        record = self._record(dispatch_id)
+        own, dispatch_id = self._is_own(record), record["dispatch_id"]
         if not (own or self._caller.rights.operates):
             raise Forbidden(f"{dispatch_id} was not dispatched by you: you may not cancel it.")
         caller, given = self._caller.name, _line(reason)
@@ -176,12 +178,20 @@ class FleetTools:
     def _record(self, dispatch_id: str) -> Record:
         # A model's id may be any text, and becomes part of a key.
         valid = dispatch_id.isascii() and len(dispatch_id) <= len(keys.dispatch_id("", ""))
-        record = views.get(self._runtime.store, dispatch_id, content=True) if valid else None
+        store, record = self._runtime.store, None
+        if valid:
+            with suppress(Unknown):
+                whole = ids.find_dispatch(store, dispatch_id, self._sees)
+                record = views.get(store, whole, content=True)
         if record is None or not (
             self._is_own(record) or self._caller.rights.reads(record["agent"])
         ):
             raise Unknown(f"There is no dispatch {dispatch_id[:64]!r} for you; see queue_list.")
         return record
+
+    def _sees(self, agent: str, sent_by: str) -> bool:
+        own = sent_by == self._caller.sent_by != SENT_LOCALLY
+        return own or self._caller.rights.reads(agent)
 
     def _is_own(self, record: Record) -> bool:
         # By the sender too, which no event can name: a source is only text.

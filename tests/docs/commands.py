@@ -21,6 +21,11 @@ Every command takes `--json` (for programs) and `--config FILE`, before or after
 | 2 | wrong usage or configuration; standard error has one sentence |
 | 130 | ended by Ctrl-C |
 
+For an `ID` its beginning is enough: 6 characters or more, as long as one id only begins so.
+Otherwise the refusal names the candidates. Tables show the first 8 characters, and moments as
+`3m ago`; `--json` has whole ids and times. A table fits the terminal, or `COLUMNS`; where there is
+neither, it is up to 200 characters wide.
+
 `celery -A fleet worker -Q agent.NAME -c 1 -n NAME@%h`, `celery -A fleet beat`, `celery -A fleet
 flower` and `celery -A fleet inspect ...` work as any Celery user expects. The broker is
 `fleet.broker_url` and nothing else, so `celery -b` is refused."""

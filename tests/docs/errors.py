@@ -15,6 +15,7 @@ from tests.docs.markdown import code, document, table
 
 #: Problem code -> its meaning; the codes and their statuses are found in the API's source.
 PROBLEMS = {
+    "ambiguous-id": "Several ids begin so; the sentence names candidates.",
     "bad-parameter": "A parameter or a header has a value that it cannot have.",
     "failed": "The fleet failed; the sentence says why.",
     "fault": "The API has a defect; its log has the traceback.",

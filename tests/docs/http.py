@@ -9,8 +9,9 @@ from tests.docs.markdown import Schema, code, document, figure, kind, sentence, 
 INTRODUCTION = """\
 The API listens on `api.host` and `api.port`, by default <http://127.0.0.1:8700>. `/openapi.json`
 describes the same calls for programs. A token is sent as `Authorization: Bearer TOKEN`; without
-any token in the fleet, none is needed on loopback. A refusal is a problem document;
-[Errors](errors.md) lists the codes."""
+any token in the fleet, none is needed on loopback. In a path the beginning of an id stands for it,
+6 characters or more; where several begin so, the answer is 409 and names them. A refusal is a
+problem document; [Errors](errors.md) lists the codes."""
 
 
 def page() -> str:

@@ -73,9 +73,15 @@ class Place:
         self.python: str | Path = sys.executable
         self._up: subprocess.Popen[str] | None = None
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("FLEET_")}
+        # pytest's own terminal is not that of the commands.
+        self.env.pop("COLUMNS", None)
         self.env |= {MARK: self.mark, **(env or {})}
         if config is not None:
-            (folder / "fleet.toml").write_text(config)
+            self.write(config)
+
+    def write(self, config: str) -> None:
+        """Write the configuration."""
+        (self.folder / "fleet.toml").write_text(config)
 
     def fleet(self, *args: str, stdin: str = "", options: Sequence[str] = ()) -> Done:
         """Run one command to its end."""

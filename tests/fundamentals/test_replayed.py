@@ -19,6 +19,6 @@ def test_a_dead_letter_runs_again_when_it_is_replayed(fleet: Fleet) -> None:
 def test_only_a_dead_letter_can_be_replayed(fleet: Fleet) -> None:
     dispatch_id = fleet.send("echo")
     fleet.wait(dispatch_id)
-    with pytest.raises(FleetError, match="only a dead one can be replayed"):
+    with pytest.raises(FleetError, match="only a dead one, or a retrying one, can be tried again"):
         fleet.replay(dispatch_id)
     assert fleet.turns() == [dispatch_id]

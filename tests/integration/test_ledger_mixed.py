@@ -63,7 +63,7 @@ class World:
             return
         dispatch_id = self.ids[-1 - which % len(self.ids)]
         state = self.books.state(dispatch_id)
-        if what == "replay" and state == "dead":
+        if what == "replay" and state in ("dead", "retrying"):
             operations.replay(self.books.ledger, self.books.settings, dispatch_id)
         elif what != "replay" and state in LIVE:
             now = what == "cancel now"

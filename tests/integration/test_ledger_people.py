@@ -46,7 +46,7 @@ def test_a_retry_of_a_parked_one_says_who_decides(books: MakeBooks) -> None:
     with pytest.raises(NotPossible, match="waits for a person: decide it with `fleet approve`"):
         operations.replay(run.books.ledger, run.books.settings, parked)
     run.decide(1, "ops")
-    with pytest.raises(NotPossible, match="is completed: only a dead one can be replayed"):
+    with pytest.raises(NotPossible, match="is completed: only a dead one, or a retrying one,"):
         operations.replay(run.books.ledger, run.books.settings, parked)
 
 

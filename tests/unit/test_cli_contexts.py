@@ -20,8 +20,19 @@ TOKEN = "fleet_0123456789ab_the-secret-of-a-token"
 
 #: Commands of the machine that the fleet runs on.
 HERE = {
-    *("up", "demo", "doctor", "recover", "host", "api", "flower", "upstream", "broker", "bench"),
-    "logs",
+    *(
+        "up",
+        "demo",
+        "doctor",
+        "recover",
+        "host",
+        "api",
+        "flower",
+        "upstream",
+        "broker",
+        "bench",
+        "logs",
+    ),
 }
 
 
@@ -60,7 +71,7 @@ def paths(group: click.Group = cli, before: str = "") -> Iterator[str]:
 
 
 def test_each_command_says_whether_it_works_elsewhere() -> None:
-    groups = {"agents", "alerts"}  # each also a command of its own
+    groups = {"agents", "alerts"}  # also commands of their own
     assert {*paths(), *groups} == REMOTE | NEITHER | HERE
 
 

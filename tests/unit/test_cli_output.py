@@ -2,6 +2,7 @@
 
 import ast
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from fleet.cli import output
 from fleet.ledger.bus import parse_entry
+from fleet.ledger.views import rfc3339
 
 
 @pytest.mark.parametrize(
@@ -108,3 +110,70 @@ def test_json_for_a_pipe_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert shown.count("\n") == 1
     assert json.loads(shown) == {"text": "é\n"}
+
+
+ID = "de7af89b-e194-51e1-8160-78b79247f81b"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "now"),
+        (12.4, "12s ago"),
+        (200, "3m ago"),
+        (7300, "2h ago"),
+        (200_000, "2d ago"),
+        (-25.4, "in 25s"),
+        (-90_000, "in 1d"),
+    ],
+)
+def test_a_moment_is_told_as_its_distance(
+    seconds: float, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert output.ago(rfc3339((now - seconds) * 1000)) == shown
+
+
+def test_pairs_show_a_moment_with_its_distance(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_pairs([("state", "dead"), ("ended_at", rfc3339(time.time() * 1000 - 200_000))])
+    assert capsys.readouterr().out.endswith("Z (3m ago)\n")
+
+
+def test_only_an_id_of_the_fleets_own_is_shortened() -> None:
+    assert output.short_id(ID) == "de7af89b"
+    assert output.short_id("order-17-of-tuesday") == "order-17-of-tuesday"
+    assert output.short_id(None) is None
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "120"])
+def test_a_table_keeps_to_the_width_and_never_cuts_an_id(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    output.print_table(["dispatch", "agent", "why"], [(ID[:8], "archie", "the reason " * 12)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert sum(ID[:8] in line for line in lines) == 1
+    output.print_table(["id", "why"], [(ID, "the reason " * 12)])
+    assert ID in capsys.readouterr().out
+
+
+def test_rows_stand_apart_where_the_columns_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    output.print_table(["dispatch", "agent", "why"], [(ID[:8], "archie", "a long reason")] * 2)
+    row = "dispatch  de7af89b\nagent     archie\nwhy       a long reason\n"
+    assert capsys.readouterr().out == f"{row}\n{row}"
+    monkeypatch.setenv("COLUMNS", "16")
+    output.print_table(["dispatch", "why"], [(ID[:8], "a long reason")])
+    assert capsys.readouterr().out == ("dispatch  de7af89b\nwhy       a long\n          reason\n")
+
+
+def test_moments_of_an_event_are_no_epoch_seconds() -> None:
+    raw = {"type": "dispatch_failed", "epoch": "e", "dispatch_id": ID, "retry_at": "1772822707.5"}
+    line = output.event_line(parse_entry("1772822677655-0", raw))
+    assert " ".join(line.split()) == (
+        "18:44:37.655 dispatch_failed de7af89b retry_at=2026-03-06T18:45:07Z"
+    )

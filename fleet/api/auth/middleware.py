@@ -29,9 +29,9 @@ _TENTATIVE = frozenset({"/health", "/metrics", "/bus", "/ws"})
 #: forgotten path is closed.
 _ANY_TOKEN = re.compile(
     r"/health|/metrics|/mcp/?|/tickets|/events(/.+)?|/bus|/ws|/sessions|/targets|/history"
-    r"|/dispatches(/[^/]+(/(cancel|retry|approve|reject|stream))?)?"
+    r"|/dispatches(/[^/]+(/(cancel|retry|resend|approve|reject|stream))?)?"
     r"|/agents(/[^/]+(/(pause|resume|drain|cancel|move))?)?|/alerts(/[^/]+/(silence|unsilence|ack))?"
-    r"|/route|/chains/[^/]+|/bus/entries|/dead-letters/purge"
+    r"|/route|/chains/[^/]+|/bus/entries|/dead-letters/(purge|replay)"
 )
 
 

@@ -1,6 +1,7 @@
 """The dispatches that a caller may see: any other answers like one that is not there."""
 
 from fleet.api.auth.access import ApiCaller
+from fleet.ledger import ids
 from fleet.ledger.operations import Unknown
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -11,6 +12,22 @@ def not_there() -> Unknown:
     return Unknown(
         "There is no dispatch of this id that you may see; `GET /dispatches` lists those."
     )
+
+
+def find_id(store: Store, caller: ApiCaller, given: str) -> str:
+    """The id of the one dispatch that begins with `given`, among those that the caller may see.
+
+    Raises Unknown, Ambiguous, BrokerUnavailable.
+    """
+
+    def sees(agent: str, sent_by: str) -> bool:
+        own = caller.token is not None and sent_by == caller.sent_by
+        return own or caller.rights.reads(agent)
+
+    try:
+        return ids.find_dispatch(store, given, sees)
+    except Unknown:
+        raise not_there() from None
 
 
 def find_readable(store: Store, caller: ApiCaller, dispatch_id: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
 from fleet.api.auth.access import caller_of
-from fleet.api.auth.visible import find_readable
+from fleet.api.auth.visible import find_id, find_readable
 from fleet.api.bus.routes import HEARTBEAT_S, SSE_HEADERS
 from fleet.api.live.hub import Channel, LiveTextHub, event, outcome_of
 from fleet.api.request.bounded_threads import BoundedThreads
@@ -91,9 +91,14 @@ class LiveTextRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream a dispatch until it has ended. Raises Unknown, BrokerUnavailable, ThreadsBusy."""
         check_names(QueryParams(scope["query_string"]), "last-event-id")
-        dispatch_id = str(scope["path_params"]["dispatch_id"])
+        given = str(scope["path_params"]["dispatch_id"])
         caller, store = caller_of(scope), self._runtime.store
-        _, state = await self._reads.run(lambda: find_readable(store, caller, dispatch_id))
+
+        def find() -> tuple[str, str]:
+            found = find_id(store, caller, given)
+            return found, find_readable(store, caller, found)[1]
+
+        dispatch_id, state = await self._reads.run(find)
         start = {"type": "http.response.start", "status": HTTPStatus.OK, "headers": SSE_HEADERS}
         if scope["method"] == "HEAD":
             await send(start)

@@ -3,6 +3,7 @@
 from functools import cache
 
 from fleet.api.bus.cursor import Resync
+from fleet.api.openapi.again import AGAIN_PATHS, AGAIN_SCHEMAS
 from fleet.api.openapi.agents import AGENT_PATHS
 from fleet.api.openapi.alerts import ALERT_PATHS, ALERT_SCHEMAS
 from fleet.api.openapi.callbacks import CALLBACK_PATHS
@@ -43,7 +44,7 @@ def document() -> Json:
         "paths": tagged(_paths()),
         "security": [{}, {"token": []}],
         "components": {
-            "schemas": SCHEMAS | ALERT_SCHEMAS,
+            "schemas": SCHEMAS | ALERT_SCHEMAS | AGAIN_SCHEMAS,
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -67,6 +68,7 @@ def _paths() -> Json:
         },
         "/dispatches/{dispatch_id}/stream": {"get": _listen()},
         "/tickets": {"post": _ticket()},
+        **AGAIN_PATHS,
         **AGENT_PATHS,
         **ALERT_PATHS,
         **MCP_PATHS,
@@ -93,7 +95,7 @@ _CALLER = (401, 403, 429)
 
 _VERBS = {
     "cancel": "Cancel: at once when it waits (200), at its next step when it runs (202).",
-    "retry": "Queue a dead dispatch again, as a new generation in its old place.",
+    "retry": "Try again, in its old place: a retrying one now, a dead one as a new generation.",
     "approve": "Approve a parked dispatch, once: its chain goes on.",
     "reject": "Reject a parked dispatch, once: its chain ends.",
 }

@@ -16,7 +16,8 @@ _PROBLEMS = {
     405: "Not for this method.",
     406: "The client takes no JSON.",
     408: "The body did not arrive in time.",
-    409: "The dispatch is in a state that does not allow it, or the session is busy.",
+    409: "The dispatch is in a state that does not allow it, the session is busy, or several ids "
+    "begin so.",
     413: f"Larger than {EVENT_BYTES_MAX} bytes or an agent's answer, or over {BATCH_MAX} events.",
     415: "Not JSON, or compressed.",
     422: "The body has no answer; nothing was kept.",
@@ -30,6 +31,7 @@ DISPATCH_ID: Json = {
     "in": "path",
     "required": True,
     "schema": {"type": "string", "minLength": 1},
+    "description": "Its id, or the beginning of it: 6 characters or more.",
 }
 
 

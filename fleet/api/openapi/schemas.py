@@ -30,6 +30,10 @@ _SENT_BY: Json = {
     "description": "`token:ID`, `upstream` or `fleet`; none where it came from inside.",
     **_TEXT,
 }
+_RESENT_FROM: Json = {
+    "description": "The dispatch whose event was sent again as this one.",
+    **_TEXT,
+}
 
 
 def _enum(words: Iterable[str]) -> Json:
@@ -131,6 +135,7 @@ SCHEMAS: Json = {
         event_id=_NAME,
         source=_NAME,
         sent_by=_SENT_BY,
+        resent_from=_RESENT_FROM,
         state=_enum(("open", "ended")),
         route={"description": "Why it went to these agents.", **_TEXT},
         on_member_failure=_enum(("continue", "cancel")),
@@ -165,6 +170,11 @@ SCHEMAS: Json = {
         agent=_TEXT,
         event_id=_NAME,
         sent_by=_SENT_BY,
+        resent_from=_RESENT_FROM,
+        resent_as={
+            "description": "The newest dispatches in which its event was sent again.",
+            **_list(_TEXT),
+        },
         session=_NAME,
         state=_STATE,
         attempt=_COUNT,

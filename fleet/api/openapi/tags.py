@@ -9,6 +9,7 @@ _GROUPS = {
     "targets": "events",
     "dispatches": "dispatches",
     "sessions": "dispatches",
+    "dead-letters": "dispatches",
     "agents": "agents",
     "alerts": "alerts",
     "bus": "streams",

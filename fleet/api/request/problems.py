@@ -24,6 +24,7 @@ from fleet.errors import (
     SessionBusy,
     StoreLost,
 )
+from fleet.ledger.ids import Ambiguous
 from fleet.ledger.operations import NotPossible, Unknown
 from routing import RoutingError, TooManyHops, UnknownTarget
 
@@ -107,6 +108,8 @@ def as_problem(error: Exception) -> Problem:
             return Problem(status, "unavailable", text, retry_after_s=RETRY_AFTER_S)
         case Unknown():
             return Problem(HTTPStatus.NOT_FOUND, "not-found", text)
+        case Ambiguous():
+            return Problem(HTTPStatus.CONFLICT, "ambiguous-id", text)
         case NotPossible():
             return Problem(HTTPStatus.CONFLICT, "not-possible", text)
         case FleetError():

@@ -9,8 +9,8 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fleet.api.auth.access import caller_of, rights_of
-from fleet.api.auth.visible import check_operable, not_there
+from fleet.api.auth.access import ApiCaller, caller_of, rights_of
+from fleet.api.auth.visible import check_operable, find_id, not_there
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names, choices, flag, number, readable_choices, texts
 from fleet.api.request.problems import Problem, bad_parameter
@@ -75,8 +75,9 @@ class Dispatches:
         """One dispatch; its content only with `?content=1`."""
         check_names(request.query_params, "content")
         content = flag(request.query_params, "content")
-        record = await self._reads.run(lambda: self._query(_id(request), content))
-        rights = rights_of(request.scope)
+        caller = caller_of(request.scope)
+        record = await self._reads.run(lambda: self._query(caller, _id(request), content))
+        rights = caller.rights
         if record is None or not rights.reads(record["agent"]):
             raise not_there()
         if "earlier" in record:
@@ -91,15 +92,14 @@ class Dispatches:
         rights_of(request.scope).need_operate()
         check_names(request.query_params, "now")
         reason, now = await _reason(request), flag(request.query_params, "now")
-        state = await self._operate(request, partial(operations.cancel, reason=reason, now=now))
-        done = state is State.CANCELLED
-        return _moved(request, state, HTTPStatus.OK if done else HTTPStatus.ACCEPTED)
+        moved = await self._operate(request, partial(operations.cancel, reason=reason, now=now))
+        done = moved["state"] is State.CANCELLED
+        return JSONResponse(moved, int(HTTPStatus.OK if done else HTTPStatus.ACCEPTED))
 
     async def retry(self, request: Request) -> Response:
-        """Queue a dead dispatch again."""
+        """Try a dispatch again: a retrying one now, a dead one as a new generation."""
         rights_of(request.scope).need_operate()
-        state = await self._operate(request, operations.replay)
-        return _moved(request, state, HTTPStatus.OK)
+        return JSONResponse(await self._operate(request, operations.replay))
 
     async def approve(self, request: Request) -> Response:
         """Approve a parked dispatch."""
@@ -128,24 +128,26 @@ class Dispatches:
             )
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
         decide = partial(operations.decide, verdict=verdict, by=by, reason=reason)
-        state = await self._operate(request, decide)
-        return JSONResponse({"dispatch_id": _id(request), "state": state, "by": by})
+        return JSONResponse({**await self._operate(request, decide), "by": by})
 
     async def _operate(
         self, request: Request, call: Callable[[ValkeyLedger, Settings, str], State]
-    ) -> State:
+    ) -> dict[str, Any]:
         """Call an operation on a dispatch that the caller may see. Raises Unknown."""
         runtime, caller = self._runtime, caller_of(request.scope)
 
-        def operate() -> State:
-            check_operable(runtime.store, caller, _id(request))
-            return call(runtime.ledger, runtime.settings, _id(request))
+        def operate() -> dict[str, Any]:
+            dispatch_id = find_id(runtime.store, caller, _id(request))
+            check_operable(runtime.store, caller, dispatch_id)
+            state = call(runtime.ledger, runtime.settings, dispatch_id)
+            return {"dispatch_id": dispatch_id, "state": state}
 
         return await self._reads.run(operate)
 
-    def _query(self, dispatch_id: str, content: bool) -> dict[str, Any] | None:
+    def _query(self, caller: ApiCaller, dispatch_id: str, content: bool) -> dict[str, Any] | None:
         try:
-            return views.get(self._runtime.store, dispatch_id, content=content)
+            store = self._runtime.store
+            return views.get(store, find_id(store, caller, dispatch_id), content=content)
         except BrokerUnavailable:
             # The dispatch may have run from the spool.
             record = query(self._runtime.spool, dispatch_id, content=content)
@@ -164,10 +166,6 @@ def _part(query: QueryParams, name: str) -> str:
 
 def _id(request: Request) -> str:
     return str(request.path_params["dispatch_id"])
-
-
-def _moved(request: Request, state: State, status: HTTPStatus) -> Response:
-    return JSONResponse({"dispatch_id": _id(request), "state": state}, int(status))
 
 
 async def _reason(request: Request) -> str:

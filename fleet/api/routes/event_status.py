@@ -9,7 +9,7 @@ from fleet.api.auth.access import caller_of
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names, flag
 from fleet.auth import tokens
-from fleet.ledger import parents
+from fleet.ledger import ids, parents
 from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime
 from routing.event import SOURCE_DEFAULT
@@ -25,7 +25,8 @@ class EventStatus:
         """One event with the outcomes of its dispatches; its content only with `?content=1`."""
         check_names(request.query_params, "source", "sent_by", "content")
         event_id = str(request.path_params["event_id"])
-        source = request.query_params.get("source", SOURCE_DEFAULT)
+        named = request.query_params.get("source")
+        source = SOURCE_DEFAULT if named is None else named
         sent_by = request.query_params.get("sent_by")
         content = flag(request.query_params, "content")
         caller = caller_of(request.scope)
@@ -36,9 +37,15 @@ class EventStatus:
             if sent_by is not None:
                 senders, mine = (sent_by,), sent_by
             sender = parents.find(store, event_id, source, senders, mine, reads=reads)
-            if sender is None:
+            if sender is not None:
+                return parents.get(store, event_id, source, sender, content=content)
+            found = ids.find_event(
+                *(store, event_id, lambda agent, _: reads(agent)), source=named, sent_by=sent_by
+            )
+            if found is None:
                 return None
-            return parents.get(store, event_id, source, sender, content=content)
+            parts = found.event_id, found.source, found.sent_by
+            return parents.get(store, *parts, content=content)
 
         record = await self._reads.run(get)
         if record is None:

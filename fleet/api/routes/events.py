@@ -15,7 +15,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from fleet.api.auth.access import Access, ApiCaller, caller_of
+from fleet.api.auth.access import Access, caller_of
 from fleet.api.request.binary_mode import check_binary, is_binary, read_binary
 from fleet.api.request.body import ClientGone, check_media_type, parse_json, read_body
 from fleet.api.request.bounded_threads import BoundedThreads, ThreadsBusy
@@ -107,7 +107,7 @@ class EventsRoute:
         except ClientGone:
             return
         value = read_binary(headers, body) if binary else parse_json(body)
-        new = _template(scope, caller)
+        new = template(scope)
         if media_type == BATCH_MEDIA_TYPE or (isinstance(value, list) and media_type != MEDIA_TYPE):
             events = _batch(value, new)
             self._access.charge_batch(caller, len(events))
@@ -121,8 +121,9 @@ class EventsRoute:
         await send({"type": "http.response.body", "body": text})
 
 
-def _template(scope: Scope, caller: ApiCaller) -> Submission:
+def template(scope: Scope) -> Submission:
     """A submission without an event: its sender, and the values that the headers give."""
+    caller = caller_of(scope)
     may = caller.rights.need_send if caller.token else None
     return Submission(
         raw=None,

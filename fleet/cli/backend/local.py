@@ -12,12 +12,15 @@ from fleet.cli.live_text import LiveTexts
 from fleet.cli.output import note
 from fleet.cli.waiting import StoreSource, Watched
 from fleet.config.settings import load
-from fleet.errors import BrokerUnavailable
+from fleet.errors import BrokerUnavailable, Unknown
+from fleet.formats.since import parse_since
 from fleet.intake.plan_document import plan_document
+from fleet.intake.resend import new_event, read_old
 from fleet.intake.spool.drainer import has_drainer
 from fleet.intake.spool.query import query
-from fleet.ledger import Accepted, bus, operations, parents, views
+from fleet.ledger import Accepted, bus, ids, operations, parents, views
 from fleet.ledger.bus import BusEvent
+from fleet.ledger.dead_letters import NO_LIMIT, Filter, Replayed, replay_some
 from fleet.ledger.views import Page
 from fleet.ops import agents as agents_table
 from fleet.ops import health
@@ -25,6 +28,7 @@ from fleet.ops.alerts import listing, silences
 from fleet.runtime import Runtime
 from fleet.system.data_dir_lock import is_up
 from routing import Event, Verdict, decide
+from routing.event import SOURCE_DEFAULT
 
 #: How long a send in an outage waits for an API that starts again.
 DRAINER_S = 10.0
@@ -112,18 +116,30 @@ class LocalBackend:
     # Dispatches
 
     def dispatch(self, dispatch_id: str, *, content: bool) -> Record | None:
-        """One dispatch."""
-        return views.get(runtime.current().store, dispatch_id, content=content)
+        """One dispatch, by its id or the beginning of it."""
+        try:
+            return views.get(runtime.current().store, self.whole_id(dispatch_id), content=content)
+        except Unknown:
+            return None
+
+    def whole_id(self, given: str) -> str:
+        """The id of the dispatch that begins with `given`."""
+        return ids.find_dispatch(runtime.current().store, given)
 
     def event(
-        self, event_id: str, source: str, sent_by: str | None, *, content: bool
+        self, event_id: str, source: str | None, sent_by: str | None, *, content: bool
     ) -> Record | None:
-        """One event."""
-        store = runtime.current().store
-        who = sent_by or parents.find(store, event_id, source, tokens.senders(store))
+        """One event, by its id or the beginning of it."""
+        store, whole = runtime.current().store, source or SOURCE_DEFAULT
+        who = sent_by
         if who is None:
+            who = parents.find(store, event_id, whole, tokens.senders(store))
+        if who is not None and (event := parents.get(store, event_id, whole, who, content=content)):
+            return event
+        found = ids.find_event(store, event_id, source=source, sent_by=sent_by)
+        if found is None:
             return None
-        return parents.get(store, event_id, source, who, content=content)
+        return parents.get(store, found.event_id, found.source, found.sent_by, content=content)
 
     def dispatches(
         self, agent: str | None, states: Sequence[str], limit: int, cursor: str | None = None
@@ -144,8 +160,29 @@ class LocalBackend:
         return operations.cancel(runtime.current().ledger, load(), dispatch_id, reason, now=now)
 
     def replay(self, dispatch_id: str) -> str:
-        """Queue a dead dispatch again."""
+        """Try a retrying or a dead dispatch again."""
         return operations.replay(runtime.current().ledger, load(), dispatch_id)
+
+    def resend(
+        self,
+        dispatch_id: str,
+        changes: Mapping[str, Any],
+        hops: int | str | None,
+        new_id: str | None,
+    ) -> Accepted:
+        """Send the event of a dispatch again, as a new one with `changes`."""
+        raw = new_event(read_old(runtime.current().store, dispatch_id), changes, hops=hops)
+        return runtime.current().intake.accept(raw, new_id=new_id, resent_from=dispatch_id)
+
+    def replay_dead_letters(
+        self, agent: str | None, since: str | None, reason: str, limit: int | None
+    ) -> Replayed:
+        """Replay dead letters, the oldest first."""
+        ledger, settings = runtime.current().ledger, load()
+        operations.agents_with_work(ledger.store, settings, agent)
+        since_ms = parse_since(since, ledger.store.clock.now_ms()) if since else 0.0
+        chosen = Filter(agent=agent, since_ms=since_ms, reason=reason)
+        return replay_some(ledger, settings, chosen, limit or NO_LIMIT)
 
     def decide(
         self,

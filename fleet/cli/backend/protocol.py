@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from fleet.cli.waiting import Watched, WatchSource
 from fleet.ledger import Accepted
 from fleet.ledger.bus import BusEvent
+from fleet.ledger.dead_letters import Replayed
 from fleet.ledger.views import Page
 from routing import Verdict
 
@@ -60,13 +61,16 @@ class Backend(Protocol):
 
     # Dispatches
 
+    def whole_id(self, given: str) -> str:
+        """The id of the dispatch that begins with `given`. Raises Unknown and Ambiguous."""
+
     def dispatch(self, dispatch_id: str, *, content: bool) -> Record | None:
-        """One dispatch; None where it is not known."""
+        """One dispatch, by its id or the beginning of it; None where it is not known."""
 
     def event(
-        self, event_id: str, source: str, sent_by: str | None, *, content: bool
+        self, event_id: str, source: str | None, sent_by: str | None, *, content: bool
     ) -> Record | None:
-        """One event; None where it is not known."""
+        """One event, by its id or the beginning of it; None where it is not known."""
 
     def dispatches(
         self, agent: str | None, states: Sequence[str], limit: int, cursor: str | None = None
@@ -80,7 +84,21 @@ class Backend(Protocol):
         """Cancel a dispatch; its state now."""
 
     def replay(self, dispatch_id: str) -> str:
-        """Queue a dead dispatch again; its state now."""
+        """Try a retrying or a dead dispatch again; its state now."""
+
+    def resend(
+        self,
+        dispatch_id: str,
+        changes: Mapping[str, Any],
+        hops: int | str | None,
+        new_id: str | None,
+    ) -> Accepted:
+        """Send the event of a dispatch again, as a new one with `changes`."""
+
+    def replay_dead_letters(
+        self, agent: str | None, since: str | None, reason: str, limit: int | None
+    ) -> Replayed:
+        """Replay the dead letters of which all of this holds, `limit` at most."""
 
     def decide(
         self,

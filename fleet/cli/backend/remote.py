@@ -9,8 +9,9 @@ from fleet.cli.backend.remote_source import RemoteSource, event_of
 from fleet.cli.waiting import Watched
 from fleet.client.fleet import Fleet
 from fleet.errors import Unknown
-from fleet.ledger import Accepted, bus
+from fleet.ledger import Accepted, bus, ids
 from fleet.ledger.bus import BusEvent
+from fleet.ledger.dead_letters import BATCH_MAX, NO_LIMIT, Replayed
 from fleet.ledger.views import Page
 from routing import Verdict
 from routing.rules import ALL_HANDS
@@ -80,6 +81,16 @@ class RemoteBackend:
 
     # Dispatches
 
+    def whole_id(self, given: str) -> str:
+        """The id of the dispatch that begins with `given`; the fleet finds it, too."""
+        if len(given) >= ids.WHOLE_CHARS:
+            return given
+        try:
+            return str(self._fleet.dispatch(given)["dispatch_id"])
+        except Unknown:
+            # A token that may send and operate, and not read, may still mean one.
+            return given
+
     def dispatch(self, dispatch_id: str, *, content: bool) -> Record | None:
         """One dispatch."""
         try:
@@ -88,7 +99,7 @@ class RemoteBackend:
             return None
 
     def event(
-        self, event_id: str, source: str, sent_by: str | None, *, content: bool
+        self, event_id: str, source: str | None, sent_by: str | None, *, content: bool
     ) -> Record | None:
         """One event."""
         try:
@@ -115,8 +126,43 @@ class RemoteBackend:
         return self._fleet.cancel(dispatch_id, reason, now=now)
 
     def replay(self, dispatch_id: str) -> str:
-        """Queue a dead dispatch again."""
+        """Try a retrying or a dead dispatch again."""
         return self._fleet.retry(dispatch_id)
+
+    def resend(
+        self,
+        dispatch_id: str,
+        changes: Mapping[str, Any],
+        hops: int | str | None,
+        new_id: str | None,
+    ) -> Accepted:
+        """Send the event of a dispatch again, as a new one with `changes`."""
+        passed = {} if hops is None else {"hops": hops}
+        sent = self._fleet.resend(dispatch_id, {**changes, **passed}, idempotency_key=new_id)
+        return Accepted(
+            event_id=sent["event_id"],
+            dispatches=tuple((one["dispatch_id"], one["agent"]) for one in sent["dispatches"]),
+            duplicate=sent["duplicate"],
+            chain=sent.get("chain"),
+            chain_id=sent.get("chain_id"),
+        )
+
+    def replay_dead_letters(
+        self, agent: str | None, since: str | None, reason: str, limit: int | None
+    ) -> Replayed:
+        """Replay dead letters, the oldest first; batch by batch, as far as that gets on."""
+        queued: list[str] = []
+        refused: dict[str, str] = {}
+        left = limit or NO_LIMIT
+        while left > 0:
+            batch = min(left, BATCH_MAX)
+            done = self._fleet.replay_dead_letters(agent, since, reason, batch)
+            queued += done["replayed"]
+            refused |= {one["dispatch_id"]: one["error"] for one in done["refused"]}
+            left -= batch
+            if not (done["more"] and done["replayed"]):
+                break
+        return Replayed(queued, list(refused.items()), more=False)
 
     def decide(
         self,

@@ -37,6 +37,8 @@ def query(spool: Spool, dispatch_id: str, *, content: bool) -> dict[str, Any] | 
     }
     if event.sent_by:
         record["sent_by"] = event.sent_by
+    if event.resent_from:
+        record["resent_from"] = event.resent_from
     if run.begun:
         record["started_at"] = rfc3339(run.since.wall * 1000)
         told = report(run)

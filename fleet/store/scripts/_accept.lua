@@ -17,6 +17,7 @@
 --   store_memory       share of the store's memory above which none is accepted
 --   max_waiting        most dispatches that may wait in the fleet
 --   sender_per_minute  most events a minute of one sender, or ''
+--   resent_from        the dispatch whose event is sent again as this one, or ''
 --   dispatches...      DispatchArgs; with a plan they are of its first stage, and only checked for room
 -- DispatchArgs
 --   id
@@ -28,7 +29,7 @@
 --                 'coalesce <quiet window, ms> <longest wait, ms>'
 --   deliver       the receivers of the outcome, as `_announce.lua` has them, or ''
 -- Keys     those of `accept.lua`, of which here: fleet:event:, fleet:payload:, fleet:seq,
---          fleet:counts, fleet:deadlines, fleet:quiet
+--          fleet:counts, fleet:deadlines, fleet:quiet, fleet:event_ids
 
 -- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
 local function place(record, deadline, bytes, window_ms, most_ms)
@@ -57,7 +58,7 @@ local function begin_chain(of, plan, text)
   redis.call('HSET', chain_key(plan.id), 'id', plan.id, 'name', plan.name, 'key', plan.key,
     'event', of.event, 'event_id', of.event_id, 'source', of.source, 'session', of.session,
     'priority', of.priority, 'last_seq', redis.call('INCRBY', 'fleet:seq', widest), 'plan', text,
-    'state', 'running', 'revisions', 0, 'passed', 0, 'began_ms', NOW, unpack(sender(of)))
+    'state', 'running', 'revisions', 0, 'passed', 0, 'began_ms', NOW, unpack(origin(of)))
   return begin_stage(read_hash(chain_key(plan.id)), plan, 1, 1)
 end
 
@@ -80,6 +81,19 @@ local function send(of, dispatch, bytes)
   else
     place(record, deadline)
   end
+end
+
+-- Name the newest dispatches in which an event runs again with the dispatch that it was sent again from.
+local RESENT_MAX = 20
+local function record_resent(from, made)
+  if redis.call('EXISTS', dispatch_key(from)) == 0 then return end
+  local ids = {}
+  for i = #made, 1, -1 do ids[#ids + 1] = string.match(made[i], '%S+') end
+  for id in string.gmatch(redis.call('HGET', dispatch_key(from), 'resent_as') or '', '%S+') do
+    ids[#ids + 1] = id
+  end
+  redis.call('HSET', dispatch_key(from), 'resent_as',
+    table.concat(ids, ' ', 1, math.min(#ids, RESENT_MAX)))
 end
 
 local function record_of(digest)
@@ -131,8 +145,9 @@ local function accept(event, dispatches)
   redis.call('SET', 'fleet:payload:' .. event.digest, event.payload)
   local of = {event = event.digest, event_id = event.event_id, source = event.source,
     session = event.session, priority = event.priority,
-    sent_by = event.sent_by ~= '' and event.sent_by or nil}
-  emit('event_accepted', plus({'event_id', of.event_id, 'source', of.source}, sender(of)))
+    sent_by = event.sent_by ~= '' and event.sent_by or nil,
+    resent_from = event.resent_from ~= '' and event.resent_from or nil}
+  emit('event_accepted', plus({'event_id', of.event_id, 'source', of.source}, origin(of)))
   local made, name = {}, ''
   if event.plan ~= '' then
     local plan = cjson.decode(event.plan)
@@ -146,7 +161,9 @@ local function accept(event, dispatches)
   local ids, key = table.concat(made, ' '), 'fleet:event:' .. event.digest
   redis.call('HSET', key, 'event_id', of.event_id, 'source', of.source, 'ids', ids, 'chain', name,
     'open', #made, 'kept', #made, 'route', event.route, 'accepted_ms', NOW,
-    'content', event.content, unpack(sender(of)))
+    'content', event.content, unpack(origin(of)))
+  redis.call('ZADD', 'fleet:event_ids', 0, of.event_id .. '\n' .. event.digest)
+  if of.resent_from then record_resent(of.resent_from, made) end
   if event.cancel_keep_ms ~= '' then
     redis.call('HSET', key, 'cancel_keep_ms', event.cancel_keep_ms)
   end

@@ -1,7 +1,7 @@
 -- Chains, and how a dispatch is made. Put after `_announce.lua` in the scripts that make dispatches or end
 -- them, whose legend says `With`.
 --
--- Keys     fleet:seq, fleet:index, fleet:deadlines, fleet:event:, fleet:outcome:, fleet:chain:,
+-- Keys     fleet:seq, fleet:index, fleet:ids, fleet:deadlines, fleet:event:, fleet:outcome:, fleet:chain:,
 --          fleet:trail:
 -- A chain's stages are dispatches like any other, made one stage after the other. The script that
 -- ends a stage's last needed dispatch makes the next stage's in the same step, so there is no moment
@@ -33,11 +33,15 @@ local function park(record, deadline)
   emit('alert', plus({'name', 'approval_needed', 'reason', how}, who(record)))
 end
 
--- The sender of an event as fields; none for one that came from inside.
-local function sender(of) return of.sent_by and {'sent_by', of.sent_by} or {} end
+-- The origin of an event as fields: its sender, none for one from inside, and the dispatch whose event
+-- was sent again as this one.
+local function origin(of)
+  local fields = of.sent_by and {'sent_by', of.sent_by} or {}
+  return plus(fields, of.resent_from and {'resent_from', of.resent_from} or {})
+end
 
 -- A new record, which waits nowhere yet, and its deadline. `of` holds what it shares with others of its
--- event: event, event_id, source, sent_by, session, priority. `more` are further fields; with a
+-- event: event, event_id, source, sent_by, resent_from, session, priority. `more` are further fields; with a
 -- `person` it waits for that one. `seq` is its age in line, if not of now.
 local function create(of, id, agent, within_ms, more, seq)
   -- The event was forgotten and comes again; a sweep has not yet been where its record is.
@@ -53,8 +57,9 @@ local function create(of, id, agent, within_ms, more, seq)
     'event', of.event, 'event_id', of.event_id, 'source', of.source, 'session', of.session,
     'priority', of.priority, 'order', record.order, 'seq', record.seq, 'attempt', 0, 'losses', 0,
     'generation', 1, 'accepted_ms', NOW, 'queued_ms', NOW,
-    'deadline_ms', string.format('%.0f', deadline)}, plus(sender(of), more)))
+    'deadline_ms', string.format('%.0f', deadline)}, plus(origin(of), more)))
   redis.call('ZADD', 'fleet:index', newest, id)
+  redis.call('ZADD', 'fleet:ids', 0, id)
   return record, deadline
 end
 

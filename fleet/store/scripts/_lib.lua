@@ -386,7 +386,7 @@ local function erase(record)
   if record.state == 'completed' and record.verification == 'timeout_fallback' then
     count(record.agent, 'unverified', -1)
   end
-  for _, set in ipairs({'index', 'ended', 'dead'}) do redis.call('ZREM', 'fleet:' .. set, record.id) end
+  for _, set in ipairs({'index', 'ids', 'ended', 'dead'}) do redis.call('ZREM', 'fleet:' .. set, record.id) end
   redis.call('DEL', dispatch_key(record.id), 'fleet:journal:' .. record.id,
     'fleet:outcome:' .. record.id, 'fleet:speech:' .. record.id, 'fleet:delivery:' .. record.id,
     'fleet:callback:' .. record.id, 'fleet:failures:' .. record.id)

@@ -4,8 +4,8 @@
 -- ARGV
 --   events...  EventArgs, see `_accept.lua`
 -- With     _busy, _caps, _announce, _chain, _accept
--- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:deadlines,
---          fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
+-- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:ids,
+--          fleet:event_ids, fleet:deadlines, fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
 --          fleet:ended, fleet:memory, fleet:lost, fleet:sender:, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>
 -- Returns  for each event {'accepted'|'duplicate'|'old', chain or '', id, agent, id, agent, ...},
 --          where 'old' is a duplicate of what an earlier version accepted; or {'conflict'},

@@ -8,7 +8,7 @@
 --   removed_ms     time without a holder after which the turn of an agent that is not configured any
 --                  more is dead, or '' for one that is
 --   keep_dead_ms
--- With     _announce, _chain, _expire, _failures, _starting
+-- With     _announce, _chain, _expire, _requeue, _failures, _starting
 -- Keys     fleet:lost, fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:dead, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:totals,
@@ -47,10 +47,7 @@ if agent == '' then
     local record = read_hash(dispatch_key(id))
     redis.call('ZREM', 'fleet:retry', id)
     if record.state == 'retrying' then
-      move(record, 'queued')
-      redis.call('HSET', dispatch_key(id), 'queued_ms', NOW)
-      emit('dispatch_queued', who(record))
-      offer(record)
+      try_again(record, {})
       retried = retried + 1
     end
   end

@@ -1,17 +1,18 @@
--- Replay a dead letter as a new generation of the same dispatch, in its old place.
+-- Try a dispatch again, in its old place: a retrying one at once, a dead letter as a new generation.
 --
 -- ARGV
 --   dispatch_id
 --   deadline_ms  from now
--- With     _announce, _chain
+-- With     _announce, _chain, _requeue
 -- Keys     fleet:dispatch:, fleet:journal:, fleet:outcome:, fleet:event:, fleet:payload:, fleet:dead,
 --          fleet:callback:, fleet:failures:, fleet:due:, fleet:session:, fleet:sessions, fleet:deadlines, fleet:counts,
 --          fleet:chain:, fleet:trail:, fleet:delivery:, fleet:deliveries, fleet:receivers,
---          agent.<agent>, fleet:bus
+--          fleet:retry, agent.<agent>, fleet:bus
 -- Returns  the state after the call, 'unknown', 'gone' when the event itself is no longer kept, or
 --          'passed' when the chain it is a stage of went on, or ended, without it
 -- Invariants
---   Only a dead one is replayed. The attempt number goes on counting, so a late signal of an old
+--   Only a retrying or a dead one is tried again. The attempt of a retrying one is the next of its
+--   generation. In a new generation the attempt number goes on counting, so a late signal of an old
 --   attempt cannot touch the new generation.
 --   Who was still to be told of the old end is told of it, under its own name, and of the new one.
 
@@ -36,6 +37,7 @@ end
 local id = ARG.dispatch_id
 local record = read_hash(dispatch_key(id))
 if not record.id then return 'unknown' end
+if record.state == 'retrying' then try_again(record, {'reason', 'tried again by an operator'}) end
 if record.state ~= 'dead' then return record.state end
 if redis.call('EXISTS', 'fleet:payload:' .. record.event) == 0 then return 'gone' end
 if record.chain_id and not rejoin(record) then return 'passed' end

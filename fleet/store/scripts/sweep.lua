@@ -6,22 +6,25 @@
 --   kept_max       most dispatches of each kind that are kept
 --   keep_bus_ms
 --   limit          most dispatches to forget in this call
--- Keys     fleet:ended, fleet:dead, fleet:index, fleet:dispatch:, fleet:journal:, fleet:outcome:,
---          fleet:callback:, fleet:failures:, fleet:delivery:, fleet:event:, fleet:payload:, fleet:counts, fleet:bus
+-- Keys     fleet:ended, fleet:dead, fleet:index, fleet:ids, fleet:event_ids, fleet:dispatch:,
+--          fleet:journal:, fleet:outcome:, fleet:callback:, fleet:failures:, fleet:delivery:,
+--          fleet:event:, fleet:payload:, fleet:counts, fleet:bus
 -- Returns  {forgotten ended, forgotten dead, trimmed bus entries, 1 when there may be more to forget}
 -- Invariants
 --   Only terminal dispatches are forgotten. Bounded per call. A dead letter that is pushed out by
 --   newer ones is announced as dropped. A dispatch with an open receiver, or
 --   whose turn is not known to be dead, is kept, as if it had ended now. The
 --   newest bus entry stays: a client that has read it has missed nothing.
+--   `fleet:ids` has what the index has, also of dispatches made by a version that had no such list.
 
 -- Take an ended dispatch out of the books. Its event goes on telling duplicates until its own time,
 -- but the payload leaves with the last dispatch.
 local function forget(record)
   erase(record)
   local event = 'fleet:event:' .. record.event
-  if redis.call('EXISTS', event) == 1 and redis.call('HINCRBY', event, 'kept', -1) <= 0 then
+  if redis.call('EXISTS', event) == 0 or redis.call('HINCRBY', event, 'kept', -1) <= 0 then
     redis.call('DEL', 'fleet:payload:' .. record.event)
+    redis.call('ZREM', 'fleet:event_ids', record.event_id .. '\n' .. record.event)
   end
 end
 
@@ -53,9 +56,14 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
       end
       redis.call('ZREM', list, id)
       redis.call('ZREM', 'fleet:index', id)
+      redis.call('ZREM', 'fleet:ids', id)
     end
   end
   forgotten[#forgotten + 1] = #old - kept
+end
+
+if redis.call('ZCARD', 'fleet:ids') ~= redis.call('ZCARD', 'fleet:index') then
+  redis.call('ZUNIONSTORE', 'fleet:ids', 1, 'fleet:index', 'WEIGHTS', 0)
 end
 
 local age_ms, cut = NOW - tonumber(ARG.keep_bus_ms), '0-0'

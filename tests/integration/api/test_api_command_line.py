@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from fleet import Fleet, Unknown
 from fleet.cli.backend.remote_live_text import RemoteLiveTexts
 from fleet.cli.waiting import Watched
 from fleet.config.settings import parse
-from fleet.ledger import Ending, ValkeyLedger
+from fleet.ledger import Ending, Failure, FailureStage, ValkeyLedger
 from fleet.store import Store
 from fleet.turn.live_text import LiveText
 from tests.fixtures.commands import Answer, Commands
@@ -155,6 +156,43 @@ def test_an_operator_works_from_elsewhere(commands: Commands, api: Api, store: S
     assert (decided["by"], decided["verdict"]) == ("ann", "approve")
     again, sentence = commands.refused("reject", parked["dispatch_id"], "--reason", "no")
     assert (again, "was approved by ann" in sentence) == (1, True)
+
+
+def test_work_is_run_again_from_elsewhere(commands: Commands, api: Api, store: Store) -> None:
+    commands.env.setenv("FLEET_URL", api.url)
+
+    def read(*args: str) -> Any:
+        answer = commands.run(*args, "--json")
+        assert answer.code == 0, answer.err
+        return json.loads(answer.out)
+
+    accepted = read("send", "one", "--to", "gem")
+    old = accepted["dispatches"][0]["dispatch_id"]
+    sent = read("queue", "resend", old[:8], "--text", "two")
+    assert sent["resent_from"] == old
+    new = sent["dispatches"][0]["dispatch_id"]
+    shown = read("queue", "inspect", new[:8], "--show-content")
+    assert (shown["resent_from"], shown["event"]["data"]["text"]) == (old, "two")
+    for one in (old, new):
+        assert commands.run("queue", "cancel", one[:8]).out == f"{one}: cancelled\n"
+    assert commands.refused("queue", "resend", old, "--to", "nobody")[0] == 1
+    settings = parse({"agents": {"gem": {"runner": "python", "python": "a:b"}}})
+    ledger, dead = ValkeyLedger(store, settings), []
+    for _ in range(2):
+        api.send(to="gem", priority=9)
+        lease = take_lease(store, ttl_ms=60_000)
+        claim = ledger.claim(lease)
+        assert claim is not None
+        failure = Failure(stage=FailureStage.LLM, reason="no such model", retryable=False)
+        ledger.commit(claim, Ending(failure=failure))
+        release(store, lease)
+        dead.append(claim.dispatch_id)
+    assert read("dlq", "replay", "--reason", "nothing like it") == []
+    first = read("dlq", "replay", "-a", "gem", "--since", "1h", "--limit", "1")
+    assert first == [{"dispatch_id": dead[0], "state": "queued"}]
+    assert commands.run("dlq", "replay", "--all").out == "1 queued again\n"
+    assert commands.refused("dlq", "replay", "-a", "nobody")[0] == 1
+    assert commands.run("queue", "drain", "gem", "--confirm").out == "gem: 2 cancelled\n"
 
 
 def test_a_send_waits_for_its_outcome(commands: Commands, api: Api, store: Store) -> None:
