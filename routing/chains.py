@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from routing.errors import InvalidRoute
+from routing.nearest_name import question
 from routing.rules import CHAIN_MARK, Targets
 
 HUMAN_MARK = "human:"
@@ -112,7 +113,8 @@ def _stage(
     members = targets.members(rule.agent)
     if not members:
         raise InvalidRoute(
-            f"{key} names {_shown(rule.agent)!r}, which is not an agent, @group or human:NAME."
+            f"{key} names {_shown(rule.agent)!r}, which is not an agent, @group or human:NAME"
+            f"{question(rule.agent, targets.reach)}"
         )
     if rule.deadline_s is not None:
         raise InvalidRoute(f"{key}.deadline_s is for a person's stage, human:NAME.")

@@ -21,7 +21,14 @@ class TooManyHops(InvalidEvent):
 
 
 class UnknownTarget(RoutingError):
-    """The event names a target that this fleet does not have."""
+    """The event names a target that this fleet does not have.
+
+    The sentence guesses at no other name: a sender may not be allowed to know them.
+    """
+
+    def __init__(self, message: str, target: str = "") -> None:
+        super().__init__(message)
+        self.target = target
 
 
 class InvalidRoute(RoutingError):

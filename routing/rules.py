@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from routing.errors import InvalidEvent, InvalidRoute, TooManyHops, UnknownTarget
 from routing.event import LANES, Event
+from routing.nearest_name import question
 from routing.table import Match, Rule, Table
 
 ALL_HANDS = "all"
@@ -56,6 +57,11 @@ class Targets:
             reach[GROUP_MARK + group] = tuple(members)
         return cls(reach, frozenset(chains))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every target as it is written."""
+        return (*self.reach, *(CHAIN_MARK + name for name in self.chains))
+
     def members(self, target: str) -> tuple[str, ...] | None:
         """The agents of a target; None for an unknown name."""
         return self.reach.get(target)
@@ -76,7 +82,7 @@ class Targets:
                 chain = target.removeprefix(CHAIN_MARK)
             else:
                 raise UnknownTarget(
-                    f"There is no agent, group or chain {target[:64]!r} in this fleet."
+                    f"There is no agent, group or chain {target[:64]!r} in this fleet.", target
                 )
         if chain is not None and len(targets) > 1:
             raise InvalidEvent(
@@ -98,7 +104,8 @@ def _check_group(group: str, members: Sequence[str], known: frozenset[str]) -> N
         raise InvalidRoute(f"{key} is empty: name at least one agent.")
     for member in members:
         if member not in known:
-            raise InvalidRoute(f"{key} names {member!r}, which is not an agent.")
+            end = question(member, known)
+            raise InvalidRoute(f"{key} names {member!r}, which is not an agent{end}")
     check_once(key, members)
 
 
@@ -177,8 +184,9 @@ def check_targets(key: str, names: Sequence[str], targets: Targets) -> Reach:
         try:
             targets.resolve((name,))
         except UnknownTarget:
+            end = question(name, targets.names)
             raise InvalidRoute(
-                f"{key} names {name!r}, which is not an agent, @group or chain:NAME."
+                f"{key} names {name!r}, which is not an agent, @group or chain:NAME{end}"
             ) from None
     try:
         return targets.resolve(names)

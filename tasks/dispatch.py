@@ -19,7 +19,7 @@ from fleet.worker.task_events import shown
 from tasks.deliver import request_delivery
 from tasks.execution import preload, turns
 from tasks.limits import THREAD_CALLS
-from tasks.model import prices
+from tasks.model import preflight, prices
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,11 @@ class DispatchTask(Task[Any, Any]):
     def unpriced(name: str, agent: AgentConfig) -> list[str]:
         """A sentence for each of its models that a budget in dollars cannot count."""
         return [prices.fault(name, model) for model in prices.unpriced(agent)]
+
+    @staticmethod
+    def uncallable(name: str, agent: AgentConfig) -> list[str]:
+        """A sentence for each of its models that cannot be called; nothing is sent for it."""
+        return list(preflight.obstacles({name: agent}, connect=False))
 
 
 class DispatchFailed(Exception):
@@ -70,6 +75,8 @@ def dispatch(dispatch_id: str) -> dict[str, str]:
 
 def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:
     """The agent's next dispatch. Raises Reject where it cannot be claimed now."""
+    if WORKER.shared.leaving:
+        raise Reject("this worker ends, and its successor runs the dispatch", requeue=True)
     if not turns.ensure_alone(lease.agent, lease.epoch, lease.fence):
         raise Reject("something of an earlier turn may still run", requeue=True)
     try:

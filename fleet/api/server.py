@@ -1,7 +1,6 @@
 """Serving the API in the foreground: the address, the signals, and a stop within two seconds."""
 
 import asyncio
-import errno
 import logging
 import signal
 import socket
@@ -19,26 +18,21 @@ from fleet.api.connections import Connections, bounded
 from fleet.auth import tokens
 from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings, load
-from fleet.errors import BrokerUnavailable, ConfigError, FleetError
+from fleet.errors import BrokerUnavailable, ConfigError
 from fleet.runtime import Runtime
 from fleet.store.address import store_url
 from fleet.system.api_address import forget_address, write_address
 from fleet.system.file_limit import raise_file_limit
 from fleet.system.lifeline import watch_lifeline
+from fleet.system.listener import BACKLOG, inherited, listen
 from tasks.execution import OFFLINE_COMMAND
 
 #: Requests that take longer are cut off; clients of the bus leave at once.
 GRACE_S = 1
-#: The send buffer of a connection in the kernel. Linux would grow it to megabytes, and hide a
-#: client that reads nothing.
-SEND_BUFFER_BYTES = 64 * 1024
-BACKLOG = 2048
 #: Accepted in a row before others have their turn; asyncio fails as often where no file is left.
 ACCEPTS_MAX = 64
 #: The largest message of a WebSocket client, which has nothing to say; beyond it, code 1009.
 CLIENT_FRAME_BYTES_MAX = 64 * 1024
-#: The kernel closes the connection of a peer that acknowledges nothing for this long.
-PEER_TIMEOUT_MS = 30_000
 PUBLISH_RETRY_DELAY_S = 5.0
 
 _log = logging.getLogger(__name__)
@@ -52,7 +46,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT. Call it in the main thread.
 
-    Host and port default to the configuration; port 0 picks a free port. `announce` gets the
+    Host and port default to the configuration; port 0 picks a free port. A socket that a supervisor
+    passed on comes before them. `announce` gets the
     address once requests are served. Raises ConfigError for an address that others can reach while
     there is no token, and FleetError when the port cannot be opened.
     """
@@ -64,7 +59,7 @@ def serve(
     port = settings.api.port if port is None else port
     _check_exposure(host, runtime)
     _check_store(settings)
-    listener = _listen(host, port)
+    listener = inherited() or listen(host, port)
     with listener:
         url = _url(listener)
         connections = Connections(settings.api)
@@ -181,36 +176,6 @@ def _check_store(settings: Settings) -> None:
         store_url(settings)
     except BrokerUnavailable as error:
         _log.warning("The API starts without its broker: %s", error)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-        family, kind, proto, _, address = found[0]
-        # The protocol must be named: asyncio turns Nagle's delay off only where it is.
-        listener = socket.socket(family, kind, proto)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise FleetError(
-                f"Port {port} on {host} is in use: end the program that listens there, "
-                "or set api.port to another one."
-            ) from error
-        raise FleetError(
-            f"Port {port} on {host} cannot be opened ({error.strerror}): "
-            "change api.host or api.port."
-        ) from error
-    # Connections inherit these from the socket that accepts them.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_MS)
-    return listener
 
 
 def _url(listener: socket.socket) -> str:

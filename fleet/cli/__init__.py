@@ -19,6 +19,10 @@ INTERRUPTED = 130
 #: Command -> its place, and its line in `fleet --help` (a test keeps it equal to its docstring).
 COMMANDS = {
     "up": ("fleet.cli.up:up", "Run the whole fleet on this machine until Ctrl-C."),
+    "reload": (
+        "fleet.cli.reload:reload",
+        "Take changes of the configuration into the running fleet; exit 1 when it refuses them.",
+    ),
     "demo": ("fleet.cli.demo:demo", "Run the built-in fleet once, end to end, and show outcomes."),
     "send": ("fleet.cli.send:send", "Send an event to one or more agents."),
     "route": ("fleet.cli.route:route", "Say which agents an event would reach, and why."),
@@ -47,7 +51,7 @@ COMMANDS = {
     "health": ("fleet.cli.health:health", "Print the health document; exit 1 when down."),
     "doctor": (
         "fleet.cli.doctor:doctor",
-        "Check broker, clock, limits, models, programs and files; exit 1 when data would be lost.",
+        "Check broker, limits, models, code and files; exit 1 when it cannot start or loses data.",
     ),
     "recover": (
         "fleet.cli.recover:recover",
@@ -101,10 +105,8 @@ def _run(args: Sequence[str] | None) -> int:
         return error.exit_code
     except click.ClickException as error:
         return _failed(_usage(error), error.exit_code)
-    except FleetError as error:
-        return _failed(str(error), error.exit_code)
-    except RoutingError as error:
-        return _failed(str(error), 1)
+    except (FleetError, RoutingError) as error:
+        return _failed(_sentence(error), getattr(error, "exit_code", 1))
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -128,6 +130,14 @@ def _failed(sentence: str, code: int) -> int:
 
     note(f"fleet: {sentence}")
     return code
+
+
+def _sentence(error: FleetError | RoutingError) -> str:
+    if not hasattr(error, "target"):
+        return str(error)
+    from fleet.cli.suggestions import sentence
+
+    return sentence(error)
 
 
 def _usage(error: click.ClickException) -> str:

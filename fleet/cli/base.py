@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fleet.cli.destination import CONTEXT, TOKEN, URL, check_here
+from routing.nearest_name import question
 
 _JSON = "fleet.json"
 
@@ -39,6 +40,15 @@ class Group(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _share_options(self)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises UsageError, with the name that was meant."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command {name!r}{question(name, known)}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 class LazyGroup(Group):

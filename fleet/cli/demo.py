@@ -56,7 +56,7 @@ def demo() -> int:
     quiet, stopped = wants_json(), threading.Event()
     with demo_folder():
         settings = load()
-        code = run_fleet(settings, report=note, on_ready=on_ready)
+        code = run_fleet(settings, report=note, progress=note, on_ready=on_ready)
     if code or not results:
         return code or INTERRUPTED
     _show(results, time.monotonic() - began)

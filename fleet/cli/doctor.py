@@ -12,7 +12,7 @@ from fleet.ops.doctor import checks as examination
 
 @click.command(cls=Command)
 def doctor() -> int:
-    """Check broker, clock, limits, models, programs and files; exit 1 when data would be lost."""
+    """Check broker, limits, models, code and files; exit 1 when it cannot start or loses data."""
     settings = load()
     findings = examination.examine(settings, lambda: examination.store_of(settings))
     grave = [finding for finding in findings if finding.level == "error" or finding.loses_data]

@@ -39,6 +39,8 @@ def _read(file: str) -> bytes:
         else:
             with Path(file).open("rb") as stream:
                 body = stream.read(EVENT_BYTES_MAX + 1)
+    except IsADirectoryError as error:
+        raise Refused(f"{file} is a folder; name a file that holds the event.") from error
     except OSError as error:
         raise Refused(f"{file} cannot be read: {error.strerror}.") from error
     if len(body) > EVENT_BYTES_MAX:

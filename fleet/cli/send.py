@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fleet.cli.attempts import is_failed_attempt, noted
 from fleet.cli.backend import backend
 from fleet.cli.base import Command, wants_json
 from fleet.cli.event_input import read_event
@@ -98,13 +99,15 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
     if wants_json():
         for _ in events:
             pass
-    elif sys.stderr.isatty():
+        return
+    events = noted(events, watched)
+    if sys.stderr.isatty():
         from fleet.cli.progress import follow_live
 
         follow_live(events, watched, backend().live_texts(watched))
     else:
         for event in events:
-            if event is not None:
+            if event is not None and not is_failed_attempt(event):
                 note(event_line(event))
 
 

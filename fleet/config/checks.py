@@ -9,6 +9,7 @@ from fleet.config.sentinel_address import SCHEME, SentinelAddress
 from fleet.config.tls import check_tls
 from fleet.errors import ConfigError
 from routing import InvalidRoute
+from routing.nearest_name import question
 from routing.rules import ALL_HANDS
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def _check_deliveries(settings: "Settings") -> None:
     for key, names in receivers.items():
         for target in names:
             if target not in settings.deliveries:
-                raise ConfigError(f"{key}.deliver: there is no [deliveries.{shown(target)}].")
+                end = question(target, settings.deliveries)
+                raise ConfigError(f"{key}.deliver: there is no [deliveries.{shown(target)}]{end}")
         if len(set(names)) < len(names):
             raise ConfigError(f"{key}.deliver: names a receiver twice.")
 
@@ -99,10 +101,10 @@ def _check_tools(settings: "Settings") -> None:
     for name, agent in settings.agents.items():
         for tool in agent.tools:
             if tool != OWN_TOOLS and tool not in settings.tools:
-                known = ", ".join((OWN_TOOLS, *map(shown, settings.tools)))
-                raise ConfigError(
-                    f"agents.{name}.tools: there is no [tools.{shown(tool)}]; known are {known}."
-                )
+                known = (OWN_TOOLS, *map(shown, settings.tools))
+                end = question(tool, known)
+                end = end if end != "." else f"; known are {', '.join(known)}."
+                raise ConfigError(f"agents.{name}.tools: there is no [tools.{shown(tool)}]{end}")
         for other in agent.dispatch_to or ():
             _check_agent(settings, f"agents.{name}.dispatch_to", other)
     for name in settings.mcp.tools:
@@ -115,7 +117,8 @@ def _check_tools(settings: "Settings") -> None:
 
 def _check_agent(settings: "Settings", key: str, name: str) -> None:
     if name not in settings.agents:
-        raise ConfigError(f"{key}: {shown(name)} is not an agent of this fleet.")
+        end = question(name, settings.agents)
+        raise ConfigError(f"{key}: {shown(name)} is not an agent of this fleet{end}")
 
 
 def shown(key: str) -> str:

@@ -1,18 +1,14 @@
-"""The known name that a misspelt one was meant to be: a key of the file, or a variable."""
+"""The key that a misspelt one of the file was meant to be: the known ones, and the guess."""
 
 import typing
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
+from routing.nearest_name import nearest
 
-def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """The known name that is most like `name`, and at least by `likeness`, 1.0 for the same."""
-    plain = {_plain(one): one for one in known}
-    found = get_close_matches(_plain(name), plain, 1, likeness)
-    return plain[found[0]] if found else None
+__all__ = ["known_keys", "nearest"]
 
 
 def known_keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
@@ -30,7 +26,3 @@ def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in typing.get_args(annotation):
         yield from _tables(inner)
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()

@@ -5,10 +5,11 @@ the keys of `[fleet]`. The other sections are in the other modules of `fleet.con
 is also named in `_SECTIONS`.
 """
 
+import json
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,8 +27,8 @@ from fleet.config.api import ApiConfig
 from fleet.config.checks import check, shown
 from fleet.config.deliveries import DeliveryConfig
 from fleet.config.fields import Port, Priority, Seconds, number
-from fleet.config.foreign_environment import PREFIX, is_of_service, not_settings
 from fleet.config.mcp import McpConfig
+from fleet.config.misspelt_variables import check_variables
 from fleet.config.nearest_name import known_keys, nearest
 from fleet.config.routes import ChainConfig, RoutesConfig
 from fleet.config.sections import (
@@ -48,8 +49,9 @@ from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
 from routing.rules import Targets
 
-#: A variable less like one of ours is somebody else's.
-_OURS = 0.78
+#: Faults of a value that had to be a list, or a table, as pydantic names them.
+_LISTS = ("tuple_type", "list_type")
+_TABLES = ("dict_type", "model_type", "model_attributes_type")
 
 
 class Settings(BaseSettings):
@@ -255,12 +257,14 @@ class Settings(BaseSettings):
 def find_file(explicit: str | None = None) -> Path | None:
     """The file to read: the given one, `$FLEET_CONFIG`, `./fleet.toml`, or None for the demo fleet.
 
-    Raises ConfigError when a named file does not exist.
+    Raises ConfigError when a named file does not exist, and for a folder.
     """
     named = explicit or os.environ.get("FLEET_CONFIG")
     path = Path(named) if named else Path("fleet.toml")
     if path.is_file():
         return path
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name the file in it, as {path / 'fleet.toml'}.")
     if named:
         raise ConfigError(f"{path}: there is no such configuration file.")
     return None
@@ -269,13 +273,22 @@ def find_file(explicit: str | None = None) -> Path | None:
 @cache
 def load(explicit: str | None = None) -> Settings:
     """The checked settings of this process. Raises ConfigError with one sentence."""
-    path = find_file(explicit)
-    return parse(_read(path) if path else {}, demo=path is None)
+    return parse(read_tables(find_file(explicit)))
+
+
+def read_anew(check: Callable[[Settings], None]) -> Settings:
+    """The settings as the file has them now, for this process from now on.
+
+    Raises FleetError, from `check` too; then the earlier ones stay.
+    """
+    check(parse(read_tables(find_file())))
+    load.cache_clear()
+    return load()
 
 
 def parse(tables: dict[str, Any], *, demo: bool = False) -> Settings:
     """Check already-read TOML tables; `demo` adds the built-in fleet where no agents are given."""
-    _check_environment()
+    check_variables(Settings.model_fields)
     values = {key: value for key, value in tables.items() if key != "fleet"}
     for key, value in values.items():
         if key not in _SECTIONS:
@@ -286,8 +299,8 @@ def parse(tables: dict[str, Any], *, demo: bool = False) -> Settings:
     if not isinstance(hoisted, dict):
         raise ConfigError("fleet: must be a table, written [fleet].")
     for key in hoisted:
-        if key not in _FLEET_KEYS:
-            raise _unknown("key", f"fleet.{key}", _FLEET_KEYS)
+        if key not in FLEET_KEYS:
+            raise _unknown("key", f"fleet.{key}", FLEET_KEYS)
     if demo:
         from fleet.config.demo import DEMO_TABLES
 
@@ -305,13 +318,26 @@ def parse(tables: dict[str, Any], *, demo: bool = False) -> Settings:
         ) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tables(path: Path | None) -> dict[str, Any]:
+    """The tables of a file, in TOML or, by its name, in JSON; those of the demo fleet for None.
+
+    Raises ConfigError.
+    """
+    if path is None:
+        from fleet.config.demo import DEMO_TABLES
+
+        return DEMO_TABLES
     try:
+        if path.suffix == ".json":
+            found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+            return found
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}).") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}.") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: is not a JSON object: {error}.") from error
 
 
 _SECTIONS = tuple(
@@ -322,7 +348,7 @@ _SECTIONS = tuple(
     | {"sessions", "lanes", "caps", "alerts", "deliveries"}
     | {"api", "flower", "mcp", "spool"}
 )
-_FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)
+FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIONS)
 
 
 def _unknown(kind: str, key: str, known: Collection[str]) -> ConfigError:
@@ -332,45 +358,21 @@ def _unknown(kind: str, key: str, known: Collection[str]) -> ConfigError:
     return ConfigError(f"{shown(key)}: unknown {kind}; {remedy}")
 
 
-def _check_environment() -> None:
-    """Raise ConfigError for a variable that is nearly one of ours; others are passed over."""
-    for variable in not_settings(Settings.model_fields):
-        meant = _meant(variable)
-        if meant is not None and not is_of_service(variable, os.environ[variable]):
-            raise ConfigError(
-                f"{shown(variable)}: no setting has this name; did you mean {shown(meant)}? "
-                "Correct or unset it."
-            )
-
-
-def _meant(variable: str) -> str | None:
-    name = variable.removeprefix(PREFIX)
-    section, nested, key = name.partition("__")
-    if nested and (meant := nearest(section, Settings.model_fields, _OURS)):
-        return f"{PREFIX}{meant.upper()}__{key}"
-    known = (one.removeprefix(PREFIX) for one in _variables())
-    meant = nearest(name, known, _OURS)
-    return meant and PREFIX + meant
-
-
-def _variables() -> Iterator[str]:
-    """The settings as the environment names them, those of the sections one level down."""
-    for name, field in Settings.model_fields.items():
-        yield f"FLEET_{name.upper()}"
-        for key in getattr(field.annotation, "model_fields", ()):
-            yield f"FLEET_{name.upper()}__{key.upper()}"
-
-
 def _sentence(error: ValidationError) -> str:
     """The first mistake as `key: what is wrong`; the value itself may be secret and is left out."""
     first = error.errors(include_url=False, include_input=False)[0]
     location = [str(part) for part in first["loc"]]
-    if location and location[0] in _FLEET_KEYS:
+    if location and location[0] in FLEET_KEYS:
         location.insert(0, "fleet")
     key = shown(".".join(location)) or "fleet"
     if first["type"] == "extra_forbidden":
         meant = nearest(str(first["loc"][-1]), known_keys(Settings, first["loc"][:-1]))
         remedy = f"did you mean {meant}?" if meant else "correct or remove it."
         return f"{key}: unknown key; {remedy}"
+    if first["type"] in _LISTS:
+        parts = '"program", "argument"' if location[-1] == "command" else '"...", "..."'
+        return f"{key}: must be a list, written {shown(location[-1])} = [{parts}]."
+    if first["type"] in _TABLES:
+        return f"{key}: must be a table, written [{key}]."
     cause = first.get("ctx", {}).get("error")
     return f"{key}: {cause if cause is not None else first['msg']}".rstrip(".") + "."

@@ -29,12 +29,20 @@ def is_name(by: str) -> bool:
     return bool(by.strip()) and by.isprintable() and len(by) <= BY_CHARS_MAX
 
 
+class UnknownAgent(Unknown):
+    """There is no such agent. The sentence guesses at no other name, as of `UnknownTarget`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no agent {name[:64]!r} in this fleet.")
+        self.target = name
+
+
 def known_agents(settings: Settings, name: str | None) -> list[str]:
     """The named agent, or all of them. Raises Unknown."""
     if name is None:
         return list(settings.agents)
     if name not in settings.agents:
-        raise Unknown(f"There is no agent {name[:64]!r} in this fleet.")
+        raise UnknownAgent(name)
     return [name]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from fleet.supervisor.output import Output, lines_of
 from fleet.system.backoff import Backoff
 from fleet.system.environments import SECRETS_FD, secrets_file, without_secrets
 from fleet.system.lifeline import LIFELINE_FD
-from fleet.system.output_pipes import OUTPUTS_FD, outputs_text
+from fleet.system.output_pipes import LATER_FD, OUTPUTS_FD, outputs_text, send_later
 from fleet.system.process_group import kill_session
 
 #: A process that lived this long did not crash at its start; its back-off begins anew.
@@ -43,6 +44,8 @@ class ProcessSpec:
     runs_turns: bool = False
     #: It starts a process that runs turns, and passes on the file that holds them.
     starts_turns: bool = False
+    #: Open files that it inherits, by their numbers.
+    files: Sequence[int] = ()
     #: On top of the supervisor's own environment.
     env: Mapping[str, str] = field(default_factory=dict)
     #: Polled while the process lives; None: ready once started.
@@ -51,6 +54,8 @@ class ProcessSpec:
     #: Sent to the process alone, not to its children.
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 10.0
+    #: It reads a changed configuration at this signal; another process starts anew for that.
+    reload_signal: signal.Signals | None = None
     restart: bool = True
     #: Names of outputs of its parts; it gets a pipe for each (`fleet.system.output_pipes`).
     outputs: Sequence[str] = ()
@@ -99,7 +104,10 @@ class Child:
         #: Its deaths within STEADY_S of their start, in a row.
         self.crashes = 0
         self._lifeline = lifeline
-        self._output, self._parts = output, parts
+        self._output, self._parts = output, list(parts)
+        #: For pipes of parts that are added while it lives, and those pipes.
+        self._socket: socket.socket | None = None
+        self._later: dict[asyncio.Task[None], _Pipe] = {}
         self._on_crash_loop = on_crash_loop
         self._process: asyncio.subprocess.Process | None = None
         self._grace_s = spec.stop_grace_s
@@ -107,6 +115,8 @@ class Child:
         self._born = 0.0
         self._end = ""  #: of its last life
         self._over: str | None = None
+        #: Set to have the process end in order and start again, and when it has started.
+        self._renewing, self._renewed = asyncio.Event(), asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -132,6 +142,10 @@ class Child:
                 self._over = end
                 self._report(f"ended with {end}")
                 return
+            if self._renewing.is_set():
+                self.crashes = 0
+                self._report(f"ended with {end}, starts with the changed configuration")
+                continue
             if time.monotonic() - born > STEADY_S:
                 self.crashes = 0
             self.crashes += 1
@@ -141,8 +155,7 @@ class Child:
                 self._on_crash_loop(self.spec.name, code)
             pause_s = BACKOFF.after_s(self.crashes)
             self._report(f"ended with {self._end}, starts again in {pause_s:.1f} s")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), pause_s)
+            await _first(self.stopping, self._renewing, timeout_s=pause_s)
 
     async def wait_ready(self) -> None:
         """Return when the process is ready; FleetError when it ended, crashes or takes too long.
@@ -160,6 +173,44 @@ class Child:
             if time.monotonic() > until:
                 raise self._failure(f"was not ready within {self.spec.ready_timeout_s:g} s")
             await asyncio.sleep(READY_POLL_S)
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The names of the outputs of its parts."""
+        return frozenset(output.name for output in self._parts)
+
+    async def renew(self, spec: ProcessSpec, added: Sequence[Output] = ()) -> None:
+        """Have the process read a changed configuration, and be as `spec` from now on.
+
+        `added` are the outputs of parts that it has from now on. Returns when it was sent its
+        signal, or has started anew; `wait_ready` waits for the rest.
+        """
+        self.spec, self._grace_s = spec, spec.stop_grace_s
+        self._parts += added
+        if spec.reload_signal is not None and self.pid is not None:
+            for output in added:
+                await self._add_pipe(output)
+            os.kill(self.pid, spec.reload_signal)
+            return
+        self._renewed.clear()
+        self._renewing.set()
+        await _first(
+            self._renewed, self.stopping, timeout_s=spec.stop_grace_s + spec.ready_timeout_s
+        )
+
+    async def _add_pipe(self, output: Output) -> None:
+        """Give the living process one more pipe; without it the part writes to the others' log."""
+        writers: list[int] = []
+        try:
+            pipe = await _Pipe.open(output, writers)
+            self._later[asyncio.create_task(self._read(pipe))] = pipe
+            if self._socket is not None:
+                send_later(self._socket, output.name, writers[0])
+        except OSError as error:
+            self._report(f"{output.name} has no log of its own ({error.strerror or error})")
+        finally:
+            for fd in writers:
+                os.close(fd)
 
     def kill(self) -> None:
         """Kill the process and its session, for good."""
@@ -190,10 +241,12 @@ class Child:
             self.last_line = f"{self.spec.argv[0]} cannot be started ({error.strerror or error})"
             return COMMAND_NOT_FOUND
         self._process, self._started = process, True
+        self._renewing.clear()
+        self._renewed.set()
         self._report(f"started, pid {process.pid}")
         reading = asyncio.create_task(self._read_all(pipes))
         ended = asyncio.create_task(process.wait())
-        stop_requested = asyncio.create_task(self.stopping.wait())
+        stop_requested = asyncio.create_task(_first(self.stopping, self._renewing))
         try:
             await asyncio.wait(
                 {ended, stop_requested, reading}, return_when=asyncio.FIRST_COMPLETED
@@ -208,10 +261,14 @@ class Child:
             # Also a pool's children that outlived their parent.
             kill_session(process.pid)
             code = await ended
-            await asyncio.wait({reading}, timeout=OUTPUT_TIMEOUT_S)
-            reading.cancel()
-            for pipe in pipes:
+            await asyncio.wait({reading, *self._later}, timeout=OUTPUT_TIMEOUT_S)
+            for task in (reading, *self._later):
+                task.cancel()
+            for pipe in (*pipes, *self._later.values()):
                 pipe.reader.close()
+            self._later.clear()
+            if self._socket is not None:
+                self._socket.close()
         return code
 
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, list[_Pipe]]:
@@ -229,7 +286,7 @@ class Child:
                 stdout=own,
                 stderr=own,
                 start_new_session=True,
-                pass_fds=[self._lifeline, *files[1:]],
+                pass_fds=[self._lifeline, *self.spec.files, *files[1:]],
             )
         except OSError:
             for pipe in pipes:
@@ -247,6 +304,9 @@ class Child:
             files.append(secrets_file())
             own[SECRETS_FD] = str(files[-1])
         if parts:
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            files.append(theirs.detach())
+            own[LATER_FD] = str(files[-1])
             names = (output.name for output in self._parts)
             own[OUTPUTS_FD] = outputs_text(dict(zip(names, parts, strict=True)))
         return {**own, "PYTHONUNBUFFERED": "1", **self.spec.env, LIFELINE_FD: str(self._lifeline)}
@@ -272,6 +332,16 @@ class Child:
 
     def _report(self, line: str) -> None:
         self._output.write(line)
+
+
+async def _first(*events: asyncio.Event, timeout_s: float | None = None) -> None:
+    """Return when one of the events is set, or after `timeout_s`."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def ending(code: int) -> str:

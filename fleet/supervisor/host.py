@@ -10,17 +10,18 @@ started, before the replacement starts. When the host itself is killed, its work
 parent-death signal, and a guardian kills their sessions. The guardian also kills a stopped or stuck
 worker when its lease runs out.
 
+At SIGHUP the host reads its configuration anew and gives each worker a successor that has it. A
+worker goes when its turn has ended, and begins no other until then.
+
 A plain `celery worker` per agent keeps every guarantee too; it only starts slower.
 """
 
-import gc
-import importlib
 import logging
 import os
 import select
 import signal
+import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from fleet.config.hidden_modules import check_folder
-from fleet.config.settings import load
+from fleet.config.settings import Settings, load, read_anew
 from fleet.errors import ConfigError, FleetError
 from fleet.ledger import bus, starting
 from fleet.store import Store, open_store
@@ -36,59 +37,21 @@ from fleet.store.address import store_url
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.supervisor.output import agent_output
+from fleet.supervisor.preload import preload
 from fleet.system.backoff import Backoff
 from fleet.system.file_limit import check_file_limit
+from fleet.system.hangup import Hangup, Meaning
 from fleet.system.lifeline import LIFELINE_FD
 from fleet.system.output_guard import redirect_output
-from fleet.system.output_pipes import receive_outputs
+from fleet.system.output_pipes import receive_later, receive_outputs, receive_socket
 from fleet.system.parent_death import set_parent_death_signal
 from fleet.system.process_group import kill_session
 from fleet.system.process_tags import ProcessTag, tag_environment
 from fleet.worker.state import WORKER, SharedLeaseState
+from routing.nearest_name import question
 
 logger = logging.getLogger(__name__)
 
-#: Imported by name, because `fleet` knows nothing of `tasks`; `preload` loads the model adapter.
-_PRELOAD = (
-    "celery.apps.worker",
-    "celery.bin.base",
-    "celery.bin.worker",
-    "celery.concurrency.prefork",
-    "celery.worker.autoscale",
-    "celery.worker.components",
-    "celery.worker.consumer",
-    "celery.worker.control",
-    "celery.worker.pidbox",
-    "celery.worker.strategy",
-    "celery.app.amqp",
-    "celery.app.control",
-    "celery.app.events",
-    "celery.app.log",
-    "celery.app.trace",
-    "celery.backends.redis",
-    "celery.events.state",
-    "celery.fixups.django",
-    "celery.loaders.app",
-    "kombu.pidbox",
-    "kombu.pools",
-    "kombu.transport.redis",
-    "billiard.popen_fork",
-    "billiard.sharedctypes",
-    "billiard.synchronize",
-    "fleet.worker.commands",
-    "fleet.worker.no_delayed_delivery",
-    "fleet.worker.reaper",
-    "fleet.worker.reconnect",
-    "fleet.worker.remote_control",
-    "fleet.worker.celery_requests",
-    "fleet.worker.task_events",
-    "fleet.worker.bootsteps",
-    "tasks.dispatch",
-    "tasks.intake",
-    "tasks.maintenance",
-    "tasks.runners.llm",
-    "tasks.runners.python",
-)
 #: Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat is
 #: enough for Flower.
 QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20")
@@ -99,6 +62,8 @@ FREE_CRASHES = 3
 BACKOFF = Backoff(1.0, 30.0)
 #: Beyond drain_s: time for the worker to close its connections.
 STOP_MARGIN_S = 5.0
+#: A leaving worker is stopped when it was idle for so long: what it may have claimed has begun.
+IDLE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -111,34 +76,49 @@ class _Worker:
     born: float = 0.0
     #: When to start it again, by the monotonic clock; 0 while it runs.
     due: float = 0.0
+    #: It leaves for a successor; without a turn since then, by the monotonic clock; was stopped.
+    leaving: bool = False
+    idle_since: float = 0.0
+    stopped: bool = False
 
 
 @dataclass(slots=True)
 class Host:
-    """Runs one worker for each agent until a stop signal."""
+    """Runs one worker for each agent until a stop signal; `chosen` agents only, where given."""
 
-    agents: Sequence[str]
-    drain_s: float
+    settings: Settings
+    chosen: Sequence[str] = ()
     log_level: str = "WARNING"
     _workers: dict[int, _Worker] = field(default_factory=dict)  #: by pidfd
     _waiting: list[_Worker] = field(default_factory=list)
     _stopping: bool = False
+    _reload_wanted: bool = False
+    _hangup: Hangup = field(default_factory=Hangup)
     #: Its pidfd, and the file descriptor for messages to it.
     _guardian: tuple[int, int] = (-1, -1)
-    #: The writing end of each agent's output, by name; without a supervisor it is the host's own.
+    #: The writing end of each agent's output, by name; where it is missing, the host's own is used.
     _outputs: dict[str, int] = field(default_factory=dict)
-    #: One for each agent, made before any fork: the guardian sees what a worker writes.
+    #: Over which those of later agents come.
+    _later: socket.socket | None = None
+    #: One for each worker, made before the guardian's fork: it sees what a worker writes.
     _pages: list[SharedLeaseState] = field(default_factory=list)
+
+    @property
+    def agents(self) -> list[str]:
+        """The agents to serve; a chosen one that was removed is left out."""
+        known = self.settings.agents
+        return [name for name in self.chosen or known if name in known]
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the supervisor's end, then drain; returns the code."""
-        self._outputs = receive_outputs()
-        _preload(self.agents)
+        self._outputs, self._later = receive_outputs(), receive_socket()
+        preload(self.settings, self.agents)
         self._pages = [SharedLeaseState() for _ in self.agents]
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         poll = select.poll()
         poll.register(wake_r, select.POLLIN)
         lifeline = int(os.environ.pop(LIFELINE_FD, "-1"))
@@ -155,7 +135,13 @@ class Host:
                 elif fd in self._workers:
                     self._reap(self._workers.pop(fd), poll)
                 elif fd == self._guardian[0]:
+                    logger.warning("the guardian was killed: starting another")
                     self._start_guardian(poll)
+                elif fd == wake_r:
+                    os.read(wake_r, 64)
+            if self._reload_wanted:
+                self._reload(poll)
+            self._stop_idle()
             for worker in [w for w in self._waiting if w.due <= time.monotonic()]:
                 self._waiting.remove(worker)
                 self._start(worker, poll)
@@ -165,15 +151,65 @@ class Host:
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
+    def _on_hangup(self, _number: int, _frame: object) -> None:
+        meaning = self._hangup.meaning()
+        self._stopping = self._stopping or meaning is Meaning.STOP
+        self._reload_wanted = self._reload_wanted or meaning is Meaning.RELOAD
+
+    def _reload(self, poll: select.poll) -> None:
+        """Take a changed configuration: each worker leaves, and its successor has it."""
+        self._reload_wanted = False
+        served = {worker.agent for worker in (*self._workers.values(), *self._waiting)}
+        try:
+            settings = read_anew(_check)
+            preload(settings, list(settings.agents), anew=True)
+        except FleetError as error:
+            logger.error("the configuration is not taken, and nothing changes: %s", error)
+            return
+        self.settings = settings
+        if self._later is not None:
+            self._outputs |= receive_later(self._later)
+        for worker in self._workers.values():
+            self._pages[worker.number].leaving = worker.leaving = True
+        self._waiting = [worker for worker in self._waiting if worker.agent in self.agents]
+        for worker in self._waiting:
+            worker.due = 0.0  # what made it crash may be mended
+        new = [name for name in self.agents if name not in served]
+        numbers = range(len(self._pages), len(self._pages) + len(new))
+        self._pages += [SharedLeaseState() for _ in new]
+        if new:  # the guardian must know their pages
+            _record_start(new)
+            signal.pidfd_send_signal(self._guardian[0], signal.SIGKILL)
+            self._start_guardian(poll)
+        for number, agent in zip(numbers, new, strict=True):
+            self._start(_Worker(agent, number), poll)
+
+    def _stop_idle(self) -> None:
+        """Stop the leaving workers that run no turn."""
+        now = time.monotonic()
+        for worker in self._leaving():
+            if self._pages[worker.number].running:
+                worker.idle_since = 0.0
+            elif not worker.idle_since:
+                worker.idle_since = now
+            elif now - worker.idle_since >= IDLE_S:
+                worker.stopped = True
+                os.kill(worker.pid, signal.SIGTERM)
+
+    def _leaving(self) -> list[_Worker]:
+        """The workers that have to leave and were not stopped yet."""
+        return [one for one in self._workers.values() if one.leaving and not one.stopped]
+
     def _timeout_ms(self) -> int:
-        soonest = min((worker.due for worker in self._waiting), default=time.monotonic() + 60)
+        due = [worker.due for worker in self._waiting]
+        wait_s = IDLE_S if self._leaving() else 60.0
+        soonest = min([*due, time.monotonic() + wait_s])
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
 
     def _start_guardian(self, poll: select.poll) -> None:
         """Start the guardian, anew when it was killed, and send it the living workers."""
         pidfd, messages = self._guardian
         if pidfd >= 0:
-            logger.warning("the guardian was killed: starting another")
             poll.unregister(pidfd)
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
             os.close(pidfd)
@@ -205,6 +241,9 @@ class Host:
         _, status = os.waitpid(worker.pid, 0)
         kill_session(worker.pid)
         self._notify_guardian(b"-%d 0\n" % worker.pid)
+        if worker.leaving:
+            self._replace(worker)
+            return
         lived_s = time.monotonic() - worker.born
         code = os.waitstatus_to_exitcode(status)
         worker.crashes = worker.crashes + 1 if lived_s < CRASH_S else 0
@@ -223,11 +262,17 @@ class Host:
         worker.due = time.monotonic() + wait_s
         self._waiting.append(worker)
 
+    def _replace(self, worker: _Worker) -> None:
+        """Have a worker that left succeeded, unless its agent was removed."""
+        logger.info("the worker of %s has left for its successor", worker.agent)
+        if worker.agent in self.agents:
+            self._waiting.append(_Worker(worker.agent, worker.number))
+
     def _drain(self) -> None:
         """Have every worker finish or release its turn, all at the same time."""
         for worker in self._workers.values():
             os.kill(worker.pid, signal.SIGTERM)
-        deadline = time.monotonic() + self.drain_s + STOP_MARGIN_S
+        deadline = time.monotonic() + self.settings.drain_s + STOP_MARGIN_S
         running = dict(self._workers)
         poll = select.poll()
         for fd in running:
@@ -251,10 +296,12 @@ class Host:
             own = self._outputs.pop(agent_output(worker.agent), None)
             for fd in (*self._guardian, *self._workers, *self._outputs.values()):
                 os.close(fd)
+            if self._later is not None:
+                self._later.close()
             if own is not None:
                 redirect_output(own)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             WORKER.use_shared_state(self._pages[worker.number])
             from fleet.celery import app
@@ -277,14 +324,25 @@ def serve(agents: Sequence[str] = (), log_level: str = "WARNING") -> int:
     settings = load()
     unknown = [name for name in agents if name not in settings.agents]
     if unknown:
-        raise ConfigError(f"agents.{unknown[0]}: not an agent of this fleet; see `fleet agents`.")
-    check_folder(settings)
-    check_file_limit(len(agents or settings.agents))
+        end = question(unknown[0], settings.agents)
+        raise ConfigError(f"agents.{unknown[0]}: not an agent of this fleet{end}")
+    _check(settings)
     if (lifeline := os.environ.get(LIFELINE_FD)) is not None:
         await_broker(int(lifeline))
-    names = agents or list(settings.agents)
-    _write("the start of the workers", lambda store: starting.begin(store, names))
-    return Host(names, settings.drain_s, log_level).run()
+    host = Host(settings, agents, log_level)
+    _record_start(host.agents)
+    return host.run()
+
+
+def _record_start(agents: Sequence[str]) -> None:
+    """Record that having no worker is no fault of these agents yet."""
+    _write("the start of the workers", lambda store: starting.begin(store, agents))
+
+
+def _check(settings: Settings) -> None:
+    """Raise FleetError for what keeps workers from running here."""
+    check_folder(settings)
+    check_file_limit(len(settings.agents))
 
 
 def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
@@ -304,31 +362,6 @@ def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
         "-l",
         log_level,
     ]
-
-
-def _preload(agents: Sequence[str]) -> None:
-    # Imports make objects that stay, and hardly any garbage: collecting takes a tenth of the time.
-    gc.disable()
-    for name in _PRELOAD:
-        importlib.import_module(name)
-    app = importlib.import_module("fleet.celery").app
-    app.loader.import_default_modules()
-    app.finalize()
-    # Reads the entry points of every package installed, and is kept.
-    _ = app.backend
-    # Makes the parser of C with which each pool's child sets this signal.
-    with suppress(OSError):
-        importlib.import_module("billiard.util").get_pdeathsig()
-    settings = load()
-    # Seconds of imports, which only agents with a model need.
-    preload = importlib.import_module("tasks.execution.preload").preload
-    preload([settings.agents[name] for name in agents])
-    if any(settings.uses_tool_servers(name) for name in agents):
-        importlib.import_module("fleet.tools.mcp.server")
-    if threading.active_count() > 1:
-        raise FleetError(f"A host must fork from one thread; running are {threading.enumerate()}.")
-    gc.freeze()
-    gc.enable()
 
 
 def _alert(agent: str, code: int) -> None:

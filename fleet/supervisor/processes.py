@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fleet.broker.endpoint import exists
@@ -15,6 +17,7 @@ from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
 from fleet.supervisor.host import QUIET, worker_argv
 from fleet.supervisor.output import agent_output
+from fleet.system.listener import LISTENER_FD
 from fleet.system.python import PYTHON
 
 #: Importing LiteLLM takes 2 s, on a cold disk and a busy machine ten times that.
@@ -24,9 +27,15 @@ READY_S = 60.0
 STOP_MARGIN_S = 10.0
 #: The others stop after it. Its history is saved by then, or as old as the last time.
 VIEWER_STOP_S = 4.0
+#: The longest wait for one answer of the API.
+ANSWER_S = 3.0
 LOOPBACK = "127.0.0.1"
+#: The process with all the agents' workers.
+HOST = "agents"
 
 Ready = Callable[[], Awaitable[bool]]
+#: Called with the name of each agent when it takes work for the first time.
+OnAgent = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +70,19 @@ class Addresses:
         return f"http://{LOOPBACK}:{self.flower_port}" if self.flower_port else None
 
 
-def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> list[ProcessSpec]:
-    """Everything except the broker.
+def fleet_processes(
+    settings: Settings,
+    addresses: Addresses,
+    store: Store,
+    listener: int,
+    on_agent: OnAgent = lambda _agent: None,
+) -> list[ProcessSpec]:
+    """Everything except the broker; the API gets the socket `listener`.
 
     No process needs another to start. Flower comes last all the same, because events do not need
     it: the fleet is ready before it answers.
     """
-    specs = [*_workers(settings, store), *_shared(settings, store, addresses)]
+    specs = [*_workers(settings, store, on_agent), *_shared(settings, store, addresses, listener)]
     if settings.upstream.ws or settings.upstream.poll:
         specs.append(ProcessSpec("upstream", _fleet("upstream"), 1, starts_turns=True))
     if addresses.flower_port:
@@ -84,17 +99,18 @@ def fleet_processes(settings: Settings, addresses: Addresses, store: Store) -> l
     return specs
 
 
-def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
+def _workers(settings: Settings, store: Store, on_agent: OnAgent) -> list[ProcessSpec]:
     grace_s = settings.drain_s + STOP_MARGIN_S
-    commands: dict[str, tuple[list[str], Ready]]
-    outputs: list[str] = []
-    if hasattr(os, "pidfd_open"):  # a host needs it to notice a worker's death
-        ready = _leased(store, list(settings.agents))
-        commands = {"agents": (_fleet("host"), ready)}
-        outputs = [agent_output(agent) for agent in settings.agents]
+    has_host = hasattr(os, "pidfd_open")  # which it needs to notice a worker's death
+    if has_host:
+        ready = _leased(store, list(settings.agents), on_agent)
+        commands = {HOST: (_fleet("host"), ready)}
     else:
         commands = {
-            agent_output(agent): (_celery(*worker_argv(agent)[1:]), _leased(store, [agent]))
+            agent_output(agent): (
+                _celery(*worker_argv(agent)[1:]),
+                _leased(store, [agent], on_agent),
+            )
             for agent in settings.agents
         }
     return [
@@ -106,13 +122,16 @@ def _workers(settings: Settings, store: Store) -> list[ProcessSpec]:
             ready=ready,
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
-            outputs=outputs,
+            reload_signal=signal.SIGHUP if has_host else None,
+            outputs=[agent_output(agent) for agent in settings.agents] if has_host else [],
         )
         for name, (argv, ready) in commands.items()
     ]
 
 
-def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[ProcessSpec]:
+def _shared(
+    settings: Settings, store: Store, addresses: Addresses, listener: int
+) -> list[ProcessSpec]:
     # A receiver that hangs must not hold up intake and repair: deliveries have their own worker.
     own = bool(settings.deliveries)
     names = "intake,maintenance" if own else "intake,maintenance,delivery"
@@ -145,7 +164,8 @@ def _shared(settings: Settings, store: Store, addresses: Addresses) -> list[Proc
             _fleet("api"),
             1,
             starts_turns=True,
-            env=_ports(addresses),
+            files=[listener],
+            env={**_ports(addresses), LISTENER_FD: str(listener)},
             ready=_answers(addresses.api_host, addresses.api_port, "/readyz"),
             ready_timeout_s=READY_S,
         ),
@@ -168,13 +188,22 @@ def _fleet(*args: str) -> list[str]:
     return [*PYTHON, "-m", "fleet", *args]
 
 
-def _leased(store: Store, agents: list[str]) -> Ready:
+def _leased(store: Store, agents: list[str], on_agent: OnAgent) -> Ready:
     """True when a living worker serves each agent, here or on another host."""
     this_host = socket.gethostname()
+    told: set[str] = set()
 
     def query() -> bool:
-        rows = views.agents(store, agents).values()
-        return all(row["consuming"] and _lives(str(row["holder"]), this_host) for row in rows)
+        rows = views.agents(store, agents)
+        served = {
+            name
+            for name, row in rows.items()
+            if row["consuming"] and _lives(str(row["holder"]), this_host)
+        }
+        for name in sorted(served - told):
+            on_agent(name)
+        told.update(served)
+        return len(served) == len(agents)
 
     return _polled(query)
 
@@ -211,19 +240,21 @@ def _polled(query: Callable[[], bool]) -> Ready:
 def _answers(host: str, port: int, path: str) -> Ready:
     """True when an HTTP GET is answered with 200."""
 
-    async def ready() -> bool:
-        try:
-            reader, writer = await asyncio.open_connection(host or LOOPBACK, port)
-        except OSError:
-            return False
+    async def get() -> bool:
+        reader, writer = await asyncio.open_connection(host or LOOPBACK, port)
         try:
             writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
             status = await reader.readline()
-        except OSError:
-            return False
         finally:
             writer.close()
         return status.split(b" ")[1:2] == [b"200"]
+
+    async def ready() -> bool:
+        # A connection waits in the socket while no process takes it.
+        with suppress(OSError):  # TimeoutError, too
+            async with asyncio.timeout(ANSWER_S):
+                return await get()
+        return False
 
     return ready
 

@@ -8,15 +8,15 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fleet.broker.audit import audit
 from fleet.broker.embedded import EmbeddedBroker
 from fleet.broker.room import lack_of_room
 from fleet.config.hidden_modules import check_folder
-from fleet.config.settings import Settings, find_file
+from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import bus, processes, removed, starting
 from fleet.store import Store, open_store
@@ -24,36 +24,59 @@ from fleet.store.address import store_url
 from fleet.store.connection import reachable
 from fleet.supervisor.broker_restart import keep_broker_running
 from fleet.supervisor.processes import Addresses, fleet_processes
+from fleet.supervisor.reload import Check, Reloads
+from fleet.supervisor.running_config import RunningConfig
 from fleet.supervisor.supervise import Supervisor
 from fleet.system.data_dir_lock import lock_data_dir, unusable
 from fleet.system.file_limit import check_file_limit
+from fleet.system.listener import listen
 from fleet.system.outgoing import unusable_variables
+from fleet.system.reload_answer import forget_answer
 
 #: Called once, when every process that events need is ready; an error in it stops the fleet and
 #: leaves `run_fleet`.
 OnReady = Callable[[Addresses], Coroutine[Any, Any, None]]
 Report = Callable[[str], None]
 
+
+def _nothing(_line: str) -> None:
+    """Report nothing."""
+
+
+def _any(_settings: Settings) -> list[str]:
+    """Accept every configuration."""
+    return []
+
+
 #: Between looks at what keeps ending.
 FAILING_POLL_S = 1.0
 
 
-def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
+def run_fleet(
+    settings: Settings,
+    *,
+    report: Report,
+    on_ready: OnReady,
+    progress: Report = _nothing,
+    check: Check = _any,
+) -> int:
     """Run the whole fleet until SIGINT, SIGTERM or the end of `on_ready`.
 
     Everything it started has ended when it returns: 0, or 130 when a second signal had to kill.
-    Warnings of the processes go to `report`, everything they print to `data_dir/log`. Raises
-    FleetError when it cannot start: the data folder or a port is taken, the folder or the broker
-    cannot be used, a process is never ready.
+    Warnings of the processes go to `report`, everything they print to `data_dir/log`; a line for
+    each agent that is ready goes to `progress`. Raises FleetError when it cannot start: `check` or
+    another check refuses the configuration, the data folder or a port is taken, the folder or the
+    broker cannot be used, a process is never ready.
     """
-    check_folder(settings)
-    check_file_limit(len(settings.agents))
+    for warning in _check(settings, check):
+        report(f"fleet: {warning}")
     with _sigterm_interrupts(), lock_data_dir(settings.data_dir):
         addresses = Addresses.choose(settings)
         for told in unusable_variables():
             report(f"fleet: {told}. Calls that need it fail.")
-        report(f"fleet: starting {len(settings.agents)} agents ...")
-        _export_config_file()
+        progress(f"fleet: starting {len(settings.agents)} agents ...")
+        config = RunningConfig()
+        config.publish()
         embedded = None
         if settings.broker_url is None:
             embedded = EmbeddedBroker(settings.data_dir, settings.durability, settings.broker_tcp)
@@ -68,40 +91,68 @@ def run_fleet(settings: Settings, *, report: Report, on_ready: OnReady) -> int:
             starting.begin(store, settings.agents, beat=True)
             for line in removed.lines(store, settings.agents):
                 report(f"fleet: {line}")
-            return asyncio.run(_supervise(settings, addresses, store, embedded, report, on_ready))
+            whom = _Told(report, progress, on_ready, partial(_check, check=check))
+            with listen(addresses.api_host, addresses.api_port) as listener:
+                parts = config, addresses, store, listener.fileno(), embedded
+                return asyncio.run(_supervise(*parts, whom))
         finally:
+            with suppress(OSError):  # `fleet reload` sees that its process has gone
+                forget_answer(settings.data_dir)
             if embedded is not None:
                 embedded.stop()
 
 
+def _check(settings: Settings, check: Check) -> list[str]:
+    check_folder(settings)
+    check_file_limit(len(settings.agents))
+    return check(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The callbacks of whoever runs the fleet."""
+
+    report: Report
+    progress: Report
+    on_ready: OnReady
+    check: Check
+
+
 async def _supervise(
-    settings: Settings,
+    config: RunningConfig,
     addresses: Addresses,
     store: Store,
+    listener: int,
     embedded: EmbeddedBroker | None,
-    report: Report,
-    on_ready: OnReady,
+    told: _Told,
 ) -> int:
-    stop = asyncio.Event()
+    stop, began, report = asyncio.Event(), time.monotonic(), told.report
+    settings = config.settings
 
     async def when_ready() -> None:
         await supervisor.ready.wait()
-        await on_ready(addresses)
+        await told.on_ready(addresses)
         stop.set()
+
+    def agent_ready(name: str) -> None:
+        told.progress(f"fleet: {name} is ready after {time.monotonic() - began:.1f} s")
 
     hooks: list[Callable[[], Coroutine[None, None, None]]] = [
         when_ready,
         lambda: _report_failing(store, supervisor),
+        lambda: reloads.run(),
     ]
     if embedded is not None:
         hooks.append(partial(keep_broker_running, embedded, lambda line: report(f"broker: {line}")))
     supervisor = Supervisor(
-        fleet_processes(settings, addresses, store),
+        fleet_processes(settings, addresses, store, listener, agent_ready),
         sink=_Echo(report),
         log_dir=settings.data_dir / "log",
         on_crash_loop=partial(_alert, store, report),
+        on_reload=lambda: reloads.request(),
         hooks=hooks,
     )
+    reloads = Reloads(config, addresses, store, listener, supervisor, told.check, report)
     try:
         return await supervisor.run(stop)
     except OSError as error:
@@ -173,13 +224,6 @@ async def _report_failing(store: Store, supervisor: Supervisor) -> None:
             except BrokerUnavailable:
                 pass  # told with the next try; the log has it
         await asyncio.sleep(FAILING_POLL_S)
-
-
-def _export_config_file() -> None:
-    """Make every child read the configuration file that this process read."""
-    file = find_file()
-    if file is not None:
-        os.environ["FLEET_CONFIG"] = str(Path(file).absolute())
 
 
 @contextmanager

@@ -135,6 +135,7 @@ class LeaseStep(bootsteps.StartStopStep):
         _start_thread(_obey_commands, lease)
         _notify_breaker(lease)
         _check_budget(lease, consumer.app.tasks[DISPATCH_TASK])
+        _start_thread(_check_models, lease.agent, consumer.app.tasks[DISPATCH_TASK])
 
     def shutdown(self, consumer: Any) -> None:
         """Release the lease, and an unfinished turn with it; called after the pool has ended."""
@@ -155,6 +156,15 @@ def _check_budget(lease: Lease, task: Any) -> None:
             bus.alert(lease.store, "unpriced_model", fault, once_in_s=DAY_S)
     except BrokerUnavailable as error:
         logger.warning("the budget of %s is looked up at its next call: %s", lease.agent, error)
+
+
+def _check_models(name: str, task: Any) -> None:
+    """Warn of models that cannot be called, as `fleet doctor` does; a worker runs without this."""
+    try:
+        for fault in task.uncallable(name, runtime.current().settings.agents[name]):
+            logger.warning(fault)
+    except Exception:
+        logger.warning("the models of %s cannot be checked", name, exc_info=True)
 
 
 def _await_lease(agent: str) -> Lease:

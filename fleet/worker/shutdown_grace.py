@@ -14,6 +14,8 @@ MARGIN_S = 5.0
 _DOCKER_S = 10.0
 _KUBERNETES_S = 30.0
 _SYSTEMCTL_TIMEOUT_S = 2.0
+#: In the order in which Docker looks for them.
+_COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,11 @@ def grace(settings: Settings) -> ShutdownGrace | None:
         return ShutdownGrace(
             _KUBERNETES_S, "Kubernetes' default; set fleet.stop_grace_s if yours differs"
         )
-    if Path("/.dockerenv").exists():
+    if Path("/.dockerenv").exists() and _is_container_program():
         return ShutdownGrace(_DOCKER_S, "Docker's default; set fleet.stop_grace_s if yours differs")
+    if file := _compose_file_without_grace():
+        source = f"Docker's default, and {file} sets no stop_grace_period"
+        return ShutdownGrace(_DOCKER_S, source)
     return _systemd()
 
 
@@ -46,6 +51,27 @@ def warning(settings: Settings) -> str | None:
         f"fleet.drain_s is {settings.drain_s:g} s, but this process is killed "
         f"{found.seconds:g} s after SIGTERM ({found.source}): lower drain_s or raise the grace."
     )
+
+
+def _is_container_program() -> bool:
+    """True where the fleet is what `docker stop` ends: not in a shell of a container."""
+    try:
+        words = Path("/proc/1/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return True
+    return bool({b"fleet", b"celery", b"honcho"} & {word.rpartition(b"/")[2] for word in words})
+
+
+def _compose_file_without_grace() -> str | None:
+    """A compose file of this folder that runs a fleet with the default grace."""
+    for name in _COMPOSE_FILES:
+        try:
+            text = Path(name).read_text(errors="replace")
+        except OSError:
+            continue
+        runs_fleet = re.search(r"(entrypoint|command):.*\bfleet\b", text)
+        return name if runs_fleet and "stop_grace_period" not in text else None
+    return None
 
 
 def _systemd() -> ShutdownGrace | None:

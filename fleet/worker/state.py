@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from fleet.worker.lease import Lease
 
 #: The end of the lease's validity, the id of the running dispatch, the wish to retire the child,
-#: and the session of that dispatch.
-_LAYOUT = struct.Struct("d64s?1024s")
+#: the session of that dispatch, and the order to begin no other turn.
+_LAYOUT = struct.Struct("d64s?1024s?")
 
 
 class SharedLeaseState:
     """A few bytes that a worker shares with the children it forks later.
 
     They hold the end of the lease's validity, by a clock that all processes share and nobody sets;
-    the dispatch that the child runs, with its session; and whether the child must be replaced
-    before its next turn.
+    the dispatch that the child runs, with its session; whether the child must be replaced before
+    its next turn; and whether the worker itself leaves, so that no other turn may begin.
     """
 
     def __init__(self) -> None:
@@ -71,6 +71,15 @@ class SharedLeaseState:
     @retire_child.setter
     def retire_child(self, wanted: bool) -> None:
         struct.pack_into("?", self._memory, 72, wanted)
+
+    @property
+    def leaving(self) -> bool:
+        """True when this worker ends after the turn that runs now."""
+        return bool(_LAYOUT.unpack_from(self._memory)[4])
+
+    @leaving.setter
+    def leaving(self, wanted: bool) -> None:
+        struct.pack_into("?", self._memory, 1097, wanted)
 
     def left_s(self) -> float:
         """Seconds left; negative when the lease may already belong to another worker."""

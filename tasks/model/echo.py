@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from routing.nearest_name import nearest
 from tasks.model.reply import AttemptVerdict
 
 PROVIDER = "echo"
@@ -22,6 +23,7 @@ BRIEF_CHARS_MAX = 400
 
 #: Each wait has a bound; an hour is longer than the limits of any turn.
 WAIT_S_MAX = 3600.0
+_SLOW = re.compile(r"slow-(\d{1,4}(?:\.\d+)?)")
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -68,6 +70,16 @@ def serves(model: str) -> bool:
     return model.startswith(f"{PROVIDER}/")
 
 
+def fault_of(model: str) -> str | None:
+    """The sentence about a model of this module that does not exist, else None."""
+    name = model.removeprefix(f"{PROVIDER}/")
+    if name in ("brief", "hang") or _SLOW.fullmatch(name):
+        return None
+    meant = nearest(name, ("brief", "hang", "slow-1"))
+    known = f"did you mean {PROVIDER}/{meant}?" if meant else "known are brief, slow-N and hang"
+    return f"there is no such echo; {known}"
+
+
 def completion(*, model: str, messages: Messages, stream: bool = False, **_: Any) -> Any:
     """The response to `messages`, or a stream of it. Raises EchoError."""
     name = model.removeprefix(f"{PROVIDER}/")
@@ -106,7 +118,7 @@ def _wait(model: str, share: float = 1.0) -> None:
         while time.monotonic() < ends_at:
             time.sleep(0.5)
         raise Timeout
-    seconds = re.fullmatch(r"slow-(\d{1,4}(?:\.\d+)?)", model)
+    seconds = _SLOW.fullmatch(model)
     if seconds is None:
         raise NotFoundError
     time.sleep(share * min(float(seconds[1]), WAIT_S_MAX))

@@ -16,10 +16,9 @@ from pydantic_core import from_json, to_json
 
 from fleet.ledger import Failure, FailureStage
 from fleet.turn.turn import Turn, TurnFailed
+from tasks.agent_callable import ANSWERS, fault_of
 from tasks.execution.event_loop import TurnLoop
 from tasks.imports import imported
-
-_ANSWERS = "an answer is text, bytes in UTF-8, None, or a value that has a JSON form"
 
 
 class PythonRunner:
@@ -44,14 +43,8 @@ class PythonRunner:
 
 def _agent(turn: Turn) -> Callable[[Turn], Any]:
     target: Callable[[Turn], Any] = imported(str(turn.agent.python))
-    if not callable(target):
-        raise _refused(turn, f"is {type(target).__name__}, which cannot be called")
-    try:
-        inspect.signature(target).bind(turn)
-    except ValueError:  # it does not tell what it takes
-        return target
-    except TypeError as error:
-        raise _refused(turn, f"cannot be called with a turn alone: {error}") from error
+    if fault := fault_of(target):
+        raise _refused(turn, fault)
     return target
 
 
@@ -79,7 +72,7 @@ def _answer(turn: Turn, value: Any) -> str:
         from_json(text, allow_inf_nan=False)  # NaN and infinities have no JSON form
         return text.decode()
     except ValueError as error:
-        raise _refused(turn, f"returned {type(value).__name__}: {_ANSWERS}") from error
+        raise _refused(turn, f"returned {type(value).__name__}: {ANSWERS}") from error
 
 
 def _published(turn: Turn, piece: Any) -> str:

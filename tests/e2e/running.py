@@ -77,7 +77,11 @@ class Place:
         self.env.pop("COLUMNS", None)
         self.env |= {MARK: self.mark, **(env or {})}
         if config is not None:
-            (folder / "fleet.toml").write_text(config)
+            self.write(config)
+
+    def write(self, config: str) -> None:
+        """Write the configuration."""
+        (self.folder / "fleet.toml").write_text(config)
 
     def fleet(self, *args: str, stdin: str = "", options: Sequence[str] = ()) -> Done:
         """Run one command to its end."""

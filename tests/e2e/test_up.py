@@ -148,15 +148,14 @@ def test_it_says_where_everything_answers_and_is_the_only_one(tmp_path: Path) ->
     config = AGENTS + "[api]\nport = 0\n[flower]\nport = 0\n"
     with place(tmp_path, config) as here:
         here.up()
-        line = re.search(
-            r"fleet is up: broker (\S+)  api (\S+)  flower (\S+) \(starting\)", here.said
-        )
-        assert line
-        assert (
-            line[1] == f"redis+socket://***@{here.folder}/.fleet/broker/server.sock?virtual_host=0"
-        )
-        assert _is_ok(f"{line[2]}/readyz")
-        wait_until(lambda: _is_ok(f"{line[3]}/healthcheck"), UP_S)
+        first = re.search(r"fleet is up: console and API at (\S+) ", here.said)
+        flower = re.search(r"\n  flower  (\S+) \(starting\)\n", here.said)
+        assert first
+        assert flower
+        broker = f"redis+socket://***@{here.folder}/.fleet/broker/server.sock?virtual_host=0"
+        assert f"\n  broker  {broker}\n" in here.said
+        assert _is_ok(f"{first[1]}/readyz")
+        wait_until(lambda: _is_ok(f"{flower[1]}/healthcheck"), UP_S)
         assert names(here) >= {"fleet worker", "fleet beat", "fleet flower", "fleet api"}
         second = here.fleet("up")
         assert second.code == 1

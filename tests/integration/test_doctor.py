@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fleet.cli import main
-from fleet.config.settings import Settings, parse
+from fleet.config.settings import Settings, load, parse
 from fleet.errors import BrokerUnavailable
 from fleet.ops.doctor.checks import examine, store_of
 from fleet.runtime import Runtime
@@ -79,7 +79,8 @@ def test_a_broker_that_is_away_is_an_error_without_its_password() -> None:
     def away() -> Store:
         raise BrokerUnavailable("no answer from redis://u:hush@db:6379/0")
 
-    (first, *_) = examine(settings_for("a"), away)
+    url = {"broker_url": "redis://u:hush@db:6379/0"}
+    first = next(one for one in examine(settings_for("a", fleet=url), away) if one.remedy)
     assert first.level == "error"
     assert "hush" not in first.what
 
@@ -118,6 +119,8 @@ def test_a_model_that_could_not_be_called_is_named(
     keyless = found(agent("anthropic/claude-sonnet-4-5"), store)
     assert level(keyless, "ANTHROPIC_API_KEY is not in the environment") == "warning"
     assert level(found(agent("nosuch/model"), store), "no provider of that name") == "warning"
+    meant = "no provider of that name; did you mean anthropic/claude-sonnet-4-5?"
+    assert level(found(agent("antropic/claude-sonnet-4-5"), store), meant) == "warning"
     with socket.create_server(("127.0.0.1", 0)) as server:
         base = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         there = agent("openai/m", api_base=base, api_key="k")
@@ -233,13 +236,13 @@ def test_a_module_that_is_not_there_is_named(store: Store) -> None:
         "d": {"runner": "python", "python": "tests.fixtures.agents:play"},
     }
     findings = found(parse({"agents": agents}), store)
-    assert level(findings, "agents.c.python: there is no module") == "warning"
+    assert level(findings, "agents.c.python: there is no module") == "error"
     assert level(findings, "agents.d") is None
 
 
 def test_a_tool_that_is_not_installed_is_named(store: Store) -> None:
     settings = parse({"agents": {"a": PYTHON}, "tools": {"x": {"python": "no_such.mod:t"}}})
-    assert level(found(settings, store), "tools.x.python: there is no module") == "warning"
+    assert level(found(settings, store), "tools.x.python: there is no module") == "error"
 
 
 def test_a_tool_server_that_cannot_be_had_is_named(store: Store, tmp_path: Path) -> None:
@@ -269,17 +272,30 @@ def test_a_tool_server_that_cannot_be_had_is_named(store: Store, tmp_path: Path)
     assert level(findings, "tools.good") is None
 
 
-def test_the_command_exits_with_1_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FLEET_DATA_DIR", str(tmp_path / "nothing"))
+def doctor(capsys: pytest.CaptureFixture[str]) -> tuple[object, Any]:
+    """The exit code of the command, and what it says."""
+    load.cache_clear()
     with pytest.raises(SystemExit) as end:
         main(["doctor", "--json"])
-    assert end.value.code == 1
-    said = json.loads(capsys.readouterr().out)
-    assert said["ok"] is False
-    assert "fleet up" in said["findings"][0]["what"]
+    return end.value.code, json.loads(capsys.readouterr().out)
+
+
+def test_the_command_exits_with_1_only_where_the_fleet_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first `fleet up` there is no embedded broker, which is no fault."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLEET_DATA_DIR", str(tmp_path / "nothing"))
+    code, said = doctor(capsys)
+    assert (code, said["ok"]) == (0, True), said
+    assert any("`fleet up` starts the broker" in one["what"] for one in said["findings"])
+    assert not (tmp_path / "nothing").exists()
+    monkeypatch.setenv("FLEET_REDIS_SERVER", str(tmp_path / "no-server"))
+    code, said = doctor(capsys)
+    assert (code, said["findings"][0]["level"]) == (1, "error")
+    monkeypatch.setenv("FLEET_BROKER_URL", f"redis://127.0.0.1:{free_port()}/0")
+    code, said = doctor(capsys)
+    assert (code, said["findings"][0]["level"]) == (1, "error")
 
 
 def test_a_store_that_hangs_is_asked_once() -> None:

@@ -1,5 +1,6 @@
 """The supervisor with real processes: order, restarts, stops and output."""
 
+import asyncio
 import os
 import re
 import signal
@@ -274,3 +275,44 @@ def test_processes_cost_the_supervisor_no_open_files(
 
     scene.play([spec("flaky", "raise SystemExit(3)")], act)
     assert counts[1] - counts[0] <= 2
+
+
+def test_processes_are_added_taken_away_and_started_anew(scene: Scene) -> None:
+    async def act(scene: Scene) -> None:
+        for name in ("stays", "changes", "goes"):
+            await scene.until_said(name, "here")
+        before = scene.supervisor.pids
+        changed = spec("changes", POLITE.replace("here", "changed"))
+        stays = spec("stays", POLITE)
+        await scene.supervisor.change([stays, changed, spec("new", POLITE)], {"changes"})
+        await scene.until_said("new", "here")
+        await scene.until_said("changes", "changed")
+        assert scene.supervisor.pids.keys() == {"stays", "changes", "new"}
+        assert scene.supervisor.pids["stays"] == before["stays"]
+        assert not scene.supervisor.failing
+
+    scene.play([spec(name, POLITE) for name in ("stays", "changes", "goes")], act)
+    assert scene.order("^bye$")[:2] in (["changes", "goes"], ["goes", "changes"])
+    assert scene.said("changes", "starts with the changed configuration") == 1
+
+
+def test_a_process_that_never_started_well_starts_at_once_with_a_change(scene: Scene) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.until_said("flaky", "starts again", times=4)
+        await scene.supervisor.change([spec("flaky", POLITE)], {"flaky"})
+        await scene.until_said("flaky", "here")
+
+    scene.play([spec("flaky", "raise SystemExit(3)")], act)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_asks_for_a_reload_and_stops_nothing(scene: Scene, number: signal.Signals) -> None:
+    asked = asyncio.Event()
+
+    async def act(scene: Scene) -> None:
+        await scene.until_said("one", "here")
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(asked.wait(), 10)
+        assert not scene.stop.is_set()
+
+    scene.play([spec("one", LIVE)], act, on_reload=asked.set)

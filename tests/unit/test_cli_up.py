@@ -1,9 +1,11 @@
 """Decisions of `fleet up` before it starts anything, and the lines it shows."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
+from fleet.cli.up import _next_command
 from fleet.config.settings import parse
 from fleet.errors import FleetError
 from fleet.supervisor.processes import Addresses
@@ -90,3 +92,16 @@ def test_only_warnings_are_shown_and_each_as_one_line() -> None:
         "c: ended with SIGKILL, starts again in 0.1 s",
         "c: fleet: agents.x: there is no such agent.",
     ]
+
+
+def test_the_command_to_try_next_works_with_this_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLEET_CONFIG", raising=False)
+    assert _next_command(parse(AGENTS)) == "fleet send Hello --wait --to archie"
+    routed = parse({**AGENTS, "routes": {"default": ["archie"]}})
+    assert _next_command(routed) == "fleet send Hello --wait"
+    (tmp_path / "my fleet.toml").write_text("")
+    monkeypatch.setenv("FLEET_CONFIG", "my fleet.toml")
+    assert _next_command(routed) == "fleet send Hello --wait --config 'my fleet.toml'"

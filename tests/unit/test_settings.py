@@ -305,9 +305,10 @@ def test_a_mistake_is_one_sentence_that_names_the_key(case: str, config: Config)
 
 def test_a_named_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load.cache_clear()
-    for explicit in (str(tmp_path / "none.toml"), str(tmp_path)):
-        with pytest.raises(ConfigError, match="there is no such configuration file"):
-            load(explicit)
+    with pytest.raises(ConfigError, match="there is no such configuration file"):
+        load(str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match="is a folder; name the file in it"):
+        load(str(tmp_path))
     monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(ConfigError, match="there is no such configuration file"):
         load()

@@ -1,5 +1,7 @@
 """A worker says at its start when the platform would kill it before it has drained."""
 
+from pathlib import Path
+
 import pytest
 
 from fleet.config.settings import parse
@@ -32,3 +34,19 @@ def test_kubernetes_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_systemd_time_spans(span: str, seconds: float | None) -> None:
     assert shutdown_grace._span_s(span) == seconds
+
+
+def test_a_compose_file_that_runs_a_fleet_needs_a_longer_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(shutdown_grace, "_is_container_program", lambda: False)
+    settings = parse({"fleet": {"drain_s": 20}}, demo=True)
+    file = tmp_path / "compose.yaml"
+    file.write_text('services:\n  host:\n    command: ["fleet", "host"]\n')
+    assert "compose.yaml sets no stop_grace_period" in str(shutdown_grace.warning(settings))
+    file.write_text(f"{file.read_text()}    stop_grace_period: 40s\n")
+    assert shutdown_grace.grace(settings) is None
+    file.write_text("services:\n  database:\n    image: valkey\n")
+    assert shutdown_grace.grace(settings) is None

@@ -6,34 +6,32 @@ Nothing is changed. `fleet.broker.audit` checks the server, this module everythi
 import resource
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import import_module
-from importlib.machinery import PathFinder
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
 
 from fleet.broker.audit import Finding, audit
+from fleet.broker.binary import find_server
 from fleet.broker.room import lack_of_room
 from fleet.broker.tls import refusal_of
 from fleet.config.foreign_environment import not_settings, of_celery, of_flower
-from fleet.config.hidden_modules import hidden_modules
-from fleet.config.listen_address import others_can_reach
 from fleet.config.settings import Settings
 from fleet.config.tls import SECURE, tls_options
-from fleet.errors import BrokerRefusal, BrokerUnavailable, ConfigError
+from fleet.errors import BrokerRefusal, BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.spool import Spool
 from fleet.ops.alerts.machine import spool_conditions
 from fleet.ops.alerts.reading import conditions
-from fleet.ops.doctor import endpoints
+from fleet.ops.doctor import endpoints, startup
 from fleet.ops.doctor.permissions import secret_files
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
+from fleet.system.data_dir_lock import is_up
 from fleet.system.outgoing import unusable_variables
 from fleet.version import VERSION
 from fleet.worker import shutdown_grace
@@ -80,10 +78,9 @@ def examine(settings: Settings, get_store: Callable[[], Store]) -> list[Finding]
         _spool,
         secret_files,
         _exposure,
-        _callbacks,
+        startup.findings,
         _models,
         _prices,
-        _programs,
         _tools,
         _foreign,
     )
@@ -107,6 +104,9 @@ def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Findi
             yield Finding("warning", *lack)
         yield from _conditions(store, settings)
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
+        if settings.broker_url is None and not is_up(settings.data_dir):
+            yield from _not_started()
+            return
         refusal = refusal_of(error) or (str(error) if isinstance(error, BrokerRefusal) else "")
         fault, _, remedy = refusal.rstrip(".").rpartition(": ")
         fault, remedy = (
@@ -119,6 +119,18 @@ def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Findi
         fault = f"this machine's clock and the store's differ by {skew_s:.1f} s"
         yield Finding("warning", fault, "run NTP on both: times in logs and on the bus disagree")
     yield from _link(settings, rtt_s)
+
+
+def _not_started() -> Iterator[Finding]:
+    """The embedded broker before the first `fleet up`, and after the last."""
+    try:
+        server = find_server()
+    except BrokerUnavailable as error:
+        fault, _, remedy = str(error).rpartition(". Install")
+        yield Finding("error", fault, f"install{remedy.rstrip('.')}")
+        return
+    version = ".".join(map(str, server.version))
+    yield Finding("info", f"no fleet runs here; `fleet up` starts the broker, version {version}")
 
 
 def _encryption(settings: Settings) -> Iterator[Finding]:
@@ -167,14 +179,6 @@ def _times(settings: Settings) -> Iterator[Finding]:
     if sentence := shutdown_grace.warning(settings):
         fault, _, remedy = sentence.rstrip(".").rpartition(": ")
         yield Finding("warning", fault, remedy)
-    for name, agent in settings.agents.items():
-        if agent.runner == "llm" and agent.call_timeout_s > settings.timeout_s(name):
-            fault = (
-                f"agents.{name}.call_timeout_s ({agent.call_timeout_s:g} s) is longer than "
-                f"its turn ({settings.timeout_s(name):g} s): a hung one leaves others 10 s each"
-            )
-            if agent.fallbacks:
-                yield Finding("warning", fault, "lower it: each tier needs its share of the turn")
 
 
 def _files_open(settings: Settings) -> Iterator[Finding]:
@@ -233,40 +237,11 @@ def _reachable_from_outside(port: int) -> str | None:
     return None if own.startswith("127.") else f"{own}:{port}"
 
 
-def _callbacks(settings: Settings) -> Iterator[Finding]:
-    """Services on other machines whose callback address is this machine's loopback."""
-    if settings.api.public_url or _is_elsewhere(settings.api.host):
-        return
-    for name, agent in settings.agents.items():
-        host = urlsplit(agent.url or "").hostname or ""
-        if agent.callback and _is_elsewhere(host):
-            fault = f"agents.{name}.callback: {host} is told to call back at {settings.api.host}"
-            yield Finding("warning", fault, "set api.public_url to where it reaches the API")
-
-
-def _is_elsewhere(host: str) -> bool:
-    try:
-        return others_can_reach(host)
-    except ConfigError:  # an unknown name is not one of this machine
-        return True
-
-
 def _models(settings: Settings) -> Iterator[Finding]:
-    agents = {name: agent for name, agent in settings.agents.items() if agent.runner == "llm"}
-    if not agents:
-        return
-    # By name, because `fleet` never imports `tasks`.
-    preflight = import_module("tasks.model.preflight")
-    tiers_of = import_module("tasks.model.tiers").tiers_of
-    known: dict[tuple[str, str], str | None] = {}
-    for name, agent in agents.items():
-        for tier in tiers_of(agent.model or "", agent.fallbacks, agent.params):
-            key = (tier.model, repr(sorted(tier.params.items())))
-            if key not in known:
-                known[key] = preflight.obstacle(tier.model, tier.params)
-            if known[key]:
-                fault = f"{name} cannot call {tier.model}: {known[key]}"
-                yield Finding("warning", fault, "correct the model, its key or its address")
+    if any(agent.runner == "llm" for agent in settings.agents.values()):
+        # By name, because `fleet` never imports `tasks`.
+        for fault in import_module("tasks.model.preflight").obstacles(settings.agents):
+            yield Finding("warning", fault, "correct the model, its key or its address")
 
 
 def _prices(settings: Settings) -> Iterator[Finding]:
@@ -280,42 +255,10 @@ def _prices(settings: Settings) -> Iterator[Finding]:
             yield Finding("warning", prices.fault(name, model), "set budget.tokens_per_day for it")
 
 
-def _programs(settings: Settings) -> Iterator[Finding]:
-    for fault, remedy in hidden_modules(settings, Path.cwd()):
-        yield Finding("error", fault, remedy)
-    for name, agent in settings.agents.items():
-        if agent.runner == "python" and not _is_installed(str(agent.python)):
-            fault = f"agents.{name}.python: there is no module {agent.python!r}"
-            yield Finding("warning", fault, "install it, or start the fleet in its folder")
-        if agent.runner not in ("command", "pty"):
-            continue
-        where = Path(agent.cwd or ".")
-        if not where.is_dir():
-            fault = f"agents.{name}.cwd: there is no folder {agent.cwd}"
-            yield Finding("warning", fault, "make it, or correct its path")
-            continue
-        program, path = agent.command[0], agent.env.get("PATH")
-        # A relative path starts at the program's working directory.
-        found = where / program if "/" in program else program
-        if shutil.which(found, path=path) is None:
-            fault = f"agents.{name}.command: there is no program {program!r}"
-            yield Finding("warning", fault, "install it where the fleet runs, or correct its name")
-
-
-def _is_installed(place: str) -> bool:
-    """True when the package of `package.module:name` exists. An import would run its code."""
-    package = place.partition(":")[0].partition(".")[0]
-    return PathFinder.find_spec(package, [*sys.path, str(Path.cwd())]) is not None
-
-
 def _tools(settings: Settings) -> Iterator[Finding]:
     if any(tool.is_server for tool in settings.tools.values()):
         # Imported only here: the SDK is slow to load.
         yield from import_module("fleet.ops.doctor.tool_servers").examine(settings)
-    for name, tool in settings.tools.items():
-        if not tool.is_server and not _is_installed(str(tool.python)):
-            fault = f"tools.{name}.python: there is no module {tool.python!r}"
-            yield Finding("warning", fault, "install it, or start the fleet in its folder")
 
 
 def _foreign(settings: Settings) -> Iterator[Finding]:
