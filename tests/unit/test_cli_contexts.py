@@ -32,6 +32,7 @@ HERE = {
         "broker",
         "bench",
         "logs",
+        "reload",
     ),
 }
 
