@@ -1,6 +1,5 @@
 """The client: a fleet elsewhere as an object, over its HTTP API."""
 
-import json
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -12,8 +11,8 @@ from typing import Any, Literal, Self
 from fleet.client.again import RunsAgain
 from fleet.client.alerts import FleetAlerts
 from fleet.client.connection import ApiConnection, path_of
-from fleet.client.sse import ServerSentEvent
-from fleet.errors import ApiUnreachable, BrokerUnavailable, FleetError
+from fleet.client.sse import ServerSentEvent, entry_of, place_of
+from fleet.errors import BrokerUnavailable, FleetError
 from fleet.system.backoff import Backoff
 
 #: What the API says of something: an object of JSON, as `reference/http.md` describes it.
@@ -349,7 +348,7 @@ class Fleet(RunsAgain):
                             after = after or place_of(one)
                         elif one.data:
                             after = one.id or after
-                            yield _entry(one)
+                            yield entry_of(one)
             except BrokerUnavailable:
                 away_since = away_since or time.monotonic()
                 if timeout_s is not None and time.monotonic() - away_since > timeout_s:
@@ -369,31 +368,13 @@ class Fleet(RunsAgain):
         with self.listen(dispatch_id) as stream:
             for one in stream:
                 if one.name == "token":
-                    yield str(_entry(one)["text"])
+                    yield str(entry_of(one)["text"])
 
     def listen(
         self, dispatch_id: str, after: str | None = None
     ) -> AbstractContextManager[Iterator[ServerSentEvent]]:
         """One connection to a turn's live text: `token`, `reset`, `resync`, then `outcome`."""
         return self._connection.stream(path_of("dispatches", dispatch_id, "stream"), after=after)
-
-
-def place_of(comment: ServerSentEvent) -> str | None:
-    """The cursor that the first comment of a bus connection names; None where it names none."""
-    word, _, place = comment.data.partition(" ")
-    return place if word == "after" and place[:1].isalnum() and " " not in place else None
-
-
-def _entry(one: ServerSentEvent) -> Record:
-    try:
-        found = json.loads(one.data)
-    except ValueError as error:
-        raise ApiUnreachable(
-            "An entry came that is not JSON; the connection is damaged."
-        ) from error
-    if not isinstance(found, dict):
-        raise ApiUnreachable("An entry came that is no object; the connection is damaged.")
-    return found
 
 
 def _flag(value: bool) -> str | None:

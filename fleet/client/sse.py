@@ -1,7 +1,10 @@
 """Server-sent events as a client reads them."""
 
+import json
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from fleet.errors import ApiUnreachable
 
 
 class ServerSentEvent(NamedTuple):
@@ -31,3 +34,22 @@ def parse_stream(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
             data.append(value)
         elif field == "id":
             place = value
+
+
+def place_of(comment: ServerSentEvent) -> str | None:
+    """The cursor that the first comment of a bus connection names; None where it names none."""
+    word, _, place = comment.data.partition(" ")
+    return place if word == "after" and place[:1].isalnum() and " " not in place else None
+
+
+def entry_of(one: ServerSentEvent) -> dict[str, Any]:
+    """The object in an event's data. Raises ApiUnreachable where there is none."""
+    try:
+        found = json.loads(one.data)
+    except ValueError as error:
+        raise ApiUnreachable(
+            "An entry came that is not JSON; the connection is damaged."
+        ) from error
+    if not isinstance(found, dict):
+        raise ApiUnreachable("An entry came that is no object; the connection is damaged.")
+    return found

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet.cli.waiting import RESYNC
-from fleet.client.fleet import Fleet, place_of
+from fleet.client.fleet import Fleet
+from fleet.client.sse import place_of
 from fleet.errors import ApiUnreachable, FleetError, Unknown
 from fleet.ledger.bus import BusEvent
 
