@@ -31,16 +31,16 @@ up: venv ## run the fleet until Ctrl-C
 
 # These measure: nothing else runs beside them.
 ALONE := tests/integration/test_bench.py tests/integration/test_bench_api.py
-# These mostly wait, so two run at a time.
-PAIRED = tests/e2e tests/chaos tests/fundamentals tests/integration $(UNIT)
+# These mostly wait, so three run at a time.
+SHARED = tests/e2e tests/chaos tests/fundamentals tests/integration $(UNIT)
 UNIT ?= tests/unit
-PAIRS := --numprocesses 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ALONE))
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ALONE))
 
 test: venv ## run every test (ARGS go to pytest, as in: make test ARGS="-k ledger")
 ifeq ($(strip $(ARGS)),)
-	@echo "About 25 minutes on two cores: most tests run two at a time, then the rest one by one."
+	@echo "About 25 minutes on two cores: most tests run three at a time, then the rest one by one."
 	@failed=0; \
-	$(BIN)/python -m pytest $(PAIRS) $(PAIRED) || failed=1; \
+	$(BIN)/python -m pytest $(PARALLEL) $(SHARED) || failed=1; \
 	$(BIN)/python -m pytest $(ALONE) || failed=1; \
 	exit $$failed
 else
@@ -51,7 +51,7 @@ check: venv ## the gate: format, lint, types, documentation, fast tests
 	@$(BIN)/ruff format --check --quiet . || (echo "run: make fix" >&2; exit 1)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest --quiet tests/unit $(ARGS)
+	@$(BIN)/python -m pytest --quiet --numprocesses 2 tests/unit $(ARGS)
 
 docs: venv ## write the generated pages, and build the site into build/docs
 	@$(BIN)/python -m tests.docs
