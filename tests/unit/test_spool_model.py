@@ -264,3 +264,14 @@ def test_a_duplicate_of_an_event_whose_writer_was_killed_survives_a_power_loss(s
     assert len(machine.world.answered) == 2
     machine.lose_power(seed)
     machine.teardown()
+
+
+@pytest.mark.parametrize("count", range(1, 16))
+def test_a_batch_that_is_refused_leaves_nothing(count: int) -> None:
+    """Whatever call fails while it is stored, also for an event that is known."""
+    machine = Outage()
+    machine.send("api 1", "a", 1, "x")
+    machine.world.process("api 2")
+    machine.world.disk.arm(count, "error")
+    machine.send_many("api 2", [1, 0])
+    machine.teardown()

@@ -105,12 +105,13 @@ class Spool(SpoolFolder):
                 self._holds.touch(mode=0o600)
             new = _Batch(state.pending.copy(), state.last)
             answers = [self._store(state, new, event, plan) for event, plan in batch]
+            # Whoever stored the known ones may have died before they were synced. The write comes
+            # last: whatever fails before it, nothing of a refused batch stays.
+            for path in new.known:
+                segments.sync(path)
             if new.lines:
                 self._check_limits(state, new.lines)
                 self._writer.append(new.lines)
-            # Whoever stored the known ones may have died before they were synced.
-            for path in new.known:
-                segments.sync(path)
         return answers
 
     def first(self, count: int) -> tuple[dict[str, ImportedEvent], int]:
