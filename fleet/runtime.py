@@ -26,6 +26,7 @@ from fleet.ledger.protocol import Acceptor
 from fleet.store import Store, open_store
 from fleet.store.address import store_url, wakeups_in_store
 from fleet.store.connection import SOCKET_TIMEOUT_S, CallGuard
+from fleet.store.wakeup import publisher_of
 from fleet.system.data_dir import private
 
 if TYPE_CHECKING:
@@ -93,11 +94,7 @@ class Runtime:
     @cached_property
     def wakeup_publisher(self) -> "CeleryWakeupPublisher | None":
         """The publisher of wake-ups where the broker is not the store; otherwise scripts do it."""
-        if self.wakes:
-            return None
-        from fleet.store.wakeup_publisher import CeleryWakeupPublisher
-
-        return CeleryWakeupPublisher(self.settings)
+        return publisher_of(self.settings)
 
     @property
     def wakeup_fault(self) -> str:

@@ -12,6 +12,13 @@ import os
 import socket
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
+
+from fleet.config.settings import Settings
+from fleet.store.address import wakeups_in_store
+
+if TYPE_CHECKING:
+    from fleet.store.wakeup_publisher import CeleryWakeupPublisher
 
 #: Publishes a wake-up for an agent's dispatch where the queue is not in the store. Never raises:
 #: `fleet.reclaim` publishes another one for a wake-up that was not delivered.
@@ -64,3 +71,12 @@ def wakeup_template() -> str:
             "properties": properties,
         }
     )
+
+
+def publisher_of(settings: Settings) -> "CeleryWakeupPublisher | None":
+    """The publisher of a fleet; None where the broker is the store, whose scripts do it."""
+    if wakeups_in_store(settings):
+        return None
+    from fleet.store.wakeup_publisher import CeleryWakeupPublisher  # imports Celery
+
+    return CeleryWakeupPublisher(settings)

@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fleet.ops.alerts.reading import conditions
+from fleet.store.wakeup import publisher_of
 from tests.fixtures.fleet import Fleet, fleet_of
 from tests.fixtures.processes import wait_until
 from tests.fixtures.rabbit import Rabbit, needs_rabbitmq
@@ -57,6 +59,9 @@ def test_events_are_taken_and_run_when_it_goes_on(fleet: Fleet, rabbit: Rabbit) 
         assert health["status"] == "degraded"
         assert "does not answer" in health["g1"]["wakeups"]
         assert ":guest@" not in health["g1"]["wakeups"]
+        found = conditions(fleet.books.store, fleet.settings, wakeups=publisher_of(fleet.settings))
+        (alert,) = [one for one in found if one.name == "wakeups"]
+        assert "does not answer" in alert.reason
         rabbit.thaw()
         wait_until(lambda: beat(fleet, *sent), 60)
         wait_until(lambda: client.get("/health").json()["g1"]["wakeups"] is None)

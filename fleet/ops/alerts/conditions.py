@@ -84,29 +84,21 @@ def current(
     failing: Sequence[Mapping[str, Any]] = (),
     down: Mapping[str, str] = MappingProxyType({}),
     starting: frozenset[str] = frozenset(),
+    wakeup_fault: str = "",
 ) -> list[Condition]:
     """The present conditions.
 
     `counts` and `agents` come from `fleet.ledger.views`. `beat_s` is the time since beat's last
     tick, None before the first. `dead_letter_reasons` holds the reason of each agent's newest dead
-    letter. `lost` is what a store that went back misses. `memory_full`
-    is true when the store's memory is nearly full. `budgets` are today's
-    budgets, and `providers` the open breakers of `fleet.turn.providers`. `removed_agents` comes
-    from `fleet.ledger.removed`. `refusals` are those of Celery's way in, and `failing` the
-    processes of `fleet.ledger.processes`. `down` are receivers that take nothing, each with the
-    reason. `starting` are the agents that are being started.
+    letter. `lost` is what a store that went back misses. `memory_full` is true when its memory is
+    nearly full. `budgets` are today's, `providers` the open breakers of `fleet.turn.providers`.
+    `removed_agents` comes from `fleet.ledger.removed`, `refusals` from Celery's way in, `failing`
+    from `fleet.ledger.processes`. `down` are receivers that take nothing, each with the reason.
+    `starting` are agents that are being started. `wakeup_fault` says why the broker, where it is
+    not the store, takes no wake-ups.
     """
-    found = [
-        Condition(
-            name="budget",
-            agent=name,
-            reason=f"{budget.part:.0%} of its budget is used up: {budget.of}",
-            count=100 if budget.spent else 80,
-        )
-        for name, budget in budgets.items()
-        if budget.part >= WARN_AT
-    ]
-    found += _of_store(lost, memory_full)
+    found = [*_of_budgets(budgets), *_of_store(lost, memory_full)]
+    found += _no_wakeups(wakeup_fault)
     found += _of_beat(beat_s, starting=BEAT in starting)
     found += _refused(refusals)
     found += [_crash_loop(row) for row in failing]
@@ -119,6 +111,27 @@ def current(
         if not agent["paused"]:
             found += _of_worker(name, agent, counts[name], starting=name in starting)
     return found
+
+
+def _of_budgets(budgets: Mapping[str, BudgetState]) -> Iterator[Condition]:
+    for name, budget in budgets.items():
+        if budget.part >= WARN_AT:
+            yield Condition(
+                name="budget",
+                agent=name,
+                reason=f"{budget.part:.0%} of its budget is used up: {budget.of}",
+                count=100 if budget.spent else 80,
+            )
+
+
+def _no_wakeups(fault: str) -> Iterator[Condition]:
+    if fault:
+        yield Condition(
+            name="wakeups",
+            reason=f"{fault.rstrip('.')}: events are accepted and wait",
+            remedy="start it, or correct fleet.broker_url",
+            for_s=OFFLINE_AFTER_S,
+        )
 
 
 def _crash_loop(row: Mapping[str, Any]) -> Condition:

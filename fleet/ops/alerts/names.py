@@ -5,7 +5,7 @@ FLEET = (
     *("agent_offline", "agent_removed", "approval_needed", "beat_dead", "budget", "crash_loop"),
     *("data_lost", "dead_letters", "delivery_back", "delivery_down", "intake_refused", "memory"),
     *("provider_open", "ran_twice", "remote_control", "spool_refused", "store_lost"),
-    *("stuck_queue", "token_repeated", "unpriced_model", "writes_lost"),
+    *("stuck_queue", "token_repeated", "unpriced_model", "wakeups", "writes_lost"),
 )
 #: Alerts of one machine, which need no store.
 MACHINE = (

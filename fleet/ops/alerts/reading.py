@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from fleet.config.settings import Settings
 from fleet.ledger import processes, refusals, removed, starting, views
@@ -11,11 +12,20 @@ from fleet.store.connection import reachable
 from fleet.turn import providers
 from fleet.turn.budget import BudgetState, of_today
 
+if TYPE_CHECKING:
+    from fleet.store.wakeup_publisher import CeleryWakeupPublisher
+
 
 def conditions(
-    store: Store, settings: Settings, dead_letter_reasons: Mapping[str, str] = MappingProxyType({})
+    store: Store,
+    settings: Settings,
+    dead_letter_reasons: Mapping[str, str] = MappingProxyType({}),
+    wakeups: "CeleryWakeupPublisher | None" = None,
 ) -> list[Condition]:
-    """The present conditions; the reasons of dead letters are quoted. Raises BrokerUnavailable."""
+    """The present conditions; the reasons of dead letters are quoted. Raises BrokerUnavailable.
+
+    `wakeups` asks the broker that is not the store.
+    """
     names = list(settings.agents)
     with reachable():
         pipe = store.client.pipeline(transaction=False)
@@ -40,6 +50,7 @@ def conditions(
         failing=processes.failing(store),
         down=_down(store, settings),
         starting=starting.names(store),
+        wakeup_fault=wakeups.fault() if wakeups else "",
     )
 
 

@@ -18,6 +18,7 @@ from fleet.ops.alerts.silences import silenced
 from fleet.store import Store, keys
 from fleet.store.alert_calls import AlertsCall, AlertsOutboxCall
 from fleet.store.connection import reachable
+from fleet.store.wakeup import publisher_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Alerter:
         self._settings = settings
         self._sender = AlertSender(webhook.get_secret_value() if webhook else "")
         self._machine = MachineAlerts(settings, self._sender, first=first)
+        self._wakeups = publisher_of(settings)
         self._stop = threading.Event()
         self._dead_letter_reasons: dict[str, str] = {}
 
@@ -99,7 +101,7 @@ class Alerter:
         after = str(cursor or bus.last_id(store))
         entries = bus.read(store, after, count=1000)
         self._dead_letter_reasons.update(dead_letter_reasons(entries))
-        found = conditions(store, self._settings, self._dead_letter_reasons)
+        found = conditions(store, self._settings, self._dead_letter_reasons, self._wakeups)
         call = AlertsCall(
             conditions=json.dumps([condition.to_wire() for condition in found]),
             news=json.dumps(new_events(entries)),

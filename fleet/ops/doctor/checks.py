@@ -31,6 +31,7 @@ from fleet.ops.doctor import endpoints, startup
 from fleet.ops.doctor.permissions import secret_files
 from fleet.store import Store, open_store
 from fleet.store.address import plain_url, store_url
+from fleet.store.wakeup import publisher_of
 from fleet.system.data_dir_lock import is_up
 from fleet.system.outgoing import unusable_variables
 from fleet.version import VERSION
@@ -158,7 +159,7 @@ def _link(settings: Settings, rtt_s: float) -> Iterator[Finding]:
 
 def _conditions(store: Store, settings: Settings) -> Iterator[Finding]:
     """The conditions of alerts, without their delay; offline agents in one finding."""
-    found = conditions(store, settings)
+    found = conditions(store, settings, wakeups=publisher_of(settings))
     offline = [condition.agent for condition in found if condition.name == "agent_offline"]
     for condition in found:
         if condition.name != "agent_offline":
