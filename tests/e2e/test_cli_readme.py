@@ -36,7 +36,7 @@ def test_the_first_agent_and_the_ways_to_send(tmp_path: Path) -> None:
         (row,) = here.fleet("queue", "list", "-a", "archie", "--json").json["dispatches"]
         assert answer["dispatches"] == [{"dispatch_id": row["dispatch_id"], "agent": "archie"}]
 
-        said = re.search(r"api (\S+)", here.said)
+        said = re.search(r"API at (\S+)", here.said)
         assert said
         event = {"to": "archie", "text": "Hello"}
         assert httpx.post(f"{said[1]}/events", json=event).status_code == 202

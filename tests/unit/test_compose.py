@@ -145,6 +145,8 @@ def test_prometheus_asks_with_a_token() -> None:
     assert METRICS["secrets"]["fleet_token"]["file"].startswith("./secrets/")
 
 
+#: Methods of redis-py's client that are no commands.
+NO_COMMANDS = {"close", "execute", "pipeline"}
 COMMANDS = re.compile(r"redis\.p?call\('([A-Z]+)'")
 
 
@@ -214,3 +216,14 @@ def test_valkey_keeps_what_it_acknowledged(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+def test_the_api_may_run_the_commands_of_what_it_reads() -> None:
+    folders = ("api", "auth", "intake", "ledger", "ops")
+    code = "".join(
+        path.read_text() for folder in folders for path in (ROOT / "fleet" / folder).rglob("*.py")
+    )
+    called = set(re.findall(r"\b(?:client|pipe)\.([a-z_]+)\(", code)) - NO_COMMANDS
+    rules = (ROOT / "compose" / "users.acl").read_text().split("user api ")[1].split("\n\n")[0]
+    allowed = {word[1:].replace("|", "_") for word in rules.split() if word.startswith("+")}
+    assert called <= allowed
