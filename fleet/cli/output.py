@@ -119,7 +119,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         name in _OF_IDS or width <= WHOLE_CHARS for name, width in zip(columns, widths, strict=True)
     ]
     least = [
-        width if kept else max(FOLDED_CHARS_MIN, *map(len, name.split()))
+        width if kept else max((FOLDED_CHARS_MIN, *map(len, name.split())))
         for name, width, kept in zip(columns, widths, whole, strict=True)
     ]
     drawn = console()

@@ -39,7 +39,7 @@ def test_flower_shows_how_much_waits(tmp_path: Path) -> None:
     config = HEAD.replace("enabled = false", "port = 0") + AGENT
     with place(tmp_path, config) as here:
         here.up()
-        found = re.search(r"flower (http://\S+)", here.said)
+        found = re.search(r"flower +(http://\S+)", here.said)
         assert found
         for text in ("wait", "next", "last"):
             here.send(text, "--to", "one")

@@ -171,6 +171,11 @@ def test_rows_stand_apart_where_the_columns_do_not_fit(
     assert capsys.readouterr().out == ("dispatch  de7af89b\nwhy       a long\n          reason\n")
 
 
+def test_a_column_needs_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(["", ""], [("warning", "a remedy " * 50)])
+    assert "warning" in capsys.readouterr().out
+
+
 def test_moments_of_an_event_are_no_epoch_seconds() -> None:
     raw = {"type": "dispatch_failed", "epoch": "e", "dispatch_id": ID, "retry_at": "1772822707.5"}
     line = output.event_line(parse_entry("1772822677655-0", raw))
