@@ -36,14 +36,14 @@ def backup(store: Store, valkey: Valkey, *, age_s: float = 0) -> Callable[[], No
     seen = int(str(store.client.get("fleet:alive")))
     store.client.set("fleet:alive", int(seen - 1000 * age_s))
     with redis.Redis.from_url(valkey.url) as raw:
-        kept: dict[Any, Any] = {key: raw.dump(key) for key in raw.scan_iter()}
+        kept: Any = [(key, max(int(raw.pttl(key)), 0), raw.dump(key)) for key in raw.scan_iter()]
     store.client.set("fleet:alive", seen)
 
     def restore() -> None:
         with redis.Redis.from_url(valkey.url) as raw:
             raw.flushall()
-            for key, value in kept.items():
-                raw.restore(key, 0, value)
+            for key, life_ms, value in kept:
+                raw.restore(key, life_ms, value)
 
     return restore
 
