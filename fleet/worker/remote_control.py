@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.5
 #: A change lasts this long, so that those who poll `/health` see it.
-MEND_AFTER_S = 2.0
+MEND_AFTER_S = 4.0
 #: Revocations are reported together.
 REVOKED_ONCE_IN_S = 10.0
 
