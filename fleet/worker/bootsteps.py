@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 LEASE_LOST_EXIT = 70
 #: How late, at most, a process notices that its lease has run out.
 LEASE_POLL_INTERVAL_S = 0.02
+#: Before a lease is asked for again that the store did not answer for.
+LEASE_RETRY_DELAY_S = 0.5
 #: Between renewals that fail: a broker that comes back in time must not cost a turn.
 RENEW_RETRY_DELAY_S = 0.25
 
@@ -213,19 +215,22 @@ def _turn_lock(agent: str) -> TurnLock | None:
 
 def _try_acquire(lease: Lease, lock: TurnLock | None) -> bool:
     """Acquire the lock of this machine, and then the lease; both or neither."""
-    if lock is not None and not lock.acquire(shared=True):
+    # While the broker is away the lock is theirs who run spooled events.
+    if lock is not None and not (runtime.current().breaker.closed and lock.acquire(shared=True)):
         _close_breaker(lease)
         time.sleep(RENEW_RETRY_DELAY_S)
         return False
+    wait_s = 0.0
     try:
         if lease.acquire():
             WORKER.agent_lock = lock
             return True
     except BrokerUnavailable as error:
         logger.warning("the lease of %s cannot be acquired: %s", lease.agent, error)
-        time.sleep(0.5)
+        wait_s = LEASE_RETRY_DELAY_S
     if lock is not None:
         lock.release()
+    time.sleep(wait_s)
     return False
 
 

@@ -146,3 +146,24 @@ def test_standing_by_for_turns_from_the_spool_it_closes_the_breaker(
         wait_until(lambda: breaker.closed, START_S)
         spool.release()
         worker.wait_said(READY)
+
+
+def test_standing_by_while_the_broker_hangs_it_leaves_the_agent_to_the_spool(
+    no_leftovers: str, tmp_path: Path
+) -> None:
+    sections: Tables = {"spool": {"direct": True}}
+    with fleet_of(tmp_path, {"a": {}}, sections=sections, data_dir=str(tmp_path / "data")) as fleet:
+        breaker, spool = Breaker.of(fleet.settings), TurnLock(fleet.settings.data_dir, "a")
+        breaker.prepare()
+        (holder,) = fleet.ready("a")
+        worker = fleet.worker("a")
+        worker.wait_said("standing by")
+        fleet.server.pause()
+        holder.kill()
+        worker.wait_said("cannot be acquired")
+        for _ in range(fleet.settings.breaker.failure_threshold):
+            breaker.record_failure("an outage")
+        wait_until(spool.acquire, 30)
+        spool.release()
+        fleet.server.resume()
+        fleet.wait_state(fleet.send("a", "say it"), "completed")
