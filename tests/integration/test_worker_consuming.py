@@ -59,7 +59,8 @@ def test_a_worker_whose_queue_was_cancelled_tells_so_and_consumes_again(
 ) -> None:
     wait_until(lambda: consuming(fleet))
     for _ in range(2):
-        control.cancel_consumer("agent.a")
+        # Without an answer the worker did not listen yet: the command is lost then.
+        wait_until(lambda: bool(control.cancel_consumer("agent.a", reply=True, timeout=2, limit=1)))
         wait_until(lambda: not consuming(fleet))
         found = document(fleet)
         assert found["status"] == "degraded"
@@ -75,7 +76,7 @@ def test_a_worker_whose_child_was_taken_tells_so_and_gets_another(
     fleet: Fleet, control: Control
 ) -> None:
     works(fleet)
-    control.pool_shrink(1)
+    wait_until(lambda: bool(control.pool_shrink(1, reply=True, timeout=2, limit=1)))
     wait_until(lambda: not consuming(fleet))
     waiting = fleet.send("a", "say hello")
     fleet.wait_state(waiting, "completed")
