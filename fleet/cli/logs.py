@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 
@@ -17,14 +17,13 @@ from fleet.cli.output import print_json_line, print_line
 from fleet.config.nearest_name import nearest
 from fleet.config.settings import load
 from fleet.errors import FleetError
+from fleet.formats.since import parse_since
 from fleet.supervisor.log_reader import Log, LogLine, names
 from fleet.supervisor.output import log_time
 
 LINES_DEFAULT = 100
 POLL_INTERVAL_S = 0.2
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SPAN = re.compile(r"(\d{1,6})([smhd])")
 #: Celery's own time, which stands before each line already.
 _CELERY_TIME = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}: ")
 
@@ -34,9 +33,7 @@ def _moment(_ctx: click.Context, _: click.Parameter, value: str | None) -> datet
     if value is None:
         return None
     try:
-        if span := _SPAN.fullmatch(value):
-            return datetime.now(UTC) - timedelta(**{_UNITS[span[2]]: int(span[1])})
-        return datetime.fromisoformat(value).astimezone(UTC)
+        return datetime.fromtimestamp(parse_since(value, time.time() * 1000) / 1000, UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{value[:64]!r} is neither a span, such as 10m, 2h or 1d, nor a time."

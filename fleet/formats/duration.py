@@ -3,7 +3,7 @@
 import re
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
 
 
 def seconds(text: str) -> float:

@@ -1,16 +1,15 @@
 """A moment as a person writes it: RFC 3339, or how long ago, such as `90s`, `15m`, `2h` or `3d`."""
 
-import re
+from contextlib import suppress
 from datetime import UTC, datetime
 
-_AGO = re.compile(r"(\d{1,9})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+from fleet.formats.duration import seconds
 
 
 def parse_since(text: str, now_ms: float) -> float:
     """The moment in milliseconds since 1970; one without a zone is in UTC. Raises ValueError."""
-    if found := _AGO.fullmatch(text):
-        return now_ms - int(found[1]) * _SECONDS[found[2]] * 1000
+    with suppress(ValueError):
+        return now_ms - seconds(text) * 1000
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:

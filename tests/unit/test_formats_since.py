@@ -21,7 +21,7 @@ def test_a_time_is_in_utc_unless_it_says_otherwise(text: str) -> None:
     assert parse_since(text, 0) == NOW_MS
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2 h", "-1h", "1w", "2026-13-01"])
+@pytest.mark.parametrize("text", ["", "soon", "2 h", "-1h", "1y", "2026-13-01"])
 def test_anything_else_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(ValueError, match="write how long ago, as 90s, 15m, 2h or 3d, or a time"):
         parse_since(text, NOW_MS)

@@ -14,7 +14,7 @@ from fleet.api.auth.visible import check_operable, find_id, not_there
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names, choices, flag, number, readable_choices, texts
 from fleet.api.request.problems import Problem, bad_parameter
-from fleet.api.request.small_body import read_object, reason_in
+from fleet.api.request.small_body import by_in, read_object, reason_in
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.intake.spool.query import query
@@ -116,17 +116,11 @@ class Dispatches:
     ) -> Response:
         rights_of(request.scope).need_operate()
         body = await read_object(request, "reason", "by")
-        reason, by = reason_in(body, ""), body.get("by", _BY_DEFAULT)
+        reason = reason_in(body, "")
         if verdict is Verdict.REJECT and not reason:
             detail = "A rejection needs a `reason`, which the sender of the event is told."
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-reason", detail)
-        if token := caller_of(request.scope).token:
-            by = token.name
-        if not isinstance(by, str) or not operations.is_name(by):
-            detail = (
-                f"`by` must be one printable line of 1 to {operations.BY_CHARS_MAX} characters."
-            )
-            raise Problem(HTTPStatus.BAD_REQUEST, "invalid-by", detail)
+        by = by_in(request, body, _BY_DEFAULT)
         decide = partial(operations.decide, verdict=verdict, by=by, reason=reason)
         return JSONResponse({**await self._operate(request, decide), "by": by})
 
