@@ -15,7 +15,7 @@ from typing import Any
 
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import removed, views
+from fleet.ledger import agent_rows, removed
 from fleet.store import Store
 from fleet.supervisor.processes import HOST, WORKER_READY_S, Addresses, fleet_processes
 from fleet.supervisor.running_config import Change, RunningConfig
@@ -116,7 +116,7 @@ class Reloads:
     async def _rows(self, names: Sequence[str]) -> Mapping[str, dict[str, Any]]:
         """The rows of agents; none while the broker is away."""
         try:
-            return await asyncio.to_thread(views.agents, self.store, names)
+            return await asyncio.to_thread(agent_rows.rows, self.store, names)
         except BrokerUnavailable:
             return {}
 

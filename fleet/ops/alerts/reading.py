@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fleet.config.settings import Settings
-from fleet.ledger import processes, refusals, removed, starting, views
+from fleet.ledger import agent_rows, processes, refusals, removed, starting, views
 from fleet.ops.alerts.conditions import Condition, current
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -38,7 +38,7 @@ def conditions(
     newest = max((float(tick) for tick in ticks.values()), default=None)
     return current(
         views.counts(store, names),
-        views.agents(store, names),
+        agent_rows.rows(store, names),
         None if newest is None else now_s - newest,
         dead_letter_reasons,
         lost=str(lost or ""),
