@@ -116,14 +116,8 @@ def _torment(
     ttl_s = float(options["lease_ttl_s"])
     with ChaosNetwork(where.endpoint.socket, hosts) as wire:
         ports = [proxy.port for proxy in wire.proxies]
-        target = Target(
-            where,
-            agents,
-            ports=ports,
-            provider=wire.provider.port,
-            ttl_s=ttl_s,
-            processes=int(options["pool"]),
-        )
+        provider, pool = wire.provider.port, int(options["pool"])
+        target = Target(where, agents, ports=ports, provider=provider, ttl_s=ttl_s, processes=pool)
         sender = _Sender(target, int(options["seed"]))
         nemesis = Nemesis(where, target, wire, power)
         try:
