@@ -103,7 +103,8 @@ class ValkeyLedger(Ledger):
             reason = f"what the store keeps of it cannot be read ({kind})"
         logger.error("dispatch %s is set aside: %s", dispatch_id, reason)
         failure = Failure(stage=FailureStage.QUEUE, reason=reason, retryable=False, kind=kind)
-        self._commit(dispatch_id, lease, int(attempt), Ending(failure=failure))
+        call = self._end_call(dispatch_id, lease, int(attempt), Ending(failure=failure))
+        self.read_end(lease, self.store.run(call))
 
     def step(
         self,
@@ -141,6 +142,10 @@ class ValkeyLedger(Ledger):
 
     def commit(self, claim: Claim, ending: Ending) -> State:
         """End the attempt; answers the state the dispatch is in now."""
+        return self.read_end(claim, self.store.run(self.commit_call(claim, ending)))
+
+    def commit_call(self, claim: Claim, ending: Ending) -> CommitCall:
+        """The call that ends an attempt."""
         if claim.chain_position and not (ending.failure or ending.cancelled):
             silence = claim.chain_position.on_silence if ending.answer.strip() else Verdict.REJECT
             verdict = read_verdict(ending.answer) or silence
@@ -148,7 +153,18 @@ class ValkeyLedger(Ledger):
         messages = "", ""
         if ending.answer.strip() and claim.event.session is not None:
             messages = turn_messages(claim.event, claim.agent, claim.text, ending.answer)
-        return self._commit(claim.dispatch_id, claim, claim.attempt, ending, messages)
+        return self._end_call(claim.dispatch_id, claim, claim.attempt, ending, messages)
+
+    def read_end(self, claim: Claim | LeaseToken, answer: list[str]) -> State:
+        """The state after an end, as the script answers it; publishes what that has made.
+
+        Raises Fenced.
+        """
+        if answer[0] != "done":
+            name = claim.dispatch_id if isinstance(claim, Claim) else claim.agent
+            raise Fenced(f"The attempt of {name} is no longer the current one.")
+        self.notify_stage(answer[2:])
+        return State(answer[1])
 
     def commit_active(
         self,
@@ -162,19 +178,20 @@ class ValkeyLedger(Ledger):
         In a pool, where an agent may have several turns, one attempt. None when nothing ran.
         """
         try:
-            return self._commit(dispatch_id, lease, attempt, ending)
+            call = self._end_call(dispatch_id, lease, attempt, ending)
+            return self.read_end(lease, self.store.run(call))
         except Fenced:
             return None
 
-    def _commit(
+    def _end_call(
         self,
         dispatch_id: str,
         right: Claim | LeaseToken,
         attempt: int | Literal[""],
         ending: Ending,
         messages: tuple[str, str] = ("", ""),
-    ) -> State:
-        call = CommitCall(
+    ) -> CommitCall:
+        return CommitCall(
             dispatch_id=dispatch_id,
             agent=right.agent,
             fence=right.fence,
@@ -182,13 +199,6 @@ class ValkeyLedger(Ledger):
             attempt=attempt,
             ending=self._arguments.ending(right.agent, ending, messages),
         )
-        answer = self.store.run(call)
-        if answer[0] != "done":
-            raise Fenced(
-                f"The attempt of {dispatch_id or right.agent} is no longer the current one."
-            )
-        self.notify_stage(answer[2:])
-        return State(answer[1])
 
     def notify_stage(self, made: Sequence[str]) -> None:
         """Publish wake-ups for the dispatches of a chain's next stage, `id agent` each.

@@ -5,7 +5,7 @@ The meaning of each argument is in its legend.
 
 from typing import Any, Literal
 
-from fleet.store.calls import Flag
+from fleet.store.calls import EndingArgs, Flag
 from fleet.store.script import Record, ScriptCall
 
 
@@ -76,6 +76,28 @@ class PoolClaimCall(ScriptCall[list[Any]]):
     ageing_ms: int
     losses_max: int
     keep_dead_ms: int
+
+
+class PoolNextCall(ScriptCall[tuple[list[str], list[Any]]]):
+    """End a turn in a pool and claim the next one."""
+
+    pool: str
+    worker: str
+    holder: str
+    ttl_ms: int
+    max_share: float
+    keep_ended_ms: int
+    history_max: int
+    ageing_ms: int
+    losses_max: int
+    keep_dead_ms: int
+    next_lease: str
+    dispatch_id: str
+    agent: str
+    fence: int
+    lease: str
+    attempt: int
+    ending: EndingArgs
 
 
 class TurnArgs(Record):

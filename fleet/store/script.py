@@ -19,7 +19,8 @@ R = TypeVar("R")
 #: The type of the calls in a batch.
 C = TypeVar("C", covariant=True)
 
-_WITH = re.compile(r"^-- With +([\w, ]+)$", re.MULTILINE)
+#: A list that goes on with an indented line.
+_WITH = re.compile(r"^-- With +([\w, ]+(?:\n-- {8,}[\w, ]+)*)$", re.MULTILINE)
 #: A list of arguments in a legend; a line that is indented further goes on with the line before.
 _LIST = re.compile(r"^-- (ARGV|\w+Args)\n((?:--   .+\n)+)", re.MULTILINE)
 _NAME = re.compile(r"^--   (\w+)(\.\.\.)?(?: |$)", re.MULTILINE)
@@ -94,7 +95,7 @@ def script_source(kind: type[ScriptCall[Any]]) -> str:
     """
     if kind not in _sources:
         more = _WITH.search(_legend(kind.script))
-        parts = [kind.library, *(more[1].split(", ") if more else ()), kind.script]
+        parts = [kind.library, *(re.findall(r"\w+", more[1]) if more else ()), kind.script]
         if kind.library != CLOCK:
             parts[:0] = [CLOCK, *(_BEFORE_LIB if kind.library == ScriptCall.library else ())]
         made = {name: _bound(name, kind) for name in parts}

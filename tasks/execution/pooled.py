@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable, Fenced
-from fleet.ledger import Claim, Failure, State, pools
-from fleet.ledger.pools import PoolClaim
+from fleet.ledger import Claim, Failure, State
+from fleet.ledger.pools import PoolClaim, PoolRuns
 from fleet.system.clock import boottime
 from fleet.system.process_tags import Owner, tag_owner, take_over
 from fleet.worker.lease import SAFETY
@@ -34,34 +34,36 @@ def run_turns(leases: PoolLeases) -> Iterator[tuple[Claim, State, Failure | None
     Gives each turn's claim, the dispatch's state, and the failure if there was one. A turn that
     another attempt must end is left out. Raises BrokerUnavailable before the first one.
     """
-    if not _slot_is_free(leases):
+    if WORKER.shared.leaving or not _slot_is_free(leases):
         return
     began, ran = time.monotonic(), 0
-    while not WORKER.shared.leaving and ran < CHAIN_MAX and time.monotonic() - began < CHAIN_S:
-        sent = boottime()
-        try:
-            found = pools.claim(
-                runtime.current().ledger, leases.pool, leases.worker, leases.holder, chained=ran > 0
-            )
-        except BrokerUnavailable:
-            if ran:
-                return
-            raise
-        if found is None:
-            return
-        # One that came so late belongs to another worker by now.
-        if boottime() - sent > leases.ttl_s * (1 - SAFETY) or not _own(found):
-            return
+
+    def goes_on() -> bool:
+        more = ran < CHAIN_MAX and time.monotonic() - began < CHAIN_S
+        return more and not WORKER.shared.leaving and not THREAD_CALLS.running
+
+    ledger = runtime.current().ledger
+    runs = PoolRuns(ledger, leases.pool, leases.worker, leases.holder, goes_on)
+    found = runs.claim()
+    while found is not None and _may_begin(leases, runs, found):
         ran += 1
         try:
-            state, failure = turns.execute(found.claim, runtime.current().ledger, alarm=True)
+            state, failure = turns.execute(found.claim, runs, alarm=True)
         except (Fenced, BrokerUnavailable) as error:
             logger.warning("the turn of %s goes on later: %s", found.claim.dispatch_id, error)
             return
         if state is not None:
             yield found.claim, state, failure
-        if THREAD_CALLS.running:
-            return
+        found = runs.next if state is not None else None
+
+
+def _may_begin(leases: PoolLeases, runs: PoolRuns, found: PoolClaim) -> bool:
+    """False for one that is given back: it came late, or its agent's programs cannot be ended."""
+    # So late it may belong to another worker by now.
+    if boottime() - runs.sent < leases.ttl_s * (1 - SAFETY) and _own(found):
+        return True
+    leases.end(turns.running(found.claim), "stopped")
+    return False
 
 
 def _slot_is_free(leases: PoolLeases) -> bool:

@@ -83,7 +83,7 @@ def execute(
     `alarm`: keep the soft limit here, because no worker does. Raises Fenced when a newer holder has
     the agent, and BrokerUnavailable when a step or the end cannot be recorded for a minute.
     """
-    with sigterm_ignored(), WORKER.running(_running(claim)), _span(claim) as span:
+    with sigterm_ignored(), WORKER.running(running(claim)), _span(claim) as span:
         turn = prepare(claim, ledger)
         ending = run(turn, alarm=alarm)
         if WORKER.pool is not None:
@@ -103,7 +103,7 @@ def execute(
     return state, ending.failure
 
 
-def _running(claim: Claim) -> RunningTurn:
+def running(claim: Claim) -> RunningTurn:
     """The turn as its worker knows it. In a pool that keeps the hard limit, elsewhere Celery."""
     limit_s = runtime.current().settings.hard_limit_s(claim.agent) if WORKER.pool else 0.0
     return running_turn(

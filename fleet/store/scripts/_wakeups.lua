@@ -33,10 +33,17 @@ local function wakeup_message(values)
   return table.concat(text)
 end
 
+-- The wake-ups of a script that is about to claim; see `pool_next.lua`.
+local deferred
+
 -- Push a wake-up: one Celery message that holds the dispatch's id. Where the broker is not this
 -- store the caller publishes.
 local function push(queue, id)
   if TEMPLATE == '' then return end
+  if deferred then
+    deferred[#deferred + 1] = {queue, id}
+    return
+  end
   local tag = redis.call('INCR', 'fleet:rings')
   redis.call('LPUSH', queue, wakeup_message({QUEUE = queue, ID = id, TAG = id .. '.' .. tag}))
 end

@@ -7,7 +7,7 @@
 --   lease
 --   attempt      '' with an empty dispatch_id
 --   ending...    EndingArgs, see `_ending.lua`
--- With     _holder, _history, _announce, _chain, _spend, _failures, _ending
+-- With     _holder, _history, _announce, _chain, _spend, _failures, _ending, _commit
 -- Keys     fleet:dispatch:, fleet:outcome:, fleet:agent:, fleet:due:, fleet:retry, fleet:deadlines,
 --          fleet:session:, fleet:sessions, fleet:counts, fleet:totals, fleet:ended, fleet:dead,
 --          fleet:event:, fleet:history:, fleet:spend:, fleet:deliveries, fleet:delivery:,
@@ -26,23 +26,5 @@
 --   Dead only when attempts and minimum age are used up, the error is permanent, or the deadline
 --   passed.
 
-local id, agent, fence, attempt = ARG.dispatch_id, ARG.agent, ARG.fence, ARG.attempt
-
-if id == '' then
-  id = redis.call('HGET', agent_key(agent), 'active') or ''
-  attempt = redis.call('HGET', dispatch_key(id), 'attempt') or ''
-end
-local record = read_hash(dispatch_key(id))
-if not record.id then return {'gone'} end
-if record.committed == attempt .. '/' .. fence and record.lease == ARG.lease then
-  return {'done', record.state}
-end
-local ours = record.lease == ARG.lease and record.attempt == attempt
-if record.state ~= 'active' or not ours or record.fence ~= fence
-  or not (record.pool or newest(agent, fence, ARG.lease)) then
-  if ours and record.pool then end_stopped_turn(record) elseif ours then end_stopped(agent) end
-  return {'fenced'}
-end
-
 local ending = EndingArgs(ARG.ending)
-return end_attempt(record, fence, NOW - tonumber(record.started_ms), ending)
+return commit(ARG.dispatch_id, ARG.agent, ARG.fence, ARG.lease, ARG.attempt, ending)
