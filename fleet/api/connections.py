@@ -17,8 +17,10 @@ from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
+from fleet.api.bus.frames import EXTENSION
 from fleet.config.api import ApiConfig
 
 #: From the connect, or the last response, to the end of a request's headers.
@@ -170,11 +172,35 @@ class BoundedHttp(H11Protocol):
 
 
 class BoundedWebSocket(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
-    """Uvicorn's protocol for a WebSocket, which frees the place that it took over."""
+    """Uvicorn's protocol for a WebSocket, which frees the place that it took over.
+
+    It offers itself as the `FrameWriter` of its connection.
+    """
 
     def __init__(self, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
         self._places = connections
+
+    def handle_connect(self, event: Any) -> None:
+        """Begin the handshake; its application runs later."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"][EXTENSION] = self
+
+    @property
+    def ready(self) -> bool:
+        """True when the connection is open and its buffer has room."""
+        return self.writable.is_set() and not self.transport.is_closing()
+
+    def write(self, frames: bytes) -> None:
+        """Write whole frames, whether there is room or not."""
+        self.transport.write(frames)
+
+    async def drain(self) -> None:
+        """Wait until the buffer has room. Raises ClientDisconnected."""
+        await self.writable.wait()
+        if self.close_sent or not self.ready:
+            raise ClientDisconnected
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free the place."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fleet.api.bus.buffer import EventBuffer, render
 from fleet.api.bus.cursor import Cursor, Resync, parse_cursor, verdict
-from fleet.api.bus.follower import BusFilter
+from fleet.api.bus.view import BusFilter
 from fleet.ledger.bus import BusEvent, Window
 
 EPOCH = "0123456789abcdef"

@@ -28,9 +28,9 @@ def hub() -> Hub:
     return made
 
 
-def publish(to: Hub, *millis: int) -> None:
+async def publish(to: Hub, *millis: int) -> None:
     events = [BusEvent(id=f"{number}-0", epoch=EPOCH, type="alert", time="") for number in millis]
-    to.publish(EPOCH, [render(event) for event in events])
+    await to.publish(EPOCH, [render(event) for event in events])
 
 
 async def never(*_: Any) -> Any:
@@ -68,7 +68,7 @@ def test_who_takes_nothing_is_cut_off(kind: str, caplog: pytest.LogCaptureFixtur
         client = asyncio.create_task(app(scope, receive, send))
         async with asyncio.timeout(5):
             await begun.wait()
-            publish(shared, 1)
+            await publish(shared, 1)
             await client
         assert not shared.followers
 

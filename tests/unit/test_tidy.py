@@ -77,7 +77,12 @@ ONLY_IN = {
     "litellm": ("tasks.model.litellm",),
     "openai": ("tasks.model.completion",),
     "starlette": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
-    "uvicorn": ("fleet.api", "fleet.bench._api_peer", "fleet.bench._bus_peer"),
+    "uvicorn": (
+        "fleet.api",
+        "fleet.bench._api_peer",
+        "fleet.bench._bus_clients",
+        "fleet.bench._bus_peer",
+    ),
     "mcp": MCP,
     "httpx2": ("fleet.tools.mcp.web",),
     "anyio": ("fleet.tools.mcp",),

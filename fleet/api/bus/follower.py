@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fleet.api.auth.access import ANYBODY, ApiCaller
 from fleet.api.bus.buffer import BufferEntry, render
 from fleet.api.bus.cursor import BEGINNING, Cursor, Place, Resync, parse_cursor, verdict
+from fleet.api.bus.frames import FrameWriter
+from fleet.api.bus.view import WRITE_MAX, BusBatch, View
 from fleet.errors import FleetError
 from fleet.ledger.bus import BusEvent
 
@@ -28,40 +29,18 @@ CONNECT_TIMEOUT_S = 2.0
 PLACE_RETRY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BusFilter:
-    """A client's selection of entries; an empty set selects all."""
-
-    agents: frozenset[str] = frozenset()
-    types: frozenset[str] = frozenset()
-    sessions: frozenset[str] = frozenset()
-
-    @property
-    def matches_all(self) -> bool:
-        """True when every entry is selected."""
-        return not (self.agents or self.types or self.sessions)
-
-    def matches(self, event: BusEvent) -> bool:
-        """True when this entry is selected."""
-        fields = event.fields
-        return (
-            (not self.agents or fields.get("agent") in self.agents)
-            and (not self.types or event.type in self.types)
-            and (not self.sessions or fields.get("session") in self.sessions)
-        )
-
-
 class Follower:
     """A client, created by `Hub.follow` and read by one task with `next`, in the hub's event loop.
 
-    Entries come in order, each once. A gap is announced by a `resync_required` in its place.
+    Entries come in order, each once. A gap is announced by a `resync_required` in its place. While
+    the task waits in `next` and the client has a `writer`, the hub writes to it without the task.
     """
 
     def __init__(
         self,
         hub: "Hub",
         cursor: str | None,
-        bus_filter: BusFilter,
+        view: View,
         caller: ApiCaller = ANYBODY,
         name: str = "",
     ) -> None:
@@ -72,16 +51,18 @@ class Follower:
         self.dismissed = False  #: its access has ended
         self.evicted = False  #: set when the client reads nothing
         self.on_dismissal: Callable[[], object] = self.wake.set
+        self.writer: FrameWriter | None = None
         self._hub = hub
         self._raw_cursor = cursor
         self._cursor = parse_cursor(cursor) if cursor is not None else None
-        self._filter = bus_filter
+        self._view = view
         self._number: int | None = None  #: of the next entry; None before it has a place
         self._passed: Place = self._cursor.place if self._cursor else BEGINNING
         self._replaying = False
         self._outages = hub.outages
         self._epoch_changes = hub.epoch_changes
         self._outage_notified = False
+        self._waiting = False  #: the task waits for entries, and has sent all before
         #: Sent before any entry, and never displaced by one.
         self._notices: list[BufferEntry] = []
 
@@ -98,10 +79,10 @@ class Follower:
         place = f"{self._passed[0]}-{self._passed[1]}"
         return f"{self._hub.epoch}.{place}" if self._hub.epoch else place
 
-    async def next(self, timeout_s: float) -> list[BufferEntry] | None:
-        """The next entries; an empty list after `timeout_s`; None when the client must leave."""
+    async def next(self, timeout_s: float | None = None) -> BusBatch | None:
+        """The next entries; an empty batch after `timeout_s`; None when the client must leave."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + timeout_s
+        until = float("inf") if timeout_s is None else loop.time() + timeout_s
         while not self._finished():
             self.wake.clear()
             await self.reconcile()
@@ -113,13 +94,34 @@ class Follower:
                 await asyncio.sleep(0)
                 continue
             retry_at = until if self._number is not None else loop.time() + PLACE_RETRY_S
-            try:
-                async with asyncio.timeout_at(min(until, retry_at)):
-                    await self.wake.wait()
-            except TimeoutError:
-                if loop.time() >= until:
-                    return []
+            await self._wait(min(until, retry_at))
+            if loop.time() >= until and not self.wake.is_set():
+                return BusBatch()
         return None
+
+    async def _wait(self, until: float) -> None:
+        """Wait to be woken, at most until this time of the loop."""
+        self._waiting = self._number is not None
+        try:
+            async with asyncio.timeout_at(None if until == float("inf") else until):
+                await self.wake.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting = False
+
+    def push(self) -> bool:
+        """Write the next batch if the client waits for it, otherwise wake its task.
+
+        True when more is to be written.
+        """
+        writer = self.writer
+        if writer is None or not self._waiting or self._finished() or not writer.ready:
+            self.wake.set()
+            return False
+        for frames in self._next_batch(WRITE_MAX).frames:
+            writer.write(frames)
+        return self.lag > 0
 
     def dismiss(self) -> None:
         """End the client's access at once; waiting entries are not sent."""
@@ -174,8 +176,8 @@ class Follower:
             reason = Resync.GAP_TOO_LARGE
         self._jump(reason)
 
-    def _next_batch(self) -> list[BufferEntry]:
-        """Take the waiting notices, or the selected entries of the next batch."""
+    def _next_batch(self, count: int = CHUNK) -> BusBatch:
+        """Take the waiting notices, or the selected entries of the next `count`."""
         hub = self._hub
         if self._number is not None:
             if self._outages != hub.outages:
@@ -187,21 +189,24 @@ class Follower:
             elif self._number < hub.log.start or self.lag > limit:
                 self._jump(Resync.SLOW_CONSUMER)
         if self._notices or self._number is None:
-            notices, self._notices = self._notices, []
-            hub.delivered += len(notices)
-            return notices
-        entries = hub.log.slice(self._number, REPLAY_CHUNK if self._replaying else CHUNK)
-        self._number += len(entries)
-        if entries and entries[0].place <= self._passed:  # the client was ahead of our reader
-            entries = [entry for entry in entries if entry.place > self._passed]
-        if entries:
-            self._passed = entries[-1].place
-        if self._number == hub.log.end:
+            batch, self._notices = BusBatch(self._notices), []
+        else:
+            batch = self._advance(self._number, count)
+        hub.delivered += len(batch.entries)
+        return batch
+
+    def _advance(self, number: int, count: int) -> BusBatch:
+        """Take the selected entries of `count` from `number` on, and move behind them."""
+        batch = BusBatch()
+        if number < self._hub.log.end:
+            batch = self._view.batch(number, REPLAY_CHUNK if self._replaying else count)
+            self._number = batch.end
+            if batch.first <= self._passed:  # the client was ahead of our reader
+                batch = batch.after(self._passed)
+            self._passed = max(self._passed, batch.last)
+        if self._number == self._hub.log.end:
             self._replaying = False
-        if not self._filter.matches_all:
-            entries = [entry for entry in entries if self._filter.matches(entry.event)]
-        hub.delivered += len(entries)
-        return entries
+        return batch
 
     def _jump(self, reason: Resync | None) -> None:
         """Move to the newest entry; a notice with `reason` stands for the skipped entries."""

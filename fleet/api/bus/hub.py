@@ -5,16 +5,18 @@ lose a notice.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fleet.api.auth.access import ANYBODY, Access, ApiCaller
 from fleet.api.bus.buffer import BufferEntry, EventBuffer
 from fleet.api.bus.cursor import BEGINNING, Place, place_of
-from fleet.api.bus.follower import REPLAY_MAX, BusFilter, Follower
+from fleet.api.bus.follower import REPLAY_MAX, Follower
 from fleet.api.bus.reader import Reader
+from fleet.api.bus.view import BusFilter, View
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.auth.tokens import Token
 from fleet.errors import BrokerUnavailable, FleetError
@@ -27,6 +29,8 @@ REPLAY_MARGIN = 2000
 #: How many of the slowest clients `state` lists.
 SLOWEST_MAX = 10
 WINDOW_TIMEOUT_S = 2.0
+#: Clients written to in a row; requests and other clients are served between two slices.
+SLICE = 50
 
 
 class Hub:
@@ -52,6 +56,7 @@ class Hub:
         self._store = store
         self._threads = threads
         self._access = access
+        self._views: WeakValueDictionary[BusFilter, View] = WeakValueDictionary()
         access.changed = self._check_callers
         chunk = min(bus.CHUNK, client_queue)
         self._reader = Reader(store, self, chunk=chunk, history=self.log.capacity)
@@ -77,7 +82,7 @@ class Hub:
 
         Every entry that enters the bus after this returns reaches the client.
         """
-        follower = Follower(self, cursor, bus_filter, caller, name)
+        follower = Follower(self, cursor, self._view(bus_filter), caller, name)
         self.followers.add(follower)
         self._reader.wake()
         if not self._access.admits(caller):  # revoked since the request was admitted
@@ -92,6 +97,13 @@ class Hub:
     def leave(self, follower: Follower) -> None:
         """Remove a client."""
         self.followers.discard(follower)
+
+    def _view(self, bus_filter: BusFilter) -> View:
+        """The view of all clients with this filter."""
+        view = self._views.get(bus_filter)
+        if view is None:
+            view = self._views[bus_filter] = View(self.log, bus_filter)
+        return view
 
     def state(self) -> dict[str, Any]:
         """Figures about the clients, for `/health` and metrics. Call it in the event loop."""
@@ -148,15 +160,21 @@ class Hub:
         self.epoch_changes += epoch_changed
         self.resumed()
 
-    def publish(self, epoch: str, entries: list[BufferEntry]) -> None:
-        """Append to the buffer."""
+    async def publish(self, epoch: str, entries: list[BufferEntry]) -> None:
+        """Append to the buffer, and write to the clients that keep up, in slices."""
         if self.epoch not in ("", epoch):
             self.epoch_changes += 1
             self.log.refill([], BEGINNING)
         self.epoch = epoch
         self.log.append(entries)
         self.head = entries[-1].place
-        self._wake()
+        behind = deque(self.followers)
+        while behind and not self.closing:
+            for _ in range(min(SLICE, len(behind))):
+                follower = behind.popleft()
+                if follower.push():
+                    behind.append(follower)
+            await asyncio.sleep(0)
 
     def resumed(self) -> None:
         """Mark the buffer as current again."""

@@ -9,7 +9,7 @@ makes it refill the buffer.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import groupby
 from time import monotonic
@@ -38,13 +38,13 @@ _log = logging.getLogger(__name__)
 
 
 class BusSink(Protocol):
-    """The receiver of the reader's results; each method is called in the event loop."""
+    """The receiver of the reader's results; each method runs in the event loop."""
 
     def refill(self, window: Window, entries: list[BufferEntry], epoch_changed: bool) -> None:
         """Replace all entries by these, the newest of the stream."""
 
-    def publish(self, epoch: str, entries: list[BufferEntry]) -> None:
-        """Append new entries."""
+    async def publish(self, epoch: str, entries: list[BufferEntry]) -> None:
+        """Append new entries, and return once they were offered to every client."""
 
     def resumed(self) -> None:
         """Resume after an outage, without a gap."""
@@ -177,7 +177,7 @@ class Reader:
         self._after = max(newest, key=place_of)
         return self._after
 
-    def _call(self, change: Callable[[], None]) -> None:
+    def _call(self, change: Callable[[], Awaitable[None] | None]) -> None:
         """Run `change` in the event loop, and wait until all clients it has woken have run.
 
         So a burst does not overtake clients that keep up: each chunk fits into their queue.
@@ -186,13 +186,21 @@ class Reader:
         if loop is None:
             raise RuntimeError("The reader was not started.")
 
-        def act() -> None:
-            change()
-            loop.call_soon(done.set)  # after the clients that the change has woken
+        async def act() -> None:
+            try:
+                if (rest := change()) is not None:
+                    await rest
+            except Exception:  # noqa: BLE001 - logged; the reader waits for the end
+                _log.exception("A result of the bus reader was not taken by every client.")
+            finally:
+                loop.call_soon(done.set)  # after the clients that the change has woken
 
+        acting = act()
         try:
-            loop.call_soon_threadsafe(act)
+            # The loop holds its tasks weakly.
+            _task = asyncio.run_coroutine_threadsafe(acting, loop)
         except RuntimeError:  # the loop is closed: no client is left
+            acting.close()
             self._stopped.set()
         while not done.wait(0.5) and not self._stopped.is_set():
             pass

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,8 +11,10 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
 from fleet.api.auth.access import caller_of, rights_of
-from fleet.api.bus.follower import BusFilter, Follower
+from fleet.api.bus.follower import Follower
+from fleet.api.bus.frames import writer_of
 from fleet.api.bus.hub import Hub
+from fleet.api.bus.view import BusFilter
 from fleet.api.request.parameters import check_names, choices, readable_choices, texts
 from fleet.api.request.problems import Problem, as_problem
 from fleet.config.settings import Settings
@@ -66,7 +68,7 @@ class BusRoutes:
             greeting = f"retry: {retry_ms}\n: after {follower.position or 'the broker is back'}\n\n"
             await self._send(send, {"body": greeting.encode(), "more_body": True})
             while (batch := await follower.next(HEARTBEAT_S)) is not None:
-                body = b"".join(entry.sse for entry in batch) or b": still here\n\n"
+                body = batch.sse or b": still here\n\n"
                 await self._send(send, {"body": body, "more_body": True})
 
         await self._run(pump, follower, receive, "http.disconnect")
@@ -88,9 +90,15 @@ class BusRoutes:
 
         async def pump() -> None:
             await send({"type": "websocket.accept"})
-            while (batch := await follower.next(HEARTBEAT_S)) is not None:
-                for entry in batch:
-                    await self._send(send, {"text": entry.text}, "websocket.send")
+            follower.writer = writer = writer_of(scope)
+            while (batch := await follower.next()) is not None:
+                if writer is None:
+                    for entry in batch.entries:
+                        await self._send(send, {"text": entry.text}, "websocket.send")
+                    continue
+                for frames in batch.frames:
+                    await self._attempt(writer.drain)
+                    writer.write(frames)
 
         await self._run(pump, follower, receive, "websocket.disconnect")
         if not follower.gone:
@@ -148,10 +156,16 @@ class BusRoutes:
     ) -> None:
         """Send a message; while its buffer is full, the server takes nothing. Raises Evicted."""
         framed: Message = {"type": kind, **message}
+        await self._attempt(lambda: send(framed), attempts)
+
+    async def _attempt(
+        self, step: Callable[[], Awaitable[None]], attempts: int | None = None
+    ) -> None:
+        """Try a step of sending until it ends in time. Raises Evicted."""
         for _ in range(attempts or self._attempts):
             try:
                 async with asyncio.timeout(self._send_s):
-                    await send(framed)
+                    await step()
                     return
             except TimeoutError:
                 continue
