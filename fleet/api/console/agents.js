@@ -38,7 +38,7 @@ export class AgentsView {
     this.open = (row) => open(row.agent);
     this.label = "Agents";
     this.columns = "cols-agents";
-    this.heads = [["status"], ["agent"], ["queue", "num"], ["running, held by"], ["today", "num"], [""]];
+    this.heads = [["status"], ["agent"], ["queue", "num"], ["running, held by"], ["today", "num"], ["", "", "pause"]];
     this.filter = "";
     this.order = "as configured";
   }

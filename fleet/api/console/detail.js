@@ -13,6 +13,7 @@ import { decisionForm, dispatchPanel } from "./record.js";
 const REFRESH_MS = 400;
 /** Steps are not on the bus: a running turn is asked for them. */
 const RUNNING_MS = 1500;
+const AT_END_PX = 8;
 
 export class Detail {
   /** `open(kind)(id)` and `list(agent)` change the address, which changes the panel. */
@@ -41,6 +42,7 @@ export class Detail {
     Object.assign(this, { plan: null, config: null, found: null, decision: null, unfolded: new Set() });
     this.#listen(false);
     this.node.hidden = !kind;
+    byId("side").setAttribute("aria-label", kind ? "What is open" : "Live feed");
     document.body.classList.toggle("with-detail", Boolean(kind));
     if (!kind) return;
     this.#draw();
@@ -118,11 +120,13 @@ export class Detail {
     const body = this.#body();
     const leave = action("Close", () => this.open("")(""), { "aria-keyshortcuts": "Escape" });
     const title = el("h2", { id: "detail-title" }, ...this.#title());
-    const scroll = this.node.scrollTop;
+    const { scrollTop, scrollHeight, clientHeight } = this.node;
+    // A conversation is read at its end, where the next turn comes.
+    const scroll = this.kind === "session" && scrollTop + clientHeight >= scrollHeight - AT_END_PX ? Infinity : scrollTop;
     const active = document.activeElement;
     const inside = this.node.contains(active);
     this.node.replaceChildren(el("header", {}, title, leave), ...body);
-    this.node.scrollTop = scroll;
+    this.node.scrollTop = Math.min(scroll, this.node.scrollHeight);
     if (!inside) return;
     // What was focused is here still, or there is something of the same words.
     const same = this.node.contains(active)

@@ -23,7 +23,7 @@ export class DispatchesView {
     this.fixed = states;
     this.empty = empty;
     this.columns = "cols-dispatches";
-    this.heads = [[""], ["state"], ["agent"], ["said, and what became of it"], ["accepted", "num"], ["cost", "num"], [""]];
+    this.heads = [["", "", "select"], ["state"], ["agent"], ["said, and what became of it"], ["accepted", "num"], ["cost", "num"], ["", "", "decide"]];
     this.agent = "";
     this.state = "";
     this.words = "";
@@ -110,7 +110,7 @@ export class DispatchesView {
   /** What may be done to the selected rows, or to all of the dead letters. */
   #drawBulk() {
     const rows = this.follower.rows.filter((row) => this.selected.has(row.dispatch_id));
-    const all = this.fixed[0] === "dead" && !rows.length;
+    const all = this.fixed[0] === "dead" && !rows.length && this.follower.rows.length;
     const buttons = all
       ? [["Replay all", "Replay", "retry", this.follower.rows]]
       : BULK.map(([word, verb, states]) => {

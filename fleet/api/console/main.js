@@ -12,6 +12,7 @@ import { DispatchesView } from "./dispatches.js";
 import { action, byId, el, prose, say, throttled } from "./dom.js";
 import { Feed } from "./feed.js";
 import { FleetView, openAlerts } from "./fleet.js";
+import { shortId } from "./format.js";
 import { loadHistory } from "./history.js";
 import { Header } from "./header.js";
 import { Model } from "./model.js";
@@ -26,6 +27,16 @@ const DRAW_MS = 1000;
 const ALERTS_MS = 15000;
 /** What can be open beside a list, and the list it belongs to. */
 const KINDS = { dispatch: "dispatches", agent: "agents", session: "sessions" };
+
+const TITLES = {
+  agents: "Agents",
+  dispatches: "Dispatches",
+  sessions: "Sessions",
+  dead: "Dead letters",
+  approvals: "Approvals",
+  fleet: "Fleet",
+  feed: "Live feed",
+};
 
 onTokenNeeded(() => {
   byId("token").hidden = false;
@@ -158,6 +169,7 @@ function route() {
     if (tab.dataset.view === document.body.dataset.view) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   }
+  title(kind, id);
   if (id) rows.mark(id);
   detail.show(id ? kind : null, id || null);
 }
@@ -175,9 +187,22 @@ function use(next, place) {
   }
   rows.use(view);
   byId("heads").className = `heads ${view.columns}`;
-  byId("heads").replaceChildren(...view.heads.map(([text, kind]) => el("span", { className: kind ?? "" }, text)));
+  byId("heads").replaceChildren(...view.heads.map(head));
   view.load?.();
   redraw();
+}
+
+/** The head of a column; one without words on the screen has words for screen readers. */
+function head([text, kind, unseen]) {
+  const words = unseen ? el("span", { className: "unseen" }, unseen) : text;
+  return el("span", { className: kind ?? "", role: "columnheader" }, words);
+}
+
+/** The title of the window, and of the list for screen readers. */
+function title(kind, id) {
+  const place = TITLES[document.body.dataset.view];
+  say(byId("view-title"), place);
+  document.title = `${id ? `${kind} ${kind === "dispatch" ? shortId(id) : id}` : place} · fleet`;
 }
 
 let opened = false;
