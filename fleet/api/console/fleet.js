@@ -113,7 +113,7 @@ export class FleetView {
           "div",
           { className: "line" },
           el("b", { className: "grow" }, name),
-          el("span", { className: "badge", data: { state: one.state === "open" ? "dead" : "retrying" } }, one.state === "open" ? `✕ open, ${duration(one.left_s)} left` : "↻ one call tries"),
+          el("span", { className: "badge", data: { state: one.state === "open" ? "dead" : "retrying" } }, one.state === "open" ? `✕ open, tried in ${duration(one.tried_in_s)}` : "↻ one call tries"),
           el("span", { className: "soft full" }, [one.reason, one.agents?.length ? `stops ${one.agents.join(", ")}` : ""].filter(Boolean).join("; ")),
         ),
       ),
@@ -162,6 +162,7 @@ export async function openAlerts() {
 function alertLine(one, changed) {
   const open = one.state === "open";
   const { acknowledged, silenced } = one;
+  const name = [one.name, one.agent].filter(Boolean).join(" · ");
   const facts = [
     one.host ? `on ${one.host}` : null,
     `since ${clock(one.since)}`,
@@ -170,12 +171,12 @@ function alertLine(one, changed) {
     silenced ? `silent until ${clock(silenced.until)}, by ${silenced.by}` : null,
   ].filter(Boolean);
   const mark = (label, verb, body) =>
-    action(label, () => markAlert(one, verb, body, changed), { className: "small", "aria-label": `${label}: ${one.name}` });
+    action(label, () => markAlert(one, verb, body, changed), { className: "small", "aria-label": `${label}: ${name}` });
   return el(
     "div",
     { className: "line" },
     el("span", { className: "badge", data: { state: open ? "dead" : "" } }, open ? "! open" : "✓ over"),
-    el("b", { className: "grow" }, [one.name, one.agent].filter(Boolean).join(" · ")),
+    el("b", { className: "grow" }, name),
     open && !acknowledged && !one.host ? mark("Seen", "ack") : null,
     open && !silenced ? mark("Silence 1 h", "silence", { for_s: 3600 }) : null,
     open && silenced ? mark("Tell again", "unsilence") : null,
@@ -199,8 +200,17 @@ function card(id, title, ...children) {
     "section",
     { className: "card", "aria-labelledby": `${id}-title` },
     el("header", {}, el("h2", { id: `${id}-title` }, title)),
-    ...children,
+    ...listed(children),
   );
+}
+
+/** The lines among the children, as a list. */
+function listed(children) {
+  const isLine = (one) => one?.classList.contains("line");
+  const lines = children.filter(isLine);
+  for (const one of lines) one.setAttribute("role", "listitem");
+  const rest = children.filter((one) => one && !isLine(one));
+  return lines.length ? [el("div", { role: "list" }, ...lines), ...rest] : rest;
 }
 
 function line(name, ...values) {

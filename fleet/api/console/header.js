@@ -22,8 +22,18 @@ function figures(totals, health, agents) {
     ["dead", count(states.dead), !states.dead, "given up; can be replayed"],
     ["oldest wait", totals.oldest_s ? duration(totals.oldest_s) : "–", !totals.oldest_s, ""],
     ["spent today", usd(totals.usd), !totals.usd, `${count(totals.tokens)} tokens, since 0:00 UTC`],
-    ["breaker", health?.g4?.breaker ?? "–", health?.g4?.breaker !== "open", "the circuit breaker"],
+    ["breakers", ...breakers(health)],
   ];
+}
+
+/** Of the broker and of the models' providers: what is open. */
+function breakers(health) {
+  const broker = health?.g4?.breaker;
+  const open = Object.entries(health?.g4?.providers ?? {}).filter(([, one]) => one.state === "open");
+  const said = "the circuit breakers of the broker and of the models' providers";
+  if (broker && broker !== "closed") return [`broker ${broker.replace("_", " ")}`, false, said];
+  if (!open.length) return [broker ?? "–", true, said];
+  return [`${count(open.length)} open`, false, open.map(([name, one]) => `${name}: ${one.reason}`).join("; ")];
 }
 
 /** What is shown is fetched every 15 s at least while all is well; a lost connection is told soon. */

@@ -38,9 +38,18 @@ const TITLES = {
   feed: "Live feed",
 };
 
-onTokenNeeded(() => {
+onTokenNeeded(async () => {
   byId("token").hidden = false;
-  return askToken();
+  const token = await askToken();
+  if (token && opened) {
+    // Another token may see other things. A reload would lose what is being written.
+    keepToken(token);
+    content.allow();
+    model.refresh();
+    view.load?.();
+    detail.refresh();
+  }
+  return token;
 });
 byId("token").addEventListener("click", async () => {
   const token = await askToken();
