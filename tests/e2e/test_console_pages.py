@@ -268,6 +268,19 @@ def test_charts_show_an_hour_a_day_and_a_week(stage: Backstage, page: Page) -> N
         expect(chart).to_be_visible()
 
 
+def test_an_agent_has_charts_of_its_own(stage: Backstage, page: Page) -> None:
+    watched(page, f"{stage.url}#/agent/scout")
+    charts = detail(page).get_by_role("region", name="Its work over time")
+    expect(charts.get_by_role("img", name="Ended: 0 completed, 3 badly")).to_be_visible()
+    charts.get_by_role("button", name="Last week").press("Enter")
+    expect(charts.get_by_role("button", name="Last week")).to_have_attribute("aria-pressed", "true")
+    expect(charts.get_by_role("img", name="Ended: 0 completed, 3 badly")).to_be_visible()
+    page.goto(f"{stage.url}#/agent/archie")
+    ended = charts.get_by_role("img", name=re.compile(r"^Ended: 4 completed, 0 badly"))
+    expect(ended).to_be_visible()
+    expect(charts.get_by_role("img", name=re.compile(r"^Cost: \$0\.0"))).to_be_visible()
+
+
 def test_an_empty_list_says_what_to_do(stage: Backstage, page: Page) -> None:
     page.route(
         "**/dispatches?**", lambda route: route.fulfill(json={"dispatches": [], "cursor": None})

@@ -7,7 +7,7 @@ import { action, el } from "./dom.js";
 import { agentSign, count, duration, stateSign, usd } from "./format.js";
 import { pairs } from "./pairs.js";
 
-/** The parts of the panel; `panel` has `id`, `config`, `model`, `open(kind)(id)` and `list(agent)`. */
+/** The parts of the panel; `panel` has `id`, `config`, `model`, `spans`, `open(kind)(id)` and `list(agent)`. */
 export function agentPanel(panel) {
   const row = panel.model.agents.get(panel.id);
   if (!row) return [el("p", { className: "hint" }, "There is no agent of this name.")];
@@ -42,6 +42,7 @@ export function agentPanel(panel) {
     ...spend(row),
     el("h3", {}, "Its dispatches"),
     states(row),
+    panel.spans.of(row.agent),
     ...limits(row),
     ...configuration(panel.config),
   ].filter(Boolean);

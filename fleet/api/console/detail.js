@@ -9,6 +9,7 @@ import { action, byId, el, throttled } from "./dom.js";
 import { eventsOf } from "./history.js";
 import { Listener } from "./listen.js";
 import { decisionForm, dispatchPanel } from "./record.js";
+import { Spans } from "./spans.js";
 
 const REFRESH_MS = 400;
 /** Steps are not on the bus: a running turn is asked for them. */
@@ -22,6 +23,7 @@ export class Detail {
     this.open = open;
     this.list = list;
     this.node = byId("detail");
+    this.spans = new Spans({ id: "agent-spans", heading: "h3", title: "Its work over time" });
     this.kind = null;
     this.id = null;
     this.refresh = throttled(REFRESH_MS, () => this.#fetch());

@@ -1,4 +1,4 @@
-/** Charts of an hour, a day or a week, from the sums that the fleet keeps. */
+/** Charts of an hour, a day or a week: of the whole fleet, or of one agent. */
 
 import { get } from "./api.js";
 import { el, svg } from "./dom.js";
@@ -48,7 +48,9 @@ const CHARTS = [
 
 /** A block of charts with a choice of the span; fetched while it is in the page. */
 export class Spans {
-  constructor() {
+  /** `id` tells the block from others; `heading` is the tag of its title. */
+  constructor({ id = "spans", heading = "h2", title = "Over time" } = {}) {
+    this.agent = "";
     this.span = localStorage.getItem(CHOSEN) ?? "hour";
     if (!(this.span in NAMES)) this.span = "hour";
     this.charts = el("div", { className: "span-charts" });
@@ -60,8 +62,8 @@ export class Spans {
     });
     this.node = el(
       "section",
-      { className: "spans", "aria-labelledby": "spans-title" },
-      el("header", {}, el("h2", { id: "spans-title" }, "Over time"), el("span", { className: "choice" }, ...this.choices)),
+      { className: "spans", "aria-labelledby": `${id}-title` },
+      el("header", {}, el(heading, { id: `${id}-title` }, title), el("span", { className: "choice" }, ...this.choices)),
       this.charts,
     );
     this.fetched = new Map();
@@ -69,17 +71,33 @@ export class Spans {
     setInterval(() => this.refresh(), 5000);
   }
 
+  /** Show one agent's; the block itself. */
+  of(agent) {
+    if (agent !== this.agent) {
+      this.agent = agent;
+      this.fetched.clear();
+      this.charts.replaceChildren();
+    }
+    // The block is in the page only after this.
+    requestAnimationFrame(() => this.refresh());
+    return this.node;
+  }
+
   /** Fetch what is old, where the block is seen. */
   async refresh() {
-    const { span } = this;
+    const { span, agent } = this;
     const found = this.fetched.get(span);
     if (document.hidden || !this.node.isConnected || !this.node.offsetParent) return;
     if (found && performance.now() - found.at < FRESH_MS[span]) return;
-    try {
-      this.fetched.set(span, { at: performance.now(), history: await get("history", { span }) });
-    } catch (problem) {
-      this.fetched.set(span, { at: performance.now(), problem });
-    }
+    const at = performance.now();
+    // Nobody asks twice while an answer is on its way.
+    this.fetched.set(span, { ...found, at });
+    const made = await get("history", { span, agent }).then(
+      (history) => ({ at, history }),
+      (problem) => ({ at, problem }),
+    );
+    if (agent !== this.agent) return;
+    this.fetched.set(span, made);
     this.#draw();
   }
 
@@ -98,8 +116,12 @@ export class Spans {
   #draw() {
     const { history, problem } = this.fetched.get(this.span) ?? {};
     if (problem) this.charts.replaceChildren(el("p", { className: "soft" }, problem.message));
-    else if (history) this.charts.replaceChildren(...CHARTS.map((chart) => figure(chart, history)));
+    else if (history) this.charts.replaceChildren(...CHARTS.map((chart) => figure(chart, history)), ...cut(history));
   }
+}
+
+function cut(history) {
+  return history.whole ? [] : [el("p", { className: "soft flush" }, "Of its newest 2,000 dispatches.")];
 }
 
 function figure(chart, history) {

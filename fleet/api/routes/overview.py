@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -35,9 +36,7 @@ class Overview:
         """The conversations of late, last active first; with `content=1` their newest line."""
         query, rights = request.query_params, rights_of(request.scope)
         check_names(query, "agent", "limit", "content")
-        agents = readable_choices(query, "agent", self._runtime.settings.agents, rights)
-        if len(agents) > 1:
-            raise bad_parameter("agent", "must be given once")
+        agent = self._agent(query, rights)
         limit = number(query, "limit", 50, 1, sessions.SESSIONS_MAX)
         content = flag(query, "content")
         found = await self._reads.run(
@@ -45,7 +44,7 @@ class Overview:
                 self._runtime.store,
                 content=content,
                 reads=rights.reads,
-                agent=next(iter(agents), None),
+                agent=agent,
                 limit=limit,
             )
         )
@@ -79,14 +78,32 @@ class Overview:
         )
 
     async def history(self, request: Request) -> Response:
-        """Sums over the last hour, day or week; for callers who may see every agent."""
-        check_names(request.query_params, "span")
-        rights_of(request.scope).need_read(EVERYONE)
-        chosen = choices(request.query_params, "span", sums.SPANS)
+        """Sums over the last hour, day or week, of an agent or of the whole fleet.
+
+        The whole is for callers who may see every agent.
+        """
+        query, rights = request.query_params, rights_of(request.scope)
+        check_names(query, "span", "agent")
+        agent = self._agent(query, rights)
+        if agent is None:
+            rights.need_read(EVERYONE)
+        chosen = choices(query, "span", sums.SPANS)
         if len(chosen) > 1:
             raise bad_parameter("span", "must be given once")
         span = next((span for span in sums.SPANS if span in chosen), SPAN_DEFAULT)
-        return JSONResponse(await self._reads.run(lambda: sums.read(self._runtime.store, span)))
+        store = self._runtime.store
+        return JSONResponse(
+            await self._reads.run(
+                lambda: sums.read_agent(store, span, agent) if agent else sums.read(store, span)
+            )
+        )
+
+    def _agent(self, query: QueryParams, rights: Rights) -> str | None:
+        """The one agent that is asked for, or None."""
+        agents = readable_choices(query, "agent", self._runtime.settings.agents, rights)
+        if len(agents) > 1:
+            raise bad_parameter("agent", "must be given once")
+        return next(iter(agents), None)
 
 
 def _seen(chain: Chain, rights: Rights) -> bool:
