@@ -118,9 +118,19 @@ def _sessions() -> Json:
     return _get(
         "find_sessions",
         "The conversations of late, last active first.",
-        _object("sessions", sessions={"type": "array", "items": ref("Session")}),
+        _object(
+            "sessions cursor",
+            sessions={"type": "array", "items": ref("Session")},
+            cursor=_or_null(_TEXT),
+        ),
         parameter("agent", _NAME, "Only what this agent took part in."),
         parameter("limit", limit, "At most so many."),
+        parameter(
+            "cursor",
+            _TEXT,
+            "The `cursor` of the page before. A page counts what it has read: a session can be on "
+            "several pages.",
+        ),
         parameter("content", FLAG, "With the first line of the newest event."),
     )
 

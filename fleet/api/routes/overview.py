@@ -35,20 +35,23 @@ class Overview:
     async def sessions(self, request: Request) -> Response:
         """The conversations of late, last active first; with `content=1` their newest line."""
         query, rights = request.query_params, rights_of(request.scope)
-        check_names(query, "agent", "limit", "content")
+        check_names(query, "agent", "limit", "cursor", "content")
         agent = self._agent(query, rights)
         limit = number(query, "limit", 50, 1, sessions.SESSIONS_MAX)
-        content = flag(query, "content")
-        found = await self._reads.run(
+        content, cursor = flag(query, "content"), query.get("cursor")
+        if cursor is not None and not sessions.is_cursor(cursor):
+            raise bad_parameter("cursor", "must be the `cursor` of the page before")
+        page = await self._reads.run(
             lambda: sessions.recent(
                 self._runtime.store,
                 content=content,
                 reads=rights.reads,
                 agent=agent,
                 limit=limit,
+                cursor=cursor,
             )
         )
-        return JSONResponse({"sessions": found})
+        return JSONResponse({"sessions": page.sessions, "cursor": page.cursor})
 
     async def targets(self, request: Request) -> Response:
         """The targets that the caller may send to, the lanes, and the chains that it may see."""

@@ -1,12 +1,14 @@
 """Searches, sessions, targets, sums over time, options and tokens, as the console asks for them."""
 
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet.auth import tokens
-from fleet.ledger import Claim, Ending, operations, sums
+from fleet.ledger import Claim, Ending, operations, sessions, sums
 from fleet.store import Store, keys, open_store
 from fleet.worker.lease import Lease
 from tests.fixtures.ledger import FOR_GOOD, Books, settings_for
@@ -20,6 +22,16 @@ def books(valkey: Valkey) -> Iterator[Books]:
     store = open_store(valkey.url)
     yield Books(store, settings_for("archie", "gem"))
     store.close()
+
+
+@pytest.fixture
+def own_books(tmp_path: Path) -> Iterator[Books]:
+    """A ledger in which nothing has happened."""
+    server = Valkey(tmp_path).start()
+    store = open_store(server.url)
+    yield Books(store, settings_for("archie"))
+    store.close()
+    server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +121,41 @@ def test_sessions_are_listed_with_what_became_of_them(api: Api, said: dict[str, 
     assert one["text"] == "Book a hotel"
     assert one["newest_id"] == said["hotel"]
     assert "text" not in api.http.get("/sessions").json()["sessions"][0]
+
+
+def test_a_cursor_that_nobody_gave_is_refused(api: Api) -> None:
+    for cursor in ("", "x", "1", "1.x", "-1.0", "1." + "9" * 5):
+        answer = api.http.get("/sessions", params={"cursor": cursor})
+        assert answer.status_code == 400, cursor
+        assert "cursor" in answer.json()["detail"]
+    assert api.http.get("/sessions", params={"cursor": "1.0"}).json() == {
+        "sessions": [],
+        "cursor": None,
+    }
+
+
+@pytest.mark.parametrize(("limit", "seen"), [(1, 100), (2, 3), (50, 4), (3, 1)])
+def test_pages_of_sessions_reach_the_oldest_dispatch(
+    own_books: Books, monkeypatch: pytest.MonkeyPatch, limit: int, seen: int
+) -> None:
+    monkeypatch.setattr(sessions, "SEEN_MAX", seen)
+    order = ["old", "a", "b", "a", "c", "d", "b", "new"]
+    for place, name in enumerate(order):
+        own_books.accept("archie", f"{name} {place}", session=name)
+    found: dict[str, int] = {}
+    cursor, first = None, True
+    while first or cursor:
+        page = sessions.recent(own_books.store, content=True, limit=limit, cursor=cursor)
+        assert len(page.sessions) <= limit
+        if first:
+            # What comes between two pages is in neither.
+            own_books.accept("archie", "too late", session="late")
+        for one in page.sessions:
+            found[one["session"]] = found.get(one["session"], 0) + one["dispatches"]
+        cursor, first = page.cursor, False
+    assert found == Counter(order)
+    assert next(iter(found)) == "new"
+    assert list(found)[-1] == "old"
 
 
 def test_targets_and_chains_are_told(api: Api) -> None:
