@@ -112,6 +112,19 @@ def test_axe_finds_nothing(stage: Backstage, left: dict[str, str], page: Page, n
     assert not wrong
 
 
+def test_a_fleet_of_which_nothing_is_known_yet_says_so(stage: Backstage, page: Page) -> None:
+    silent = re.compile(r"/bus(\?|$)")
+    page.route(silent, lambda route: route.fulfill(content_type="text/event-stream", body=": \n"))
+    page.goto(f"{stage.url}#/dispatch/nope")
+    said = detail(page).locator(".hint")
+    expect(said).to_contain_text("There is no dispatch of this id")
+    expect(said.locator("code")).to_have_text("GET /dispatches")
+    expect(page.locator("#feed-list > li")).to_have_count(0)
+    assert "Nothing has happened yet" in page.evaluate(
+        "getComputedStyle(document.querySelector('.nothing-yet'), '::before').content"
+    )
+
+
 def test_every_tab_is_seen_on_a_phone(stage: Backstage, page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     watched(page, stage.url)
@@ -121,6 +134,33 @@ def test_every_tab_is_seen_on_a_phone(stage: Backstage, page: Page) -> None:
         assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
     for caption in page.locator("#throughput figcaption, #latency figcaption").all():
         assert caption.evaluate("node => node.scrollWidth <= node.clientWidth + 1")
+
+
+@pytest.mark.parametrize("width", [390, 1024])
+def test_what_is_covered_on_a_small_screen_is_no_stop_of_the_keyboard(
+    stage: Backstage, left: dict[str, str], page: Page, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    watched(page, f"{stage.url}#/dispatches")
+    row = page.locator(f"#row-{left['conversation']}")
+    for leave in ("Escape", "Enter"):
+        row.click()
+        expect(detail(page)).to_be_focused()
+        for _ in range(4):
+            page.keyboard.press("Shift+Tab")
+            assert page.evaluate("!document.activeElement.closest('main')")
+        detail(page).get_by_role("button", name="Close").focus()
+        page.keyboard.press(leave)
+        expect(detail(page)).to_be_hidden()
+        expect(page.locator("#list")).to_be_focused()
+
+
+def test_figures_that_are_long_do_not_touch_on_a_phone(stage: Backstage, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    watched(page, stage.url)
+    wait = page.locator('[data-figure="oldest wait"] dd')
+    wait.evaluate("node => { node.textContent = '23 min 52 s'; }")
+    assert wait.evaluate("node => node.scrollWidth <= node.clientWidth")
 
 
 def test_an_event_is_sent_and_sent_again_edited(stage: Backstage, page: Page) -> None:

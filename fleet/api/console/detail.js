@@ -5,7 +5,7 @@ import { dispatchPath, get } from "./api.js";
 import { chainPlan, compose } from "./compose.js";
 import { getWithContent, onChange, shown } from "./content.js";
 import { conversation, fetchConversation } from "./conversation.js";
-import { action, byId, el, throttled } from "./dom.js";
+import { action, byId, el, prose, throttled } from "./dom.js";
 import { eventsOf } from "./history.js";
 import { Listener } from "./listen.js";
 import { decisionForm, dispatchPanel } from "./record.js";
@@ -43,10 +43,14 @@ export class Detail {
     Object.assign(this, { kind, id, record: null, problem: null, past: null });
     Object.assign(this, { plan: null, config: null, found: null, decision: null, unfolded: new Set() });
     this.#listen(false);
+    const inside = this.node.contains(document.activeElement);
     this.node.hidden = !kind;
     byId("side").setAttribute("aria-label", kind ? "What is open" : "Live feed");
     document.body.classList.toggle("with-detail", Boolean(kind));
-    if (!kind) return;
+    if (!kind) {
+      if (inside) focusList();
+      return;
+    }
     this.#draw();
     this.node.scrollTop = 0;
     this.node.focus({ preventScroll: true });
@@ -138,7 +142,7 @@ export class Detail {
   }
 
   #body() {
-    if (this.problem) return [el("p", { className: "hint" }, this.problem.message)];
+    if (this.problem) return [el("p", { className: "hint" }, ...prose(this.problem.message))];
     if (this.kind === "agent") return agentPanel(this);
     if (this.kind === "session") {
       return conversation(this.found, {
@@ -159,4 +163,10 @@ export class Detail {
     const agent = this.record?.agent;
     return [el("span", { className: "soft" }, "Dispatch "), agent ? `for ${agent}` : ""];
   }
+}
+
+/** The keyboard goes back to where a panel was opened from. */
+export function focusList() {
+  const list = byId("table").hidden ? document.querySelector(".tabs a[aria-current]") : byId("list");
+  list?.focus({ preventScroll: true });
 }

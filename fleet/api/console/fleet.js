@@ -7,6 +7,7 @@ import { targets } from "./compose.js";
 import { done, failed } from "./dialogs.js";
 import { action, el, prose, throttled } from "./dom.js";
 import { clock, count, duration } from "./format.js";
+import { why } from "./header.js";
 import { tokensSection } from "./tokens.js";
 
 const REFRESH_MS = 10000;
@@ -23,6 +24,7 @@ export class FleetView {
     this.plans = [];
     this.parts = {};
     this.drawSoon = throttled(DRAW_MS, () => this.node?.isConnected && this.#draw());
+    this.fetchSoon = throttled(DRAW_MS, () => this.node?.isConnected && this.#fetch());
     model.addEventListener("health", this.drawSoon);
     model.addEventListener("agents", this.drawSoon);
     setInterval(() => this.node?.isConnected && !document.hidden && this.#fetch(), REFRESH_MS);
@@ -38,6 +40,11 @@ export class FleetView {
 
   hint() {
     return "";
+  }
+
+  /** An alert came over the bus. */
+  take(events) {
+    if (events.some((event) => event.type === "alert")) this.fetchSoon();
   }
 
   /** The page, which is kept up to date while it is shown. */
@@ -129,6 +136,7 @@ export class FleetView {
     return card(
       "parts",
       "Parts",
+      line("state", [health.status, why(health)].filter(Boolean).join(": ")),
       line("version", health.version),
       line("beat", health.beat?.last_tick_s === null ? "never ticked" : `ticked ${duration(health.beat.last_tick_s)} ago`),
       line("bus", `${count(health.bus?.clients)} ${health.bus?.clients === 1 ? "client" : "clients"}, keeps ${duration(health.bus?.retention_s)}`),

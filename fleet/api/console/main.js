@@ -6,7 +6,7 @@ import { Bus } from "./bus.js";
 import { Latency, Throughput } from "./charts.js";
 import { compose, resend } from "./compose.js";
 import * as content from "./content.js";
-import { Detail } from "./detail.js";
+import { Detail, focusList } from "./detail.js";
 import { askToken, showHelp } from "./dialogs.js";
 import { DispatchesView } from "./dispatches.js";
 import { action, byId, el, prose, say, throttled } from "./dom.js";
@@ -82,12 +82,12 @@ const views = {
   dead: new DispatchesView(model, open("dispatch"), {
     label: "Dead letters, newest first",
     states: ["dead"],
-    empty: "No dead letters. What is given up after its attempts stands here, to be replayed.",
+    empty: "No dead letters. A dispatch that is given up stands here, to be replayed.",
   }),
   approvals: new DispatchesView(model, open("dispatch"), {
     label: "Dispatches that wait for a person",
     states: ["parked"],
-    empty: "Nothing waits for a person. Stages `human:NAME` of chains do.",
+    empty: "Nothing waits for a person. A chain with a stage `human:NAME` asks here.",
   }),
   fleet: new FleetView(model, spans),
 };
@@ -317,10 +317,11 @@ listen({
   f: () => feed.hold(),
   "?": () => showHelp(SHORTCUTS, settings),
   Escape: () => {
-    if (detail.kind) {
-      goTo(here());
-      rows.node.focus();
-    }
+    if (!detail.kind) return;
+    goTo(here());
+    // The address tells a moment later, and a list that is covered takes no focus.
+    route();
+    focusList();
   },
 });
 byId("help").addEventListener("click", () => showHelp(SHORTCUTS, settings));

@@ -1,7 +1,7 @@
 /** Charts of an hour, a day or a week: of the whole fleet, or of one agent. */
 
 import { get } from "./api.js";
-import { el, svg } from "./dom.js";
+import { el, prose, svg } from "./dom.js";
 import { clock, count, duration, usd } from "./format.js";
 
 const HEIGHT = 100;
@@ -115,7 +115,7 @@ export class Spans {
 
   #draw() {
     const { history, problem } = this.fetched.get(this.span) ?? {};
-    if (problem) this.charts.replaceChildren(el("p", { className: "soft" }, problem.message));
+    if (problem) this.charts.replaceChildren(el("p", { className: "soft" }, ...prose(problem.message)));
     else if (history) this.charts.replaceChildren(...CHARTS.map((chart) => figure(chart, history)), ...cut(history));
   }
 }
@@ -144,7 +144,7 @@ function figure(chart, history) {
   return el(
     "figure",
     { className: "chart tall" },
-    el("figcaption", {}, el("span", {}, chart.title, " ", el("b", { className: "now" }, said)), el("span", { className: "top" }, chart.shows(top))),
+    el("figcaption", {}, el("span", {}, chart.title, " ", el("b", { className: "now" }, said)), el("span", { className: "top" }, top > 0 ? chart.shows(top) : "")),
     el("div", { className: "plot" }, plot, top > 0 ? null : el("span", { className: "nothing" }, "nothing yet")),
     el(
       "div",
@@ -183,7 +183,7 @@ function lines(parts, buckets, top) {
     for (const one of buckets) {
       const value = of(one);
       if (value === null || value === undefined) continue;
-      const y = (HEIGHT - 2 - (value / top) * (HEIGHT - 4)).toFixed(2);
+      const y = (HEIGHT - 2 - (value / top) * (HEIGHT - 14)).toFixed(2);
       // A bucket alone is a dash; the next one in a row is joined to it.
       path += last === one.place - 1 ? `L${one.place + 0.5} ${y}` : `M${one.place} ${y}h1`;
       last = one.place;
