@@ -63,6 +63,7 @@ def show(page: Page, stage: Backstage, name: str, address: str) -> None:
         page.get_by_role("combobox", name="To").fill("archie")
     if name == "dispatch":
         page.locator("#detail summary").first.click()
+        page.locator("#detail details[open] > :nth-child(2)").first.wait_for()
 
 
 @contextmanager
