@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.ledger import search, views
-from fleet.ledger.search import Wanted
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
 
@@ -66,10 +65,10 @@ def recent(
     newest = list(found.values())[first : first + limit]
     for one in newest:
         one["states"] = dict(one["states"])
-        if content:
-            wanted = Wanted(session=one["session"])
-            hits = search.search(store, wanted, content=True, reads=reads, agent=agent, limit=1)
-            one["text"] = hits.dispatches[0]["text"] if hits.dispatches else ""
+    if content:
+        lines = search.first_lines(store, [one["newest_id"] for one in newest])
+        for one, line in zip(newest, lines, strict=True):
+            one["text"] = line
     if first + limit < len(found):
         return SessionPage(sessions=newest, cursor=f"{above}.{first + limit}")
     return SessionPage(sessions=newest, cursor=f"{end}.0" if end else None)
