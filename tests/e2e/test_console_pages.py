@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from fleet.store import keys
 from tests.e2e.console import CHROMIUM, NEEDED, Backstage, chromium, watched
 from tests.e2e.console_scenes import model_step, turn_of
 from tests.e2e.pictures import pages, played
@@ -273,6 +274,30 @@ def test_an_agent_tells_what_it_is_for_and_no_secret(stage: Backstage, page: Pag
     expect(detail(page)).to_contain_text("--api-key")
     assert "hunter2" not in page.content()
     expect(page.locator("#row-archie")).to_contain_text("of $5.00")
+
+
+def test_an_agent_of_a_pool_says_how_many_turns_it_has(stage: Backstage, page: Page) -> None:
+    client = stage.books.store.client
+    client.hset(keys.POOLS, "mini", "1 1 crew")
+    client.sadd(keys.running("mini"), "one", "two")
+    try:
+        watched(page, f"{stage.url}#/agent/mini")
+        running = page.locator('#row-mini [data-cell="running"]')
+        expect(running).to_contain_text("2 turns")
+        expect(running).to_contain_text("pool crew")
+        expect(detail(page).locator("dl").first).to_contain_text("crew")
+    finally:
+        client.hdel(keys.POOLS, "mini")
+        client.delete(keys.running("mini"))
+
+
+def test_the_skip_link_goes_to_what_is_shown(stage: Backstage, page: Page) -> None:
+    for view, content in (("dispatches", "#list"), ("fleet", "#page")):
+        watched(page, f"{stage.url}#/{view}")
+        skip = page.get_by_role("link", name="Skip to the content")
+        skip.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(content)).to_be_focused()
 
 
 def test_an_id_and_a_command_are_copied(stage: Backstage, left: dict[str, str], page: Page) -> None:

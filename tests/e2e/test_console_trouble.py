@@ -234,6 +234,20 @@ def test_an_event_is_sent_once_the_connection_is_back(
     expect(detail(page)).to_contain_text("over the gap")
 
 
+@pytest.mark.parametrize("view", ["dispatches", "sessions"])
+def test_a_list_that_could_not_be_fetched_does_not_say_that_it_is_empty(
+    stage: Backstage, page: Page, view: str
+) -> None:
+    page.route(re.compile(rf"/{view}\?"), lambda route: route.abort())
+    watched(page, f"{stage.url}#/{view}")
+    expect(page.locator("#hint")).to_contain_text("could not be fetched. The API cannot be reached")
+    page.unroute_all()
+    page.keyboard.press("1")
+    page.keyboard.press("5" if view == "sessions" else "2")
+    expect(page.locator("#hint")).to_be_empty()
+    expect(page.locator("#rows > [role=row]").first).to_be_visible()
+
+
 def test_a_token_without_a_scope_or_no_longer_valid_is_told(
     own_server: Valkey, tmp_path: Path, page: Page
 ) -> None:

@@ -33,6 +33,8 @@ export function agentPanel(panel) {
       ["tools", row.tools?.join(", ")],
       ["receivers", row.deliver?.join(", ")],
       ["holder", row.holder ? `${row.holder}, for ${duration(row.held_s)}` : "nobody"],
+      ["pool", row.pool],
+      ["running", row.running > 1 ? `${count(row.running)} turns` : null],
       ["fence", count(row.fence)],
       ["tier", row.tier],
       ["oldest wait", row.oldest_s ? duration(row.oldest_s) : "–"],

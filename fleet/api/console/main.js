@@ -288,9 +288,11 @@ const doTo = (verb, ...states) => () => {
   const row = marked();
   if (row && states.includes(row.state)) operate(row.dispatch_id, verb);
 };
+const focusMain = () => (view.page ? byId("page") : rows.node).focus({ preventScroll: true });
 const go = (place) => () => {
   goTo(`#/${place}`);
-  rows.node.focus();
+  route();
+  focusMain();
 };
 listen({
   1: go("agents"),
@@ -327,7 +329,7 @@ listen({
 byId("help").addEventListener("click", () => showHelp(SHORTCUTS, settings));
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
-  rows.node.focus();
+  focusMain();
 });
 addEventListener("hashchange", route);
 

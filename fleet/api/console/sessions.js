@@ -20,6 +20,7 @@ export class SessionsView {
     this.cursor = null;
     this.filter = "";
     this.loading = false;
+    this.problem = null;
     this.changed = () => {};
     this.again = throttled(RELOAD_MS, () => this.#page(null));
   }
@@ -54,6 +55,7 @@ export class SessionsView {
 
   hint(rows) {
     if (rows.length) return "";
+    if (this.problem) return `This could not be fetched. ${this.problem.message}`;
     if (this.loading && (this.cursor || !this.list.length)) return "Asking the ledger ...";
     if (this.filter) return "No session matches.";
     return "No conversation of late: `fleet send \"hello\" --session S` begins one.";
@@ -76,6 +78,7 @@ export class SessionsView {
     try {
       const page = await getWithContent("sessions", { limit: PAGE, cursor });
       if (pages !== this.pages) return;
+      this.problem = null;
       if (cursor) pages.push(page.sessions);
       else pages[0] = renewed(page.sessions, pages[0]);
       if (cursor || pages.length === 1) this.cursor = page.cursor ?? null;
@@ -83,6 +86,7 @@ export class SessionsView {
     } catch (problem) {
       if (pages !== this.pages) return;
       this.cursor = null;
+      this.problem = problem;
       if (problem.status !== 404) failed(problem);
     } finally {
       if (pages === this.pages) this.loading = false;
