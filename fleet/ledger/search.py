@@ -90,6 +90,11 @@ def search(
     return Page(dispatches=found, cursor=cursor)
 
 
+def first_lines(store: Store, dispatch_ids: Sequence[str]) -> list[str]:
+    """The first line of each dispatch's event."""
+    return [first_line(text) for text in _texts(store, [{"dispatch_id": i} for i in dispatch_ids])]
+
+
 def first_line(text: str) -> str:
     """The first line that is not empty, cut to what a list shows."""
     line = next(filter(None, map(str.strip, text[:4096].splitlines())), "")

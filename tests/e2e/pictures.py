@@ -19,7 +19,7 @@ from tests.e2e.console import Backstage, chromium
 from tests.fixtures.valkey import Valkey
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images" / "console"
-WIDTHS = (390, 1024, 1440)
+WIDTHS = (390, 1024, 1440, 1920)
 _WIDE, _PHONE = (1280, 800), (390, 844)
 _QUALITY = 0.72
 _TO_WEBP = """async ([png, quality]) => {
@@ -63,6 +63,7 @@ def show(page: Page, stage: Backstage, name: str, address: str) -> None:
         page.get_by_role("combobox", name="To").fill("archie")
     if name == "dispatch":
         page.locator("#detail summary").first.click()
+        page.locator("#detail details[open] > :nth-child(2)").first.wait_for()
 
 
 @contextmanager
@@ -105,8 +106,10 @@ def look(browser: Browser, folder: Path, names: list[str]) -> None:
             if names and name not in names:
                 continue
             for width in WIDTHS:
-                for scheme in ("light", "dark") if width == WIDTHS[-1] else ("light",):
-                    page = browser.new_page(viewport={"width": width, "height": 900})
+                for scheme in ("light", "dark"):
+                    page = browser.new_page(
+                        viewport={"width": width, "height": 1080 if width > 1440 else 900}
+                    )
                     page.emulate_media(color_scheme=scheme)
                     show(page, stage, name, address)
                     page.screenshot(path=folder / f"{name}-{width}-{scheme}.png")

@@ -348,3 +348,36 @@ def test_a_thousand_agents_and_ten_thousand_dispatches(
         assert not wrong
     finally:
         big.close()
+
+
+def test_every_session_is_reached_by_scrolling(
+    own_server: Valkey, tmp_path: Path, page: Page
+) -> None:
+    long = Backstage(tmp_path, own_server, ["archie"])
+    long.start()
+    try:
+        # More dispatches than one page of sessions looks through, and more sessions than it lists.
+        names = ["oldest", *(f"s{n % 230}" for n in range(2300)), "newest", "oldest"]
+        events = [{"to": "archie", "text": f"in {one}", "session": one} for one in names]
+        for start in range(0, len(events), 500):
+            sent = httpx.post(f"{long.url}events", json=events[start : start + 500], timeout=30)
+            assert sent.status_code == 202
+        watched(page, f"{long.url}#/sessions")
+        first = page.locator("#row-oldest")
+        expect(first).to_be_visible()
+        page.locator("#list").focus()
+        last = row(page, "s0")
+        for _ in range(200):
+            page.keyboard.press("End")
+            if last.count():
+                break
+            page.wait_for_timeout(50)
+        expect(last.locator('[data-cell="dispatches"]')).to_have_text("10")
+        page.keyboard.press("Home")
+        expect(first.locator('[data-cell="dispatches"]')).to_have_text("2")
+        # What is new is counted, and what was fetched before stays.
+        long.books.accept("archie", session="newest")
+        expect(row(page, "newest").locator('[data-cell="dispatches"]')).to_have_text("2")
+        expect(page.locator("#list")).to_have_attribute("aria-rowcount", str(len(set(names)) + 1))
+    finally:
+        long.close()

@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from fleet.store import keys
 from tests.e2e.console import CHROMIUM, NEEDED, Backstage, chromium, watched
 from tests.e2e.console_scenes import model_step, turn_of
 from tests.e2e.pictures import pages, played
@@ -112,6 +113,19 @@ def test_axe_finds_nothing(stage: Backstage, left: dict[str, str], page: Page, n
     assert not wrong
 
 
+def test_a_fleet_of_which_nothing_is_known_yet_says_so(stage: Backstage, page: Page) -> None:
+    silent = re.compile(r"/bus(\?|$)")
+    page.route(silent, lambda route: route.fulfill(content_type="text/event-stream", body=": \n"))
+    page.goto(f"{stage.url}#/dispatch/nope")
+    said = detail(page).locator(".hint")
+    expect(said).to_contain_text("There is no dispatch of this id")
+    expect(said.locator("code")).to_have_text("GET /dispatches")
+    expect(page.locator("#feed-list > li")).to_have_count(0)
+    assert "Nothing has happened yet" in page.evaluate(
+        "getComputedStyle(document.querySelector('.nothing-yet'), '::before').content"
+    )
+
+
 def test_every_tab_is_seen_on_a_phone(stage: Backstage, page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     watched(page, stage.url)
@@ -121,6 +135,33 @@ def test_every_tab_is_seen_on_a_phone(stage: Backstage, page: Page) -> None:
         assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
     for caption in page.locator("#throughput figcaption, #latency figcaption").all():
         assert caption.evaluate("node => node.scrollWidth <= node.clientWidth + 1")
+
+
+@pytest.mark.parametrize("width", [390, 1024])
+def test_what_is_covered_on_a_small_screen_is_no_stop_of_the_keyboard(
+    stage: Backstage, left: dict[str, str], page: Page, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    watched(page, f"{stage.url}#/dispatches")
+    row = page.locator(f"#row-{left['conversation']}")
+    for leave in ("Escape", "Enter"):
+        row.click()
+        expect(detail(page)).to_be_focused()
+        for _ in range(4):
+            page.keyboard.press("Shift+Tab")
+            assert page.evaluate("!document.activeElement.closest('main')")
+        detail(page).get_by_role("button", name="Close").focus()
+        page.keyboard.press(leave)
+        expect(detail(page)).to_be_hidden()
+        expect(page.locator("#list")).to_be_focused()
+
+
+def test_figures_that_are_long_do_not_touch_on_a_phone(stage: Backstage, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    watched(page, stage.url)
+    wait = page.locator('[data-figure="oldest wait"] dd')
+    wait.evaluate("node => { node.textContent = '23 min 52 s'; }")
+    assert wait.evaluate("node => node.scrollWidth <= node.clientWidth")
 
 
 def test_an_event_is_sent_and_sent_again_edited(stage: Backstage, page: Page) -> None:
@@ -235,6 +276,30 @@ def test_an_agent_tells_what_it_is_for_and_no_secret(stage: Backstage, page: Pag
     expect(page.locator("#row-archie")).to_contain_text("of $5.00")
 
 
+def test_an_agent_of_a_pool_says_how_many_turns_it_has(stage: Backstage, page: Page) -> None:
+    client = stage.books.store.client
+    client.hset(keys.POOLS, "mini", "1 1 crew")
+    client.sadd(keys.running("mini"), "one", "two")
+    try:
+        watched(page, f"{stage.url}#/agent/mini")
+        running = page.locator('#row-mini [data-cell="running"]')
+        expect(running).to_contain_text("2 turns")
+        expect(running).to_contain_text("pool crew")
+        expect(detail(page).locator("dl").first).to_contain_text("crew")
+    finally:
+        client.hdel(keys.POOLS, "mini")
+        client.delete(keys.running("mini"))
+
+
+def test_the_skip_link_goes_to_what_is_shown(stage: Backstage, page: Page) -> None:
+    for view, content in (("dispatches", "#list"), ("fleet", "#page")):
+        watched(page, f"{stage.url}#/{view}")
+        skip = page.get_by_role("link", name="Skip to the content")
+        skip.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(content)).to_be_focused()
+
+
 def test_an_id_and_a_command_are_copied(stage: Backstage, left: dict[str, str], page: Page) -> None:
     watched(page, f"{stage.url}#/dispatch/{left['dead']}")
     for button, copied in (
@@ -266,6 +331,19 @@ def test_charts_show_an_hour_a_day_and_a_week(stage: Backstage, page: Page) -> N
         page.get_by_role("button", name=span).click()
         chart = page.get_by_role("img", name=re.compile(r"^Ended: \d+ completed, 3 badly"))
         expect(chart).to_be_visible()
+
+
+def test_an_agent_has_charts_of_its_own(stage: Backstage, page: Page) -> None:
+    watched(page, f"{stage.url}#/agent/scout")
+    charts = detail(page).get_by_role("region", name="Its work over time")
+    expect(charts.get_by_role("img", name="Ended: 0 completed, 3 badly")).to_be_visible()
+    charts.get_by_role("button", name="Last week").press("Enter")
+    expect(charts.get_by_role("button", name="Last week")).to_have_attribute("aria-pressed", "true")
+    expect(charts.get_by_role("img", name="Ended: 0 completed, 3 badly")).to_be_visible()
+    page.goto(f"{stage.url}#/agent/archie")
+    ended = charts.get_by_role("img", name=re.compile(r"^Ended: 4 completed, 0 badly"))
+    expect(ended).to_be_visible()
+    expect(charts.get_by_role("img", name=re.compile(r"^Cost: \$0\.0"))).to_be_visible()
 
 
 def test_an_empty_list_says_what_to_do(stage: Backstage, page: Page) -> None:

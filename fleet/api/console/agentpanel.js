@@ -7,7 +7,7 @@ import { action, el } from "./dom.js";
 import { agentSign, count, duration, stateSign, usd } from "./format.js";
 import { pairs } from "./pairs.js";
 
-/** The parts of the panel; `panel` has `id`, `config`, `model`, `open(kind)(id)` and `list(agent)`. */
+/** The parts of the panel; `panel` has `id`, `config`, `model`, `spans`, `open(kind)(id)` and `list(agent)`. */
 export function agentPanel(panel) {
   const row = panel.model.agents.get(panel.id);
   if (!row) return [el("p", { className: "hint" }, "There is no agent of this name.")];
@@ -16,7 +16,7 @@ export function agentPanel(panel) {
       "p",
       { className: "lead" },
       el("span", { className: "badge", data: { state: row.status } }, `${agentSign(row.status)} ${row.status}`),
-      row.hold_reason ? el("span", { className: "waiting" }, ` ${row.hold_reason}, for ${duration(row.hold_s)}`) : null,
+      row.hold_reason ? el("span", { className: "waiting" }, ` ${row.hold_reason}, for ${duration(row.hold_s)} more`) : null,
     ),
     row.description ? el("p", { className: "about" }, row.description) : null,
     el(
@@ -33,18 +33,31 @@ export function agentPanel(panel) {
       ["tools", row.tools?.join(", ")],
       ["receivers", row.deliver?.join(", ")],
       ["holder", row.holder ? `${row.holder}, for ${duration(row.held_s)}` : "nobody"],
+      ["pool", row.pool],
+      ["running", row.running > 1 ? `${count(row.running)} turns` : null],
       ["fence", count(row.fence)],
       ["tier", row.tier],
       ["oldest wait", row.oldest_s ? duration(row.oldest_s) : "–"],
-      ["breaker", row.breaker ?? panel.model.health?.g4?.breaker],
+      ...providers(row, panel.model.health),
     ]),
     el("h3", {}, "Today"),
     ...spend(row),
     el("h3", {}, "Its dispatches"),
     states(row),
+    panel.spans.of(row.agent),
     ...limits(row),
     ...configuration(panel.config),
   ].filter(Boolean);
+}
+
+/** The providers that are not called for this agent now, and why. */
+function providers(row, health) {
+  return Object.entries(health?.g4?.providers ?? {})
+    .filter(([, one]) => one.agents?.includes(row.agent))
+    .map(([name, one]) => {
+      const state = one.state === "open" ? `open, tried in ${duration(one.tried_in_s)}` : "one call tries";
+      return ["breaker", `${name}: ${state}`];
+    });
 }
 
 /** Today's spend, each beside its limit where it has one. */
@@ -91,12 +104,10 @@ function configuration(config) {
     el("h3", {}, "Configuration"),
     el("p", { className: "soft flush" }, "As set in the file and the environment; secrets are masked."),
     pairs(
-      Object.entries(config.options).map(([name, value]) => [
-        name,
-        typeof value === "string" && !value.includes("\n")
-          ? value
-          : el("pre", {}, typeof value === "string" ? value : JSON.stringify(value, null, 1)),
-      ]),
+      Object.entries(config.options).map(([name, value]) => {
+        const text = typeof value === "object" ? JSON.stringify(value, null, 1) : String(value);
+        return [name, text.includes("\n") ? el("pre", {}, text) : text];
+      }),
     ),
   ];
 }

@@ -38,7 +38,7 @@ export class AgentsView {
     this.open = (row) => open(row.agent);
     this.label = "Agents";
     this.columns = "cols-agents";
-    this.heads = [["status"], ["agent"], ["queue", "num"], ["running, held by"], ["today", "num"], [""]];
+    this.heads = [["status"], ["agent"], ["queue", "num"], ["running, held by"], ["today", "num"], ["", "", "pause"]];
     this.filter = "";
     this.order = "as configured";
   }
@@ -124,7 +124,9 @@ export class AgentsView {
     const waiting = depth(row);
     pair(cells.queue, count(waiting), waiting && row.oldest_s ? `oldest ${duration(row.oldest_s)}` : "");
     cells.queue.classList.toggle("zero", !waiting);
-    pair(cells.running, row.active ? shortId(row.active) : "–", row.holder ?? "nobody holds it");
+    const turns = row.running > 1 ? `${count(row.running)} turns` : shortId(row.active);
+    const holder = row.holder ?? "nobody holds it";
+    pair(cells.running, turns, row.pool ? `pool ${row.pool} · ${holder}` : holder);
     cells.running.title = row.holder ? `held for ${duration(row.held_s)}, fence ${row.fence}` : "";
     const limit = row.budget?.usd_per_day;
     pair(cells.spend, row.spend ? usd(row.spend.usd) : "–", limit ? `of ${usd(limit)}` : "");

@@ -20,7 +20,8 @@ export class Throughput {
   }
 
   draw(series) {
-    const top = Math.max(1, ...series.map((one) => (one ? one.completed + one.bad : 0)));
+    const most = Math.max(0, ...series.map((one) => (one ? one.completed + one.bad : 0)));
+    const top = Math.max(1, most);
     let good = "";
     let bad = "";
     series.forEach((one, place) => {
@@ -35,7 +36,7 @@ export class Throughput {
     const lately = series.slice(-13, -1).filter(Boolean);
     const ended = lately.reduce((sum, one) => sum + one.completed + one.bad, 0);
     const rate = ended / (12 * BUCKET_S);
-    say(this.parts.top, `${Number((top / BUCKET_S).toFixed(1))}/s`);
+    say(this.parts.top, most ? `${Number((top / BUCKET_S).toFixed(1))}/s` : "");
     say(this.parts.now, `${Number(rate.toFixed(rate < 10 ? 1 : 0))}/s`);
     describe(this.parts, `${this.parts.now.textContent} ended over the last minute`);
   }
@@ -65,7 +66,8 @@ export class Latency {
     const top = Math.max(0.001, ...values.flat());
     values.forEach((line, number) => this.lines[number].setAttribute("d", path(line, top)));
     const newest = values.map((line) => line.findLast((value) => value !== null) ?? null);
-    say(this.parts.top, duration(top));
+    const known = values.flat().some((value) => value !== null);
+    say(this.parts.top, known ? duration(top) : "");
     say(this.parts.now, newest[0] === null ? "–" : duration(newest[0]));
     const [half, most, wait] = newest.map(duration);
     describe(this.parts, `turn p50 ${half}, p95 ${most}; wait p95 ${wait}`);

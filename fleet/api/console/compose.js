@@ -105,6 +105,8 @@ async function submit(draft, fields, key) {
   const named = fields.to.value.split(",").map((one) => one.trim()).filter(Boolean);
   if (named.length) event.to = named.length === 1 ? named[0] : named;
   if (fields.session.value.trim()) event.session = fields.session.value.trim();
+  // An edited event keeps what is not named: a session that was taken away is.
+  else if (draft.from) event.session = null;
   if (fields.lane.value) event.lane = fields.lane.value;
   else if (draft.priority !== undefined && draft.from) event.priority = draft.priority;
   const answer = await sent(draft, event, key);

@@ -24,6 +24,11 @@ export function toggle() {
   for (const listener of listeners) listener();
 }
 
+/** Texts may be asked for again: the caller is another. */
+export function allow() {
+  denied = false;
+}
+
 /** `listener()` is called after each change. */
 export function onChange(listener) {
   listeners.push(listener);

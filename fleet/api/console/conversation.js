@@ -31,9 +31,9 @@ export function conversation(found, { open, reply, older }) {
     bubbles.push(answered(turn, open));
   }
   return [
-    el("div", { className: "buttons" }, action("Reply", async () => reply(found.turns.at(-1)), { className: "yes" })),
     found.more ? el("p", {}, action("Show earlier turns", async () => older(2 * found.most))) : null,
-    el("ol", { className: "bubbles" }, ...bubbles),
+    el("ol", { className: "bubbles", "aria-label": "The conversation" }, ...bubbles),
+    el("div", { className: "decision" }, el("div", { className: "buttons" }, action("Reply", async () => reply(found.turns.at(-1)), { className: "yes" }))),
   ].filter(Boolean);
 }
 

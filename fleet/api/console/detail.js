@@ -5,14 +5,16 @@ import { dispatchPath, get } from "./api.js";
 import { chainPlan, compose } from "./compose.js";
 import { getWithContent, onChange, shown } from "./content.js";
 import { conversation, fetchConversation } from "./conversation.js";
-import { action, byId, el, throttled } from "./dom.js";
+import { action, byId, el, prose, throttled } from "./dom.js";
 import { eventsOf } from "./history.js";
 import { Listener } from "./listen.js";
 import { decisionForm, dispatchPanel } from "./record.js";
+import { Spans } from "./spans.js";
 
 const REFRESH_MS = 400;
 /** Steps are not on the bus: a running turn is asked for them. */
 const RUNNING_MS = 1500;
+const AT_END_PX = 8;
 
 export class Detail {
   /** `open(kind)(id)` and `list(agent)` change the address, which changes the panel. */
@@ -21,6 +23,7 @@ export class Detail {
     this.open = open;
     this.list = list;
     this.node = byId("detail");
+    this.spans = new Spans({ id: "agent-spans", heading: "h3", title: "Its work over time" });
     this.kind = null;
     this.id = null;
     this.refresh = throttled(REFRESH_MS, () => this.#fetch());
@@ -40,9 +43,14 @@ export class Detail {
     Object.assign(this, { kind, id, record: null, problem: null, past: null });
     Object.assign(this, { plan: null, config: null, found: null, decision: null, unfolded: new Set() });
     this.#listen(false);
+    const inside = this.node.contains(document.activeElement);
     this.node.hidden = !kind;
+    byId("side").setAttribute("aria-label", kind ? "What is open" : "Live feed");
     document.body.classList.toggle("with-detail", Boolean(kind));
-    if (!kind) return;
+    if (!kind) {
+      if (inside) focusList();
+      return;
+    }
     this.#draw();
     this.node.scrollTop = 0;
     this.node.focus({ preventScroll: true });
@@ -118,11 +126,13 @@ export class Detail {
     const body = this.#body();
     const leave = action("Close", () => this.open("")(""), { "aria-keyshortcuts": "Escape" });
     const title = el("h2", { id: "detail-title" }, ...this.#title());
-    const scroll = this.node.scrollTop;
+    const { scrollTop, scrollHeight, clientHeight } = this.node;
+    // A conversation is read at its end, where the next turn comes.
+    const scroll = this.kind === "session" && scrollTop + clientHeight >= scrollHeight - AT_END_PX ? Infinity : scrollTop;
     const active = document.activeElement;
     const inside = this.node.contains(active);
     this.node.replaceChildren(el("header", {}, title, leave), ...body);
-    this.node.scrollTop = scroll;
+    this.node.scrollTop = Math.min(scroll, this.node.scrollHeight);
     if (!inside) return;
     // What was focused is here still, or there is something of the same words.
     const same = this.node.contains(active)
@@ -132,7 +142,7 @@ export class Detail {
   }
 
   #body() {
-    if (this.problem) return [el("p", { className: "hint" }, this.problem.message)];
+    if (this.problem) return [el("p", { className: "hint" }, ...prose(this.problem.message))];
     if (this.kind === "agent") return agentPanel(this);
     if (this.kind === "session") {
       return conversation(this.found, {
@@ -153,4 +163,10 @@ export class Detail {
     const agent = this.record?.agent;
     return [el("span", { className: "soft" }, "Dispatch "), agent ? `for ${agent}` : ""];
   }
+}
+
+/** The keyboard goes back to where a panel was opened from. */
+export function focusList() {
+  const list = byId("table").hidden ? document.querySelector(".tabs a[aria-current]") : byId("list");
+  list?.focus({ preventScroll: true });
 }

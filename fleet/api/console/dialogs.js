@@ -112,8 +112,8 @@ export function showHelp(shortcuts, settings) {
     el(
       "p",
       { className: "soft" },
-      "Content of events and answers is hidden until you ask for it. The page follows the bus and ",
-      "goes on where it was when a connection comes back.",
+      "Texts of events and answers are shown to those who may see them, unless you hide them. ",
+      "The page follows the bus and goes on where it was when a connection comes back.",
     ),
     el("form", { method: "dialog" }, el("button", { className: "yes" }, "Close")),
   );

@@ -23,7 +23,7 @@ export class DispatchesView {
     this.fixed = states;
     this.empty = empty;
     this.columns = "cols-dispatches";
-    this.heads = [[""], ["state"], ["agent"], ["said, and what became of it"], ["accepted", "num"], ["cost", "num"], [""]];
+    this.heads = [["", "", "select"], ["state"], ["agent"], ["said, and what became of it"], ["accepted", "num"], ["cost", "num"], ["", "", "decide"]];
     this.agent = "";
     this.state = "";
     this.words = "";
@@ -31,6 +31,7 @@ export class DispatchesView {
     this.selected = new Set();
     this.cursor = null;
     this.loading = false;
+    this.problem = null;
     this.asked = 0;
     this.changed = () => {};
     this.askNewest = throttled(NEWEST_MS, () => this.#newest());
@@ -110,7 +111,7 @@ export class DispatchesView {
   /** What may be done to the selected rows, or to all of the dead letters. */
   #drawBulk() {
     const rows = this.follower.rows.filter((row) => this.selected.has(row.dispatch_id));
-    const all = this.fixed[0] === "dead" && !rows.length;
+    const all = this.fixed[0] === "dead" && !rows.length && this.follower.rows.length;
     const buttons = all
       ? [["Replay all", "Replay", "retry", this.follower.rows]]
       : BULK.map(([word, verb, states]) => {
@@ -153,6 +154,7 @@ export class DispatchesView {
 
   hint(rows) {
     if (rows.length) return "";
+    if (this.problem) return `This could not be fetched. ${this.problem.message}`;
     if (this.loading) return "Asking the ledger ...";
     if (this.cursor) return "Nothing found so far; scroll to look further back.";
     return this.words || this.agent || this.state ? "Nothing matches." : this.empty;
@@ -180,12 +182,14 @@ export class DispatchesView {
     try {
       const page = await this.#ask(PAGE, cursor);
       if (asked !== this.asked) return;
+      this.problem = null;
       if (cursor === null) this.follower.clear();
       this.follower.add(page.dispatches);
       this.cursor = page.cursor;
     } catch (problem) {
       if (asked !== this.asked) return;
       this.cursor = null;
+      this.problem = problem;
       failed(problem);
     } finally {
       if (asked === this.asked) this.loading = false;

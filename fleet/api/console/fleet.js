@@ -7,6 +7,7 @@ import { targets } from "./compose.js";
 import { done, failed } from "./dialogs.js";
 import { action, el, prose, throttled } from "./dom.js";
 import { clock, count, duration } from "./format.js";
+import { why } from "./header.js";
 import { tokensSection } from "./tokens.js";
 
 const REFRESH_MS = 10000;
@@ -23,6 +24,7 @@ export class FleetView {
     this.plans = [];
     this.parts = {};
     this.drawSoon = throttled(DRAW_MS, () => this.node?.isConnected && this.#draw());
+    this.fetchSoon = throttled(DRAW_MS, () => this.node?.isConnected && this.#fetch());
     model.addEventListener("health", this.drawSoon);
     model.addEventListener("agents", this.drawSoon);
     setInterval(() => this.node?.isConnected && !document.hidden && this.#fetch(), REFRESH_MS);
@@ -38,6 +40,11 @@ export class FleetView {
 
   hint() {
     return "";
+  }
+
+  /** An alert came over the bus. */
+  take(events) {
+    if (events.some((event) => event.type === "alert")) this.fetchSoon();
   }
 
   /** The page, which is kept up to date while it is shown. */
@@ -113,7 +120,7 @@ export class FleetView {
           "div",
           { className: "line" },
           el("b", { className: "grow" }, name),
-          el("span", { className: "badge", data: { state: one.state === "open" ? "dead" : "retrying" } }, one.state === "open" ? `✕ open, ${duration(one.left_s)} left` : "↻ one call tries"),
+          el("span", { className: "badge", data: { state: one.state === "open" ? "dead" : "retrying" } }, one.state === "open" ? `✕ open, tried in ${duration(one.tried_in_s)}` : "↻ one call tries"),
           el("span", { className: "soft full" }, [one.reason, one.agents?.length ? `stops ${one.agents.join(", ")}` : ""].filter(Boolean).join("; ")),
         ),
       ),
@@ -129,6 +136,7 @@ export class FleetView {
     return card(
       "parts",
       "Parts",
+      line("state", [health.status, why(health)].filter(Boolean).join(": ")),
       line("version", health.version),
       line("beat", health.beat?.last_tick_s === null ? "never ticked" : `ticked ${duration(health.beat.last_tick_s)} ago`),
       line("bus", `${count(health.bus?.clients)} ${health.bus?.clients === 1 ? "client" : "clients"}, keeps ${duration(health.bus?.retention_s)}`),
@@ -162,6 +170,7 @@ export async function openAlerts() {
 function alertLine(one, changed) {
   const open = one.state === "open";
   const { acknowledged, silenced } = one;
+  const name = [one.name, one.agent].filter(Boolean).join(" · ");
   const facts = [
     one.host ? `on ${one.host}` : null,
     `since ${clock(one.since)}`,
@@ -170,12 +179,12 @@ function alertLine(one, changed) {
     silenced ? `silent until ${clock(silenced.until)}, by ${silenced.by}` : null,
   ].filter(Boolean);
   const mark = (label, verb, body) =>
-    action(label, () => markAlert(one, verb, body, changed), { className: "small", "aria-label": `${label}: ${one.name}` });
+    action(label, () => markAlert(one, verb, body, changed), { className: "small", "aria-label": `${label}: ${name}` });
   return el(
     "div",
     { className: "line" },
     el("span", { className: "badge", data: { state: open ? "dead" : "" } }, open ? "! open" : "✓ over"),
-    el("b", { className: "grow" }, [one.name, one.agent].filter(Boolean).join(" · ")),
+    el("b", { className: "grow" }, name),
     open && !acknowledged && !one.host ? mark("Seen", "ack") : null,
     open && !silenced ? mark("Silence 1 h", "silence", { for_s: 3600 }) : null,
     open && silenced ? mark("Tell again", "unsilence") : null,
@@ -199,8 +208,17 @@ function card(id, title, ...children) {
     "section",
     { className: "card", "aria-labelledby": `${id}-title` },
     el("header", {}, el("h2", { id: `${id}-title` }, title)),
-    ...children,
+    ...listed(children),
   );
+}
+
+/** The lines among the children, as a list. */
+function listed(children) {
+  const isLine = (one) => one?.classList.contains("line");
+  const lines = children.filter(isLine);
+  for (const one of lines) one.setAttribute("role", "listitem");
+  const rest = children.filter((one) => one && !isLine(one));
+  return lines.length ? [el("div", { role: "list" }, ...lines), ...rest] : rest;
 }
 
 function line(name, ...values) {

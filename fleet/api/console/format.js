@@ -13,7 +13,7 @@ const STATES = {
   expired: "◷",
 };
 
-const AGENTS = { idle: "○", busy: "▶", paused: "■", offline: "✕" };
+const AGENTS = { idle: "○", busy: "▶", paused: "■", held: "◷", budget: "◷", offline: "✕", removed: "✕" };
 
 /** States of a dispatch in the order of its life. */
 export const STATE_NAMES = Object.keys(STATES);

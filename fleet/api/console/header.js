@@ -22,8 +22,18 @@ function figures(totals, health, agents) {
     ["dead", count(states.dead), !states.dead, "given up; can be replayed"],
     ["oldest wait", totals.oldest_s ? duration(totals.oldest_s) : "–", !totals.oldest_s, ""],
     ["spent today", usd(totals.usd), !totals.usd, `${count(totals.tokens)} tokens, since 0:00 UTC`],
-    ["breaker", health?.g4?.breaker ?? "–", health?.g4?.breaker !== "open", "the circuit breaker"],
+    ["breakers", ...breakers(health)],
   ];
+}
+
+/** Of the broker and of the models' providers: what is open. */
+function breakers(health) {
+  const broker = health?.g4?.breaker;
+  const open = Object.entries(health?.g4?.providers ?? {}).filter(([, one]) => one.state === "open");
+  const said = "the circuit breakers of the broker and of the models' providers";
+  if (broker && broker !== "closed") return [`broker ${broker.replace("_", " ")}`, false, said];
+  if (!open.length) return [broker ?? "–", true, said];
+  return [`${count(open.length)} open`, false, open.map(([name, one]) => `${name}: ${one.reason}`).join("; ")];
 }
 
 /** What is shown is fetched every 15 s at least while all is well; a lost connection is told soon. */
@@ -66,30 +76,20 @@ export class Header {
     banner.hidden = !stale;
     if (!stale) return;
     const ago = `${duration(Math.max(1, Math.round(old)))} ago`;
-    const why = this.trouble ?? health?.reason ?? "The connection is being tried again.";
-    say(banner, `Not live: this is how it was ${ago}, at ${clock(new Date(freshAt).toISOString())}. ${why}`);
-    if (lost) this.#sign("health", `◌ was ${health?.status ?? "not known"} ${ago}`, "unknown", why);
+    const cause = this.trouble ?? health?.reason ?? "The connection is being tried again.";
+    say(banner, `Not live: this is how it was ${ago}, at ${clock(new Date(freshAt).toISOString())}. ${cause}`);
+    if (lost) this.#sign("health", `◌ was ${health?.status ?? "not known"} ${ago}`, "unknown", cause);
   }
 
   #health() {
     this.trouble = null;
-    const { status, reason, version, links } = this.model.health;
-    this.#sign("health", HEALTH[status], status, reason ?? this.#why(status) ?? `version ${version}`);
+    const { status, version, links } = this.model.health;
+    this.#sign("health", HEALTH[status], status, why(this.model.health) ?? `version ${version}`);
     const flower = byId("flower");
     flower.hidden = !links?.flower;
     if (links?.flower) flower.href = links.flower;
     this.#figures();
     this.age();
-  }
-
-  /** Which part makes it degraded, in words. */
-  #why(status) {
-    if (status !== "degraded") return null;
-    const { g2, beat } = this.model.health;
-    const gone = Object.entries(g2.agents).filter(([, row]) => !row.holder);
-    if (gone.length) return `${count(gone.length)} agents have no worker: ${gone[0][0]} ...`;
-    if (beat.last_tick_s === null || beat.last_tick_s > 15) return "beat does not tick";
-    return "an agent does not take work";
   }
 
   #sign(id, text, level, title) {
@@ -123,4 +123,15 @@ export class Header {
     say(node, number ? count(number) : "");
     node.hidden = !number;
   }
+}
+
+/** Which part makes a fleet degraded, in words; null where none does. */
+export function why(health) {
+  const { status, reason, g2, beat } = health;
+  if (reason || status !== "degraded") return reason ?? null;
+  const gone = Object.entries(g2.agents).filter(([, row]) => !row.holder);
+  if (gone.length === 1) return `${gone[0][0]} has no worker`;
+  if (gone.length) return `${count(gone.length)} agents have no worker: ${gone.slice(0, 3).map(([name]) => name).join(", ")} ...`;
+  if (beat.last_tick_s === null || beat.last_tick_s > 15) return "beat does not tick";
+  return "an agent does not take work";
 }

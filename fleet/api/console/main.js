@@ -6,12 +6,13 @@ import { Bus } from "./bus.js";
 import { Latency, Throughput } from "./charts.js";
 import { compose, resend } from "./compose.js";
 import * as content from "./content.js";
-import { Detail } from "./detail.js";
+import { Detail, focusList } from "./detail.js";
 import { askToken, showHelp } from "./dialogs.js";
 import { DispatchesView } from "./dispatches.js";
 import { action, byId, el, prose, say, throttled } from "./dom.js";
 import { Feed } from "./feed.js";
 import { FleetView, openAlerts } from "./fleet.js";
+import { shortId } from "./format.js";
 import { loadHistory } from "./history.js";
 import { Header } from "./header.js";
 import { Model } from "./model.js";
@@ -27,9 +28,28 @@ const ALERTS_MS = 15000;
 /** What can be open beside a list, and the list it belongs to. */
 const KINDS = { dispatch: "dispatches", agent: "agents", session: "sessions" };
 
-onTokenNeeded(() => {
+const TITLES = {
+  agents: "Agents",
+  dispatches: "Dispatches",
+  sessions: "Sessions",
+  dead: "Dead letters",
+  approvals: "Approvals",
+  fleet: "Fleet",
+  feed: "Live feed",
+};
+
+onTokenNeeded(async () => {
   byId("token").hidden = false;
-  return askToken();
+  const token = await askToken();
+  if (token && opened) {
+    // Another token may see other things. A reload would lose what is being written.
+    keepToken(token);
+    content.allow();
+    model.refresh();
+    view.load?.();
+    detail.refresh();
+  }
+  return token;
 });
 byId("token").addEventListener("click", async () => {
   const token = await askToken();
@@ -62,12 +82,12 @@ const views = {
   dead: new DispatchesView(model, open("dispatch"), {
     label: "Dead letters, newest first",
     states: ["dead"],
-    empty: "No dead letters. What is given up after its attempts stands here, to be replayed.",
+    empty: "No dead letters. A dispatch that is given up stands here, to be replayed.",
   }),
   approvals: new DispatchesView(model, open("dispatch"), {
     label: "Dispatches that wait for a person",
     states: ["parked"],
-    empty: "Nothing waits for a person. Stages `human:NAME` of chains do.",
+    empty: "Nothing waits for a person. A chain with a stage `human:NAME` asks here.",
   }),
   fleet: new FleetView(model, spans),
 };
@@ -158,6 +178,7 @@ function route() {
     if (tab.dataset.view === document.body.dataset.view) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   }
+  title(kind, id);
   if (id) rows.mark(id);
   detail.show(id ? kind : null, id || null);
 }
@@ -175,9 +196,22 @@ function use(next, place) {
   }
   rows.use(view);
   byId("heads").className = `heads ${view.columns}`;
-  byId("heads").replaceChildren(...view.heads.map(([text, kind]) => el("span", { className: kind ?? "" }, text)));
+  byId("heads").replaceChildren(...view.heads.map(head));
   view.load?.();
   redraw();
+}
+
+/** The head of a column; one without words on the screen has words for screen readers. */
+function head([text, kind, unseen]) {
+  const words = unseen ? el("span", { className: "unseen" }, unseen) : text;
+  return el("span", { className: kind ?? "", role: "columnheader" }, words);
+}
+
+/** The title of the window, and of the list for screen readers. */
+function title(kind, id) {
+  const place = TITLES[document.body.dataset.view];
+  say(byId("view-title"), place);
+  document.title = `${id ? `${kind} ${kind === "dispatch" ? shortId(id) : id}` : place} · fleet`;
 }
 
 let opened = false;
@@ -254,9 +288,11 @@ const doTo = (verb, ...states) => () => {
   const row = marked();
   if (row && states.includes(row.state)) operate(row.dispatch_id, verb);
 };
+const focusMain = () => (view.page ? byId("page") : rows.node).focus({ preventScroll: true });
 const go = (place) => () => {
   goTo(`#/${place}`);
-  rows.node.focus();
+  route();
+  focusMain();
 };
 listen({
   1: go("agents"),
@@ -283,16 +319,17 @@ listen({
   f: () => feed.hold(),
   "?": () => showHelp(SHORTCUTS, settings),
   Escape: () => {
-    if (detail.kind) {
-      goTo(here());
-      rows.node.focus();
-    }
+    if (!detail.kind) return;
+    goTo(here());
+    // The address tells a moment later, and a list that is covered takes no focus.
+    route();
+    focusList();
   },
 });
 byId("help").addEventListener("click", () => showHelp(SHORTCUTS, settings));
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
-  rows.node.focus();
+  focusMain();
 });
 addEventListener("hashchange", route);
 

@@ -62,7 +62,7 @@ function buttons(panel) {
       }),
     ),
     shown() ? action("Edit and resend", () => resend(record, panel.open("dispatch"))) : null,
-    panel.model.agents.has(record.agent) ? action("Its agent", async () => panel.open("agent")(record.agent)) : null,
+    !record.agent.startsWith("human:") ? action("Its agent", async () => panel.open("agent")(record.agent)) : null,
     record.session ? action("Its session", async () => panel.open("session")(record.session)) : null,
     action("Copy id", () => copy(id, "The id is")),
     action("Copy link", () => copy(absolute(`#/dispatch/${encodeURIComponent(id)}`), "The link is")),

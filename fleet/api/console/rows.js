@@ -8,6 +8,11 @@
 import { el } from "./dom.js";
 
 const MORE_ROWS = 8;
+const PHONE = "(max-width: 640px)";
+/** Pixels of a list that is empty; of all that is around it with something below; likewise on a phone. */
+const LEAST = 120;
+const REST = 290;
+const PHONE_REST = 210;
 
 export class Rows {
   /**
@@ -20,9 +25,11 @@ export class Rows {
     this.rows = [];
     this.marked = null;
     this.pool = new Map();
-    this.sizer = el("div", { className: "sizer" });
+    this.sizer = el("div", { className: "sizer", id: "rows" });
     this.frame = 0;
     node.setAttribute("role", "grid");
+    // The heads stand outside what scrolls, and are a row of the grid all the same.
+    node.setAttribute("aria-owns", "heads rows");
     node.append(this.sizer);
     node.addEventListener("scroll", () => this.draw(), { passive: true });
     node.addEventListener("keydown", (event) => this.#key(event));
@@ -48,7 +55,7 @@ export class Rows {
     this.rows = rows;
     this.sizer.style.height = `${rows.length * height}px`;
     this.node.style.setProperty("--content", `${rows.length * height + 2}px`);
-    this.node.setAttribute("aria-rowcount", rows.length);
+    this.node.setAttribute("aria-rowcount", rows.length + 1);
     if (anchor !== null) {
       const now = this.#find(anchor, top);
       if (now >= 0 && now !== top) this.node.scrollTop += (now - top) * height;
@@ -98,27 +105,36 @@ export class Rows {
     const { scrollTop, clientHeight } = this.node;
     const first = Math.max(0, Math.floor(scrollTop / height) - MORE_ROWS);
     const last = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / height) + MORE_ROWS);
-    const unused = new Set(this.pool.keys());
+    const shown = this.rows.slice(first, last);
+    this.#drop(new Set(shown.map((row) => this.view.key(row))));
     let active = null;
-    for (let place = first; place < last; place++) {
-      const row = this.rows[place];
+    let next = this.sizer.firstElementChild;
+    shown.forEach((row, number) => {
       const key = this.view.key(row);
-      unused.delete(key);
       const made = this.pool.get(key) ?? this.#make(key);
       made.row = row;
+      // A screen reader reads rows in the order of the page.
+      if (made.node === next) next = next.nextElementSibling;
+      else this.sizer.insertBefore(made.node, next);
+      const place = first + number;
       made.node.style.transform = `translateY(${place * height}px)`;
-      made.node.setAttribute("aria-rowindex", place + 1);
+      made.node.setAttribute("aria-rowindex", place + 2);
       made.node.setAttribute("aria-selected", key === this.marked);
       if (key === this.marked) active = made.node.id;
       this.view.fill(made.cells, row, made.node);
-    }
-    for (const key of unused) {
-      this.pool.get(key).node.remove();
-      this.pool.delete(key);
-    }
+    });
     if (active) this.node.setAttribute("aria-activedescendant", active);
     else this.node.removeAttribute("aria-activedescendant");
     if (last >= this.rows.length - MORE_ROWS) this.view.more?.();
+  }
+
+  /** Rows that are not among `keys` leave the page. */
+  #drop(keys) {
+    for (const [key, made] of this.pool) {
+      if (keys.has(key)) continue;
+      made.node.remove();
+      this.pool.delete(key);
+    }
   }
 
   #make(key) {
@@ -137,7 +153,6 @@ export class Rows {
     });
     const made = { node, cells, row: null };
     this.pool.set(key, made);
-    this.sizer.append(node);
     return made;
   }
 
@@ -149,9 +164,12 @@ export class Rows {
     return this.rows.findIndex((row) => this.view.key(row) === key);
   }
 
-  /** True when the rows leave half of `px` pixels free. */
+  /** True when the rows leave room for something below, in a place of `px` pixels. */
   leaveRoom(px) {
-    return this.rows.length * this.#height() < px / 2;
+    const rows = this.rows.length * this.#height();
+    // On a phone the page scrolls, and a list that is short is as tall as its rows.
+    if (matchMedia(PHONE).matches) return rows < innerHeight - PHONE_REST;
+    return Math.max(rows, LEAST) + REST <= px;
   }
 
   #height() {

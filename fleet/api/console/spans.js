@@ -1,7 +1,7 @@
-/** Charts of an hour, a day or a week, from the sums that the fleet keeps. */
+/** Charts of an hour, a day or a week: of the whole fleet, or of one agent. */
 
 import { get } from "./api.js";
-import { el, svg } from "./dom.js";
+import { el, prose, svg } from "./dom.js";
 import { clock, count, duration, usd } from "./format.js";
 
 const HEIGHT = 100;
@@ -48,7 +48,9 @@ const CHARTS = [
 
 /** A block of charts with a choice of the span; fetched while it is in the page. */
 export class Spans {
-  constructor() {
+  /** `id` tells the block from others; `heading` is the tag of its title. */
+  constructor({ id = "spans", heading = "h2", title = "Over time" } = {}) {
+    this.agent = "";
     this.span = localStorage.getItem(CHOSEN) ?? "hour";
     if (!(this.span in NAMES)) this.span = "hour";
     this.charts = el("div", { className: "span-charts" });
@@ -60,8 +62,8 @@ export class Spans {
     });
     this.node = el(
       "section",
-      { className: "spans", "aria-labelledby": "spans-title" },
-      el("header", {}, el("h2", { id: "spans-title" }, "Over time"), el("span", { className: "choice" }, ...this.choices)),
+      { className: "spans", "aria-labelledby": `${id}-title` },
+      el("header", {}, el(heading, { id: `${id}-title` }, title), el("span", { className: "choice" }, ...this.choices)),
       this.charts,
     );
     this.fetched = new Map();
@@ -69,17 +71,33 @@ export class Spans {
     setInterval(() => this.refresh(), 5000);
   }
 
+  /** Show one agent's; the block itself. */
+  of(agent) {
+    if (agent !== this.agent) {
+      this.agent = agent;
+      this.fetched.clear();
+      this.charts.replaceChildren();
+    }
+    // The block is in the page only after this.
+    requestAnimationFrame(() => this.refresh());
+    return this.node;
+  }
+
   /** Fetch what is old, where the block is seen. */
   async refresh() {
-    const { span } = this;
+    const { span, agent } = this;
     const found = this.fetched.get(span);
     if (document.hidden || !this.node.isConnected || !this.node.offsetParent) return;
     if (found && performance.now() - found.at < FRESH_MS[span]) return;
-    try {
-      this.fetched.set(span, { at: performance.now(), history: await get("history", { span }) });
-    } catch (problem) {
-      this.fetched.set(span, { at: performance.now(), problem });
-    }
+    const at = performance.now();
+    // Nobody asks twice while an answer is on its way.
+    this.fetched.set(span, { ...found, at });
+    const made = await get("history", { span, agent }).then(
+      (history) => ({ at, history }),
+      (problem) => ({ at, problem }),
+    );
+    if (agent !== this.agent) return;
+    this.fetched.set(span, made);
     this.#draw();
   }
 
@@ -97,9 +115,13 @@ export class Spans {
 
   #draw() {
     const { history, problem } = this.fetched.get(this.span) ?? {};
-    if (problem) this.charts.replaceChildren(el("p", { className: "soft" }, problem.message));
-    else if (history) this.charts.replaceChildren(...CHARTS.map((chart) => figure(chart, history)));
+    if (problem) this.charts.replaceChildren(el("p", { className: "soft" }, ...prose(problem.message)));
+    else if (history) this.charts.replaceChildren(...CHARTS.map((chart) => figure(chart, history)), ...cut(history));
   }
+}
+
+function cut(history) {
+  return history.whole ? [] : [el("p", { className: "soft flush" }, "Of its newest 2,000 dispatches.")];
 }
 
 function figure(chart, history) {
@@ -122,7 +144,7 @@ function figure(chart, history) {
   return el(
     "figure",
     { className: "chart tall" },
-    el("figcaption", {}, el("span", {}, chart.title, " ", el("b", { className: "now" }, said)), el("span", { className: "top" }, chart.shows(top))),
+    el("figcaption", {}, el("span", {}, chart.title, " ", el("b", { className: "now" }, said)), el("span", { className: "top" }, top > 0 ? chart.shows(top) : "")),
     el("div", { className: "plot" }, plot, top > 0 ? null : el("span", { className: "nothing" }, "nothing yet")),
     el(
       "div",
@@ -161,7 +183,7 @@ function lines(parts, buckets, top) {
     for (const one of buckets) {
       const value = of(one);
       if (value === null || value === undefined) continue;
-      const y = (HEIGHT - 2 - (value / top) * (HEIGHT - 4)).toFixed(2);
+      const y = (HEIGHT - 2 - (value / top) * (HEIGHT - 14)).toFixed(2);
       // A bucket alone is a dash; the next one in a row is joined to it.
       path += last === one.place - 1 ? `L${one.place + 0.5} ${y}` : `M${one.place} ${y}h1`;
       last = one.place;

@@ -11,6 +11,7 @@ _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _NUMBER: Json = {"type": "number", "minimum": 0}
 _TIME: Json = {"type": "string", "format": "date-time"}
+_NAME: Json = {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX}
 _TEXTS: Json = {"type": "array", "items": _TEXT}
 
 
@@ -64,10 +65,14 @@ OVERVIEW_SCHEMAS: Json = {
         },
     ),
     "History": _object(
-        "span from bucket_s places buckets",
+        "span from bucket_s places whole buckets",
         span={"type": "string", "enum": list(SPANS)},
         bucket_s=_COUNT,
         places=_COUNT,
+        whole={
+            "description": "False when the agent has more dispatches than were read.",
+            "type": "boolean",
+        },
         buckets={
             "description": "Those in which anything happened; `place` counts from the oldest.",
             "type": "array",
@@ -109,14 +114,23 @@ def _get(name: str, summary: str, answer: Json, *parameters: Json) -> Json:
 
 
 def _sessions() -> Json:
-    name: Json = {"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX}
     limit: Json = {"type": "integer", "minimum": 1, "maximum": SESSIONS_MAX, "default": 50}
     return _get(
         "find_sessions",
         "The conversations of late, last active first.",
-        _object("sessions", sessions={"type": "array", "items": ref("Session")}),
-        parameter("agent", name, "Only what this agent took part in."),
+        _object(
+            "sessions cursor",
+            sessions={"type": "array", "items": ref("Session")},
+            cursor=_or_null(_TEXT),
+        ),
+        parameter("agent", _NAME, "Only what this agent took part in."),
         parameter("limit", limit, "At most so many."),
+        parameter(
+            "cursor",
+            _TEXT,
+            "The `cursor` of the page before. A page counts what it has read: a session can be on "
+            "several pages.",
+        ),
         parameter("content", FLAG, "With the first line of the newest event."),
     )
 
@@ -131,9 +145,14 @@ OVERVIEW_PATHS: Json = {
     "/history": {
         "get": _get(
             "history",
-            "Sums over time, of the whole fleet.",
+            "Sums over time, of the whole fleet or of one agent.",
             ref("History"),
             parameter("span", _SPAN, "How far back."),
+            parameter(
+                "agent",
+                _NAME,
+                "Only this agent's kept dispatches that have ended, by when they ended.",
+            ),
         )
     },
 }

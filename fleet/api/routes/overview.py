@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -34,22 +35,23 @@ class Overview:
     async def sessions(self, request: Request) -> Response:
         """The conversations of late, last active first; with `content=1` their newest line."""
         query, rights = request.query_params, rights_of(request.scope)
-        check_names(query, "agent", "limit", "content")
-        agents = readable_choices(query, "agent", self._runtime.settings.agents, rights)
-        if len(agents) > 1:
-            raise bad_parameter("agent", "must be given once")
+        check_names(query, "agent", "limit", "cursor", "content")
+        agent = self._agent(query, rights)
         limit = number(query, "limit", 50, 1, sessions.SESSIONS_MAX)
-        content = flag(query, "content")
-        found = await self._reads.run(
+        content, cursor = flag(query, "content"), query.get("cursor")
+        if cursor is not None and not sessions.is_cursor(cursor):
+            raise bad_parameter("cursor", "must be the `cursor` of the page before")
+        page = await self._reads.run(
             lambda: sessions.recent(
                 self._runtime.store,
                 content=content,
                 reads=rights.reads,
-                agent=next(iter(agents), None),
+                agent=agent,
                 limit=limit,
+                cursor=cursor,
             )
         )
-        return JSONResponse({"sessions": found})
+        return JSONResponse({"sessions": page.sessions, "cursor": page.cursor})
 
     async def targets(self, request: Request) -> Response:
         """The targets that the caller may send to, the lanes, and the chains that it may see."""
@@ -79,14 +81,32 @@ class Overview:
         )
 
     async def history(self, request: Request) -> Response:
-        """Sums over the last hour, day or week; for callers who may see every agent."""
-        check_names(request.query_params, "span")
-        rights_of(request.scope).need_read(EVERYONE)
-        chosen = choices(request.query_params, "span", sums.SPANS)
+        """Sums over the last hour, day or week, of an agent or of the whole fleet.
+
+        The whole is for callers who may see every agent.
+        """
+        query, rights = request.query_params, rights_of(request.scope)
+        check_names(query, "span", "agent")
+        agent = self._agent(query, rights)
+        if agent is None:
+            rights.need_read(EVERYONE)
+        chosen = choices(query, "span", sums.SPANS)
         if len(chosen) > 1:
             raise bad_parameter("span", "must be given once")
         span = next((span for span in sums.SPANS if span in chosen), SPAN_DEFAULT)
-        return JSONResponse(await self._reads.run(lambda: sums.read(self._runtime.store, span)))
+        store = self._runtime.store
+        return JSONResponse(
+            await self._reads.run(
+                lambda: sums.read_agent(store, span, agent) if agent else sums.read(store, span)
+            )
+        )
+
+    def _agent(self, query: QueryParams, rights: Rights) -> str | None:
+        """The one agent that is asked for, or None."""
+        agents = readable_choices(query, "agent", self._runtime.settings.agents, rights)
+        if len(agents) > 1:
+            raise bad_parameter("agent", "must be given once")
+        return next(iter(agents), None)
 
 
 def _seen(chain: Chain, rights: Rights) -> bool:
