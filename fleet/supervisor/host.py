@@ -38,6 +38,7 @@ from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.supervisor.output import agent_output
 from fleet.supervisor.preload import preload
+from fleet.supervisor.renewals import renewal
 from fleet.system.backoff import Backoff
 from fleet.system.file_limit import check_file_limit
 from fleet.system.hangup import Hangup, Meaning
@@ -74,6 +75,8 @@ class _Worker:
     pid: int = 0
     pidfd: int = -1
     born: float = 0.0
+    #: When it was started, by the wall clock, as files have it.
+    born_at: float = 0.0
     #: When to start it again, by the monotonic clock; 0 while it runs.
     due: float = 0.0
     #: It leaves for a successor; without a turn since then, by the monotonic clock; was stopped.
@@ -157,7 +160,7 @@ class Host:
         self._reload_wanted = self._reload_wanted or meaning is Meaning.RELOAD
 
     def _reload(self, poll: select.poll) -> None:
-        """Take a changed configuration: each worker leaves, and its successor has it."""
+        """Take a changed configuration: the workers that read it, or changed code, leave."""
         self._reload_wanted = False
         served = {worker.agent for worker in (*self._workers.values(), *self._waiting)}
         try:
@@ -166,11 +169,13 @@ class Host:
         except FleetError as error:
             logger.error("the configuration is not taken, and nothing changes: %s", error)
             return
+        must_leave = renewal(self.settings, settings)
         self.settings = settings
         if self._later is not None:
             self._outputs |= receive_later(self._later)
         for worker in self._workers.values():
-            self._pages[worker.number].leaving = worker.leaving = True
+            if must_leave(worker.agent, worker.born_at):
+                self._pages[worker.number].leaving = worker.leaving = True
         self._waiting = [worker for worker in self._waiting if worker.agent in self.agents]
         for worker in self._waiting:
             worker.due = 0.0  # what made it crash may be mended
@@ -225,7 +230,7 @@ class Host:
             os.write(self._guardian[1], message)
 
     def _start(self, worker: _Worker, poll: select.poll) -> None:
-        worker.due, worker.born = 0.0, time.monotonic()
+        worker.due, worker.born, worker.born_at = 0.0, time.monotonic(), time.time()
         self._pages[worker.number].clear()
         worker.pid = os.fork()
         if not worker.pid:

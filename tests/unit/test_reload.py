@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from fleet.config.settings import parse
-from fleet.supervisor.reload import _has_left, _is_elsewhere, _reads
+from fleet.supervisor.reload import _has_left, _is_elsewhere
+from fleet.supervisor.renewals import reads
 
 EVERYBODY = {"agents", "shared", "delivery", "upstream", "api", "beat", "flower"}
 
@@ -23,7 +24,7 @@ EVERYBODY = {"agents", "shared", "delivery", "upstream", "api", "beat", "flower"
     ],
 )
 def test_a_key_reaches_the_processes_that_read_it(key: str, reached: set[str]) -> None:
-    assert {process for process in EVERYBODY if _reads(process, key)} == reached
+    assert {process for process in EVERYBODY if reads(process, key)} == reached
 
 
 def test_a_successor_is_known_by_its_token() -> None:
