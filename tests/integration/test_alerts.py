@@ -42,6 +42,14 @@ def test_two_alerters_tell_it_once(desk: Desk, receiver: Receiver) -> None:
     assert len(receiver.seen) == 1
 
 
+def test_why_the_newest_letter_died_stays_whoever_looks(desk: Desk) -> None:
+    desk.die()
+    for alerter in (desk.alerter, desk.another(), desk.another()):
+        desk.look(alerter)
+        (alert,) = desk.alerts()["open"]
+        assert alert["reason"].startswith("1 dead letter, the last one for llm: no such model; ")
+
+
 def test_more_dead_letters_are_told_after_a_while(
     desk: Desk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
