@@ -104,7 +104,9 @@ class Reloads:
         self._publish(change)
         try:
             touched = await self._renew(change, change.keys, code=code)
-            busy = await self._await_successors(fences, change.settings) if HOST in touched else []
+            of_agents: list[str] = []
+            if HOST in touched:
+                of_agents = await self._await_successors(fences, change.settings)
         except FleetError as error:
             fault = str(error).rstrip(".")
             try:
@@ -114,7 +116,7 @@ class Reloads:
                 raise FleetError(f"{fault}; nor can the fleet go back: {other}") from error
             raise FleetError(f"nothing was changed: {fault}; see the log.") from error
         return [
-            *(f"{name} ends its turn with the settings it began with" for name in busy),
+            *of_agents,
             *(f"{name} took no work before; see `fleet logs {name}`" for name in down),
         ]
 
@@ -176,22 +178,38 @@ class Reloads:
             return {}
 
     async def _await_successors(self, fences: Mapping[str, int], settings: Settings) -> list[str]:
-        """Wait until no worker has the old settings; the agents that end a turn with them first.
+        """Wait until no worker has the old settings; what there is to say of those that have.
 
-        Raises FleetError for those that have no worker and run no turn.
+        Raises FleetError for agents that nobody works for.
         """
         until, turns_until = (time.monotonic() + s for s in (WORKER_READY_S, TURNS_S))
         names = list(fences)
         while True:
             rows = await self._rows(names)
-            waiting = {name for name in names if not _has_left(rows, name, fences, settings)}
+            waiting = [name for name in names if not _has_left(rows, name, fences, settings)]
             busy = sorted(name for name in waiting if rows.get(name, {}).get("active"))
-            if not waiting or (len(busy) == len(waiting) and time.monotonic() > turns_until):
-                return busy
-            if time.monotonic() > until:
-                late = ", ".join(sorted(waiting.difference(busy)))
-                raise FleetError(f"{late} has taken no work after {WORKER_READY_S:g} s")
+            late = time.monotonic() > until
+            if (
+                late
+                or not waiting
+                or (len(busy) == len(waiting) and time.monotonic() > turns_until)
+            ):
+                break
             await asyncio.sleep(POLL_INTERVAL_S)
+        stays = sorted(name for name in waiting if name not in busy and _stays(rows, name, fences))
+        gone = sorted({*waiting}.difference(busy, stays))
+        if gone:
+            raise FleetError(f"{', '.join(gone)} has taken no work after {WORKER_READY_S:g} s")
+        return [
+            *(f"{name} ends its turn with the settings it began with" for name in busy),
+            *(f"{name} keeps the settings of before: its worker does not leave" for name in stays),
+        ]
+
+
+def _stays(rows: Mapping[str, dict[str, Any]], name: str, fences: Mapping[str, int]) -> bool:
+    """True when the worker of before still serves an agent: no successor has failed."""
+    row = rows.get(name, {})
+    return bool(row.get("online")) and 0 < row["fence"] == fences[name]
 
 
 def _is_elsewhere(holder: str | None) -> bool:
