@@ -15,7 +15,7 @@ from fleet.ledger.maintenance import HEALTH_PERIOD_S, RECLAIM_PERIOD_S, SWEEP_PE
 from fleet.quiet_log import guard_log
 from fleet.store.address import broker_url, results_url, sentinel_options, wakeups_in_store
 from fleet.store.celery_app import celery_app, keep_command_line_out
-from fleet.store.queues import SHARED_QUEUES, agent_queue, shared_queue
+from fleet.store.queues import SHARED_QUEUES, shared_queue, wakeup_queue
 from fleet.store.wakeup import DELIVER_TASK, INTAKE_TASK
 from fleet.system.clock import boottime
 
@@ -54,6 +54,7 @@ def create_app(settings: Settings) -> Celery:
     app.steps["worker"].add("fleet.worker.reconnect:FirstConnect")
     app.steps["worker"].add("fleet.ops.alerts.step:AlertStep")
     app.steps["consumer"].add("fleet.worker.bootsteps:LeaseStep")
+    app.steps["consumer"].add("fleet.worker.pool_step:PoolStep")
     app.steps["consumer"].add("fleet.worker.broken_messages:RefuseBroken")
     app.steps["consumer"].add("fleet.worker.task_events:BatchedEvents")
     app.steps["consumer"].add("fleet.worker.idle_connections:IdleConnections")
@@ -70,7 +71,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "result_accept_content": ["json"],
         "task_queues": [
-            *(agent_queue(settings, name) for name in settings.agents),
+            *(wakeup_queue(settings, name) for name in settings.workers),
             *(shared_queue(name) for name in SHARED_QUEUES),
         ],
         "task_default_queue": "intake",

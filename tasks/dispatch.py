@@ -4,6 +4,7 @@ A wake-up names a dispatch, but only wakes the worker: the ledger decides what r
 """
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from celery import Task, current_task, shared_task
@@ -14,10 +15,11 @@ from fleet.config.agents import AgentConfig
 from fleet.errors import BrokerUnavailable, Fenced
 from fleet.ledger import Claim, Failure, LeaseToken, State
 from fleet.store.wakeup import DISPATCH_TASK
+from fleet.worker.pool_leases import PoolLeases
 from fleet.worker.state import WORKER
 from fleet.worker.task_events import shown
 from tasks.deliver import request_delivery
-from tasks.execution import preload, turns
+from tasks.execution import pooled, preload, turns
 from tasks.limits import THREAD_CALLS
 from tasks.model import preflight, prices
 
@@ -28,11 +30,13 @@ class DispatchTask(Task[Any, Any]):
     """A task whose Request carries the worker's lease, and reports for a killed child."""
 
     Request = "fleet.worker.celery_requests:DispatchRequest"
+    #: A child of a pool tells of many turns with one message.
+    resultrepr_maxsize = 1 << 20
 
     @staticmethod
-    def preload(agent: AgentConfig) -> None:
-        """Import what a turn needs in the worker's parent, for all the children that it forks."""
-        preload.preload([agent])
+    def preload(agents: Collection[AgentConfig]) -> None:
+        """Import what turns need in the worker's parent, for all the children that it forks."""
+        preload.preload(agents)
 
     @staticmethod
     def unpriced(name: str, agent: AgentConfig) -> list[str]:
@@ -53,8 +57,10 @@ class DispatchFailed(Exception):
 
 
 @shared_task(base=DispatchTask, name=DISPATCH_TASK, throws=(DispatchFailed,))
-def dispatch(dispatch_id: str) -> dict[str, str]:
-    """Run the agent's next dispatch, if there is one; what Flower shows of it."""
+def dispatch(dispatch_id: str) -> dict[str, str] | list[dict[str, str]]:
+    """Run the agent's next dispatch, or those of a pool; what Flower shows of them."""
+    if WORKER.pool is not None:
+        return _pooled(WORKER.pool, dispatch_id)
     claim = _claim(LeaseToken(**current_task.request.get("lease")), dispatch_id)
     if claim is None:
         raise Ignore  # not a success: the dispatch it names may have failed
@@ -71,6 +77,31 @@ def dispatch(dispatch_id: str) -> dict[str, str]:
     if state in (State.DEAD, State.ANNOUNCING):
         raise fault
     raise Retry(str(failure.stage), fault)
+
+
+def _pooled(leases: PoolLeases, woken_by: str) -> list[dict[str, str]]:
+    """Run turns of a pool; what Flower shows of them.
+
+    Raises Ignore where there was none, and Reject where none can be claimed now.
+    """
+    told = []
+    try:
+        for claim, state, failure in pooled.run_turns(leases):
+            if state == State.ANNOUNCING:
+                request_delivery(dispatch.app, claim.dispatch_id)
+            logger.info("dispatch %s attempt %d: %s", claim.dispatch_id, claim.attempt, state)
+            more = {"failure": f"{failure.stage}: {failure.reason}"} if failure else {}
+            told.append(
+                shown(claim.dispatch_id, claim.agent, claim.event.session, state=state, **more)
+            )
+    except BrokerUnavailable as error:
+        raise Reject(str(error), requeue=True) from error
+    finally:
+        WORKER.shared.retire(WORKER.slot, THREAD_CALLS.running > 0)
+    if not told:
+        logger.info("nothing to do for %s", woken_by)
+        raise Ignore
+    return told
 
 
 def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:
@@ -105,4 +136,4 @@ def _execute(claim: Claim) -> tuple[State | None, Failure | None]:
         raise Reject(str(error), requeue=True) from error
     finally:
         # Calls that the turn has abandoned would be in the way of the next one, perhaps for ever.
-        WORKER.shared.retire_child = THREAD_CALLS.running > 0
+        WORKER.shared.retire(WORKER.slot, THREAD_CALLS.running > 0)

@@ -20,7 +20,7 @@ from fleet.bench._harness import Lab
 from fleet.broker.binary import OVERRIDE, find_server
 from fleet.broker.embedded import Endpoint, read_endpoint
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import views
+from fleet.ledger import agent_rows
 from fleet.store import Store, keys, open_store
 from fleet.store.connection import reachable
 from fleet.system.api_address import read_address
@@ -201,7 +201,7 @@ class UpFleet(Services):
 
     def _ready(self) -> bool:
         try:
-            rows = views.agents(self.open_store(), list(self.agents)).values()
+            rows = agent_rows.rows(self.open_store(), list(self.agents)).values()
             return (
                 all(row["online"] for row in rows)
                 and self.http("GET", "/readyz")[0] == http.HTTPStatus.OK

@@ -45,6 +45,11 @@ class BudgetConfig(ConfigTable):
         default=None, description="Tokens of model calls in a day, UTC."
     )
 
+    @property
+    def is_set(self) -> bool:
+        """True where anything is limited."""
+        return self.usd_per_day is not None or self.tokens_per_day is not None
+
 
 class ModelTier(ConfigTable):
     """A model to try next, with what its calls need."""
@@ -131,6 +136,18 @@ class AgentConfig(ConfigTable):
     max_output_bytes: Annotated[int, BeforeValidator(number), Field(ge=1, le=64 << 20)] = Field(
         default=1 << 20, description="Longer output of a command or a service fails the turn."
     )
+    pool: str | None = Field(
+        default=None,
+        description="The pool whose workers run its turns: a name of `[pools.NAME]`; without it, a "
+        "worker of its own.",
+    )
+    parallel: Annotated[int, BeforeValidator(number), Field(ge=1, le=100_000)] = Field(
+        default=1, description="Most turns at once, one for each session; above 1 in a pool only."
+    )
+    weight: Annotated[float, BeforeValidator(number), Field(ge=0.001, le=1000)] = Field(
+        default=1.0,
+        description="Its share of the pool's turns where more agents wait than it has processes.",
+    )
     timeout_s: Seconds | None = Field(
         default=None,
         description="The soft limit of a turn; without it, `fleet.dispatch_timeout_s`.",
@@ -213,6 +230,13 @@ class AgentConfig(ConfigTable):
                     "a key of the environment: set `api_key` in its `params`, to any text where "
                     "none is asked for"
                 )
+        if self.pool is not None and self.runner == "pty":
+            raise ValueError(
+                "has a pool, but a terminal stays with one worker: take `pool` out, or use another "
+                "runner"
+            )
+        if self.pool is None and (self.parallel > 1 or "weight" in self.model_fields_set):
+            raise ValueError("has `parallel` or `weight`, which need a pool: set `pool`")
         if self.callback and (self.runner != "http" or self.secret is None):
             raise ValueError("has a callback, which needs the runner http and a `secret`")
         return self

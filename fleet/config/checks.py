@@ -55,7 +55,13 @@ def check(settings: "Settings") -> None:
 
 
 def _check_agents(settings: "Settings") -> None:
+    for name in settings.pools:
+        if not _NAME.match(name):
+            raise ConfigError(f"pools.{shown(name)}: {_NAME_RULE}.")
     for name, agent in settings.agents.items():
+        if agent.pool is not None and agent.pool not in settings.pools:
+            end = question(agent.pool, settings.pools)
+            raise ConfigError(f"agents.{name}.pool: {shown(agent.pool)} is not a pool{end}")
         if not _NAME.match(name) or name == ALL_HANDS:
             raise ConfigError(f"agents.{shown(name)}: {_NAME_RULE}, not 'all'.")
         if settings.hard_limit_s(name) >= settings.visibility_timeout_s:

@@ -30,6 +30,7 @@ from fleet.config.fields import Port, Priority, Seconds, number
 from fleet.config.mcp import McpConfig
 from fleet.config.misspelt_variables import check_variables
 from fleet.config.nearest_name import known_keys, nearest
+from fleet.config.pools import PoolConfig
 from fleet.config.routes import ChainConfig, RoutesConfig
 from fleet.config.sections import (
     AlertsConfig,
@@ -44,6 +45,7 @@ from fleet.config.sections import (
 from fleet.config.spool import SpoolConfig
 from fleet.config.tools import ToolsConfig
 from fleet.config.upstream import UpstreamConfig
+from fleet.config.worker_queues import WorkerQueues
 from fleet.errors import ConfigError
 from routing import Chain, InvalidRoute, Rules, StageRule, Verdict
 from routing.event import LANES
@@ -54,7 +56,7 @@ _LISTS = ("tuple_type", "list_type")
 _TABLES = ("dict_type", "model_type", "model_attributes_type")
 
 
-class Settings(BaseSettings):
+class Settings(WorkerQueues, BaseSettings):
     """Everything an operator can set. Keys of the `[fleet]` table stand at the top level here."""
 
     model_config = SettingsConfigDict(
@@ -121,6 +123,9 @@ class Settings(BaseSettings):
     )
 
     agents: dict[str, AgentConfig] = Field(default={}, description="The agents by name.")
+    pools: dict[str, PoolConfig] = Field(
+        default={}, description="Workers for many agents, by name."
+    )
     tools: dict[str, ToolsConfig] = Field(default={}, description="Sets of tools by name.")
     routes: RoutesConfig = Field(default=RoutesConfig(), description="Who gets which event.")
     chains: dict[str, ChainConfig] = Field(default={}, description="Chains by name.")
@@ -344,7 +349,7 @@ _SECTIONS = tuple(
     name
     for name in Settings.model_fields
     if name
-    in {"agents", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
+    in {"agents", "pools", "tools", "routes", "chains", "upstream", "bus", "breaker", "locks"}
     | {"sessions", "lanes", "caps", "alerts", "deliveries"}
     | {"api", "flower", "mcp", "spool"}
 )

@@ -5,6 +5,7 @@ import time
 
 from fleet.config.settings import Settings
 from fleet.ledger import ValkeyLedger, removed
+from fleet.ledger.valkey import LOSSES_MAX
 from fleet.store import Store, keys
 from fleet.store.calls import ReclaimCall, SweepCall, TickCall
 from fleet.store.connection import reachable
@@ -25,21 +26,25 @@ BATCH = 500
 def reclaim_all(ledger: ValkeyLedger, settings: Settings) -> dict[str, int]:
     """Repair the whole fleet once; answers what was done. Raises BrokerUnavailable."""
     keep_ms = int(settings.retention.completed_s * 1000)
+    # A pool's workers look after its agents.
+    own = [name for name, agent in settings.agents.items() if agent.pool is None]
     calls = [
         ReclaimCall(
             agent=agent,
             keep_ended_ms=keep_ms,
             limit=BATCH,
             untouched_ms=UNTOUCHED_MS,
+            keep_dead_ms=int(settings.retention.dead_s * 1000),
+            losses_max=LOSSES_MAX,
         )
-        for agent in ("", *settings.agents)
+        for agent in ("", *own)
     ]
     with reachable():
         ledger.store.clock.settle()
     answers = ledger.store.run_many(ReclaimCall, calls)
     record_tick(ledger.store, "reclaim")
     retried, expired = answers[0]
-    for agent, (_, _, ask) in zip(settings.agents, answers[1:], strict=True):
+    for agent, (_, _, ask) in zip(own, answers[1:], strict=True):
         if ask and ledger.publisher:
             ledger.publisher(agent, ask)
     return {

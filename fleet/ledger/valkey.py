@@ -89,12 +89,12 @@ class ValkeyLedger(Ledger):
         if answer[0] != "claimed":
             return None
         try:
-            return _read_claim(lease, *answer[1:])
+            return read_claim(lease, *answer[1:])
         except (KeyError, TypeError, ValueError) as error:
-            self._set_aside(lease, answer, error)
+            self.set_aside(lease, answer, error)
             return None
 
-    def _set_aside(self, lease: LeaseToken, answer: Sequence[Any], error: Exception) -> None:
+    def set_aside(self, lease: LeaseToken, answer: Sequence[Any], error: Exception) -> None:
         """Dead-letter a claim that cannot be read: no fault of the worker, and none can run it."""
         _, dispatch_id, attempt, _, payload, *_, joined = answer[:8]
         kind = type(error).__name__
@@ -150,13 +150,19 @@ class ValkeyLedger(Ledger):
             messages = turn_messages(claim.event, claim.agent, claim.text, ending.answer)
         return self._commit(claim.dispatch_id, claim, claim.attempt, ending, messages)
 
-    def commit_active(self, lease: LeaseToken, ending: Ending) -> State | None:
+    def commit_active(
+        self,
+        lease: LeaseToken,
+        ending: Ending,
+        dispatch_id: str = "",
+        attempt: int | Literal[""] = "",
+    ) -> State | None:
         """End whatever runs under `lease`; for the parent of a child that no longer can.
 
-        None when nothing was running.
+        In a pool, where an agent may have several turns, one attempt. None when nothing ran.
         """
         try:
-            return self._commit("", lease, "", ending)
+            return self._commit(dispatch_id, lease, attempt, ending)
         except Fenced:
             return None
 
@@ -226,7 +232,7 @@ class ValkeyLedger(Ledger):
         return late
 
 
-def _read_claim(
+def read_claim(
     lease: LeaseToken,
     dispatch_id: str,
     attempt: int,

@@ -236,54 +236,6 @@ def spend(store: Store, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def agents(store: Store, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Per agent: who holds it and since when, what runs, how much waits, whether it is paused.
-
-    `queued` counts what waits for its session as well, like every other count of that state.
-
-    `consuming` is what its worker has said `reported_s` ago: that it takes work from its queue.
-    """
-    with reachable():
-        pipe = store.client.pipeline(transaction=False)
-        for name in names:
-            pipe.hgetall(keys.agent(name))
-            pipe.hgetall(keys.lease(name))
-            pipe.hget(keys.COUNTS, f"{name}|{State.QUEUED}")
-        rows = pipe.execute() if names else []
-        now_ms = store.clock.now_ms()
-    found: dict[str, dict[str, Any]] = {}
-    for place, name in enumerate(names):
-        state, lease, queued = rows[3 * place : 3 * place + 3]
-        if float(lease.get("until_ms", now_ms + 1)) <= now_ms:
-            lease = {}
-        held = (now_ms - float(lease["since_ms"])) / 1000 if lease.get("since_ms") else 0.0
-        at_ms = lease.get("reported_ms")
-        found[name] = {
-            "online": bool(lease),
-            "consuming": lease.get("consuming") == "1",
-            "reported_s": round(max(0.0, (now_ms - float(at_ms)) / 1000), 3) if at_ms else None,
-            "holder": lease.get("holder"),
-            "held_s": round(max(0.0, held), 3),
-            "fence": int(lease.get("fence", 0)),
-            "queued": int(queued or 0),
-            "active": state.get("active"),
-            "paused": "paused" in state,
-            "tier": int(state.get("tier", 1)),
-            **_hold(state, now_ms),
-        }
-    return found
-
-
-def _hold(state: Mapping[str, str], now_ms: float) -> dict[str, Any]:
-    """How long the agent takes no work, and what has stopped it: stage and reason."""
-    left_s = round(max(0.0, (float(state.get("hold_ms", 0)) - now_ms) / 1000), 3)
-    return {
-        "hold_s": left_s,
-        "hold_stage": state.get("hold_stage") if left_s else None,
-        "hold_reason": state.get("hold_reason") if left_s else None,
-    }
-
-
 def _record(raw: dict[str, str]) -> dict[str, Any]:
     record: dict[str, Any] = {"dispatch_id": raw["id"]}
     for name, value in raw.items():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleet.config.settings import Settings
-from fleet.ledger import FailureStage, views
+from fleet.ledger import FailureStage, agent_rows, views
 from fleet.store import Store
 
 
@@ -13,7 +13,7 @@ def rows(store: Store, settings: Settings, names: Sequence[str]) -> list[dict[st
 
     Raises BrokerUnavailable.
     """
-    found = views.agents(store, names)
+    found = agent_rows.rows(store, names)
     counts = views.counts(store, names)
     spent = views.spend(store, names)
     return [

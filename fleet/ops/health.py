@@ -10,7 +10,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.formats.redaction import mask_url
 from fleet.intake.spool.folder import SpoolFull
-from fleet.ledger import State, bus, processes, removed, views
+from fleet.ledger import State, agent_rows, bus, processes, removed, views
 from fleet.ledger.states import WAITING
 from fleet.runtime import Runtime
 from fleet.store import Store, keys
@@ -114,7 +114,7 @@ def _read(runtime: Runtime, scope: HealthScope) -> _Reading:
     return _Reading(
         vitals=_vitals(store),
         counts=views.counts(store, names),
-        agents=views.agents(store, names),
+        agents=agent_rows.rows(store, names),
         providers=providers.states(store) if scope.whole else {},
         removed=removed.work(store, names) if scope.whole else {},
         last_id=bus.last_id(store),

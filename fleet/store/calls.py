@@ -296,6 +296,7 @@ class ReclaimCall(ScriptCall[list[Any]]):
     untouched_ms: int
     removed_ms: int | Literal[""] = ""
     keep_dead_ms: int = 0
+    losses_max: int = 0
 
 
 class TickCall(ScriptCall[int]):

@@ -31,7 +31,15 @@
 | fleet:history:<hash>    | list   | messages of a session (content)         | history_ttl_s      |
 | fleet:agent:<agent>     | hash   | active dispatch, paused, what stops it  | permanent          |
 | fleet:lease:<agent>     | hash   | holder, fence, since, until             | a day after it     |
-| fleet:orders:<agent>    | list   | commands to the worker that holds it    | 10 s               |
+| fleet:pools             | hash   | agent -> turns at once, weight, pool    | permanent          |
+| fleet:pool:<pool>       | hash   | its workers: processes, until, since    | permanent          |
+| fleet:ready:<pool>      | zset   | agents that may begin a turn, in line   | while live         |
+| fleet:served            | hash   | pool -> place of the agent served last  | permanent          |
+| fleet:rests             | zset   | agents of pools that rest, until when   | while live         |
+| fleet:running:<agent>   | set    | dispatches whose turns a pool runs      | while live         |
+| fleet:turns             | zset   | the same of all agents, by lease's end  | while live         |
+| fleet:claim:<lease>     | string | what a pool's worker has just claimed   | 60 s               |
+| fleet:orders:<agent>    | list   | commands to the worker that runs turns  | 10 s               |
 | fleet:dispatch:<id>     | hash   | the record; no content                  | retention          |
 | fleet:journal:<id>      | hash   | finished steps (content)                | as the record      |
 | fleet:failures:<id>     | list   | why its last attempts failed (content)  | as the record      |
@@ -79,6 +87,7 @@
 | fleet:access_news       | stream | which tokens were created or revoked    | trimmed            |
 | fleet:ticket:<hash>     | string | the token that a ticket stands for      | 30 s               |
 | agent.<agent>           | list   | Celery's queue of wake-ups              | Celery's           |
+| pool.<pool>             | list   | the same of a pool                      | Celery's           |
 """
 
 import hashlib
@@ -98,6 +107,7 @@ QUIET = "fleet:quiet"
 BEAT = "fleet:beat"
 READY = "fleet:ready"
 FAILING = "fleet:failing"
+POOLS = "fleet:pools"
 PROVIDERS = "fleet:providers"
 UPSTREAM_MODE = "fleet:upstream_mode"
 ALERTS = "fleet:alerts"
@@ -139,9 +149,19 @@ def lease(agent: str) -> str:
     return f"fleet:lease:{agent}"
 
 
-def commands(agent: str) -> str:
-    """Commands to the worker that holds an agent."""
-    return f"fleet:orders:{agent}"
+def commands(worker: str) -> str:
+    """Commands to the worker that holds an agent, by its name, or to a pool's, by its own."""
+    return f"fleet:orders:{worker}"
+
+
+def pool(name: str) -> str:
+    """The workers of one pool."""
+    return f"fleet:pool:{name}"
+
+
+def running(agent: str) -> str:
+    """The dispatches of one agent whose turns a pool runs."""
+    return f"fleet:running:{agent}"
 
 
 def turn(job: str) -> str:

@@ -1,9 +1,12 @@
-"""The calls of the scripts of a lease. The meaning of each argument is in its legend."""
+"""The calls of the scripts of leases: of agents, and of turns in a pool.
 
-from typing import Any
+The meaning of each argument is in its legend.
+"""
+
+from typing import Any, Literal
 
 from fleet.store.calls import Flag
-from fleet.store.script import ScriptCall
+from fleet.store.script import Record, ScriptCall
 
 
 class LeaseCall(ScriptCall[list[Any]]):
@@ -41,3 +44,77 @@ class ReleaseCall(ScriptCall[int]):
     agent: str
     fence: int
     lease: str
+
+
+class PoolAgentArgs(Record):
+    """An agent of a pool; see `pool_agents.lua`."""
+
+    name: str
+    parallel: int
+    weight: float
+
+
+class PoolAgentsCall(ScriptCall[int]):
+    """Record the agents that a pool runs."""
+
+    pool: str
+    agents: list[PoolAgentArgs]
+
+
+class PoolClaimCall(ScriptCall[list[Any]]):
+    """Claim the next runnable dispatch of any agent of a pool."""
+
+    pool: str
+    worker: str
+    holder: str
+    lease: str
+    ttl_ms: int
+    max_share: float
+    chained: Flag
+    keep_ended_ms: int
+    history_max: int
+    ageing_ms: int
+    losses_max: int
+    keep_dead_ms: int
+
+
+class TurnArgs(Record):
+    """A turn that a pool's worker runs; see `pool_renew.lua`."""
+
+    dispatch_id: str
+    lease: str
+
+
+class PoolRenewCall(ScriptCall[tuple[list[str], str, list[str]]]):
+    """Renew the leases of all turns of a pool's worker."""
+
+    pool: str
+    worker: str
+    holder: str
+    processes: int
+    idle: int
+    ttl_ms: int
+    beat_silence_ms: int
+    losses_max: int
+    keep_dead_ms: int
+    limit: int
+    turns: list[TurnArgs]
+
+
+class PoolTurnCall(ScriptCall[int]):
+    """Record that the process of a turn in a pool is dead."""
+
+    dispatch_id: str
+    lease: str
+    how: Literal["lost", "stopped"]
+    losses_max: int
+    keep_dead_ms: int
+
+
+class PoolLeaveCall(ScriptCall[int]):
+    """Record that a worker of a pool has ended, with all its turns."""
+
+    pool: str
+    worker: str
+    losses_max: int
+    keep_dead_ms: int

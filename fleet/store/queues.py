@@ -5,7 +5,6 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from fleet.config.settings import Settings
-from fleet.store import keys
 from fleet.store.address import wakeups_in_store
 
 #: The queues that any worker may serve.
@@ -17,15 +16,15 @@ SHARED_QUEUES = ("intake", "delivery", "maintenance")
 _QUORUM: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": 3}
 
 
-def agent_queue(settings: Settings, agent: str) -> Queue:
-    """The queue of one agent's wake-ups.
+def wakeup_queue(settings: Settings, name: str) -> Queue:
+    """The queue of the wake-ups of one agent, `agent.NAME`, or of one pool, `pool.NAME`.
 
     In the store it is `no_ack`: a popped wake-up is gone, and the ledger pushes another one when it
     came to nothing. So there is nothing to redeliver, and one command a wake-up instead of nine.
     """
     if wakeups_in_store(settings):
-        return _queue(keys.queue(agent), no_ack=True)
-    return _queue(keys.queue(agent), queue_arguments=_QUORUM)
+        return _queue(name, no_ack=True)
+    return _queue(name, queue_arguments=_QUORUM)
 
 
 def shared_queue(name: str) -> Queue:

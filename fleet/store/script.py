@@ -75,8 +75,8 @@ class Batch(Protocol[C]):
 
 #: The part before all others; alone it is the library of the script that looks at the clock.
 CLOCK = "_clock"
-#: The part before the library of all scripts that may move a dispatch.
-_SUMS = "_sums"
+#: The parts before the library of all scripts that may move a dispatch.
+_BEFORE_LIB = ("_sums", "_wakeups")
 
 _sources: dict[type[ScriptCall[Any]], str] = {}
 
@@ -96,7 +96,7 @@ def script_source(kind: type[ScriptCall[Any]]) -> str:
         more = _WITH.search(_legend(kind.script))
         parts = [kind.library, *(more[1].split(", ") if more else ()), kind.script]
         if kind.library != CLOCK:
-            parts[:0] = [CLOCK, _SUMS] if kind.library == ScriptCall.library else [CLOCK]
+            parts[:0] = [CLOCK, *(_BEFORE_LIB if kind.library == ScriptCall.library else ())]
         made = {name: _bound(name, kind) for name in parts}
         if kind.writes:
             made[CLOCK] += _WRITE_FIRST if kind.library == CLOCK else _SURE_FIRST + _WRITE_FIRST

@@ -1,7 +1,7 @@
 """The wake-up: the Celery message of a dispatch, which holds its id and nothing else.
 
 Where the broker is the store, a script pushes it in the same atomic step that moves the dispatch,
-so the message is rendered here once, as text with three places to fill (|AGENT|, |ID|, |TAG|).
+so the message is rendered here once, as text with three places to fill (|QUEUE|, |ID|, |TAG|).
 It is what `send_task("fleet.dispatch", [id], queue="agent.<name>")` would push, except that
 its body is plain JSON instead of base64, which kombu reads as well. A test compares both, so a
 change of Celery's or kombu's message format is noticed.
@@ -31,7 +31,7 @@ INTAKE_TASK = "fleet.intake"
 
 @cache
 def wakeup_template() -> str:
-    """The message as JSON text for `notify` in `_lib.lua`."""
+    """The message as JSON text for `push` in `_wakeups.lua`."""
     headers: dict[str, object] = {
         "lang": "py",
         "task": DISPATCH_TASK,
@@ -58,7 +58,7 @@ def wakeup_template() -> str:
         "correlation_id": "|ID|",
         "reply_to": "",
         "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": "agent.|AGENT|"},
+        "delivery_info": {"exchange": "", "routing_key": "|QUEUE|"},
         "priority": 0,
         "delivery_tag": "|TAG|",
     }

@@ -12,7 +12,7 @@ from fleet.config.settings import Settings
 from fleet.formats.redaction import mask_url
 from fleet.store.address import broker_url
 from fleet.store.celery_app import celery_app
-from fleet.store.queues import agent_queue
+from fleet.store.queues import wakeup_queue
 from fleet.store.wakeup import DISPATCH_TASK
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,13 @@ class CeleryWakeupPublisher:
 
     def __call__(self, agent: str, dispatch_id: str) -> None:
         """Publish one wake-up in bounded time; beat publishes another for one that failed."""
+        self._publish(self._settings.queue(agent), dispatch_id)
+
+    def wake_pool(self, pool: str, dispatch_id: str) -> None:
+        """The same for a pool."""
+        self._publish(f"pool.{pool}", dispatch_id)
+
+    def _publish(self, queue: str, dispatch_id: str) -> None:
         if time.monotonic() < self._next_try:
             return
         try:
@@ -44,7 +51,7 @@ class CeleryWakeupPublisher:
                 DISPATCH_TASK,
                 [dispatch_id],
                 task_id=dispatch_id,
-                queue=f"agent.{agent}",
+                queue=queue,
                 ignore_result=True,
                 retry=False,
             )
@@ -81,7 +88,7 @@ class CeleryWakeupPublisher:
         return celery_app(
             "fleet-bell",
             broker=broker_url(self._settings),
-            task_queues=[agent_queue(self._settings, name) for name in self._settings.agents],
+            task_queues=[wakeup_queue(self._settings, name) for name in self._settings.workers],
             broker_connection_timeout=self._timeout_s,
             broker_transport_options={"confirm_publish": True, **_bounded(self._timeout_s)},
         )

@@ -1,4 +1,4 @@
-"""A host: the agents' workers of one machine, forked from one warm parent.
+"""A host: the workers of one machine, of agents and of pools, forked from one warm parent.
 
 The problem: a Celery worker with LiteLLM takes seconds and 190 MB to start. A host may need a
 hundred, and must replace a dead worker at once. This process imports everything, freezes it, and
@@ -36,9 +36,9 @@ from fleet.store import Store, open_store
 from fleet.store.address import store_url
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
-from fleet.supervisor.output import agent_output
 from fleet.supervisor.preload import preload
 from fleet.supervisor.renewals import renewal
+from fleet.supervisor.worker_arguments import worker_argv
 from fleet.system.backoff import Backoff
 from fleet.system.file_limit import check_file_limit
 from fleet.system.hangup import Hangup, Meaning
@@ -53,9 +53,6 @@ from routing.nearest_name import question
 
 logger = logging.getLogger(__name__)
 
-#: Gossip and mingle cost the square of the workers and serve nothing here; a rare heartbeat is
-#: enough for Flower.
-QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20")
 #: A worker that lived shorter than this has crashed at its start.
 CRASH_S = 5.0
 #: The first crashes are retried at once.
@@ -69,25 +66,35 @@ IDLE_S = 0.1
 
 @dataclass(slots=True)
 class _Worker:
-    agent: str
+    #: The queue that it serves, `agent.NAME` or `pool.NAME`.
+    queue: str
     number: int
     crashes: int = 0
     pid: int = 0
     pidfd: int = -1
     born: float = 0.0
-    #: When it was started, by the wall clock, as files have it.
-    born_at: float = 0.0
+    born_at: float = 0.0  #: by the wall clock, as files have it
     #: When to start it again, by the monotonic clock; 0 while it runs.
     due: float = 0.0
     #: It leaves for a successor; without a turn since then, by the monotonic clock; was stopped.
     leaving: bool = False
     idle_since: float = 0.0
     stopped: bool = False
+    #: The page of its successor, where that has more or fewer children.
+    next_number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The agent, or the pool as `pool.NAME`."""
+        return self.queue.removeprefix("agent.")
 
 
 @dataclass(slots=True)
 class Host:
-    """Runs one worker for each agent until a stop signal; `chosen` agents only, where given."""
+    """Runs one worker for each agent and each pool until a stop signal.
+
+    Where agents are `chosen`, only theirs.
+    """
 
     settings: Settings
     chosen: Sequence[str] = ()
@@ -112,11 +119,16 @@ class Host:
         known = self.settings.agents
         return [name for name in self.chosen or known if name in known]
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues whose workers run here."""
+        return self.settings.workers_of(self.agents)
+
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the supervisor's end, then drain; returns the code."""
         self._outputs, self._later = receive_outputs(), receive_socket()
         preload(self.settings, self.agents)
-        self._pages = [SharedLeaseState() for _ in self.agents]
+        self._pages = [self._page(queue) for queue in self.queues]
         wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -128,9 +140,9 @@ class Host:
         if lifeline >= 0:
             poll.register(lifeline, select.POLLIN | select.POLLHUP)
         self._start_guardian(poll)
-        for place, agent in enumerate(self.agents):
-            self._start(_Worker(agent, place), poll)
-        logger.info("serving %s", ", ".join(self.agents))
+        for place, queue in enumerate(self.queues):
+            self._start(_Worker(queue, place), poll)
+        logger.info("serving %s", ", ".join(self.queues))
         while not self._stopping:
             for fd, _ in poll.poll(self._timeout_ms()):
                 if fd == lifeline:
@@ -151,6 +163,9 @@ class Host:
         self._drain()
         return 0
 
+    def _page(self, queue: str) -> SharedLeaseState:
+        return SharedLeaseState(self.settings.processes(queue))
+
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
@@ -162,32 +177,46 @@ class Host:
     def _reload(self, poll: select.poll) -> None:
         """Take a changed configuration: the workers that read it, or changed code, leave."""
         self._reload_wanted = False
-        served = {worker.agent for worker in (*self._workers.values(), *self._waiting)}
+        served = {worker.queue for worker in (*self._workers.values(), *self._waiting)}
+        former = self.settings
         try:
             settings = read_anew(_check)
             preload(settings, list(settings.agents), anew=True)
         except FleetError as error:
             logger.error("the configuration is not taken, and nothing changes: %s", error)
             return
-        must_leave = renewal(self.settings, settings)
+        must_leave = renewal(former, settings)
         self.settings = settings
         if self._later is not None:
             self._outputs |= receive_later(self._later)
         for worker in self._workers.values():
-            if must_leave(worker.agent, worker.born_at):
+            if worker.queue not in self.queues or must_leave(worker.queue, worker.born_at):
                 self._pages[worker.number].leaving = worker.leaving = True
-        self._waiting = [worker for worker in self._waiting if worker.agent in self.agents]
+        self._waiting = [worker for worker in self._waiting if worker.queue in self.queues]
         for worker in self._waiting:
             worker.due = 0.0  # what made it crash may be mended
-        new = [name for name in self.agents if name not in served]
+        new = [queue for queue in self.queues if queue not in served]
+        resized = self._resize(former)
         numbers = range(len(self._pages), len(self._pages) + len(new))
-        self._pages += [SharedLeaseState() for _ in new]
-        if new:  # the guardian must know their pages
-            _record_start(new)
+        self._pages += [self._page(queue) for queue in new]
+        if new or resized:  # the guardian must know their pages
+            _record_start([name for queue in new for name in settings.served(queue)])
             signal.pidfd_send_signal(self._guardian[0], signal.SIGKILL)
             self._start_guardian(poll)
-        for number, agent in zip(numbers, new, strict=True):
-            self._start(_Worker(agent, number), poll)
+        for number, queue in zip(numbers, new, strict=True):
+            self._start(_Worker(queue, number), poll)
+
+    def _resize(self, former: Settings) -> bool:
+        """Give the successors of pools another page where they have more or fewer processes."""
+        resized = False
+        for worker in (*self._workers.values(), *self._waiting):
+            if worker.queue not in self.queues:
+                continue
+            if self.settings.processes(worker.queue) != former.processes(worker.queue):
+                worker.next_number = len(self._pages)
+                self._pages.append(self._page(worker.queue))
+                resized = True
+        return resized
 
     def _stop_idle(self) -> None:
         """Stop the leaving workers that run no turn."""
@@ -206,9 +235,8 @@ class Host:
         return [one for one in self._workers.values() if one.leaving and not one.stopped]
 
     def _timeout_ms(self) -> int:
-        due = [worker.due for worker in self._waiting]
         wait_s = IDLE_S if self._leaving() else 60.0
-        soonest = min([*due, time.monotonic() + wait_s])
+        soonest = min([time.monotonic() + wait_s, *(worker.due for worker in self._waiting)])
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
 
     def _start_guardian(self, poll: select.poll) -> None:
@@ -257,21 +285,22 @@ class Host:
             wait_s = BACKOFF.after_s(worker.crashes - FREE_CRASHES)
         logger.warning(
             "the worker of %s ended with %d after %.1f s; the next starts in %.0f s",
-            worker.agent,
+            worker.name,
             code,
             lived_s,
             wait_s,
         )
         if worker.crashes == FREE_CRASHES + 1:
-            _alert(worker.agent, code)
+            _alert(worker.name, code)
         worker.due = time.monotonic() + wait_s
         self._waiting.append(worker)
 
     def _replace(self, worker: _Worker) -> None:
         """Have a worker that left succeeded, unless its agent was removed."""
-        logger.info("the worker of %s has left for its successor", worker.agent)
-        if worker.agent in self.agents:
-            self._waiting.append(_Worker(worker.agent, worker.number))
+        logger.info("the worker of %s has left for its successor", worker.name)
+        if worker.queue in self.queues:
+            number = worker.number if worker.next_number is None else worker.next_number
+            self._waiting.append(_Worker(worker.queue, number))
 
     def _drain(self) -> None:
         """Have every worker finish or release its turn, all at the same time."""
@@ -289,7 +318,7 @@ class Host:
                 os.waitpid(worker.pid, 0)
                 kill_session(worker.pid)
         for worker in running.values():
-            logger.warning("the worker of %s did not stop in time and is killed", worker.agent)
+            logger.warning("the worker of %s did not stop in time and is killed", worker.name)
             kill_session(worker.pid)
 
     def _become_worker(self, worker: _Worker) -> NoReturn:
@@ -298,7 +327,7 @@ class Host:
             os.setsid()
             tag_environment(ProcessTag.WORKER)
             set_parent_death_signal()
-            own = self._outputs.pop(agent_output(worker.agent), None)
+            own = self._outputs.pop(worker.queue, None)
             for fd in (*self._guardian, *self._workers, *self._outputs.values()):
                 os.close(fd)
             if self._later is not None:
@@ -311,7 +340,7 @@ class Host:
             WORKER.use_shared_state(self._pages[worker.number])
             from fleet.celery import app
 
-            run_celery(app, worker_argv(worker.agent, self.log_level)[1:])
+            run_celery(app, worker_argv(self.settings, worker.queue, self.log_level)[1:])
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
             if isinstance(error.code, str):
@@ -347,26 +376,7 @@ def _record_start(agents: Sequence[str]) -> None:
 def _check(settings: Settings) -> None:
     """Raise FleetError for what keeps workers from running here."""
     check_folder(settings)
-    check_file_limit(len(settings.agents))
-
-
-def worker_argv(agent: str, log_level: str = "WARNING") -> list[str]:
-    """The arguments of one agent's Celery worker, `celery` first."""
-    return [
-        "celery",
-        "worker",
-        "-Q",
-        f"agent.{agent}",
-        "-c",
-        "1",
-        "-n",
-        f"{agent}@%h",
-        "-P",
-        "prefork",
-        *QUIET,
-        "-l",
-        log_level,
-    ]
+    check_file_limit(sum(map(settings.processes, settings.workers)))
 
 
 def _alert(agent: str, code: int) -> None:

@@ -38,6 +38,7 @@ PRELOAD = (
     "billiard.sharedctypes",
     "billiard.synchronize",
     "fleet.worker.commands",
+    "fleet.worker.pool_step",
     "fleet.worker.no_delayed_delivery",
     "fleet.worker.reaper",
     "fleet.worker.reconnect",

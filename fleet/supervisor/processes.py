@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from fleet.broker.endpoint import exists
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import views
+from fleet.ledger import agent_rows
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
-from fleet.supervisor.host import QUIET, worker_argv
-from fleet.supervisor.output import agent_output
 from fleet.supervisor.renewals import HOST
+from fleet.supervisor.worker_arguments import QUIET, worker_argv
 from fleet.system.listener import LISTENER_FD
 from fleet.system.python import PYTHON
 
@@ -106,11 +105,11 @@ def _workers(settings: Settings, store: Store, on_agent: OnAgent) -> list[Proces
         commands = {HOST: (_fleet("host"), ready)}
     else:
         commands = {
-            agent_output(agent): (
-                _celery(*worker_argv(agent)[1:]),
-                _leased(store, [agent], on_agent),
+            queue: (
+                _celery(*worker_argv(settings, queue)[1:]),
+                _leased(store, list(settings.served(queue)), on_agent),
             )
-            for agent in settings.agents
+            for queue in settings.workers
         }
     return [
         ProcessSpec(
@@ -122,7 +121,7 @@ def _workers(settings: Settings, store: Store, on_agent: OnAgent) -> list[Proces
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
             reload_signal=signal.SIGHUP if has_host else None,
-            outputs=[agent_output(agent) for agent in settings.agents] if has_host else [],
+            outputs=list(settings.workers) if has_host else [],
         )
         for name, (argv, ready) in commands.items()
     ]
@@ -193,7 +192,7 @@ def _leased(store: Store, agents: list[str], on_agent: OnAgent) -> Ready:
     told: set[str] = set()
 
     def query() -> bool:
-        rows = views.agents(store, agents)
+        rows = agent_rows.rows(store, agents)
         served = {
             name
             for name, row in rows.items()

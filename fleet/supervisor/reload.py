@@ -17,7 +17,7 @@ from typing import Any
 
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, FleetError
-from fleet.ledger import removed, views
+from fleet.ledger import agent_rows, removed
 from fleet.store import Store
 from fleet.supervisor.processes import WORKER_READY_S, Addresses, fleet_processes
 from fleet.supervisor.renewals import HOST, changed_code, reads, renewal
@@ -152,7 +152,7 @@ class Reloads:
                 continue
             if name not in before.agents:
                 fences[name] = row["fence"]
-            elif must_leave(name, at - row["held_s"]):
+            elif name not in now.agents or must_leave(now.queue(name), at - row["held_s"]):
                 if row["consuming"]:
                     fences[name] = row["fence"]
                 elif name in now.agents:
@@ -173,7 +173,7 @@ class Reloads:
     async def _rows(self, names: Sequence[str]) -> Mapping[str, dict[str, Any]]:
         """The rows of agents; none while the broker is away."""
         try:
-            return await asyncio.to_thread(views.agents, self.store, names)
+            return await asyncio.to_thread(agent_rows.rows, self.store, names)
         except BrokerUnavailable:
             return {}
 

@@ -61,14 +61,15 @@ def reads(process: str, key: str) -> bool:
 
 
 def renewal(before: Settings, now: Settings) -> Callable[[str, float], bool]:
-    """The question whether a worker must give way, by its agent and the time of its start."""
+    """The question whether a worker must give way, by its queue and the time of its start."""
     changed, coded = _changed_agents(before, now), _agents_with_code(now)
     newest = max(changed_code(now, 0.0).values(), default=0.0)
 
-    def must_leave(agent: str, born_at: float) -> bool:
-        if agent not in now.agents or agent in changed:
+    def must_leave(queue: str, born_at: float) -> bool:
+        served = set(now.served(queue))
+        if not changed.isdisjoint(served) or not served.issubset(now.agents):
             return True
-        return agent in coded and born_at < newest
+        return born_at < newest and not coded.isdisjoint(served)
 
     return must_leave
 

@@ -104,7 +104,7 @@ def run_fleet(
 
 def _check(settings: Settings, check: Check) -> list[str]:
     check_folder(settings)
-    check_file_limit(len(settings.agents))
+    check_file_limit(sum(map(settings.processes, settings.workers)))
     return check(settings)
 
 
@@ -196,7 +196,7 @@ def _validate_broker(store: Store, report: Report) -> None:
 def _check_room(store: Store, settings: Settings) -> None:
     """Raise FleetError for a broker that takes fewer clients than this fleet needs."""
     with reachable():
-        if fault := lack_of_room(store.client, len(settings.agents)):
+        if fault := lack_of_room(store.client, sum(map(settings.processes, settings.workers))):
             raise FleetError(f"fleet.broker_url: {fault[0]}; {fault[1]}.")
 
 

@@ -48,6 +48,19 @@ def is_gone(name: str) -> bool:
     return False
 
 
+def has_ended(pid: int) -> bool:
+    """True when no process has that pid, or only one that waits to be reaped."""
+    if stat := _stat(pid):
+        return stat[_STATE] in _GONE
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 def await_end(pid: int, timeout_s: float) -> bool:
     """Wait for the end of a killed process; False when it is not known to have ended."""
     if not hasattr(os, "pidfd_open"):

@@ -126,11 +126,26 @@ def take_over(owner: Owner) -> list[int]:
                     os.kill(pid, signal.SIGKILL)
         for pid in left:
             process_identity.await_end(pid, _POLL_INTERVAL_S)
+    tag_owner(owner)
+    return []
+
+
+def tag_owner(owner: Owner) -> None:
+    """Tag all that is started from now as the owner's, in place of another owner's before."""
+    if sys.platform != "linux":
+        return
     tag = f"{ProcessTag.OWNER}={owner}"
     os.environ[ProcessTag.OWNER] = str(owner)
     if tag not in _descriptors:
+        drop_owner()
         _descriptors[tag] = os.memfd_create(tag)
-    return []
+
+
+def drop_owner() -> None:
+    """Be nobody's process any more; what was started keeps its tag."""
+    for descriptor in _descriptors.values():
+        os.close(descriptor)
+    _descriptors.clear()
 
 
 def tag_descriptors() -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from fleet.auth.tokens import Rights
 from fleet.errors import BrokerUnavailable, FleetError, Forbidden, Refused
 from fleet.intake.intake import MaySend, Sender
-from fleet.ledger import State, ids, operations, views
+from fleet.ledger import State, agent_rows, ids, operations, views
 from fleet.ledger.operations import Unknown
 from fleet.runtime import Runtime
 from fleet.store import keys
@@ -126,7 +126,7 @@ class FleetTools:
         Look here before you dispatch: a busy agent answers later.
         """
         names = [name for name in self._runtime.settings.agents if self._caller.rights.reads(name)]
-        found = views.agents(self._runtime.store, names)
+        found = agent_rows.rows(self._runtime.store, names)
         shown = ("online", "active", "queued", "paused")
         return {name: {key: row[key] for key in shown} for name, row in found.items()}
 

@@ -54,7 +54,7 @@ def used_up(store: Store, agent: str, budget: BudgetConfig) -> tuple[BudgetState
 
     Raises BrokerUnavailable: a budget that cannot be read allows nothing.
     """
-    if budget.usd_per_day is None and budget.tokens_per_day is None:
+    if not budget.is_set:
         return None
     found = of_today(budget, views.spend(store, [agent])[agent])
     if found is None or not found.spent:

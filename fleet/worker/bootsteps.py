@@ -2,58 +2,61 @@
 
     celery -A fleet worker -Q agent.archie -c 1 -n archie@%h
 
-Everything hangs on Celery's extension points: bootsteps, signals, and the Request classes of
-`fleet.worker.celery_requests`. A worker of the shared queues stays as it is.
+`fleet.worker.pool_step` has those of a pool's worker. Everything hangs on Celery's extension
+points: bootsteps, signals, and the Request classes of `fleet.worker.celery_requests`. A worker of
+the shared queues stays as it is.
 """
 
 import gc
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import billiard
 from celery import bootsteps, signals
-from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
+from celery.worker.state import maybe_shutdown, reserved_requests
 
 from fleet import runtime
 from fleet.config.hidden_modules import check_folder
-from fleet.errors import BrokerUnavailable, FleetError, StoreLost
+from fleet.errors import BrokerUnavailable, FleetError
 from fleet.formats.terminal_text import sanitize
 from fleet.ledger import bus, store_life
 from fleet.store import keys, open_store
 from fleet.store.address import store_url
 from fleet.store.calls import AgentCall
-from fleet.store.connection import reachable
-from fleet.store.probe import probe
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.system.agent_lock import TurnLock
 from fleet.system.data_dir import private
 from fleet.system.lifeline import watch_lifeline
 from fleet.system.parent_death import set_parent_death_signal
-from fleet.system.process_group import kill_child
-from fleet.system.process_tags import ProcessTag, kill_tagged, tag_environment
+from fleet.system.process_tags import ProcessTag, tag_environment
 from fleet.turn.budget import DAY_S, used_up
 from fleet.worker import shutdown_grace
 from fleet.worker.child_processes import allow_processes
 from fleet.worker.commands import follow_commands
+from fleet.worker.guards import (
+    LEASE_LOST_EXIT,
+    LEASE_RETRY_DELAY_S,
+    RENEW_RETRY_DELAY_S,
+    close_breaker,
+    die_with_lease,
+    exit_if_lost,
+    kill_leftovers,
+    kill_turns,
+    look_at_store,
+    notify_breaker,
+    start_thread,
+)
 from fleet.worker.lease import SAFETY, Lease
+from fleet.worker.pool_step import open_leases, release_turns
 from fleet.worker.remote_control import refuse_growth
-from fleet.worker.state import WORKER, SharedLeaseState
+from fleet.worker.state import WORKER
 
 logger = logging.getLogger(__name__)
-
-#: sysexits' EX_SOFTWARE; the supervisor starts a new worker, which waits for the lease.
-LEASE_LOST_EXIT = 70
-#: How late, at most, a process notices that its lease has run out.
-LEASE_POLL_INTERVAL_S = 0.02
-#: Before a lease is asked for again that the store did not answer for.
-LEASE_RETRY_DELAY_S = 0.5
-#: Between renewals that fail: a broker that comes back in time must not cost a turn.
-RENEW_RETRY_DELAY_S = 0.25
 
 
 class StartChecks(bootsteps.Step):
@@ -66,52 +69,86 @@ class StartChecks(bootsteps.Step):
             check_folder(runtime.current().settings)
         except FleetError as error:
             raise SystemExit(f"fleet: {error}") from error
-        agent = agent_of(parent.app)
-        if agent is None:
+        served = served_by(parent.app)
+        if served is None:
             return
         pool = parent.pool_cls.__module__.rpartition(".")[2]
         if pool != "prefork":
             raise SystemExit(
                 f"fleet: the {pool} pool cannot enforce time limits; start it with -P prefork."
             )
-        if parent.concurrency != 1:
-            raise SystemExit(
-                "fleet: an agent runs one dispatch at a time; start the worker with -c 1."
-            )
+        _check_processes(served, parent.concurrency)
         refuse_growth()
-        WORKER.prepare()
+        WORKER.prepare(parent.concurrency)
         tag_environment(ProcessTag.WORKER)
         # One list for a queue: the ledger decides the order, not a wake-up's priority. The shared
         # queues keep all of kombu's, or an event sent with a priority would wait for ever.
         parent.app.conf.broker_transport_options["priority_steps"] = [0]
-        settings = runtime.current().settings
+        task, settings = parent.app.tasks[DISPATCH_TASK], runtime.current().settings
         # Before the fork: a soft limit in mid-import would leave a half-imported module.
-        parent.app.tasks[DISPATCH_TASK].preload(settings.agents[agent])
-        if settings.uses_tool_servers(agent):
+        task.preload([settings.agents[name] for name in served.agents])
+        if any(settings.uses_tool_servers(name) for name in served.agents):
             import_module("fleet.tools.mcp.server")
         # A child whose collector walks these objects would copy their pages.
         gc.freeze()
-        task = parent.app.tasks[DISPATCH_TASK]
-        task.soft_time_limit = settings.timeout_s(agent)
-        task.time_limit = settings.hard_limit_s(agent)
+        if served.pool is None:
+            task.soft_time_limit = settings.timeout_s(served.agents[0])
+            task.time_limit = settings.hard_limit_s(served.agents[0])
+        else:
+            # Each turn has limits of its own, which its child and its worker keep.
+            task.soft_time_limit = task.time_limit = None
+            WORKER.pool = open_leases(served.pool)
 
 
-def agent_of(app: Any) -> str | None:
-    """The agent whose queue this worker consumes; None for the shared queues.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The agents whose turns a worker runs; `pool` is None where it is one agent's own worker."""
 
-    Raises SystemExit for several agents, and for an agent that is not configured.
+    agents: tuple[str, ...]
+    pool: str | None = None
+
+
+def served_by(app: Any) -> Served | None:
+    """The agent or the pool whose queue this worker consumes; None for the shared queues.
+
+    Raises SystemExit for several of them, and for one that is not configured.
     """
-    queues = list(app.amqp.queues.consume_from)
-    agents = [name.removeprefix("agent.") for name in queues if name.startswith("agent.")]
-    if not agents:
+    queues, settings = list(app.amqp.queues.consume_from), runtime.current().settings
+    found = [name for name in queues if name.startswith(("agent.", "pool."))]
+    if not found:
         return None
     if len(queues) > 1:
         raise SystemExit(
-            "fleet: a worker serves one agent and nothing else; start it with -Q agent.NAME."
+            "fleet: a worker serves one agent or one pool and nothing else; start it with "
+            "-Q agent.NAME or -Q pool.NAME."
         )
-    if agents[0] not in runtime.current().settings.agents:
-        raise SystemExit(f"fleet: {agents[0]!r} is not an agent of this fleet; see `fleet agents`.")
-    return str(agents[0])
+    kind, _, name = found[0].partition(".")
+    if kind == "pool":
+        if not settings.pooled(name):
+            raise SystemExit(f"fleet: {name!r} is no pool of this fleet that has an agent.")
+        return Served(settings.pooled(name), name)
+    agent = settings.agents.get(name)
+    if agent is None:
+        raise SystemExit(f"fleet: {name!r} is not an agent of this fleet; see `fleet agents`.")
+    if agent.pool is not None:
+        raise SystemExit(
+            f"fleet: {name} is in the pool {agent.pool}; start that with -Q pool.{agent.pool}."
+        )
+    return Served((name,))
+
+
+def _check_processes(served: Served, processes: int) -> None:
+    if served.pool is None:
+        if processes != 1:
+            raise SystemExit(
+                "fleet: an agent runs one dispatch at a time; start the worker with -c 1."
+            )
+        return
+    wanted = runtime.current().settings.pools[served.pool].processes
+    if processes != wanted:
+        raise SystemExit(
+            f"fleet: pools.{served.pool}.processes is {wanted}; start the worker with -c {wanted}."
+        )
 
 
 class LeaseStep(bootsteps.StartStopStep):
@@ -121,7 +158,8 @@ class LeaseStep(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
-        self.agent = agent_of(consumer.app)
+        served = served_by(consumer.app)
+        self.agent = served.agents[0] if served and served.pool is None else None
         self.enabled = self.agent is not None
 
     def start(self, consumer: Any) -> None:
@@ -132,17 +170,17 @@ class LeaseStep(bootsteps.StartStopStep):
             return
         WORKER.lease = lease = _await_lease(str(self.agent))
         logger.info("holding the lease of %s under token %d", lease.agent, lease.fence)
-        _start_thread(_keep_renewing, lease, consumer)
-        _start_thread(_die_with_lease, lease.shared)
-        _start_thread(_obey_commands, lease)
-        _notify_breaker(lease)
+        start_thread(_keep_renewing, lease, consumer)
+        start_thread(die_with_lease, lease.shared)
+        start_thread(_obey_commands, lease)
+        notify_breaker(lease.store, lease.shared)
         _check_budget(lease, consumer.app.tasks[DISPATCH_TASK])
-        _start_thread(_check_models, lease.agent, consumer.app.tasks[DISPATCH_TASK])
+        start_thread(_check_models, lease.agent, consumer.app.tasks[DISPATCH_TASK])
 
     def shutdown(self, consumer: Any) -> None:
         """Release the lease, and an unfinished turn with it; called after the pool has ended."""
         if self.enabled:
-            _kill_leftovers()
+            kill_leftovers()
         if WORKER.lease is not None:
             _release(WORKER.lease)
 
@@ -172,7 +210,7 @@ def _check_models(name: str, task: Any) -> None:
 def _await_lease(agent: str) -> Lease:
     """The agent's lease, once it is acquired; Celery may shut this worker down before."""
     lease, lock = _open_lease(agent), _turn_lock(agent)
-    _look_at_store(lease)
+    look_at_store(lease.store)
     if _try_acquire(lease, lock):
         return lease
     logger.info("standing by: another process runs the turns of %s", agent)
@@ -181,15 +219,6 @@ def _await_lease(agent: str) -> Lease:
         lease.await_release()
         if _try_acquire(lease, lock):
             return lease
-
-
-def _look_at_store(lease: Lease) -> None:
-    """Notice a store that went back before anything of it runs."""
-    try:
-        if lost := store_life.look(lease.store, runtime.current().settings):
-            logger.critical("%s", StoreLost.of(lost))
-    except BrokerUnavailable as error:
-        logger.warning("the store is not compared with what is known of it: %s", error)
 
 
 def _open_lease(agent: str) -> Lease:
@@ -217,7 +246,7 @@ def _try_acquire(lease: Lease, lock: TurnLock | None) -> bool:
     """Acquire the lock of this machine, and then the lease; both or neither."""
     # While the broker is away the lock is theirs who run spooled events.
     if lock is not None and not (runtime.current().breaker.closed and lock.acquire(shared=True)):
-        _close_breaker(lease)
+        close_breaker(lease.store)
         time.sleep(RENEW_RETRY_DELAY_S)
         return False
     wait_s = 0.0
@@ -232,19 +261,6 @@ def _try_acquire(lease: Lease, lock: TurnLock | None) -> bool:
         lock.release()
     time.sleep(wait_s)
     return False
-
-
-def _close_breaker(lease: Lease) -> None:
-    """Close the breaker when the broker takes a write: until then turns may run from the spool."""
-    breaker = runtime.current().breaker
-    if breaker.closed:
-        return
-    try:
-        with reachable():
-            lease.store.client.set(keys.READY, "1", px=int(lease.ttl_s * 1000))
-        probe(breaker, lambda: lease.store, writable=True)
-    except BrokerUnavailable as error:
-        logger.warning("the broker takes no write: %s", error)
 
 
 def _renew(lease: Lease, consumer: Any) -> bool:
@@ -275,21 +291,14 @@ def _keep_renewing(lease: Lease, consumer: Any) -> None:
         WORKER.work_wanted.clear()
         if not _renew(lease, consumer):
             _exit_lease_lost(lease)
-        _notify_breaker(lease)
-
-
-def _notify_breaker(lease: Lease) -> None:
-    """Close the breaker: a renewal that succeeded proves that the broker takes writes."""
-    breaker = runtime.current().breaker
-    if not breaker.closed and lease.shared.left_s() > lease.ttl_s / 2:
-        probe(breaker, lambda: lease.store, writable=True)
+        notify_breaker(lease.store, lease.shared)
 
 
 def _exit_lease_lost(lease: Lease) -> None:
     """End this process and its turn, writing nothing: another worker may run the agent now."""
     logger.critical("the lease of %s is lost: this worker stops", lease.agent)
-    _kill_turn()
-    _kill_leftovers()
+    kill_turns()
+    kill_leftovers()
     try:
         if lease.data_is_gone():
             fault = "the store was emptied, or an older backup put back"
@@ -308,19 +317,7 @@ def _obey_commands(lease: Lease) -> None:
     for command in follow_commands(lease.agent):
         if WORKER.shared.running == command.dispatch_id:
             logger.warning("the turn of %s is cancelled: its child is killed", command.dispatch_id)
-            _kill_turn()
-
-
-def _kill_turn() -> None:
-    """Kill the turn with all that its tools started; return when it is dead."""
-    for request in tuple(active_requests):
-        if request.worker_pid:
-            kill_child(request.worker_pid)
-
-
-def _kill_leftovers() -> None:
-    """Kill what tools have started, in whatever session it runs: it ends with its worker."""
-    kill_tagged(ProcessTag.WORKER, os.getpid())
+            kill_turns()
 
 
 def _release(lease: Lease) -> None:
@@ -349,17 +346,19 @@ def _on_shutdown(how: str = "Warm", **_: Any) -> None:
 
     A cold stop (SIGQUIT, or a second Ctrl-C) does not wait for it at all.
     """
+    drain_s = 0.0 if how == "Cold" else runtime.current().settings.drain_s
     if WORKER.lease is not None:
-        drain_s = 0.0 if how == "Cold" else runtime.current().settings.drain_s
-        _start_thread(_release_after, WORKER.lease, drain_s)
+        start_thread(_release_after, WORKER.lease, drain_s)
+    elif WORKER.pool is not None:
+        start_thread(release_turns, WORKER.pool, drain_s)
 
 
 def _release_after(lease: Lease, drain_s: float) -> None:
     time.sleep(drain_s)
     logger.warning("the turn of %s did not end in %g s and is released", lease.agent, drain_s)
     # First dead, then released: otherwise another worker could run the turn beside this one.
-    _kill_turn()
-    _kill_leftovers()
+    kill_turns()
+    kill_leftovers()
     _release(lease)
     os._exit(0)
 
@@ -372,25 +371,10 @@ def _on_child_start(**_: Any) -> None:
     # A group of its own, so that what its tools started can be killed with it.
     os.setpgid(0, 0)
     tag_environment(ProcessTag.CHILD)
-    WORKER.shared.retire_child = False
+    # The pool numbers its children from 0, and gives a dead one's number to its replacement.
+    WORKER.enter_child(int(getattr(billiard.current_process(), "index", 0)))
     if WORKER.lease is not None:
         WORKER.lease.forget_beacon()
     # A stopped process that is continued runs this before the rest of its main thread.
-    signal.signal(signal.SIGCONT, lambda *_: _exit_if_lost(WORKER.shared))
-    _start_thread(_die_with_lease, WORKER.shared)
-
-
-def _die_with_lease(shared: SharedLeaseState) -> None:
-    """End this process in time, even while its worker or the broker is stopped or hangs."""
-    while True:
-        _exit_if_lost(shared)
-        time.sleep(max(LEASE_POLL_INTERVAL_S, min(1.0, shared.left_s() / 2)))
-
-
-def _start_thread(target: Callable[..., None], *args: Any) -> None:
-    threading.Thread(target=target, args=args, daemon=True).start()
-
-
-def _exit_if_lost(shared: SharedLeaseState) -> None:
-    if shared.lost():
-        os._exit(LEASE_LOST_EXIT)
+    signal.signal(signal.SIGCONT, lambda *_: exit_if_lost(WORKER.shared))
+    start_thread(die_with_lease, WORKER.shared)

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from ast import literal_eval
 from contextlib import suppress
 from dataclasses import asdict
 from signal import SIGKILL
@@ -25,7 +26,13 @@ logger = logging.getLogger(__name__)
 
 _CANCEL = "a dispatch is ended by `fleet queue cancel`"
 #: What a dispatch's task returns or raises, as text.
-_SHOWN = re.compile(r"{'dispatch_id': '([^']+)'.*?}")
+_SHOWN = re.compile(r"({'dispatch_id': '([^']+)'.*?})")
+#: The event of a state, where several attempts end with one message.
+_KINDS = {
+    State.RETRYING: "task-retried",
+    State.DEAD: "task-failed",
+    State.ANNOUNCING: "task-failed",
+}
 
 
 class DispatchRequest(Request):
@@ -47,8 +54,9 @@ class DispatchRequest(Request):
     @property
     def kwargsrepr(self) -> str:
         """The agent, for those who follow Celery's events."""
-        lease = WORKER.lease
-        return repr({"agent": lease.agent}) if lease is not None else "{}"
+        if WORKER.pool is not None:
+            return repr({"pool": WORKER.pool.pool})
+        return repr({"agent": WORKER.lease.agent}) if WORKER.lease is not None else "{}"
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - as Celery calls it
         """Send a task event; the end of an attempt as one of the dispatch that ran.
@@ -59,11 +67,21 @@ class DispatchRequest(Request):
             reason, ended = self._killed
             type = "task-failed" if ended["state"] != State.RETRYING else "task-retried"  # noqa: A001
             fields = {"exception": f"{reason} {ended}", "traceback": ""}
-        found = _SHOWN.search(str(fields.get("result") or fields.get("exception")))
-        if found is None or not (self.eventer and self.eventer.enabled and self.task.send_events):
+        found = _SHOWN.findall(str(fields.get("result") or fields.get("exception")))
+        if not found or not (self.eventer and self.eventer.enabled and self.task.send_events):
             super().send_event(type, **fields)
             return
-        self.eventer.send(type, uuid=found[1], name=self.name, kwargs=found[0], **fields)
+        for text, dispatch_id in found:
+            self._send_end(type, text, dispatch_id, fields)
+
+    def _send_end(self, kind: str, text: str, dispatch_id: str, fields: dict[str, Any]) -> None:
+        """Send the end of one attempt; a child of a pool has several in one message."""
+        if len(text) < len(str(fields.get("result", ""))):
+            fields = {**fields, "result": text}
+            kind = _KINDS.get(literal_eval(text)["state"], kind)
+            if kind != "task-succeeded":
+                fields = {"exception": text, "traceback": ""}
+        self.eventer.send(kind, uuid=dispatch_id, name=self.name, kwargs=text, **fields)
 
     def revoked(self) -> bool:
         """False, and forgets a revocation: the dispatch would be left without any wake-up."""
@@ -110,8 +128,7 @@ class DispatchRequest(Request):
         So here a child that is spent can be killed, with all that its tools started, and nothing is
         lost with it: the pool forks the next at once.
         """
-        if WORKER.shared.retire_child and self.worker_pid:
-            WORKER.shared.retire_child = False
+        if self.worker_pid and WORKER.shared.retires(int(self.worker_pid)):
             logger.warning("the child of %s is replaced: calls of its turn go on", self.id)
             with suppress(ProcessLookupError):
                 os.killpg(int(self.worker_pid), SIGKILL)
@@ -126,14 +143,15 @@ class DispatchRequest(Request):
         # The pool kills it only after this call, and its session goes on with the commit.
         if self.worker_pid:
             kill_child(int(self.worker_pid))
-        ran, state = WORKER.shared.running or self.id, None
+        turn, state = WORKER.shared.turn, None
+        ran = turn.dispatch_id if turn else self.id
         try:
             state = runtime.current().ledger.commit_active(lease, Ending(failure=failure))
         except BrokerUnavailable as error:
             # The next claim finds the dispatch active and counts a lost worker instead.
             logger.warning("the hard limit of %s could not be recorded: %s", ran, error)
         ended = str(state or State.ACTIVE)
-        about = shown(ran, lease.agent, WORKER.shared.session, state=ended)
+        about = shown(ran, lease.agent, turn.session if turn else "", state=ended)
         self._killed = f"{failure.stage}: {failure.reason}", about
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from celery import bootsteps
 
 from fleet.system.process_tags import ProcessTag, kill_tagged
+from fleet.worker.state import WORKER
 
 
 class PoolReaper(bootsteps.StartStopStep):
@@ -55,3 +56,5 @@ class PoolReaper(bootsteps.StartStopStep):
         self._watch(pool, hub)
         # Last, because it reads every process of the machine.
         kill_tagged(ProcessTag.CHILD, pid)
+        if WORKER.pool is not None:
+            WORKER.work_wanted.set()  # its turn is lost

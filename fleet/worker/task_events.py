@@ -34,7 +34,7 @@ class BatchedEvents(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
-        self._reported = ""  #: the running dispatch that people know of
+        self._reported: set[str] = set()  #: the running dispatches that people know of
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
@@ -68,12 +68,14 @@ class BatchedEvents(bootsteps.StartStopStep):
             self._timer = None
 
     def _report_running(self, dispatcher: Any) -> None:
-        shared, lease = WORKER.shared, WORKER.lease
-        running = shared.running
-        if running and running != self._reported and lease is not None and dispatcher.enabled:
-            kwargs = repr(shown(running, lease.agent, shared.session))
-            dispatcher.send("task-started", uuid=running, name=DISPATCH_TASK, kwargs=kwargs)
-        self._reported = running
+        turns = WORKER.shared.turns().values()
+        for turn in turns if dispatcher.enabled else ():
+            if turn.dispatch_id not in self._reported:
+                kwargs = repr(shown(turn.dispatch_id, turn.agent, turn.session))
+                dispatcher.send(
+                    "task-started", uuid=turn.dispatch_id, name=DISPATCH_TASK, kwargs=kwargs
+                )
+        self._reported = {turn.dispatch_id for turn in turns}
 
     def shutdown(self, consumer: Any) -> None:
         """Send the last events before the connection is closed."""

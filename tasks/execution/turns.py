@@ -15,11 +15,11 @@ from fleet.errors import BrokerUnavailable, ConfigError, Fenced
 from fleet.ledger import Claim, Ending, Failure, FailureStage, Runs, State
 from fleet.locks.errors import LockBusy, LockLost
 from fleet.store.connection import retry_while_away
-from fleet.system.process_tags import Owner, take_over
+from fleet.system.process_tags import Owner, drop_owner, take_over
 from fleet.turn.live_text import LiveText
 from fleet.turn.turn import PROGRAMMING_ERRORS, Cancelled, Deadline, Turn, TurnFailed
 from fleet.worker.child_processes import end_forks
-from fleet.worker.state import WORKER
+from fleet.worker.state import WORKER, RunningTurn, running_turn
 from tasks.execution.faults import explained, place_of, with_cause
 from tasks.limits import noted_limit, sigterm_ignored, soft_limit
 from tasks.runners import runner_for
@@ -83,9 +83,12 @@ def execute(
     `alarm`: keep the soft limit here, because no worker does. Raises Fenced when a newer holder has
     the agent, and BrokerUnavailable when a step or the end cannot be recorded for a minute.
     """
-    with sigterm_ignored(), _span(claim) as span:
+    with sigterm_ignored(), WORKER.running(_running(claim)), _span(claim) as span:
         turn = prepare(claim, ledger)
         ending = run(turn, alarm=alarm)
+        if WORKER.pool is not None:
+            # Once it is recorded, the agent's next turn may look for what this one has left.
+            drop_owner()
         state = commit(turn, ending)
         span.set(state=state or "refused")
     if (failure := ending.failure) is not None and not failure.defer:
@@ -98,6 +101,19 @@ def execute(
             failure.reason,
         )
     return state, ending.failure
+
+
+def _running(claim: Claim) -> RunningTurn:
+    """The turn as its worker knows it. In a pool that keeps the hard limit, elsewhere Celery."""
+    limit_s = runtime.current().settings.hard_limit_s(claim.agent) if WORKER.pool else 0.0
+    return running_turn(
+        dispatch_id=claim.dispatch_id,
+        agent=claim.agent,
+        session=claim.event.session or "",
+        attempt=claim.attempt,
+        right=(claim.fence, claim.lease),
+        limit_s=limit_s,
+    )
 
 
 def prepare(claim: Claim, ledger: Runs) -> Turn:
@@ -121,8 +137,7 @@ def run(turn: Turn, *, alarm: bool = False) -> Ending:
     limit = soft_limit(_limit_s(claim) if alarm else stage_s)
     live_text = closing(turn.live_text) if turn.live_text else nullcontext()
     try:
-        running = WORKER.running(claim.dispatch_id, claim.event.session or "")
-        with running, limit, live_text, end_forks():
+        with limit, live_text, end_forks():
             ending = Ending(answer=runner_for(turn.agent.runner).run(turn))
         _check_facts(turn.facts)
         if changed := turn.journal.changed:

@@ -34,7 +34,7 @@ Kubernetes sets variables for a Service named `fleet` or `fleet-...`, such as `F
 and `FLEET_PORT=tcp://...`. These are passed over. Variables named `CELERY_...` change nothing."""
 
 #: Tables that hold one table for each name.
-NAMED = ("agents", "tools", "chains", "deliveries")
+NAMED = ("agents", "pools", "tools", "chains", "deliveries")
 
 
 class Setting(NamedTuple):

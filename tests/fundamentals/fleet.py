@@ -20,6 +20,8 @@ from tests.fundamentals.agents import HARD_LIMIT_MARGIN_S, TABLES
 #: The patience of every wait: a machine may be several times as slow as an idle one.
 PATIENCE_S = 90.0
 LEASE_S = 4.0
+#: Of the pool, where there is one.
+PROCESSES = 3
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class Fleet:
         self.settings = processes.settings
         self.url = processes.server.url
         self.folder = processes.folder
+        #: True where all agents are in one pool.
+        self.pooled = bool(processes.settings.pools)
 
     # Events.
 
     def send(self, agent: str, text: str = "hello", **fields: Any) -> str:
         """Send an event to one agent; the id of its dispatch."""
-        if agent not in self._workers:
+        if self._unit(agent) not in self._workers:
             self.start_worker(agent)
         return self.queue(agent, text, **fields)
 
@@ -89,14 +93,15 @@ class Fleet:
 
     def start_worker(self, agent: str) -> rig.Process:
         """Start one more worker of an agent: the first one works, the next ones stand by."""
-        mine = self._workers.setdefault(agent, [])
+        mine = self._workers.setdefault(self._unit(agent), [])
         mine.append(self._rig.worker(agent, "-E", "-n", f"{agent}{len(mine)}@%h"))
         return mine[-1]
 
     def start_workers(self, agent: str, count: int) -> None:
         """Start an agent's workers one after the other, each ready or standing by."""
         for number in range(count):
-            self.start_worker(agent).wait_said("standing by" if number else " ready.")
+            stands_by = number and not self.pooled
+            self.start_worker(agent).wait_said("standing by" if stands_by else " ready.")
 
     def start_beat(self) -> None:
         """Start what looks for due retries and passed deadlines: beat, and the shared worker."""
@@ -109,18 +114,30 @@ class Fleet:
         self._rig.start("flower", sys.executable, "-m", "celery", "-A", "fleet", *argv)
 
     def worker(self, agent: str) -> rig.Process:
-        """The worker that holds the agent's lease."""
+        """The worker that holds the agent's lease; of a pool, that of its last turn."""
 
         def holding() -> list[rig.Process]:
-            held: Any = self._rig.books.store.client.hget(keys.lease(agent), "holder")
-            pid = int(str(held or ":0").rpartition(":")[2])
-            return [worker for worker in self._workers[agent] if worker.pid == pid]
+            pid = self._holder(agent)
+            return [worker for worker in self._workers[self._unit(agent)] if worker.pid == pid]
 
         wait_until(lambda: bool(holding()), PATIENCE_S)
         return holding()[0]
 
+    def _unit(self, agent: str) -> str:
+        return self.settings.queue(agent)
+
+    def _holder(self, agent: str) -> int:
+        """The pid of the worker that runs the agent's turns."""
+        client: Any = self._rig.books.store.client
+        if not self.pooled:
+            held = client.hget(keys.lease(agent), "holder")
+        else:
+            turns = self._rig.diary("start")
+            held = turns and client.hget(keys.dispatch(turns[-1]["dispatch_id"]), "holder")
+        return int(str(held or ":0").rpartition(":")[2])
+
     def kill_worker(self, agent: str) -> None:
-        """`kill -9` of the worker that holds the agent's lease."""
+        """`kill -9` of the worker that runs the agent's turns."""
         self.worker(agent).kill()
 
     def kill_turn(self, dispatch_id: str) -> None:
@@ -199,13 +216,17 @@ class Fleet:
         return list(self._rig.books.ledger.steps(dispatch_id))
 
     def wakeups(self, agent: str) -> list[str]:
-        """The Celery messages that wait for an agent's worker."""
-        waiting: Any = self._rig.books.store.client.lrange(keys.queue(agent), 0, -1)
-        return list(waiting)
+        """The Celery messages that wait for an agent's worker, or for its pool's.
+
+        A pool that never had a worker is not known to the store: they are the agent's until then.
+        """
+        client: Any = self._rig.books.store.client
+        queues = {keys.queue(agent), self._unit(agent)}
+        return [message for queue in queues for message in client.lrange(queue, 0, -1)]
 
     def lose_wakeups(self, agent: str) -> None:
-        """Delete the Celery messages that wait for an agent's worker."""
-        self._rig.books.store.client.delete(keys.queue(agent))
+        """Delete those messages."""
+        self._rig.books.store.client.delete(keys.queue(agent), self._unit(agent))
 
     def bus(self) -> str:
         """Everything on the bus, as text."""
@@ -217,15 +238,19 @@ class Fleet:
 
 
 @contextmanager
-def running(folder: Path, **options: Any) -> Iterator[Fleet]:
+def running(folder: Path, *, pooled: bool = False, **options: Any) -> Iterator[Fleet]:
     """A fleet with the agents of `agents.py`, and options of its table `[fleet]`.
 
-    No process and no key is left of it.
+    Each has a worker of its own, or all are in one pool. No process and no key is left of it.
     """
+    pool: dict[str, Any] = {"pool": "all"} if pooled else {}
     tables = {
-        name: {"python": f"tests.fundamentals.agents:{name}", **table}
+        name: {"python": f"tests.fundamentals.agents:{name}", **pool, **table}
         for name, table in TABLES.items()
     }
+    pools = {"pools.all": {"processes": PROCESSES}} if pooled else {}
     limits: dict[str, Any] = {"lease_ttl_s": LEASE_S, "hard_limit_margin_s": HARD_LIMIT_MARGIN_S}
-    with rig.fleet_of(folder, tables, durable=True, **limits, **options) as processes:
+    with rig.fleet_of(
+        folder, tables, sections=pools, durable=True, **limits, **options
+    ) as processes:
         yield Fleet(processes)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.worker.bootsteps import LEASE_LOST_EXIT
+from fleet.worker.guards import LEASE_LOST_EXIT
 from tests.fixtures.processes import gone, wait_until
 from tests.fundamentals.fleet import PATIENCE_S, Fleet
 

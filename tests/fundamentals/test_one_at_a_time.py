@@ -14,7 +14,7 @@ def test_only_one_of_two_workers_works(fleet: Fleet) -> None:
     fleet.start_workers("echo", 2)
     ids = [fleet.send("echo") for _ in range(5)]
     fleet.wait(ids[-1])
-    assert fleet.ran_by() == set(fleet.worker("echo").children())
+    assert fleet.ran_by() <= set(fleet.worker("echo").children())
     assert fleet.never_two_at_once()
 
 

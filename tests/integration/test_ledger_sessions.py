@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.ledger import operations, views
+from fleet.ledger import agent_rows, operations, views
 from fleet.store import Store
 from tests.fixtures.ledger import FOR_GOOD, OUTAGE, Books, settings_for
 
@@ -123,5 +123,5 @@ def test_what_waits_for_its_session_is_counted_everywhere_alike(books: Books) ->
     for _ in range(2):
         books.accept("b", session="s")
     assert views.counts(books.store, ["b"])["b"]["states"] == {"queued": 2}
-    assert views.agents(books.store, ["a", "b", "new"])["b"]["queued"] == 2
-    assert views.agents(books.store, ["new"])["new"]["queued"] == 0
+    assert agent_rows.rows(books.store, ["a", "b", "new"])["b"]["queued"] == 2
+    assert agent_rows.rows(books.store, ["new"])["new"]["queued"] == 0

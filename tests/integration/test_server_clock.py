@@ -12,7 +12,7 @@ import pytest
 
 from fleet import runtime
 from fleet.config.settings import load, parse
-from fleet.ledger import State, views
+from fleet.ledger import State, agent_rows, views
 from fleet.locks import LockBusy, SessionLock, TurnRWLock
 from fleet.locks.renewal import RENEWAL
 from fleet.ops import health
@@ -232,7 +232,7 @@ def test_what_is_shown_stays_right(store: Store, clocked: ClockedValkey, step: i
     clocked.set_clock(step)
     found = conditions(store, books.settings)
     assert not [one for one in found if "beat" in one.key]
-    row = views.agents(store, ["a"])["a"]
+    row = agent_rows.rows(store, ["a"])["a"]
     assert row["online"]
     assert row["held_s"] < 600
     assert views.counts(store, ["a"])["a"]["oldest_s"] < 600

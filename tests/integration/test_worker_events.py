@@ -1,50 +1,14 @@
 """Dispatches as those who follow Celery's events see them, such as Flower."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import Celery
-from celery.events.state import State
 
 from tests.fixtures.fleet import CELERY, Fleet, fleet_of
 from tests.fixtures.processes import wait_until
-
-
-class Viewer:
-    """Celery's own view of the tasks, which Flower shows, from the events that come."""
-
-    def __init__(self, url: str) -> None:
-        self.state: Any = State()
-        self.heard: list[dict[str, object]] = []
-        self._app = Celery(broker=url, set_as_current=False)
-        self._receiver: Any = None
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-
-    def wait_state(self, dispatch_id: str, state: str) -> Any:
-        """The task once it is in that state."""
-
-        def task() -> Any:
-            return self.state.tasks.get(dispatch_id)
-
-        wait_until(lambda: getattr(task(), "state", "") == state, 30)
-        return task()
-
-    def close(self) -> None:
-        self._receiver.should_stop = True
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-
-    def _follow(self) -> None:
-        def on_event(event: dict[str, object]) -> None:
-            self.heard.append(event)
-            self.state.event(dict(event))
-
-        with self._app.connection_for_read() as connection:
-            self._receiver = self._app.events.Receiver(connection, {"*": on_event})
-            self._receiver.capture(limit=None, timeout=None, wakeup=True)
+from tests.fixtures.viewer import Viewer
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +95,11 @@ def test_a_failure_stays_one_when_its_wake_up_comes_again(fleet: Fleet, viewer: 
 def test_a_dispatch_that_another_ones_wake_up_ran_has_its_own_end(
     fleet: Fleet, viewer: Viewer
 ) -> None:
-    first = fleet.send("a", "gate go")
+    first = fleet.send("a", "gate held")
     fleet.wait_started(first)
     background = fleet.send("a", "say hello", priority=0)
     person = fleet.send("a", "gate on", priority=9, session="s-9")
-    fleet.open_gate("go")
+    fleet.open_gate("held")
     fleet.wait_started(person)
     task = viewer.wait_state(person, "STARTED")
     wait_until(lambda: "'session': 's-9'" in task.kwargs, 30)

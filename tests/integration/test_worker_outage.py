@@ -9,7 +9,7 @@ from fleet.broker.breaker import Breaker
 from fleet.errors import StoreLost
 from fleet.ledger import store_life
 from fleet.system.agent_lock import TurnLock
-from fleet.worker.bootsteps import LEASE_LOST_EXIT
+from fleet.worker.guards import LEASE_LOST_EXIT
 from tests.fixtures.fleet import READY, START_S, Fleet, Process, Tables, fleet_of
 from tests.fixtures.processes import no_leftovers, wait_until
 

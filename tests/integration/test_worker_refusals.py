@@ -7,6 +7,10 @@ import pytest
 from tests.fixtures.fleet import CELERY, Fleet, Process, fleet_of
 
 WORKER = (str(CELERY), "-A", "fleet", "worker", "-l", "INFO")
+ONE_ONLY = (
+    "fleet: a worker serves one agent or one pool and nothing else; start it with -Q agent.NAME or "
+    "-Q pool.NAME."
+)
 
 REFUSED = {
     "a pool without limits": (
@@ -23,11 +27,31 @@ REFUSED = {
     ),
     "two agents": (
         ("-Q", "agent.a,agent.b", "-c", "1"),
-        "fleet: a worker serves one agent and nothing else; start it with -Q agent.NAME.",
+        ONE_ONLY,
     ),
     "an agent and more": (
         ("-Q", "agent.a,intake", "-c", "1"),
-        "fleet: a worker serves one agent and nothing else; start it with -Q agent.NAME.",
+        ONE_ONLY,
+    ),
+    "an agent and its pool": (
+        ("-Q", "agent.a,pool.p", "-c", "3"),
+        ONE_ONLY,
+    ),
+    "an agent of a pool": (
+        ("-Q", "agent.c", "-c", "1"),
+        "fleet: c is in the pool p; start that with -Q pool.p.",
+    ),
+    "a pool with other processes": (
+        ("-Q", "pool.p", "-c", "2"),
+        "fleet: pools.p.processes is 3; start the worker with -c 3.",
+    ),
+    "a pool that nobody knows": (
+        ("-Q", "pool.nobody", "-c", "2"),
+        "fleet: 'nobody' is no pool of this fleet that has an agent.",
+    ),
+    "a pool of threads": (
+        ("-Q", "pool.p", "-c", "3", "-P", "threads"),
+        "fleet: the thread pool cannot enforce time limits; start it with -P prefork.",
     ),
     "an agent that nobody knows": (
         ("-Q", "agent.nobody", "-c", "1"),
@@ -39,7 +63,8 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Process]]:
     """All of them at once, because each takes seconds to say no."""
-    with fleet_of(tmp_path_factory.mktemp("fleet"), {"a": {}, "b": {}}) as fleet:
+    folder, agents = tmp_path_factory.mktemp("fleet"), {"a": {}, "b": {}, "c": {"pool": "p"}}
+    with fleet_of(folder, agents, sections={"pools.p": {"processes": 3}}) as fleet:
         yield {case: fleet.start("w", *WORKER, *argv) for case, (argv, _) in REFUSED.items()}
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from fleet.cli import cli
 from fleet.config.agents import AgentConfig
 from fleet.config.deliveries import DeliveryConfig
+from fleet.config.pools import PoolConfig
 from fleet.config.routes import ChainConfig
 from fleet.config.settings import Settings
 from fleet.config.tools import ToolsConfig
@@ -58,11 +59,12 @@ def settings() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         if name in SECTIONS and isinstance(field.default, BaseModel):
             yield from (f"{name}.{key}" for key in type(field.default).model_fields)
-        elif name not in ("agents", "chains", "deliveries", "lanes", "tools"):
+        elif name not in ("agents", "chains", "deliveries", "lanes", "pools", "tools"):
             yield f"fleet.{name}"
     yield from (f"agents.NAME.{key}" for key in AgentConfig.model_fields)
     yield from (f"chains.NAME.{key}" for key in ChainConfig.model_fields)
     yield from (f"deliveries.NAME.{key}" for key in DeliveryConfig.model_fields)
+    yield from (f"pools.NAME.{key}" for key in PoolConfig.model_fields)
     yield from (f"tools.NAME.{key}" for key in ToolsConfig.model_fields)
 
 

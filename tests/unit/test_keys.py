@@ -17,7 +17,7 @@ def is_declared(key: str) -> bool:
 
 def test_the_table_is_read() -> None:
     assert len(declared()) > 20
-    assert {row.type for row in declared()} <= {"string", "hash", "zset", "list", "stream"}
+    assert {row.type for row in declared()} <= {"string", "hash", "set", "zset", "list", "stream"}
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_the_table_is_read() -> None:
         *(keys.TOKENS, keys.ACCESS_NEWS),
         *(keys.due("a"), keys.agent("a"), keys.lease("a"), keys.commands("a"), keys.turn("sweep")),
         *(keys.dispatch("i"), keys.journal("i"), keys.outcome("i"), keys.event("d")),
-        *(keys.payload("d"), keys.queue("a")),
+        *(keys.payload("d"), keys.queue("a"), keys.pool("p"), keys.running("a")),
     ],
 )
 def test_a_name_that_python_builds_is_declared(key: str) -> None:

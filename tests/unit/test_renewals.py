@@ -23,7 +23,7 @@ def settings(**more: Any) -> Settings:
 def replaced(now: Settings, born_at: float = LATER) -> set[str]:
     """The agents whose workers give way."""
     must_leave = renewal(settings(), now)
-    return {name for name in ("coded", "model") if must_leave(name, born_at)}
+    return {name for name in ("coded", "model") if must_leave(f"agent.{name}", born_at)}
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_worker_gives_way_for_code_that_changed_after_its_start(here: Path) ->
 
 
 def test_a_removed_agent_s_worker_always_leaves() -> None:
-    assert renewal(settings(), settings())("gone", LATER)
+    assert renewal(settings(), settings())("agent.gone", LATER)
 
 
 def test_changed_code_is_found_by_when_it_came_though_its_times_are_old(here: Path) -> None:

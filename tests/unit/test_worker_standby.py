@@ -18,7 +18,7 @@ class SilentLease:
     agent = "a"
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked, self.store = 0, None
 
     def acquire(self) -> bool:
         self.asked += 1
@@ -38,7 +38,7 @@ def test_the_lock_is_free_while_the_broker_is_away(
 
     here: Any = SimpleNamespace(breaker=SimpleNamespace(closed=closed))
     monkeypatch.setattr(runtime, "current", lambda: here)
-    monkeypatch.setattr(bootsteps, "_close_breaker", lambda _lease: wait(0))
+    monkeypatch.setattr(bootsteps, "close_breaker", lambda _lease: wait(0))
     monkeypatch.setattr("fleet.worker.bootsteps.time.sleep", wait)
     lock: Any = TurnLock(tmp_path, "a")
     stub: Any = lease

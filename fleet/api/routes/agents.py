@@ -11,7 +11,7 @@ from fleet.api.auth.access import rights_of
 from fleet.api.request.bounded_threads import BoundedThreads
 from fleet.api.request.parameters import check_names, readable_choices
 from fleet.auth.tokens import EVERYONE
-from fleet.ledger import operations, views
+from fleet.ledger import agent_rows, operations, views
 from fleet.ops import agent_settings, agents
 from fleet.runtime import Runtime
 from routing.rules import ALL_HANDS
@@ -67,7 +67,7 @@ class Agents:
         """Pause; 200 when no turn runs, 202 while a turn still runs: request it again."""
         changed = await self._switch(request, paused=True)
         names = [row["agent"] for row in changed]
-        found = await self._reads.run(lambda: views.agents(self._runtime.store, names))
+        found = await self._reads.run(lambda: agent_rows.rows(self._runtime.store, names))
         report = [{**row, "active": found[row["agent"]]["active"]} for row in changed]
         running = any(row["active"] for row in report)
         return JSONResponse(

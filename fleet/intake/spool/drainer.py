@@ -12,7 +12,7 @@ from fleet.errors import ConfigError, FleetError, IdempotencyConflict
 from fleet.intake.spool.folder import SpoolFull, usable
 from fleet.intake.spool.offline import OfflineProcess, is_running
 from fleet.intake.spool.spool import UNREADABLE, Spool, imported_event
-from fleet.ledger import ImportedEvent, ValkeyLedger, bus, views
+from fleet.ledger import ImportedEvent, ValkeyLedger, agent_rows, bus
 from fleet.store import Store
 from fleet.store.probe import probe
 from fleet.system import file_lock
@@ -189,7 +189,7 @@ class Drainer:
             return
         ledger = self._ledger()
         names = list(ledger.settings.agents)
-        for agent, row in views.agents(ledger.store, names).items():
+        for agent, row in agent_rows.rows(ledger.store, names).items():
             if row["paused"]:
                 record_paused(ledger.settings.data_dir, agent, True)
 

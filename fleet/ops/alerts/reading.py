@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from fleet.config.settings import Settings
-from fleet.ledger import processes, refusals, removed, starting, views
+from fleet.ledger import agent_rows, processes, refusals, removed, starting, views
 from fleet.ledger.dead_letters import newest_reasons
 from fleet.ops.alerts.conditions import Condition, current
 from fleet.store import Store, keys
@@ -37,7 +37,7 @@ def conditions(
     counts = views.counts(store, names)
     return current(
         counts,
-        views.agents(store, names),
+        agent_rows.rows(store, names),
         None if newest is None else now_s - newest,
         newest_reasons(store, {name for name in names if counts[name]["states"].get("dead")}),
         lost=str(lost or ""),

@@ -14,8 +14,9 @@ local function stop(record, reason, keep_ms)
   local running = record.state == 'active'
   finish(record, 'cancelled', {'error', reason}, {'reason', reason}, keep_ms, running)
   if running then
-    redis.call('RPUSH', 'fleet:orders:' .. record.agent, 'stop ' .. record.id)
-    redis.call('PEXPIRE', 'fleet:orders:' .. record.agent, 10000)
+    local orders = 'fleet:orders:' .. (record.worker or record.agent)
+    redis.call('RPUSH', orders, 'stop ' .. record.id)
+    redis.call('PEXPIRE', orders, 10000)
   end
 end
 

@@ -2,7 +2,8 @@
 --
 -- Keys     fleet:fences, fleet:agent:, fleet:dispatch:
 -- A token alone may be given again, by a store that has lost its last writes, as a promoted replica has.
--- So each holder draws a random name for its lease, which is compared besides.
+-- So each holder draws a random name for its lease, which is compared besides. A turn in a pool has a
+-- lease of its own, whose token and name are on the record alone.
 
 -- True while `fence` is the newest token of the agent, and `lease` the name that its holder drew.
 local function newest(agent, fence, lease)
@@ -12,9 +13,9 @@ end
 
 -- The agent of a dispatch whose attempt runs now under the newest lease, or nil; and why to cancel it.
 local function current(id, fence, lease, attempt)
-  local state, agent, its_fence, its_lease, its_attempt, cancel = unpack(redis.call('HMGET',
-    dispatch_key(id), 'state', 'agent', 'fence', 'lease', 'attempt', 'cancel'))
+  local state, agent, its_fence, its_lease, its_attempt, cancel, pool = unpack(redis.call('HMGET',
+    dispatch_key(id), 'state', 'agent', 'fence', 'lease', 'attempt', 'cancel', 'pool'))
   local its = state == 'active' and its_fence == fence and its_lease == lease and its_attempt == attempt
-  if its and newest(agent, fence, lease) then return agent, cancel end
+  if its and (pool or newest(agent, fence, lease)) then return agent, cancel end
   return nil
 end

@@ -1,11 +1,6 @@
 -- Shared by every script: put before each when it is loaded. Not a script of its own.
 --
--- Two arguments come before those in a script's legend and are removed here: the approximate
--- length at which the bus is trimmed, and the wake-up as text with places to fill, or '' where the
--- broker is not this store.
 -- Keys are built from ids here, so one keyspace is needed, as kombu's own Redis transport needs one.
-
-local BUS_MAX, TEMPLATE = table.remove(ARGV, 1), table.remove(ARGV, 1)
 
 -- How much longer than its content a record stays for a sweep to count it out: 30 days, for a fleet
 -- that was switched off in between.
@@ -18,11 +13,6 @@ local SILENCE_MS = 15000
 -- ... and then there is so much time to come back before anything is given up for want of it. It is
 -- known for BACK_MS when that was.
 local GRACE_MS, BACK_MS = 30000, 86400000
-
-local function dispatch_key(id) return 'fleet:dispatch:' .. id end
-local function agent_key(agent) return 'fleet:agent:' .. agent end
-local function due_key(agent) return 'fleet:due:' .. agent end
-local function lease_key(agent) return 'fleet:lease:' .. agent end
 
 -- A hash as a table; empty when the key does not exist.
 local function read_hash(key)
@@ -132,36 +122,11 @@ local function move(record, to, fields)
   record.state = to
 end
 
--- The template with its places filled. Cut once, by plain searches: a pattern would look at every
--- character of it for each wake-up.
-local pieces
-local function wakeup_message(values)
-  if not pieces then
-    pieces = {}
-    local from = 1
-    while from do
-      local mark = string.find(TEMPLATE, '|', from, true)
-      pieces[#pieces + 1] = string.sub(TEMPLATE, from, mark and mark - 1 or -1)
-      from = mark and mark + 1
-    end
-  end
-  local text = {}
-  for i = 1, #pieces do text[i] = i % 2 == 1 and pieces[i] or values[pieces[i]] end
-  return table.concat(text)
-end
-
--- Push a wake-up: one Celery message that holds the dispatch's id. Where the broker is not this
--- store the caller publishes.
-local function notify(agent, id)
-  if TEMPLATE == '' then return end
-  local tag = redis.call('INCR', 'fleet:rings')
-  redis.call('LPUSH', 'agent.' .. agent, wakeup_message({AGENT = agent, ID = id, TAG = id .. '.' .. tag}))
-end
-
 -- Push a wake-up for the agent's next dispatch when its queue is empty. `idle`: nothing runs, so an
 -- active dispatch is an interrupted one. Answers the id of that dispatch, for which the caller
--- publishes where the queue is not in this store, or ''.
+-- publishes where the queue is not in this store, or ''. Those of a pool have its line instead.
 local function notify_if_short(agent, idle)
+  if redis.call('HEXISTS', 'fleet:pools', agent) == 1 then return '' end
   if TEMPLATE ~= '' and redis.call('LLEN', 'agent.' .. agent) > 0 then return '' end
   local state = redis.call('HMGET', agent_key(agent), 'active', 'paused', 'hold_ms')
   local next = idle and state[1] or redis.call('ZRANGE', due_key(agent), 0, 0)[1]
@@ -169,7 +134,7 @@ local function notify_if_short(agent, idle)
   -- An agent that rests is woken all the same for one that was stopped: the claim frees its session.
   local rests = state[2] or tonumber(state[3] or 0) > NOW
   if rests and not (next == state[1] and over(next)) then return '' end
-  notify(agent, next)
+  push('agent.' .. agent, next)
   return next
 end
 
@@ -178,7 +143,7 @@ local function notify_for_all(agent, waiting)
   if TEMPLATE == '' then return 0 end
   local notified = 0
   for i = redis.call('LLEN', 'agent.' .. agent) + 1, #waiting do
-    notify(agent, waiting[i])
+    push('agent.' .. agent, waiting[i])
     notified = notified + 1
   end
   return notified
@@ -198,8 +163,7 @@ local function offer(record, order)
     if busy and busy ~= record.id then return false end
     if redis.call('ZRANGE', line, 0, 0)[1] ~= record.id and busy ~= record.id then return false end
   end
-  redis.call('ZADD', due_key(record.agent), order or record.order, record.id)
-  notify(record.agent, record.id)
+  make_due(record.agent, record.id, order or record.order)
   return true
 end
 
@@ -217,6 +181,18 @@ local function next_in_session(record)
   end
 end
 
+-- Its agent runs it no more; another that it runs is left alone.
+local function leave_agent(record)
+  local agent = record.agent
+  if redis.call('SREM', running_key(agent), record.id) == 1 then
+    redis.call('ZREM', 'fleet:turns', record.id)
+    local pool, parallel = pool_of(agent)
+    if pool then make_ready(agent, pool, parallel) end
+  elseif redis.call('HGET', agent_key(agent), 'active') == record.id then
+    redis.call('HDEL', agent_key(agent), 'active')
+  end
+end
+
 -- The agent's turn is dead. One that was stopped has ended in the ledger before, and had its agent and
 -- its session until now.
 local function end_stopped(agent)
@@ -225,6 +201,13 @@ local function end_stopped(agent)
   redis.call('HDEL', agent_key(agent), 'active')
   local record = read_hash(dispatch_key(id))
   if record.id then next_in_session(record) end
+end
+
+-- The same of a turn in a pool.
+local function end_stopped_turn(record)
+  if not over(record.id) then return end
+  leave_agent(record)
+  next_in_session(record)
 end
 
 -- Record how a turn verified that its event reached a program.
@@ -318,12 +301,6 @@ end
 -- What the end of a stage means for its chain; `_chain.lua` says it.
 local advance
 
--- Its agent runs it no more; another that it runs is left alone.
-local function leave_agent(record)
-  if redis.call('HGET', agent_key(record.agent), 'active') == record.id then
-    redis.call('HDEL', agent_key(record.agent), 'active')
-  end
-end
 
 -- Into a terminal state: off every work list, one terminal bus entry, retention started.
 -- `fields` are set on the record; `extra` goes into the bus entry; `keep_ms` is how long it stays.

@@ -4,7 +4,8 @@
 -- ARGV
 --   agent
 --   verb   'pause' | 'resume' | 'fund'
--- Keys     fleet:agent:, fleet:due:, fleet:providers, fleet:bus, agent.<agent>
+-- Keys     fleet:agent:, fleet:due:, fleet:providers, fleet:pools, fleet:running:, fleet:ready:, fleet:rests,
+--          fleet:served, fleet:bus, agent.<agent>, pool.<pool>
 -- Returns  1 when it changed, else 0
 -- Invariants
 --   Idempotent. After a resume there is a wake-up for each runnable dispatch.
@@ -24,6 +25,11 @@ for at = 1, #breakers, 2 do
     emit('breaker_closed', {'name', breakers[at], 'reason', 'the agent was resumed', 'agent', agent})
     changed = 1
   end
+end
+local pool, parallel = pool_of(agent)
+if pool then
+  make_ready(agent, pool, parallel)
+  return changed
 end
 notify_for_all(agent, redis.call('ZRANGE', due_key(agent), 0, 999))
 return changed

@@ -37,9 +37,10 @@ if not record.id then return {'gone'} end
 if record.committed == attempt .. '/' .. fence and record.lease == ARG.lease then
   return {'done', record.state}
 end
-if record.state ~= 'active' or record.attempt ~= attempt or record.fence ~= fence
-  or not newest(agent, fence, ARG.lease) then
-  if record.lease == ARG.lease and record.attempt == attempt then end_stopped(agent) end
+local ours = record.lease == ARG.lease and record.attempt == attempt
+if record.state ~= 'active' or not ours or record.fence ~= fence
+  or not (record.pool or newest(agent, fence, ARG.lease)) then
+  if ours and record.pool then end_stopped_turn(record) elseif ours then end_stopped(agent) end
   return {'fenced'}
 end
 

@@ -10,7 +10,8 @@
 --   lease    a random name of this acquisition
 --   process  name of the holder's process
 --   stolen   fence of a live lease that may be replaced, '' for none
--- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, fleet:starting, agent.<agent>, fleet:bus
+-- Keys     fleet:lease:, fleet:fences, fleet:agent:, fleet:due:, fleet:starting, fleet:running:, fleet:pools,
+--          fleet:ready:, agent.<agent>, fleet:bus
 -- Returns  {1, fence, notified, epoch} | {0, fence, holder, client id, run id, process, ms left}
 -- Invariants
 --   A lease whose holder is dead is over after `ttl_ms` of the ledger's time.
@@ -35,6 +36,14 @@ end
 if held.fence and held.fence ~= ARG.stolen then
   return {0, held.fence, held.holder, held.client, held.run, held.process or '',
     tonumber(held.until_ms or NOW) - NOW}
+end
+
+-- A pool that had the agent before ends its turns first.
+if redis.call('SCARD', running_key(agent)) > 0 then return {0, '', 'a pool', '', '', '', ttl} end
+local pool = pool_of(agent)
+if pool then
+  redis.call('HDEL', 'fleet:pools', agent)
+  redis.call('ZREM', ready_key(pool), agent)
 end
 
 -- Another one whenever the server begins a history of writes of its own.

@@ -2,8 +2,9 @@
 --
 -- ARGV
 --   agents...  the names of the agents
+-- With     _pool_workers
 -- Keys     fleet:totals, fleet:counts, fleet:beat, fleet:seq, fleet:bus, fleet:due:,
---          fleet:providers, fleet:agent:, fleet:lease:, fleet:dispatch:
+--          fleet:providers, fleet:agent:, fleet:lease:, fleet:dispatch:, fleet:pools, fleet:pool:, fleet:running:
 -- Returns  JSON: `now` (ms), `accepted`, `bus`, and as flat lists of names and values `totals`,
 --          `counts`, `beat`, `providers`; `agents`: for each, in the order asked, {online, paused,
 --          running since (ms) or 0, oldest runnable one queued since (ms) or 0}
@@ -24,13 +25,30 @@ local function oldest(agent)
   return found
 end
 
+local living = {}
+
+-- True when the agent is of a pool that has a worker.
+local function pool_lives(agent)
+  local pool = pool_of(agent)
+  if not pool then return false end
+  if living[pool] == nil then
+    living[pool] = false
+    for _, name in ipairs(redis.call('HKEYS', pool_key(pool))) do
+      local _, until_ms = read_worker(pool, name)
+      if until_ms and until_ms > NOW then living[pool] = true end
+    end
+  end
+  return living[pool]
+end
+
 local agents = {}
 for i = ARG.agents + 1, ARG.agents + ARGV[ARG.agents] do
   local agent = ARGV[i]
   local active, paused, claimed = unpack(redis.call('HMGET', agent_key(agent),
     'active', 'paused', 'claimed_ms'))
-  agents[#agents + 1] = {lease_name(agent) and 1 or 0, paused and 1 or 0,
-    active and tonumber(claimed or 0) or 0, oldest(agent)}
+  local runs = active or redis.call('SCARD', running_key(agent)) > 0
+  agents[#agents + 1] = {(lease_name(agent) or pool_lives(agent)) and 1 or 0, paused and 1 or 0,
+    runs and tonumber(claimed or 0) or 0, oldest(agent)}
 end
 return cjson.encode({
   now = NOW,

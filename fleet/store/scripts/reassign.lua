@@ -34,8 +34,7 @@ end
 local order = redis.call('ZSCORE', due_key(from), id)
 if order then
   redis.call('ZREM', due_key(from), id)
-  redis.call('ZADD', due_key(to), order, id)
-  notify(to, id)
+  make_due(to, id, order)
 end
 if record.state ~= 'dead' then
   emit('dispatch_queued', plus(who(record), {'reason', 'moved from ' .. from}))

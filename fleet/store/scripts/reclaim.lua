@@ -8,7 +8,8 @@
 --   removed_ms     time without a holder after which the turn of an agent that is not configured any
 --                  more is dead, or '' for one that is
 --   keep_dead_ms
--- With     _announce, _chain, _expire, _requeue, _failures, _starting
+--   losses_max
+-- With     _announce, _chain, _expire, _requeue, _failures, _starting, _loss, _pool_turns
 -- Keys     fleet:lost, fleet:retry, fleet:deadlines, fleet:quiet, fleet:due:, fleet:agent:, fleet:lease:, fleet:dispatch:,
 --          fleet:counts, fleet:ended, fleet:dead, fleet:event:, agent.<agent>, fleet:alerted:,
 --          fleet:session:, fleet:sessions, fleet:rang:, fleet:beat, fleet:back, fleet:totals,
@@ -56,6 +57,9 @@ if agent == '' then
     local record = read_hash(dispatch_key(id))
     if record.state == 'queued' then offer(record) end
   end
+  -- Of a pool whose workers are all gone.
+  lose_overdue(limit, ARG.losses_max, ARG.keep_dead_ms)
+  end_rests(limit)
   local waits = is_coming_back() or redis.call('EXISTS', 'fleet:lost') == 1
   local over = waits and {} or redis.call('ZRANGEBYSCORE', 'fleet:deadlines', '-inf', NOW,
     'LIMIT', 0, limit)

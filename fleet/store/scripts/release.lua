@@ -4,6 +4,7 @@
 --   agent
 --   fence
 --   lease
+-- With     _announce, _chain, _failures, _loss
 -- Keys     fleet:lease:, fleet:agent:, fleet:dispatch:, fleet:due:, fleet:deadlines, fleet:counts,
 --          fleet:session:, fleet:sessions, fleet:bus
 -- Returns  1 when it was the caller's, else 0
@@ -19,13 +20,7 @@ local id = redis.call('HGET', agent_key(agent), 'active')
 if id then
   local record = read_hash(dispatch_key(id))
   if record.state == 'active' and record.lease == ARG.lease then
-    move(record, 'queued')
-    -- An attempt that a stop cut short does not count.
-    redis.call('HINCRBY', dispatch_key(id), 'attempt_base', 1)
-    -- Below every lane: an interrupted dispatch runs before any other.
-    offer(record, tonumber(record.order) - 2 ^ 50)
-    redis.call('ZADD', 'fleet:deadlines', record.deadline_ms, id)
-    emit('dispatch_queued', plus(who(record), {'reason', 'handed back by a stopping worker'}))
+    hand_back(record)
     redis.call('HDEL', agent_key(agent), 'active')
   end
 end

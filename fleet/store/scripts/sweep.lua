@@ -43,7 +43,8 @@ for _, list in ipairs({'fleet:ended', 'fleet:dead'}) do
   for _, id in ipairs(old) do
     local record = read_hash(dispatch_key(id))
     if record.id and (tonumber(redis.call('HGET', 'fleet:delivery:' .. id, '|open') or 0) > 0
-      or redis.call('HGET', agent_key(record.agent), 'active') == id) then
+      or redis.call('HGET', agent_key(record.agent), 'active') == id
+      or redis.call('SISMEMBER', running_key(record.agent), id) == 1) then
       -- Behind what ended in this millisecond, too.
       redis.call('ZADD', list, NOW + 1, id)
       kept = kept + 1

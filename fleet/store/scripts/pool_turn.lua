@@ -1,0 +1,27 @@
+-- Record that the process of a turn in a pool is dead.
+--
+-- ARGV
+--   dispatch_id
+--   lease
+--   how           'lost', or 'stopped' by its own worker, which hands the turn back
+--   losses_max
+--   keep_dead_ms
+-- With     _announce, _chain, _failures, _loss, _pool_turns
+-- Keys     fleet:dispatch:, fleet:turns, fleet:running:, fleet:agent:, fleet:due:, fleet:pools, fleet:ready:,
+--          fleet:rests, fleet:served, fleet:deadlines, fleet:counts, fleet:session:, fleet:sessions, fleet:dead,
+--          fleet:event:, fleet:failures:, fleet:totals, fleet:bus, pool.<pool>
+-- Returns  1 when the turn had that lease, else 0
+-- Invariants
+--   Only the attempt that has this lease is ended, and once.
+
+local record = read_hash(dispatch_key(ARG.dispatch_id))
+if not record.pool or record.lease ~= ARG.lease
+  or redis.call('SISMEMBER', running_key(record.agent), record.id) == 0 then return 0 end
+if ARG.how == 'stopped' and record.state == 'active' then
+  redis.call('HSET', agent_key(record.agent), 'unclean', 1)
+  leave_agent(record)
+  hand_back(record)
+else
+  lose_turn(record, ARG.losses_max, ARG.keep_dead_ms)
+end
+return 1

@@ -1,0 +1,247 @@
+"""Steps that turn a `celery worker` into a worker of a pool.
+
+    celery -A fleet worker -Q pool.support -c 8 -n support@%h
+
+Each of its children takes the next runnable dispatch of any agent of the pool. The worker renews
+the leases of their turns, keeps their hard limits, and looks after turns whose child has died.
+"""
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+from celery import bootsteps
+from celery.worker.state import reserved_requests
+
+from fleet import runtime
+from fleet.errors import BrokerUnavailable
+from fleet.ledger import Ending, Failure, LeaseToken
+from fleet.store import open_store
+from fleet.store.address import store_url
+from fleet.store.calls import AgentCall
+from fleet.system.agent_lock import TurnLock
+from fleet.system.clock import boottime
+from fleet.system.process_group import kill_child
+from fleet.system.process_identity import has_ended
+from fleet.worker.commands import follow_commands
+from fleet.worker.guards import (
+    LEASE_LOST_EXIT,
+    LEASE_RETRY_DELAY_S,
+    RENEW_RETRY_DELAY_S,
+    close_breaker,
+    die_with_lease,
+    kill_leftovers,
+    kill_turns,
+    look_at_store,
+    notify_breaker,
+    start_thread,
+)
+from fleet.worker.lease import SAFETY
+from fleet.worker.pool_leases import PoolLeases
+from fleet.worker.state import WORKER, RunningTurn
+
+logger = logging.getLogger(__name__)
+
+#: How late, at most, a hard limit is kept.
+LIMIT_POLL_INTERVAL_S = 0.25
+#: Held while a child is killed at its hard limit, until that is recorded.
+_KILLING = threading.Lock()
+
+
+def open_leases(pool: str) -> PoolLeases:
+    """This worker's place in a pool; made before it forks its children."""
+    settings = runtime.current().settings
+    store = open_store(
+        store_url(settings),
+        bus_max_length=settings.bus.max_length,
+        wakes=runtime.current().wakes,
+        socket_timeout_s=settings.lease_ttl_s / 6,
+    )
+    publisher = runtime.current().wakeup_publisher
+    notify = publisher.wake_pool if publisher else None
+    return PoolLeases(store, settings, pool, WORKER.shared, notify)
+
+
+class PoolStep(bootsteps.StartStopStep):
+    """Joins the pool before the worker consumes, and checks its leases after each reconnect."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self.enabled = WORKER.pool is not None
+        self._joined = False
+
+    def start(self, consumer: Any) -> None:
+        """Block until this worker has joined."""
+        leases = WORKER.pool
+        if leases is None:
+            return
+        if self._joined:
+            if not _renew(leases):
+                _exit_lost(leases)
+            return
+        _join(leases)
+        self._joined = True
+        logger.info("working for the pool %s", leases.pool)
+        start_thread(_keep_renewing, leases)
+        start_thread(_keep_hard_limits, leases)
+        start_thread(die_with_lease, leases.shared)
+        start_thread(_obey_commands, leases)
+
+    def shutdown(self, consumer: Any) -> None:
+        """Leave the pool; called after its children have ended."""
+        if WORKER.pool is not None and self._joined:
+            kill_leftovers()
+            _leave(WORKER.pool)
+
+
+def _join(leases: PoolLeases) -> None:
+    settings = runtime.current().settings
+    lock = TurnLock(settings.data_dir, f"pool.{leases.pool}") if settings.runs_offline else None
+    look_at_store(leases.store)
+    while True:
+        # While the broker is away the lock is theirs who run spooled events.
+        closed = runtime.current().breaker.closed
+        if lock is not None and not (closed and lock.acquire(shared=True)):
+            close_breaker(leases.store)
+            time.sleep(RENEW_RETRY_DELAY_S)
+            continue
+        try:
+            leases.renew(idle=0)
+            leases.record_agents()
+            for name in settings.pooled(leases.pool):
+                if settings.agents[name].budget.is_set:
+                    leases.store.run(AgentCall(agent=name, verb="fund"))
+            WORKER.agent_lock = lock
+            return
+        except BrokerUnavailable as error:
+            logger.warning("the pool %s cannot be joined: %s", leases.pool, error)
+        if lock is not None:
+            lock.release()
+        time.sleep(LEASE_RETRY_DELAY_S)
+
+
+def _renew(leases: PoolLeases) -> bool:
+    idle = max(0, leases.processes - len(tuple(reserved_requests)))
+    try:
+        for turn in leases.renew(idle):
+            logger.warning("the turn of %s is another worker's: it is killed", turn.dispatch_id)
+            kill_child(turn.pid)
+        return True
+    except BrokerUnavailable as error:
+        logger.warning("the leases of the pool %s were not renewed: %s", leases.pool, error)
+        return leases.shared.left_s() > 0
+
+
+def _keep_renewing(leases: PoolLeases) -> None:
+    while True:
+        renewed_s = leases.ttl_s * (1 - SAFETY) - leases.shared.left_s()
+        WORKER.work_wanted.wait(max(RENEW_RETRY_DELAY_S, leases.ttl_s / 3 - renewed_s))
+        WORKER.work_wanted.clear()
+        _end_dead(leases)
+        if not _renew(leases):
+            _exit_lost(leases)
+        notify_breaker(leases.store, leases.shared)
+
+
+def _exit_lost(leases: PoolLeases) -> None:
+    """End this process and its turns, writing nothing: other workers may run them now."""
+    logger.critical("the leases of the pool %s are lost: this worker stops", leases.pool)
+    kill_turns()
+    kill_leftovers()
+    os._exit(LEASE_LOST_EXIT)
+
+
+def _end_dead(leases: PoolLeases) -> None:
+    """End the turns whose children have died, and all that their tools started."""
+    # A child that is killed at its hard limit was not lost; its killer looks for dead ones again.
+    if _KILLING.acquire(blocking=False):
+        try:
+            _end_lost(leases)
+        finally:
+            _KILLING.release()
+
+
+def _end_lost(leases: PoolLeases) -> None:
+    for slot, turn in leases.shared.turns().items():
+        if not (leases.shared.has_left(slot, turn.pid) or has_ended(turn.pid)):
+            continue
+        kill_child(turn.pid)
+        try:
+            leases.end(turn, "lost")
+        except BrokerUnavailable as error:
+            logger.warning("the turn of %s is looked after later: %s", turn.dispatch_id, error)
+            return
+        if leases.shared.turns().get(slot) == turn:
+            leases.shared.end(slot)
+
+
+def _keep_hard_limits(leases: PoolLeases) -> None:
+    """Kill the children of turns that are past their hard limit, and record their outcome."""
+    while True:
+        turns, now = leases.shared.turns(), boottime()
+        for slot, turn in turns.items():
+            if now >= turn.hard_until:
+                _end_past_limit(turn)
+                leases.shared.end(slot)
+        left_s = (one.hard_until - now for one in turns.values() if one.hard_until > now)
+        soonest = min(left_s, default=LIMIT_POLL_INTERVAL_S)
+        time.sleep(max(0.01, min(LIMIT_POLL_INTERVAL_S, soonest)))
+
+
+def _end_past_limit(turn: RunningTurn) -> None:
+    limit_s = runtime.current().settings.hard_limit_s(turn.agent)
+    logger.warning("the turn of %s is past its hard limit: its child is killed", turn.dispatch_id)
+    with _KILLING:
+        kill_child(turn.pid)
+        _commit_past_limit(turn, limit_s)
+    WORKER.work_wanted.set()
+
+
+def _commit_past_limit(turn: RunningTurn, limit_s: float) -> None:
+    try:
+        right = LeaseToken(
+            agent=turn.agent, fence=turn.fence, lease=turn.lease, holder="", epoch=""
+        )
+        ending = Ending(failure=Failure.past_hard_limit(limit_s))
+        runtime.current().ledger.commit_active(right, ending, turn.dispatch_id, turn.attempt)
+    except BrokerUnavailable as error:
+        # Then it counts as a lost worker.
+        logger.warning("the hard limit of %s could not be recorded: %s", turn.dispatch_id, error)
+
+
+def _obey_commands(leases: PoolLeases) -> None:
+    for command in follow_commands(leases.worker):
+        for turn in leases.shared.turns().values():
+            if turn.dispatch_id == command.dispatch_id:
+                logger.warning("the turn of %s is cancelled: its child is killed", turn.dispatch_id)
+                kill_child(turn.pid)
+                WORKER.work_wanted.set()
+
+
+def release_turns(leases: PoolLeases, drain_s: float) -> None:
+    """Let the turns of a stopping worker go on for `drain_s`; then kill them and hand them back."""
+    time.sleep(drain_s)
+    turns = leases.shared.turns().values()
+    logger.warning("%d turns of %s did not end in %g s", len(turns), leases.pool, drain_s)
+    kill_turns()
+    for turn in turns:
+        kill_child(turn.pid)
+    kill_leftovers()
+    try:
+        for turn in turns:
+            leases.end(turn, "stopped")
+    except BrokerUnavailable as error:
+        logger.warning("turns of the pool %s are lost with this worker: %s", leases.pool, error)
+    _leave(leases)
+    os._exit(0)
+
+
+def _leave(leases: PoolLeases) -> None:
+    try:
+        leases.leave()
+    except BrokerUnavailable as error:
+        logger.warning("the pool %s notices later that this worker ended: %s", leases.pool, error)
