@@ -28,6 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from fleet.broker.endpoint import exists
 from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import Settings, load, read_anew
 from fleet.errors import ConfigError, FleetError
@@ -222,7 +223,8 @@ class Host:
         """Stop the leaving workers that run no turn."""
         now = time.monotonic()
         for worker in self._leaving():
-            if self._pages[worker.number].running:
+            # A process that was killed in mid-turn leaves its turn in the page.
+            if any(exists(turn.pid) for turn in self._pages[worker.number].turns().values()):
                 worker.idle_since = 0.0
             elif not worker.idle_since:
                 worker.idle_since = now
