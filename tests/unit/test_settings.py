@@ -160,18 +160,9 @@ MISTAKES = {
         f"{ONE}[quux]",
         "quux: unknown section; known are fleet, ",
     ),
-    "a section of an agent": (
-        f"{ONE}[retry]\nattempts = 2",
-        "retry: unknown section; it belongs to an agent, as agents.NAME.retry.",
-    ),
-    "a key of an agent": (
-        f"{ONE}[fleet]\nretry = {{ attempts = 2 }}",
-        "fleet.retry: unknown key; it belongs to an agent, as agents.NAME.retry.",
-    ),
-    "a section in another": (
-        f"{ONE}[fleet.alerts]",
-        "fleet.alerts: unknown key; it is a table of its own, [alerts].",
-    ),
+    "an agent's table": (f"{ONE}[retry]", "retry: unknown section; it belongs to an agent, as "),
+    "an agent's key": (f"{ONE}[fleet]\nstream = true", "as agents.NAME.stream."),
+    "a table in fleet": (f"{ONE}[fleet.alerts]", "it is a table of its own, [alerts]."),
     "a section that is no table": ("bus = 3", "bus: must be a table"),
     "fleet that is no table": ("fleet = 3", "fleet: must be a table"),
     "an agent that is no table": ("agents = { a = 3 }", "agents.a: "),
