@@ -350,7 +350,8 @@ def _check_tokens(history: History, result: AuditReport) -> None:
     holders: dict[tuple[str, int], str] = {}
     for entry in history.bus:
         agent = str(entry.fields.get("agent", ""))
-        if entry.type == "agent_online":
+        # A worker of a pool holds no agent.
+        if entry.type == "agent_online" and "fence" in entry.fields:
             fence, holder = int(entry.fields["fence"]), str(entry.fields.get("holder"))
             if fence < newest.get(agent, 0):
                 result.stale_writes.append(f"{agent}: token {fence} after {newest[agent]}")
@@ -362,13 +363,15 @@ def _check_tokens(history: History, result: AuditReport) -> None:
             attempt, _, fence_of = record.get("committed", "").partition("/")
             # Without a commit no turn ended it: expired, cancelled, dead-lettered by a claim. A
             # dispatch run from the spool ran under its machine's lock, see `backfill.lua`.
-            under_lease = fence_of == "spool" or int(fence_of or 0) == newest.get(agent)
+            # A turn in a pool had a token of its own.
+            token = record.get("fence", "") if record.get("pool") else str(newest.get(agent))
+            under_lease = fence_of in ("spool", token)
             if entry.type == "dispatch_completed" and not (
                 under_lease and attempt == record.get("attempt")
             ):
                 result.stale_writes.append(
                     f"{record.get('id')} was ended by {attempt}/{fence_of} "
-                    f"under token {newest.get(agent)}, attempt {record.get('attempt')}"
+                    f"under token {token}, attempt {record.get('attempt')}"
                 )
 
 

@@ -50,6 +50,8 @@ timeout_s = {timeout_s}
 max_pending = 100000
 retry = {{ attempts = 3, backoff_s = 0.2, min_age_s = 0 }}
 """
+#: The pool of a run on one.
+POOL = "all"
 _QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", "-l", "WARNING")
 
 
@@ -110,9 +112,14 @@ class Target(Services):
         ttl_s: float,
         turn: str = "fleet.bench._chaos_turns:calls",
         timeout_s: float = 60.0,
+        processes: int = 0,
     ) -> None:
-        """A host for each of `ports`, its broker's port; beat uses the first."""
+        """A host for each of `ports`, its broker's port; beat uses the first.
+
+        With `processes`, a pool of so many on each host runs the turns of all agents.
+        """
         super().__init__(where, "target")
+        self._processes = processes
         self.agents = agents
         self._where = where
         self._env = {
@@ -129,8 +136,12 @@ class Target(Services):
         path = self._where.folder / f"fleet-{port}.toml"
         url = self._where.through(port)
         text = _TOML.format(url=url, folder=self._where.folder, ttl_s=ttl_s)
+        if self._processes:
+            text += f"[pools.{POOL}]\nprocesses = {self._processes}\n"
         for agent in self.agents:
             text += _AGENT.format(name=agent, turn=turn, timeout_s=timeout_s)
+            if self._processes:
+                text += f'pool = "{POOL}"\n'
         path.write_text(text)
         return path
 
@@ -153,7 +164,8 @@ class Target(Services):
     def start(self) -> None:
         """Start all processes; return when every agent's lease is held and beat ticks."""
         self.start_all()
-        leases = [keys.lease(agent) for agent in self.agents]
+        pool = [keys.pool(POOL)] if self._processes else []
+        leases = pool or [keys.lease(agent) for agent in self.agents]
         until = time.monotonic() + READY_S_MAX
         client = self.store.client
         while client.exists(*leases) < len(leases) or not client.exists(keys.BEAT):
@@ -164,9 +176,17 @@ class Target(Services):
         self.keep_running()
 
     def worker(self, agent: str) -> int | None:
-        """The main process of the worker that holds an agent; None without a living worker."""
+        """The main process of the worker that holds an agent; None without a living worker.
+
+        In a pool, of the worker that runs a turn of the agent now.
+        """
         with reachable():
-            holder = self.store.client.hget(keys.lease(agent), "holder")
+            client: Any = self.store.client
+            if self._processes:
+                running = client.srandmember(keys.running(agent))
+                holder = running and client.hget(keys.dispatch(running), "holder")
+            else:
+                holder = client.hget(keys.lease(agent), "holder")
         pid = int(str(holder).rpartition(":")[2]) if holder else 0
         return pid if pid and children(pid) else None
 

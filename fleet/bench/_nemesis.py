@@ -156,6 +156,9 @@ class Nemesis(Executor):
             return False
         target = fault.kind.removeprefix("stop_")
         victims = [] if target == "worker" else children(worker)
+        if target == "child" and victims:
+            # Of a pool's, one.
+            victims = [victims[self._target.agents.index(fault.agent) % len(victims)]]
         if target != "child":
             victims.append(worker)
         return kill(*victims) if fault.kills else self.stop_process(tuple(victims), fault.seconds)

@@ -57,6 +57,7 @@ OPTIONS: dict[str, Option] = {
     "seconds": 90.0,  # over which the faults are spread; more where they take longer
     "agents": 20,
     "hosts": 1,  # each with all agents: they share them by lease
+    "pool": 0,  # processes of a pool on each host, for all agents; 0: a worker for each agent
     "lease_ttl_s": 2.0,
     "power_loss": 0,
     "outages": 0,  # with these, no other fault; `kills` and `seconds` follow from them
@@ -115,7 +116,8 @@ def _torment(
     ttl_s = float(options["lease_ttl_s"])
     with ChaosNetwork(where.endpoint.socket, hosts) as wire:
         ports = [proxy.port for proxy in wire.proxies]
-        target = Target(where, agents, ports=ports, provider=wire.provider.port, ttl_s=ttl_s)
+        provider, pool = wire.provider.port, int(options["pool"])
+        target = Target(where, agents, ports=ports, provider=provider, ttl_s=ttl_s, processes=pool)
         sender = _Sender(target, int(options["seed"]))
         nemesis = Nemesis(where, target, wire, power)
         try:

@@ -350,6 +350,7 @@ def _on_shutdown(how: str = "Warm", **_: Any) -> None:
     if WORKER.lease is not None:
         start_thread(_release_after, WORKER.lease, drain_s)
     elif WORKER.pool is not None:
+        WORKER.shared.leaving = True
         start_thread(release_turns, WORKER.pool, drain_s)
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from fleet import runtime
-from fleet.config.settings import load
+from fleet.config.settings import Settings, load
 from fleet.errors import BrokerUnavailable, Fenced, FleetError
 from fleet.ledger import Ending, Failure
 from fleet.quiet_log import guard_log
@@ -53,7 +53,7 @@ class OfflineRunner:
     runtime: Runtime  #: the parent's; a child opens its own
     _children: dict[str, int] = field(default_factory=dict)  #: agent -> pid
     _not_before: dict[str, float] = field(default_factory=dict)
-    _locks: dict[str, TurnLock] = field(default_factory=dict)
+    _locks: dict[str, TurnLock] = field(default_factory=dict)  #: by agent, or by pool
     _kill_at: float = 0.0  #: once it is to stop
 
     def run(self) -> None:
@@ -97,7 +97,8 @@ class OfflineRunner:
             if agent in self._children or self._not_before.get(agent, 0.0) > now:
                 continue
             # Then no worker of this machine can run turns of the agent.
-            lock = self._locks.setdefault(agent, TurnLock(self.runtime.settings.data_dir, agent))
+            name = _lock_name(self.runtime.settings, agent)
+            lock = self._locks.setdefault(name, TurnLock(self.runtime.settings.data_dir, name))
             if not lock.acquire():
                 self._not_before[agent] = now + RETRY_DELAY_S
                 continue
@@ -134,6 +135,12 @@ def main() -> int:
     # Now the drainer imports the outcomes, and then ends this process.
     select.select([sys.stdin], [], [], IMPORT_TIMEOUT_S)
     return 0
+
+
+def _lock_name(settings: Settings, agent: str) -> str:
+    """The lock that the workers of an agent share here: its own, or its pool's."""
+    pool = settings.agents[agent].pool
+    return agent if pool is None else f"pool.{pool}"
 
 
 def _serve(agent: str) -> NoReturn:

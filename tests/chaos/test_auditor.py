@@ -293,6 +293,13 @@ def test_an_outcome_under_an_old_token_is_stale(story: Story) -> None:
     assert story.kinds() == {"stale_writes"}
 
 
+def test_a_turn_in_a_pool_has_a_token_of_its_own(story: Story) -> None:
+    story.records["d2"].update(pool="p", fence="77", committed="1/77")
+    assert story.kinds() == set()
+    story.records["d2"]["committed"] = "1/76"
+    assert story.kinds() == {"stale_writes"}
+
+
 def test_an_outcome_of_an_old_attempt_is_stale(story: Story) -> None:
     story.records["d1"]["committed"] = "1/2"
     assert story.kinds() == {"stale_writes"}

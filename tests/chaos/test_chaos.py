@@ -40,6 +40,12 @@ def test_a_short_seed() -> None:
     assert figures["completed"] > 0.9 * figures["accepted"]
 
 
+def test_a_short_seed_on_a_pool() -> None:
+    """Every kill of a worker interrupts all turns that it ran."""
+    figures = run(kills=30, seconds=30, agents=6, hosts=2, pool=3)
+    assert figures["interrupted"] > 0
+
+
 def test_power_losses() -> None:
     if shutil.which("strace") is None:
         pytest.skip("strace tells what was fsynced: apt-get install strace")

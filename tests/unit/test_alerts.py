@@ -29,6 +29,7 @@ def agent(**changes: Any) -> dict[str, Any]:
         "held_s": 600.0,
         "hold_s": 0.0,
         "hold_reason": None,
+        "pool": None,
         **changes,
     }
 
@@ -63,6 +64,14 @@ def test_each_thing_that_is_wrong_has_a_name() -> None:
     assert names(a=(row(), agent(online=False))) == ["agent_offline:a"]
     assert names(a=(row(60.0, queued=1), agent())) == ["stuck_queue:a"]
     assert names(a=(row(dead=2), agent())) == ["dead_letters:a"]
+
+
+def test_a_pool_without_a_worker_is_one_thing_that_is_wrong() -> None:
+    gone, late = agent(online=False, pool="p"), row(60.0, queued=1)
+    assert names(a=(row(), gone), b=(late, gone)) == ["agent_offline:pool.p"]
+    idle, busy = agent(pool="p"), agent(pool="p", active="x")
+    assert names(a=(late, idle), b=(row(), idle)) == ["stuck_queue:pool.p"]
+    assert names(a=(late, idle), b=(row(), busy)) == [], "all processes are busy with others"
 
 
 def test_a_paused_agent_is_meant_to_stand_still() -> None:

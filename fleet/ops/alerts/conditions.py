@@ -1,7 +1,7 @@
 """The conditions of a fleet that need an operator. Pure: equal readings give equal conditions."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -108,9 +108,9 @@ def current(
     for name, agent in agents.items():
         if dead := counts[name]["states"].get("dead", 0):
             found.append(_dead_letters(name, dead, dead_letter_reasons.get(name, "")))
-        if not agent["paused"]:
+        if not agent["paused"] and not agent["pool"]:
             found += _of_worker(name, agent, counts[name], starting=name in starting)
-    return found
+    return [*found, *_of_pools(agents, counts, starting)]
 
 
 def _of_budgets(budgets: Mapping[str, BudgetState]) -> Iterator[Condition]:
@@ -200,7 +200,7 @@ def _of_worker(
         yield Condition(
             name="agent_offline",
             agent=name,
-            reason="no worker holds its lease",
+            reason="no worker serves it",
             remedy="start `fleet host`",
             for_s=START_S if starting else OFFLINE_AFTER_S,
         )
@@ -217,6 +217,27 @@ def _of_worker(
             remedy="restart it",
             for_s=10.0,
         )
+
+
+def _of_pools(
+    agents: Mapping[str, Mapping[str, Any]],
+    counts: Mapping[str, Mapping[str, Any]],
+    starting: frozenset[str],
+) -> Iterator[Condition]:
+    """Conditions of each pool as one: its workers serve all of its agents."""
+    pools: dict[str, list[str]] = {}
+    for name, agent in agents.items():
+        if agent["pool"] and not agent["paused"]:
+            pools.setdefault(agent["pool"], []).append(name)
+    for pool, names in pools.items():
+        # It works while it runs any turn, however long an agent waits for its own.
+        works = any(agents[name]["active"] for name in names)
+        waiting = [name for name in names if not agents[name]["hold_s"]]
+        first = max(waiting or names, key=lambda name: counts[name]["oldest_s"])
+        row = {**agents[first], "active": agents[first]["active"] or works}
+        new = all(name in starting for name in names)
+        for condition in _of_worker(first, row, counts[first], starting=new):
+            yield replace(condition, agent=f"pool.{pool}")
 
 
 def new_events(entries: Iterable[BusEvent]) -> list[dict[str, Any]]:
