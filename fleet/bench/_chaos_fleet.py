@@ -17,7 +17,7 @@ from typing import Any
 
 from fleet.bench import _chaos_turns
 from fleet.bench._auditor import Call, History
-from fleet.bench._contenders import Processes
+from fleet.bench._contenders import POOL, Processes
 from fleet.bench._harness import Lab
 from fleet.config.settings import parse
 from fleet.errors import FleetError
@@ -50,8 +50,6 @@ timeout_s = {timeout_s}
 max_pending = 100000
 retry = {{ attempts = 3, backoff_s = 0.2, min_age_s = 0 }}
 """
-#: The pool of a run on one.
-POOL = "all"
 _QUIET = ("--without-mingle", "--without-gossip", "--heartbeat-interval", "20", "-l", "WARNING")
 
 

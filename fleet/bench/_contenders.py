@@ -29,6 +29,10 @@ READY_S_MAX = 300.0
 STOP_S_MAX = 15.0
 
 
+#: The one pool, where there is one.
+POOL = "all"
+
+
 class Contender(Protocol):
     """A system under test: it takes texts for agents, and runs them."""
 
@@ -91,11 +95,13 @@ class AgentFleet:
 
     name = "fleet"
 
-    def __init__(self, where: Lab, agents: Iterable[str], turn: str) -> None:
+    def __init__(self, where: Lab, agents: Iterable[str], turn: str, pool: int = 0) -> None:
+        """`pool`: processes of one pool for all agents; 0 for a worker each."""
         self.agents = list(agents)
         self._lab = where
+        self._ready = [keys.pool(POOL)] if pool else [keys.lease(agent) for agent in self.agents]
         self._config = where.folder / "fleet.toml"
-        self._config.write_text(_toml(where, self.agents, turn))
+        self._config.write_text(_toml(where, self.agents, turn, pool))
         self.settings = parse(tomllib.loads(self._config.read_text()))
         self.store = open_store(where.endpoint.url, bus_max_length=self.settings.bus.max_length)
         self._intake = Intake(ValkeyLedger(self.store, self.settings), self.settings.rules())
@@ -107,13 +113,13 @@ class AgentFleet:
         self.processes.start(name, argv, {"FLEET_CONFIG": str(self._config)})
 
     def await_ready(self, timeout_s: float = READY_S_MAX) -> None:
-        """Return when every agent's lease is held."""
-        leases = [keys.lease(agent) for agent in self.agents]
+        """Return when every agent's lease is held, or the pool has its worker."""
+        leases = self._ready
         until = time.monotonic() + timeout_s
         while self.store.client.exists(*leases) < len(leases):
             if time.monotonic() > until or self.processes.running["host"].poll() is not None:
                 line = self.processes.last_line()
-                raise FleetError(f"The host of {len(leases)} agents did not get ready: {line}")
+                raise FleetError(f"The host did not get ready: {line}")
             time.sleep(0.01)
 
     def send(self, agent: str, text: str) -> None:
@@ -191,9 +197,12 @@ def names(count: int) -> list[str]:
     return [f"a{number}" for number in range(1, count + 1)]
 
 
-def _toml(where: Lab, agents: Iterable[str], turn: str) -> str:
+def _toml(where: Lab, agents: Iterable[str], turn: str, pool: int) -> str:
     head = f'[fleet]\nbroker_url = "{where.endpoint.url}"\ndata_dir = "{where.folder}"\n'
     one = f'runner = "python"\npython = "fleet.bench._turns:{turn}"\n'
     if turn == "llm":
         one = 'runner = "llm"\nmodel = "openai/never-called"\n'
+    if pool:
+        head += f"[pools.{POOL}]\nprocesses = {pool}\n"
+        one += f'pool = "{POOL}"\n'
     return head + "".join(f"[agents.{agent}]\n{one}max_pending = 10000000\n" for agent in agents)

@@ -28,6 +28,7 @@ from fleet.bench._harness import (
 OPTIONS: dict[str, Option] = {
     "seed": 1,
     "agents": 20,
+    "pool": 0,  # processes of a pool that runs all agents of the fleet; 0: a worker each
     "rounds": 5,
     "idle": 200,  # events in each idle round
     "events": 2000,  # events in each round of throughput
@@ -44,7 +45,8 @@ def run(**given: Option) -> dict[str, Any]:
     options = parse_options(OPTIONS, given)
     agents = names(int(options["agents"]))
     with lab(options) as where:
-        fleet, bare = AgentFleet(where, agents, "noop"), Bare(where, agents, "noop")
+        fleet = AgentFleet(where, agents, "noop", int(options["pool"]))
+        bare = Bare(where, agents, "noop")
         sides: list[Contender] = [fleet, bare]
         try:
             progress(f"starting {len(agents)} workers each")

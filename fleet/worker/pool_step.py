@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 #: How late, at most, a hard limit is kept.
 LIMIT_POLL_INTERVAL_S = 0.25
+#: A child takes less from the end of its turn in the ledger until it says so.
+ENDED_S = 0.05
 #: Held while a child is killed at its hard limit, until that is recorded.
 _KILLING = threading.Lock()
 
@@ -127,13 +129,23 @@ def _join(leases: PoolLeases) -> None:
 def _renew(leases: PoolLeases) -> bool:
     idle = max(0, leases.processes - len(tuple(reserved_requests)))
     try:
-        for turn in leases.renew(idle):
-            logger.warning("the turn of %s is another worker's: it is killed", turn.dispatch_id)
-            kill_child(turn.pid)
+        if lost := leases.renew(idle):
+            _kill_lost(leases, lost)
         return True
     except BrokerUnavailable as error:
         logger.warning("the leases of the pool %s were not renewed: %s", leases.pool, error)
         return leases.shared.left_s() > 0
+
+
+def _kill_lost(leases: PoolLeases, lost: list[RunningTurn]) -> None:
+    """Kill the children of turns that another attempt has."""
+    # One that has just ended had its lease for as long as it ran.
+    time.sleep(ENDED_S)
+    running = leases.shared.turns().values()
+    for turn in lost:
+        if turn in running:
+            logger.warning("the turn of %s is another worker's: it is killed", turn.dispatch_id)
+            kill_child(turn.pid)
 
 
 def _keep_renewing(leases: PoolLeases) -> None:

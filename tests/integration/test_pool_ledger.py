@@ -156,6 +156,16 @@ def test_renewed_turns_are_not_lost(books: PoolBooks) -> None:
     assert books.losses(one) == 0
 
 
+@pytest.mark.parametrize("ended", ["completed", "retrying"])
+def test_a_turn_that_has_just_ended_is_not_lost(ended: str, books: PoolBooks) -> None:
+    """Its child has not said so yet."""
+    books.accept("a")
+    claim = books.taken()
+    state = books.complete(claim) if ended == "completed" else books.fail(claim)
+    assert state == ended
+    assert books.first.renew(0) == []
+
+
 def test_a_claim_whose_reply_was_lost_is_given_again(books: PoolBooks) -> None:
     books.accept(["a", "b"])
     call = PoolClaimCall(

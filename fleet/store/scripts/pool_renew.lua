@@ -32,10 +32,12 @@ local until_ms, lost, at = NOW + tonumber(ARG.ttl_ms), {}, ARG.turns + 1
 for _ = 1, tonumber(ARGV[ARG.turns]) do
   local turn
   turn, at = TurnArgs(at)
-  local lease, agent = unpack(redis.call('HMGET', dispatch_key(turn.dispatch_id), 'lease', 'agent'))
+  local lease, agent, attempt, fence, committed = unpack(redis.call('HMGET', dispatch_key(turn.dispatch_id),
+    'lease', 'agent', 'attempt', 'fence', 'committed'))
   if lease == turn.lease and redis.call('SISMEMBER', running_key(agent), turn.dispatch_id) == 1 then
     redis.call('ZADD', 'fleet:turns', until_ms, turn.dispatch_id)
-  else
+  elseif lease ~= turn.lease or committed ~= attempt .. '/' .. fence then
+    -- Neither does it run, nor has it just ended.
     lost[#lost + 1] = turn.dispatch_id
   end
 end
