@@ -13,7 +13,14 @@ from urllib.parse import quote, urlsplit
 
 from fleet.client.refusals import MEDIA_TYPE, Peer, RateLimited
 from fleet.client.sse import ServerSentEvent, parse_stream
-from fleet.errors import ApiUnreachable, BrokerRefusal, BrokerUnavailable, ConfigError, NotAFleet
+from fleet.errors import (
+    ApiUnreachable,
+    BrokerRefusal,
+    BrokerUnavailable,
+    ConfigError,
+    NotAFleet,
+    Unknown,
+)
 from fleet.system.backoff import Backoff
 from fleet.system.outgoing import UnusableVariable, client_options
 from fleet.version import VERSION
@@ -27,6 +34,7 @@ RETRY_S = 3.0
 #: A stream without a sign of life for so long is broken: the server gives one each 15 s.
 SILENCE_S = 40.0
 _BACKOFF = Backoff(0.1, 1.0, (0.8, 1.2))
+_WITH_SLASHES = frozenset({"events", "tokens"})
 
 Query = Mapping[str, str | int | list[str] | None]
 
@@ -52,9 +60,12 @@ def checked_url(url: str) -> str:
     return url.strip().rstrip("/")
 
 
-def path_of(*parts: str) -> str:
-    """A path of these parts, each with whatever characters."""
-    return "".join(f"/{quote(part, safe='')}" for part in parts)
+def path_of(kind: str, name: str, *more: str) -> str:
+    """The path of something with this id or name. Raises Unknown where nothing can have it."""
+    # In a path the first three mean others; only ids of events, and names of tokens, have slashes.
+    if name in ("", ".", "..") or ("/" in name and kind not in _WITH_SLASHES):
+        raise Unknown(f"{name[:64]!r} is not the id or the name of anything in a fleet.")
+    return "".join(f"/{quote(part, safe='')}" for part in (kind, name, *more))
 
 
 class ApiConnection:

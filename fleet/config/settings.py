@@ -358,8 +358,13 @@ FLEET_KEYS = tuple(name for name in Settings.model_fields if name not in _SECTIO
 
 def _unknown(kind: str, key: str, known: Collection[str]) -> ConfigError:
     """The refusal of a key or a section that does not exist."""
-    meant = nearest(key.rpartition(".")[2], known)
+    name = key.rpartition(".")[2]
+    meant = nearest(name, known)
     remedy = f"did you mean {meant}?" if meant else f"known are {', '.join(known)}."
+    if not meant and name in AgentConfig.model_fields:
+        remedy = f"it belongs to an agent, as agents.NAME.{name}."
+    elif kind == "key" and name in _SECTIONS:
+        remedy = f"it is a table of its own, [{name}]."
     return ConfigError(f"{shown(key)}: unknown {kind}; {remedy}")
 
 

@@ -1,6 +1,6 @@
-"""Replaying dead letters in bulk: chosen by agent, time and reason, in bounded steps."""
+"""Dead letters: why the newest died, and the replay of many, in bounded steps."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -70,6 +70,22 @@ def replay_some(ledger: ValkeyLedger, settings: Settings, chosen: Filter, limit:
     return Replayed(queued, refused, more)
 
 
+def newest_reasons(store: Store, agents: Collection[str]) -> dict[str, str]:
+    """The stage and the reason of each agent's newest dead letter, among the last that came.
+
+    Raises BrokerUnavailable.
+    """
+    if not agents:
+        return {}
+    found: dict[str, str] = {}
+    with reachable():
+        ids: Any = store.client.zrevrange(keys.DEAD, 0, _PAGE - 1)
+    for agent, reason in _told(store, ids):
+        if agent in agents:
+            found.setdefault(agent, reason)
+    return found
+
+
 def _find(store: Store, chosen: Filter) -> Iterator[str]:
     """The ids of a filter, the oldest end first; read page by page, as far as they are taken."""
     place = 0
@@ -78,16 +94,24 @@ def _find(store: Store, chosen: Filter) -> Iterator[str]:
             page: Any = store.client.zrangebyscore(
                 keys.DEAD, chosen.since_ms, "+inf", start=place, num=_PAGE
             )
-            pipe = store.client.pipeline(transaction=False)
-            for one in page:
-                pipe.hmget(keys.dispatch(one), "agent", "stage", "error")
-            rows = pipe.execute() if page else []
-        for one, (agent, stage, error) in zip(page, rows, strict=True):
-            if agent and chosen.takes(agent, f"{stage or ''}: {error or ''}"):
+        for one, (agent, reason) in zip(page, _told(store, page), strict=True):
+            if agent and chosen.takes(agent, reason):
                 yield one
         if len(page) < _PAGE:
             return
         place += _PAGE
+
+
+def _told(store: Store, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """The agent of each dead letter, and its stage and reason; empty where it is gone."""
+    if not ids:
+        return []
+    with reachable():
+        pipe = store.client.pipeline(transaction=False)
+        for one in ids:
+            pipe.hmget(keys.dispatch(one), "agent", "stage", "error")
+        rows = pipe.execute()
+    return [(agent or "", f"{stage or ''}: {error or ''}") for agent, stage, error in rows]
 
 
 def _by_acceptance(store: Store, ids: Sequence[str]) -> list[str]:

@@ -186,6 +186,7 @@ class Child:
         signal, or has started anew; `wait_ready` waits for the rest.
         """
         self.spec, self._grace_s = spec, spec.stop_grace_s
+        self.crashes = 0  # under another configuration
         self._parts += added
         if spec.reload_signal is not None and self.pid is not None:
             for output in added:

@@ -28,6 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from fleet.broker.endpoint import exists
 from fleet.config.hidden_modules import check_folder
 from fleet.config.settings import Settings, load, read_anew
 from fleet.errors import ConfigError, FleetError
@@ -37,6 +38,7 @@ from fleet.store.address import store_url
 from fleet.supervisor.celery_child import await_broker, run_celery
 from fleet.supervisor.guardian import start_guardian
 from fleet.supervisor.preload import preload
+from fleet.supervisor.renewals import renewal
 from fleet.supervisor.worker_arguments import worker_argv
 from fleet.system.backoff import Backoff
 from fleet.system.file_limit import check_file_limit
@@ -72,6 +74,7 @@ class _Worker:
     pid: int = 0
     pidfd: int = -1
     born: float = 0.0
+    born_at: float = 0.0  #: by the wall clock, as files have it
     #: When to start it again, by the monotonic clock; 0 while it runs.
     due: float = 0.0
     #: It leaves for a successor; without a turn since then, by the monotonic clock; was stopped.
@@ -173,7 +176,7 @@ class Host:
         self._reload_wanted = self._reload_wanted or meaning is Meaning.RELOAD
 
     def _reload(self, poll: select.poll) -> None:
-        """Take a changed configuration: each worker leaves, and its successor has it."""
+        """Take a changed configuration: the workers that read it, or changed code, leave."""
         self._reload_wanted = False
         served = {worker.queue for worker in (*self._workers.values(), *self._waiting)}
         former = self.settings
@@ -183,11 +186,13 @@ class Host:
         except FleetError as error:
             logger.error("the configuration is not taken, and nothing changes: %s", error)
             return
+        must_leave = renewal(former, settings)
         self.settings = settings
         if self._later is not None:
             self._outputs |= receive_later(self._later)
         for worker in self._workers.values():
-            self._pages[worker.number].leaving = worker.leaving = True
+            if worker.queue not in self.queues or must_leave(worker.queue, worker.born_at):
+                self._pages[worker.number].leaving = worker.leaving = True
         self._waiting = [worker for worker in self._waiting if worker.queue in self.queues]
         for worker in self._waiting:
             worker.due = 0.0  # what made it crash may be mended
@@ -218,7 +223,8 @@ class Host:
         """Stop the leaving workers that run no turn."""
         now = time.monotonic()
         for worker in self._leaving():
-            if self._pages[worker.number].running:
+            # A process that was killed in mid-turn leaves its turn in the page.
+            if any(exists(turn.pid) for turn in self._pages[worker.number].turns().values()):
                 worker.idle_since = 0.0
             elif not worker.idle_since:
                 worker.idle_since = now
@@ -231,9 +237,8 @@ class Host:
         return [one for one in self._workers.values() if one.leaving and not one.stopped]
 
     def _timeout_ms(self) -> int:
-        due = [worker.due for worker in self._waiting]
         wait_s = IDLE_S if self._leaving() else 60.0
-        soonest = min([*due, time.monotonic() + wait_s])
+        soonest = min([time.monotonic() + wait_s, *(worker.due for worker in self._waiting)])
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
 
     def _start_guardian(self, poll: select.poll) -> None:
@@ -255,7 +260,7 @@ class Host:
             os.write(self._guardian[1], message)
 
     def _start(self, worker: _Worker, poll: select.poll) -> None:
-        worker.due, worker.born = 0.0, time.monotonic()
+        worker.due, worker.born, worker.born_at = 0.0, time.monotonic(), time.time()
         self._pages[worker.number].clear()
         worker.pid = os.fork()
         if not worker.pid:

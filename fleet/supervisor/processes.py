@@ -15,6 +15,7 @@ from fleet.ledger import agent_rows
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
 from fleet.supervisor.child import ProcessSpec
+from fleet.supervisor.renewals import HOST
 from fleet.supervisor.worker_arguments import QUIET, worker_argv
 from fleet.system.listener import LISTENER_FD
 from fleet.system.python import PYTHON
@@ -29,8 +30,6 @@ VIEWER_STOP_S = 4.0
 #: The longest wait for one answer of the API.
 ANSWER_S = 3.0
 LOOPBACK = "127.0.0.1"
-#: The process with all the agents' workers.
-HOST = "agents"
 
 Ready = Callable[[], Awaitable[bool]]
 #: Called with the name of each agent when it takes work for the first time.

@@ -1,9 +1,10 @@
 """Taking a changed configuration into a running fleet.
 
 The file is read and checked whole first: a broken one changes nothing. Then the processes that read
-what has changed get it. The agents' host gives each worker a successor when its turn has ended; the
-others end in order and start again. A removed agent's worker ends after its turn, and its waiting
-work is kept for `fleet queue move`. The other keys need another `fleet up`, and are told.
+what has changed get it. The agents' host gives a worker with changed settings or code a successor
+when its turn has ended; the others end in order and start again. Where one does not come up, all
+get the configuration before. A removed agent's worker ends after its turn, and its waiting work is
+kept for `fleet queue move`. The other keys need another `fleet up`, and are told.
 """
 
 import asyncio
@@ -11,13 +12,15 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.ledger import agent_rows, removed
 from fleet.store import Store
-from fleet.supervisor.processes import HOST, WORKER_READY_S, Addresses, fleet_processes
+from fleet.supervisor.processes import WORKER_READY_S, Addresses, fleet_processes
+from fleet.supervisor.renewals import HOST, changed_code, reads, renewal
 from fleet.supervisor.running_config import Change, RunningConfig
 from fleet.supervisor.supervise import Supervisor
 from fleet.system.clock import boottime
@@ -29,6 +32,8 @@ Check = Callable[[Settings], list[str]]
 POLL_INTERVAL_S = 0.1
 #: Agents whose turns end within this are not told of.
 TURNS_S = 2.0
+#: Changed files of code that are told by name.
+FILES_MAX = 5
 
 
 @dataclass
@@ -42,6 +47,8 @@ class Reloads:
     supervisor: Supervisor
     check: Check
     report: Callable[[str], None]
+    #: Code that was changed after this, by the wall clock, no process may have read.
+    code_at: float = field(default_factory=time.time)
     _requested: asyncio.Event = field(default_factory=asyncio.Event)
 
     def request(self) -> None:
@@ -72,35 +79,85 @@ class Reloads:
 
     async def _reload(self) -> list[str]:
         """Take the file's changes; what there is to say. Raises FleetError."""
-        began, before = time.monotonic(), self.config.settings
+        began, looked_at, before = time.monotonic(), time.time(), self.config.running
         change, told = await asyncio.to_thread(self._checked)
-        if not change.keys:
+        code = await asyncio.to_thread(changed_code, change.settings, self.code_at)
+        if not change.keys and not code:
             return [*told, "nothing else has changed" if told else "nothing has changed"]
-        names = list(dict.fromkeys((*before.agents, *change.settings.agents)))
-        fences = {
-            name: row["fence"]
-            for name, row in (await self._rows(names)).items()
-            if not _is_elsewhere(row["holder"])
-        }
+        of_agents = await self._taken_or_undone(before, change, code=bool(code))
+        self.code_at = looked_at
+        return [
+            *_agents(before.settings, change.settings),
+            f"changed: {', '.join([*change.keys, *_files(code)])}",
+            *told,
+            *of_agents,
+            *await asyncio.to_thread(removed.lines, self.store, change.settings.agents),
+            f"done after {time.monotonic() - began:.1f} s",
+        ]
+
+    async def _taken_or_undone(self, before: Change, change: Change, *, code: bool) -> list[str]:
+        """Have the processes take a change, or go back to `before`; what there is to say of agents.
+
+        Raises FleetError.
+        """
+        fences, down = await self._fences(before.settings, change.settings)
+        self._publish(change)
+        try:
+            touched = await self._renew(change, change.keys, code=code)
+            of_agents: list[str] = []
+            if HOST in touched:
+                of_agents = await self._await_successors(fences, change.settings)
+        except FleetError as error:
+            fault = str(error).rstrip(".")
+            try:
+                self._publish(before)
+                await self._renew(before, change.keys, code=code)
+            except FleetError as other:
+                raise FleetError(f"{fault}; nor can the fleet go back: {other}") from error
+            raise FleetError(f"nothing was changed: {fault}; see the log.") from error
+        return [
+            *of_agents,
+            *(f"{name} took no work before; see `fleet logs {name}`" for name in down),
+        ]
+
+    def _publish(self, change: Change) -> None:
+        """Have the processes that start from now on read a change. Raises FleetError."""
         try:
             self.config.take(change)
         except OSError as error:
             raise FleetError(f"nothing was changed: {error.filename} {error.strerror}") from error
+
+    async def _renew(self, change: Change, keys: Sequence[str], *, code: bool) -> set[str]:
+        """Have each process that reads these keys, or code, read it anew; the names of those.
+
+        Raises FleetError where one does not come up.
+        """
         specs = fleet_processes(change.settings, self.addresses, self.store, self.listener)
-        touched = {spec.name for spec in specs if any(_reads(spec.name, k) for k in change.keys)}
-        try:
-            await self.supervisor.change(specs, touched)
-        except FleetError as error:
-            raise FleetError(f"the changes are taken, but {error}") from error
-        busy = await self._await_successors(fences, change.settings) if HOST in touched else []
-        return [
-            *_agents(before, change.settings),
-            f"changed: {', '.join(change.keys)}",
-            *told,
-            *(f"{name} ends its turn with the settings it began with" for name in busy),
-            *await asyncio.to_thread(removed.lines, self.store, change.settings.agents),
-            f"done after {time.monotonic() - began:.1f} s",
-        ]
+        touched = {spec.name for spec in specs if any(reads(spec.name, key) for key in keys)}
+        if code:
+            touched |= {spec.name for spec in specs if spec.runs_turns}
+        await self.supervisor.change(specs, touched)
+        return touched
+
+    async def _fences(self, before: Settings, now: Settings) -> tuple[dict[str, int], list[str]]:
+        """The tokens, by agent, of the workers here that a change replaces, starts or ends.
+
+        Then the agents that had no worker which takes work: no fault of the change.
+        """
+        must_leave = await asyncio.to_thread(renewal, before, now)
+        names = list(dict.fromkeys((*before.agents, *now.agents)))
+        at, fences, down = time.time(), {}, []
+        for name, row in (await self._rows(names)).items():
+            if _is_elsewhere(row["holder"]):
+                continue
+            if name not in before.agents:
+                fences[name] = row["fence"]
+            elif name not in now.agents or must_leave(now.queue(name), at - row["held_s"]):
+                if row["consuming"]:
+                    fences[name] = row["fence"]
+                elif name in now.agents:
+                    down.append(name)
+        return fences, down
 
     def _checked(self) -> tuple[Change, list[str]]:
         """The change, and what is to be said about it. Raises FleetError."""
@@ -121,24 +178,38 @@ class Reloads:
             return {}
 
     async def _await_successors(self, fences: Mapping[str, int], settings: Settings) -> list[str]:
-        """Wait until no worker has the old settings; the agents that end a turn with them first.
+        """Wait until no worker has the old settings; what there is to say of those that have.
 
-        Raises FleetError for those that have no worker and run no turn.
+        Raises FleetError for agents that nobody works for.
         """
         until, turns_until = (time.monotonic() + s for s in (WORKER_READY_S, TURNS_S))
         names = list(fences)
         while True:
             rows = await self._rows(names)
-            waiting = {name for name in names if not _has_left(rows, name, fences, settings)}
+            waiting = [name for name in names if not _has_left(rows, name, fences, settings)]
             busy = sorted(name for name in waiting if rows.get(name, {}).get("active"))
-            if not waiting or (len(busy) == len(waiting) and time.monotonic() > turns_until):
-                return busy
-            if time.monotonic() > until:
-                raise FleetError(
-                    f"the changes are taken, but {', '.join(sorted(waiting.difference(busy)))} "
-                    "takes no work yet; see the log."
-                )
+            late = time.monotonic() > until
+            if (
+                late
+                or not waiting
+                or (len(busy) == len(waiting) and time.monotonic() > turns_until)
+            ):
+                break
             await asyncio.sleep(POLL_INTERVAL_S)
+        stays = sorted(name for name in waiting if name not in busy and _stays(rows, name, fences))
+        gone = sorted({*waiting}.difference(busy, stays))
+        if gone:
+            raise FleetError(f"{', '.join(gone)} has taken no work after {WORKER_READY_S:g} s")
+        return [
+            *(f"{name} ends its turn with the settings it began with" for name in busy),
+            *(f"{name} keeps the settings of before: its worker does not leave" for name in stays),
+        ]
+
+
+def _stays(rows: Mapping[str, dict[str, Any]], name: str, fences: Mapping[str, int]) -> bool:
+    """True when the worker of before still serves an agent: no successor has failed."""
+    row = rows.get(name, {})
+    return bool(row.get("online")) and 0 < row["fence"] == fences[name]
 
 
 def _is_elsewhere(holder: str | None) -> bool:
@@ -164,13 +235,10 @@ def _agents(before: Settings, now: Settings) -> list[str]:
     return [*lines, f"removed: {', '.join(gone)}"] if gone else lines
 
 
-def _reads(process: str, key: str) -> bool:
-    """True where a process of this name may read a key."""
-    section = key.partition(".")[0]
-    if process in ("beat", "flower"):
-        return False
-    if section == "mcp" or (section == "api" and key != "api.public_url"):
-        return process == "api"
-    if section == "alerts":
-        return process in ("api", "shared")
-    return True
+def _files(code: Mapping[Path, float]) -> list[str]:
+    """Changed files in words, the first ones by name."""
+    if not code:
+        return []
+    names = [str(path) for path in sorted(code)]
+    more = f" and {len(names) - FILES_MAX} more" if len(names) > FILES_MAX else ""
+    return [f"code in {', '.join(names[:FILES_MAX])}{more}"]

@@ -83,9 +83,14 @@ class RunningConfig:
         return Change(
             tables,
             settings,
-            tuple(_differences(self.settings, settings)),
-            tuple(_differences(settings, wanted)),
+            tuple(differences(self.settings, settings)),
+            tuple(differences(settings, wanted)),
         )
+
+    @property
+    def running(self) -> Change:
+        """The running configuration, to go back to."""
+        return Change(self._tables, self.settings, (), ())
 
     def take(self, change: Change) -> None:
         """Make a change the running configuration. Raises OSError; then nothing has changed."""
@@ -107,7 +112,7 @@ def _kept(tables: Tables, path: tuple[str, ...], running: Tables) -> Tables:
     return {**others, name: running[name]} if name in running else others
 
 
-def _differences(old: Settings, new: Settings) -> Iterator[str]:
+def differences(old: Settings, new: Settings) -> Iterator[str]:
     """The keys that differ, as the file has them; a table that is new, or gone, by its name."""
     for path in _paths(old.model_dump(), new.model_dump()):
         yield ".".join(("fleet", *path) if path[0] in FLEET_KEYS else path)

@@ -26,6 +26,9 @@ def slow(turn):
     while not os.path.exists(turn.text):
         time.sleep(0.01)
     return f"{turn.agent.instructions}: {turn.text}"
+
+def ends(turn):
+    os._exit(3)
 """
 
 
@@ -43,6 +46,7 @@ def routes(*default: str) -> str:
 #: A model that does not exist keeps no fleet from starting.
 TYPO = '[agents.typo]\nmodel = "echo/brif"\n'
 FIRST = HEAD + agent("echo", "first") + agent("slow", "first", "slow") + TYPO + routes("echo")
+ENDS = agent("echo", "first", "ends")
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +149,49 @@ def test_what_needs_a_restart_is_told_and_the_rest_is_taken(here: Place) -> None
     assert line == "only a restart of `fleet up` changes fleet.durability, api.port"
     assert answer(here, "hello") == "second: hello"
     assert read_address(here.folder / ".fleet") == before
+
+
+def test_an_agent_takes_changes_after_its_turns_process_has_died(here: Place) -> None:
+    here.write(FIRST.replace(agent("echo", "first"), ENDS))
+    assert here.fleet("reload").code == 0
+    died = here.send("hello")
+    wait_until(lambda: here.state(died) == "dead")
+    here.write(FIRST)
+    done = here.fleet("reload")
+    assert done.code == 0, done.err
+    assert "ends its turn" not in done.out
+    assert answer(here, "hello") == "first: hello"
+
+
+def fence(here: Place, name: str) -> int:
+    """The token of an agent's worker."""
+    return int(here.fleet("agents", "show", name, "--json").json["fence"])
+
+
+def test_only_the_worker_of_a_changed_agent_is_replaced(here: Place) -> None:
+    here.write(FIRST)
+    here.fleet("reload")
+    before = {name: fence(here, name) for name in ("echo", "slow")}
+    here.write(FIRST.replace(agent("echo", "first"), agent("echo", "other")))
+    assert here.fleet("reload").code == 0
+    assert answer(here, "hello") == "other: hello"
+    assert fence(here, "slow") == before["slow"]
+    assert fence(here, "echo") > before["echo"]
+
+
+def test_changed_code_is_taken_and_told(here: Place) -> None:
+    here.write(FIRST)
+    here.fleet("reload")
+    typo = fence(here, "typo")
+    (here.folder / "my_agents.py").write_text(CODE.replace(': {turn.text}"', ' says {turn.text}"'))
+    done = here.fleet("reload")
+    assert (done.code, done.out.splitlines()[0]) == (0, "changed: code in my_agents.py")
+    assert answer(here, "hello") == "first says hello"
+    assert fence(here, "typo") == typo, "it has no code"
+    assert here.fleet("reload").out == "nothing has changed\n"
+    (here.folder / "my_agents.py").write_text(CODE)
+    assert here.fleet("reload").code == 0
+    assert answer(here, "hello") == "first: hello"
 
 
 def test_a_hangup_signal_reloads_where_no_terminal_was_closed(here: Place) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.config.settings import Settings
 from fleet.ledger import operations
-from fleet.ops.alerts import sender, watch
+from fleet.ops.alerts import listing, sender, silences, watch
 from fleet.ops.alerts.machine import MachineAlerts
 from fleet.ops.alerts.sender import AlertSender
 from fleet.runtime import Runtime
@@ -40,6 +40,14 @@ def test_two_alerters_tell_it_once(desk: Desk, receiver: Receiver) -> None:
     desk.look()
     desk.look(other)
     assert len(receiver.seen) == 1
+
+
+def test_why_the_newest_letter_died_stays_whoever_looks(desk: Desk) -> None:
+    desk.die()
+    for alerter in (desk.alerter, desk.another(), desk.another()):
+        desk.look(alerter)
+        (alert,) = desk.alerts()["open"]
+        assert alert["reason"].startswith("1 dead letter, the last one for llm: no such model; ")
 
 
 def test_more_dead_letters_are_told_after_a_while(
@@ -165,11 +173,15 @@ def test_a_spool_is_on_the_bus_once_the_store_answers(
     machine.check(None, "no answer")
     clock += 60
     machine.check(None, "no answer")
+    away = listing.Alerts.of_machine(fleet.data_dir)
+    ids = {target.name: target for target in away.targets().values()}
+    silences.acknowledge(desk.books.store, ids["store_away"], by="ann")
     machine.check(desk.books.store)
     machine.check(desk.books.store)
     (over,) = desk.alerts(past=True)["past"]
     assert (over["name"], over["state"], over["reason"]) == ("store_away", "resolved", "no answer")
     assert over["host"]
+    assert over["acknowledged"]["by"] == "ann"
     assert names(receiver) == [
         ("store_away", "open"),
         ("spool_holds", "open"),

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fleet import runtime
 from fleet.cli import main
+from fleet.config.settings import load
+from fleet.ops.alerts.machine import MachineAlerts
+from fleet.ops.alerts.sender import AlertSender
 from fleet.store import Store
 from tests.integration.api.test_api_alerts import CONDITIONS, compare
 
@@ -65,3 +69,26 @@ def test_wrong_use_is_one_sentence(
     capsys: pytest.CaptureFixture[str], args: tuple[str, ...], code: int, said: str
 ) -> None:
     assert said in fleet(capsys, *args, code=code)
+
+
+def test_an_alert_of_this_machine_is_marked_while_the_store_is_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_BROKER_URL", "redis://127.0.0.1:1/0")
+    load.cache_clear()
+    runtime.set_current(None)
+    times = iter((1000.0, 1060.0))
+    machine = MachineAlerts(load(), AlertSender(""), now=lambda: next(times))
+    for _ in range(2):
+        machine.check(None, "no answer")
+    machine.close()
+    (one,) = json.loads(fleet(capsys, "--json"))["open"]
+    said = fleet(capsys, "ack", one["id"], "--by", "ann")
+    assert said == f"{one['id']} store_away: acknowledged by ann\n"
+    said = fleet(capsys, "silence", one["id"][:6], "--for", "2h", "--by", "bob")
+    assert said == f"{one['id']} store_away: silenced for 2h by bob\n"
+    shown = " ".join(fleet(capsys).split())
+    assert "acknowledged by ann; silenced until" in shown
+    # Of the whole fleet, or unknown here: the store would have to say.
+    for which in ("memory", "3f2a9c"):
+        assert "The broker does not answer" in fleet(capsys, "silence", which, "--for=1h", code=1)

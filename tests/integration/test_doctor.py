@@ -52,6 +52,28 @@ def changed(store: Store) -> Iterator[Store]:
         store.client.config_set(name, value)
 
 
+@pytest.fixture
+def full_log(tmp_path: Path) -> Iterator[Path]:
+    """A data folder whose log folder is a small disk, with no room."""
+    logs = tmp_path / "log"
+    logs.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", logs],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs (root on Linux)")
+    (logs / "agent.a.log").write_bytes(b"x" * 60_000)
+    yield tmp_path
+    subprocess.run(["umount", "-l", logs], check=True)
+
+
+def test_a_log_folder_without_room_is_found(store: Store, full_log: Path) -> None:
+    settings = settings_for("a", fleet={"data_dir": str(full_log)})
+    assert level(found(settings, store), "is not in the logs") == "warning"
+
+
 def test_a_server_without_aof_would_lose_events(changed: Store) -> None:
     changed.client.config_set("appendonly", "no")
     assert level(found(settings_for("a"), changed), "AOF is off") == "loses data"

@@ -13,7 +13,7 @@ from fleet.ledger.bus import BusEvent
 from fleet.ledger.operations import NotPossible, Unknown
 from fleet.ledger.refusals import Refusals
 from fleet.ledger.starting import BEAT, START_S
-from fleet.ops.alerts.conditions import current, dead_letter_reasons, new_events
+from fleet.ops.alerts.conditions import current, new_events
 from fleet.ops.alerts.message import TEXT_MAX, AlertMessage, body
 from fleet.ops.alerts.names import NAMES
 from fleet.ops.alerts.silences import AlertTarget, resolve
@@ -145,11 +145,8 @@ def test_what_is_no_alert_is_told(text: str, said: str) -> None:
 
 
 def test_a_dead_letter_says_why_it_died() -> None:
-    died = [
-        entry("dispatch_dead", agent="a", stage="llm", reason="old"),
-        entry("dispatch_dead", agent="a", stage="llm", reason="no such model"),
-    ]
-    (condition,) = current({"a": row(dead=2)}, {"a": agent()}, 1.0, dead_letter_reasons(died))
+    why = {"a": "llm: no such model"}
+    (condition,) = current({"a": row(dead=2)}, {"a": agent()}, 1.0, why)
     assert condition.message == (
         "2 dead letters, the last one for llm: no such model; see `fleet dlq list`"
     )

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from fleet.config.settings import Settings, parse
-from fleet.ops.alerts.listing import of_machine
+from fleet.errors import FleetError
+from fleet.ops.alerts import silences
+from fleet.ops.alerts.listing import Alerts, of_machine
 from fleet.ops.alerts.machine import RETRY_DELAY_S, MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
 from fleet.runtime import Runtime
+from fleet.store import Store, open_store
 from routing import Event, decide
 
 NOW = "2026-01-01T00:00:00Z"
@@ -73,10 +76,30 @@ class Site:
         machine.check(None, away)
         return list(self.receiver.seen)
 
+    def target(self, name: str) -> silences.AlertTarget:
+        """The open alert of a name, as a person means it by its id."""
+        found = Alerts.of_machine(self.folder)
+        (one,) = (
+            row for row in found.to_wire(lambda _: True, past=False)["open"] if row["name"] == name
+        )
+        return silences.resolve(one["id"], found.targets())
+
+    def document(self) -> dict[str, Any]:
+        """The document of `fleet alerts`."""
+        return Alerts.of_machine(self.folder).to_wire(lambda _: True, past=False)
+
     def close(self) -> None:
         for machine in self._machines:
             machine.close()
         self.receiver.close()
+
+
+@pytest.fixture
+def no_store() -> Iterator[Store]:
+    """A store that nobody answers for."""
+    store = open_store("redis://127.0.0.1:1/0")
+    yield store
+    store.close()
 
 
 @pytest.fixture
@@ -114,6 +137,51 @@ def test_a_breaker_that_opens_is_told_at_once(site: Site) -> None:
     machine.check(None)
     assert site.receiver.seen == [("breaker_open", "open")]
     assert "TimeoutError" in site.receiver.reasons[0]
+
+
+def test_an_acknowledged_alert_is_not_sent_again_while_it_grows(
+    site: Site, no_store: Store
+) -> None:
+    machine = site.machine()
+    site.spool(1)
+    assert site.look(machine, away="") == [("spool_holds", "open")]
+    silences.acknowledge(no_store, site.target("spool_holds"), by="ann", comment="on it")
+    (one,) = site.document()["open"]
+    assert one["acknowledged"]["by"] == "ann"
+    assert one["acknowledged"]["comment"] == "on it"
+    site.spool(2, 3)
+    assert site.look(machine, away="", after_s=RETRY_DELAY_S) == []
+
+
+def test_an_alert_is_silenced_without_a_store(site: Site, no_store: Store) -> None:
+    machine = site.machine()
+    assert site.look(machine) == [("store_away", "open")]
+    target = site.target("store_away")
+    silences.silence(no_store, target, for_s=3600, by="ann", comment="a restart")
+    (silence,) = site.document()["silences"]
+    assert (silence["id"], silence["by"]) == (target.id, "ann")
+    assert site.look(machine, away="") == [], "its end is sent to nobody, too"
+    assert site.look(machine) == []
+    assert site.document()["open"][0]["silenced"]["comment"] == "a restart"
+    silences.unsilence(no_store, site.target("store_away"))
+    assert site.look(machine) == [("store_away", "open")]
+
+
+def test_an_acknowledgement_holds_for_one_opening(site: Site, no_store: Store) -> None:
+    machine = site.machine()
+    site.look(machine)
+    silences.acknowledge(no_store, site.target("store_away"), by="ann")
+    site.look(machine, away="")
+    site.look(machine)
+    assert site.document()["open"][0]["acknowledged"] is None
+
+
+def test_a_folder_that_takes_no_mark_is_one_sentence(site: Site, no_store: Store) -> None:
+    site.look(site.machine())
+    target = site.target("store_away")
+    (site.folder / "alerts-write.lock").mkdir()
+    with pytest.raises(FleetError, match=r"alerts\.json cannot be written"):
+        silences.acknowledge(no_store, target, by="ann")
 
 
 def test_a_spool_is_told_as_it_fills(site: Site) -> None:

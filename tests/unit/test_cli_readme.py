@@ -43,7 +43,14 @@ SECTIONS = (
 )
 README_LINES_MAX = 180
 #: Files and groups of entry points that are written like settings.
-NO_SETTINGS = {"fleet.toml", "fleet.runners", "fleet.service", "api.json", "alerts.lock"}
+NO_SETTINGS = {
+    "fleet.toml",
+    "fleet.runners",
+    "fleet.service",
+    "api.json",
+    "alerts.lock",
+    "alerts.json",
+}
 #: Pages that name modules, which look like settings.
 OF_MODULES = {"architecture.md"}
 

@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from fleet.config.settings import parse
-from fleet.supervisor.reload import _has_left, _is_elsewhere, _reads
+from fleet.supervisor.reload import _has_left, _is_elsewhere, _stays
+from fleet.supervisor.renewals import reads
 
 EVERYBODY = {"agents", "shared", "delivery", "upstream", "api", "beat", "flower"}
 
@@ -23,7 +24,7 @@ EVERYBODY = {"agents", "shared", "delivery", "upstream", "api", "beat", "flower"
     ],
 )
 def test_a_key_reaches_the_processes_that_read_it(key: str, reached: set[str]) -> None:
-    assert {process for process in EVERYBODY if _reads(process, key)} == reached
+    assert {process for process in EVERYBODY if reads(process, key)} == reached
 
 
 def test_a_successor_is_known_by_its_token() -> None:
@@ -42,3 +43,12 @@ def test_a_worker_of_another_host_is_not_waited_for() -> None:
     assert not _is_elsewhere(None)
     assert not _is_elsewhere(f"{socket.gethostname()}:17")
     assert _is_elsewhere("elsewhere:17")
+
+
+def test_a_worker_that_does_not_leave_is_no_successor_that_failed() -> None:
+    rows = {"a": {"online": True, "fence": 7}, "b": {"online": False, "fence": 7}}
+    assert _stays(rows, "a", {"a": 7})
+    assert not _stays(rows, "a", {"a": 6}), "a successor, which takes no work"
+    assert not _stays(rows, "b", {"b": 7}), "nobody works for it"
+    assert not _stays({}, "a", {"a": 7}), "the broker is away"
+    assert not _stays({"a": {"online": True, "fence": 0}}, "a", {"a": 0}), "a new agent"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -241,8 +242,8 @@ class LocalBackend:
         try:
             found = listing.read(runtime.current().store, load())
         except BrokerUnavailable as error:
-            note(f"fleet: {error} Only the alerts of this machine are shown.")
-            found = listing.Alerts({}, [], {}, listing.of_machine(load().data_dir))
+            note(f"fleet: {str(error).rstrip('.')}. Only the alerts of this machine are shown.")
+            found = listing.Alerts.of_machine(load().data_dir)
         return found.to_wire(lambda _: True, past=past)
 
     def silence_alert(self, which: str, for_s: float, by: str, comment: str) -> Record:
@@ -264,7 +265,17 @@ class LocalBackend:
         return target.marked("acknowledged", by)
 
     def _alert(self, which: str) -> silences.AlertTarget:
-        return silences.resolve(which, listing.read(runtime.current().store, load()).targets())
+        try:
+            found = listing.read(runtime.current().store, load())
+        except BrokerUnavailable as error:
+            # The alerts of this machine can be marked all the same.
+            targets = listing.Alerts.of_machine(load().data_dir).targets()
+            with suppress(Unknown):
+                target = silences.resolve(which, targets)
+                if target.folder is not None:
+                    return target
+            raise error from None
+        return silences.resolve(which, found.targets())
 
     def tokens(self) -> list[Record]:
         """The tokens, newest first."""

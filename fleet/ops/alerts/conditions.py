@@ -259,15 +259,6 @@ def new_events(entries: Iterable[BusEvent]) -> list[dict[str, Any]]:
     ]
 
 
-def dead_letter_reasons(entries: Sequence[BusEvent]) -> dict[str, str]:
-    """The reason of each agent's newest dead letter among `entries`."""
-    return {
-        entry.fields["agent"]: f"{entry.fields.get('stage', '')}: {entry.fields.get('reason', '')}"
-        for entry in entries
-        if entry.type == "dispatch_dead"
-    }
-
-
 def _dead_letters(agent: str, count: int, reason: str) -> Condition:
     letters = "1 dead letter" if count == 1 else f"{count} dead letters"
     last = f", the last one for {reason}" if reason else ""

@@ -12,8 +12,9 @@ from typing import Any
 
 from fleet.config.settings import Settings
 from fleet.ledger.views import rfc3339
-from fleet.ops.alerts import silences
+from fleet.ops.alerts import machine_marks, silences
 from fleet.ops.alerts.machine import MEMORY, KnownAlert, machine_id, read_memory
+from fleet.ops.alerts.machine_marks import MachineMarks
 from fleet.ops.alerts.silences import AlertTarget
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -30,6 +31,14 @@ class Alerts:
     past: list[dict[str, Any]]
     silences: Mapping[str, Mapping[str, Any]]  #: by key or name
     machine: Mapping[str, KnownAlert]  #: of this machine, by key
+    marks: MachineMarks  #: of this machine's alerts
+    folder: Path  #: the data folder of this machine
+
+    @classmethod
+    def of_machine(cls, data_dir: Path) -> "Alerts":
+        """Those of this machine, which need no store."""
+        marks = machine_marks.read(data_dir)
+        return cls({}, [], {}, of_machine(data_dir), marks, data_dir)
 
     def targets(self) -> dict[str, AlertTarget]:
         """Everything an id can stand for: alerts, open or over, and silences of either."""
@@ -44,9 +53,19 @@ class Alerts:
             )
             for one in rows
         }
-        for key, known in self.machine.items():
-            alert_id = machine_id(key, known)
-            found[alert_id] = AlertTarget(key=key, name=known.name, id=alert_id, of_machine=True)
+        of_machine = {machine_id(key, known): key for key, known in self.machine.items()}
+        stored = {str(one["id"]): key for key, one in self.marks.silences.items()}
+        for alert_id, key in {**stored, **of_machine}.items():
+            name = (
+                self.machine[key].name if key in self.machine else self.marks.silences[key]["name"]
+            )
+            found[alert_id] = AlertTarget(
+                key=key,
+                name=name,
+                id=alert_id,
+                folder=self.folder,
+                opened=frozenset(of_machine),
+            )
         return found
 
     def to_wire(self, visible: Visible, *, past: bool) -> dict[str, Any]:
@@ -57,7 +76,9 @@ class Alerts:
         document: dict[str, Any] = {
             "open": sorted(opened, key=lambda one: (one["since"], one["id"]), reverse=True),
             "silences": [
-                _silence(one) for _, one in sorted(self.silences.items()) if visible(one["agent"])
+                _silence(one)
+                for _, one in sorted([*self.silences.items(), *self.marks.silences.items()])
+                if visible(one["agent"])
             ],
         }
         if past:
@@ -86,14 +107,15 @@ class Alerts:
             "state": "open",
             "reason": known.reason,
             "since": rfc3339(known.told_at * 1000),
-            "acknowledged": None,
+            "acknowledged": _acknowledged(self.marks.acks.get(machine_id(key, known))),
             "silenced": self._silenced(key, known.name),
         }
 
     def _silenced(self, key: str, name: str) -> dict[str, Any] | None:
+        found = {**self.silences, **self.marks.silences}
         for target in (key, name):
-            if target in self.silences:
-                return _silence(self.silences[target])
+            if target in found:
+                return _silence(found[target])
         return None
 
 
@@ -111,6 +133,8 @@ def read(store: Store, settings: Settings) -> Alerts:
         past=[json.loads(text) for text in past],
         silences=silences.read(store),
         machine=of_machine(settings.data_dir),
+        marks=machine_marks.read(settings.data_dir),
+        folder=settings.data_dir,
     )
 
 

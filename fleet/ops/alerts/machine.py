@@ -22,7 +22,9 @@ from fleet.config.spool import SpoolConfig
 from fleet.intake.spool.folder import SpoolFull
 from fleet.intake.spool.spool import Spool
 from fleet.ledger import bus
+from fleet.ops.alerts import machine_marks
 from fleet.ops.alerts.conditions import Condition
+from fleet.ops.alerts.machine_marks import MachineMarks
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.sender import AlertSender
 from fleet.store import Store
@@ -78,6 +80,7 @@ class MachineAlerts:
         self._sender = sender
         self._now = now
         self._path = settings.data_dir.absolute() / MEMORY
+        self._marks = MachineMarks()
         #: Keys and names of alerts that are sent to nobody.
         self.silenced: frozenset[str] = frozenset()
         self._lock: int | None = None
@@ -92,6 +95,7 @@ class MachineAlerts:
         """
         if not self._owns_lock():
             return
+        self._marks = machine_marks.read(self._path.parent)
         try:
             self._compare(list(self._conditions(away)), store)
         finally:
@@ -125,6 +129,7 @@ class MachineAlerts:
                 continue
             known.told_at = known.told_at or now
             grown = condition.count > known.count and now - known.sent_at >= RETRY_DELAY_S
+            grown = grown and machine_id(condition.key, known) not in self._marks.acks
             wanted = (not known.sent_at or grown) and not self._is_silenced(condition.key, known)
             if wanted and self._send(known, "open", now):
                 known.sent_at, known.count = now, condition.count
@@ -135,7 +140,7 @@ class MachineAlerts:
         for key in self._known.keys() - {condition.key for condition in found}:
             known = self._known[key]
             if known.told_at and store is not None:
-                _keep(store, key, known, now)
+                _keep(store, key, known, now, self._marks.acks.get(machine_id(key, known)))
             known.told_at = 0.0
             if known.on_bus and store is not None:
                 bus.alert(store, known.name, known.reason, "closed")
@@ -147,7 +152,7 @@ class MachineAlerts:
                 del self._known[key]
 
     def _is_silenced(self, key: str, known: KnownAlert) -> bool:
-        return bool(self.silenced & {key, known.name})
+        return bool((self.silenced | self._marks.silenced) & {key, known.name})
 
     def _send(self, known: KnownAlert, state: str, now: float) -> bool:
         if not self._sender.enabled:
@@ -197,7 +202,9 @@ def machine_id(key: str, known: KnownAlert) -> str:
     return hashlib.sha256(opening.encode()).hexdigest()[:12]
 
 
-def _keep(store: Store, key: str, known: KnownAlert, now: float) -> None:
+def _keep(
+    store: Store, key: str, known: KnownAlert, now: float, ack: dict[str, Any] | None
+) -> None:
     """Put an alert that is over beside those of the fleet."""
     record = {
         "id": machine_id(key, known),
@@ -209,6 +216,7 @@ def _keep(store: Store, key: str, known: KnownAlert, now: float) -> None:
         "state": "resolved",
         "opened": known.told_at * 1000,
         "ended": now * 1000,
+        "ack": ack,
     }
     store.run(AlertOverCall(record=json.dumps(record), past_max=PAST_MAX))
 

@@ -1,11 +1,10 @@
 """The conditions of a fleet, read from its store, for alerts and `fleet doctor` alike."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fleet.config.settings import Settings
 from fleet.ledger import agent_rows, processes, refusals, removed, starting, views
+from fleet.ledger.dead_letters import newest_reasons
 from fleet.ops.alerts.conditions import Condition, current
 from fleet.store import Store, keys
 from fleet.store.connection import reachable
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
 def conditions(
     store: Store,
     settings: Settings,
-    dead_letter_reasons: Mapping[str, str] = MappingProxyType({}),
     wakeups: "CeleryWakeupPublisher | None" = None,
 ) -> list[Condition]:
-    """The present conditions; the reasons of dead letters are quoted. Raises BrokerUnavailable.
+    """The present conditions. Raises BrokerUnavailable.
 
     `wakeups` asks the broker that is not the store.
     """
@@ -36,11 +34,12 @@ def conditions(
         now_s = store.clock.now_ms() / 1000
     most = int(memory.get("maxmemory", 0)) * settings.caps.store_memory
     newest = max((float(tick) for tick in ticks.values()), default=None)
+    counts = views.counts(store, names)
     return current(
-        views.counts(store, names),
+        counts,
         agent_rows.rows(store, names),
         None if newest is None else now_s - newest,
-        dead_letter_reasons,
+        newest_reasons(store, {name for name in names if counts[name]["states"].get("dead")}),
         lost=str(lost or ""),
         memory_full=0 < most < int(memory["used_memory"]),
         budgets=_budgets(store, settings),

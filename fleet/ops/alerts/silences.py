@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fleet.config.nearest_name import nearest
 from fleet.ledger.operations import NotPossible, Unknown
+from fleet.ops.alerts import machine_marks
 from fleet.ops.alerts.names import NAMES
 from fleet.store import Store, keys
 from fleet.store.alert_calls import AlertMarkCall
@@ -28,7 +30,8 @@ class AlertTarget:
     name: str
     id: str = ""  #: of the opening; empty for a kind
     agent: str = ""
-    of_machine: bool = False
+    folder: Path | None = None  #: the data folder of the machine, where it is an alert of one
+    opened: frozenset[str] = frozenset()  #: there, the ids of all that are open
 
     def marked(self, state: str, by: str | None = None) -> dict[str, Any]:
         """The outcome of marking the target, as programs see it."""
@@ -74,11 +77,18 @@ def resolve(text: str, alerts: Mapping[str, AlertTarget]) -> AlertTarget:
 
 
 def silence(store: Store, target: AlertTarget, *, for_s: float, by: str, comment: str = "") -> None:
-    """Send the target to nobody for `for_s` from now. Raises NotPossible, BrokerUnavailable."""
+    """Send the target to nobody for `for_s` from now. Raises NotPossible, FleetError.
+
+    The store is used for what is not of one machine.
+    """
     if not target.key:
         raise NotPossible(
             f"{target.id} ({target.name}) is a notice, which is over at once: silence its name."
         )
+    if target.folder is not None:
+        about = {"id": target.id, "name": target.name, "agent": "", "by": by, "comment": comment}
+        machine_marks.silence(target.folder, target.key, for_s=for_s, **about)
+        return
     call = AlertMarkCall(
         verb="silence",
         target=target.key,
@@ -98,21 +108,22 @@ def silence(store: Store, target: AlertTarget, *, for_s: float, by: str, comment
 
 
 def unsilence(store: Store, target: AlertTarget) -> None:
-    """End the silence of the target. Raises Unknown where it has none, BrokerUnavailable."""
+    """End the silence of the target. Raises Unknown where it has none, FleetError."""
+    if target.folder is not None and machine_marks.unsilence(target.folder, target.key):
+        return
     if store.run(AlertMarkCall(verb="unsilence", target=target.key)) == "gone":
         raise Unknown(f"{target.id or target.name} has no silence of its own: see `fleet alerts`.")
 
 
 def acknowledge(store: Store, target: AlertTarget, *, by: str, comment: str = "") -> None:
-    """Record that `by` knows of an open alert. Raises Unknown, NotPossible, BrokerUnavailable."""
+    """Record that `by` knows of an open alert. Raises Unknown, NotPossible, FleetError."""
     if not target.id:
         raise NotPossible(
             f"{target.name} is a kind of alert: acknowledge one by its id, see `fleet alerts`."
         )
-    if target.of_machine:
-        raise NotPossible(
-            f"{target.name} is of one machine, which keeps no acknowledgement: silence it instead."
-        )
+    if target.folder is not None:
+        machine_marks.acknowledge(target.folder, target.id, target.opened, by=by, comment=comment)
+        return
     call = AlertMarkCall(verb="ack", target=target.key, alert_id=target.id, by=by, comment=comment)
     if store.run(call) == "gone":
         raise NotPossible(f"{target.id} ({target.name}) is over: there is nothing to acknowledge.")

@@ -9,7 +9,7 @@ from fleet.config.settings import Settings
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus, store_life
 from fleet.ledger.maintenance import periodic_lock
-from fleet.ops.alerts.conditions import dead_letter_reasons, new_events
+from fleet.ops.alerts.conditions import new_events
 from fleet.ops.alerts.machine import PAST_MAX, MachineAlerts
 from fleet.ops.alerts.message import AlertMessage
 from fleet.ops.alerts.reading import conditions
@@ -50,7 +50,6 @@ class Alerter:
         self._machine = MachineAlerts(settings, self._sender, first=first)
         self._wakeups = publisher_of(settings)
         self._stop = threading.Event()
-        self._dead_letter_reasons: dict[str, str] = {}
 
     def start(self) -> None:
         """Start a daemon thread."""
@@ -100,8 +99,7 @@ class Alerter:
             cursor = store.client.get(keys.ALERTS_CURSOR)
         after = str(cursor or bus.last_id(store))
         entries = bus.read(store, after, count=1000)
-        self._dead_letter_reasons.update(dead_letter_reasons(entries))
-        found = conditions(store, self._settings, self._dead_letter_reasons, self._wakeups)
+        found = conditions(store, self._settings, self._wakeups)
         call = AlertsCall(
             conditions=json.dumps([condition.to_wire() for condition in found]),
             news=json.dumps(new_events(entries)),

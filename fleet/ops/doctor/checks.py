@@ -42,6 +42,8 @@ SKEW_MAX_S = 2.0
 #: A worker opens about 40 files, the API one for each client.
 FILES_MIN = 1024
 DISK_MIN_BYTES = 1 << 30
+#: A log and the one before it, of one process.
+LOG_MIN_BYTES = 10_000_000
 #: A store that is silent for so long does not answer.
 STORE_TIMEOUT_S = 2.0
 _ORDER = ("error", "warning", "info")
@@ -202,6 +204,10 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     if settings.broker_url is None and free < DISK_MIN_BYTES:
         fault = f"{folder} has {free / 2**20:.0f} MiB left: a full disk stops the broker"
         yield Finding("warning", fault, "make room, or set fleet.data_dir to another disk")
+    logs = folder / "log"
+    if logs.exists() and (left := shutil.disk_usage(logs).free) < LOG_MIN_BYTES:
+        fault = f"{logs} has {left / 1024:.0f} KiB left: what does not fit is not in the logs"
+        yield Finding("warning", fault, "make room")
 
 
 def _kind_of_disk(folder: Path) -> str:

@@ -60,7 +60,9 @@ def sent(api: Api) -> dict[str, str]:
     parked = api.send(to="chain:ask", id="sent-chain").json()
     found = {one["dispatches"][0]["agent"]: one["dispatches"][0]["dispatch_id"] for one in answers}
     found["ops"] = parked["dispatches"][0]["dispatch_id"]
-    api.http.post(f"/dispatches/{found['small']}/cancel")
+    (slashed,) = api.send(to="gem", id="order/17").json()["dispatches"]
+    for dispatch_id in (found["small"], slashed["dispatch_id"]):
+        api.http.post(f"/dispatches/{dispatch_id}/cancel")
     return found
 
 
@@ -75,6 +77,7 @@ def sent(api: Api) -> dict[str, str]:
         ("queue", "inspect", "ID"),
         ("queue", "inspect", "ID", "--show-content", "--json"),
         ("queue", "inspect", "sent-archie", "--show-content"),
+        ("queue", "inspect", "order/17"),
         ("dlq", "list"),
         ("agents", "show", "archie", "--json"),
         ("agents", "--json"),
@@ -111,6 +114,11 @@ def unaged(text: str) -> str:
     "args",
     [
         ("queue", "inspect", "nothing"),
+        ("queue", "inspect", ""),
+        ("queue", "inspect", "."),
+        ("queue", "cancel", ".."),
+        ("agents", "show", ""),
+        ("approve", "no/thing"),
         ("queue", "list", "-a", "nobody"),
         ("queue", "retry", "nothing"),
         ("dlq", "show", "nothing"),
@@ -127,8 +135,16 @@ def unaged(text: str) -> str:
 def test_what_is_refused_here_is_refused_there_with_the_same_code(
     commands: Commands, api: Api, args: tuple[str, ...]
 ) -> None:
-    code, _ = commands.refused(*args)
-    assert commands.refused("--url", api.url, *args)[0] == code == 1
+    code, here = commands.refused(*args)
+    there = commands.refused("--url", api.url, *args)
+    assert there[0] == code == 1
+    assert "version" not in here + there[1], "the fleet knows the call"
+
+
+def test_too_little_of_an_id_is_told(commands: Commands, api: Api) -> None:
+    for elsewhere in ((), ("--url", api.url)):
+        _, said = commands.refused(*elsewhere, "queue", "inspect", "ebc3")
+        assert said.endswith("Give 6 or more of its characters.")
 
 
 def test_an_operator_works_from_elsewhere(commands: Commands, api: Api, store: Store) -> None:
