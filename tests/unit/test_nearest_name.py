@@ -34,6 +34,14 @@ def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["snd", "x"], "No such command 'snd'; did you mean send? See `fleet --help`."),
         (["queue", "lst"], "No such command 'lst'; did you mean list? See `fleet queue --help`."),
         (["zzzzz"], "No such command 'zzzzz'. See `fleet --help`."),
+        (
+            ["resend", "x"],
+            "No such command 'resend'; did you mean `fleet queue resend`? See `fleet --help`.",
+        ),
+        (
+            ["drain"],
+            "No such command 'drain'; did you mean `fleet agents drain` or `fleet queue drain`?",
+        ),
         (["send", "x", "--wiat"], "'--wait'?)"),
         (["route", "x", "--to", "archi"], "chain 'archi' in this fleet; did you mean archie?"),
         (["route", "x", "--to", "@reviewer"], "did you mean @reviewers?"),
