@@ -3,6 +3,7 @@
 from fleet.cli.backend import backend
 from fleet.cli.backend.protocol import Record
 from fleet.errors import NotPossible, Unknown
+from fleet.ledger.ids import hint
 
 #: Dispatches that a sentence names.
 _NAMED_MAX = 10
@@ -30,7 +31,7 @@ def find_record(
     if record is None:
         raise Unknown(
             f"{given[:64]!r} is neither a dispatch nor an event; see `fleet queue list` and "
-            "--source."
+            f"--source.{hint(given)}"
         )
     return record, None
 

@@ -69,8 +69,12 @@ def find_dispatch(store: Store, given: str, sees: Sees = everything) -> str:
 
 def unknown(given: str) -> Unknown:
     """The refusal of an id, or of a beginning, of no dispatch."""
-    short = f" Give {PREFIX_CHARS_MIN} or more of its characters." if is_short(given) else ""
-    return Unknown(f"There is no dispatch {given[:64]!r}; see `fleet queue list`.{short}")
+    return Unknown(f"There is no dispatch {given[:64]!r}; see `fleet queue list`.{hint(given)}")
+
+
+def hint(given: str) -> str:
+    """The remedy for a beginning that is too short, or an empty string."""
+    return f" Give {PREFIX_CHARS_MIN} or more of its characters." if is_short(given) else ""
 
 
 def is_short(given: str) -> bool:
