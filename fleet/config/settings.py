@@ -85,7 +85,7 @@ class Settings(WorkerQueues, BaseSettings):
     data_dir: Path = Field(
         default=Path(".fleet"),
         description="The folder of the embedded broker, its socket and password, the spool and "
-        "the logs.",
+        "the logs. A relative path begins at the folder in which a command runs.",
     )
     durability: Literal["always", "everysec"] = Field(
         default="always", description="When the embedded broker syncs its writes to disk."
