@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.config.settings import Settings, load, parse
+from fleet.config.settings import Settings, load, parse, read_tables
 from fleet.errors import ConfigError
 from fleet.store.address import broker_url, results_url, store_url, wakeups_in_store
 
@@ -312,6 +312,11 @@ def test_a_named_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(ConfigError, match="there is no such configuration file"):
         load()
+
+
+def test_a_file_that_has_gone_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone.toml: cannot be read \(No such file [a-z ]+\)\.$"):
+        read_tables(tmp_path / "gone.toml")
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
