@@ -15,7 +15,7 @@ from typing import Any
 
 from fleet.tools.functions import FunctionToolbox
 from fleet.turn.turn import TurnFailed
-from routing.nearest_name import question
+from routing.nearest_name import nearest
 from tasks.agent_callable import fault_of, return_fault_of
 from tasks.imports import imported
 
@@ -51,8 +51,8 @@ def _import_fault(path: str, error: BaseException) -> tuple[str, bool]:
         if module not in sys.modules:  # its own code raised that
             return _raised(error), False
         known = [one for one in vars(sys.modules[module]) if not one.startswith("_")]
-        end = question(name, known).removesuffix(".")
-        return f"has no {name}{end}", True
+        meant = nearest(name, known)
+        return f"has no {name}{f', but has {meant}' if meant else ''}", True
     return f"cannot be imported: {error}", True
 
 

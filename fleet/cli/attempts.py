@@ -17,13 +17,20 @@ def noted(
 ) -> Iterator[BusEvent | None]:
     """Pass `events` on, and note failed attempts; after `long_wait_s`, and at Ctrl-C, the way out.
 
+    After the first failed attempt the command that shows more of it is named.
     `watched` may grow.
     """
-    until = time.monotonic() + long_wait_s
+    until, is_first = time.monotonic() + long_wait_s, True
     try:
         for event in events:
             if event is not None and is_failed_attempt(event):
                 note(f"fleet: {failed_attempt(event)}")
+                if is_first:
+                    command = (
+                        f"fleet queue inspect {event.fields.get('dispatch_id')} --show-content"
+                    )
+                    note(f"fleet: `{command}` shows its traceback, if it has one")
+                is_first = False
             if time.monotonic() > until:
                 until = float("inf")
                 note(f"fleet: still waiting; Ctrl-C leaves it running, {_where(watched)}")

@@ -47,8 +47,19 @@ class Group(click.Group):
         """Find the command. Raises UsageError, with the name that was meant."""
         name, known = args[0], self.list_commands(ctx)
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
-            raise click.UsageError(f"No such command {name!r}{question(name, known)}", ctx)
+            raise click.UsageError(f"No such command {name!r}{self._meant(ctx, name)}", ctx)
         return super().resolve_command(ctx, args)
+
+    def _meant(self, ctx: click.Context, name: str) -> str:
+        """The end of a name's refusal: the commands of groups that have it, or one like it."""
+        known = self.list_commands(ctx)
+        groups = [(one, self.get_command(ctx, one)) for one in known]
+        inside = [
+            f"`{ctx.command_path} {one} {name}`"
+            for one, group in groups
+            if isinstance(group, click.Group) and name in group.list_commands(ctx)
+        ]
+        return f"; did you mean {' or '.join(inside)}?" if inside else question(name, known)
 
 
 class LazyGroup(Group):

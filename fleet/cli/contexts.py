@@ -46,9 +46,9 @@ class Contexts:
     def get(self, name: str) -> Context:
         """The context of this name. Raises ConfigError."""
         if name not in self.table:
-            known = ", ".join(sorted(self.table)) or "none"
+            known = f" ({', '.join(sorted(self.table))})" if self.table else ""
             raise ConfigError(
-                f"There is no context {name[:64]!r} ({known}): `fleet context add` makes one."
+                f"There is no context {name[:64]!r}{known}: `fleet context add` makes one."
             )
         return self.table[name]
 

@@ -197,22 +197,22 @@ def cancel(dispatch_id: str, reason: str, now: bool) -> None:
 @click.argument("dispatch_id", metavar="ID")
 @click.option("--text", metavar="TEXT", help="Resend it with this text instead.")
 @click.option("--edit", is_flag=True, help="Resend it instead, with its text edited in $EDITOR.")
-def retry(dispatch_id: str, text: str | None, edit: bool) -> None:
+def retry(dispatch_id: str, text: str | None, edit: bool) -> int:
     """Try a dispatch again, in its old place: a retrying one now, a dead one anew.
 
     With --text or --edit it stays as it is, and a new event is sent: see `fleet queue resend`.
     """
     if edit or text is not None:
-        send_again(dispatch_id, {"text": text}, edit=edit)
-        return
+        return send_again(dispatch_id, {"text": text}, edit=edit)
     dispatch_id = backend().whole_id(dispatch_id)
     state = backend().replay(dispatch_id)
     if wants_json():
         print_json({"dispatch_id": dispatch_id, "state": state})
-        return
+        return 0
     record = backend().dispatch(dispatch_id, content=False) or {}
     why = record.get("waiting_for")
     print_line(f"{dispatch_id}: {record.get('state', state)}{f' ({why})' if why else ''}")
+    return 0
 
 
 @queue.command()

@@ -41,8 +41,8 @@ def _answered(settings: Settings) -> ReloadAnswer:
     answer = read_answer(settings.data_dir)
     if not is_up(settings.data_dir) or answer is None or answer.gone:
         raise FleetError(
-            f"no fleet runs on {settings.data_dir}, or it still starts: where fleet.data_dir was "
-            "changed, stop `fleet up` and start it again."
+            f"no fleet runs on {settings.data_dir.absolute()}, or it still starts: where "
+            "fleet.data_dir was changed, stop `fleet up` and start it again."
         )
     asked, until = answer.request(), time.monotonic() + TIMEOUT_S
     while answer.began < asked:

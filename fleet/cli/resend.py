@@ -8,8 +8,8 @@ from fleet.cli.backend import backend
 from fleet.cli.backend.protocol import Record
 from fleet.cli.base import Command, wants_json
 from fleet.cli.ids import dispatch_of
-from fleet.cli.output import note, print_json
-from fleet.cli.send import show_accepted
+from fleet.cli.output import note
+from fleet.cli.send import check_waiting, show_accepted, show_outcomes, waiting
 from fleet.errors import FleetError, NotPossible
 from fleet.formats import hop_count
 from fleet.formats.redaction import HIDDEN
@@ -23,6 +23,7 @@ from fleet.ledger import State
 @click.option("--to", multiple=True, metavar="TARGET", help="For others; as in `fleet send`.")
 @click.option("--session", metavar="S", help="In another session.")
 @click.option("--idempotency-key", metavar="K", help="The same key twice is the same event.")
+@waiting
 def resend(
     dispatch_id: str,
     text: str | None,
@@ -30,20 +31,34 @@ def resend(
     to: tuple[str, ...],
     session: str | None,
     idempotency_key: str | None,
-) -> None:
+    wait: bool,
+    timeout: float | None,
+) -> int:
     """Send the event of a dispatch again, as a new one that names the old.
 
     For a dispatch in any state: it stays as it is. A stage of a chain begins its chain anew. The
     id of an event stands for its only dispatch.
     """
+    check_waiting(wait, timeout)
     changes = {"text": text, "to": list(to) or None, "session": session}
-    send_again(dispatch_id, changes, edit=edit, new_id=idempotency_key)
+    return send_again(
+        dispatch_id, changes, edit=edit, new_id=idempotency_key, wait=wait, timeout_s=timeout
+    )
 
 
 def send_again(
-    given: str, changes: dict[str, Any], *, edit: bool, new_id: str | None = None
-) -> None:
-    """Send the event of a dispatch again, with the `changes` that are not None."""
+    given: str,
+    changes: dict[str, Any],
+    *,
+    edit: bool,
+    new_id: str | None = None,
+    wait: bool = False,
+    timeout_s: float | None = None,
+) -> int:
+    """Send the event of a dispatch again, with the `changes` that are not None.
+
+    Returns the exit code.
+    """
     if edit and changes.get("text") is not None:
         raise click.UsageError("Give --text or --edit.")
     old = dispatch_of(given, content=edit)
@@ -51,16 +66,18 @@ def send_again(
     if edit:
         changes = {**changes, "text": _edited(old)}
     changed = {name: value for name, value in changes.items() if value is not None}
+    # Read before the send, so every entry about the event comes after it.
+    after = backend().newest() if wait else None
     accepted = backend().resend(dispatch_id, changed, hop_count.of_next(), new_id)
-    if wants_json():
-        print_json({**accepted.to_wire(), "resent_from": dispatch_id})
-        return
-    show_accepted(accepted)
-    if not state.terminal:
+    also = {"resent_from": dispatch_id}
+    if after is None:
+        show_accepted(accepted, also)
+    if not (state.terminal or wants_json()):
         note(
             f"fleet: {dispatch_id} is {state} and goes on as well; "
             f"`fleet queue cancel {dispatch_id}` ends it"
         )
+    return 0 if after is None else show_outcomes(accepted, after, timeout_s, also)
 
 
 def _edited(old: Record) -> str:

@@ -3,13 +3,14 @@
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
 
 from fleet.cli.attempts import is_failed_attempt, noted
 from fleet.cli.backend import backend
+from fleet.cli.backend.protocol import Record
 from fleet.cli.base import Command, wants_json
 from fleet.cli.event_input import read_event
 from fleet.cli.output import event_line, note, print_json, print_line, printable
@@ -19,16 +20,24 @@ from fleet.ledger import Accepted, State
 from fleet.ledger.bus import BusEvent
 
 
+def waiting(function: Callable[..., int]) -> Callable[..., int]:
+    """Add the options of a command that can wait for what it sends: `wait` and `timeout`."""
+    timeout = click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Longest wait."
+    )
+    wait = click.option(
+        "--wait", is_flag=True, help="Show progress, then the outcomes; exit 1 on a failure."
+    )
+    return wait(timeout(function))
+
+
 @click.command(cls=Command)
 @click.argument("text", required=False)
 @click.option(
     "--to", multiple=True, metavar="TARGET", help="Agent, @group, all or chain:NAME; repeatable."
 )
 @click.option("--session", metavar="S", help="Events of one session run in their order.")
-@click.option("--wait", is_flag=True, help="Show progress, then the outcomes; exit 1 on a failure.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Longest wait."
-)
+@waiting
 @click.option("--idempotency-key", metavar="K", help="The same key twice is the same event.")
 @click.option("--priority", type=click.IntRange(0, 9), metavar="0-9", help="9 goes first.")
 @click.option("--lane", metavar="NAME", help="A priority's name; human, unless --event is given.")
@@ -47,30 +56,46 @@ def send(
     """Send an event to one or more agents."""
     if (text is None) == (file is None):
         raise click.UsageError("Give the text, or --event FILE.")
-    if timeout is not None and not wait:
-        raise click.UsageError("--timeout is for --wait.")
+    check_waiting(wait, timeout)
     if file is None and lane is None and priority is None:
         lane = "human"
     options = {"to": list(to) or None, "session": session, "priority": priority, "lane": lane}
     raw = read_event(text, file, {**options, "id": idempotency_key})
     # Read before the send, so every entry about the event comes after it.
-    after = backend().newest() if wait else ""
+    after = backend().newest() if wait else None
     accepted = _accept(raw)
-    if not wait:
+    if after is None:
         show_accepted(accepted)
         return 0
+    return show_outcomes(accepted, after, timeout)
+
+
+def check_waiting(wait: bool, timeout: float | None) -> None:
+    """Raise UsageError for a limit of a wait without a wait."""
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for --wait.")
+
+
+def show_outcomes(
+    accepted: Accepted, after: str, timeout_s: float | None, also: Record | None = None
+) -> int:
+    """Wait for the outcomes of an event and show them; returns the exit code.
+
+    `after` is the bus's newest id before the event was sent; JSON has `also` in it.
+    """
     # In an outage it answers at once, and the spool is asked instead.
     connect = backend().connect
+    sent = {**accepted.to_wire(), **(also or {})}
     watched = [Watched(dispatch_id, agent) for dispatch_id, agent in accepted.dispatches]
     if accepted.chain:
         chain = WatchedChain(accepted.chain, str(accepted.chain_id))
-        _follow(watch(connect, watched, after, timeout, chain), watched)
-        return _show_chain(accepted, chain, watched)
+        _follow(watch(connect, watched, after, timeout_s, chain), watched)
+        return _show_chain(sent, chain, watched)
     try:
-        _follow(watch(connect, watched, after, timeout, elsewhere=backend().elsewhere), watched)
+        _follow(watch(connect, watched, after, timeout_s, elsewhere=backend().elsewhere), watched)
     except BrokerUnavailable as error:
         raise BrokerUnavailable(f"{error} The event was accepted and goes on.") from error
-    return _show_outcomes(accepted, watched)
+    return _show_outcomes(sent, watched)
 
 
 def _accept(raw: Any) -> Accepted:
@@ -84,10 +109,10 @@ def _accept(raw: Any) -> Accepted:
         raise BrokerUnavailable(f"{error}{again}") from error
 
 
-def show_accepted(accepted: Accepted) -> None:
-    """Print the ids that an accepted event has got."""
+def show_accepted(accepted: Accepted, also: Record | None = None) -> None:
+    """Print the ids that an accepted event has got; JSON has `also` in it."""
     if wants_json():
-        print_json(accepted.to_wire())
+        print_json({**accepted.to_wire(), **(also or {})})
         return
     print_line(f"{'accepted before' if accepted.duplicate else 'accepted'} {accepted.event_id}")
     for dispatch_id, agent in accepted.dispatches:
@@ -115,12 +140,12 @@ def _follow(events: Iterator[BusEvent | None], watched: list[Watched]) -> None:
 _FINE_IN_A_CHAIN = frozenset({State.COMPLETED, State.CANCELLED})
 
 
-def _show_chain(accepted: Accepted, chain: WatchedChain, watched: Iterable[Watched]) -> int:
+def _show_chain(sent: Record, chain: WatchedChain, watched: Iterable[Watched]) -> int:
     """Show each stage's answer, in order; returns the exit code of the chain."""
     records = [one.record for one in watched if one.record is not None]
     if wants_json():
         ended = {"chain_state": chain.outcome, "chain_reason": chain.reason}
-        print_json({**accepted.to_wire(), **ended, "dispatches": [_brief(row) for row in records]})
+        print_json({**sent, **ended, "dispatches": [_brief(row) for row in records]})
     else:
         # A person who just approved said nothing.
         _print_answers((row for row in records if row.get("answer")), named=True)
@@ -132,12 +157,12 @@ def _show_chain(accepted: Accepted, chain: WatchedChain, watched: Iterable[Watch
     return 1
 
 
-def _show_outcomes(accepted: Accepted, watched: Iterable[Watched]) -> int:
+def _show_outcomes(sent: Record, watched: Iterable[Watched]) -> int:
     records = [one.record or {} for one in watched]
     if wants_json():
         outcomes = dict(Counter(record["state"] for record in records))
         brief = [_brief(row) for row in records]
-        print_json({**accepted.to_wire(), "dispatches": brief, "outcomes": outcomes})
+        print_json({**sent, "dispatches": brief, "outcomes": outcomes})
     else:
         _print_answers(records, named=len(records) > 1)
     bad = [record for record in records if record["state"] != State.COMPLETED]

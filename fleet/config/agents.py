@@ -215,11 +215,18 @@ class AgentConfig(ConfigTable):
             return ()
         return (self.model, *(tier.model for tier in self.fallbacks))
 
+    def _other_runner(self) -> str:
+        """The fault of a model's agent that has what another runner needs, or an empty string."""
+        for key, runner in _RUNNER_OF.items():
+            if self.runner == "llm" and getattr(self, key):
+                return f'has no model, but `{key}`: set `runner = "{runner}"`'
+        return ""
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         has_all, fault = _NEEDS.get(self.runner, (bool, ""))
         if not has_all(self):
-            raise ValueError(fault)
+            raise ValueError(self._other_runner() or fault)
         for key, (runner, fault) in _USED_BY.items():
             if getattr(self, key) and self.runner in RUNNERS and self.runner != runner:
                 raise ValueError(fault)
@@ -275,12 +282,14 @@ _NEEDS: dict[str, tuple[Callable[[AgentConfig], bool], str]] = {
     "llm": (lambda agent: bool(agent.model), 'has no model: set `model = "provider/name"`'),
     "python": (
         lambda agent: ":" in (agent.python or ""),
-        'has no callable: set `python = "package.module:callable"`',
+        'names no callable: set `python = "package.module:callable"`',
     ),
     "command": _PROGRAM,
     "pty": _PROGRAM,
     "http": (lambda agent: is_url(agent.url or ""), 'has no address: set `url = "https://..."`'),
 }
+#: A key of an agent without a model -> the runner that was meant.
+_RUNNER_OF = {"command": "command", "python": "python", "url": "http"}
 #: Keys that one of the built-in runners alone uses.
 _USED_BY = {
     "terminal": ("pty", "has a terminal, but only the runner pty uses one: take it out"),

@@ -85,7 +85,7 @@ class Settings(WorkerQueues, BaseSettings):
     data_dir: Path = Field(
         default=Path(".fleet"),
         description="The folder of the embedded broker, its socket and password, the spool and "
-        "the logs.",
+        "the logs; a relative path begins where a command runs.",
     )
     durability: Literal["always", "everysec"] = Field(
         default="always", description="When the embedded broker syncs its writes to disk."
@@ -338,7 +338,8 @@ def read_tables(path: Path | None) -> dict[str, Any]:
             return found
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}).") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: cannot be read ({why}).") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}.") from error
     except (ValueError, TypeError) as error:

@@ -58,7 +58,7 @@ def plain_url(settings: Settings) -> str:
     endpoint = read_endpoint(settings.data_dir)
     if endpoint is None:
         raise BrokerUnavailable(
-            f"No fleet is running on {settings.data_dir}: start one with `fleet up`, "
+            f"No fleet is running on {settings.data_dir.absolute()}: start one with `fleet up`, "
             "or set fleet.broker_url."
         )
     return kombu_url(endpoint.url)

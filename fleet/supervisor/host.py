@@ -36,6 +36,7 @@ from fleet.ledger import bus, starting
 from fleet.store import Store, open_store
 from fleet.store.address import store_url
 from fleet.supervisor.celery_child import await_broker, run_celery
+from fleet.supervisor.child import ending
 from fleet.supervisor.guardian import start_guardian
 from fleet.supervisor.preload import preload
 from fleet.supervisor.renewals import renewal
@@ -286,9 +287,9 @@ class Host:
         if worker.crashes > FREE_CRASHES:
             wait_s = BACKOFF.after_s(worker.crashes - FREE_CRASHES)
         logger.warning(
-            "the worker of %s ended with %d after %.1f s; the next starts in %.0f s",
+            "the worker of %s ended with %s after %.1f s; the next starts in %.0f s",
             worker.name,
-            code,
+            ending(code),
             lived_s,
             wait_s,
         )

@@ -74,7 +74,8 @@ def run_fleet(
         addresses = Addresses.choose(settings)
         for told in unusable_variables():
             report(f"fleet: {told}. Calls that need it fail.")
-        progress(f"fleet: starting {len(settings.agents)} agents ...")
+        count = len(settings.agents)
+        progress(f"fleet: starting {count} agent{'s' if count > 1 else ''} ...")
         config = RunningConfig()
         config.publish()
         embedded = None
@@ -169,7 +170,8 @@ class _Echo:
     _QUIET = frozenset({"DEBUG", "INFO", "D", "I"})
     #: The supervisor's own lines, and the error of a process that cannot start.
     _ALWAYS = re.compile(
-        r"ended with .* starts again|still runs|its log cannot|fleet: |breaker |the spool "
+        r"ended with .* starts again|the worker of \S+ ended with|still runs|its log cannot|"
+        r"fleet: |breaker |the spool "
     )
 
     def __init__(self, report: Report) -> None:

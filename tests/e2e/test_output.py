@@ -166,3 +166,16 @@ def test_its_parts_one_by_one(here: Place, sink: Sink) -> None:
         for part in (*parts, broker):
             part.send_signal(signal.SIGTERM)
         assert [part.wait(COMMAND_S) for part in (broker, *parts)] == [0] * 5
+
+
+def test_a_quiet_fleet_says_only_what_goes_wrong(here: Place) -> None:
+    quiet = here.output.open("w")
+    with quiet, here.popen("up", "--quiet", stdout=quiet, stderr=subprocess.STDOUT) as up:
+        wait_until(lambda: here.fleet("health").code == 0, UP_S)
+        assert here.fleet("send", "hello", "--wait").out == "You said: hello\n"
+        assert here.said == ""
+        here.send("die")
+        wait_until(lambda: "agents: the worker of echo ended with SIGKILL after" in here.said)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(COMMAND_S) == 0
+    assert all("ended with SIGKILL after" in line for line in here.said.splitlines())

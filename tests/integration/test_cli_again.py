@@ -99,6 +99,8 @@ def test_the_beginning_of_an_id_is_taken_by_each_command(cli: Cli) -> None:
     assert cli.run("events", "--id", one[:6]).count("dispatch_cancelled") == 1
     assert "give 6 or more" in cli.run("events", "--id", one[:3], code=2)
     assert "Give 6 or more" in cli.run("queue", "cancel", one[:3], code=1)
+    assert "Give 6 or more" in cli.run("queue", "inspect", one[:3], code=1)
+    assert "Give 6 or more" not in cli.run("queue", "inspect", "nothing", code=1)
 
 
 def test_an_ambiguous_beginning_names_the_candidates(cli: Cli) -> None:

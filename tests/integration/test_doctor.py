@@ -320,6 +320,28 @@ def test_the_command_exits_with_1_only_where_the_fleet_cannot_start(
     assert (code, said["findings"][0]["level"]) == (1, "error")
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_data_folder_that_is_a_file_is_named(
+    below: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    config = tmp_path / "fleet.toml"
+    tables = f"[fleet]\ndata_dir = '{tmp_path}/a-file{below}'\n[agents.a]\nmodel = 'echo/brief'\n"
+    config.write_text(tables)
+    monkeypatch.setenv("FLEET_CONFIG", str(config))
+    load.cache_clear()
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--json"])
+    load.cache_clear()
+    assert ended.value.code == 1
+    first = json.loads(capsys.readouterr().out)["findings"][0]
+    fault = f"fleet.data_dir: {tmp_path}/a-file is not a folder"
+    assert (first["level"], first["what"]) == ("error", fault)
+
+
 def test_a_store_that_hangs_is_asked_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

@@ -28,10 +28,13 @@ def failed(**more: str) -> BusEvent:
 def test_a_failed_attempt_says_why_and_when_the_next_is_due(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    events = [failed(), None, failed(will_retry="false")]
+    events = [failed(), None, failed(attempt="2"), failed(will_retry="false")]
     assert list(noted(iter(events), [Watched("d-1", "archie")])) == events
     assert capsys.readouterr().err == (
         "fleet: archie: attempt 1 failed (tool: the agent's code raised ValueError); "
+        "the next is due in 30.0s\n"
+        "fleet: `fleet queue inspect d-1 --show-content` shows its traceback, if it has one\n"
+        "fleet: archie: attempt 2 failed (tool: the agent's code raised ValueError); "
         "the next is due in 30.0s\n"
     )
 

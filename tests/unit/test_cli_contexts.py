@@ -141,6 +141,8 @@ def test_a_damaged_file_is_named(commands: Commands, tmp_path: Path) -> None:
 
 
 def test_an_unknown_context_names_those_there_are(commands: Commands) -> None:
+    sentence = "There is no context 'test': `fleet context add` makes one."
+    assert commands.refused("context", "use", "test") == (2, sentence)
     commands.run("context", "add", "prod", "--url", "https://fleet.example")
     for args in (("queue", "list", "--context", "test"), ("context", "use", "test")):
         code, sentence = commands.refused(*args)

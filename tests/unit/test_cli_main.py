@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from fleet import runtime
 from fleet.cli import COMMANDS, cli, main
 from fleet.cli.base import Group
 from fleet.config.settings import load
@@ -23,6 +24,7 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     load.cache_clear()
     yield
     load.cache_clear()
+    runtime.set_current(None)
 
 
 def run(*args: str) -> int:
@@ -159,3 +161,11 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("fleet.cli.backend.local.decide", interrupted)
     assert run("route", "hello") == 130
+
+
+@pytest.mark.parametrize("command", ["agents", "reload"])
+def test_the_folder_that_no_fleet_runs_on_is_named_in_full(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command) == 1
+    assert f" on {tmp_path}/.fleet" in capsys.readouterr().err

@@ -16,7 +16,7 @@ def test_what_completed_unverified_is_named(capsys: pytest.CaptureFixture[str]) 
     record = {"agent": "a", "state": "completed", "answer": "hi", "deliveries": deliveries}
     accepted = Accepted(event_id="e", dispatches=(("d", "a"),), duplicate=False)
     with click.Context(click.Command("send")):
-        assert _show_outcomes(accepted, [Watched("d", "a", record=record)]) == 0
+        assert _show_outcomes(accepted.to_wire(), [Watched("d", "a", record=record)]) == 0
     said = capsys.readouterr()
     assert said.out == "hi\n"
     assert said.err == "fleet: a: completed, but unverified (log: no answer)\n"
@@ -35,5 +35,5 @@ def test_an_answer_that_was_cut_is_told(
     record = {"agent": "a", "state": "completed", "answer": "hal", "cut": cut}
     accepted = Accepted(event_id="e", dispatches=(("d", "a"),), duplicate=False)
     with click.Context(click.Command("send")):
-        assert _show_outcomes(accepted, [Watched("d", "a", record=record)]) == 0
+        assert _show_outcomes(accepted.to_wire(), [Watched("d", "a", record=record)]) == 0
     assert capsys.readouterr().err == f"fleet: a: the answer may be cut: {why}\n"

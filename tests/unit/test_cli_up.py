@@ -83,6 +83,7 @@ def test_only_warnings_are_shown_and_each_as_one_line() -> None:
         ("c", "ended with SIGKILL, starts again in 0.1 s"),
         ("c", "fleet: agents.x: there is no such agent."),
         ("c", "ended with exit code 0"),
+        ("h", "the worker of a ended with SIGKILL after 14.7 s; the next starts in 0 s"),
     ]:
         echo(name, line)
     assert shown == [
@@ -91,6 +92,7 @@ def test_only_warnings_are_shown_and_each_as_one_line() -> None:
         "w: WARNING:  Invalid HTTP request received.",
         "c: ended with SIGKILL, starts again in 0.1 s",
         "c: fleet: agents.x: there is no such agent.",
+        "h: the worker of a ended with SIGKILL after 14.7 s; the next starts in 0 s",
     ]
 
 

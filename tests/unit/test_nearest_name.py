@@ -34,6 +34,14 @@ def _config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["snd", "x"], "No such command 'snd'; did you mean send? See `fleet --help`."),
         (["queue", "lst"], "No such command 'lst'; did you mean list? See `fleet queue --help`."),
         (["zzzzz"], "No such command 'zzzzz'. See `fleet --help`."),
+        (
+            ["resend", "x"],
+            "No such command 'resend'; did you mean `fleet queue resend`? See `fleet --help`.",
+        ),
+        (
+            ["drain"],
+            "No such command 'drain'; did you mean `fleet agents drain` or `fleet queue drain`?",
+        ),
         (["send", "x", "--wiat"], "'--wait'?)"),
         (["route", "x", "--to", "archi"], "chain 'archi' in this fleet; did you mean archie?"),
         (["route", "x", "--to", "@reviewer"], "did you mean @reviewers?"),
@@ -118,3 +126,21 @@ def test_a_folder_in_place_of_a_file_is_named(
 def test_an_echo_that_does_not_exist_is_guessed() -> None:
     assert fault_of("echo/brif") == "there is no such echo; did you mean echo/brief?"
     assert fault_of("echo/brief") is fault_of("echo/slow-2.5") is fault_of("echo/hang") is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"command": ["wc"]}, 'has no model, but `command`: set `runner = "command"`'),
+        ({"python": "a:b"}, 'has no model, but `python`: set `runner = "python"`'),
+        ({"url": "https://a.example"}, 'has no model, but `url`: set `runner = "http"`'),
+        (
+            {"runner": "python", "python": "a"},
+            'names no callable: set `python = "package.module:callable"`',
+        ),
+    ],
+)
+def test_the_runner_that_was_meant_is_named(keys: dict[str, object], fault: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse({"agents": {"a": keys}})
+    assert str(refusal.value) == f"agents.a: {fault}."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.config.settings import Settings, load, parse
+from fleet.config.settings import Settings, load, parse, read_tables
 from fleet.errors import ConfigError
 from fleet.store.address import broker_url, results_url, store_url, wakeups_in_store
 
@@ -178,7 +178,7 @@ MISTAKES = {
     "a fraction of a count": (f"{ONE}max_pending = 1.5", "agents.a.max_pending: "),
     "no agent": ("[fleet]\ndrain_s = 1", "agents: the fleet has no agent"),
     "no model": ("[agents.a]\nrunner = 'llm'", "agents.a: has no model"),
-    "no callable": ("[agents.a]\nrunner = 'python'", "agents.a: has no callable"),
+    "no callable": ("[agents.a]\nrunner = 'python'", "agents.a: names no callable"),
     "unknown runner": ("[agents.a]\nrunner = 'perl'", "agents.a.runner: "),
     "no room at all": (f"{ONE}[caps]\nmax_waiting = 0", "caps.max_waiting: "),
     "more than all memory": (f"{ONE}[caps]\nstore_memory = 2", "caps.store_memory: "),
@@ -315,6 +315,11 @@ def test_a_named_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(ConfigError, match="there is no such configuration file"):
         load()
+
+
+def test_a_file_that_has_gone_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone.toml: cannot be read \(No such file [a-z ]+\)\.$"):
+        read_tables(tmp_path / "gone.toml")
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:

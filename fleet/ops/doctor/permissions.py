@@ -22,6 +22,10 @@ def secret_files(settings: Settings) -> Iterator[Finding]:
         fault = f"{path} holds a secret and every user of this machine can read it"
         yield Finding("warning", fault, f"chmod 600 {path}")
     data_dir = settings.data_dir
+    for folder in (data_dir.absolute(), *data_dir.absolute().parents):
+        if folder.exists() and not folder.is_dir():
+            yield Finding("error", f"fleet.data_dir: {folder} is not a folder", "name a folder")
+            return
     if fault := fault_of(data_dir):
         yield Finding("error", fault, REMEDY)
     if not data_dir.exists() or not _others_enter(data_dir):

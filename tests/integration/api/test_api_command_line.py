@@ -211,6 +211,23 @@ def test_work_is_run_again_from_elsewhere(commands: Commands, api: Api, store: S
     assert commands.run("queue", "drain", "gem", "--confirm").out == "gem: 2 cancelled\n"
 
 
+def test_a_resend_waits_for_its_outcome_as_a_send_does(
+    commands: Commands, api: Api, store: Store
+) -> None:
+    accepted = json.loads(commands.run("send", "hello", "--to", "gem", "--json").out)
+    old = accepted["dispatches"][0]["dispatch_id"]
+    for where in ([], ["--url", api.url]):
+        args = ("queue", "resend", old[:8], "--wait", *where)
+        late = commands.run(*args, "--timeout", "0.1")
+        assert (late.code, "gem is queued" in late.err) == (1, True)
+        with worker(store, "forty-two"):
+            said = commands.run(*args)
+            ended = json.loads(commands.run(*args, "--json").out)
+        assert (said.code, said.out) == (0, "forty-two\n")
+        assert (ended["resent_from"], ended["outcomes"]) == (old, {"completed": 1})
+    assert commands.refused("queue", "resend", old, "--timeout", "1")[0] == 2
+
+
 def test_a_send_waits_for_its_outcome(commands: Commands, api: Api, store: Store) -> None:
     with worker(store, "forty-two"):
         said = commands.run("send", "hello", "--to", "gem", "--wait", "--url", api.url)
