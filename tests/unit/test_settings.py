@@ -1,8 +1,6 @@
 """`fleet.toml` and `FLEET_...`: what holds when nothing is said, and each mistake in a sentence."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -383,21 +381,3 @@ def test_what_is_no_setting_is_let_through(
 ) -> None:
     monkeypatch.setenv(variable, "x")
     assert list(config(ONE).agents) == ["a"]
-
-
-def test_a_mistake_ends_celery_with_two(tmp_path: Path) -> None:
-    """One line on standard error, no traceback."""
-    (tmp_path / "fleet.toml").write_text("[agents.a]\n")
-    celery = Path(sys.executable).with_name("celery")
-    done = subprocess.run(
-        [celery, "-A", "fleet", "report"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        'fleet: agents.a: has no model: set `model = "provider/name"`.'
-    ]

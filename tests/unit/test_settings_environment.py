@@ -1,6 +1,9 @@
 """`FLEET_...` that sets nothing: the nearest name for a typo, and what others put there."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +103,21 @@ def test_what_only_looks_like_a_service_is_a_mistake(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError):
         parse(ONE)
+
+
+def test_a_mistake_ends_celery_with_two(tmp_path: Path) -> None:
+    """One line on standard error, no traceback."""
+    (tmp_path / "fleet.toml").write_text("[agents.a]\n")
+    celery = Path(sys.executable).with_name("celery")
+    done = subprocess.run(
+        [celery, "-A", "fleet", "report"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        'fleet: agents.a: has no model: set `model = "provider/name"`.'
+    ]
