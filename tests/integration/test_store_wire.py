@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from redis.connection import DefaultParser
+from redis.exceptions import NoScriptError
 
 from fleet.errors import BrokerUnavailable
 from fleet.store import Store, open_store
@@ -53,6 +55,21 @@ def test_a_connection_the_server_closed_is_opened_again(wire: Wire, store: Store
         if client["cmd"] == "evalsha":
             store.client.client_kill_filter(_id=client["id"])
     assert wire.call(ECHO, [["y"]]) == [["none", "first", "y"]]
+
+
+def test_answers_are_read_by_the_parser_in_c(wire: Wire, store: Store) -> None:
+    assert DefaultParser.__name__ == "_HiredisParser"
+    # The errors that decide what happens next are the same classes as the parser in Python makes.
+    connection = store.client.connection_pool.get_connection()
+    connection.send_command("EVALSHA", "0" * 40, 0)
+    with pytest.raises(NoScriptError):
+        connection.read_response()
+    # As an item of an answer it is a value; `Wire` looks at each.
+    for command in ("MULTI",), ("EVALSHA", "0" * 40, 0), ("PING",), ("EXEC",):
+        connection.send_command(*command)
+    first, *_, done = [connection.read_response() for _ in range(4)]
+    assert (first, type(done[0]), done[1]) == ("OK", NoScriptError, "PONG")
+    store.client.connection_pool.release(connection)
 
 
 def test_a_call_that_fails_leaves_the_connection_in_step(wire: Wire) -> None:
