@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 import redis
+from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
 
 from fleet.store.ledger_clock import ClockCall, LedgerClock, is_stale
@@ -52,13 +53,11 @@ class Script:
         self.text = text
         self.writes = writes
         sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - the protocol's own name for it
-        self._fixed = 3 + len(first)
-        self._head = b"".join(map(_bulk, ("EVALSHA", sha, 0, *first)))
+        self._first = ("EVALSHA", sha, 0, *first)
 
     def packed(self, args: Sequence[Arg]) -> bytes:
         """One call as the protocol writes it."""
-        rest = b"".join(map(_bulk, args))
-        return b"*%d\r\n%b%b" % (self._fixed + len(args), self._head, rest)
+        return _packed((*self._first, *args))
 
 
 class ServerCommand(Script):
@@ -67,7 +66,7 @@ class ServerCommand(Script):
     def __init__(self, *words: Arg) -> None:
         """`words` are the whole of it."""
         super().__init__("", writes=False)
-        self._packed = b"*%d\r\n%b" % (len(words), b"".join(map(_bulk, words)))
+        self._packed = _packed(words)
 
     def packed(self, args: Sequence[Arg]) -> bytes:
         """The command; it has no arguments."""
@@ -260,10 +259,20 @@ def _answer(connection: Any) -> Any:
         return error
 
 
-def _bulk(arg: Arg) -> bytes:
-    # A model may answer with half a character; it becomes a question mark, not an error.
-    data = arg if isinstance(arg, bytes) else str(arg).encode(errors="replace")
-    return b"$%d\r\n%b\r\n" % (len(data), data)
+def _packed(words: Sequence[Arg]) -> bytes:
+    try:
+        return _in_protocol(words)
+    except (UnicodeEncodeError, TypeError):
+        # A model may answer with half a character; it becomes a question mark, not an error. And
+        # True is no number there.
+        return _in_protocol(
+            [w if isinstance(w, bytes) else str(w).encode(errors="replace") for w in words]
+        )
+
+
+def _in_protocol(words: Sequence[Arg]) -> bytes:
+    # Its annotation means a tuple of one.
+    return cast("bytes", pack_command(tuple(words)))  # type: ignore[arg-type]
 
 
 _MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"

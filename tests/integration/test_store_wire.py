@@ -43,6 +43,12 @@ def test_any_text_arrives_as_it_is(wire: Wire, text: str) -> None:
     assert wire.call(ECHO, [[text]]) == [["none", "first", text]]
 
 
+def test_an_argument_is_written_as_its_text(wire: Wire) -> None:
+    # Half a character, as a model may answer, is no error.
+    for given, arrives in ("a\ud800b", "a?b"), (True, "True"), (1e20, "1e+20"), (b"\x00", "\x00"):
+        assert wire.call(ECHO, [[given]]) == [["none", "first", arrives]]
+
+
 def test_scripts_the_server_has_forgotten_are_loaded_again(wire: Wire, store: Store) -> None:
     wire.call(ECHO, [["x"]])
     store.client.script_flush()
