@@ -56,8 +56,13 @@ local function is_coming_back()
   return back ~= nil and NOW < back + GRACE_MS
 end
 
--- One bus entry; `fields` is a flat list of names and values.
+-- One bus entry; `fields` is a flat list of names and values. Only a script's first one trims the bus.
+local trimmed
 local function emit(kind, fields)
+  if trimmed then
+    return redis.call('XADD', 'fleet:bus', '*', 'type', kind, 'epoch', epoch(), unpack(fields))
+  end
+  trimmed = true
   return redis.call('XADD', 'fleet:bus', 'MAXLEN', '~', BUS_MAX, '*',
     'type', kind, 'epoch', epoch(), unpack(fields))
 end
