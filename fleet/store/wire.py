@@ -41,6 +41,10 @@ TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.1
 
 
+def do_nothing() -> None:
+    """For a caller that has nothing to do while the server works."""
+
+
 class PoolExhausted(redis.RedisError):
     """Every connection was in use by another call for the whole time limit."""
 
@@ -99,15 +103,23 @@ class Wire:
         self._begin_count()
         weakref.finalize(self, _disconnect, self._idle)
 
-    def call(self, script: Script, calls: Calls, *, alone: bool = False) -> list[Any]:
+    def call(
+        self,
+        script: Script,
+        calls: Calls,
+        *,
+        alone: bool = False,
+        meanwhile: Callable[[], None] = do_nothing,
+    ) -> list[Any]:
         """The answers of `script` to each list of arguments, in one round trip.
 
-        `alone`: the server runs no other client's call in between. A broken connection is tried
+        `alone`: the server runs no other client's call in between. `meanwhile` is called once they
+        are sent; a broken connection is seen after it. A broken connection is tried
         again once, with all of the calls; a call that the server refuses for want of the script, or
         of a look at the clock, by itself. So without `alone` a later call may run before it. Raises
         what redis-py raises, and PoolExhausted.
         """
-        answers = self._exchange(script, calls, alone)
+        answers = self._exchange(script, calls, alone, meanwhile)
         remedies: dict[Callable[[object], bool], Callable[[], None]] = {
             _is_missing: lambda: self._load(script),
             is_stale: self.clock.settle,
@@ -143,21 +155,34 @@ class Wire:
         """Close the connections that are not in use."""
         _disconnect(self._idle)
 
-    def _exchange(self, script: Script, calls: Calls, alone: bool = False) -> list[Any]:
+    def _exchange(
+        self,
+        script: Script,
+        calls: Calls,
+        alone: bool = False,
+        meanwhile: Callable[[], None] = do_nothing,
+    ) -> list[Any]:
         alone = alone and len(calls) > 1
         try:
-            return self._try(script, calls, alone)
+            return self._try(script, calls, alone, meanwhile)
         except self._again_after:
             time.sleep(random.uniform(0, RETRY_DELAY_S))  # noqa: S311 - spreads load, guards nothing
             return self._try(script, calls, alone)
 
-    def _try(self, script: Script, calls: Calls, alone: bool) -> list[Any]:
+    def _try(
+        self,
+        script: Script,
+        calls: Calls,
+        alone: bool,
+        meanwhile: Callable[[], None] = do_nothing,
+    ) -> list[Any]:
         connection = self._take()
         try:
             # By itself it would not ask the sentinels where to. Connected already, it does nothing.
             connection.connect()
             # Lazily, so that the server works on one part while the next is made.
             connection.send_packed_command(_parts(script, calls, alone))
+            meanwhile()
             answers = [_answer(connection) for _ in range(len(calls) + 2 * alone)]
             if alone:
                 answers = _of_transaction(answers)

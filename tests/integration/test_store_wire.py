@@ -14,6 +14,7 @@ from redis.connection import DefaultParser
 from redis.exceptions import NoScriptError
 
 from fleet.errors import BrokerUnavailable
+from fleet.ledger import bus
 from fleet.store import Store, open_store
 from fleet.store.calls import AlertCall
 from fleet.store.connection import READ_CONNECTIONS_MAX, reachable
@@ -187,3 +188,50 @@ def test_a_server_that_dies_is_one_sentence_until_it_is_back(tmp_path: Path) -> 
     finally:
         store.close()
         server.kill()
+
+
+def test_the_next_call_is_made_while_the_server_runs_the_last(store: Store) -> None:
+    def calls() -> Iterator[AlertCall]:
+        yield AlertCall(name="first", reason="none")
+        # The first is on its way: without this it would never be answered.
+        store.client.client_unpause()
+        yield AlertCall(name="second", reason="none")
+
+    store.run(AlertCall(name="before", reason="none"))
+    store.client.client_pause(60_000, all=False)
+    assert len(store.run_each(calls())) == 2
+    assert [entry.fields["name"] for entry in bus.read(store, "0-0")] == [
+        "before",
+        "first",
+        "second",
+    ]
+
+
+def test_a_call_that_is_refused_runs_before_the_next_one(store: Store) -> None:
+    def calls() -> Iterator[AlertCall]:
+        for number in range(10):
+            if number % 2:
+                store.client.script_flush()
+            yield AlertCall(name=f"{number}", reason="none")
+
+    store.clock.settle()
+    store.run_each(calls())
+    assert [entry.fields["name"] for entry in bus.read(store, "0-0")] == list("0123456789")
+
+
+def test_none_is_left_out_after_a_connection_that_the_server_closed(store: Store) -> None:
+    def calls() -> Iterator[AlertCall]:
+        for number in range(6):
+            yield AlertCall(name=f"{number}", reason="none")
+            disconnect(store)
+
+    def disconnect(store: Store) -> None:
+        for client in store.client.client_list(_type="normal"):
+            if client["cmd"] == "evalsha":
+                store.client.client_kill_filter(_id=client["id"])
+
+    store.clock.settle()
+    store.run_each(calls())
+    names = [entry.fields["name"] for entry in bus.read(store, "0-0")]
+    assert sorted(set(names)) == list("012345")
+    assert names == sorted(names)
