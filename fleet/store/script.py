@@ -85,7 +85,7 @@ class Batch(Protocol[C]):
 #: The part before all others; alone it is the library of the script that looks at the clock.
 CLOCK = "_clock"
 #: The parts before the library of all scripts that may move a dispatch.
-_BEFORE_LIB = ("_sums", "_wakeups")
+_BEFORE_LIB = ("_sums", "_gather", "_wakeups")
 
 _sources: dict[type[ScriptCall[Any]], str] = {}
 

@@ -115,10 +115,6 @@ local function over(id)
   return not state or TERMINAL[state] or false
 end
 
-local function count(agent, state, by)
-  redis.call('HINCRBY', 'fleet:counts', agent .. '|' .. state, by)
-end
-
 -- The only place where a record's state changes; `fields` are written along with it.
 local function move(record, to, fields)
   if record.state then count(record.agent, record.state, -1) end
