@@ -57,6 +57,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
+#: Made once: `json.dumps` makes an encoder for each text.
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_plain = json.JSONEncoder(ensure_ascii=False).encode
+_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 #: A NUL in the form of `json.dumps`; an escaped backslash before `u0000` is only text.
 _NUL_AS_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -145,7 +149,7 @@ class Event:
             return ""
         text = None if self.text == _as_text(self.data) else self.text
         found = (self.to, text, self.type, self.subject, self.session, self.priority, self.data)
-        words = json.dumps(found, sort_keys=True, separators=(",", ":"))
+        words = _sorted(found)
         return hashlib.sha256(words.encode()).hexdigest()[:40]
 
     def forward(self, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +188,7 @@ def check_size(raw: object) -> None:
     """Raise InvalidEvent for an event that is larger than any interface accepts."""
     size = 0
     with suppress(RecursionError, TypeError, ValueError):  # `Event.parse` says what is wrong
-        size = len(json.dumps(raw, ensure_ascii=False).encode(errors="replace"))
+        size = len(_plain(raw).encode(errors="replace"))
     if size > EVENT_BYTES_MAX:
         raise InvalidEvent(f"The event is larger than {EVENT_BYTES_MAX} bytes; send less.")
 
@@ -336,7 +340,7 @@ def _text(value: object, data: Mapping[str, Any]) -> str:
 
 def _as_text(data: Mapping[str, Any]) -> str:
     """The text of an event without text."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return _compact(data)
 
 
 def _check_depth(raw: object) -> None:

@@ -133,7 +133,9 @@ class Intake:
             self._authorize(event, self._agents(plan), sender)
         except (RoutingError, Forbidden) as error:
             return error
-        return event, replace(plan, upstream=sender.upstream)
+        if sender.upstream:
+            plan = replace(plan, upstream=True)
+        return event, plan
 
     def _parse(self, submission: Submission) -> Event:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

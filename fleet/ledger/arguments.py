@@ -26,6 +26,8 @@ BYTES_PER_TOKEN = 4
 SENT_BY = "sentby"
 #: The dispatch whose event was sent again as a stored one, likewise.
 RESENT_FROM = "resentfrom"
+#: Made once: `json.dumps` makes an encoder for each text.
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 #: Receives every outcome, as `_announce.lua` has it.
 _ALL = "*"
 #: More than can ever wait.
@@ -195,7 +197,7 @@ def payload_of(event: Event) -> str:
         wire[SENT_BY] = event.sent_by
     if event.resent_from:
         wire[RESENT_FROM] = event.resent_from
-    return json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
+    return _compact(wire)
 
 
 def old_digest(event: Event) -> str:
@@ -281,7 +283,7 @@ def turn_messages(event: Event, agent: str, text: str, answer: str) -> tuple[str
 
 
 def _message(message: dict[str, str]) -> str:
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return _compact(message)
 
 
 def _verdict(ending: Ending) -> Literal["completed", "failed", "cancelled", "held"]:

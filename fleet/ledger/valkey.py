@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
@@ -25,7 +25,15 @@ from fleet.ledger.protocol import (
 )
 from fleet.ledger.states import FailureStage, State
 from fleet.store import Store, keys
-from fleet.store.calls import AcceptCall, BackfillCall, ClaimCall, CommitCall, StepCall
+from fleet.store.calls import (
+    AcceptCall,
+    AcceptPlainCall,
+    BackfillCall,
+    ClaimCall,
+    CommitCall,
+    EventArgs,
+    StepCall,
+)
 from fleet.store.connection import reachable
 from fleet.store.wakeup import WakeupPublisher
 from routing import Event, Plan, Verdict, read_verdict
@@ -33,8 +41,11 @@ from routing.chains import HUMAN_MARK
 
 logger = logging.getLogger(__name__)
 
-#: Dispatches. A server that accepts so many serves nobody else for half a millisecond.
-ACCEPTS_PER_CALL = 10
+AnyAcceptCall = AcceptCall | AcceptPlainCall
+
+#: Dispatches of one call. A server that accepts so many serves nobody else for two milliseconds, or
+#: for longer where it must end others for each of them.
+ACCEPTS_PER_CALL: dict[type[AnyAcceptCall], int] = {AcceptPlainCall: 50, AcceptCall: 10}
 #: A dispatch whose worker died this often is dead-lettered: it is more likely cause than victim.
 LOSSES_MAX = 3
 
@@ -55,11 +66,7 @@ class ValkeyLedger(Ledger):
 
     def accept_many(self, batch: Sequence[tuple[Event, Plan]]) -> list[Answer]:
         """Accept each in turn."""
-        calls = (
-            AcceptCall(events=[self._arguments.event(event, plan) for event, plan in part])
-            for part in _parts(batch)
-        )
-        answers = self.store.run_in_order(AcceptCall, calls)
+        answers = self.store.run_each(self._accept_calls(batch))
         accepted = [
             read_answer(event, answer)
             for (event, _), answer in zip(batch, chain.from_iterable(answers), strict=True)
@@ -68,6 +75,23 @@ class ValkeyLedger(Ledger):
             for answer in accepted:
                 _notify(self.publisher, answer)
         return accepted
+
+    def _accept_calls(self, batch: Sequence[tuple[Event, Plan]]) -> Iterator[AnyAcceptCall]:
+        """The batch cut so that no call has many dispatches, except one event to many agents."""
+        part, size = list[EventArgs](), 0
+        kind: type[AnyAcceptCall] = AcceptPlainCall
+        for event, plan in batch:
+            args = self._arguments.event(event, plan)
+            needed = AcceptPlainCall if args.is_plain else AcceptCall
+            new = len(args.dispatches) or 1
+            size += new
+            if part and (needed is not kind or size > ACCEPTS_PER_CALL[kind]):
+                yield kind(events=part)
+                part, size = [], new
+            part.append(args)
+            kind = needed
+        if part:
+            yield kind(events=part)
 
     def claim(self, lease: LeaseToken) -> Claim | None:
         """The agent's next dispatch, or None when nothing is runnable."""
@@ -268,19 +292,6 @@ def read_claim(
         joined=tuple(map(read_payload, joined)),
         chain_position=read_position(place),
     )
-
-
-def _parts(batch: Sequence[tuple[Event, Plan]]) -> list[list[tuple[Event, Plan]]]:
-    """The batch cut so that no call has many dispatches, except one event to many agents."""
-    parts: list[list[tuple[Event, Plan]]] = [[]]
-    size = 0
-    for event, plan in batch:
-        size += len(plan.agents) or 1
-        if parts[-1] and size > ACCEPTS_PER_CALL:
-            parts.append([])
-            size = len(plan.agents) or 1
-        parts[-1].append((event, plan))
-    return parts
 
 
 def _notify(publisher: WakeupPublisher, answer: Answer) -> None:

@@ -43,9 +43,22 @@ class EventArgs(Record):
     resent_from: str
     dispatches: list[DispatchArgs]
 
+    @property
+    def is_plain(self) -> bool:
+        """True for an event that needs nothing of `_accept_more.lua`."""
+        return not self.plan and all(
+            one.drop_keep_ms == "" and not (one.on_busy and self.session) for one in self.dispatches
+        )
+
 
 class AcceptCall(ScriptCall[list[list[str]]]):
     """Accept events."""
+
+    events: list[EventArgs]
+
+
+class AcceptPlainCall(ScriptCall[list[list[str]]]):
+    """Accept events that are stored and queued, whatever else there is."""
 
     events: list[EventArgs]
 

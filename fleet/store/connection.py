@@ -26,7 +26,7 @@ from fleet.formats.redaction import mask_url
 from fleet.store.script import Arg, Batch, R, ScriptCall, script_source
 from fleet.store.sentinel import REPLICA_WAIT_S, Replicas, sentinel_pool
 from fleet.store.wakeup import wakeup_template
-from fleet.store.wire import TIMEOUT_S, Script, Wire
+from fleet.store.wire import TIMEOUT_S, Script, Wire, do_nothing
 
 #: Longer than any script takes, shorter than a sender's patience; a hung server counts as down.
 SOCKET_TIMEOUT_S = 5.0
@@ -140,20 +140,27 @@ class Store:
         return self.run_many(type(call), (call,))[0]
 
     def run_many(
-        self, kind: type[ScriptCall[R]], batch: Batch[ScriptCall[R]], *, alone: bool = False
+        self,
+        kind: type[ScriptCall[R]],
+        batch: Batch[ScriptCall[R]],
+        *,
+        alone: bool = False,
+        meanwhile: Callable[[], None] = do_nothing,
     ) -> list[R]:
         """Call one script several times in one round trip; each call is atomic.
 
-        `alone`: all of them together are, so that they run in their order.
+        `alone`: all of them together are, so that they run in their order. `meanwhile` is called
+        while the server works.
         """
         if kind not in self._scripts:
             self._scripts[kind] = Script(script_source(kind), *self._always, writes=kind.writes)
+        script, args = self._scripts[kind], _Args(batch)
         with reachable():
             if self._guard is None:
-                return self._wire.call(self._scripts[kind], _Args(batch), alone=alone)
+                return self._wire.call(script, args, alone=alone, meanwhile=meanwhile)
             self._guard.check()
             try:
-                return self._wire.call(self._scripts[kind], _Args(batch), alone=alone)
+                return self._wire.call(script, args, alone=alone, meanwhile=meanwhile)
             except (RedisError, OSError) as error:
                 self._guard.record_error(error)
                 raise
@@ -166,6 +173,22 @@ class Store:
         rest, answers = iter(batch), list[R]()
         while part := list(islice(rest, CALLS_ALONE_MAX)):
             answers += self.run_many(kind, part, alone=True)
+        return answers
+
+    def run_each(self, batch: Iterable[ScriptCall[R]]) -> list[R]:
+        """Make calls one after the other; the next one is taken while the server runs the last."""
+        rest, following, answers = iter(batch), list[ScriptCall[R]](), list[R]()
+
+        def take() -> None:
+            following.extend(islice(rest, 1))
+
+        take()
+        while following:
+            call = following.pop()
+            answers += self.run_many(type(call), (call,), meanwhile=take)
+            if not following:
+                # Its connection was broken before it was sent.
+                take()
         return answers
 
     def close(self) -> None:

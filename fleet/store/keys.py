@@ -121,7 +121,7 @@ TOKENS = "fleet:tokens"
 ACCESS_NEWS = "fleet:access_news"
 
 #: Names the dispatches of this project: the same event and agent give the same id, everywhere.
-_NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")
+_NAMESPACE = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11").bytes
 
 
 def spend(day: int) -> str:
@@ -256,16 +256,23 @@ def event_digest(event_key: str) -> str:
 
 def dispatch_id(event_key: str, agent_name: str) -> str:
     """The id of one event's dispatch to one agent: a repeated event gives it again."""
-    return str(uuid.uuid5(_NAMESPACE, f"{event_key}\n{agent_name}"))
+    return _uuid5(f"{event_key}\n{agent_name}")
 
 
 def chain_id(event_key: str, chain: str) -> str:
     """The id of one event's run through a chain."""
-    return str(uuid.uuid5(_NAMESPACE, f"{event_key}\nchain:{chain}"))
+    return _uuid5(f"{event_key}\nchain:{chain}")
 
 
 def stage_dispatch_id(event_key: str, chain: str, stage: int, round_: int, agent_name: str) -> str:
     """The id of a stage's dispatch, stages and rounds counted from 1; `_chain.lua` makes it too."""
-    return str(
-        uuid.uuid5(_NAMESPACE, f"{event_key}\nchain:{chain}\n{stage}\n{round_}\n{agent_name}")
-    )
+    return _uuid5(f"{event_key}\nchain:{chain}\n{stage}\n{round_}\n{agent_name}")
+
+
+def _uuid5(name: str) -> str:
+    """The text of `uuid.uuid5(_NAMESPACE, name)`, a third of the time."""
+    digest = bytearray(hashlib.sha1(_NAMESPACE + name.encode()).digest()[:16])  # noqa: S324 - as the standard says
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

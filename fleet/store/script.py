@@ -24,6 +24,14 @@ _WITH = re.compile(r"^-- With +([\w, ]+(?:\n-- {8,}[\w, ]+)*)$", re.MULTILINE)
 #: A list of arguments in a legend; a line that is indented further goes on with the line before.
 _LIST = re.compile(r"^-- (ARGV|\w+Args)\n((?:--   .+\n)+)", re.MULTILINE)
 _NAME = re.compile(r"^--   (\w+)(\.\.\.)?(?: |$)", re.MULTILINE)
+#: A function of a part: on one line, or up to the next `end` that is not indented.
+_FUNCTION = re.compile(
+    r"^((?:local function (\w+)|(\w+) = function)\b(?:.*\bend$|.*\n(?:(?!end$).*\n)*end$)\n?)",
+    re.MULTILINE,
+)
+_DECLARED = re.compile(r"^local [\w, ]+$", re.MULTILINE)
+_SILENT = re.compile(r"'(?:\\.|[^'\\\n])*'|--.*")
+_WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
@@ -77,7 +85,7 @@ class Batch(Protocol[C]):
 #: The part before all others; alone it is the library of the script that looks at the clock.
 CLOCK = "_clock"
 #: The parts before the library of all scripts that may move a dispatch.
-_BEFORE_LIB = ("_sums", "_wakeups")
+_BEFORE_LIB = ("_sums", "_gather", "_wakeups")
 
 _sources: dict[type[ScriptCall[Any]], str] = {}
 
@@ -101,8 +109,29 @@ def script_source(kind: type[ScriptCall[Any]]) -> str:
         made = {name: _bound(name, kind) for name in parts}
         if kind.writes:
             made[CLOCK] += _WRITE_FIRST if kind.library == CLOCK else _SURE_FIRST + _WRITE_FIRST
-        _sources[kind] = "\n".join(made.values())
+        _sources[kind] = reachable_code("\n".join(made.values()))
     return _sources[kind]
+
+
+def reachable_code(text: str) -> str:
+    """The text without the functions of its parts that nothing in it can reach.
+
+    A script makes all of its functions anew at each call, and that was a fifth of an acceptance.
+    """
+    functions: dict[str, list[str]] = {}
+    for body, name, assigned in _FUNCTION.findall(text):
+        functions.setdefault(name or assigned, []).append(body)
+    # A name that is only declared first is not used by that.
+    reached, new = set[str](), _words(_DECLARED.sub("", _FUNCTION.sub("", text)))
+    while new := (new & functions.keys()) - reached:
+        reached |= new
+        new = set[str]().union(*(_words(body) for name in new for body in functions[name]))
+    return _FUNCTION.sub(lambda found: found[0] if (found[2] or found[3]) in reached else "", text)
+
+
+def _words(code: str) -> set[str]:
+    """The names in Lua code; those in comments and texts, and of fields, do not count."""
+    return set(_WORD.findall(_SILENT.sub("", code)))
 
 
 def listed(name: str) -> dict[str, list[str]]:

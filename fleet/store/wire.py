@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 import redis
+from hiredis import pack_command
 from redis.exceptions import NoScriptError, ResponseError
 
 from fleet.store.ledger_clock import ClockCall, LedgerClock, is_stale
@@ -40,6 +41,10 @@ TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.1
 
 
+def do_nothing() -> None:
+    """For a caller that has nothing to do while the server works."""
+
+
 class PoolExhausted(redis.RedisError):
     """Every connection was in use by another call for the whole time limit."""
 
@@ -52,13 +57,11 @@ class Script:
         self.text = text
         self.writes = writes
         sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - the protocol's own name for it
-        self._fixed = 3 + len(first)
-        self._head = b"".join(map(_bulk, ("EVALSHA", sha, 0, *first)))
+        self._first = ("EVALSHA", sha, 0, *first)
 
     def packed(self, args: Sequence[Arg]) -> bytes:
         """One call as the protocol writes it."""
-        rest = b"".join(map(_bulk, args))
-        return b"*%d\r\n%b%b" % (self._fixed + len(args), self._head, rest)
+        return _packed((*self._first, *args))
 
 
 class ServerCommand(Script):
@@ -67,7 +70,7 @@ class ServerCommand(Script):
     def __init__(self, *words: Arg) -> None:
         """`words` are the whole of it."""
         super().__init__("", writes=False)
-        self._packed = b"*%d\r\n%b" % (len(words), b"".join(map(_bulk, words)))
+        self._packed = _packed(words)
 
     def packed(self, args: Sequence[Arg]) -> bytes:
         """The command; it has no arguments."""
@@ -100,15 +103,23 @@ class Wire:
         self._begin_count()
         weakref.finalize(self, _disconnect, self._idle)
 
-    def call(self, script: Script, calls: Calls, *, alone: bool = False) -> list[Any]:
+    def call(
+        self,
+        script: Script,
+        calls: Calls,
+        *,
+        alone: bool = False,
+        meanwhile: Callable[[], None] = do_nothing,
+    ) -> list[Any]:
         """The answers of `script` to each list of arguments, in one round trip.
 
-        `alone`: the server runs no other client's call in between. A broken connection is tried
+        `alone`: the server runs no other client's call in between. `meanwhile` is called once they
+        are sent; a broken connection is seen after it. A broken connection is tried
         again once, with all of the calls; a call that the server refuses for want of the script, or
         of a look at the clock, by itself. So without `alone` a later call may run before it. Raises
         what redis-py raises, and PoolExhausted.
         """
-        answers = self._exchange(script, calls, alone)
+        answers = self._exchange(script, calls, alone, meanwhile)
         remedies: dict[Callable[[object], bool], Callable[[], None]] = {
             _is_missing: lambda: self._load(script),
             is_stale: self.clock.settle,
@@ -144,21 +155,34 @@ class Wire:
         """Close the connections that are not in use."""
         _disconnect(self._idle)
 
-    def _exchange(self, script: Script, calls: Calls, alone: bool = False) -> list[Any]:
+    def _exchange(
+        self,
+        script: Script,
+        calls: Calls,
+        alone: bool = False,
+        meanwhile: Callable[[], None] = do_nothing,
+    ) -> list[Any]:
         alone = alone and len(calls) > 1
         try:
-            return self._try(script, calls, alone)
+            return self._try(script, calls, alone, meanwhile)
         except self._again_after:
             time.sleep(random.uniform(0, RETRY_DELAY_S))  # noqa: S311 - spreads load, guards nothing
             return self._try(script, calls, alone)
 
-    def _try(self, script: Script, calls: Calls, alone: bool) -> list[Any]:
+    def _try(
+        self,
+        script: Script,
+        calls: Calls,
+        alone: bool,
+        meanwhile: Callable[[], None] = do_nothing,
+    ) -> list[Any]:
         connection = self._take()
         try:
             # By itself it would not ask the sentinels where to. Connected already, it does nothing.
             connection.connect()
             # Lazily, so that the server works on one part while the next is made.
             connection.send_packed_command(_parts(script, calls, alone))
+            meanwhile()
             answers = [_answer(connection) for _ in range(len(calls) + 2 * alone)]
             if alone:
                 answers = _of_transaction(answers)
@@ -260,10 +284,20 @@ def _answer(connection: Any) -> Any:
         return error
 
 
-def _bulk(arg: Arg) -> bytes:
-    # A model may answer with half a character; it becomes a question mark, not an error.
-    data = arg if isinstance(arg, bytes) else str(arg).encode(errors="replace")
-    return b"$%d\r\n%b\r\n" % (len(data), data)
+def _packed(words: Sequence[Arg]) -> bytes:
+    try:
+        return _in_protocol(words)
+    except (UnicodeEncodeError, TypeError):
+        # A model may answer with half a character; it becomes a question mark, not an error. And
+        # True is no number there.
+        return _in_protocol(
+            [w if isinstance(w, bytes) else str(w).encode(errors="replace") for w in words]
+        )
+
+
+def _in_protocol(words: Sequence[Arg]) -> bytes:
+    # Its annotation means a tuple of one.
+    return cast("bytes", pack_command(tuple(words)))  # type: ignore[arg-type]
 
 
 _MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"

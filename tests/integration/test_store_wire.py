@@ -10,8 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from redis.connection import DefaultParser
+from redis.exceptions import NoScriptError
 
 from fleet.errors import BrokerUnavailable
+from fleet.ledger import bus
 from fleet.store import Store, open_store
 from fleet.store.calls import AlertCall
 from fleet.store.connection import READ_CONNECTIONS_MAX, reachable
@@ -41,6 +44,12 @@ def test_any_text_arrives_as_it_is(wire: Wire, text: str) -> None:
     assert wire.call(ECHO, [[text]]) == [["none", "first", text]]
 
 
+def test_an_argument_is_written_as_its_text(wire: Wire) -> None:
+    # Half a character, as a model may answer, is no error.
+    for given, arrives in ("a\ud800b", "a?b"), (True, "True"), (1e20, "1e+20"), (b"\x00", "\x00"):
+        assert wire.call(ECHO, [[given]]) == [["none", "first", arrives]]
+
+
 def test_scripts_the_server_has_forgotten_are_loaded_again(wire: Wire, store: Store) -> None:
     wire.call(ECHO, [["x"]])
     store.client.script_flush()
@@ -53,6 +62,21 @@ def test_a_connection_the_server_closed_is_opened_again(wire: Wire, store: Store
         if client["cmd"] == "evalsha":
             store.client.client_kill_filter(_id=client["id"])
     assert wire.call(ECHO, [["y"]]) == [["none", "first", "y"]]
+
+
+def test_answers_are_read_by_the_parser_in_c(wire: Wire, store: Store) -> None:
+    assert DefaultParser.__name__ == "_HiredisParser"
+    # The errors that decide what happens next are the same classes as the parser in Python makes.
+    connection = store.client.connection_pool.get_connection()
+    connection.send_command("EVALSHA", "0" * 40, 0)
+    with pytest.raises(NoScriptError):
+        connection.read_response()
+    # As an item of an answer it is a value; `Wire` looks at each.
+    for command in ("MULTI",), ("EVALSHA", "0" * 40, 0), ("PING",), ("EXEC",):
+        connection.send_command(*command)
+    first, *_, done = [connection.read_response() for _ in range(4)]
+    assert (first, type(done[0]), done[1]) == ("OK", NoScriptError, "PONG")
+    store.client.connection_pool.release(connection)
 
 
 def test_a_call_that_fails_leaves_the_connection_in_step(wire: Wire) -> None:
@@ -164,3 +188,50 @@ def test_a_server_that_dies_is_one_sentence_until_it_is_back(tmp_path: Path) -> 
     finally:
         store.close()
         server.kill()
+
+
+def test_the_next_call_is_made_while_the_server_runs_the_last(store: Store) -> None:
+    def calls() -> Iterator[AlertCall]:
+        yield AlertCall(name="first", reason="none")
+        # The first is on its way: without this it would never be answered.
+        store.client.client_unpause()
+        yield AlertCall(name="second", reason="none")
+
+    store.run(AlertCall(name="before", reason="none"))
+    store.client.client_pause(60_000, all=False)
+    assert len(store.run_each(calls())) == 2
+    assert [entry.fields["name"] for entry in bus.read(store, "0-0")] == [
+        "before",
+        "first",
+        "second",
+    ]
+
+
+def test_a_call_that_is_refused_runs_before_the_next_one(store: Store) -> None:
+    def calls() -> Iterator[AlertCall]:
+        for number in range(10):
+            if number % 2:
+                store.client.script_flush()
+            yield AlertCall(name=f"{number}", reason="none")
+
+    store.clock.settle()
+    store.run_each(calls())
+    assert [entry.fields["name"] for entry in bus.read(store, "0-0")] == list("0123456789")
+
+
+def test_none_is_left_out_after_a_connection_that_the_server_closed(store: Store) -> None:
+    def calls() -> Iterator[AlertCall]:
+        for number in range(6):
+            yield AlertCall(name=f"{number}", reason="none")
+            disconnect(store)
+
+    def disconnect(store: Store) -> None:
+        for client in store.client.client_list(_type="normal"):
+            if client["cmd"] == "evalsha":
+                store.client.client_kill_filter(_id=client["id"])
+
+    store.clock.settle()
+    store.run_each(calls())
+    names = [entry.fields["name"] for entry in bus.read(store, "0-0")]
+    assert sorted(set(names)) == list("012345")
+    assert names == sorted(names)

@@ -1,6 +1,7 @@
 """Every key is declared once, with its life, and both languages build the same names."""
 
 import re
+import uuid
 from importlib import resources
 
 import pytest
@@ -80,3 +81,10 @@ def test_one_event_and_agent_one_id(one: str, other: str, agent: str, another: s
     assert (keys.dispatch_id(one, agent) == keys.dispatch_id(other, another)) is same
     assert re.fullmatch(r"[0-9a-f-]{36}", keys.dispatch_id(one, agent))
     assert re.fullmatch(r"[0-9a-f]{40}", keys.event_digest(one))
+
+
+@given(st.text(), st.text())
+def test_the_id_of_a_dispatch_is_a_uuid_of_version_5(event_key: str, agent: str) -> None:
+    of_project = uuid.UUID("5d0b7b4e-3c1a-5f57-9f0e-6a1c7e9c2f11")
+    expected = str(uuid.uuid5(of_project, f"{event_key}\n{agent}"))
+    assert keys.dispatch_id(event_key, agent) == expected

@@ -9,7 +9,7 @@ import pytest
 
 from fleet.locks import calls as lock_calls
 from fleet.store import alert_calls, calls, lease_calls, ledger_clock, life_calls
-from fleet.store.script import Record, ScriptCall, listed, script_source
+from fleet.store.script import Record, ScriptCall, listed, reachable_code, script_source
 
 SCRIPTS = resources.files("fleet.store") / "scripts"
 NAMES = sorted(file.name.removesuffix(".lua") for file in SCRIPTS.iterdir())
@@ -98,3 +98,47 @@ def test_arguments_are_given_by_name() -> None:
 def test_a_call_does_not_show_its_arguments() -> None:
     """They hold content, which must not get into a log."""
     assert "private" not in repr(ItemArgs(name="private", size=1))
+
+
+PARTS = """\
+local function named_in_a_text() return 1 end
+local function named_in_a_comment()
+  return 2
+end
+local function a_field() return 3 end
+local announced, unused
+
+local function helper(of)
+  if of then return announced(of) end
+end
+-- Of one that is reached, also through a name that is declared before.
+announced = function(of)
+  return of
+end
+unused = function() return helper(1) end
+local LIMIT = 3
+"""
+
+
+def test_a_script_has_the_functions_that_it_can_reach() -> None:
+    own = "return {helper(LIMIT), 'named_in_a_text', ARG.a_field} -- named_in_a_comment()\n"
+    left = reachable_code(PARTS + own)
+    assert re.findall(r"^(?:local function )?(\w+)(?: = function)?\(", left, re.MULTILINE) == [
+        "helper",
+        "announced",
+    ]
+    assert left.endswith(f"local LIMIT = 3\n{own}")
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_no_script_calls_a_function_that_was_left_out(name: str) -> None:
+    text = script_source(DECLARED[name])
+    code = re.sub(r"--.*", "", text)
+    everything = "".join(code_of(part) for part in NAMES)
+    functions = set(
+        re.findall(r"^(?:local function )?(\w+)(?: = function)?\(", everything, re.MULTILINE)
+    )
+    inner = set(re.findall(r"^ +local function (\w+)", code, re.MULTILINE))
+    called = set(re.findall(r"(?<![\w.:])(\w+)\(", code)) & functions
+    made = set(re.findall(r"^(?:local function )?(\w+)(?: = function)?\(", code, re.MULTILINE))
+    assert called - inner <= made

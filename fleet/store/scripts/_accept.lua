@@ -1,5 +1,5 @@
--- How an event is accepted. Put after `_lib.lua`, `_busy.lua`, `_caps.lua` and `_chain.lua` in the
--- scripts whose legend says `With`.
+-- How an event is accepted. Put after `_lib.lua`, `_caps.lua` and `_chain.lua` in the scripts whose
+-- legend says `With`.
 --
 -- EventArgs
 --   digest             of the event's key
@@ -31,36 +31,8 @@
 -- Keys     those of `accept.lua`, of which here: fleet:event:, fleet:payload:, fleet:seq,
 --          fleet:counts, fleet:deadlines, fleet:quiet, fleet:event_ids
 
--- Where a new record waits. `window_ms` and `most_ms` are nil unless its session's are coalesced.
-local function place(record, deadline, bytes, window_ms, most_ms)
-  local first = window_ms and joinable(record.session, record.agent, bytes)
-  if first then
-    redis.call('HSET', dispatch_key(record.id), 'joined_to', first.id)
-    redis.call('ZADD', 'fleet:deadlines', deadline, record.id)
-    emit('dispatch_queued', plus(who(record), {'reason', 'joins the turn of ' .. first.id}))
-    return join(first, record, bytes, window_ms, most_ms)
-  end
-  line_up(record, deadline)
-  if window_ms then
-    record.quiet_ms = string.format('%.0f', NOW + math.min(window_ms, most_ms))
-    redis.call('HSET', dispatch_key(record.id), 'quiet_ms', record.quiet_ms, 'quiet_bytes', bytes)
-    redis.call('ZADD', 'fleet:quiet', record.quiet_ms, record.id)
-  end
-  offer(record)
-end
-
--- The chain of an event: its record and its first stage; what that made. It is as old as its event in
--- each stage: its places in line are taken now, one for each member of its largest group.
-local function begin_chain(of, plan, text)
-  local widest = 1
-  for _, rule in ipairs(plan.stages) do widest = math.max(widest, #rule.members) end
-  redis.call('DEL', chain_key(plan.id), trail_key(plan.id))
-  redis.call('HSET', chain_key(plan.id), 'id', plan.id, 'name', plan.name, 'key', plan.key,
-    'event', of.event, 'event_id', of.event_id, 'source', of.source, 'session', of.session,
-    'priority', of.priority, 'last_seq', redis.call('INCRBY', 'fleet:seq', widest), 'plan', text,
-    'state', 'running', 'revisions', 0, 'passed', 0, 'began_ms', NOW, unpack(origin(of)))
-  return begin_stage(read_hash(chain_key(plan.id)), plan, 1, 1)
-end
+-- What few events need: functions of `_accept_more.lua`, in the scripts whose legend names it.
+local more = {}
 
 -- The answer to the sender; `ids` are words: id, agent, id, agent, ...
 local function answer(verdict, chain, ids)
@@ -69,18 +41,13 @@ local function answer(verdict, chain, ids)
   return words
 end
 
--- A dispatch of its own for one agent, and what that does to its session.
+-- A dispatch of its own for one agent.
 local function send(of, dispatch, bytes)
-  local how = of.session ~= '' and dispatch.on_busy or ''
-  local busy, first, second = string.match(how, '(%a*) ?(%d*) ?(%d*)')
-  if busy == 'interrupt' then interrupt(of.session, dispatch.agent, first) end
+  if of.session ~= '' and dispatch.on_busy ~= '' then return more.send_when_busy(of, dispatch, bytes) end
   local record, deadline = create(of, dispatch.id, dispatch.agent, tonumber(dispatch.deadline_ms),
     dispatch.deliver ~= '' and {'deliver', dispatch.deliver} or {})
-  if busy == 'coalesce' then
-    place(record, deadline, bytes, tonumber(first), tonumber(second))
-  else
-    place(record, deadline)
-  end
+  line_up(record, deadline)
+  offer(record)
 end
 
 -- Name the newest dispatches in which an event runs again with the dispatch that it was sent again from.
@@ -130,18 +97,18 @@ local function accept(event, dispatches)
   if no then return no end
   local full = {}
   for _, one in ipairs(dispatches) do
-    local pending = tonumber(redis.call('HGET', 'fleet:counts', one.agent .. '|queued') or 0)
+    local pending = count_of(one.agent, 'queued')
     if pending >= tonumber(one.max_pending) then
-      local victim = one.drop_keep_ms ~= '' and dispensable(one.agent, event.priority)
+      local victim = one.drop_keep_ms ~= '' and more.dispensable(one.agent, event.priority)
       if not victim then return {'full', one.agent, pending} end
       full[#full + 1] = {victim, one.drop_keep_ms}
     end
-    if one.on_busy == 'reject' and event.session ~= '' and live_ones(event.session, one.agent)[1] then
+    if one.on_busy == 'reject' and event.session ~= '' and more.live_ones(event.session, one.agent)[1] then
       return {'busy', one.agent}
     end
   end
 
-  for _, one in ipairs(full) do drop(one[1], one[2]) end
+  for _, one in ipairs(full) do more.drop(one[1], one[2]) end
   redis.call('SET', 'fleet:payload:' .. event.digest, event.payload)
   local of = {event = event.digest, event_id = event.event_id, source = event.source,
     session = event.session, priority = event.priority,
@@ -151,7 +118,7 @@ local function accept(event, dispatches)
   local made, name = {}, ''
   if event.plan ~= '' then
     local plan = cjson.decode(event.plan)
-    made, name = begin_chain(of, plan, event.plan), plan.name
+    made, name = more.begin_chain(of, plan, event.plan), plan.name
   else
     for i, one in ipairs(dispatches) do
       send(of, one, #event.payload)
@@ -162,7 +129,7 @@ local function accept(event, dispatches)
   redis.call('HSET', key, 'event_id', of.event_id, 'source', of.source, 'ids', ids, 'chain', name,
     'open', #made, 'kept', #made, 'route', event.route, 'accepted_ms', NOW,
     'content', event.content, unpack(origin(of)))
-  redis.call('ZADD', 'fleet:event_ids', 0, of.event_id .. '\n' .. event.digest)
+  put('ZADD', 'fleet:event_ids', 0, of.event_id .. '\n' .. event.digest)
   if of.resent_from then record_resent(of.resent_from, made) end
   if event.cancel_keep_ms ~= '' then
     redis.call('HSET', key, 'cancel_keep_ms', event.cancel_keep_ms)

@@ -20,13 +20,20 @@ local function is_full(share)
   return tonumber(most) > 0 and tonumber(used) > tonumber(most) * tonumber(share)
 end
 
+-- Why nobody's event is accepted while this script runs: {} for no reason.
+local closed
+-- How many dispatches wait, where the script counts them itself.
+local counted_waiting
+
 -- Why no event is accepted now, from anybody or from this sender, or nil. `most_waiting` counts over
 -- all agents; `a_minute` is of one sender, '' for no limit.
 local function refusal(sender, memory, most_waiting, a_minute)
-  local lost = redis.call('HGET', 'fleet:lost', 'reason')
-  if lost then return {'lost', lost} end
-  if is_full(memory) then return {'memory'} end
-  local waiting = redis.call('ZCARD', 'fleet:deadlines')
+  if not closed then
+    local lost = redis.call('HGET', 'fleet:lost', 'reason')
+    closed = lost and {'lost', lost} or is_full(memory) and {'memory'} or {}
+  end
+  if closed[1] then return closed end
+  local waiting = counted_waiting or redis.call('ZCARD', 'fleet:deadlines')
   if waiting >= tonumber(most_waiting) then return {'crowded', waiting} end
   if a_minute ~= '' then
     local key = 'fleet:sender:' .. redis.sha1hex(sender)

@@ -47,7 +47,7 @@ local function create(of, id, agent, within_ms, more, seq)
   -- The event was forgotten and comes again; a sweep has not yet been where its record is.
   local left = read_hash(dispatch_key(id))
   if left.id then erase(left) end
-  local newest, deadline = redis.call('INCR', 'fleet:seq'), NOW + within_ms
+  local newest, deadline = next_seq(), NOW + within_ms
   local record = {id = id, agent = agent, event_id = of.event_id, session = of.session,
     priority = of.priority, seq = seq or newest}
   -- Lane first, then age: 2^42 acceptances fit below one step of priority, exact in a double.
@@ -58,14 +58,14 @@ local function create(of, id, agent, within_ms, more, seq)
     'priority', of.priority, 'order', record.order, 'seq', record.seq, 'attempt', 0, 'losses', 0,
     'generation', 1, 'accepted_ms', NOW, 'queued_ms', NOW,
     'deadline_ms', string.format('%.0f', deadline)}, plus(origin(of), more)))
-  redis.call('ZADD', 'fleet:index', newest, id)
-  redis.call('ZADD', 'fleet:ids', 0, id)
+  put('ZADD', 'fleet:index', newest, id)
+  put('ZADD', 'fleet:ids', 0, id)
   return record, deadline
 end
 
 -- Add to the lists of waiting dispatches, except its agent's, and to the bus.
 local function line_up(record, deadline)
-  redis.call('ZADD', 'fleet:deadlines', deadline, record.id)
+  put('ZADD', 'fleet:deadlines', deadline, record.id)
   if record.session ~= '' then
     redis.call('ZADD', session_key(record.session), record.seq, record.id)
   end

@@ -56,8 +56,13 @@ local function is_coming_back()
   return back ~= nil and NOW < back + GRACE_MS
 end
 
--- One bus entry; `fields` is a flat list of names and values.
+-- One bus entry; `fields` is a flat list of names and values. Only a script's first one trims the bus.
+local trimmed
 local function emit(kind, fields)
+  if trimmed then
+    return redis.call('XADD', 'fleet:bus', '*', 'type', kind, 'epoch', epoch(), unpack(fields))
+  end
+  trimmed = true
   return redis.call('XADD', 'fleet:bus', 'MAXLEN', '~', BUS_MAX, '*',
     'type', kind, 'epoch', epoch(), unpack(fields))
 end
@@ -108,10 +113,6 @@ local TERMINAL = {completed = true, dead = true, cancelled = true, expired = tru
 local function over(id)
   local state = redis.call('HGET', dispatch_key(id), 'state')
   return not state or TERMINAL[state] or false
-end
-
-local function count(agent, state, by)
-  redis.call('HINCRBY', 'fleet:counts', agent .. '|' .. state, by)
 end
 
 -- The only place where a record's state changes; `fields` are written along with it.

@@ -3,7 +3,7 @@
 --
 -- ARGV
 --   events...  EventArgs, see `_accept.lua`
--- With     _busy, _caps, _announce, _chain, _accept
+-- With     _busy, _caps, _announce, _chain, _accept, _accept_more
 -- Keys     fleet:event:, fleet:payload:, fleet:dispatch:, fleet:due:, fleet:index, fleet:ids,
 --          fleet:event_ids, fleet:deadlines, fleet:counts, fleet:seq, fleet:session:, fleet:sessions, fleet:quiet, fleet:orders:,
 --          fleet:ended, fleet:memory, fleet:lost, fleet:sender:, fleet:chain:, fleet:trail:, fleet:bus, agent.<agent>

@@ -6,7 +6,7 @@
 --             (journal key -> entry), costs (of each step: tokens in, tokens out, dollars), verified (how its
 --             deliveries were verified, and why) and, where the run ended, ending: EndingArgs by name
 --   event...  EventArgs, see `_accept.lua`
--- With     _busy, _caps, _history, _announce, _chain, _spend, _accept, _failures, _ending
+-- With     _busy, _caps, _history, _announce, _chain, _spend, _accept, _accept_more, _failures, _ending
 -- Keys     those of `accept.lua` and `commit.lua`, of which here: fleet:deadlines; and fleet:journal:
 -- Returns  {what `accept.lua` answers for it, how many of the reports came too late,
 --          `id agent` to publish for, ...}
