@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 LIMIT_POLL_INTERVAL_S = 0.25
 #: A child takes less from the end of its turn in the ledger until it says so.
 ENDED_S = 0.05
-#: Held while a child is killed at its hard limit, until that is recorded.
+#: Held while a child is killed, until that is recorded: such a turn was not lost.
 _KILLING = threading.Lock()
 
 
@@ -96,8 +96,9 @@ class PoolStep(bootsteps.StartStopStep):
     def shutdown(self, consumer: Any) -> None:
         """Leave the pool; called after its children have ended."""
         if WORKER.pool is not None and self._joined:
-            kill_leftovers()
-            _leave(WORKER.pool)
+            with _KILLING:
+                kill_leftovers()
+                _leave(WORKER.pool)
 
 
 def _join(leases: PoolLeases) -> None:
@@ -169,7 +170,7 @@ def _exit_lost(leases: PoolLeases) -> None:
 
 def _end_dead(leases: PoolLeases) -> None:
     """End the turns whose children have died, and all that their tools started."""
-    # A child that is killed at its hard limit was not lost; its killer looks for dead ones again.
+    # Whoever kills a child looks for dead ones again.
     if _KILLING.acquire(blocking=False):
         try:
             _end_lost(leases)
@@ -237,6 +238,8 @@ def _obey_commands(leases: PoolLeases) -> None:
 def release_turns(leases: PoolLeases, drain_s: float) -> None:
     """Let the turns of a stopping worker go on for `drain_s`; then kill them and hand them back."""
     time.sleep(drain_s)
+    # For good: nobody takes the dead children for lost ones, and the worker does not leave before.
+    _KILLING.acquire()
     turns = leases.shared.turns().values()
     logger.warning("%d turns of %s did not end in %g s", len(turns), leases.pool, drain_s)
     kill_turns()
