@@ -123,7 +123,7 @@ class PoolRenewCall(ScriptCall[tuple[list[str], str, list[str]]]):
     turns: list[TurnArgs]
 
 
-class PoolTurnCall(ScriptCall[int]):
+class PoolTurnCall(ScriptCall[str]):
     """Record that the process of a turn in a pool is dead."""
 
     dispatch_id: str

@@ -30,6 +30,8 @@ _TIMEOUT_S = 4.0
 _POLL_INTERVAL_S = 0.01
 #: See `tag_descriptors`.
 _descriptors: dict[str, int] = {}
+#: True in a child of a pool.
+_owner_is_turn = False
 
 
 class ProcessTag(StrEnum):
@@ -94,6 +96,18 @@ def own_tags() -> dict[str, str]:
     return {tag: os.environ[tag] for tag in ProcessTag if tag in os.environ}
 
 
+def kept_tags() -> dict[str, str]:
+    """The tags for a program that outlives the turn which starts it.
+
+    In a pool the next turn is another agent's, so such a program belongs to the child, not to its
+    present owner.
+    """
+    tags = own_tags()
+    if _owner_is_turn:
+        tags.pop(ProcessTag.OWNER, None)
+    return tags
+
+
 def tag_value() -> str:
     """The value of this process's tags."""
     return f"{_TOKEN}.{os.getpid()}"
@@ -137,12 +151,19 @@ def tag_owner(owner: Owner) -> None:
     tag = f"{ProcessTag.OWNER}={owner}"
     os.environ[ProcessTag.OWNER] = str(owner)
     if tag not in _descriptors:
-        drop_owner()
+        _close_descriptors()
         _descriptors[tag] = os.memfd_create(tag)
 
 
 def drop_owner() -> None:
-    """Be nobody's process any more; what was started keeps its tag."""
+    """Be nobody's process any more, until the next turn; what was started keeps its tag."""
+    global _owner_is_turn
+    _owner_is_turn = True
+    os.environ.pop(ProcessTag.OWNER, None)
+    _close_descriptors()
+
+
+def _close_descriptors() -> None:
     for descriptor in _descriptors.values():
         os.close(descriptor)
     _descriptors.clear()

@@ -33,7 +33,7 @@ from fleet.system.agent_lock import TurnLock
 from fleet.system.data_dir import private
 from fleet.system.lifeline import watch_lifeline
 from fleet.system.parent_death import set_parent_death_signal
-from fleet.system.process_tags import ProcessTag, tag_environment
+from fleet.system.process_tags import ProcessTag, drop_owner, tag_environment
 from fleet.turn.budget import DAY_S, used_up
 from fleet.worker import shutdown_grace
 from fleet.worker.child_processes import allow_processes
@@ -374,6 +374,8 @@ def _on_child_start(**_: Any) -> None:
     tag_environment(ProcessTag.CHILD)
     # The pool numbers its children from 0, and gives a dead one's number to its replacement.
     WORKER.enter_child(int(getattr(billiard.current_process(), "index", 0)))
+    if WORKER.pool is not None:
+        drop_owner()
     if WORKER.lease is not None:
         WORKER.lease.forget_beacon()
     # A stopped process that is continued runs this before the rest of its main thread.

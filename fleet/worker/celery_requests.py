@@ -68,6 +68,8 @@ class DispatchRequest(Request):
             type = "task-failed" if ended["state"] != State.RETRYING else "task-retried"  # noqa: A001
             fields = {"exception": f"{reason} {ended}", "traceback": ""}
         found = _SHOWN.findall(str(fields.get("result") or fields.get("exception")))
+        if not found and WORKER.pool is not None and type == "task-failed":
+            return  # its child was killed in a turn, which is told of by itself
         if not found or not (self.eventer and self.eventer.enabled and self.task.send_events):
             super().send_event(type, **fields)
             return

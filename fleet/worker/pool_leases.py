@@ -106,8 +106,11 @@ class PoolLeases:
             self.store.clock.look()
         return [one for one in turns if one.dispatch_id in lost]
 
-    def end(self, turn: RunningTurn, how: Literal["lost", "stopped"]) -> None:
-        """Record that the process of a turn is dead. Raises BrokerUnavailable."""
+    def end(self, turn: RunningTurn, how: Literal["lost", "stopped"]) -> str:
+        """Record that the process of a turn is dead; the dispatch's state, '' for no turn of ours.
+
+        Raises BrokerUnavailable.
+        """
         call = PoolTurnCall(
             dispatch_id=turn.dispatch_id,
             lease=turn.lease,
@@ -115,7 +118,7 @@ class PoolLeases:
             losses_max=LOSSES_MAX,
             keep_dead_ms=self._keep_dead_ms,
         )
-        self.store.run(call)
+        return self.store.run(call)
 
     def leave(self) -> None:
         """Record that this worker ends, and has ended its turns. Raises BrokerUnavailable."""

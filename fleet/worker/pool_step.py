@@ -17,7 +17,7 @@ from celery.worker.state import reserved_requests
 
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
-from fleet.ledger import Ending, Failure, LeaseToken
+from fleet.ledger import Ending, Failure, LeaseToken, State
 from fleet.store import open_store
 from fleet.store.address import store_url
 from fleet.store.calls import AgentCall
@@ -184,7 +184,8 @@ def _end_lost(leases: PoolLeases) -> None:
             continue
         kill_child(turn.pid)
         try:
-            leases.end(turn, "lost")
+            if (state := leases.end(turn, "lost")) in (State.QUEUED, State.DEAD):
+                WORKER.killed.append((turn, state, "worker_lost: its process died"))
         except BrokerUnavailable as error:
             logger.warning("the turn of %s is looked after later: %s", turn.dispatch_id, error)
             return
@@ -220,7 +221,12 @@ def _commit_past_limit(turn: RunningTurn, limit_s: float) -> None:
             agent=turn.agent, fence=turn.fence, lease=turn.lease, holder="", epoch=""
         )
         ending = Ending(failure=Failure.past_hard_limit(limit_s))
-        runtime.current().ledger.commit_active(right, ending, turn.dispatch_id, turn.attempt)
+        state = runtime.current().ledger.commit_active(
+            right, ending, turn.dispatch_id, turn.attempt
+        )
+        if state and ending.failure:
+            reason = f"{ending.failure.stage}: {ending.failure.reason}"
+            WORKER.killed.append((turn, state, reason))
     except BrokerUnavailable as error:
         # Then it counts as a lost worker.
         logger.warning("the hard limit of %s could not be recorded: %s", turn.dispatch_id, error)

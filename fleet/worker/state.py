@@ -5,6 +5,7 @@ import mmap
 import os
 import struct
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -163,6 +164,8 @@ class WorkerState:
         #: The place of this child in it.
         self.slot = 0
         self._given = False
+        #: Turns whose children were killed, with state and reason, for those who follow events.
+        self.killed: deque[tuple[RunningTurn, str, str]] = deque(maxlen=1000)
         #: Set when the worker became idle in an unusual way and should look for work now.
         self.work_wanted = threading.Event()
 

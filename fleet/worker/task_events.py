@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import bootsteps
 
+from fleet.ledger.states import State
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.worker.state import WORKER
 
@@ -76,6 +77,19 @@ class BatchedEvents(bootsteps.StartStopStep):
                     "task-started", uuid=turn.dispatch_id, name=DISPATCH_TASK, kwargs=kwargs
                 )
         self._reported = {turn.dispatch_id for turn in turns}
+        while WORKER.killed and dispatcher.enabled:
+            turn, state, reason = WORKER.killed.popleft()
+            about = shown(turn.dispatch_id, turn.agent, turn.session, state=state)
+            again = state in (State.QUEUED, State.RETRYING)
+            kind = "task-retried" if again else "task-failed"
+            dispatcher.send(
+                kind,
+                uuid=turn.dispatch_id,
+                name=DISPATCH_TASK,
+                kwargs=repr(about),
+                exception=f"{reason} {about}",
+                traceback="",
+            )
 
     def shutdown(self, consumer: Any) -> None:
         """Send the last events before the connection is closed."""

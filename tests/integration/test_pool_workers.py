@@ -188,7 +188,12 @@ def test_every_dispatch_is_shown_to_those_who_follow_celerys_events(
             assert "'agent': 'many'" in task.kwargs
         assert "tool: it failed" in viewer.wait_state(dead, "FAILURE").exception
         viewer.wait_state(again, "RETRY")
+        stuck = fleet.send("short", "swallow")
+        assert "hard limit" in viewer.wait_state(stuck, "FAILURE").exception
+        os.kill(fleet.wait_started(held[1]), signal.SIGKILL)
+        assert "died" in viewer.wait_state(held[1], "RETRY").exception
         fleet.open_gate("go")
+        viewer.wait_state(held[1], "SUCCESS")
         viewer.wait_state(held[0], "SUCCESS")
     finally:
         viewer.close()

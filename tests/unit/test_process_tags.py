@@ -31,6 +31,7 @@ def forget() -> None:
     for sign in tag_descriptors():
         os.close(sign)
     process_tags._descriptors.clear()
+    process_tags._owner_is_turn = False
 
 
 @pytest.fixture
@@ -123,3 +124,18 @@ def test_a_mark_that_somebody_made_up_is_passed_over(mine: Owner) -> None:
             assert process.poll() is None
         finally:
             process.kill()
+
+
+def test_in_a_pool_a_turn_owns_what_it_starts_but_not_what_outlives_it(mine: Owner) -> None:
+    """A tool server stays for the turns of other agents."""
+    process_tags.drop_owner()
+    assert ProcessTag.OWNER not in process_tags.own_tags()
+    process_tags.tag_owner(mine)
+    assert process_tags.own_tags()[ProcessTag.OWNER] == str(mine)
+    assert len(tag_descriptors()) == 1
+    assert ProcessTag.OWNER not in process_tags.kept_tags()
+    process_tags.tag_owner(replace(mine, fence=6))
+    assert len(tag_descriptors()) == 1
+    process_tags.drop_owner()
+    assert not tag_descriptors()
+    assert ProcessTag.OWNER not in os.environ

@@ -10,13 +10,13 @@
 -- Keys     fleet:dispatch:, fleet:turns, fleet:running:, fleet:agent:, fleet:due:, fleet:pools, fleet:ready:,
 --          fleet:rests, fleet:served, fleet:deadlines, fleet:counts, fleet:session:, fleet:sessions, fleet:dead,
 --          fleet:event:, fleet:failures:, fleet:totals, fleet:bus, pool.<pool>
--- Returns  1 when the turn had that lease, else 0
+-- Returns  the dispatch's state after it; '' when the turn had not that lease
 -- Invariants
 --   Only the attempt that has this lease is ended, and once.
 
 local record = read_hash(dispatch_key(ARG.dispatch_id))
 if not record.pool or record.lease ~= ARG.lease
-  or redis.call('SISMEMBER', running_key(record.agent), record.id) == 0 then return 0 end
+  or redis.call('SISMEMBER', running_key(record.agent), record.id) == 0 then return '' end
 if ARG.how == 'stopped' and record.state == 'active' then
   redis.call('HSET', agent_key(record.agent), 'unclean', 1)
   leave_agent(record)
@@ -24,4 +24,4 @@ if ARG.how == 'stopped' and record.state == 'active' then
 else
   lose_turn(record, ARG.losses_max, ARG.keep_dead_ms)
 end
-return 1
+return redis.call('HGET', dispatch_key(record.id), 'state') or ''

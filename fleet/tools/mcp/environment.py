@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import SecretStr
 
 from fleet.system.environments import of_program
-from fleet.system.process_tags import own_tags
+from fleet.system.process_tags import kept_tags
 from fleet.tools.mcp.keeper import KEPT_PREFIX
 
 
@@ -16,4 +16,4 @@ def environment(given: Mapping[str, SecretStr]) -> dict[str, str]:
     Raises KeyError where `given` names a variable that is not set.
     """
     own = of_program({name: value.get_secret_value() for name, value in given.items()})
-    return own | {KEPT_PREFIX + tag: value for tag, value in own_tags().items()}
+    return own | {KEPT_PREFIX + tag: value for tag, value in kept_tags().items()}
