@@ -107,7 +107,7 @@ class TurnArgs(Record):
     lease: str
 
 
-class PoolRenewCall(ScriptCall[tuple[list[str], str, list[str]]]):
+class PoolRenewCall(ScriptCall[tuple[list[str], list[str], list[str]]]):
     """Renew the leases of all turns of a pool's worker."""
 
     pool: str

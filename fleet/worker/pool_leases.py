@@ -60,6 +60,7 @@ class PoolLeases:
         self._settings = settings
         self._notify = notify
         self._keep_dead_ms = int(settings.retention.dead_s * 1000)
+        self._others: list[str] = []
         self._lock = threading.Lock()
 
     def record_agents(self) -> None:
@@ -98,13 +99,24 @@ class PoolLeases:
             )
             lost, woken, others = self.store.run(call)
             self.shared.valid_until = sent + self.ttl_s * (1 - SAFETY)
-        if woken and self._notify:
-            self._notify(self.pool, woken)
-        for other in filter(process_identity.is_gone, others):
-            self._end_worker(other)
+        if self._notify:
+            for dispatch_id in woken:
+                self._notify(self.pool, dispatch_id)
+        self._others = others
         with reachable():
             self.store.clock.look()
         return [one for one in turns if one.dispatch_id in lost]
+
+    def end_dead_workers(self) -> bool:
+        """Record the ends of the pool's other workers on this machine; True when there was one.
+
+        Raises BrokerUnavailable.
+        """
+        dead = [name for name in self._others if process_identity.is_gone(name)]
+        for name in dead:
+            self._end_worker(name)
+            self._others.remove(name)
+        return bool(dead)
 
     def end(self, turn: RunningTurn, how: Literal["lost", "stopped"]) -> str:
         """Record that the process of a turn is dead; the dispatch's state, '' for no turn of ours.

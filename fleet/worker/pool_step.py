@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 #: How late, at most, a hard limit is kept.
 LIMIT_POLL_INTERVAL_S = 0.25
+#: How soon a worker notices that another one of the pool, on its machine, has died.
+WORKERS_POLL_INTERVAL_S = 0.5
 #: A child takes less from the end of its turn in the ledger until it says so.
 ENDED_S = 0.05
 #: Held while a child is killed, until that is recorded: such a turn was not lost.
@@ -114,6 +116,7 @@ def _join(leases: PoolLeases) -> None:
             continue
         try:
             leases.renew(idle=0)
+            leases.end_dead_workers()
             leases.record_agents()
             for name in settings.pooled(leases.pool):
                 if settings.agents[name].budget.is_set:
@@ -151,13 +154,27 @@ def _kill_lost(leases: PoolLeases, lost: list[RunningTurn]) -> None:
 
 def _keep_renewing(leases: PoolLeases) -> None:
     while True:
-        renewed_s = leases.ttl_s * (1 - SAFETY) - leases.shared.left_s()
-        WORKER.work_wanted.wait(max(RENEW_RETRY_DELAY_S, leases.ttl_s / 3 - renewed_s))
-        WORKER.work_wanted.clear()
+        _await_renewal(leases)
         _end_dead(leases)
         if not _renew(leases):
             _exit_lost(leases)
         notify_breaker(leases.store, leases.shared)
+
+
+def _await_renewal(leases: PoolLeases) -> None:
+    """Wait until the leases are to be renewed, or there is anything to look after."""
+    while True:
+        renewed_s = leases.ttl_s * (1 - SAFETY) - leases.shared.left_s()
+        wait_s = max(RENEW_RETRY_DELAY_S, leases.ttl_s / 3 - renewed_s)
+        wanted = WORKER.work_wanted.wait(min(wait_s, WORKERS_POLL_INTERVAL_S))
+        WORKER.work_wanted.clear()
+        try:
+            # What a dead one had popped, and its turns, are this one's to wake for.
+            wanted = leases.end_dead_workers() or wanted
+        except BrokerUnavailable as error:
+            logger.warning("workers of %s are looked after later: %s", leases.pool, error)
+        if wanted or wait_s <= WORKERS_POLL_INTERVAL_S:
+            return
 
 
 def _exit_lost(leases: PoolLeases) -> None:

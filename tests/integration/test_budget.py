@@ -182,6 +182,7 @@ def next_day(fleet: Fleet) -> None:
     if client.exists(keys.spend(today)):
         client.rename(keys.spend(today), keys.spend(today - 1))
     client.hset(keys.agent("archie"), "hold_ms", 1)
+    client.zadd("fleet:rests", {"archie": 1}, xx=True)  # of an agent in a pool
     fleet.books.reclaim()
 
 

@@ -10,10 +10,9 @@ import pytest
 
 from fleet.ledger import operations
 from tests.fixtures.fleet import READY, Fleet, Process, fleet_of
-from tests.fixtures.processes import gone, no_leftovers, wait_until
+from tests.fixtures.processes import gone, wait_until
+from tests.fixtures.processes import no_leftovers as no_leftovers
 from tests.fixtures.viewer import Viewer
-
-__all__ = ["no_leftovers"]
 
 #: A takeover that had to wait for it would take longer than any test has patience.
 LEASE_S = 120.0
@@ -26,11 +25,14 @@ AGENTS: dict[str, dict[str, Any]] = {
 }
 
 
+POOL = {"pools.p": {"processes": 3}}
+OPTIONS: dict[str, Any] = {"lease_ttl_s": LEASE_S, "hard_limit_margin_s": 1, "drain_s": 1}
+
+
 @pytest.fixture
 def fleet(request: pytest.FixtureRequest, no_leftovers: str, tmp_path: Path) -> Iterator[Fleet]:
-    options: dict[str, Any] = {"lease_ttl_s": LEASE_S, "hard_limit_margin_s": 1, "drain_s": 1}
-    options |= getattr(request, "param", {})
-    with fleet_of(tmp_path, AGENTS, sections={"pools.p": {"processes": 3}}, **options) as fleet:
+    options = {**OPTIONS, **getattr(request, "param", {})}
+    with fleet_of(tmp_path, AGENTS, sections=POOL, **options) as fleet:
         yield fleet
 
 

@@ -97,9 +97,9 @@ def test_a_task_left_behind_ends_with_its_turn(fleet: Fleet, quick: Process) -> 
 
 
 def test_a_thread_left_behind_ends_with_its_process(fleet: Fleet, quick: Process) -> None:
-    (child,) = quick.children()
-    fleet.wait_state(fleet.send("quick", "thread"), "dead")
-    wait_until(lambda: gone(child))
+    dispatch_id = fleet.send("quick", "thread")
+    fleet.wait_state(dispatch_id, "dead")
+    wait_until(lambda: gone(fleet.wait_started(dispatch_id)))
 
 
 def test_an_async_step_is_not_called_again_after_a_kill(fleet: Fleet) -> None:

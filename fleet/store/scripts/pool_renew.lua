@@ -19,8 +19,8 @@
 -- Keys     fleet:pool:, fleet:pools, fleet:turns, fleet:running:, fleet:rests, fleet:ready:, fleet:dispatch:,
 --          fleet:agent:, fleet:due:, fleet:served, fleet:deadlines, fleet:counts, fleet:session:, fleet:sessions,
 --          fleet:dead, fleet:event:, fleet:failures:, fleet:totals, fleet:beat, fleet:alerted:, fleet:bus, pool.<pool>
--- Returns  {ids of turns that are not the worker's any more, id to publish a wake-up for or '', names of the
---          pool's other workers}
+-- Returns  {ids of turns that are not the worker's any more, ids that a wake-up was pushed for, or is to be
+--          published for, names of the pool's other workers}
 -- Invariants
 --   A turn whose lease went to another attempt is never taken back. One whose lease ran out while nobody took
 --   it (the broker was away) goes on.
@@ -68,11 +68,14 @@ if NOW - heard > tonumber(ARG.beat_silence_ms) and not is_starting('|beat') then
     .. ' s: retries, expiry and repair stand still')
 end
 
-local wanted, id = math.min(tonumber(ARG.idle), redis.call('ZCARD', ready_key(pool))), ''
+local wanted, ids = math.min(tonumber(ARG.idle), redis.call('ZCARD', ready_key(pool))), {}
 if wanted > 0 and TEMPLATE ~= '' then wanted = wanted - redis.call('LLEN', 'pool.' .. pool) end
 for i = 1, wanted do
   local agent = redis.call('ZRANGE', ready_key(pool), i - 1, i - 1)[1]
-  id = redis.call('ZRANGE', due_key(agent), 0, 0)[1] or ''
-  if id ~= '' then push('pool.' .. pool, id) end
+  local id = redis.call('ZRANGE', due_key(agent), 0, 0)[1]
+  if id then
+    push('pool.' .. pool, id)
+    ids[#ids + 1] = id
+  end
 end
-return {lost, id, others}
+return {lost, ids, others}
