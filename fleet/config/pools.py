@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from fleet.config.fields import ConfigTable, number
+from fleet.config.fields import ConfigTable, Names, number
 
 
 class PoolConfig(ConfigTable):
@@ -12,6 +12,10 @@ class PoolConfig(ConfigTable):
 
     processes: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] = Field(
         default=4, description="Processes of the pool on each host: as many turns at once."
+    )
+    needs: Names = Field(
+        default=(),
+        description="Kinds of hosts that run it: those whose `fleet.offers` has all of these.",
     )
     max_share: Annotated[float, BeforeValidator(number), Field(gt=0, le=1)] = Field(
         default=1.0, description="Most of the pool's processes for one agent; it always has one."

@@ -26,7 +26,7 @@ from fleet.config.agents import AgentConfig
 from fleet.config.api import ApiConfig
 from fleet.config.checks import check, shown
 from fleet.config.deliveries import DeliveryConfig
-from fleet.config.fields import Port, Priority, Seconds, number
+from fleet.config.fields import Names, Port, Priority, Seconds, number
 from fleet.config.mcp import McpConfig
 from fleet.config.misspelt_variables import check_variables
 from fleet.config.nearest_name import known_keys, nearest
@@ -112,6 +112,11 @@ class Settings(WorkerQueues, BaseSettings):
     #: within 6 s when a whole host vanishes.
     lease_ttl_s: Annotated[float, BeforeValidator(number), Field(ge=1, le=300)] = Field(
         default=5.0, description="How soon an agent is free again when its whole host vanishes."
+    )
+    offers: Names = Field(
+        default=(),
+        description="Kinds of pools that this host runs beside those that need nothing, such as "
+        "`gpu`; see `pools.NAME.needs`.",
     )
     ageing_s: Seconds = Field(
         default=60.0,

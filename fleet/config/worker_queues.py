@@ -14,6 +14,7 @@ class WorkerQueues:
     if TYPE_CHECKING:
         agents: dict[str, AgentConfig]
         pools: dict[str, PoolConfig]
+        offers: tuple[str, ...]
 
     def pooled(self, pool: str) -> tuple[str, ...]:
         """The agents of one pool."""
@@ -23,6 +24,16 @@ class WorkerQueues:
     def workers(self) -> tuple[str, ...]:
         """The queues that have a worker on each host: `agent.NAME` and `pool.NAME`."""
         return self.workers_of(self.agents)
+
+    @property
+    def workers_here(self) -> tuple[str, ...]:
+        """Those of the queues whose workers this host may run."""
+        return tuple(queue for queue in self.workers if self.runs_here(queue))
+
+    def runs_here(self, queue: str) -> bool:
+        """True unless a pool needs what this host does not offer."""
+        kind, _, name = queue.partition(".")
+        return kind != "pool" or set(self.pools[name].needs) <= set(self.offers)
 
     def workers_of(self, agents: Iterable[str]) -> tuple[str, ...]:
         """The queues of those workers that some agents need."""

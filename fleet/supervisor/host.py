@@ -124,7 +124,7 @@ class Host:
     @property
     def queues(self) -> tuple[str, ...]:
         """The queues whose workers run here."""
-        return self.settings.workers_of(self.agents)
+        return tuple(filter(self.settings.runs_here, self.settings.workers_of(self.agents)))
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the supervisor's end, then drain; returns the code."""
@@ -379,7 +379,7 @@ def _record_start(agents: Sequence[str]) -> None:
 def _check(settings: Settings) -> None:
     """Raise FleetError for what keeps workers from running here."""
     check_folder(settings)
-    check_file_limit(sum(map(settings.processes, settings.workers)))
+    check_file_limit(sum(map(settings.processes, settings.workers_here)))
 
 
 def _alert(agent: str, code: int) -> None:

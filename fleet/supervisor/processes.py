@@ -101,7 +101,8 @@ def _workers(settings: Settings, store: Store, on_agent: OnAgent) -> list[Proces
     grace_s = settings.drain_s + STOP_MARGIN_S
     has_host = hasattr(os, "pidfd_open")  # which it needs to notice a worker's death
     if has_host:
-        ready = _leased(store, list(settings.agents), on_agent)
+        here = [name for queue in settings.workers_here for name in settings.served(queue)]
+        ready = _leased(store, here, on_agent)
         commands = {HOST: (_fleet("host"), ready)}
     else:
         commands = {
@@ -109,7 +110,7 @@ def _workers(settings: Settings, store: Store, on_agent: OnAgent) -> list[Proces
                 _celery(*worker_argv(settings, queue)[1:]),
                 _leased(store, list(settings.served(queue)), on_agent),
             )
-            for queue in settings.workers
+            for queue in settings.workers_here
         }
     return [
         ProcessSpec(
@@ -121,7 +122,7 @@ def _workers(settings: Settings, store: Store, on_agent: OnAgent) -> list[Proces
             ready_timeout_s=WORKER_READY_S,
             stop_grace_s=grace_s,
             reload_signal=signal.SIGHUP if has_host else None,
-            outputs=list(settings.workers) if has_host else [],
+            outputs=list(settings.workers_here) if has_host else [],
         )
         for name, (argv, ready) in commands.items()
     ]

@@ -105,7 +105,7 @@ def run_fleet(
 
 def _check(settings: Settings, check: Check) -> list[str]:
     check_folder(settings)
-    check_file_limit(sum(map(settings.processes, settings.workers)))
+    check_file_limit(sum(map(settings.processes, settings.workers_here)))
     return check(settings)
 
 
@@ -198,7 +198,7 @@ def _validate_broker(store: Store, report: Report) -> None:
 def _check_room(store: Store, settings: Settings) -> None:
     """Raise FleetError for a broker that takes fewer clients than this fleet needs."""
     with reachable():
-        if fault := lack_of_room(store.client, sum(map(settings.processes, settings.workers))):
+        if fault := lack_of_room(store.client, sum(map(settings.processes, settings.workers_here))):
             raise FleetError(f"fleet.broker_url: {fault[0]}; {fault[1]}.")
 
 

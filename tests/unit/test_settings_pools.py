@@ -22,6 +22,15 @@ def test_agents_of_a_pool_share_its_queue() -> None:
     assert [settings.processes(queue) for queue in settings.workers] == [3, 1]
 
 
+def test_a_host_runs_the_pools_whose_needs_it_offers() -> None:
+    pools = {"any": {}, "fast": {"needs": ["gpu", "db"]}}
+    agents = {"a": {**AGENT, "pool": "any"}, "b": {**AGENT, "pool": "fast"}, "c": AGENT}
+    few = parse({"fleet": {"offers": ["gpu"]}, "pools": pools, "agents": agents})
+    all_ = parse({"fleet": {"offers": ["db", "gpu", "x"]}, "pools": pools, "agents": agents})
+    assert few.workers_here == ("pool.any", "agent.c")
+    assert all_.workers_here == all_.workers == ("pool.any", "pool.fast", "agent.c")
+
+
 @pytest.mark.parametrize(
     ("pools", "agent", "sentence"),
     [

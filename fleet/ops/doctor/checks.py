@@ -103,7 +103,7 @@ def _store(settings: Settings, get_store: Callable[[], Store]) -> Iterator[Findi
         store.client.ping()
         rtt_s = time.monotonic() - before - first_s
         yield from audit(store.client)
-        if lack := lack_of_room(store.client, sum(map(settings.processes, settings.workers))):
+        if lack := lack_of_room(store.client, sum(map(settings.processes, settings.workers_here))):
             yield Finding("warning", *lack)
         yield from _conditions(store, settings)
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
