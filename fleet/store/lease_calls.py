@@ -128,7 +128,7 @@ class PoolTurnCall(ScriptCall[str]):
 
     dispatch_id: str
     lease: str
-    how: Literal["lost", "stopped"]
+    how: Literal["lost", "stopped", "unknown"]
     losses_max: int
     keep_dead_ms: int
 

@@ -33,6 +33,8 @@ from fleet.system.clock import boottime
 from fleet.worker.lease import BEAT_SILENCE_MS, SAFETY
 from fleet.worker.state import RunningTurn, SharedLeaseState
 
+#: Why a worker gives a turn back; see `pool_turn.lua`.
+HandedBack = Literal["stopped", "unknown"]
 #: Agents recorded in one call, so that no script holds the server for long.
 AGENTS_PER_CALL = 200
 #: Overdue turns and rested agents that one renewal looks after.
@@ -118,14 +120,15 @@ class PoolLeases:
             self._others.remove(name)
         return bool(dead)
 
-    def end(self, turn: RunningTurn, how: Literal["lost", "stopped"]) -> str:
-        """Record that the process of a turn is dead; the dispatch's state, '' for no turn of ours.
+    def end(self, dispatch_id: str, lease: str, how: Literal["lost", "stopped", "unknown"]) -> str:
+        """Record that no process runs a turn; the dispatch's state, '' for no turn of that lease.
 
+        Its process was lost, or its worker stopped it, or the worker does not know its agent.
         Raises BrokerUnavailable.
         """
         call = PoolTurnCall(
-            dispatch_id=turn.dispatch_id,
-            lease=turn.lease,
+            dispatch_id=dispatch_id,
+            lease=lease,
             how=how,
             losses_max=LOSSES_MAX,
             keep_dead_ms=self._keep_dead_ms,

@@ -201,7 +201,10 @@ def _end_lost(leases: PoolLeases) -> None:
             continue
         kill_child(turn.pid)
         try:
-            if (state := leases.end(turn, "lost")) in (State.QUEUED, State.DEAD):
+            if (state := leases.end(turn.dispatch_id, turn.lease, "lost")) in (
+                State.QUEUED,
+                State.DEAD,
+            ):
                 WORKER.killed.append((turn, state, "worker_lost: its process died"))
         except BrokerUnavailable as error:
             logger.warning("the turn of %s is looked after later: %s", turn.dispatch_id, error)
@@ -271,7 +274,7 @@ def release_turns(leases: PoolLeases, drain_s: float) -> None:
     kill_leftovers()
     try:
         for turn in turns:
-            leases.end(turn, "stopped")
+            leases.end(turn.dispatch_id, turn.lease, "stopped")
     except BrokerUnavailable as error:
         logger.warning("turns of the pool %s are lost with this worker: %s", leases.pool, error)
     _leave(leases)

@@ -14,7 +14,7 @@ from fleet.ledger.pools import PoolClaim, PoolRuns
 from fleet.system.clock import boottime
 from fleet.system.process_tags import Owner, tag_owner, take_over
 from fleet.worker.lease import SAFETY
-from fleet.worker.pool_leases import PoolLeases
+from fleet.worker.pool_leases import HandedBack, PoolLeases
 from fleet.worker.state import WORKER
 from tasks.execution import turns
 from tasks.limits import THREAD_CALLS
@@ -58,11 +58,19 @@ def run_turns(leases: PoolLeases) -> Iterator[tuple[Claim, State, Failure | None
 
 
 def _may_begin(leases: PoolLeases, runs: PoolRuns, found: PoolClaim) -> bool:
-    """False for one that is given back: it came late, or its agent's programs cannot be ended."""
+    """False for one that is given back.
+
+    It came late, its agent's programs cannot be ended, or the agent is not configured here.
+    """
+    claim = found.claim
+    how: HandedBack = "stopped"
+    if claim.agent not in runtime.current().settings.agents:
+        logger.warning("%s of %s goes elsewhere: not configured", claim.dispatch_id, claim.agent)
+        how = "unknown"
     # So late it may belong to another worker by now.
-    if boottime() - runs.sent < leases.ttl_s * (1 - SAFETY) and _own(found):
+    elif boottime() - runs.sent < leases.ttl_s * (1 - SAFETY) and _own(found):
         return True
-    leases.end(turns.running(found.claim), "stopped")
+    leases.end(claim.dispatch_id, claim.lease, how)
     return False
 
 

@@ -273,7 +273,7 @@ def test_a_stopping_worker_hands_its_turns_back(books: PoolBooks) -> None:
     (one,) = books.accept("a")
     claim = books.taken()
     for turn in books.first.shared.turns().values():
-        books.first.end(turn, "stopped")
+        books.first.end(turn.dispatch_id, turn.lease, "stopped")
     books.over(claim)
     books.first.leave()
     other = books.worker(GONE)

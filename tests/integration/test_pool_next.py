@@ -67,3 +67,16 @@ def test_a_refused_end_claims_nothing(books: PoolBooks) -> None:
     assert runs.next is None
     assert len(books.ready()) == 2
     assert one
+
+
+def test_a_turn_of_an_agent_that_the_worker_does_not_know_goes_elsewhere(books: PoolBooks) -> None:
+    (one,) = books.accept("a")
+    claim = books.taken()
+    assert books.first.end(claim.dispatch_id, claim.lease, "unknown") == "queued"
+    books.over(claim)
+    assert books.take() is None, "not to the same one again at once"
+    books.store.client.zadd("fleet:rests", {"a": 1})
+    other = books.worker("elsewhere/1/1")
+    again = books.taken(other)
+    assert again.dispatch_id == one
+    assert books.losses(one) == 0

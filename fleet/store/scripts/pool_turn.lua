@@ -3,7 +3,8 @@
 -- ARGV
 --   dispatch_id
 --   lease
---   how           'lost', or 'stopped' by its own worker, which hands the turn back
+--   how           'lost'; or handed back by its own worker, which 'stopped' it, or has not begun it because the
+--                 agent is 'unknown' to it
 --   losses_max
 --   keep_dead_ms
 -- With     _announce, _chain, _failures, _loss, _pool_turns
@@ -17,10 +18,16 @@
 local record = read_hash(dispatch_key(ARG.dispatch_id))
 if not record.pool or record.lease ~= ARG.lease
   or redis.call('SISMEMBER', running_key(record.agent), record.id) == 0 then return '' end
-if ARG.how == 'stopped' and record.state == 'active' then
+if ARG.how ~= 'lost' and record.state == 'active' then
   redis.call('HSET', agent_key(record.agent), 'unclean', 1)
   leave_agent(record)
   hand_back(record)
+  local pool = pool_of(record.agent)
+  if ARG.how == 'unknown' and pool then
+    -- For another worker of the pool, which has a newer configuration.
+    redis.call('ZREM', ready_key(pool), record.agent)
+    redis.call('ZADD', 'fleet:rests', NOW + 1000, record.agent)
+  end
 else
   lose_turn(record, ARG.losses_max, ARG.keep_dead_ms)
 end
