@@ -13,7 +13,9 @@ from fleet.cli.waiting import RESYNC, WatchSource
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import bus
 from fleet.ledger.bus import BusEvent
+from fleet.ledger.bus_types import TYPES
 from fleet.ledger.ids import PREFIX_CHARS_MIN, is_short
+from routing.nearest_name import question
 
 START = "0-0"
 #: The fields that `--id` looks at.
@@ -51,6 +53,8 @@ def events(
     """
     if id_ is not None and is_short(id_):
         raise click.UsageError(f"--id: give {PREFIX_CHARS_MIN} or more characters of an id.")
+    if kind is not None and kind not in TYPES:
+        raise click.UsageError(f"--type: {kind!r} is not a type of events{question(kind, TYPES)}")
     if since is not None and not _PLACE.match(since):
         raise click.UsageError(f"--since: {since!r} is not a stream id, such as 1772822677655-0.")
     if timeout is not None and not follow:

@@ -98,6 +98,9 @@ def test_the_beginning_of_an_id_is_taken_by_each_command(cli: Cli) -> None:
     assert cli.json("dlq", "replay", dead[:6]) == [{"dispatch_id": dead, "state": "queued"}]
     assert cli.run("events", "--id", one[:6]).count("dispatch_cancelled") == 1
     assert "give 6 or more" in cli.run("events", "--id", one[:3], code=2)
+    assert "did you mean dispatch_cancelled?" in cli.run(
+        "events", "--type", "dispatch_canceled", code=2
+    )
     assert "Give 6 or more" in cli.run("queue", "cancel", one[:3], code=1)
     assert "Give 6 or more" in cli.run("queue", "inspect", one[:3], code=1)
     assert "Give 6 or more" not in cli.run("queue", "inspect", "nothing", code=1)
