@@ -174,7 +174,26 @@ def test_machines_that_are_gone_are_forgotten(world: World) -> None:
     world.passes(4_000_000)
     assert world.look(1)
     assert world.look(2)
-    assert set(world.client.hkeys(keys.CLOCK)) == {"raw", "offset", "machine 1", "machine 2"}
+    assert set(world.client.hkeys(keys.CLOCK)) == {
+        "raw",
+        "offset",
+        "shrunk",
+        "machine 1",
+        "machine 2",
+    }
+
+
+def test_steps_back_and_forth_while_an_offset_goes_back_to_zero(world: World) -> None:
+    """What the offset has lost meanwhile is no time that the other machine saw pass."""
+    for step, machine in ((-TWO_HOURS_MS, 0), (0, 0), (-TWO_HOURS_MS, 1)):
+        world.raw_ms += step
+        if not step:
+            world.passes(102_348)
+        assert world.look(machine)
+    world.raw_ms += TWO_HOURS_MS
+    assert not world.look(2), "it knows nothing"
+    assert world.look(0)
+    assert abs(world.error_ms) < 10_000
 
 
 MACHINES = st.integers(0, 2)

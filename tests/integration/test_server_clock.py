@@ -249,7 +249,7 @@ def test_a_workers_machine_knows_the_time(store: Store, clocked: ClockedValkey) 
     store.client.delete(keys.CLOCK)
     store.client.hset(keys.CLOCK, mapping={"raw": server_ms(store), "offset": 0})
     assert lease.renew()
-    assert store.client.hlen(keys.CLOCK) == 3
+    assert len(set(store.client.hkeys(keys.CLOCK)) - {"raw", "offset", "shrunk"}) == 1
     clocked.set_clock(TWO_HOURS)
     assert lease.renew()
     assert abs(store.clock.now_ms() / 1000 - time.time()) < 600
