@@ -67,6 +67,8 @@ class UndoRemoteControl(bootsteps.StartStopStep):
         for fault, mend in faults.items():
             if now - self._since[fault] >= MEND_AFTER_S:
                 consumer.call_soon(mend)
+                # Where it is there again at the next check, somebody has done it again.
+                del self._since[fault]
 
     def _faults(self, consumer: Any) -> Iterator[tuple[str, Callable[[], object]]]:
         """Each deviation from the worker's own state, and how to undo it."""
