@@ -184,7 +184,7 @@ def test_machines_that_are_gone_are_forgotten(world: World) -> None:
 
 
 def test_steps_back_and_forth_while_an_offset_goes_back_to_zero(world: World) -> None:
-    """What the offset has lost meanwhile is no time that the other machine saw pass."""
+    """A shrinking offset is no time that the other machine saw pass."""
     for step, machine in ((-TWO_HOURS_MS, 0), (0, 0), (-TWO_HOURS_MS, 1)):
         world.raw_ms += step
         if not step:
