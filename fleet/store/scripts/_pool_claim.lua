@@ -8,15 +8,15 @@
 local function claim_in_pool(how, lease, chained)
   local pool, history_max = how.pool, tonumber(how.history_max)
 
-  local function answer(record)
-    local unclean = redis.call('HDEL', agent_key(record.agent), 'unclean')
+  local function answer(record, unclean)
     local found = claimed(record, history_max)
     table.remove(found, 1)
-    return plus({record.agent, epoch(), tostring(unclean)}, found)
+    return plus({record.agent, epoch(), unclean}, found)
   end
 
-  local before = read_hash(dispatch_key(redis.call('GET', 'fleet:claim:' .. lease) or ''))
-  if before.lease == lease then return before.state == 'active' and answer(before) or {} end
+  local id, was_unclean = string.match(redis.call('GET', 'fleet:claim:' .. lease) or '', '(%S+) (%d)')
+  local before = read_hash(dispatch_key(id or ''))
+  if before.lease == lease then return before.state == 'active' and answer(before, was_unclean) or {} end
   if redis.call('EXISTS', 'fleet:lost') == 1 then return {} end
 
   -- Taken off the line, to come back when a turn of it ends, or its rest.
@@ -74,13 +74,14 @@ local function claim_in_pool(how, lease, chained)
         start(record, {lease = lease, holder = how.holder, call = lease, pool = pool, worker = how.worker})
         redis.call('SADD', running_key(agent), record.id)
         redis.call('ZADD', 'fleet:turns', NOW + tonumber(how.ttl_ms), record.id)
-        redis.call('SET', 'fleet:claim:' .. lease, record.id, 'PX', 60000)
+        local unclean = tostring(redis.call('HDEL', agent_key(agent), 'unclean'))
+        redis.call('SET', 'fleet:claim:' .. lease, record.id .. ' ' .. unclean, 'PX', 60000)
         local served = string.format('%.9f', tonumber(place) + 1 / weight)
         redis.call('HSET', 'fleet:served', pool, place)
         redis.call('HSET', agent_key(agent), 'served', served, 'claimed_ms', NOW)
         go_on(agent, served, parallel)
         if chained and TEMPLATE ~= '' then redis.call('RPOP', 'pool.' .. pool) end
-        return answer(record)
+        return answer(record, unclean)
       end
       set_aside(agent)
     end
