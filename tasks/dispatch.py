@@ -3,6 +3,7 @@
 A wake-up names a dispatch, but only wakes the worker: the ledger decides what runs next.
 """
 
+import json
 import logging
 from collections.abc import Collection
 from typing import Any
@@ -57,7 +58,7 @@ class DispatchFailed(Exception):
 
 
 @shared_task(base=DispatchTask, name=DISPATCH_TASK, throws=(DispatchFailed,))
-def dispatch(dispatch_id: str) -> dict[str, str] | list[dict[str, str]]:
+def dispatch(dispatch_id: str) -> dict[str, str] | str:
     """Run the agent's next dispatch, or those of a pool; what Flower shows of them."""
     if WORKER.pool is not None:
         return _pooled(WORKER.pool, dispatch_id)
@@ -79,8 +80,8 @@ def dispatch(dispatch_id: str) -> dict[str, str] | list[dict[str, str]]:
     raise Retry(str(failure.stage), fault)
 
 
-def _pooled(leases: PoolLeases, woken_by: str) -> list[dict[str, str]]:
-    """Run turns of a pool; what Flower shows of them.
+def _pooled(leases: PoolLeases, woken_by: str) -> str:
+    """Run turns of a pool; what Flower shows of them, as JSON.
 
     Raises Ignore where there was none, and Reject where none can be claimed now.
     """
@@ -101,7 +102,7 @@ def _pooled(leases: PoolLeases, woken_by: str) -> list[dict[str, str]]:
     if not told:
         logger.info("nothing to do for %s", woken_by)
         raise Ignore
-    return told
+    return json.dumps(told)
 
 
 def _claim(lease: LeaseToken, woken_by: str) -> Claim | None:

@@ -1,9 +1,9 @@
 """Celery's Request, adapted to the fleet's tasks. It lives in the worker's own process."""
 
+import json
 import logging
 import os
 import re
-from ast import literal_eval
 from contextlib import suppress
 from dataclasses import asdict
 from signal import SIGKILL
@@ -26,13 +26,23 @@ logger = logging.getLogger(__name__)
 
 _CANCEL = "a dispatch is ended by `fleet queue cancel`"
 #: What a dispatch's task returns or raises, as text.
-_SHOWN = re.compile(r"({'dispatch_id': '([^']+)'.*?})")
+_SHOWN = re.compile(r"{'dispatch_id': '([^']+)'.*?}")
 #: The event of a state, where several attempts end with one message.
-_KINDS = {
+_KINDS: dict[str, str] = {
     State.RETRYING: "task-retried",
     State.DEAD: "task-failed",
     State.ANNOUNCING: "task-failed",
 }
+
+
+def _ends(result: object) -> list[dict[str, str]]:
+    """The turns that a child of a pool has ended, from the JSON in Celery's quotes."""
+    text = str(result or "")[1:-1].replace("\\'", "'")
+    try:
+        rows: list[dict[str, str]] = json.loads(text)
+    except ValueError:
+        return []
+    return rows
 
 
 class DispatchRequest(Request):
@@ -67,23 +77,26 @@ class DispatchRequest(Request):
             reason, ended = self._killed
             type = "task-failed" if ended["state"] != State.RETRYING else "task-retried"  # noqa: A001
             fields = {"exception": f"{reason} {ended}", "traceback": ""}
-        found = _SHOWN.findall(str(fields.get("result") or fields.get("exception")))
-        if not found and WORKER.pool is not None and type == "task-failed":
-            return  # its child was killed in a turn, which is told of by itself
-        if not found or not (self.eventer and self.eventer.enabled and self.task.send_events):
+        if WORKER.pool is not None and type in ("task-succeeded", "task-failed"):
+            # A failure is a killed child's: its turn is told of by itself.
+            for row in _ends(fields.get("result")):
+                self._send_end(row)
+            return
+        found = _SHOWN.search(str(fields.get("result") or fields.get("exception")))
+        if found is None or not (self.eventer and self.eventer.enabled and self.task.send_events):
             super().send_event(type, **fields)
             return
-        for text, dispatch_id in found:
-            self._send_end(type, text, dispatch_id, fields)
+        self.eventer.send(type, uuid=found[1], name=self.name, kwargs=found[0], **fields)
 
-    def _send_end(self, kind: str, text: str, dispatch_id: str, fields: dict[str, Any]) -> None:
-        """Send the end of one attempt; a child of a pool has several in one message."""
-        if len(text) < len(str(fields.get("result", ""))):
-            fields = {**fields, "result": text}
-            kind = _KINDS.get(literal_eval(text)["state"], kind)
-            if kind != "task-succeeded":
-                fields = {"exception": text, "traceback": ""}
-        self.eventer.send(kind, uuid=dispatch_id, name=self.name, kwargs=text, **fields)
+    def _send_end(self, row: dict[str, str]) -> None:
+        """Send the end of one of the turns that a child of a pool ran."""
+        if not (self.eventer and self.eventer.enabled and self.task.send_events):
+            return
+        kind, text = _KINDS.get(row["state"], "task-succeeded"), repr(row)
+        fields = {"result": text} if kind == "task-succeeded" else {"exception": text}
+        self.eventer.send(
+            kind, uuid=row["dispatch_id"], name=self.name, kwargs=text, traceback="", **fields
+        )
 
     def revoked(self) -> bool:
         """False, and forgets a revocation: the dispatch would be left without any wake-up."""

@@ -70,7 +70,10 @@ def _may_begin(leases: PoolLeases, runs: PoolRuns, found: PoolClaim) -> bool:
     # So late it may belong to another worker by now.
     elif boottime() - runs.sent < leases.ttl_s * (1 - SAFETY) and _own(found):
         return True
-    leases.end(claim.dispatch_id, claim.lease, how)
+    try:
+        leases.end(claim.dispatch_id, claim.lease, how)
+    except BrokerUnavailable as error:
+        logger.warning("%s goes on when its lease runs out: %s", claim.dispatch_id, error)
     return False
 
 

@@ -181,8 +181,9 @@ def test_every_dispatch_is_shown_to_those_who_follow_celerys_events(
         held = [fleet.send(agent, "gate go") for agent in ("a", "b")]
         for one in held:
             fleet.wait_started(one)
-        sent = [fleet.send("many", "say it", session="s") for _ in range(30)]
-        dead = fleet.send("many", "fail permanently", session="s")
+        odd = "s}'{\\"
+        sent = [fleet.send("many", "say it", session=odd) for _ in range(30)]
+        dead = fleet.send("many", "fail permanently", session=odd)
         again = fleet.send("again", "fail retryable")
         viewer.wait_state(held[0], "STARTED")
         for one in sent:
