@@ -25,8 +25,7 @@ from fleet.config.hidden_modules import check_folder
 from fleet.errors import BrokerUnavailable, FleetError
 from fleet.formats.terminal_text import sanitize
 from fleet.ledger import bus, store_life
-from fleet.store import keys, open_store
-from fleet.store.address import store_url
+from fleet.store import keys
 from fleet.store.calls import AgentCall
 from fleet.store.wakeup import DISPATCH_TASK
 from fleet.system.agent_lock import TurnLock
@@ -47,6 +46,7 @@ from fleet.worker.guards import (
     exit_if_lost,
     kill_leftovers,
     kill_turns,
+    lease_store,
     look_at_store,
     notify_breaker,
     start_thread,
@@ -223,17 +223,8 @@ def _await_lease(agent: str) -> Lease:
 
 def _open_lease(agent: str) -> Lease:
     settings = runtime.current().settings
-    # A client of its own with short timeouts: a renewal that hangs has failed.
-    store = open_store(
-        store_url(settings),
-        bus_max_length=settings.bus.max_length,
-        wakes=runtime.current().wakes,
-        # Twice this, for the one retry, after a third of the time to live, is still in time.
-        socket_timeout_s=settings.lease_ttl_s / 6,
-    )
-    return Lease(
-        store, agent, settings.lease_ttl_s, WORKER.shared, runtime.current().wakeup_publisher
-    )
+    publisher = runtime.current().wakeup_publisher
+    return Lease(lease_store(), agent, settings.lease_ttl_s, WORKER.shared, publisher)
 
 
 def _turn_lock(agent: str) -> TurnLock | None:

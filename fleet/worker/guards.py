@@ -12,7 +12,8 @@ from celery.worker.state import active_requests
 from fleet import runtime
 from fleet.errors import BrokerUnavailable, StoreLost
 from fleet.ledger import store_life
-from fleet.store import Store, keys
+from fleet.store import Store, keys, open_store
+from fleet.store.address import store_url
 from fleet.store.connection import reachable
 from fleet.store.probe import probe
 from fleet.system.process_group import kill_child
@@ -29,6 +30,18 @@ LEASE_POLL_INTERVAL_S = 0.02
 LEASE_RETRY_DELAY_S = 0.5
 #: Between renewals that fail: a broker that comes back in time must not cost a turn.
 RENEW_RETRY_DELAY_S = 0.25
+
+
+def lease_store() -> Store:
+    """A store of the leases' own, with short timeouts: a renewal that hangs has failed."""
+    settings = runtime.current().settings
+    return open_store(
+        store_url(settings),
+        bus_max_length=settings.bus.max_length,
+        wakes=runtime.current().wakes,
+        # Twice this, for the one retry, after a third of the time to live, is still in time.
+        socket_timeout_s=settings.lease_ttl_s / 6,
+    )
 
 
 def start_thread(target: Callable[..., None], *args: Any) -> None:

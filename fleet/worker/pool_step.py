@@ -18,8 +18,6 @@ from celery.worker.state import reserved_requests
 from fleet import runtime
 from fleet.errors import BrokerUnavailable
 from fleet.ledger import Ending, Failure, LeaseToken, State
-from fleet.store import open_store
-from fleet.store.address import store_url
 from fleet.store.calls import AgentCall
 from fleet.system.agent_lock import TurnLock
 from fleet.system.clock import boottime
@@ -34,6 +32,7 @@ from fleet.worker.guards import (
     die_with_lease,
     kill_leftovers,
     kill_turns,
+    lease_store,
     look_at_store,
     notify_breaker,
     start_thread,
@@ -57,15 +56,9 @@ _KILLING = threading.Lock()
 def open_leases(pool: str) -> PoolLeases:
     """This worker's place in a pool; made before it forks its children."""
     settings = runtime.current().settings
-    store = open_store(
-        store_url(settings),
-        bus_max_length=settings.bus.max_length,
-        wakes=runtime.current().wakes,
-        socket_timeout_s=settings.lease_ttl_s / 6,
-    )
     publisher = runtime.current().wakeup_publisher
     notify = publisher.wake_pool if publisher else None
-    return PoolLeases(store, settings, pool, WORKER.shared, notify)
+    return PoolLeases(lease_store(), settings, pool, WORKER.shared, notify)
 
 
 class PoolStep(bootsteps.StartStopStep):
